@@ -1,0 +1,380 @@
+//! The `DataKey` custom resource. Doc comments on these types are what `kubectl explain` prints: they are written
+//! for users.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    ByteString,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+mod crd;
+
+pub use crd::crd;
+
+/// The API group of `DataKey`, and the prefix of every label and annotation of the operator.
+pub const GROUP: &str = "datakey.dev";
+
+/// The most versions that one `DataKey` records.
+pub const MAX_VERSIONS: usize = 64;
+
+/// The version of a `DataKey` whose spec names none.
+pub const FIRST_VERSION: i32 = 1;
+
+/// Encryption context: pairs that KMS binds to a data key, in the order of their keys.
+pub type EncryptionContext = BTreeMap<String, String>;
+
+/// What data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version and keeps
+/// the wrapped data key, never its plaintext, in a Secret and in the status. An issued version's settings are fixed;
+/// raise `version` to issue another data key.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "datakey.dev",
+    version = "v1alpha1",
+    kind = "DataKey",
+    namespaced,
+    status = "DataKeyStatus",
+    derive = "PartialEq",
+    shortname = "dk",
+    category = "datakeys",
+    doc = "A data key of AWS KMS, kept in a Secret in its wrapped form only: the plaintext never enters the cluster's \
+           control plane. Each version is issued exactly once and never replaced. A workload unwraps it with \
+           kms:Decrypt and the same encryption context.",
+    validation = crd::name_is_a_label_value(),
+    validation = crd::record_is_write_once(),
+    validation = crd::spec_answers_the_record(),
+    validation = crd::secret_name_is_fixed_once_issued(),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(
+        name = "Version",
+        type_ = "integer",
+        description = "the version that the Secret's plain entries hold",
+        json_path = ".status.version"
+    ),
+    printcolumn(
+        name = "Key",
+        type_ = "string",
+        description = "ARN of the KMS key; the requested key ID until a data key is issued",
+        json_path = ".status.keyId"
+    ),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
+    printcolumn(
+        name = "Spec",
+        type_ = "string",
+        description = "key spec of the data key, where it is asked for by spec",
+        json_path = ".spec.keySpec",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Bytes",
+        type_ = "integer",
+        description = "length of the data key, where it is asked for by length",
+        json_path = ".spec.numberOfBytes",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Issued",
+        type_ = "date",
+        description = "when the current version was issued",
+        json_path = ".status.issuedAt",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = crd::one_length(), validation = crd::no_region_beside_an_arn())]
+pub struct DataKeySpec {
+    /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS takes: a key ID
+    /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
+    /// (`alias/orders`) or an alias ARN. A key of another AWS account needs an ARN. The operator's AWS identity needs
+    /// `kms:GenerateDataKeyWithoutPlaintext` on the key, and nothing else. Fixed once the version is issued.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = crd::key_id_has_a_known_form(), validation = crd::key_is_customer_managed())]
+    pub key_id: String,
+
+    /// Kind of the data key: `AES_256` (32 bytes) or `AES_128` (16 bytes). Set either this or `numberOfBytes`. Fixed
+    /// once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+
+    /// Length of the data key in bytes, 1 to 1024, for keys that are not AES-128 or AES-256; for example 64 for
+    /// HMAC-SHA-512. Set either this or `keySpec`. Fixed once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub number_of_bytes: Option<i32>,
+
+    /// Encryption context: up to 32 pairs, together at most 8192 bytes, that KMS binds to the data key, sent to KMS
+    /// exactly as written. Whoever unwraps the data key must give the same pairs, and key policies can demand them
+    /// (`kms:EncryptionContext:purpose`). It is not secret: it appears in AWS CloudTrail. Keys are not empty, don't
+    /// begin with `aws:` or `aws-crypto-`, and differ in more than upper and lower case, because policies ignore
+    /// case. Fixed once the version is issued. Example: `{purpose: orders, stage: production}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "encryption_context_schema")]
+    #[x_kube(
+        validation = crd::context_keys_are_not_empty(),
+        validation = crd::context_keys_are_not_reserved(),
+        validation = crd::context_keys_differ_in_more_than_case(),
+        validation = crd::context_fits()
+    )]
+    pub encryption_context: Option<EncryptionContext>,
+
+    /// Up to 10 KMS grant tokens, each 1 to 8192 characters, for a grant so new that KMS may not know it everywhere
+    /// yet. The operator sends them with the call and writes them nowhere. Remove them once the data key is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "grant_tokens_schema")]
+    pub grant_tokens: Option<Vec<String>>,
+
+    /// AWS Region of the KMS key, for example `eu-west-1`, where `keyId` is a key ID or an alias name. An ARN names
+    /// its Region itself. Absent means the operator's own Region. Fixed once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = crd::region_has_a_known_form())]
+    pub region: Option<String>,
+
+    /// Which data key is current, 1 where absent. A number that was never issued issues a new data key, beside the
+    /// earlier ones, which stay in the Secret; a number that was issued before makes that data key current again.
+    /// At most 64 versions. Existing data stays encrypted under the version that it was encrypted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub version: Option<i32>,
+
+    /// Name of the Secret, in the same namespace; `metadata.name` where absent. A Secret that does not belong to this
+    /// DataKey is never touched. Fixed once a version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = crd::secret_name_has_a_valid_form())]
+    pub secret_name: Option<String>,
+
+    /// What becomes of the Secret when the DataKey is deleted: `Retain` (also where absent) leaves it, and a DataKey
+    /// of the same name adopts it; `Delete` removes it, and with it all data that only its keys can decrypt. It can
+    /// be changed at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// Kind of a data key: `AES_256` (32 bytes) or `AES_128` (16 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum KeySpec {
+    #[serde(rename = "AES_256")]
+    #[allow(missing_docs)]
+    Aes256,
+    #[serde(rename = "AES_128")]
+    #[allow(missing_docs)]
+    Aes128,
+}
+
+/// What becomes of the Secret when the DataKey is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum DeletionPolicy {
+    #[default]
+    #[allow(missing_docs)]
+    Retain,
+    #[allow(missing_docs)]
+    Delete,
+}
+
+/// What was issued, and whether the Secret holds it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataKeyStatus {
+    /// The `metadata.generation` that the conditions speak of; -1 until the operator has seen the DataKey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready` is always there: True when the Secret holds the data key of the spec. `Stalled` is there, as True, only
+    /// when a person must act; its message says how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The version that the Secret's plain entries hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i32>,
+
+    /// ARN of the KMS key that wrapped the current version; the requested key ID until it is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub key_id: Option<String>,
+
+    /// When the current version was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Time>,
+
+    /// Name of the Secret. Set with the first issued version and fixed from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub secret_name: Option<String>,
+
+    /// The record: every version that was issued, at most 64. The API server refuses to change or to remove an entry.
+    /// It is ciphertext, and enough to restore the Secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
+    pub versions: Vec<IssuedVersion>,
+}
+
+/// One issued data key, in its wrapped form.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedVersion {
+    /// The version that this data key is.
+    #[schemars(range(min = 1))]
+    pub version: i32,
+
+    /// What was asked of KMS, as in the spec.
+    pub request: KeyRequest,
+
+    /// The wrapped data key as KMS answered it, 1 to 6144 bytes, in base64.
+    #[schemars(schema_with = "ciphertext_blob_schema")]
+    pub ciphertext_blob: ByteString,
+
+    /// ARN of the KMS key that wrapped it. Give it to KMS Decrypt.
+    #[schemars(length(min = 1, max = 2048))]
+    pub key_id: String,
+
+    /// ID of the key material within the KMS key, where KMS told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub key_material_id: Option<String>,
+
+    /// When it was issued.
+    pub issued_at: Time,
+
+    /// Request ID of the KMS call, to find it in AWS CloudTrail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub request_id: Option<String>,
+}
+
+/// What is asked of KMS for one version: these fields of the spec are fixed once the version is issued.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRequest {
+    /// The requested KMS key, as in the spec.
+    #[schemars(length(min = 1, max = 512))]
+    pub key_id: String,
+
+    /// The requested key spec, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+
+    /// The requested length in bytes, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub number_of_bytes: Option<i32>,
+
+    /// The encryption context, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "encryption_context_schema")]
+    pub encryption_context: Option<EncryptionContext>,
+
+    /// The requested Region, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub region: Option<String>,
+}
+
+fn encryption_context_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 8192 },
+    })
+}
+
+fn ciphertext_blob_schema(_: &mut SchemaGenerator) -> Schema {
+    // No `format: byte`: CEL would decode it, and the API server's decoder refuses some of what its validation takes.
+    let base64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+    json_schema!({ "type": "string", "minLength": 4, "maxLength": 8192, "pattern": base64 })
+}
+
+fn grant_tokens_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 10,
+        "items": { "type": "string", "minLength": 1, "maxLength": 8192 },
+    })
+}
+
+// === impl DataKey ===
+
+impl DataKey {
+    /// The version that the spec makes current.
+    pub fn version(&self) -> i32 {
+        self.spec.version.unwrap_or(FIRST_VERSION)
+    }
+
+    /// The name of the Secret: as recorded, else as in the spec, else the `DataKey`'s own.
+    pub fn secret_name(&self) -> &str {
+        let recorded = self.status.as_ref().and_then(|status| status.secret_name.as_deref());
+        recorded.or(self.spec.secret_name.as_deref()).or(self.metadata.name.as_deref()).unwrap_or_default()
+    }
+
+    /// Everything that was issued, in the order of its recording.
+    pub fn record(&self) -> &[IssuedVersion] {
+        self.status.as_ref().map_or(&[], |status| &status.versions)
+    }
+
+    /// The recorded data key of a version.
+    pub fn issued(&self, version: i32) -> Option<&IssuedVersion> {
+        self.record().iter().find(|issued| issued.version == version)
+    }
+}
+
+// === impl DataKeySpec ===
+
+impl DataKeySpec {
+    /// The part of the spec that KMS is asked with.
+    pub fn request(&self) -> KeyRequest {
+        KeyRequest {
+            key_id: self.key_id.clone(),
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            encryption_context: self.encryption_context.clone(),
+            region: self.region.clone(),
+        }
+    }
+
+    /// The deletion policy with its default.
+    pub fn deletion_policy(&self) -> DeletionPolicy {
+        self.deletion_policy.unwrap_or_default()
+    }
+}
+
+// === impl KeyRequest ===
+
+impl KeyRequest {
+    /// The encryption context; an absent one is the empty one, in KMS as here.
+    pub fn context(&self) -> &EncryptionContext {
+        static EMPTY: EncryptionContext = EncryptionContext::new();
+        self.encryption_context.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// Whether both ask KMS for the same: an absent encryption context is the empty one.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.key_id == other.key_id
+            && self.key_spec == other.key_spec
+            && self.number_of_bytes == other.number_of_bytes
+            && self.region == other.region
+            && self.context() == other.context()
+    }
+}
+
+// === impl KeySpec ===
+
+impl KeySpec {
+    /// As KMS writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES_256",
+            Self::Aes128 => "AES_128",
+        }
+    }
+}

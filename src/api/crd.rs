@@ -1,0 +1,179 @@
+//! The `CustomResourceDefinition` and its validation rules. Each rule is one function; its name says what it demands,
+//! its message tells the user what to do.
+//!
+//! The API server estimates each rule's cost at worst from the bounds in the schema and refuses a definition that is
+//! too dear, so every string, list and map that a rule reads has a bound. `has(a.f) == has(b.f) && (...)` is the form
+//! whose cost it can bound; `a.?f == b.?f` is not.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::{CustomResourceExt, core::Rule};
+use serde_json::json;
+
+use super::DataKey;
+use crate::status;
+
+/// The `CustomResourceDefinition` of `DataKey`, as `datakey-operator crd` prints it.
+pub fn crd() -> CustomResourceDefinition {
+    let mut crd = DataKey::crd();
+    for version in &mut crd.spec.versions {
+        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        tidy(root);
+        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            // Born not ready: kstatus reads an object without status as Current, Argo CD as Healthy.
+            status.default = Some(JSON(json!(status::at_birth())));
+        }
+    }
+    crd
+}
+
+/// An optional field is absent or has a value; null is neither, and CEL's `has` would call it a value. The lines of a
+/// doc comment are not the lines of `kubectl explain`.
+fn tidy(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|JSON(value)| !value.is_null());
+    }
+    if let Some(description) = &mut schema.description {
+        *description = description.replace('\n', " ");
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        tidy(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy(values);
+    }
+}
+
+// === rules of the whole object, where spec and status are seen together ===
+
+pub(super) fn name_is_a_label_value() -> Rule {
+    Rule::new("size(self.metadata.name) <= 63").message(
+        "metadata.name must be at most 63 characters: the Secret carries it as a label. Choose a shorter name; \
+         spec.secretName may be longer",
+    )
+}
+
+/// On the root, because a rule on `status` is not asked when the whole status is dropped.
+pub(super) fn record_is_write_once() -> Rule {
+    Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.versions) || (has(self.status) && has(self.status.versions) && \
+         oldSelf.status.versions.all(o, self.status.versions.exists(n, n == o)))",
+    )
+    .message(
+        "status.versions is write-once: an issued data key can't be changed or removed, data may be encrypted under \
+         it. Leave every recorded version as it is",
+    )
+}
+
+pub(super) fn spec_answers_the_record() -> Rule {
+    Rule::new(
+        "!has(self.status) || !has(self.status.versions) || self.status.versions.all(v, \
+         v.version != (has(self.spec.version) ? self.spec.version : 1) || (\
+         v.request.keyId == self.spec.keyId && \
+         has(v.request.keySpec) == has(self.spec.keySpec) && \
+         (!has(v.request.keySpec) || v.request.keySpec == self.spec.keySpec) && \
+         has(v.request.numberOfBytes) == has(self.spec.numberOfBytes) && \
+         (!has(v.request.numberOfBytes) || v.request.numberOfBytes == self.spec.numberOfBytes) && \
+         (has(v.request.encryptionContext) && size(v.request.encryptionContext) > 0) == \
+         (has(self.spec.encryptionContext) && size(self.spec.encryptionContext) > 0) && \
+         (!has(v.request.encryptionContext) || !has(self.spec.encryptionContext) || \
+         v.request.encryptionContext == self.spec.encryptionContext) && \
+         has(v.request.region) == has(self.spec.region) && \
+         (!has(v.request.region) || v.request.region == self.spec.region)))",
+    )
+    .message(
+        "this version's data key is issued: keyId, keySpec, numberOfBytes, encryptionContext and region must stay as \
+         status.versions records them. To issue a data key with other settings, set spec.version to a new number",
+    )
+}
+
+pub(super) fn secret_name_is_fixed_once_issued() -> Rule {
+    Rule::new(
+        "!has(self.status) || !has(self.status.secretName) || \
+         (has(self.spec.secretName) ? self.spec.secretName : self.metadata.name) == self.status.secretName",
+    )
+    .message(
+        "secretName is fixed once a version is issued: set it back to status.secretName. For another Secret create \
+         another DataKey",
+    )
+}
+
+// === rules of the spec ===
+
+pub(super) fn one_length() -> Rule {
+    Rule::new("has(self.keySpec) != has(self.numberOfBytes)")
+        .message("set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)")
+}
+
+pub(super) fn no_region_beside_an_arn() -> Rule {
+    Rule::new("!has(self.region) || !self.keyId.startsWith('arn:')")
+        .message("remove region: the ARN in keyId names the Region")
+}
+
+pub(super) fn key_id_has_a_known_form() -> Rule {
+    Rule::new(concat!(
+        "self.matches('^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?(alias/[a-zA-Z0-9/_-]{1,250}|",
+        "key/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32}))$') && ",
+        "!self.startsWith('key/') || ",
+        "self.matches('^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$')",
+    ))
+    .message(
+        "keyId must be a key ID (1234abcd-12ab-34cd-56ef-1234567890ab or mrk-...), a key ARN \
+         (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID), an alias name (alias/NAME) or an alias ARN \
+         (arn:aws:kms:REGION:ACCOUNT:alias/NAME)",
+    )
+}
+
+pub(super) fn key_is_customer_managed() -> Rule {
+    Rule::new("!self.matches('^(arn:.*:)?alias/aws/')").message(
+        "alias/aws/... is a key that AWS manages for its services and can't wrap your data keys: name a customer \
+         managed key",
+    )
+}
+
+pub(super) fn region_has_a_known_form() -> Rule {
+    Rule::new("self.matches('^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$')")
+        .message("region must be the code of an AWS Region, for example eu-west-1")
+}
+
+pub(super) fn secret_name_has_a_valid_form() -> Rule {
+    Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message(
+        "secretName must be a DNS subdomain: lower-case letters, digits, '-' and '.', beginning and ending with a \
+         letter or digit",
+    )
+}
+
+// === rules of the encryption context ===
+
+pub(super) fn context_keys_are_not_empty() -> Rule {
+    Rule::new("self.all(k, size(k) > 0)").message("an encryption context key must not be empty: give it a name")
+}
+
+pub(super) fn context_keys_are_not_reserved() -> Rule {
+    Rule::new("self.all(k, !k.matches('^(?i)(aws:|aws-crypto-)'))").message(
+        "encryption context keys that begin with aws: or aws-crypto- are reserved for AWS services and the AWS \
+         Encryption SDK: choose another key",
+    )
+}
+
+/// Policies match context keys without regard to case, decryption with.
+pub(super) fn context_keys_differ_in_more_than_case() -> Rule {
+    Rule::new("self.all(a, self.exists_one(b, a.lowerAscii() == b.lowerAscii()))").message(
+        "two encryption context keys differ in case only, and IAM and key policies can't tell them apart: rename one",
+    )
+}
+
+/// KMS documents no limit of its own; its protocol to external key stores plans for 8192 bytes
+/// (AWS KMS External Key Store Proxy API Specification).
+pub(super) fn context_fits() -> Rule {
+    Rule::new("self.map(k, size(bytes(k)) + size(bytes(self[k]))).sum() <= 8192").message(
+        "the encryption context is too long: its keys and values may have 8192 bytes together, in UTF-8. Shorten it",
+    )
+}

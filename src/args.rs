@@ -1,0 +1,160 @@
+//! Commands and flags. Every flag has an environment variable; its text is the documentation.
+
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Issues AWS KMS data keys into Kubernetes Secrets, without ever seeing a plaintext key.
+///
+/// It watches DataKey resources, calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version, and keeps the
+/// wrapped data key in the status of the DataKey and in a Secret.
+#[derive(Debug, Parser)]
+#[command(name = "datakey-operator", version, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    ///
+    /// The API server is found as kubectl finds it ($KUBECONFIG, ~/.kube/config), else by the service account of the
+    /// pod. AWS configuration is read as the AWS CLI reads it: environment, profile, web identity (IRSA), container
+    /// credentials (EKS Pod Identity), instance metadata; AWS_REGION, AWS_ENDPOINT_URL_KMS, AWS_USE_FIPS_ENDPOINT and
+    /// AWS_USE_DUALSTACK_ENDPOINT are honoured.
+    Run(Run),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub struct Run {
+    /// Watch this namespace only; repeat it, or separate by commas, for several. Without it, every namespace is
+    /// watched.
+    #[arg(long = "namespace", env = "DATAKEY_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    pub namespaces: Vec<String>,
+
+    /// How many DataKeys are reconciled at the same time.
+    #[arg(long, env = "DATAKEY_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: u16,
+
+    /// Calls to KMS a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
+    /// that encrypts, S3 and EBS included.
+    #[arg(long, env = "DATAKEY_KMS_RATE", default_value = "100", value_name = "PER_SECOND")]
+    pub kms_rate: NonZeroU32,
+
+    /// How long to wait for KMS to answer, credentials included.
+    #[arg(long, env = "DATAKEY_KMS_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub kms_timeout: Duration,
+
+    /// How long to wait for the API server to answer.
+    #[arg(long, env = "DATAKEY_KUBE_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub kube_timeout: Duration,
+
+    /// First wait after a failure that passes by itself; it doubles with each failure. What somebody else has to mend
+    /// waits 15 times, what a person must change 30 times as long.
+    #[arg(long, env = "DATAKEY_RETRY_MIN", default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    pub retry_min: Duration,
+
+    /// Longest wait between two tries; a fifth of it for failures that pass by themselves.
+    #[arg(long, env = "DATAKEY_RETRY_MAX", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub retry_max: Duration,
+
+    /// How often a DataKey is compared with its Secret although nothing happened, in memory only.
+    #[arg(long, env = "DATAKEY_RESYNC", default_value = "10h", value_parser = duration, value_name = "DURATION")]
+    pub resync: Duration,
+
+    /// How long reconciles that are running may go on after SIGTERM. Keep it below the pod's
+    /// terminationGracePeriodSeconds.
+    #[arg(
+        long,
+        env = "DATAKEY_SHUTDOWN_GRACE",
+        default_value = "20s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
+    pub shutdown_grace: Duration,
+
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "DATAKEY_ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
+    pub admin_address: SocketAddr,
+
+    /// What is logged: error, warn, info, debug, trace, or directives as of tracing-subscriber's EnvFilter, for
+    /// example info,datakey_operator=debug. The AWS and Kubernetes clients never log more than warnings: requests
+    /// carry grant tokens.
+    #[arg(long, env = "DATAKEY_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+
+    /// How it is logged.
+    #[arg(long, env = "DATAKEY_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 500ms, 10s, 2m"))?;
+    if duration.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_of_run_has_an_environment_variable_and_a_text() {
+        Cli::command().debug_assert();
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        let flags: Vec<_> = run.get_arguments().filter(|flag| flag.get_id() != "help").collect();
+        assert!(flags.len() > 8);
+        for flag in flags {
+            let name = flag.get_id();
+            assert!(flag.get_env().is_some_and(|env| env.to_string_lossy().starts_with("DATAKEY_")), "{name}");
+            assert!(flag.get_help().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_given_by_repetition_or_commas() {
+        let cli = Cli::parse_from(["datakey-operator", "run", "--namespace", "a,b", "--namespace", "c"]);
+        let Command::Run(run) = cli.command else { panic!() };
+        assert_eq!(run.namespaces, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_flag_counts() {
+        let cli = Cli::parse_from(["datakey-operator", "run", "--concurrency=1", "--concurrency=2"]);
+        let Command::Run(run) = cli.command else { panic!() };
+        assert_eq!(run.concurrency, 2);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for wrong in [
+            ["--kms-rate", "0"],
+            ["--concurrency", "0"],
+            ["--kms-timeout", "soon"],
+            ["--retry-min", "0s"],
+            ["--log-format", "xml"],
+            ["--admin-address", "here"],
+        ] {
+            assert!(Cli::try_parse_from([&["datakey-operator", "run"], &wrong[..]].concat()).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! How long to wait after a failure, for each object. In memory: after a restart the status says what failed, and the
+//! first tries are spread, so that failing objects are not all retried at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::status::{Class, Reason};
+
+/// Bounds of the waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// First wait of the soonest class; the others begin at a multiple.
+    pub min: Duration,
+    /// Longest wait of all.
+    pub max: Duration,
+}
+
+/// What a failure was about: when that has changed, the next try need not wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// `metadata.generation` of the `DataKey`.
+    pub generation: Option<i64>,
+    /// Resource version of the Secret that the watch knows.
+    pub secret: Option<String>,
+}
+
+/// What is remembered of an object.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Failures in a row.
+    failures: u32,
+    /// Errors in a row that pass by themselves.
+    errors: u32,
+    gate: Option<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    subject: Subject,
+    of_kms: bool,
+    not_before: Instant,
+}
+
+/// The waits of all objects, by uid.
+pub struct Backoff {
+    waits: Waits,
+    objects: Mutex<HashMap<String, Memory>>,
+}
+
+// === impl Waits ===
+
+impl Waits {
+    /// First and longest wait of a class.
+    fn bounds(self, class: Class) -> (Duration, Duration) {
+        let (first, last) = match class {
+            Class::RetrySoon => (self.min, self.max / 5),
+            Class::RetrySlowly => (self.min * 15, self.max),
+            Class::WaitForChange => (self.min * 30, self.max),
+        };
+        (first.min(last), last)
+    }
+
+    /// The wait after so many failures in a row: doubling, with a quarter of jitter either way.
+    fn after(self, class: Class, attempts: u32) -> Duration {
+        let (first, last) = self.bounds(class);
+        let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
+        doubled.min(last).mul_f64(0.75 + fastrand::f64() / 2.0)
+    }
+
+    /// The wait before the first try of an object that failed before a restart.
+    fn spread(self, class: Class) -> Duration {
+        let (first, last) = self.bounds(class);
+        (first * 8).min(last).mul_f64(fastrand::f64())
+    }
+}
+
+// === impl Backoff ===
+
+impl Backoff {
+    /// No object waits.
+    pub fn new(waits: Waits) -> Self {
+        Self { waits, objects: Mutex::default() }
+    }
+
+    /// How long an object still has to wait. `shown` is the failure that its status shows for the present spec: after
+    /// a restart it is all that is known.
+    pub fn remaining(&self, uid: &str, subject: &Subject, shown: Option<Reason>) -> Option<Duration> {
+        let now = Instant::now();
+        let mut objects = self.lock();
+        if let (None, Some(reason)) = (objects.get(uid), shown) {
+            let not_before = now + self.waits.spread(reason.class());
+            let gate = Gate { subject: subject.clone(), of_kms: reason.is_of_kms(), not_before };
+            objects.insert(uid.to_owned(), Memory { gate: Some(gate), ..Memory::default() });
+        }
+        let memory = objects.get_mut(uid)?;
+        let gate = memory.gate.as_ref()?;
+        let same_spec = gate.subject.generation == subject.generation;
+        if !same_spec || !(gate.of_kms || gate.subject.secret == subject.secret) {
+            *memory = Memory::default();
+            return None;
+        }
+        Some(gate.not_before.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Takes in a failure; returns the wait.
+    pub fn failed(&self, uid: &str, subject: Subject, reason: Reason) -> Duration {
+        let mut objects = self.lock();
+        let memory = objects.entry(uid.to_owned()).or_default();
+        memory.failures = memory.failures.saturating_add(1);
+        memory.errors = 0;
+        let wait = self.waits.after(reason.class(), memory.failures);
+        memory.gate = Some(Gate { subject, of_kms: reason.is_of_kms(), not_before: Instant::now() + wait });
+        wait
+    }
+
+    /// Takes in an error that passes by itself; returns the wait. An event does not have to wait for it.
+    pub fn erred(&self, uid: &str) -> Duration {
+        let mut objects = self.lock();
+        let memory = objects.entry(uid.to_owned()).or_default();
+        memory.errors = memory.errors.saturating_add(1);
+        self.waits.after(Class::RetrySoon, memory.errors)
+    }
+
+    /// Forgets an object: it is as it should be, or gone.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        // A panic elsewhere leaves at worst one wait too short or too long.
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAITS: Waits = Waits { min: Duration::from_secs(1), max: Duration::from_mins(10) };
+
+    fn subject(generation: i64, secret: &str) -> Subject {
+        Subject { generation: Some(generation), secret: Some(secret.to_owned()) }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_bound_of_their_class() {
+        for (class, first, last) in
+            [(Class::RetrySoon, 1, 120), (Class::RetrySlowly, 15, 600), (Class::WaitForChange, 30, 600)]
+        {
+            for (attempts, expected) in [(1, first), (2, 2 * first), (3, 4 * first), (30, last), (u32::MAX, last)] {
+                let wait = WAITS.after(class, attempts).as_secs_f64();
+                let expected = f64::from(expected);
+                assert!((0.75 * expected..=1.25 * expected).contains(&wait), "{class:?} {attempts}: {wait}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_of_kms_waits_until_the_spec_changes_whatever_the_secret_does() {
+        let backoff = Backoff::new(WAITS);
+        assert_eq!(backoff.remaining("a", &subject(1, "s1"), None), None);
+        let wait = backoff.failed("a", subject(1, "s1"), Reason::AccessDenied);
+        assert_eq!(backoff.remaining("a", &subject(1, "s1"), None), Some(wait));
+        assert_eq!(backoff.remaining("a", &subject(1, "s2"), None), Some(wait));
+        assert_eq!(backoff.remaining("b", &subject(1, "s1"), None), None, "another object");
+        assert_eq!(backoff.remaining("a", &subject(2, "s1"), None), None, "the spec changed");
+        assert_eq!(backoff.remaining("a", &subject(1, "s1"), None), None, "and that was the end of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_waits_until_the_secret_changes() {
+        let backoff = Backoff::new(WAITS);
+        backoff.failed("a", subject(1, "s1"), Reason::SecretConflict);
+        assert!(backoff.remaining("a", &subject(1, "s1"), None).is_some());
+        assert_eq!(backoff.remaining("a", &subject(1, "s2"), None), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_ends_and_the_next_one_is_longer() {
+        let backoff = Backoff::new(WAITS);
+        let first = backoff.failed("a", subject(1, "s"), Reason::Throttled);
+        tokio::time::advance(first).await;
+        assert_eq!(backoff.remaining("a", &subject(1, "s"), None), None);
+        assert!(backoff.failed("a", subject(1, "s"), Reason::Throttled) > first);
+        backoff.forget("a");
+        assert_eq!(backoff.remaining("a", &subject(1, "s"), None), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_restart_failing_objects_are_spread() {
+        let backoff = Backoff::new(WAITS);
+        let shown = Some(Reason::AccessDenied);
+        let mut waits: Vec<_> =
+            (0..100).filter_map(|n| backoff.remaining(&n.to_string(), &subject(1, "s"), shown)).collect();
+        waits.sort_unstable();
+        let (first, last) = (waits[0], waits[waits.len() - 1]);
+        assert!(waits.len() > 95 && last.abs_diff(first) > Duration::from_mins(2), "{waits:?}");
+        assert!(last <= Duration::from_mins(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_holds_nothing_back() {
+        let backoff = Backoff::new(WAITS);
+        assert!(backoff.erred("a") < backoff.erred("a"));
+        assert_eq!(backoff.remaining("a", &subject(1, "s"), None), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! Watches, queue and waits: when which `DataKey` is reconciled.
+
+use std::sync::{Arc, OnceLock};
+
+use futures::{Stream, StreamExt, future, stream};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::ListParams,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        controller::{self, Action, Config, ReconcileRequest, applier},
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::time::{Duration, Instant, sleep, timeout};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::{
+    api::DataKey,
+    metrics::State,
+    reconcile::{Context, Error, reconcile},
+    secret::{TYPE, index::SecretIndex},
+    status::{self, Reason},
+};
+
+/// One odd object must not stop the watch of all the others.
+type Guarded = DeserializeGuard<DataKey>;
+
+/// How often a server that can't be watched yet is asked again, and how often that is told.
+const WAIT_FOR_API: Duration = Duration::from_secs(2);
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// What is watched, in one namespace or in all.
+pub struct Scope {
+    namespace: Option<String>,
+    keys: Store<Guarded>,
+    index: Arc<SecretIndex>,
+}
+
+/// How the queue is worked off, and for how long after a stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many `DataKey`s are reconciled at the same time.
+    pub concurrency: u16,
+    /// How long running reconciles may go on after the stop.
+    pub grace: Duration,
+}
+
+/// What a scrape and a probe see of the scopes, once there are any.
+#[derive(Clone, Default)]
+pub struct View(Arc<OnceLock<Vec<Arc<Scope>>>>);
+
+/// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
+pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duration) {
+    let api: Api<PartialObjectMeta<DataKey>> =
+        crate::reconcile::data_keys(client, namespaces.first().map(String::as_str));
+    let mut told: Option<Instant> = None;
+    loop {
+        let why = match timeout(limit, api.list(&ListParams::default().limit(1))).await {
+            Ok(Ok(_)) => break,
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                "the CustomResourceDefinition datakeys.datakey.dev is not installed: apply deploy/crd.yaml".to_owned()
+            }
+            Ok(Err(kube::Error::Api(status))) => format!("the API server refuses to list DataKeys: {}", status.message),
+            Ok(Err(error)) => format!("the API server can't be reached: {}", chain(&error)),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            warn!("waiting: {why}");
+            told = Some(Instant::now());
+        }
+        sleep(WAIT_FOR_API).await;
+    }
+    if told.is_some() {
+        info!("the wait is over: DataKeys can be listed");
+    }
+}
+
+/// Reconciles until `stop`, then finishes what is running, within the grace.
+pub async fn run(
+    context: Arc<Context>,
+    namespaces: Vec<String>,
+    settings: Settings,
+    view: View,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    let stop = future::FutureExt::shared(Box::pin(stop));
+    let targets = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let (scopes, runs): (Vec<_>, Vec<_>) =
+        targets.into_iter().map(|namespace| scope(namespace, &context, settings, stop.clone())).unzip();
+    // Set once: `run` is the only one who does, and it runs once.
+    let _ = view.0.set(scopes);
+
+    let mut work = Box::pin(future::join_all(runs));
+    tokio::select! {
+        _ = &mut work => return,
+        () = stop => info!("stopping: finishing what is running"),
+    }
+    if timeout(settings.grace, work).await.is_err() {
+        warn!("not everything was finished within {:?}; nothing is lost, it is repeated", settings.grace);
+    }
+}
+
+/// The watches of one scope and the work on them.
+fn scope(
+    namespace: Option<String>,
+    context: &Arc<Context>,
+    settings: Settings,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> (Arc<Scope>, impl Future<Output = ()>) {
+    let (keys, writer) = reflector::store();
+    let scope = Arc::new(Scope { namespace, keys, index: Arc::default() });
+    let queue = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
+    let config = Config::default().concurrency(settings.concurrency);
+    let index = Arc::clone(&scope.index);
+    let work = applier(
+        move |key, context| Box::pin(spawned(guarded(key, Arc::clone(&index), context))),
+        |key, error, context| again(&key, error, &context),
+        Arc::clone(context),
+        scope.keys.clone(),
+        queue.take_until(stop),
+        config,
+    )
+    .for_each(async |result| report(&result));
+    (scope, work)
+}
+
+/// `DataKey`s that changed, with the store kept up to date.
+fn key_changes(
+    scope: &Scope,
+    writer: reflector::store::Writer<Guarded>,
+    context: &Arc<Context>,
+) -> impl Stream<Item = Result<ReconcileRequest<Guarded>, watcher::Error>> + Send + use<> {
+    let api: Api<Guarded> = crate::reconcile::data_keys(&context.client, scope.namespace.as_deref());
+    let context = Arc::clone(context);
+    let events = watcher(api, watcher::Config::default().any_semantic()).default_backoff().modify(reduce);
+    reflector::reflector(writer, events)
+        .inspect(move |event| {
+            if let Ok(Event::Delete(gone)) = event
+                && let Some(uid) = gone.meta().uid.as_deref()
+            {
+                context.backoff.forget(uid);
+                context.written.forget(uid);
+            }
+        })
+        .applied_objects()
+        .map(|key| key.map(|key| ObjectRef::from_obj(&key).into()))
+}
+
+/// `DataKey`s whose Secret changed, with the index kept up to date. Only metadata come over the wire.
+fn secret_changes(
+    scope: &Scope,
+    context: &Arc<Context>,
+) -> impl Stream<Item = Result<ReconcileRequest<Guarded>, watcher::Error>> + Send + use<> {
+    let api: Api<PartialObjectMeta<Secret>> = match &scope.namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let config = watcher::Config::default().any_semantic().fields(&format!("type={TYPE}"));
+    let (index, keys) = (Arc::clone(&scope.index), scope.keys.clone());
+    watcher(api, config).default_backoff().flat_map(move |event| {
+        let changed = match event {
+            Err(error) => vec![Err(error)],
+            Ok(event) => index
+                .apply(event)
+                .into_iter()
+                .map(|key| key.into_kind_unchecked(()))
+                .filter(|key| keys.get(key).is_some())
+                .map(|key| Ok(key.into()))
+                .collect(),
+        };
+        stream::iter(changed)
+    })
+}
+
+/// What nobody here reads is not kept.
+fn reduce(key: &mut Guarded) {
+    let metadata = key.meta_mut();
+    metadata.managed_fields = None;
+    metadata.annotations = None;
+    metadata.labels = None;
+}
+
+/// On a task of its own: all cores work, and a panic ends this reconcile only.
+async fn spawned(work: impl Future<Output = Result<Action, Error>> + Send + 'static) -> Result<Action, Error> {
+    tokio::spawn(work).await.unwrap_or(Err(Error::Panicked))
+}
+
+async fn guarded(key: Arc<Guarded>, index: Arc<SecretIndex>, context: Arc<Context>) -> Result<Action, Error> {
+    let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
+    match &key.0 {
+        Ok(data_key) => reconcile(Arc::new(data_key.clone()), &index, &context).instrument(span).await,
+        Err(invalid) => {
+            span.in_scope(|| {
+                warn!(
+                    error = invalid.error,
+                    "this DataKey can't be read: is the CustomResourceDefinition of this operator's version installed?"
+                );
+            });
+            Ok(Action::await_change())
+        }
+    }
+}
+
+fn again(key: &Guarded, _: &Error, context: &Context) -> Action {
+    Action::requeue(context.backoff.erred(key.meta().uid.as_deref().unwrap_or_default()))
+}
+
+fn report(result: &Result<(ObjectRef<Guarded>, Action), controller::Error<Error, watcher::Error>>) {
+    match result {
+        // Each is logged where it is known what it means.
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+        Err(controller::Error::ObjectNotFound(object)) => {
+            debug!(%object, "gone before it was looked at");
+        }
+        Err(error) => warn!(error = chain(&error), "a watch was interrupted; it is resumed"),
+    }
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |mut text, cause| {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        text
+    })
+}
+
+// === impl View ===
+
+impl View {
+    /// Whether every watch has its first list: what the caches don't have is not there.
+    pub async fn is_ready(&self) -> bool {
+        let Some(scopes) = self.0.get() else {
+            return false;
+        };
+        for scope in scopes {
+            let listed = timeout(Duration::ZERO, scope.keys.wait_until_ready()).await;
+            if !scope.index.is_ready() || !matches!(listed, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What the `Ready` conditions say.
+    pub fn states(&self) -> Vec<State> {
+        let scopes = self.0.get().into_iter().flatten();
+        scopes.flat_map(|scope| scope.keys.state()).filter_map(|key| key.0.as_ref().ok().map(state)).collect()
+    }
+}
+
+fn state(key: &DataKey) -> State {
+    match status::find(key, status::READY) {
+        Some(ready) if ready.status == "True" => State::Issued,
+        Some(ready) => {
+            Reason::ALL.into_iter().find(|reason| reason.as_str() == ready.reason).map_or(State::Pending, State::Failed)
+        }
+        None => State::Pending,
+    }
+}

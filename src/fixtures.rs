@@ -1,0 +1,70 @@
+//! What the unit tests of several modules begin with.
+
+use k8s_openapi::{ByteString, jiff::Timestamp};
+
+use crate::{
+    api::{DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec},
+    status,
+};
+
+pub const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+pub fn request() -> KeyRequest {
+    KeyRequest {
+        key_id: "alias/orders".to_owned(),
+        key_spec: Some(KeySpec::Aes256),
+        number_of_bytes: None,
+        encryption_context: Some([("purpose".to_owned(), "orders".to_owned())].into()),
+        region: None,
+    }
+}
+
+/// A `DataKey` as it is born.
+pub fn data_key() -> DataKey {
+    let KeyRequest { key_id, key_spec, number_of_bytes, encryption_context, region } = request();
+    let mut key = DataKey::new(
+        "orders",
+        DataKeySpec {
+            key_id,
+            key_spec,
+            number_of_bytes,
+            encryption_context,
+            grant_tokens: None,
+            region,
+            version: None,
+            secret_name: None,
+            deletion_policy: None,
+        },
+    );
+    key.metadata.namespace = Some("shop".to_owned());
+    key.metadata.uid = Some("7c3c8f7e-0001".to_owned());
+    key.metadata.resource_version = Some("100".to_owned());
+    key.metadata.generation = Some(1);
+    key.status = Some(status::at_birth());
+    key
+}
+
+/// A recorded version; each has bytes of its own.
+pub fn issued(version: i32) -> IssuedVersion {
+    IssuedVersion {
+        version,
+        request: request(),
+        ciphertext_blob: ByteString(format!("wrapped data key {version}").into_bytes()),
+        key_id: ARN.to_owned(),
+        key_material_id: Some("ab".repeat(32)),
+        issued_at: status::whole_seconds(at(i64::from(version))),
+        request_id: Some(format!("request-{version}")),
+    }
+}
+
+/// A `DataKey` with these recorded versions, the last one current.
+pub fn recorded(versions: &[i32]) -> DataKey {
+    let mut key = data_key();
+    key.spec.version = versions.last().copied();
+    key.status = Some(status::recorded(&key, versions.iter().copied().map(issued).collect()));
+    key
+}

@@ -1,0 +1,346 @@
+//! AWS KMS: the one call that this operator makes, `GenerateDataKeyWithoutPlaintext`, at a bounded rate for each Region.
+//!
+//! Every call answers with a new data key and KMS keeps none of them, so a call is harmless in itself; what is kept is
+//! decided by [`crate::reconcile`].
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_kms::{
+    Client,
+    config::{retry::RetryConfig, timeout::TimeoutConfig},
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    operation::{
+        RequestId,
+        generate_data_key_without_plaintext::{
+            GenerateDataKeyWithoutPlaintextError, GenerateDataKeyWithoutPlaintextOutput,
+        },
+    },
+    types::DataKeySpec,
+};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::{
+    api::{KeyRequest, KeySpec},
+    metrics::Metrics,
+    status::{Failure, Reason},
+};
+
+mod classify;
+pub mod key_id;
+
+/// The largest `CiphertextBlob` of AWS KMS, in bytes (AWS KMS API reference, `CiphertextType`).
+pub const MAX_BLOB: usize = 6144;
+
+/// The SDK's own default, said here because every other time limit is ours.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// How many Regions are kept at hand. There are fewer; a spec can name some that don't exist.
+const MAX_REGIONS: usize = 64;
+
+/// Limits of the calls to KMS.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls a second in each Region.
+    pub rate: NonZeroU32,
+    /// Longest wait for the answer to one call, credentials included.
+    pub timeout: Duration,
+}
+
+/// A client for every Region that is asked for.
+pub struct Kms {
+    shared: SdkConfig,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    regions: Mutex<BTreeMap<String, Arc<Regional>>>,
+}
+
+/// A usable answer of KMS.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WrappedKey {
+    /// The wrapped data key, 1 to [`MAX_BLOB`] bytes.
+    pub ciphertext_blob: Vec<u8>,
+    /// ARN of the KMS key that wrapped it.
+    pub key_arn: String,
+    /// ID of the key material, where KMS told it.
+    pub key_material_id: Option<String>,
+    /// Request ID of the call.
+    pub request_id: Option<String>,
+}
+
+struct Regional {
+    client: Client,
+    limiter: DefaultDirectRateLimiter,
+    /// Whether KMS ever answered from there: only then the Region's name, which a spec can choose, becomes a label.
+    answered: AtomicBool,
+}
+
+type CallError = SdkError<GenerateDataKeyWithoutPlaintextError>;
+
+/// Why no data key was issued.
+#[derive(Clone, Debug)]
+pub struct NotIssued {
+    /// What the user is told.
+    pub failure: Failure,
+    /// The code of KMS, or what else happened, of a closed set.
+    pub code: &'static str,
+    /// The words of KMS, for the operator's log: they can name the operator's role and other accounts. Grant tokens
+    /// are taken out.
+    pub words: String,
+    /// Request ID of the call, if KMS was reached.
+    pub request_id: Option<String>,
+}
+
+// === impl Kms ===
+
+impl Kms {
+    /// Reads the AWS configuration as every AWS tool does: environment, profile, web identity (IRSA), container
+    /// credentials (EKS Pod Identity), instance metadata; `AWS_ENDPOINT_URL_KMS`, FIPS and dual-stack settings.
+    /// Nothing is called but the instance metadata service, and that only where nothing else names a Region.
+    pub async fn from_env(limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
+        if let Ok(name) = AppName::new(concat!("datakey-operator-", env!("CARGO_PKG_VERSION"))) {
+            loader = loader.app_name(name);
+        }
+        let shared = loader.load().await;
+        info!(
+            region = shared.region().map(AsRef::as_ref),
+            endpoint = std::env::var("AWS_ENDPOINT_URL_KMS").ok(),
+            "AWS configuration read"
+        );
+        Self { shared, limits, metrics, regions: Mutex::default() }
+    }
+
+    /// Issues a data key. Waits for the Region's rate first.
+    ///
+    /// # Errors
+    /// Why not. Nothing of an unusable answer is kept, and no grant token or secret material is in the error.
+    pub async fn issue(&self, request: &KeyRequest, grant_tokens: &[String]) -> Result<WrappedKey, NotIssued> {
+        let length = Length::of(request).map_err(NotIssued::before_the_call)?;
+        let own = self.own_region();
+        let Some(region) = key_id::region(&request.key_id, request.region.as_deref(), own) else {
+            return Err(NotIssued::before_the_call(Reason::RegionMissing.into()));
+        };
+        let regional = self.regional(region);
+        regional.limiter.until_ready().await;
+
+        let call = regional.client.generate_data_key_without_plaintext().key_id(&request.key_id);
+        let call = match length {
+            Length::Spec(spec) => call.key_spec(spec),
+            Length::Bytes(bytes) => call.number_of_bytes(bytes),
+        };
+        let call = call
+            .set_encryption_context(
+                request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect()),
+            )
+            .set_grant_tokens((!grant_tokens.is_empty()).then(|| grant_tokens.to_vec()));
+
+        let begun = Instant::now();
+        let answer = call.send().await;
+        if !matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))) {
+            regional.answered.store(true, Ordering::Relaxed);
+        }
+        let checked = match answer {
+            Ok(output) => check(output, request, region),
+            Err(error) => Err(call_failure(&error, grant_tokens)),
+        };
+        let label = if regional.answered.load(Ordering::Relaxed) { region } else { "unreached" };
+        let code = checked.as_ref().map_or_else(|failed| failed.code, |_| "OK");
+        self.metrics.kms_call(label, code, begun.elapsed());
+        checked
+    }
+
+    /// The operator's own Region. An environment variable that is set to nothing names none.
+    fn own_region(&self) -> Option<&str> {
+        self.shared.region().map(AsRef::as_ref).filter(|region| !region.is_empty())
+    }
+
+    fn regional(&self, region: &str) -> Arc<Regional> {
+        // A panic elsewhere can't leave the map half-changed: every change is one insertion or removal.
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = regions.get(region) {
+            return Arc::clone(known);
+        }
+        if regions.len() >= MAX_REGIONS {
+            regions.retain(|_, regional| regional.answered.load(Ordering::Relaxed));
+        }
+        let Limits { rate, timeout } = self.limits;
+        let config = aws_sdk_kms::config::Builder::from(&self.shared)
+            .region(Region::new(region.to_owned()))
+            // The SDK's retries would pass by the rate and the classes of failure.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .operation_attempt_timeout(timeout)
+                    .operation_timeout(timeout)
+                    .build(),
+            )
+            .build();
+        let regional = Arc::new(Regional {
+            client: Client::from_conf(config),
+            limiter: RateLimiter::direct(Quota::per_second(rate)),
+            answered: AtomicBool::new(false),
+        });
+        regions.insert(region.to_owned(), Arc::clone(&regional));
+        regional
+    }
+}
+
+// === impl NotIssued ===
+
+impl NotIssued {
+    fn before_the_call(failure: Failure) -> Self {
+        let words = failure.to_string();
+        Self { failure, code: "NotCalled", words, request_id: None }
+    }
+}
+
+/// The length of a data key as KMS takes it: one of two, never both.
+enum Length {
+    Spec(DataKeySpec),
+    Bytes(i32),
+}
+
+// === impl Length ===
+
+impl Length {
+    fn of(request: &KeyRequest) -> Result<Self, Failure> {
+        match (request.key_spec, request.number_of_bytes) {
+            (Some(KeySpec::Aes256), None) => Ok(Self::Spec(DataKeySpec::Aes256)),
+            (Some(KeySpec::Aes128), None) => Ok(Self::Spec(DataKeySpec::Aes128)),
+            (None, Some(bytes @ 1..=1024)) => Ok(Self::Bytes(bytes)),
+            _ => Err(Failure::new(
+                Reason::SpecInvalid,
+                "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
+            )),
+        }
+    }
+}
+
+/// Checks an answer: everything in it is optional to the SDK, and a data key that can't be unwrapped again must never
+/// be published.
+fn check(
+    output: GenerateDataKeyWithoutPlaintextOutput,
+    request: &KeyRequest,
+    region: &str,
+) -> Result<WrappedKey, NotIssued> {
+    let request_id = output.request_id().map(str::to_owned);
+    let unusable = |why: String| NotIssued {
+        failure: Failure::new(Reason::KmsAnswerInvalid, why.clone()),
+        code: "AnswerInvalid",
+        words: why,
+        request_id: request_id.clone(),
+    };
+    let blob = output.ciphertext_blob.map(aws_sdk_kms::primitives::Blob::into_inner).unwrap_or_default();
+    if blob.is_empty() {
+        return Err(unusable("no CiphertextBlob".to_owned()));
+    }
+    if blob.len() > MAX_BLOB {
+        return Err(unusable(format!("CiphertextBlob of {} bytes, at most {MAX_BLOB} are possible", blob.len())));
+    }
+    let Some(arn) = output.key_id else {
+        return Err(unusable("no KeyId".to_owned()));
+    };
+    if !key_id::answers(&request.key_id, region, &arn) {
+        return Err(unusable("KeyId is not the ARN of the key that was asked for".to_owned()));
+    }
+    Ok(WrappedKey { ciphertext_blob: blob, key_arn: arn, key_material_id: output.key_material_id, request_id })
+}
+
+fn call_failure(error: &CallError, grant_tokens: &[String]) -> NotIssued {
+    let (code, reason) = match error {
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            let classify::Classified { code, reason } = classify::by_code(error.code(), status);
+            (code, reason)
+        }
+        SdkError::TimeoutError(_) => ("Timeout", Reason::KmsTimeout),
+        SdkError::ResponseError(_) => ("AnswerInvalid", Reason::KmsAnswerInvalid),
+        _ if has_source::<CredentialsError>(error) => ("NoCredentials", Reason::CredentialsMissing),
+        SdkError::DispatchFailure(_) => ("Unreachable", Reason::KmsUnreachable),
+        _ => ("Unknown", Reason::KmsError),
+    };
+    // The words of KMS can repeat the request, and name the operator's role and other accounts: they are for the log.
+    // The request ID is, too: in a condition it would be another text, and so another write, at every retry.
+    let detail = matches!(error, SdkError::ServiceError(_)).then(|| code.to_owned());
+    let words = redact(&DisplayErrorContext(error).to_string(), grant_tokens);
+    let request_id = error.request_id().map(str::to_owned);
+    NotIssued { failure: Failure { reason, detail }, code, words, request_id }
+}
+
+fn has_source<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
+}
+
+/// A text without these secrets.
+pub fn redact(text: &str, secrets: &[String]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[redacted]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kms::primitives::Blob;
+
+    use super::*;
+    use crate::fixtures::{ARN, request};
+
+    fn output() -> aws_sdk_kms::operation::generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextOutputBuilder
+    {
+        GenerateDataKeyWithoutPlaintextOutput::builder().ciphertext_blob(Blob::new(vec![7; 184])).key_id(ARN)
+    }
+
+    fn why_unusable(output: GenerateDataKeyWithoutPlaintextOutput) -> String {
+        let Err(failed) = check(output, &request(), "eu-west-1") else { panic!("was taken as usable") };
+        assert_eq!(failed.failure.reason, Reason::KmsAnswerInvalid);
+        failed.words
+    }
+
+    #[test]
+    fn a_whole_answer_is_usable() {
+        let Ok(key) = check(output().build(), &request(), "eu-west-1") else { panic!("was refused") };
+        assert_eq!((key.ciphertext_blob.len(), key.key_arn.as_str()), (184, ARN));
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_data_key_is_refused() {
+        assert!(why_unusable(output().set_ciphertext_blob(None).build()).contains("no CiphertextBlob"));
+        assert!(why_unusable(output().ciphertext_blob(Blob::new(vec![])).build()).contains("no CiphertextBlob"));
+        assert!(why_unusable(output().ciphertext_blob(Blob::new(vec![0; 6145])).build()).contains("6145 bytes"));
+        assert!(why_unusable(output().set_key_id(None).build()).contains("no KeyId"));
+        assert!(why_unusable(output().key_id("alias/orders").build()).contains("not the ARN"));
+    }
+
+    #[test]
+    fn the_largest_blob_of_kms_is_usable() {
+        assert!(check(output().ciphertext_blob(Blob::new(vec![0; 6144])).build(), &request(), "eu-west-1").is_ok());
+    }
+
+    #[test]
+    fn grant_tokens_are_taken_out_of_what_kms_says() {
+        let said = "Value '[marker-token]' at 'grantTokens' failed";
+        assert_eq!(redact(said, &["marker-token".to_owned()]), "Value '[[redacted]]' at 'grantTokens' failed");
+    }
+
+    #[test]
+    fn a_request_with_both_lengths_or_none_is_not_sent() {
+        let mut both = request();
+        both.number_of_bytes = Some(32);
+        let mut none = request();
+        none.key_spec = None;
+        for request in [both, none] {
+            assert_eq!(Length::of(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
+        }
+    }
+}

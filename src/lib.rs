@@ -1,0 +1,38 @@
+//! An operator that issues AWS KMS data keys into Kubernetes Secrets without ever seeing a plaintext key.
+//!
+//! One data key a (`DataKey`, version), never replaced, never lost. The record in the status is written first, by one
+//! guarded write; the Secret is a function of the record.
+//!
+//! # Layout
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`api`] | the custom resource: spec, status, validation rules |
+//! | [`plan`] | pure: every decision, as the next step |
+//! | [`status`] | pure: conditions, reasons, classes of failure |
+//! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
+//! | [`kms`] | the one call to KMS: client, error classes, rate |
+//! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
+//! | [`controller`] | watches, queue, waits |
+//! | [`backoff`] | how long to wait after a failure |
+//! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
+//! | [`args`], [`run`] | flags; start and stop |
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod admin;
+pub mod api;
+pub mod args;
+pub mod backoff;
+pub mod controller;
+#[cfg(test)]
+mod fixtures;
+pub mod kms;
+pub mod logging;
+pub mod metrics;
+pub mod plan;
+pub mod reconcile;
+pub mod run;
+pub mod secret;
+pub mod status;
+mod written;

@@ -1,0 +1,49 @@
+//! The binary `datakey-operator`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use datakey_operator::{
+    api,
+    args::{Cli, Command, Run},
+    logging, run,
+};
+
+/// Wrong flags or settings (sysexits.h, `EX_USAGE`), as against a failure at work.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Crd => match serde_saphyr::to_string(&api::crd()) {
+            Ok(yaml) => {
+                print!("{yaml}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, 1),
+        },
+        Command::Run(args) => start(args),
+    }
+}
+
+fn start(args: Run) -> ExitCode {
+    if let Err(error) = logging::init(&args.log_level, args.log_format) {
+        return fail(&error, USAGE);
+    }
+    // With one provider in the binary this always is the first; a second one would make TLS panic much later.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return fail(&"another TLS provider is installed already", 1);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    match runtime.block_on(run::run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("datakey-operator: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,205 @@
+//! The values behind `/metrics`. No label has a value that a user of the cluster can choose freely.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::status::Reason;
+
+/// Every metric of the operator.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    kms_calls: Family<KmsCall, Counter>,
+    kms_seconds: Family<KmsRegion, Histogram>,
+    reconciles: Family<Reconcile, Counter>,
+    reconcile_seconds: Histogram,
+    secret_writes: Family<SecretWrite, Counter>,
+    data_keys: Family<DataKeyState, Gauge>,
+}
+
+/// How one reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// The `DataKey` is as it should be, or its failure is told.
+    Success,
+    /// Something passing was in the way: it is repeated soon.
+    Error,
+}
+
+/// Why a Secret was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Operation {
+    /// It was missing.
+    Create,
+    /// It was not as the record says, or the record grew.
+    Update,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KmsCall {
+    region: String,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KmsRegion {
+    region: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reconcile {
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SecretWrite {
+    operation: Operation,
+}
+
+/// What the `Ready` condition of a `DataKey` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// `Ready=True`.
+    Issued,
+    /// Not seen to the end yet.
+    Pending,
+    /// `Ready=False`.
+    Failed(Reason),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DataKeyState {
+    reason: State,
+}
+
+// === impl State ===
+
+impl EncodeLabelValue for State {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Issued => crate::status::ISSUED.encode(encoder),
+            Self::Pending => crate::status::PENDING.encode(encoder),
+            Self::Failed(reason) => reason.as_str().encode(encoder),
+        }
+    }
+}
+
+// === impl Metrics ===
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("datakey");
+        let metrics = Self {
+            kms_calls: Family::default(),
+            kms_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.002, 2.0, 14))),
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            secret_writes: Family::default(),
+            data_keys: Family::default(),
+            registry: Mutex::default(),
+        };
+        registry.register(
+            "kms_requests",
+            "Calls of GenerateDataKeyWithoutPlaintext by Region and by the code of the answer",
+            metrics.kms_calls.clone(),
+        );
+        registry.register_with_unit(
+            "kms_request_duration",
+            "Time until KMS answered",
+            Unit::Seconds,
+            metrics.kms_seconds.clone(),
+        );
+        registry.register("reconciles", "Finished reconciles by outcome", metrics.reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of one reconcile, waiting for the KMS rate included",
+            Unit::Seconds,
+            metrics.reconcile_seconds.clone(),
+        );
+        registry.register("secret_writes", "Secrets written, by operation", metrics.secret_writes.clone());
+        registry.register("datakeys", "DataKeys by the reason of their Ready condition", metrics.data_keys.clone());
+        registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Counts a call to KMS.
+    pub fn kms_call(&self, region: &str, code: &'static str, took: Duration) {
+        self.kms_calls.get_or_create(&KmsCall { region: region.to_owned(), code }).inc();
+        self.kms_seconds.get_or_create(&KmsRegion { region: region.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a reconcile.
+    pub fn reconciled(&self, outcome: Outcome, took: Duration) {
+        self.reconciles.get_or_create(&Reconcile { outcome }).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a written Secret.
+    pub fn secret_written(&self, operation: Operation) {
+        self.secret_writes.get_or_create(&SecretWrite { operation }).inc();
+    }
+
+    /// The metrics in the OpenMetrics text format, with the `DataKey`s as they are counted now.
+    ///
+    /// # Errors
+    /// None in practice: the text is written to memory.
+    pub fn render(&self, states: impl IntoIterator<Item = State>) -> Result<String, std::fmt::Error> {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.data_keys.clear();
+        for state in states {
+            self.data_keys.get_or_create(&DataKeyState { reason: state }).inc();
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_the_fields_names_and_units() {
+        let metrics = Metrics::default();
+        metrics.kms_call("eu-west-1", "OK", Duration::from_millis(9));
+        metrics.reconciled(Outcome::Success, Duration::from_millis(20));
+        metrics.secret_written(Operation::Create);
+        let text = metrics.render([State::Issued, State::Issued, State::Failed(Reason::KeyDisabled)]).unwrap();
+        for line in [
+            r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
+            r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"} 1"#,
+            r#"datakey_reconciles_total{outcome="Success"} 1"#,
+            "datakey_reconcile_duration_seconds_count 1",
+            r#"datakey_secret_writes_total{operation="Create"} 1"#,
+            r#"datakey_datakeys{reason="Issued"} 2"#,
+            r#"datakey_datakeys{reason="KeyDisabled"} 1"#,
+            "datakey_build_info",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_reason_that_no_data_key_has_any_more_is_not_shown() {
+        let metrics = Metrics::default();
+        metrics.render([State::Failed(Reason::KeyDisabled)]).unwrap();
+        assert!(!metrics.render([State::Issued]).unwrap().contains("KeyDisabled"));
+    }
+}

@@ -1,0 +1,355 @@
+//! All decisions, in one place and pure: from a `DataKey` and what is known of its Secret to the next step.
+//!
+//! The order is the protocol: *record first, Secret second*. KMS answers every call with a new data key and keeps
+//! none, so exactly one data key a version comes from one guarded write: the record in `status.versions`. The Secret
+//! is a function of the record, so whoever writes it, whenever and however often, writes the same bytes.
+
+use std::time::Duration;
+
+use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+
+use crate::{
+    api::{DataKey, DataKeyStatus, IssuedVersion, MAX_VERSIONS},
+    secret::{
+        Facts, Projection,
+        content::{self, Verdict},
+        index::Known,
+        project,
+    },
+    status::{self, Failure, Reason},
+};
+
+/// What a decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// The `DataKey`, from the cache or as the last write answered.
+    pub key: &'a DataKey,
+    /// What is known of the Secret of that name.
+    pub secret: &'a SecretView,
+    /// What just failed and has to be told.
+    pub failure: Option<&'a Failure>,
+    /// How long an earlier failure still forbids another try.
+    pub wait: Option<Duration>,
+}
+
+/// What is known of the Secret of that name.
+#[derive(Clone, Debug)]
+pub enum SecretView {
+    /// The watch does not know it, and nobody has looked. A Secret of another type may be there.
+    NotCached,
+    /// The watch knows it: it is of this operator's type.
+    Cached(Known),
+    /// The server has none.
+    Missing,
+    /// The server has one; these are its metadata.
+    Found(Facts),
+    /// The server has this one.
+    Read(Box<Secret>),
+}
+
+/// The next step.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// All is as it should be, or as it can be.
+    Done,
+    /// Nothing before this time has passed.
+    Wait(Duration),
+    /// Ask the server for the Secret's metadata.
+    Look,
+    /// Ask the server for the whole Secret.
+    Read,
+    /// Ask KMS for a data key and record it.
+    Issue,
+    /// Record what the Secret of a `DataKey` without a record holds.
+    Record(Vec<IssuedVersion>),
+    /// Create the Secret. One that is there is never overwritten.
+    Create(Box<Secret>),
+    /// Replace the Secret that was read, if it is still the same.
+    Replace(Box<Secret>),
+    /// The Secret was read and is as it should be, though its metadata can't tell.
+    Verified(Facts),
+    /// Tell this failure.
+    Fail(Failure),
+    /// Write the status.
+    SetStatus(Box<DataKeyStatus>),
+}
+
+/// Decides on the next step.
+pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
+    let key = world.key;
+    if key.metadata.deletion_timestamp.is_some() {
+        // On its way out: nothing is issued, and garbage collection must not be worked against.
+        return Step::Done;
+    }
+    if let Some(failure) = world.failure {
+        return set_status(key, status::failed(key, failure, now));
+    }
+    match (key.issued(key.version()), project(key, key.version())) {
+        (Some(issued), Some(wanted)) => publish(world, issued, &wanted, now),
+        _ => issue(world),
+    }
+}
+
+/// The record has no data key of the wanted version. KMS is asked only once it is certain what the Secret holds.
+fn issue(world: &World<'_>) -> Step {
+    let key = world.key;
+    if key.record().len() >= MAX_VERSIONS {
+        return Step::Fail(Reason::TooManyVersions.into());
+    }
+    match world.secret {
+        SecretView::NotCached => world.wait.map_or(Step::Look, Step::Wait),
+        SecretView::Cached(known) => match last_published(key) {
+            Some(earlier) if is_intact(known, &earlier) => world.wait.map_or(Step::Issue, Step::Wait),
+            _ => world.wait.map_or(Step::Read, Step::Wait),
+        },
+        SecretView::Found(facts) => read_if_ours(facts),
+        SecretView::Missing => Step::Issue,
+        SecretView::Read(secret) if key.record().is_empty() => match content::adopt(key, secret) {
+            Ok(versions) => Step::Record(versions),
+            Err(why) => conflict(key, &why),
+        },
+        SecretView::Read(secret) => {
+            // Recorded versions only: one that the Secret has beyond them is a conflict.
+            let earlier = key.record().last().and_then(|last| project(key, last.version));
+            match earlier.map(|earlier| content::compare(key, &earlier, secret)) {
+                Some(Verdict::Conflict(why)) => conflict(key, &why),
+                _ => Step::Issue,
+            }
+        }
+    }
+}
+
+/// The record has the data key: the Secret must hold it.
+fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: Timestamp) -> Step {
+    let key = world.key;
+    match world.secret {
+        SecretView::Cached(known) if is_intact(known, wanted) => set_status(key, status::ready(key, issued, now)),
+        SecretView::Cached(_) => world.wait.map_or(Step::Read, Step::Wait),
+        SecretView::NotCached => match world.wait {
+            Some(wait) => Step::Wait(wait),
+            None => Step::Create(Box::new(wanted.clone().create(key))),
+        },
+        SecretView::Missing => Step::Create(Box::new(wanted.clone().create(key))),
+        SecretView::Found(facts) => read_if_ours(facts),
+        SecretView::Read(secret) => match content::compare(key, wanted, secret) {
+            Verdict::Same => Step::Verified(Facts::of(&secret.metadata)),
+            Verdict::PutRight => {
+                let name = key.metadata.name.as_deref().unwrap_or_default();
+                Step::Replace(Box::new(wanted.clone().put_into((**secret).clone(), name)))
+            }
+            Verdict::Conflict(why) => conflict(key, &why),
+        },
+    }
+}
+
+/// What the Secret holds as long as nobody changed it: the version that it was last published with.
+fn last_published(key: &DataKey) -> Option<Projection> {
+    project(key, key.status.as_ref()?.version?)
+}
+
+fn is_intact(known: &Known, wanted: &Projection) -> bool {
+    known.verified || known.facts.fingerprint == wanted.fingerprint()
+}
+
+/// A Secret without any mark of this operator is somebody else's; its data are none of our business.
+fn read_if_ours(facts: &Facts) -> Step {
+    if facts.bears_our_marks {
+        Step::Read
+    } else {
+        Step::Fail(Failure::new(Reason::SecretConflict, "it is not a Secret of this operator"))
+    }
+}
+
+fn conflict(key: &DataKey, why: &str) -> Step {
+    Step::Fail(Failure::new(Reason::SecretConflict, format!("Secret {}: {why}", key.secret_name())))
+}
+
+fn set_status(key: &DataKey, wanted: DataKeyStatus) -> Step {
+    if key.status.as_ref() == Some(&wanted) { Step::Done } else { Step::SetStatus(Box::new(wanted)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Borrow;
+
+    use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
+
+    use super::*;
+    use crate::fixtures::{at, data_key, issued, recorded};
+
+    fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {
+        plan(&World { key, secret: secret.borrow(), failure: None, wait: None }, at(0))
+    }
+
+    fn waiting(key: &DataKey, secret: &SecretView) -> Step {
+        plan(&World { key, secret, failure: None, wait: Some(Duration::from_secs(9)) }, at(0))
+    }
+
+    fn intact(key: &DataKey) -> SecretView {
+        let fingerprint = project(key, key.version()).unwrap().fingerprint();
+        SecretView::Cached(Known { facts: Facts { fingerprint, ..facts(true) }, verified: false })
+    }
+
+    fn changed() -> SecretView {
+        SecretView::Cached(Known { facts: facts(true), verified: false })
+    }
+
+    fn facts(bears_our_marks: bool) -> Facts {
+        Facts { bears_our_marks, ..Facts::of(&<_>::default()) }
+    }
+
+    fn read(key: &DataKey) -> SecretView {
+        SecretView::Read(Box::new(project(key, key.version()).unwrap().create(key)))
+    }
+
+    fn failure(step: Step) -> Failure {
+        let Step::Fail(failure) = step else { panic!("{step:?}") };
+        failure
+    }
+
+    fn published(versions: &[i32]) -> DataKey {
+        let mut key = recorded(versions);
+        key.status = Some(status::ready(&key, &issued(key.version()), at(0)));
+        key
+    }
+
+    #[test]
+    fn a_new_data_key_looks_at_the_secrets_name_before_it_asks_kms() {
+        assert!(matches!(next(&data_key(), SecretView::NotCached), Step::Look));
+        assert!(matches!(next(&data_key(), SecretView::Missing), Step::Issue));
+    }
+
+    #[test]
+    fn a_foreign_secret_is_neither_read_nor_overwritten_and_kms_is_not_asked() {
+        for key in [data_key(), recorded(&[1])] {
+            let failure = failure(next(&key, SecretView::Found(facts(false))));
+            assert_eq!(failure.reason, Reason::SecretConflict);
+        }
+    }
+
+    #[test]
+    fn a_secret_without_a_record_is_adopted_and_kms_is_not_asked() {
+        assert!(matches!(next(&data_key(), changed()), Step::Read));
+        assert!(matches!(next(&data_key(), SecretView::Found(facts(true))), Step::Read));
+        let Step::Record(versions) = next(&data_key(), read(&recorded(&[1]))) else { panic!() };
+        assert_eq!(versions, vec![issued(1)]);
+    }
+
+    #[test]
+    fn a_secret_that_does_not_fit_the_spec_is_a_conflict_and_kms_is_not_asked() {
+        let mut key = data_key();
+        key.spec.key_id = "alias/other".into();
+        assert_eq!(failure(next(&key, read(&recorded(&[1])))).reason, Reason::SecretConflict);
+    }
+
+    #[test]
+    fn a_recorded_data_key_is_created_and_never_issued_again() {
+        for view in [SecretView::NotCached, SecretView::Missing] {
+            let Step::Create(secret) = next(&recorded(&[1]), view) else { panic!() };
+            assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
+        }
+    }
+
+    #[test]
+    fn an_intact_secret_makes_ready_and_then_nothing() {
+        let key = recorded(&[1]);
+        let Step::SetStatus(status) = next(&key, intact(&key)) else { panic!() };
+        assert_eq!(status.conditions[0].status, "True");
+        let mut key = key;
+        key.status = Some(*status);
+        assert!(matches!(next(&key, intact(&key)), Step::Done));
+    }
+
+    #[test]
+    fn a_changed_secret_is_read_before_it_is_put_right() {
+        let key = published(&[1]);
+        assert!(matches!(next(&key, changed()), Step::Read));
+        let SecretView::Read(mut secret) = read(&key) else { panic!() };
+        secret.data.as_mut().unwrap().insert("ciphertextBlob".into(), ByteString(b"x".to_vec()));
+        let Step::Replace(secret) = next(&key, SecretView::Read(secret)) else { panic!() };
+        assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
+    }
+
+    #[test]
+    fn a_secret_that_was_read_and_is_right_is_not_written() {
+        let key = published(&[1]);
+        assert!(matches!(next(&key, read(&key)), Step::Verified(_)));
+        let known = Known { facts: facts(true), verified: true };
+        assert!(matches!(next(&key, SecretView::Cached(known)), Step::Done));
+    }
+
+    #[test]
+    fn a_new_version_is_issued_beside_an_intact_secret_without_reading_it() {
+        let key = published(&[1]);
+        let before = intact(&key);
+        let mut key = key;
+        key.spec.version = Some(2);
+        assert!(matches!(next(&key, before), Step::Issue));
+        assert!(matches!(next(&key, changed()), Step::Read));
+        assert!(matches!(next(&key, SecretView::NotCached), Step::Look));
+    }
+
+    #[test]
+    fn a_new_version_is_not_issued_over_a_secret_that_already_has_it() {
+        let mut key = published(&[1]);
+        key.spec.version = Some(2);
+        assert_eq!(failure(next(&key, read(&recorded(&[1, 2])))).reason, Reason::SecretConflict);
+    }
+
+    #[test]
+    fn going_back_to_an_issued_version_issues_nothing() {
+        let mut key = published(&[1, 2]);
+        key.spec.version = Some(1);
+        let Step::Replace(secret) = next(&key, read(&recorded(&[1, 2]))) else { panic!() };
+        let data = secret.data.unwrap();
+        assert_eq!(data["ciphertextBlob"], issued(1).ciphertext_blob);
+        assert_eq!(data["ciphertextBlob.v2"], issued(2).ciphertext_blob);
+    }
+
+    #[test]
+    fn a_data_key_on_its_way_out_is_left_alone() {
+        for key in [data_key(), recorded(&[1]), published(&[1])] {
+            let mut key = key;
+            key.metadata.deletion_timestamp = Some(Time(at(0)));
+            for view in [SecretView::NotCached, SecretView::Missing, changed()] {
+                assert!(matches!(next(&key, view), Step::Done));
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_once() {
+        let mut key = data_key();
+        let failure = Failure::from(Reason::KeyDisabled);
+        let secret = SecretView::Missing;
+        let told = plan(&World { key: &key, secret: &secret, failure: Some(&failure), wait: None }, at(0));
+        let Step::SetStatus(status) = told else { panic!() };
+        key.status = Some(*status);
+        let again = plan(&World { key: &key, secret: &secret, failure: Some(&failure), wait: None }, at(9));
+        assert!(matches!(again, Step::Done));
+    }
+
+    #[test]
+    fn while_a_failure_waits_neither_kms_nor_the_api_server_is_asked() {
+        let mut bumped = published(&[1]);
+        let before = intact(&bumped);
+        bumped.spec.version = Some(2);
+        for (key, view) in [
+            (data_key(), SecretView::NotCached),
+            (data_key(), changed()),
+            (recorded(&[1]), SecretView::NotCached),
+            (published(&[1]), changed()),
+            (bumped, before),
+        ] {
+            assert!(matches!(waiting(&key, &view), Step::Wait(_)));
+        }
+    }
+
+    #[test]
+    fn the_sixty_fifth_version_is_not_issued() {
+        let versions: Vec<i32> = (1..=64).collect();
+        let mut key = recorded(&versions);
+        key.spec.version = Some(65);
+        assert_eq!(failure(next(&key, SecretView::Missing)).reason, Reason::TooManyVersions);
+    }
+}

@@ -1,0 +1,133 @@
+//! The command `run`: puts the parts together, and stops them in order.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{
+    Client, Config,
+    runtime::events::{Recorder, Reporter},
+};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info};
+
+use crate::{
+    admin,
+    args::Run,
+    backoff::{Backoff, Waits},
+    controller::{self, Settings, View, chain},
+    kms::{Kms, Limits},
+    metrics::Metrics,
+    reconcile::Context,
+    secret::MANAGER,
+    written::Written,
+};
+
+/// Why the operator can't start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Neither a kubeconfig nor a service account.
+    #[error("no way to the API server: {0}; set KUBECONFIG, or run in a pod with a service account")]
+    Kubeconfig(String),
+    /// The configuration of the API server's client can't be used.
+    #[error("no client for the API server: {0}")]
+    Client(#[from] kube::Error),
+    /// The admin address is taken or not ours.
+    #[error("can't serve on --admin-address {0}: {1}")]
+    Admin(std::net::SocketAddr, std::io::Error),
+    /// Signals can't be received.
+    #[error("can't receive signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the operator until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it can't start. Once it runs, it waits for what is missing.
+pub async fn run(args: Run) -> Result<(), StartError> {
+    let Run {
+        namespaces,
+        concurrency,
+        kms_rate,
+        kms_timeout,
+        kube_timeout,
+        retry_min,
+        retry_max,
+        resync,
+        shutdown_grace,
+        admin_address,
+        log_level: _,
+        log_format: _,
+    } = args;
+    info!(version = env!("CARGO_PKG_VERSION"), ?namespaces, "datakey-operator starts");
+    let stop = stop_signal()?;
+    let metrics = Arc::new(Metrics::default());
+    let view = View::default();
+
+    let listener = admin::bind(admin_address).await.map_err(|error| StartError::Admin(admin_address, error))?;
+    let served = admin::serve(listener, Arc::clone(&metrics), view.clone(), stopped(stop.clone()));
+    let admin = tokio::spawn(async move {
+        if let Err(error) = served.await {
+            error!(%error, "/livez, /readyz and /metrics are served no more");
+        }
+    });
+
+    let client = client(kube_timeout).await?;
+    tokio::select! {
+        () = controller::wait_for_api(&client, &namespaces, kube_timeout) => {}
+        () = stopped(stop.clone()) => return Ok(()),
+    }
+    let kms = Kms::from_env(Limits { rate: kms_rate, timeout: kms_timeout }, Arc::clone(&metrics)).await;
+    // The pod's name, where the manifest hands it on.
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        kms,
+        metrics,
+        backoff: Backoff::new(Waits { min: retry_min, max: retry_max.max(retry_min) }),
+        written: Written::default(),
+        kube_timeout,
+        resync,
+    });
+    let settings = Settings { concurrency, grace: shutdown_grace };
+    controller::run(context, namespaces, settings, view, stopped(stop)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
+    info!("datakey-operator stopped");
+    Ok(())
+}
+
+async fn client(kube_timeout: Duration) -> Result<Client, StartError> {
+    let mut config = Config::infer().await.map_err(|error| StartError::Kubeconfig(chain(&error)))?;
+    config.connect_timeout = Some(kube_timeout);
+    // The queue is the retry; the client's own would hold a reconcile for minutes.
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+/// True from the first SIGTERM or SIGINT on; the second one ends the process at once.
+fn stop_signal() -> Result<watch::Receiver<bool>, StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.send_replace(true) {
+                error!("a second signal: stopping at once");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(stopped)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender lives as long as signals are received; without it nothing could ever stop us gently.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

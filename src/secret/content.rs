@@ -1,0 +1,373 @@
+//! What a Secret that was read whole tells: whether it holds what the record says, may be put right, must not be
+//! touched, or can become the record again. Pure.
+//!
+//! A Secret whose data keys are intact and are not the recorded ones is never overwritten: somebody's data may be
+//! encrypted under them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+
+use super::{ISSUED, MANAGED_BY, MANAGER, NAME, PREFIX, Projection, Provenance, TYPE, VERSION, is_ours, sha256};
+use crate::{
+    api::{DataKey, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
+    kms::{
+        MAX_BLOB,
+        key_id::{self, KmsArn},
+    },
+};
+
+/// How a Secret that was read stands to the record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It holds what it should.
+    Same,
+    /// Something of it was changed, or the record grew: it may be put as it should be.
+    PutRight,
+    /// It must not be touched; the text says why.
+    Conflict(String),
+}
+
+/// Compares a Secret with the projection of a record that is not empty.
+pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Verdict {
+    if let Some(why) = not_ours(key, secret) {
+        return Verdict::Conflict(why);
+    }
+    for version in versions_in(secret) {
+        // Only intact data keys bind; an entry that belies its checksum is somebody's edit and is put right.
+        let Ok(found) = version_in(secret, version) else {
+            continue;
+        };
+        match key.issued(version) {
+            None => {
+                return Verdict::Conflict(format!(
+                    "it holds data key version {version}, which status.versions does not have; to take over what the \
+                     Secret holds, delete this DataKey under deletionPolicy Retain and create it again"
+                ));
+            }
+            Some(issued) if issued.ciphertext_blob != found.ciphertext_blob => {
+                return Verdict::Conflict(format!("it holds another data key as version {version}"));
+            }
+            Some(_) => {}
+        }
+    }
+    if holds(wanted, secret, key) { Verdict::Same } else { Verdict::PutRight }
+}
+
+/// Rebuilds the record from the Secret of a `DataKey` that has none: re-created, or restored without its status.
+///
+/// # Errors
+/// Why the Secret can't be this `DataKey`'s. Every version must be whole, and the one that the spec makes current, if it
+/// is there, must answer the spec.
+pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
+    if let Some(why) = not_ours(key, secret) {
+        return Err(why);
+    }
+    let label = |name: &str| secret.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+    if label(MANAGED_BY) != Some(MANAGER) || label(NAME) != key.metadata.name.as_deref() {
+        return Err(format!("it lacks the labels {MANAGED_BY}={MANAGER} and {NAME} of this DataKey"));
+    }
+    let numbers = versions_in(secret);
+    let versions: Vec<_> = numbers.iter().map(|&version| version_in(secret, version)).collect::<Result<_, _>>()?;
+    let Some(plain) = plain_version(secret).and_then(|plain| versions.iter().find(|found| found.version == plain))
+    else {
+        return Err("its entry version names no version that it holds".to_owned());
+    };
+    if super::entries(plain, "").iter().any(|(name, value)| entry(secret, name) != Some(value)) {
+        return Err(format!("its plain entries differ from those of version {}", plain.version));
+    }
+    for found in &versions {
+        let request = &found.request;
+        let region = key_id::region(&request.key_id, request.region.as_deref(), None);
+        let answered = KmsArn::parse(&found.key_id).map_or("", |arn| arn.region);
+        if !key_id::answers(&request.key_id, region.unwrap_or(answered), &found.key_id) {
+            return Err(format!("keyId of version {} is not the ARN of the key that was asked for", found.version));
+        }
+    }
+    match versions.iter().find(|found| found.version == key.version()) {
+        Some(found) if !found.request.asks_the_same(&key.spec.request()) => Err(format!(
+            "its data key version {} was asked for with other settings: {}",
+            found.version,
+            differences(&key.spec.request(), &found.request).join(", ")
+        )),
+        _ => Ok(versions),
+    }
+}
+
+/// Why a Secret that was read is not this `DataKey`'s.
+fn not_ours(key: &DataKey, secret: &Secret) -> Option<String> {
+    if secret.type_.as_deref() != Some(TYPE) {
+        return Some(format!("it is not of type {TYPE}"));
+    }
+    let belongs_to = secret.metadata.labels.as_ref().and_then(|labels| labels.get(NAME))?;
+    if Some(belongs_to) == key.metadata.name.as_ref() {
+        return None;
+    }
+    // The label may be somebody's edit: the data key tells whose Secret it is.
+    let holds_ours = versions_in(secret).into_iter().any(|version| {
+        let blob = entry(secret, &format!("ciphertextBlob.v{version}"));
+        key.issued(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
+    });
+    (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
+}
+
+fn holds(wanted: &Projection, secret: &Secret, key: &DataKey) -> bool {
+    let metadata = &secret.metadata;
+    let has = |all: &Option<BTreeMap<String, String>>, ours: &BTreeMap<String, String>| {
+        ours.iter().all(|(name, value)| all.as_ref().and_then(|all| all.get(name)) == Some(value))
+    };
+    let annotations = metadata.annotations.iter().flatten().filter(|(name, _)| name.starts_with(PREFIX)).count();
+    let name = key.metadata.name.as_deref().unwrap_or_default();
+    let owners: Vec<_> =
+        metadata.owner_references.iter().flatten().filter(|reference| is_ours(reference, name)).collect();
+    secret.data.as_ref() == Some(&wanted.data)
+        && has(&metadata.labels, &wanted.labels)
+        && has(&metadata.annotations, &wanted.annotations)
+        && annotations == wanted.annotations.len()
+        && owners == wanted.owner.iter().collect::<Vec<_>>()
+}
+
+fn entry<'a>(secret: &'a Secret, name: &str) -> Option<&'a ByteString> {
+    secret.data.as_ref()?.get(name)
+}
+
+fn text<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
+    entry(secret, name).and_then(|value| std::str::from_utf8(&value.0).ok())
+}
+
+fn plain_version(secret: &Secret) -> Option<i32> {
+    let version = text(secret, "version")?;
+    let annotated = secret.metadata.annotations.as_ref()?.get(VERSION)?;
+    (annotated == version).then(|| version.parse().ok())?
+}
+
+/// The versions that a Secret speaks of, in its entries or in its annotations.
+fn versions_in(secret: &Secret) -> BTreeSet<i32> {
+    let entries = secret.data.iter().flatten().filter_map(|(name, _)| name.strip_prefix("ciphertextBlob.v"));
+    let annotations = secret.metadata.annotations.iter().flatten().filter_map(|(name, _)| name.strip_prefix(ISSUED));
+    entries.chain(annotations).filter_map(|number| number.parse().ok()).filter(|&number| number >= 1).collect()
+}
+
+/// Reads one version out of a Secret.
+///
+/// # Errors
+/// What of it is missing or belies the rest.
+fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
+    let wrong = |what: &str| format!("{what} of version {version} is missing or was changed");
+    let text = |name: &str| text(secret, &format!("{name}.v{version}"));
+
+    let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get(&format!("{ISSUED}{version}")));
+    let provenance: Provenance = annotation
+        .and_then(|annotation| serde_json::from_str(annotation).ok())
+        .ok_or_else(|| wrong("the annotation"))?;
+    let blob = entry(secret, &format!("ciphertextBlob.v{version}"))
+        .filter(|blob| (1..=MAX_BLOB).contains(&blob.0.len()) && sha256(&blob.0) == provenance.sha256)
+        .ok_or_else(|| wrong("ciphertextBlob"))?;
+    let arn = text("keyId")
+        .filter(|arn| KmsArn::parse(arn).is_some_and(|arn| arn.resource.starts_with("key/")))
+        .ok_or_else(|| wrong("keyId"))?;
+    let key_spec = [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| text("keySpec") == Some(spec.as_str()));
+    let bytes = text("numberOfBytes").and_then(|bytes| bytes.parse().ok()).filter(|bytes| (1..=1024).contains(bytes));
+    if key_spec.is_some() == bytes.is_some() {
+        return Err(wrong("keySpec or numberOfBytes"));
+    }
+    let context: EncryptionContext = text("encryptionContext")
+        .and_then(|context| serde_json::from_str(context).ok())
+        .ok_or_else(|| wrong("encryptionContext"))?;
+    Ok(IssuedVersion {
+        version,
+        request: KeyRequest {
+            key_id: provenance.key_id,
+            key_spec,
+            number_of_bytes: bytes,
+            encryption_context: (!context.is_empty()).then_some(context),
+            region: provenance.region,
+        },
+        ciphertext_blob: blob.clone(),
+        key_id: arn.to_owned(),
+        key_material_id: provenance.key_material_id,
+        issued_at: provenance.issued_at,
+        request_id: provenance.request_id,
+    })
+}
+
+/// The fields in which two requests differ, as in the spec.
+fn differences(asked: &KeyRequest, found: &KeyRequest) -> Vec<&'static str> {
+    [
+        ("keyId", asked.key_id != found.key_id),
+        ("keySpec", asked.key_spec != found.key_spec),
+        ("numberOfBytes", asked.number_of_bytes != found.number_of_bytes),
+        ("encryptionContext", asked.context() != found.context()),
+        ("region", asked.region != found.region),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{data_key, issued, recorded},
+        secret::project,
+    };
+
+    type Edit<T> = fn(&mut T);
+
+    fn secret(versions: &[i32]) -> Secret {
+        let key = recorded(versions);
+        project(&key, key.version()).unwrap().create(&key)
+    }
+
+    fn verdict(key: &DataKey, secret: &Secret) -> Verdict {
+        compare(key, &project(key, key.version()).unwrap(), secret)
+    }
+
+    fn data(secret: &mut Secret) -> &mut BTreeMap<String, ByteString> {
+        secret.data.as_mut().unwrap()
+    }
+
+    fn bytes(text: &str) -> ByteString {
+        ByteString(text.as_bytes().to_vec())
+    }
+
+    fn annotations(secret: &mut Secret) -> &mut BTreeMap<String, String> {
+        secret.metadata.annotations.as_mut().unwrap()
+    }
+
+    fn conflict(verdict: Verdict) -> String {
+        let Verdict::Conflict(why) = verdict else { panic!("{verdict:?}") };
+        why
+    }
+
+    #[test]
+    fn the_projection_holds_itself() {
+        assert_eq!(verdict(&recorded(&[1]), &secret(&[1])), Verdict::Same);
+        assert_eq!(verdict(&recorded(&[1, 2]), &secret(&[1, 2])), Verdict::Same);
+    }
+
+    #[test]
+    fn edits_are_put_right() {
+        let edits: [Edit<Secret>; 9] = [
+            |secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x")),
+            |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x")),
+            |secret| _ = data(secret).remove("encryptionContext.v1"),
+            |secret| _ = data(secret).insert("more".into(), bytes("x")),
+            |secret| secret.data = None,
+            |secret| _ = annotations(secret).insert(format!("{ISSUED}1"), "{}".into()),
+            |secret| _ = annotations(secret).remove(VERSION),
+            |secret| secret.metadata.labels = None,
+            |secret| {
+                _ = secret.metadata.labels.as_mut().unwrap().insert(NAME.into(), "another".into());
+            },
+        ];
+        for (number, edit) in edits.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            edit(&mut secret);
+            assert_eq!(verdict(&recorded(&[1]), &secret), Verdict::PutRight, "edit {number}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_grew_is_put_into_the_secret() {
+        assert_eq!(verdict(&recorded(&[1, 2]), &secret(&[1])), Verdict::PutRight);
+    }
+
+    #[test]
+    fn an_intact_secret_with_another_data_key_is_never_overwritten() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
+        assert!(conflict(verdict(&key, &secret(&[1]))).contains("another data key as version 1"));
+        assert!(conflict(verdict(&recorded(&[1]), &secret(&[1, 2]))).contains("version 2"));
+    }
+
+    #[test]
+    fn a_foreign_secret_is_a_conflict() {
+        let mut opaque = secret(&[1]);
+        opaque.type_ = Some("Opaque".into());
+        assert!(conflict(verdict(&recorded(&[1]), &opaque)).contains("not of type"));
+
+        let mut other = recorded(&[1]);
+        other.metadata.name = Some("invoices".into());
+        other.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("invoices' data key");
+        assert_eq!(conflict(verdict(&other, &secret(&[1]))), "it belongs to DataKey orders");
+    }
+
+    #[test]
+    fn adoption_rebuilds_the_record_exactly() {
+        assert_eq!(adopt(&data_key(), &secret(&[1])), Ok(vec![issued(1)]));
+        let mut key = data_key();
+        key.spec.version = Some(2);
+        assert_eq!(adopt(&key, &secret(&[1, 2])), Ok(vec![issued(1), issued(2)]));
+    }
+
+    #[test]
+    fn adoption_takes_earlier_versions_when_the_spec_asks_for_a_new_one() {
+        let mut key = data_key();
+        key.spec.version = Some(3);
+        key.spec.key_id = "alias/new".to_owned();
+        assert_eq!(adopt(&key, &secret(&[1, 2])).map(|versions| versions.len()), Ok(2));
+    }
+
+    #[test]
+    fn adoption_takes_an_empty_context_for_an_absent_one() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].request.encryption_context = None;
+        let secret = project(&key, 1).unwrap().create(&key);
+        let mut born = data_key();
+        born.spec.encryption_context = Some(EncryptionContext::new());
+        assert!(adopt(&born, &secret).is_ok());
+    }
+
+    #[test]
+    fn a_corrupted_secret_is_not_adopted() {
+        let edits: [(Edit<Secret>, &str); 12] = [
+            (|secret| secret.type_ = None, "type"),
+            (|secret| secret.metadata.labels = None, "labels"),
+            (|secret| _ = secret.metadata.labels.as_mut().unwrap().insert(NAME.into(), "x".into()), "DataKey x"),
+            (|secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x")), "ciphertextBlob of version 1"),
+            (|secret| _ = data(secret).remove("ciphertextBlob.v1"), "ciphertextBlob of version 1"),
+            (|secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x")), "plain entries"),
+            (|secret| _ = data(secret).insert("keyId.v1".into(), bytes("alias/orders")), "keyId of version 1"),
+            (|secret| _ = data(secret).remove("keySpec.v1"), "keySpec or numberOfBytes"),
+            (|secret| _ = data(secret).insert("encryptionContext.v1".into(), bytes("{")), "encryptionContext"),
+            (|secret| _ = data(secret).insert("version".into(), bytes("2")), "entry version"),
+            (|secret| _ = annotations(secret).remove(&format!("{ISSUED}1")), "annotation of version 1"),
+            (|secret| secret.data = None, "ciphertextBlob of version 1"),
+        ];
+        for (number, (edit, why)) in edits.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            edit(&mut secret);
+            let refusal = adopt(&data_key(), &secret).unwrap_err();
+            assert!(refusal.contains(why), "edit {number}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_does_not_answer_the_spec_is_not_adopted() {
+        let changes: [(Edit<DataKey>, &str); 4] = [
+            (|key| key.spec.key_id = "alias/other".into(), "keyId"),
+            (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
+            (|key| key.spec.encryption_context = None, "encryptionContext"),
+            (|key| key.spec.region = Some("eu-north-1".into()), "region"),
+        ];
+        for (change, field) in changes {
+            let mut key = data_key();
+            change(&mut key);
+            let refusal = adopt(&key, &secret(&[1])).unwrap_err();
+            assert!(refusal.contains(field), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn an_arn_of_another_key_is_not_adopted() {
+        let mut key = recorded(&[1]);
+        let version = &mut key.status.as_mut().unwrap().versions[0];
+        version.request.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
+        let secret = project(&key, 1).unwrap().create(&key);
+        let mut born = data_key();
+        born.spec.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
+        assert!(adopt(&born, &secret).unwrap_err().contains("not the ARN"));
+    }
+}

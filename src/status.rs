@@ -1,0 +1,449 @@
+//! Conditions and their reasons: what the user is told, and how soon the operator tries again. Pure.
+//!
+//! `Ready` is always there. `Stalled` is there, as True, only when a person must act, so that kstatus reads
+//! `InProgress` while a retry can help and `Failed` otherwise. `status.observedGeneration` and the conditions' own are
+//! written together: `kubectl wait` trusts the condition's, kstatus only the status's.
+
+use std::fmt;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use crate::api::{DataKey, DataKeyStatus, IssuedVersion};
+
+/// The condition that says whether the Secret holds the data key of the spec.
+pub const READY: &str = "Ready";
+
+/// The condition that says that a person must act.
+pub const STALLED: &str = "Stalled";
+
+/// The reason of `Ready=Unknown`: the operator has not seen the object yet.
+pub const PENDING: &str = "Pending";
+
+/// The reason of `Ready=True`.
+pub const ISSUED: &str = "Issued";
+
+/// Bound of a message in a condition, in characters. The API server allows 32768; a reader far less.
+const MAX_MESSAGE: usize = 1024;
+
+/// How soon a failure is worth another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// It passes by itself, mostly within seconds.
+    RetrySoon,
+    /// It may pass by itself, or somebody who is not the user of the `DataKey` mends it.
+    RetrySlowly,
+    /// A person must change the `DataKey`, the KMS key, its policy or the Secret. A change of the `DataKey` is acted
+    /// on at once; the others don't announce themselves, so it is retried, rarely.
+    WaitForChange,
+}
+
+/// Why a `DataKey` is not ready. The closed set of reasons of `Ready=False`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// KMS: no such key or alias.
+    KeyNotFound,
+    /// KMS: the key is disabled.
+    KeyDisabled,
+    /// KMS: the key's state forbids its use, for example pending deletion or import.
+    KeyStateInvalid,
+    /// KMS: the key is not a symmetric encryption key.
+    KeyUsageInvalid,
+    /// KMS: a grant token is not valid.
+    GrantTokenInvalid,
+    /// KMS: the operator's identity may not use the key.
+    AccessDenied,
+    /// KMS refused the request's form.
+    RequestInvalid,
+    /// No AWS credentials.
+    CredentialsMissing,
+    /// AWS refused the credentials.
+    CredentialsRejected,
+    /// Neither the spec nor the operator names a Region.
+    RegionMissing,
+    /// KMS: too many requests.
+    Throttled,
+    /// KMS failed for reasons of its own.
+    KmsUnavailable,
+    /// No connection to KMS.
+    KmsUnreachable,
+    /// KMS did not answer in time.
+    KmsTimeout,
+    /// KMS answered, but not with a usable data key.
+    KmsAnswerInvalid,
+    /// KMS answered with an error that this operator does not know.
+    KmsError,
+    /// A Secret of that name is there and is not this `DataKey`'s, or holds another data key.
+    SecretConflict,
+    /// The API server refused a write: quota, admission policy, a namespace being deleted.
+    Refused,
+    /// The spec got past a validation that this operator relies on.
+    SpecInvalid,
+    /// All 64 versions are used.
+    TooManyVersions,
+}
+
+/// A failure as the user sees it: a reason, and what is special about this case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Failure {
+    /// Decides on class and advice.
+    pub reason: Reason,
+    /// What is special about this case. Never secret material, never a grant token.
+    pub detail: Option<String>,
+}
+
+/// The status that the definition gives to every new object.
+pub fn at_birth() -> DataKeyStatus {
+    DataKeyStatus {
+        observed_generation: Some(-1),
+        conditions: vec![Condition {
+            type_: READY.to_owned(),
+            status: "Unknown".to_owned(),
+            reason: PENDING.to_owned(),
+            message: "waiting for the operator".to_owned(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: Some(-1),
+        }],
+        ..DataKeyStatus::default()
+    }
+}
+
+/// The status of a `DataKey` whose Secret holds the data key of its spec.
+pub fn ready(key: &DataKey, issued: &IssuedVersion, now: Timestamp) -> DataKeyStatus {
+    let old = key.status.clone().unwrap_or_default();
+    let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
+    DataKeyStatus {
+        observed_generation: key.metadata.generation,
+        conditions: vec![condition(key, READY, "True", ISSUED, message, now)],
+        version: Some(issued.version),
+        key_id: Some(issued.key_id.clone()),
+        issued_at: Some(issued.issued_at.clone()),
+        ..old
+    }
+}
+
+/// The status of a `DataKey` that can't be made ready now.
+pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus {
+    let old = key.status.clone().unwrap_or_default();
+    let (reason, message) = (failure.reason.as_str(), failure.to_string());
+    let mut conditions = vec![condition(key, READY, "False", reason, message.clone(), now)];
+    if failure.reason.class() == Class::WaitForChange {
+        conditions.push(condition(key, STALLED, "True", reason, message, now));
+    }
+    DataKeyStatus {
+        observed_generation: key.metadata.generation,
+        conditions,
+        key_id: if old.versions.is_empty() { Some(key.spec.key_id.clone()) } else { old.key_id },
+        ..old
+    }
+}
+
+/// The status that records newly issued versions. Conditions stay: the Secret is not written yet.
+pub fn recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
+    let mut status = key.status.clone().unwrap_or_default();
+    status.secret_name = Some(key.secret_name().to_owned());
+    status.versions.extend(versions);
+    status
+}
+
+/// A condition of an object, if it is there.
+pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
+    key.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// The reason of the failure that the status shows for the present spec, if it shows one.
+pub fn shown_failure(key: &DataKey) -> Option<Reason> {
+    let ready = find(key, READY)?;
+    let current = ready.observed_generation == key.metadata.generation;
+    Reason::ALL.into_iter().find(|reason| current && reason.as_str() == ready.reason)
+}
+
+fn condition(key: &DataKey, type_: &str, status: &str, reason: &str, message: String, now: Timestamp) -> Condition {
+    // Kubernetes API conventions: the time tells when `status` changed, not when the condition was written.
+    let since = find(key, type_).filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
+        observed_generation: key.metadata.generation,
+    }
+}
+
+/// Kubernetes writes times in whole seconds; one with a fraction would differ from itself after a write.
+pub fn whole_seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 20] = [
+        Self::KeyNotFound,
+        Self::KeyDisabled,
+        Self::KeyStateInvalid,
+        Self::KeyUsageInvalid,
+        Self::GrantTokenInvalid,
+        Self::AccessDenied,
+        Self::RequestInvalid,
+        Self::CredentialsMissing,
+        Self::CredentialsRejected,
+        Self::RegionMissing,
+        Self::Throttled,
+        Self::KmsUnavailable,
+        Self::KmsUnreachable,
+        Self::KmsTimeout,
+        Self::KmsAnswerInvalid,
+        Self::KmsError,
+        Self::SecretConflict,
+        Self::Refused,
+        Self::SpecInvalid,
+        Self::TooManyVersions,
+    ];
+
+    // One row a reason: a table, however long.
+    #[allow(clippy::too_many_lines)]
+    /// The reason as conditions, events and metrics show it, how soon it is retried, and what the user can do.
+    const fn row(self) -> (&'static str, Class, &'static str) {
+        use Class::{RetrySlowly, RetrySoon, WaitForChange};
+        match self {
+            Self::KeyNotFound => (
+                "KeyNotFound",
+                WaitForChange,
+                "AWS KMS has no such key or alias in this account and Region: correct spec.keyId or spec.region, or \
+                 create the key; name a key of another account by its ARN",
+            ),
+            Self::KeyDisabled => {
+                ("KeyDisabled", WaitForChange, "the KMS key is disabled: enable it, or name another key in spec.keyId")
+            }
+            Self::KeyStateInvalid => (
+                "KeyStateInvalid",
+                WaitForChange,
+                "the state of the KMS key forbids its use (pending deletion or import, or its key store is not \
+                 connected): bring it back to Enabled, or name another key in spec.keyId",
+            ),
+            Self::KeyUsageInvalid => (
+                "KeyUsageInvalid",
+                WaitForChange,
+                "only a symmetric encryption key (ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT) can issue data keys: name one in \
+                 spec.keyId",
+            ),
+            Self::GrantTokenInvalid => (
+                "GrantTokenInvalid",
+                WaitForChange,
+                "AWS KMS refused a grant token: remove spec.grantTokens once the grant is some minutes old, or give the \
+                 token of a present grant",
+            ),
+            Self::AccessDenied => (
+                "AccessDenied",
+                WaitForChange,
+                "the operator's AWS identity may not use the KMS key: allow it kms:GenerateDataKeyWithoutPlaintext in \
+                 the key policy or in IAM, with this encryption context; the operator's log names the identity",
+            ),
+            Self::RequestInvalid => (
+                "RequestInvalid",
+                WaitForChange,
+                "AWS KMS refused the form of the request: correct keyId, encryptionContext or grantTokens in the spec; \
+                 the operator's log has the words of KMS",
+            ),
+            Self::CredentialsMissing => (
+                "CredentialsMissing",
+                RetrySlowly,
+                "the operator has no AWS credentials: give its service account a role (IRSA or EKS Pod Identity) or \
+                 its environment credentials; the operator's log tells what was tried",
+            ),
+            Self::CredentialsRejected => (
+                "CredentialsRejected",
+                RetrySlowly,
+                "AWS refused the operator's credentials as unknown, expired or badly signed: renew them, and check the \
+                 clock of its node",
+            ),
+            Self::RegionMissing => (
+                "RegionMissing",
+                WaitForChange,
+                "no AWS Region is known: set spec.region, write spec.keyId as an ARN, or set AWS_REGION for the operator",
+            ),
+            Self::Throttled => (
+                "Throttled",
+                RetrySoon,
+                "the request quota of AWS KMS for this account and Region is used up: nothing to do, it is retried; \
+                 lower --kms-rate if other services suffer",
+            ),
+            Self::KmsUnavailable => {
+                ("KmsUnavailable", RetrySoon, "AWS KMS failed for the moment: nothing to do, it is retried")
+            }
+            Self::KmsUnreachable => (
+                "KmsUnreachable",
+                RetrySoon,
+                "no connection to AWS KMS: check spec.region, DNS, network policy, proxy and VPC endpoint of the \
+                 operator; it is retried",
+            ),
+            Self::KmsTimeout => {
+                ("KmsTimeout", RetrySoon, "AWS KMS did not answer in time: check the operator's network; it is retried")
+            }
+            Self::KmsAnswerInvalid => (
+                "KmsAnswerInvalid",
+                RetrySlowly,
+                "the answer to the KMS call was no usable data key, and nothing of it was kept: check what endpoint \
+                 the operator calls (AWS_ENDPOINT_URL_KMS)",
+            ),
+            Self::KmsError => (
+                "KmsError",
+                RetrySlowly,
+                "AWS KMS answered with an error that this operator does not know: its log has the words of KMS",
+            ),
+            Self::SecretConflict => (
+                "SecretConflict",
+                WaitForChange,
+                "the Secret's name is taken, and nothing was touched: remove or rename that Secret after making sure \
+                 that nobody needs it, or use another spec.secretName",
+            ),
+            Self::Refused => ("Refused", RetrySlowly, "the API server refused a write of the operator"),
+            Self::SpecInvalid => (
+                "SpecInvalid",
+                WaitForChange,
+                "the spec is not valid, and the installed CustomResourceDefinition should have refused it: install the \
+                 definition of this operator's version and correct the spec",
+            ),
+            Self::TooManyVersions => (
+                "TooManyVersions",
+                WaitForChange,
+                "all 64 versions of this DataKey are issued: go back to one of them, or create another DataKey",
+            ),
+        }
+    }
+
+    /// As conditions, events and metrics show it.
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// How soon it is retried.
+    pub const fn class(self) -> Class {
+        self.row().1
+    }
+
+    /// What it means and what the user can do.
+    pub const fn advice(self) -> &'static str {
+        self.row().2
+    }
+
+    /// Whether it says something about the KMS call, rather than about the Secret or the API server.
+    pub const fn is_of_kms(self) -> bool {
+        !matches!(self, Self::SecretConflict | Self::Refused)
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A failure with what is special about it.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: Some(detail.into()) }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let advice = self.reason.advice();
+        match &self.detail {
+            None => f.write_str(advice),
+            Some(detail) => {
+                let room = MAX_MESSAGE.saturating_sub(advice.len() + 3);
+                let end = detail.char_indices().nth(room).map_or(detail.len(), |(end, _)| end);
+                write!(f, "{advice} ({})", &detail[..end])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::fixtures::{at, data_key, issued};
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own_and_tells_what_to_do() {
+        let names: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str(), format!("{reason:?}"));
+            assert!(reason.advice().len() > 40, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn stalled_goes_with_the_failures_that_a_person_must_mend_only() {
+        for reason in Reason::ALL {
+            let status = failed(&data_key(), &reason.into(), at(5));
+            let stalled = status.conditions.iter().any(|condition| condition.type_ == STALLED);
+            assert_eq!(stalled, reason.class() == Class::WaitForChange, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn ready_takes_stalled_away_and_tells_the_current_version() {
+        let mut key = data_key();
+        key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(5)));
+        let status = ready(&key, &issued(1), at(9));
+        assert_eq!(status.conditions.len(), 1);
+        assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("True", ISSUED));
+        assert_eq!((status.version, status.key_id), (Some(1), Some(issued(1).key_id)));
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_only() {
+        let mut key = data_key();
+        key.status = Some(failed(&key, &Reason::Throttled.into(), at(5)));
+        key.status = Some(failed(&key, &Reason::KmsTimeout.into(), at(7)));
+        assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(5)));
+        key.status = Some(ready(&key, &issued(1), at(9)));
+        assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(9)));
+    }
+
+    #[test]
+    fn generations_of_status_and_conditions_are_written_together() {
+        let mut key = data_key();
+        key.metadata.generation = Some(7);
+        for status in [ready(&key, &issued(1), at(1)), failed(&key, &Reason::KeyDisabled.into(), at(1))] {
+            assert_eq!(status.observed_generation, Some(7));
+            assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(7)));
+        }
+    }
+
+    #[test]
+    fn a_failure_of_an_older_generation_is_not_shown_as_present() {
+        let mut key = data_key();
+        key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(1)));
+        assert_eq!(shown_failure(&key), Some(Reason::KeyDisabled));
+        key.metadata.generation = Some(2);
+        assert_eq!(shown_failure(&key), None);
+    }
+
+    #[test]
+    fn recording_keeps_earlier_versions_and_conditions() {
+        let mut key = data_key();
+        key.status = Some(recorded(&key, vec![issued(1)]));
+        let status = recorded(&key, vec![issued(2)]);
+        assert_eq!(status.versions, vec![issued(1), issued(2)]);
+        assert_eq!(status.secret_name.as_deref(), Some("orders"));
+    }
+
+    #[test]
+    fn a_long_detail_is_cut_at_a_character() {
+        let message = Failure::new(Reason::Refused, "ä".repeat(5000)).to_string();
+        assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
+    }
+}

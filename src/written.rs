@@ -1,0 +1,90 @@
+//! Our own last write of each `DataKey`, until the watch has it: a decision on an older state would end in a conflict,
+//! and might have asked KMS in vain.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::api::DataKey;
+
+/// Objects as the API server answered our writes, by uid.
+#[derive(Default)]
+pub struct Written {
+    objects: Mutex<HashMap<String, Arc<DataKey>>>,
+}
+
+// === impl Written ===
+
+impl Written {
+    /// Takes in what our write answered.
+    pub fn learn(&self, key: &Arc<DataKey>) {
+        if let Some(uid) = &key.metadata.uid {
+            self.lock().insert(uid.clone(), Arc::clone(key));
+        }
+    }
+
+    /// The newer of what the watch told and what we wrote.
+    pub fn newest(&self, cached: Arc<DataKey>) -> Arc<DataKey> {
+        let Some(uid) = &cached.metadata.uid else {
+            return cached;
+        };
+        let mut objects = self.lock();
+        match objects.get(uid) {
+            Some(written) if is_older(&cached, written) => Arc::clone(written),
+            Some(_) => {
+                objects.remove(uid);
+                cached
+            }
+            None => cached,
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<DataKey>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kubernetes compares resource versions as whole numbers since 1.35, and etcd's always were; of those that are none,
+/// the watch's is taken.
+fn is_older(cached: &DataKey, written: &DataKey) -> bool {
+    let number = |key: &DataKey| key.metadata.resource_version.as_deref()?.parse::<u64>().ok();
+    matches!((number(cached), number(written)), (Some(cached), Some(written)) if cached < written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::data_key;
+
+    fn at_version(version: &str) -> Arc<DataKey> {
+        let mut key = data_key();
+        key.metadata.resource_version = Some(version.to_owned());
+        Arc::new(key)
+    }
+
+    fn version(key: &DataKey) -> &str {
+        key.metadata.resource_version.as_deref().unwrap()
+    }
+
+    #[test]
+    fn our_write_stands_in_until_the_watch_has_it() {
+        let written = Written::default();
+        written.learn(&at_version("100"));
+        assert_eq!(version(&written.newest(at_version("99"))), "100");
+        assert_eq!(version(&written.newest(at_version("101"))), "101");
+        assert_eq!(version(&written.newest(at_version("99"))), "99", "it was forgotten with the first newer one");
+    }
+
+    #[test]
+    fn versions_that_are_no_numbers_leave_it_to_the_watch() {
+        let written = Written::default();
+        written.learn(&at_version("b"));
+        assert_eq!(version(&written.newest(at_version("a"))), "a");
+    }
+}

@@ -1,0 +1,243 @@
+//! A Kubernetes control plane without nodes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::{Namespace, ServiceAccount},
+};
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+
+use crate::{
+    asset, eventually, free_port, pki,
+    process::{Process, Workdir},
+    repository,
+};
+
+/// The namespace and the service account that `deploy/rbac.yaml` gives to the operator.
+pub const OPERATOR: (&str, &str) = ("datakey-system", "datakey-operator");
+
+const START: Duration = Duration::from_mins(1);
+
+/// etcd, kube-apiserver and, where it can be had, the controller manager, with the `DataKey` definition and the operator's
+/// RBAC installed. RBAC is on.
+pub struct ControlPlane {
+    // In the order of their end.
+    controller_manager: Option<Process>,
+    _apiserver: Process,
+    _etcd: Process,
+    workdir: Workdir,
+    url: String,
+}
+
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    /// Starts one and installs what lies in `deploy`.
+    pub async fn start() -> Self {
+        let plane = Self::bare().await;
+        for manifest in ["crd.yaml", "rbac.yaml"] {
+            plane.kubectl(&["apply", "-f", &deploy(manifest)]).await.expect("install deploy/");
+        }
+        plane
+            .kubectl(&["wait", "--for=condition=Established", "crd/datakeys.datakey.dev"])
+            .await
+            .expect("the definition");
+        // Only now: the garbage collector asks for new kinds of objects every 30 seconds.
+        plane.with_controllers()
+    }
+
+    /// Starts one with nothing installed and no controllers.
+    pub async fn bare() -> Self {
+        let workdir = Workdir::new("control-plane");
+        pki::write(workdir.path());
+        let missing = "is missing: run `make tools`, or set KUBEBUILDER_ASSETS to a folder that has it";
+        let program = |name: &str| asset(name).unwrap_or_else(|| panic!("{name} {missing}"));
+        let file = |name: &str| workdir.file(name).display().to_string();
+        let none = || std::iter::empty::<(&str, &str)>();
+
+        let (client, peer, secure) = (free_port(), free_port(), free_port());
+        let etcd_url = format!("http://127.0.0.1:{client}");
+        let peer_url = format!("http://127.0.0.1:{peer}");
+        let mut etcd = Process::start(
+            &program("etcd"),
+            [
+                format!("--data-dir={}", file("etcd")),
+                format!("--listen-client-urls={etcd_url}"),
+                format!("--advertise-client-urls={etcd_url}"),
+                format!("--listen-peer-urls={peer_url}"),
+                format!("--initial-advertise-peer-urls={peer_url}"),
+                format!("--initial-cluster=default={peer_url}"),
+                "--unsafe-no-fsync".to_owned(),
+            ],
+            none(),
+            &workdir.file("etcd.log"),
+        );
+        let mut apiserver = Process::start(
+            &program("kube-apiserver"),
+            [
+                format!("--etcd-servers={etcd_url}"),
+                format!("--secure-port={secure}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--tls-cert-file={}", file("server.crt")),
+                format!("--tls-private-key-file={}", file("server.key")),
+                format!("--client-ca-file={}", file("ca.crt")),
+                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+                "--authorization-mode=RBAC".to_owned(),
+                "--endpoint-reconciler-type=none".to_owned(),
+                "--disable-admission-plugins=ServiceAccount".to_owned(),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                format!("--service-account-key-file={}", file("service-accounts.pub")),
+                format!("--service-account-signing-key-file={}", file("service-accounts.key")),
+            ],
+            none(),
+            &workdir.file("kube-apiserver.log"),
+        );
+        let url = format!("https://127.0.0.1:{secure}");
+        for (user, name) in [("admin", "admin"), ("controller-manager", "controller-manager")] {
+            let credentials = json!({
+                "client-certificate": workdir.file(&format!("{user}.crt")),
+                "client-key": workdir.file(&format!("{user}.key")),
+            });
+            write_kubeconfig(&workdir, &url, name, &credentials);
+        }
+        let client = client_from(&workdir.file("admin.kubeconfig")).await;
+        eventually(START, "kube-apiserver is ready", async || {
+            for (name, server) in [("etcd", &mut etcd), ("kube-apiserver", &mut apiserver)] {
+                assert!(server.is_running(), "{name} ended:\n{}", last_lines(&server.log()));
+            }
+            let request = http_get("/readyz");
+            client.request_text(request).await.is_ok_and(|answer| answer == "ok")
+        })
+        .await;
+        Self { controller_manager: None, _apiserver: apiserver, _etcd: etcd, workdir, url }
+    }
+
+    fn with_controllers(mut self) -> Self {
+        let Some(program) = asset("kube-controller-manager") else {
+            eprintln!("no kube-controller-manager: garbage collection and namespace deletion are not tested");
+            return self;
+        };
+        let process = Process::start(
+            &program,
+            [
+                format!("--kubeconfig={}", self.workdir.file("controller-manager.kubeconfig").display()),
+                "--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+                 resourcequota-controller"
+                    .to_owned(),
+                // Each controller under its own service account and roles, as everywhere.
+                "--use-service-account-credentials".to_owned(),
+                format!("--service-account-private-key-file={}", self.workdir.file("service-accounts.key").display()),
+                "--leader-elect=false".to_owned(),
+                "--secure-port=0".to_owned(),
+            ],
+            std::iter::empty::<(&str, &str)>(),
+            &self.workdir.file("kube-controller-manager.log"),
+        );
+        self.controller_manager = Some(process);
+        self
+    }
+
+    /// Whether garbage collection, namespace deletion and quotas work: whether there is a controller manager.
+    pub fn has_controllers(&self) -> bool {
+        self.controller_manager.is_some()
+    }
+
+    /// The folder of its files.
+    pub fn workdir(&self) -> &Workdir {
+        &self.workdir
+    }
+
+    /// The kubeconfig of a cluster admin.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.workdir.file("admin.kubeconfig")
+    }
+
+    /// A client that may do everything. It belongs to the async runtime that it is made in.
+    pub async fn admin(&self) -> Client {
+        client_from(&self.admin_kubeconfig()).await
+    }
+
+    /// A kubeconfig with the identity that `deploy/rbac.yaml` gives to the operator, and a token of its service account.
+    pub async fn operator_kubeconfig(&self) -> PathBuf {
+        let (namespace, account) = OPERATOR;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await, namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { audiences: vec![], expiration_seconds: Some(3600), ..<_>::default() },
+            ..TokenRequest::default()
+        };
+        let token = accounts.create_token_request(account, &PostParams::default(), &request).await;
+        let token = token.expect("a token").status.expect("a status").token;
+        write_kubeconfig(&self.workdir, &self.url, "operator", &json!({ "token": token }))
+    }
+
+    /// A new namespace.
+    pub async fn namespace(&self, name: &str) {
+        let namespaces: Api<Namespace> = Api::all(self.admin().await);
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).expect("a namespace");
+        namespaces.create(&PostParams::default(), &namespace).await.expect("create a namespace");
+    }
+
+    /// Runs kubectl as a cluster admin: what it prints, or what it says is wrong.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let program = asset("kubectl").unwrap_or_else(|| "kubectl".into());
+        let output = tokio::process::Command::new(program)
+            .args(arguments)
+            .env("KUBECONFIG", self.admin_kubeconfig())
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(|error| format!("kubectl: {error}"))?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+}
+
+fn deploy(manifest: &str) -> String {
+    repository().join("deploy").join(manifest).display().to_string()
+}
+
+fn http_get(path: &str) -> hyper::Request<Vec<u8>> {
+    hyper::Request::get(path).body(Vec::new()).expect("a request")
+}
+
+fn write_kubeconfig(workdir: &Workdir, url: &str, name: &str, user: &serde_json::Value) -> PathBuf {
+    let path = workdir.file(&format!("{name}.kubeconfig"));
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "testbed", "cluster": { "server": url, "certificate-authority": workdir.file("ca.crt") } }],
+        "users": [{ "name": name, "user": user }],
+        "contexts": [{ "name": "testbed", "context": { "cluster": "testbed", "user": name } }],
+        "current-context": "testbed",
+    });
+    // JSON is YAML.
+    std::fs::write(&path, config.to_string()).expect("write a kubeconfig");
+    path
+}
+
+async fn client_from(kubeconfig: &Path) -> Client {
+    // Several tests may be first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("read a kubeconfig");
+    let options = KubeConfigOptions::default();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("use a kubeconfig");
+    // A refusal is what many tests wait for.
+    config.default_retry = false;
+    config.proxy_url = None;
+    Client::try_from(config).expect("a client")
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}

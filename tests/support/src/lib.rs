@@ -1,0 +1,51 @@
+//! Real servers on loopback for the tests and the demo of datakey-operator: etcd, kube-apiserver, the controller
+//! manager, a KMS server, and a proxy before it that counts calls and makes them fail.
+//!
+//! Nothing is left behind: every process and folder belongs to a small watcher that ends it when this process ends, in
+//! whatever way.
+
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod control_plane;
+pub mod kms;
+mod pki;
+pub mod process;
+pub mod proxy;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the repository.
+pub fn repository() -> &'static Path {
+    static ROOT: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        here.ancestors().nth(2).expect("tests/support lies in the repository").to_owned()
+    });
+    &ROOT
+}
+
+/// The folder of the tools that `make tools` builds.
+pub fn tools() -> PathBuf {
+    std::env::var_os("DATAKEY_TOOLS").map_or_else(|| repository().join("target/tools"), PathBuf::from)
+}
+
+/// A program of the Kubernetes test assets: from `KUBEBUILDER_ASSETS` where that is set, else as built here. `None` where
+/// it is not there; setup-envtest brings no controller manager.
+pub fn asset(program: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| tools().join("bin"), PathBuf::from);
+    Some(folder.join(program)).filter(|path| path.exists())
+}
+
+/// A free port on loopback. Somebody else may take it before it is used; the programs here can't choose one themselves.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("a bound address").port()
+}
+
+/// Waits for a condition, or panics with what was waited for.
+pub async fn eventually(limit: std::time::Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let begun = tokio::time::Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
