@@ -1,0 +1,260 @@
+//! What the API server accepts and refuses of a `DataKey` before anything is issued, in its own words.
+
+use serde_json::{Map, Value, json};
+
+use crate::test::{Test, assert_refused};
+
+const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
+const KEY_FORMS: &str = "keyId must be a key ID";
+
+impl Test {
+    /// A spec on top of one that is accepted; null takes a field away.
+    async fn try_spec(&self, changes: Value) -> Result<String, Box<kube::core::Status>> {
+        let mut spec = json!({ "keyId": "alias/orders", "keySpec": "AES_256" });
+        for (field, value) in changes.as_object().unwrap() {
+            match value {
+                Value::Null => drop(spec.as_object_mut().unwrap().remove(field)),
+                value => spec[field] = value.clone(),
+            }
+        }
+        let manifest = json!({
+            "apiVersion": "datakey.dev/v1alpha1",
+            "kind": "DataKey",
+            "metadata": { "generateName": "k-" },
+            "spec": spec,
+        });
+        self.try_create(&manifest).await.map(|key| key.metadata.name.unwrap())
+    }
+
+    async fn accepts(&self, changes: Value) {
+        if let Err(refusal) = self.try_spec(changes.clone()).await {
+            panic!("{changes}: {}", refusal.message);
+        }
+    }
+
+    async fn refuses(&self, changes: Value, words: &str) {
+        assert_refused(self.try_spec(changes).await, words);
+    }
+}
+
+#[tokio::test]
+async fn exactly_one_of_key_spec_and_number_of_bytes() {
+    let test = Test::new("one-length").await;
+    let words = "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)";
+    test.accepts(json!({ "keySpec": "AES_128" })).await;
+    test.accepts(json!({ "keySpec": null, "numberOfBytes": 64 })).await;
+    test.refuses(json!({ "keySpec": "AES_256", "numberOfBytes": 32 }), words).await;
+    test.refuses(json!({ "keySpec": null }), words).await;
+    test.refuses(json!({ "keySpec": "AES_512" }), r#"supported values: "AES_256", "AES_128""#).await;
+}
+
+#[tokio::test]
+async fn number_of_bytes_is_1_to_1024() {
+    let test = Test::new("number-of-bytes").await;
+    let bytes = |bytes: i32| json!({ "keySpec": null, "numberOfBytes": bytes });
+    test.accepts(bytes(1)).await;
+    test.accepts(bytes(1024)).await;
+    test.refuses(bytes(0), "spec.numberOfBytes in body should be greater than or equal to 1").await;
+    test.refuses(bytes(1025), "spec.numberOfBytes in body should be less than or equal to 1024").await;
+}
+
+#[tokio::test]
+async fn the_four_forms_of_a_key_id() {
+    let test = Test::new("key-id-forms").await;
+    let mrk = format!("mrk-{}", "a1".repeat(16));
+    for prefix in ["", "arn:aws:kms:eu-west-1:111122223333:", "arn:aws-us-gov:kms:us-gov-west-1:111122223333:"] {
+        let key = if prefix.is_empty() { "" } else { "key/" };
+        for form in [format!("{prefix}{key}{KEY_ID}"), format!("{prefix}{key}{mrk}"), format!("{prefix}alias/a/B_c-1")]
+        {
+            test.accepts(json!({ "keyId": form })).await;
+        }
+    }
+    test.accepts(json!({ "keyId": format!("alias/{}", "a".repeat(250)) })).await;
+}
+
+#[tokio::test]
+async fn malformed_key_ids() {
+    let test = Test::new("malformed-key-ids").await;
+    for malformed in [
+        "orders".to_owned(),
+        KEY_ID.to_uppercase(),
+        KEY_ID[1..].to_owned(),
+        format!("key/{KEY_ID}"),
+        "mrk-1234".to_owned(),
+        "alias/".to_owned(),
+        "alias/with space".to_owned(),
+        format!("alias/{}", "a".repeat(251)),
+        format!("arn:aws:kms:eu-west-1:1111:key/{KEY_ID}"),
+        format!("arn:aws:s3:eu-west-1:111122223333:key/{KEY_ID}"),
+        format!("arn:aws:kms:eu-west-1:111122223333:{KEY_ID}"),
+        format!(" {KEY_ID}"),
+        format!("{KEY_ID}\nalias/orders"),
+    ] {
+        test.refuses(json!({ "keyId": malformed }), KEY_FORMS).await;
+    }
+    test.refuses(json!({ "keyId": "" }), "should be at least 1 chars long").await;
+    test.refuses(json!({ "keyId": null }), "spec.keyId: Required value").await;
+    let aws_managed = "name a customer managed key";
+    test.refuses(json!({ "keyId": "alias/aws/s3" }), aws_managed).await;
+    test.refuses(json!({ "keyId": "arn:aws:kms:eu-west-1:111122223333:alias/aws/ebs" }), aws_managed).await;
+}
+
+#[tokio::test]
+async fn a_region_is_well_formed_and_not_beside_an_arn() {
+    let test = Test::new("regions").await;
+    for region in ["eu-west-1", "us-gov-east-1", "ap-southeast-4", "us-iso-west-1"] {
+        test.accepts(json!({ "region": region })).await;
+    }
+    for region in ["europe", "eu-west", "EU-WEST-1", "eu-west-1a", "eu-west-1.attacker.example"] {
+        test.refuses(json!({ "region": region }), "region must be the code of an AWS Region, for example eu-west-1")
+            .await;
+    }
+    let arn = format!("arn:aws:kms:eu-west-1:111122223333:key/{KEY_ID}");
+    test.refuses(json!({ "keyId": arn, "region": "eu-west-1" }), "remove region: the ARN in keyId names the Region")
+        .await;
+}
+
+#[tokio::test]
+async fn at_most_ten_grant_tokens_of_bounded_length() {
+    let test = Test::new("grant-tokens").await;
+    test.accepts(json!({ "grantTokens": [] })).await;
+    test.accepts(json!({ "grantTokens": vec!["t".repeat(8192); 10] })).await;
+    test.refuses(json!({ "grantTokens": vec!["t"; 11] }), "spec.grantTokens: Too many: 11: must have at most 10 items")
+        .await;
+    test.refuses(json!({ "grantTokens": [""] }), "should be at least 1 chars long").await;
+    test.refuses(json!({ "grantTokens": ["t".repeat(8193)] }), "may not be more than 8192 bytes").await;
+}
+
+#[tokio::test]
+async fn encryption_contexts() {
+    let test = Test::new("contexts").await;
+    let context = |pairs: &[(&str, &str)]| {
+        let pairs: Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        json!({ "encryptionContext": pairs })
+    };
+    test.accepts(context(&[])).await;
+    test.accepts(context(&[("purpose", "")])).await;
+    test.accepts(context(&[("Zweck", "Aufträge"), ("目的", "注文 🔑"), ("app.kubernetes.io/name", "shop")])).await;
+    test.accepts(context(&[("awsome", "x"), ("my-aws:", "x")])).await;
+
+    test.refuses(context(&[("", "x")]), "an encryption context key must not be empty").await;
+    for reserved in ["aws:s3:arn", "AWS:x", "aws-crypto-public-key", "Aws-Crypto-x"] {
+        test.refuses(context(&[(reserved, "x")]), "are reserved for AWS services").await;
+    }
+    test.refuses(context(&[("purpose", "a"), ("Purpose", "b")]), "differ in case only").await;
+    test.refuses(json!({ "encryptionContext": { "purpose": 7 } }), "must be of type string").await;
+}
+
+#[tokio::test]
+async fn an_encryption_context_has_at_most_32_pairs_and_8192_bytes() {
+    let test = Test::new("context-size").await;
+    let pairs = |count: usize| -> Map<_, _> { (0..count).map(|n| (format!("k{n}"), "v".into())).collect() };
+    test.accepts(json!({ "encryptionContext": pairs(32) })).await;
+    test.refuses(json!({ "encryptionContext": pairs(33) }), "must have at most 32 items").await;
+
+    let words = "the encryption context is too long: its keys and values may have 8192 bytes together";
+    test.accepts(json!({ "encryptionContext": { "key": "v".repeat(8189) } })).await;
+    test.refuses(json!({ "encryptionContext": { "key": "v".repeat(8190) } }), words).await;
+    // 4,095 characters, 8,190 bytes and the key.
+    test.refuses(json!({ "encryptionContext": { "key": "ä".repeat(4095) } }), words).await;
+}
+
+#[tokio::test]
+async fn secret_names_versions_and_policies() {
+    let test = Test::new("other-fields").await;
+    test.accepts(json!({ "secretName": "orders.key-1", "version": 7, "deletionPolicy": "Delete" })).await;
+    for name in ["Orders", "-orders", "orders-", "orders..key", "a/b"] {
+        test.refuses(json!({ "secretName": name }), "secretName must be a DNS subdomain").await;
+    }
+    test.refuses(json!({ "secretName": "a".repeat(254) }), "may not be more than 253 bytes").await;
+    test.refuses(json!({ "version": 0 }), "should be greater than or equal to 1").await;
+    test.refuses(json!({ "deletionPolicy": "Keep" }), r#"supported values: "Retain", "Delete""#).await;
+}
+
+#[tokio::test]
+async fn names_of_more_than_63_characters() {
+    let test = Test::new("long-names").await;
+    let named = |length: usize| test.manifest(&"n".repeat(length), &json!({}));
+    test.try_create(&named(63)).await.unwrap();
+    assert_refused(test.try_create(&named(64)).await, "metadata.name must be at most 63 characters");
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_named_and_null_is_an_absent_field() {
+    let test = Test::new("unknown-fields").await;
+    test.refuses(json!({ "keyid": "alias/orders" }), r#"unknown field "spec.keyid""#).await;
+    let mut manifest = test.manifest("nothing", &json!({}));
+    manifest["spec"]["region"] = Value::Null;
+    test.try_create(&manifest).await.unwrap();
+    let stored: Value = test.send("GET", "/nothing", &Value::Null).await.unwrap();
+    assert_eq!(stored["spec"].get("region"), None);
+}
+
+#[tokio::test]
+async fn before_the_first_issue_everything_may_be_corrected() {
+    let test = Test::new("corrections").await;
+    test.create("k", &json!({ "keyId": "alias/wrong", "secretName": "wrong" })).await;
+    let spec = json!({
+        "keyId": "alias/right",
+        "keySpec": null,
+        "numberOfBytes": 7,
+        "encryptionContext": { "a": "b" },
+        "region": "eu-north-1",
+        "secretName": "right",
+        "version": 3,
+    });
+    test.patch("k", &json!({ "spec": spec })).await;
+}
+
+#[tokio::test]
+async fn a_new_object_is_born_unknown_whatever_status_the_client_sends() {
+    let test = Test::new("birth").await;
+    let mut manifest = test.manifest("k", &json!({}));
+    manifest["status"] = json!({ "observedGeneration": 1, "secretName": "mine" });
+    let key = test.try_create(&manifest).await.unwrap();
+    let status = key.status.unwrap();
+    assert_eq!(status.observed_generation, Some(-1));
+    assert_eq!(status.secret_name, None);
+    let ready = &status.conditions[0];
+    assert_eq!((ready.type_.as_str(), ready.status.as_str(), ready.reason.as_str()), ("Ready", "Unknown", "Pending"));
+    assert_eq!(ready.observed_generation, Some(-1));
+}
+
+#[tokio::test]
+async fn explain_teaches_every_field() {
+    let test = Test::new("explain").await;
+    for (field, words) in [
+        ("", "wrapped form only"),
+        (".spec.keyId", "four forms"),
+        (".spec.keySpec", "AES_256"),
+        (".spec.numberOfBytes", "1 to 1024"),
+        (".spec.encryptionContext", "AWS CloudTrail"),
+        (".spec.grantTokens", "Up to 10"),
+        (".spec.region", "eu-west-1"),
+        (".spec.version", "At most 64 versions"),
+        (".spec.secretName", "Fixed once a version is issued"),
+        (".spec.deletionPolicy", "Retain"),
+        (".status.versions", "refuses to change or to remove"),
+        (".status.versions.request", "What was asked of KMS"),
+    ] {
+        let explained = test.plane.kubectl(&["explain", &format!("datakeys{field}")]).await.unwrap();
+        let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(explained.contains(words), "{field}: {explained}");
+    }
+}
+
+#[tokio::test]
+async fn short_name_category_and_columns() {
+    let test = Test::new("columns").await;
+    test.create("k", &json!({})).await;
+    for kind in ["dk", "datakeys", "datakeys.datakey.dev"] {
+        let listed = test.plane.kubectl(&["get", kind, "-n", "columns"]).await.unwrap();
+        let header: Vec<_> = listed.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(header, ["NAME", "READY", "REASON", "VERSION", "KEY", "SECRET", "AGE"]);
+        assert!(listed.contains("Unknown") && listed.contains("Pending"), "{listed}");
+    }
+    let wide = test.plane.kubectl(&["get", "dk", "-n", "columns", "-o", "wide"]).await.unwrap();
+    for column in ["SPEC", "BYTES", "ISSUED"] {
+        assert!(wide.contains(column), "{wide}");
+    }
+}

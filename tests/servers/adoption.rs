@@ -1,0 +1,153 @@
+//! Secrets that are there before the record: after a restore, or somebody else's.
+
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+use testbed::eventually;
+
+use crate::test::{SOON, Test, recorded, restored, to_json};
+
+impl Test {
+    /// Issues a `DataKey`, then takes it and its Secret away, as a lost cluster does; what a backup has of the Secret.
+    async fn backup(&self, name: &str, spec: &serde_json::Value) -> Secret {
+        self.issue(name, spec).await;
+        let secret = restored(&self.secret(name).await);
+        self.delete(name).await;
+        self.delete_secret(name).await;
+        secret
+    }
+}
+
+#[tokio::test]
+async fn a_restored_secret_becomes_the_record_again() {
+    let test = Test::new("restored").await;
+    let operator = test.operator();
+    let spec = json!({ "encryptionContext": { "a": "b" }, "numberOfBytes": 48 });
+    test.issue("k", &spec).await;
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    let old = test.ready("k").await;
+    let (backup, data) = (restored(&test.secret("k").await), test.data("k").await);
+    test.delete("k").await;
+    test.delete_secret("k").await;
+
+    test.create_secret(&backup).await;
+    let mut spec = spec;
+    spec["version"] = json!(2);
+    let new = test.issue("k", &spec).await;
+    assert_eq!(new.record(), old.record());
+    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.proxy.calls(), 2);
+
+    // What a restored Secret lacks of ours is found once, not at every look.
+    drop(operator);
+    let before = test.secret("k").await.metadata.resource_version;
+    let _operator = test.operator();
+    test.settled().await;
+    assert_eq!(test.secret("k").await.metadata.resource_version, before);
+}
+
+#[tokio::test]
+async fn a_restored_secret_gets_the_owner_that_the_policy_asks_for() {
+    let test = Test::new("restored-owner").await;
+    let _operator = test.operator();
+    let backup = test.backup("k", &json!({ "deletionPolicy": "Delete" })).await;
+    test.create_secret(&backup).await;
+    let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let owners = test.secret("k").await.metadata.owner_references.unwrap();
+    assert_eq!(owners.iter().map(|owner| Some(&owner.uid)).collect::<Vec<_>>(), [key.metadata.uid.as_ref()]);
+}
+
+#[tokio::test]
+async fn a_corrupted_restored_secret_is_refused_and_left_alone() {
+    let test = Test::new("corrupted").await;
+    let _operator = test.operator();
+    let mut backup = test.backup("k", &json!({})).await;
+    let calls = test.proxy.calls();
+    let whole = backup.clone();
+    backup.data.as_mut().unwrap().get_mut("ciphertextBlob.v1").unwrap().0[5] ^= 1;
+    let created = test.create_secret(&backup).await;
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "SecretConflict").await;
+    let message = &key.status.unwrap().conditions[0].message;
+    assert!(message.contains("ciphertextBlob of version 1 is missing or was changed"), "{message}");
+    assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
+    assert_eq!(test.proxy.calls(), calls);
+
+    // A better backup heals it.
+    test.delete_secret("k").await;
+    test.create_secret(&whole).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_restored_secret_that_does_not_answer_the_spec_is_refused() {
+    let test = Test::new("other-spec").await;
+    let _operator = test.operator();
+    let backup = test.backup("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    let calls = test.proxy.calls();
+    test.create_secret(&backup).await;
+    test.create("k", &json!({ "encryptionContext": { "a": "c" } })).await;
+    let message = test.failed("k", "SecretConflict").await.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("asked for with other settings: encryptionContext"), "{message}");
+    // Nothing is issued, so the spec can be corrected.
+    test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_foreign_secret_is_never_touched_and_kms_not_asked() {
+    let test = Test::new("foreign").await;
+    let operator = test.operator();
+    let foreign = |name: &str| -> Secret {
+        serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "app": "shop" } },
+            "stringData": { "password": "marker-of-a-foreign-password" },
+        }))
+        .unwrap()
+    };
+    let created = test.create_secret(&foreign("k")).await;
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "SecretConflict").await;
+    let conditions = key.status.unwrap().conditions;
+    assert!(conditions.iter().any(|condition| condition.type_ == "Stalled" && condition.status == "True"));
+    assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
+    assert_eq!(test.proxy.calls(), 0);
+    eventually(SOON, "an event", async || !test.events("k", "SecretConflict").await.is_empty()).await;
+
+    // The way is free again.
+    test.delete_secret("k").await;
+    test.ready("k").await;
+
+    // And one that took the place of ours.
+    let data = test.data("k").await;
+    drop(operator);
+    test.delete_secret("k").await;
+    let created = test.create_secret(&foreign("k")).await;
+    let operator = test.operator();
+    test.failed("k", "SecretConflict").await;
+    assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
+    test.delete_secret("k").await;
+    test.ready("k").await;
+    test.holds("k", &data).await;
+    assert_eq!(test.proxy.calls(), 1);
+    assert!(!operator.process.log().contains("marker-of-a-foreign-password"));
+}
+
+#[tokio::test]
+async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
+    let test = Test::new("other-key").await;
+    let operator = test.operator();
+    let backup = test.backup("k", &json!({})).await;
+    let new = test.issue("k", &json!({})).await;
+    drop(operator);
+    // Another data key was issued, and now a backup brings the first one back.
+    test.delete_secret("k").await;
+    let created = test.create_secret(&backup).await;
+    let _operator = test.operator();
+    let key = test.failed("k", "SecretConflict").await;
+    let message = key.status.clone().unwrap().conditions[0].message.clone();
+    assert!(message.contains("it holds another data key as version 1"), "{message}");
+    assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
+    assert_eq!(to_json(&recorded(&key, 1)), to_json(&recorded(&new, 1)));
+}

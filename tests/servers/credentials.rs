@@ -1,0 +1,173 @@
+//! AWS credentials and endpoints are found as every AWS tool finds them. The proxy sees with whose credentials KMS is
+//! called; small servers stand in for the parts of AWS that hand credentials out.
+
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
+
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
+use testbed::{eventually, kms, proxy::Fault};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+    sync::Mutex,
+};
+
+use crate::test::{SOON, Test, UNSET};
+
+/// No static credentials, and no files of the user who runs the tests.
+const NONE: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", ""),
+    ("AWS_SECRET_ACCESS_KEY", ""),
+    ("AWS_CONFIG_FILE", "/no/such/file"),
+    ("AWS_SHARED_CREDENTIALS_FILE", "/no/such/file"),
+];
+
+impl Test {
+    /// Issues a `DataKey` with the credentials that this environment leads to; the access key ID that KMS saw.
+    async fn issued_by(&self, environment: &[(&str, &str)]) -> String {
+        // The server finds the account by the access key ID, and knows of no others than the test's own.
+        self.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+        let _operator = self.operator_with(&[], &[&NONE[..], environment].concat());
+        let name = format!("k{}", self.proxy.calls());
+        self.issue(&name, &json!({ "keyId": self.key.arn })).await;
+        self.proxy.requests().last().unwrap().access_key_id.clone()
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.plane.workdir().file(&format!("{}-{name}", self.namespace));
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+/// Serves fixed answers by method and path on loopback; keeps what it was asked, with the authorization.
+struct Stub {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stub {
+    async fn start(answers: Vec<(Method, &'static str, String)>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let kept = Arc::clone(&asked);
+        let answer = move |request: Request<axum::body::Body>| {
+            let path = request.uri().path().to_owned();
+            let token = request.headers().get("authorization").map_or("", |value| value.to_str().unwrap_or_default());
+            let line = format!("{} {path} {token}", request.method());
+            let found = answers.iter().find(|(method, answered, _)| method == request.method() && *answered == path);
+            let (status, body) = found.map_or((404, String::new()), |(_, _, body)| (200, body.clone()));
+            let kept = Arc::clone(&kept);
+            async move {
+                kept.lock().await.push(line);
+                let response = Response::builder().status(status).header("x-aws-ec2-metadata-token-ttl-seconds", "600");
+                Ok::<_, Infallible>(response.body(axum::body::Body::from(body)).unwrap())
+            }
+        };
+        let app = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { url, asked }
+    }
+
+    async fn was_asked(&self, line: &str) -> bool {
+        self.asked.lock().await.iter().any(|asked| asked == line)
+    }
+}
+
+/// Credentials as the endpoints of containers and instances hand them out.
+fn handed_out(access_key_id: &str) -> Value {
+    json!({
+        "Code": "Success",
+        "AccessKeyId": access_key_id,
+        "SecretAccessKey": "test",
+        "Token": "session-token",
+        "Expiration": "2099-01-01T00:00:00Z",
+        "LastUpdated": "2026-01-01T00:00:00Z",
+    })
+}
+
+#[tokio::test]
+async fn environment_and_profile() {
+    let test = Test::new("credentials-files").await;
+    let static_keys = [("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT"), ("AWS_SECRET_ACCESS_KEY", "test")];
+    assert_eq!(test.issued_by(&static_keys).await, "AKIAENVIRONMENT");
+
+    let file = test.file("credentials", "[other]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = test\n");
+    let file = file.display().to_string();
+    let profile = [("AWS_SHARED_CREDENTIALS_FILE", file.as_str()), ("AWS_PROFILE", "other")];
+    assert_eq!(test.issued_by(&profile).await, "AKIAPROFILE");
+}
+
+#[tokio::test]
+async fn web_identity_as_irsa_gives_it() {
+    let test = Test::new("credentials-irsa").await;
+    let sts = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+               <AccessKeyId>ASIAWEBIDENTITY</AccessKeyId><SecretAccessKey>test</SecretAccessKey>\
+               <SessionToken>session-token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
+               </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
+    let stub = Stub::start(vec![(Method::POST, "/", sts.to_owned())]).await;
+    let token = test.file("token", "projected-token").display().to_string();
+    let irsa = [
+        ("AWS_ENDPOINT_URL_STS", stub.url.as_str()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
+        ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/datakey-operator"),
+    ];
+    assert_eq!(test.issued_by(&irsa).await, "ASIAWEBIDENTITY");
+}
+
+#[tokio::test]
+async fn container_credentials_as_eks_pod_identity_gives_them() {
+    let test = Test::new("credentials-pod-identity").await;
+    let stub = Stub::start(vec![(Method::GET, "/v1/credentials", handed_out("ASIAPODIDENTITY").to_string())]).await;
+    let token = test.file("token", "projected-token").display().to_string();
+    let url = format!("{}/v1/credentials", stub.url);
+    let pod_identity =
+        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)];
+    assert_eq!(test.issued_by(&pod_identity).await, "ASIAPODIDENTITY");
+    assert!(stub.was_asked("GET /v1/credentials projected-token").await);
+}
+
+#[tokio::test]
+async fn instance_metadata() {
+    let test = Test::new("credentials-imds").await;
+    let role = "/latest/meta-data/iam/security-credentials/";
+    let stub = Stub::start(vec![
+        (Method::PUT, "/latest/api/token", "imds-token".to_owned()),
+        (Method::GET, role, "node-role".to_owned()),
+        (Method::GET, "/latest/meta-data/iam/security-credentials/node-role", handed_out("ASIANODE").to_string()),
+    ])
+    .await;
+    let imds = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", stub.url.as_str()), ("AWS_EC2_METADATA_DISABLED", "false")];
+    assert_eq!(test.issued_by(&imds).await, "ASIANODE");
+}
+
+#[tokio::test]
+async fn endpoints_of_the_region_fips_and_dual_stack() {
+    let test = Test::new("endpoints").await;
+    // An HTTPS proxy is told which host is wanted; none is reached.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let wanted = Arc::<Mutex<Vec<String>>>::default();
+    let kept = Arc::clone(&wanted);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut line = String::new();
+            if BufReader::new(stream).read_line(&mut line).await.is_ok() {
+                kept.lock().await.push(line.split(' ').nth(1).unwrap_or_default().to_owned());
+            }
+        }
+    });
+    test.create("k", &json!({ "region": "eu-north-1" })).await;
+    for (settings, host) in [
+        (&[][..], "kms.eu-north-1.amazonaws.com:443"),
+        (&[("AWS_USE_FIPS_ENDPOINT", "true")], "kms-fips.eu-north-1.amazonaws.com:443"),
+        (&[("AWS_USE_DUALSTACK_ENDPOINT", "true")], "kms.eu-north-1.api.aws:443"),
+    ] {
+        let common = [("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", "127.0.0.1"), ("AWS_ENDPOINT_URL_KMS", UNSET)];
+        let _operator = test.operator_with(&["--kms-timeout=2s"], &[&common, settings].concat());
+        eventually(SOON, host, async || wanted.lock().await.iter().any(|wanted| wanted == host)).await;
+        test.failed("k", "KmsUnreachable").await;
+    }
+    assert_eq!(test.proxy.calls(), 0);
+}

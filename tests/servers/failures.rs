@@ -1,0 +1,343 @@
+//! What goes wrong at KMS and at the API server: the user is told in a condition and an event, the operator in a metric,
+//! KMS is not pestered, and it heals by itself when the cause goes away.
+
+use std::time::Duration;
+
+use datakey_operator::{api::DataKey, status::STALLED};
+use serde_json::{Value, json};
+use testbed::{eventually, kms, proxy::Fault};
+
+use crate::test::{Operator, SOON, Test};
+
+/// Waits as in production for what people must change, so that retries can be counted.
+const PATIENT: [&str; 2] = ["--retry-min=1s", "--retry-max=10m"];
+
+fn is_stalled(key: &DataKey) -> bool {
+    let conditions = &key.status.as_ref().unwrap().conditions;
+    conditions.iter().any(|condition| condition.type_ == STALLED && condition.status == "True")
+}
+
+impl Test {
+    /// A `DataKey` meets a fault: the user is told; then the cause goes away, and it heals.
+    async fn tells_and_heals(&self, operator: &Operator, name: &str, fault: Fault, expected: (&str, &str, bool)) {
+        let (reason, code, stalled) = expected;
+        self.proxy.always(fault);
+        self.create(name, &json!({})).await;
+        let key = self.failed(name, reason).await;
+        assert_eq!(is_stalled(&key), stalled, "{name}");
+        assert_eq!(key.record(), []);
+        assert!(self.secrets().get_opt(name).await.unwrap().is_none());
+        eventually(SOON, "an event", async || !self.events(name, reason).await.is_empty()).await;
+        let (_, metrics) = operator.admin("/metrics").await;
+        let line = format!(r#"code="{code}"}}"#);
+        assert!(metrics.lines().any(|l| l.starts_with("datakey_kms_requests_total") && l.contains(&line)), "{metrics}");
+        self.proxy.heal();
+        self.ready(name).await;
+        assert!(!is_stalled(&self.get(name).await));
+    }
+}
+
+#[tokio::test]
+async fn every_error_code_of_kms_is_told_and_heals() {
+    let test = Test::new("codes").await;
+    let operator = test.operator();
+    for (code, reason, stalled) in [
+        ("NotFoundException", "KeyNotFound", true),
+        ("DisabledException", "KeyDisabled", true),
+        ("KeyUnavailableException", "KmsUnavailable", false),
+        ("DependencyTimeoutException", "KmsUnavailable", false),
+        ("KMSInternalException", "KmsUnavailable", false),
+        ("InvalidKeyUsageException", "KeyUsageInvalid", true),
+        ("InvalidGrantTokenException", "GrantTokenInvalid", true),
+        ("KMSInvalidStateException", "KeyStateInvalid", true),
+        ("DryRunOperationException", "KmsAnswerInvalid", false),
+        ("AccessDeniedException", "AccessDenied", true),
+        ("ValidationException", "RequestInvalid", true),
+        ("ThrottlingException", "Throttled", false),
+        ("ExpiredTokenException", "CredentialsRejected", false),
+        ("UnrecognizedClientException", "CredentialsRejected", false),
+        ("InvalidSignatureException", "CredentialsRejected", false),
+    ] {
+        test.tells_and_heals(&operator, &code.to_lowercase(), Fault::code(code), (reason, code, stalled)).await;
+    }
+    let unknown = Fault::code("MadeUpException");
+    test.tells_and_heals(&operator, "unknown", unknown, ("KmsError", "Unknown", false)).await;
+    let broken = Fault::Error(503, String::new(), String::new());
+    test.tells_and_heals(&operator, "broken", broken, ("KmsUnavailable", "Unknown", false)).await;
+}
+
+#[tokio::test]
+async fn every_failure_of_the_transport_is_told_and_heals() {
+    let test = Test::new("transport").await;
+    let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
+    for (name, fault, expected) in [
+        ("reset", Fault::Reset, ("KmsUnreachable", "Unreachable", false)),
+        ("hang", Fault::Hang, ("KmsTimeout", "Timeout", false)),
+        ("html", Fault::Error(502, "x".into(), "<html>".into()), ("KmsUnavailable", "Unknown", false)),
+    ] {
+        test.tells_and_heals(&operator, name, fault, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_usable_data_key_is_never_published() {
+    let test = Test::new("bad-answers").await;
+    let operator = test.operator();
+    let arn = &test.key.arn;
+    let blob = |bytes: usize| "AAAA".repeat(bytes / 3);
+    for (name, answer) in [
+        ("nothing", json!({})),
+        ("no-blob", json!({ "KeyId": arn })),
+        ("empty-blob", json!({ "KeyId": arn, "CiphertextBlob": "" })),
+        ("large-blob", json!({ "KeyId": arn, "CiphertextBlob": blob(6147) })),
+        ("no-key", json!({ "CiphertextBlob": blob(180) })),
+        ("no-arn", json!({ "KeyId": test.key.id, "CiphertextBlob": blob(180) })),
+        ("other-region", json!({ "KeyId": arn.replace("eu-west-1", "us-east-1"), "CiphertextBlob": blob(180) })),
+    ] {
+        let expected = ("KmsAnswerInvalid", "AnswerInvalid", false);
+        test.tells_and_heals(&operator, name, Fault::Answer(answer), expected).await;
+    }
+    test.tells_and_heals(&operator, "half", Fault::Truncate, ("KmsAnswerInvalid", "AnswerInvalid", false)).await;
+}
+
+#[tokio::test]
+async fn keys_that_a_real_kms_refuses() {
+    let test = Test::new("real-refusals").await;
+    let _operator = test.operator();
+    let admin = test.kms.client();
+
+    test.create("missing", &json!({ "keyId": "alias/is-not-there" })).await;
+    test.failed("missing", "KeyNotFound").await;
+    test.kms.key_with_alias("is-not-there").await;
+    test.ready("missing").await;
+
+    let signing = test.kms.signing_key().await;
+    test.create("signing", &json!({ "keyId": signing.arn })).await;
+    test.failed("signing", "KeyUsageInvalid").await;
+
+    let key = test.kms.key().await;
+    admin.disable_key().key_id(&key.id).send().await.unwrap();
+    test.create("disabled", &json!({ "keyId": key.arn })).await;
+    test.failed("disabled", "KeyDisabled").await;
+    admin.enable_key().key_id(&key.id).send().await.unwrap();
+    test.ready("disabled").await;
+
+    let doomed = test.kms.key().await;
+    admin.schedule_key_deletion().key_id(&doomed.id).pending_window_in_days(7).send().await.unwrap();
+    test.create("doomed", &json!({ "keyId": doomed.arn })).await;
+    test.failed("doomed", "KeyStateInvalid").await;
+}
+
+#[tokio::test]
+async fn an_issued_key_stays_ready_and_is_restored_although_kms_is_gone() {
+    let test = Test::new("kms-gone").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let data = test.data("k").await;
+    test.proxy.always(Fault::Reset);
+    test.delete_secret("k").await;
+    test.holds("k", &data).await;
+    test.ready("k").await;
+}
+
+#[tokio::test]
+async fn a_failing_new_version_leaves_the_issued_one_in_the_secret() {
+    let test = Test::new("failing-version").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let data = test.data("k").await;
+    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    let key = test.failed("k", "AccessDenied").await;
+    assert_eq!(key.status.unwrap().version, Some(1));
+    assert_eq!(test.data("k").await, data);
+    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("k").await;
+}
+
+#[tokio::test]
+async fn while_a_person_must_act_kms_is_asked_rarely_and_a_changed_spec_at_once() {
+    let test = Test::new("rarely").await;
+    let operator = test.operator_with(&PATIENT, &[]);
+    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.create("k", &json!({})).await;
+    test.failed("k", "AccessDenied").await;
+    assert_eq!(test.proxy.calls(), 1);
+    // Labels and Secrets come and go, and none of it is a reason to ask KMS again.
+    for number in 0..5 {
+        test.patch("k", &json!({ "metadata": { "labels": { "n": number.to_string() } } })).await;
+    }
+    test.create("other", &json!({ "keyId": "alias/other" })).await;
+    test.failed("other", "AccessDenied").await;
+    assert_eq!(test.proxy.calls(), 2);
+
+    test.patch("k", &json!({ "spec": { "keyId": "alias/another" } })).await;
+    test.failed("k", "AccessDenied").await;
+    assert_eq!(test.proxy.calls(), 3);
+
+    // A restart is no reason either: the first tries are spread over four minutes.
+    drop(operator);
+    let operator = test.operator_with(&["--retry-min=1h", "--retry-max=10h"], &[]);
+    test.proxy.heal();
+    test.issue("new", &json!({})).await;
+    operator.is_ready().await;
+    assert_eq!(test.proxy.calls(), 4, "only the new one asks KMS");
+}
+
+#[tokio::test]
+async fn nothing_secret_is_told_anywhere() {
+    let test = Test::new("leaks").await;
+    let operator = test.operator();
+    let token = "marker-grant-token-zQ7";
+    let answer = format!("1 validation error detected: Value '[{token}]' at 'grantTokens' failed");
+    test.proxy.always(Fault::Error(400, "ValidationException".into(), answer));
+    let spec = json!({ "grantTokens": [token, "marker-second-zQ8"] });
+    test.create("k", &spec).await;
+    test.failed("k", "RequestInvalid").await;
+    operator.says("at 'grantTokens' failed").await;
+    test.proxy.heal();
+    let key = test.ready("k").await;
+    assert_eq!(test.proxy.requests().last().unwrap().body["GrantTokens"], spec["grantTokens"]);
+    test.delete_secret("k").await;
+    test.settled().await;
+
+    let blob = serde_json::to_value(&key.record()[0].ciphertext_blob).unwrap().as_str().unwrap().to_owned();
+    let status = serde_json::to_string(&key.status.as_ref().map(|status| &status.conditions)).unwrap();
+    let secret = serde_json::to_string(&test.secret("k").await).unwrap();
+    let events = test.plane.kubectl(&["get", "events", "-n", "leaks", "-o", "json"]).await.unwrap();
+    let (_, metrics) = operator.admin("/metrics").await;
+    let log = operator.process.log();
+    for place in [&status, &events, &metrics, &log, &secret] {
+        assert!(!place.contains("marker-"), "{place}");
+    }
+    for place in [&status, &events, &metrics, &log] {
+        assert!(!place.contains(&blob) && !place.contains("AWS4-HMAC-SHA256"), "{place}");
+    }
+    assert!(log.contains(r#""level":"INFO""#));
+}
+
+#[tokio::test]
+async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
+    let test = Test::new("policy-refuses").await;
+    let _operator = test.operator();
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": "no-secrets" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
+            }]},
+            "validations": [{ "expression": "false", "message": "secrets need a ticket" }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": "no-secrets" },
+        "spec": {
+            "policyName": "no-secrets",
+            "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": { "matchLabels": {
+                "kubernetes.io/metadata.name": test.namespace,
+            }}},
+        },
+    });
+    test.apply(&[policy, binding]).await;
+    let probe: k8s_openapi::api::core::v1::Secret =
+        serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
+    let dry = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
+    eventually(SOON, "the policy works", async || test.secrets().create(&dry, &probe).await.is_err()).await;
+
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "Refused").await;
+    let message = &key.status.as_ref().unwrap().conditions[0].message;
+    assert!(message.contains("secrets need a ticket"), "{message}");
+    assert!(!is_stalled(&key));
+    let issued = key.record().to_vec();
+    assert_eq!(issued.len(), 1, "the data key is recorded, and waits");
+
+    test.plane.kubectl(&["delete", "validatingadmissionpolicybinding", "no-secrets"]).await.unwrap();
+    let key = test.ready("k").await;
+    assert_eq!(key.record(), issued);
+    assert_eq!(test.proxy.calls(), 1);
+    test.plane.kubectl(&["delete", "validatingadmissionpolicy", "no-secrets"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_by_a_quota_is_told_and_heals() {
+    let test = Test::new("quota").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let quota = |hard: u32| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": { "name": "secrets", "namespace": "quota" },
+            "spec": { "hard": { "count/secrets": hard.to_string() } },
+        })
+    };
+    test.apply(&[quota(0)]).await;
+    let used = ["get", "resourcequota", "secrets", "-n", "quota", "-o", "jsonpath={.status.hard}"];
+    eventually(SOON, "the quota works", async || test.plane.kubectl(&used).await.is_ok_and(|hard| !hard.is_empty()))
+        .await;
+    let _operator = test.operator();
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "Refused").await;
+    let message = key.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("exceeded quota"), "{message}");
+    test.apply(&[quota(1)]).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn without_a_region_or_credentials_the_user_is_told() {
+    let test = Test::new("no-settings").await;
+    let nowhere = test.plane.workdir().file("no-such-file").display().to_string();
+    let files = [("AWS_CONFIG_FILE", nowhere.as_str()), ("AWS_SHARED_CREDENTIALS_FILE", nowhere.as_str())];
+    {
+        let environment = [&[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "")], &files[..]].concat();
+        let _operator = test.operator_with(&[], &environment);
+        test.create("k", &json!({})).await;
+        test.failed("k", "RegionMissing").await;
+        test.issue("by-arn", &json!({ "keyId": test.key.arn })).await;
+        assert_eq!(test.proxy.calls(), 1);
+    }
+    {
+        let environment = [&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], &files[..]].concat();
+        let _operator = test.operator_with(&[], &environment);
+        test.failed("k", "CredentialsMissing").await;
+        assert_eq!(test.proxy.calls(), 1);
+    }
+    let _operator = test.operator();
+    test.ready("k").await;
+}
+
+#[tokio::test]
+async fn kms_is_not_asked_faster_than_the_rate() {
+    let test = Test::new("rate").await;
+    let _operator = test.operator_with(&["--kms-rate=5"], &[]);
+    let begun = std::time::Instant::now();
+    for number in 0..15 {
+        test.create(&format!("k{number}"), &json!({})).await;
+    }
+    for number in 0..15 {
+        test.ready(&format!("k{number}")).await;
+    }
+    // Five at once, the other ten at five a second.
+    assert!(begun.elapsed() > Duration::from_millis(1900), "{:?}", begun.elapsed());
+    assert_eq!(test.proxy.calls(), 15);
+    assert_eq!(test.kms.client().list_keys().send().await.map(|_| kms::REGION).unwrap(), "eu-west-1");
+}
+
+impl Test {
+    /// Applies manifests as a cluster admin.
+    async fn apply(&self, manifests: &[Value]) {
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifests });
+        let file = self.plane.workdir().file(&format!("{}.json", self.namespace));
+        std::fs::write(&file, list.to_string()).unwrap();
+        self.plane.kubectl(&["apply", "-f", &file.display().to_string()]).await.unwrap();
+    }
+}

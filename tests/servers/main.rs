@@ -1,0 +1,14 @@
+//! The operator and its custom resource against a real kube-apiserver, etcd, controller manager and KMS server. One of
+//! each for the whole run; a namespace, an operator process and a KMS proxy for each test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+
+mod admission;
+mod adoption;
+mod credentials;
+mod drift;
+mod failures;
+mod issuance;
+mod process;
+mod record;
+mod test;

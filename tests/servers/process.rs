@@ -1,0 +1,199 @@
+//! The process: start, stop, what it serves, what it says, what it may do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kube::api::ListParams;
+use serde_json::json;
+use testbed::{
+    control_plane::{ControlPlane, OPERATOR},
+    eventually, kms,
+    process::Process,
+    proxy::{Fault, KmsProxy},
+    repository,
+};
+
+use crate::test::{Operator, SOON, Test};
+
+#[tokio::test]
+async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_default() {
+    let plane = ControlPlane::bare().await;
+    let server = kms::KmsServer::start(plane.workdir()).await;
+    server.key_with_alias("datakey-samples").await;
+    let proxy = KmsProxy::start(server.address()).await;
+    let deploy = |path: &str| repository().join("deploy").join(path).display().to_string();
+    plane.kubectl(&["apply", "-f", &deploy("rbac.yaml")]).await.unwrap();
+
+    let mut environment: BTreeMap<_, _> = kms::environment(&proxy.url()).into();
+    environment.insert("KUBECONFIG", plane.operator_kubeconfig().await.display().to_string());
+    let mut operator = Operator::start(&[], environment, &plane.workdir().file("operator.log"));
+    operator.says("the CustomResourceDefinition datakeys.datakey.dev is not installed").await;
+    assert_eq!(operator.admin("/livez").await.0, 200);
+    assert_eq!(operator.admin("/readyz").await.0, 503);
+
+    plane.kubectl(&["apply", "-f", &deploy("crd.yaml")]).await.unwrap();
+    operator.says("the wait is over").await;
+    operator.is_ready().await;
+    for namespace in ["shop", "bank"] {
+        plane.namespace(namespace).await;
+        plane.kubectl(&["apply", "-n", namespace, "-f", &deploy("samples")]).await.unwrap();
+        let wait = ["wait", "-n", namespace, "--for=condition=Ready", "datakeys", "--all", "--timeout=30s"];
+        plane.kubectl(&wait).await.unwrap();
+    }
+    let samples = std::fs::read_dir(repository().join("deploy/samples")).unwrap().count();
+    assert_eq!(proxy.calls(), 2 * samples);
+    operator.process.signal("TERM");
+    assert_eq!(operator.process.ended().await, 0);
+}
+
+#[tokio::test]
+async fn an_api_server_out_of_reach_is_waited_for() {
+    let test = Test::new("out-of-reach").await;
+    let file = test.plane.workdir().file("nowhere.kubeconfig");
+    let config = std::fs::read_to_string(test.plane.admin_kubeconfig()).unwrap();
+    let port = testbed::free_port();
+    let server =
+        serde_json::from_str::<serde_json::Value>(&config).unwrap()["clusters"][0]["cluster"]["server"].clone();
+    std::fs::write(&file, config.replace(server.as_str().unwrap(), &format!("https://127.0.0.1:{port}"))).unwrap();
+    let mut operator = test.operator_with(&[], &[("KUBECONFIG", &file.display().to_string())]);
+    operator.says("the API server can't be reached").await;
+    assert!(operator.process.is_running());
+    operator.process.signal("TERM");
+    assert_eq!(operator.process.ended().await, 0);
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_running() {
+    let test = Test::new("graceful").await;
+    let mut operator = test.operator();
+    operator.is_ready().await;
+    test.proxy.always(Fault::Delay(Duration::from_secs(2)));
+    test.create("k", &json!({})).await;
+    eventually(SOON, "KMS is asked", async || test.proxy.calls() == 1).await;
+    operator.process.signal("TERM");
+    assert_eq!(operator.process.ended().await, 0);
+    let key = test.ready("k").await;
+    assert_eq!(key.record().len(), 1);
+    assert_eq!(test.data("k").await["ciphertextBlob"], key.record()[0].ciphertext_blob.0);
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_longer_than_the_grace_and_a_second_one_not_at_all() {
+    let test = Test::new("grace").await;
+    test.proxy.always(Fault::Hang);
+    test.create("k", &json!({})).await;
+    for (flags, signals, code) in [(&["--shutdown-grace=300ms"][..], 1, 0), (&["--shutdown-grace=1h"], 2, 1)] {
+        let before = test.proxy.calls();
+        let mut operator = test.operator_with(&[&["--kms-timeout=1h"], flags].concat(), &[]);
+        eventually(SOON, "KMS is asked", async || test.proxy.calls() > before).await;
+        operator.process.signal("TERM");
+        operator.says("stopping: finishing what is running").await;
+        if signals == 2 {
+            operator.process.signal("TERM");
+        }
+        assert_eq!(operator.process.ended().await, code);
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_namespaces_is_watched_and_no_other() {
+    let one = Test::new("listed-1").await;
+    let two = Test::new("listed-2").await;
+    let other = Test::new("listed-not").await;
+    let operator = one.operator_with(&["--namespace=listed-2"], &[]);
+    operator.is_ready().await;
+    let spec = json!({ "keyId": one.alias() });
+    other.create("k", &spec).await;
+    one.issue("k", &spec).await;
+    two.issue("k", &spec).await;
+    one.settled().await;
+    let ready = datakey_operator::status::find(&other.get("k").await, "Ready").unwrap().reason.clone();
+    assert_eq!(ready, "Pending");
+}
+
+#[tokio::test]
+async fn logs_are_json_with_namespace_and_name_and_the_kms_request_id() {
+    let test = Test::new("logs").await;
+    let operator = test.operator();
+    let key = test.issue("k", &json!({})).await;
+    operator.says("the DataKey is ready").await;
+    let log = operator.log();
+    let line = log.iter().find(|line| line["message"] == "KMS issued a data key").unwrap();
+    assert_eq!((line["namespace"].as_str(), line["name"].as_str()), (Some("logs"), Some("k")));
+    assert_eq!(line["request_id"].as_str(), key.record()[0].request_id.as_deref());
+    let about = log.iter().filter(|line| line["name"] == "k" && line["level"] == "INFO").count();
+    assert_eq!(about, 3, "one line an outcome: issued, written, ready");
+}
+
+#[tokio::test]
+async fn metrics_count_calls_reconciles_writes_and_states() {
+    let test = Test::new("metrics").await;
+    let operator = test.operator();
+    test.issue("k", &json!({})).await;
+    test.create("missing", &json!({ "keyId": "alias/is-not-there-either" })).await;
+    test.failed("missing", "KeyNotFound").await;
+    eventually(SOON, "the caches have it", async || {
+        let (code, shown) = operator.admin("/metrics").await;
+        code == 200
+            && [
+                r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
+                r#"datakey_secret_writes_total{operation="Create"} 1"#,
+                r#"datakey_datakeys{reason="Issued"} 1"#,
+                r#"datakey_datakeys{reason="KeyNotFound"} 1"#,
+                r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"}"#,
+                "datakey_reconcile_duration_seconds_bucket",
+            ]
+            .iter()
+            .all(|line| shown.contains(line))
+    })
+    .await;
+    assert_eq!(operator.admin("/no-such-path").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_operators_identity_may_do_exactly_what_it_needs() {
+    let test = Test::new("rbac").await;
+    let may = async |namespace: &str, account: &str| -> BTreeSet<String> {
+        let user = format!("--as=system:serviceaccount:{namespace}:{account}");
+        let listed = test.plane.kubectl(&["auth", "can-i", "--list", "-n", "rbac", &user]).await.unwrap();
+        listed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
+    // What any identity may: review itself, and read the API's own description.
+    let anybody = may("rbac", "anybody").await;
+    let rules: Vec<String> = may(OPERATOR.0, OPERATOR.1).await.difference(&anybody).cloned().collect();
+    assert_eq!(
+        rules,
+        [
+            "datakeys.datakey.dev [] [] [list watch]",
+            "datakeys.datakey.dev/status [] [] [update]",
+            "events.events.k8s.io [] [] [create patch]",
+            "secrets [] [] [get list watch create update]",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn wrong_flags_and_settings_end_with_a_clear_error() {
+    let test = Test::new("usage").await;
+    let cases = [
+        (&["--kms-rate=0"][..], 2, "--kms-rate"),
+        (&["--log-level=datakey_operator=loud"], 64, "--log-level"),
+        (&["--admin-address=192.0.2.1:1"], 1, "--admin-address"),
+    ];
+    for (number, (flags, code, words)) in cases.into_iter().enumerate() {
+        let log = test.plane.workdir().file(&format!("usage-{number}.log"));
+        let flags = [&["run"], flags].concat();
+        let none = std::iter::empty::<(&str, &str)>();
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_datakey-operator"));
+        let mut process = Process::start(program, flags, none, &log);
+        assert_eq!(process.ended().await, code, "{}", process.log());
+        assert!(process.log().contains(words), "{}", process.log());
+    }
+    let mut operator = test.operator_with(&[], &[("KUBECONFIG", "/no/such/file")]);
+    assert_eq!(operator.process.ended().await, 1);
+    assert!(operator.process.log().contains("set KUBECONFIG"), "{}", operator.process.log());
+    assert!(test.keys().list(&ListParams::default()).await.unwrap().items.is_empty());
+}

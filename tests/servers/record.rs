@@ -1,0 +1,168 @@
+//! The record and the spec beside it, as the API server guards them: against users, against cluster admins, and against
+//! defects of the operator.
+
+use serde_json::{Value, json};
+
+use crate::test::{Test, assert_refused, to_json};
+
+const FIXED: &str = "this version's data key is issued";
+const WRITE_ONCE: &str = "status.versions is write-once";
+
+/// A record of a version as the operator writes it.
+fn version(version: i32, request: &Value) -> Value {
+    json!({
+        "version": version,
+        "request": request,
+        "ciphertextBlob": "AQIDAHg=",
+        "keyId": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "issuedAt": "2026-11-23T00:00:00Z",
+    })
+}
+
+impl Test {
+    /// A `DataKey` that an administrator recorded versions for, as the operator would.
+    async fn recorded(&self, name: &str, spec: &Value) -> Value {
+        let key = self.create(name, spec).await;
+        let request = to_json(&key.spec.request());
+        let status = json!({ "secretName": key.secret_name(), "versions": [version(key.version(), &request)] });
+        self.try_patch_status(name, &status).await.unwrap();
+        request
+    }
+}
+
+#[tokio::test]
+async fn the_settings_of_an_issued_version_are_fixed() {
+    let test = Test::new("fixed").await;
+    test.recorded("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    for change in [
+        json!({ "keyId": "alias/other" }),
+        json!({ "keySpec": "AES_128" }),
+        json!({ "keySpec": null, "numberOfBytes": 32 }),
+        json!({ "encryptionContext": { "a": "c" } }),
+        json!({ "encryptionContext": { "more": "x" } }),
+        json!({ "encryptionContext": null }),
+        json!({ "encryptionContext": { "a": null } }),
+        json!({ "region": "eu-west-1" }),
+    ] {
+        assert_refused(test.try_patch("k", &json!({ "spec": change })).await, FIXED);
+    }
+    for change in [json!({ "grantTokens": ["t"] }), json!({ "deletionPolicy": "Delete" }), json!({ "version": 1 })] {
+        test.patch("k", &json!({ "spec": change })).await;
+    }
+}
+
+#[tokio::test]
+async fn another_version_may_have_other_settings() {
+    let test = Test::new("other-settings").await;
+    test.recorded("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    let spec = json!({
+        "version": 2,
+        "keyId": "alias/other",
+        "keySpec": null,
+        "numberOfBytes": 64,
+        "encryptionContext": { "a": "c" },
+        "region": "eu-north-1",
+    });
+    test.patch("k", &json!({ "spec": spec })).await;
+}
+
+#[tokio::test]
+async fn an_issued_version_comes_back_with_its_own_settings_only() {
+    let test = Test::new("comes-back").await;
+    let first = test.recorded("k", &json!({ "numberOfBytes": 7 })).await;
+    test.patch("k", &json!({ "spec": { "version": 2, "keyId": "alias/other" } })).await;
+    assert_refused(test.try_patch("k", &json!({ "spec": { "version": null } })).await, FIXED);
+    assert_refused(test.try_patch("k", &json!({ "spec": { "version": 1 } })).await, FIXED);
+    test.patch("k", &json!({ "spec": { "version": 1, "keyId": first["keyId"] } })).await;
+}
+
+#[tokio::test]
+async fn an_empty_encryption_context_is_an_absent_one() {
+    let test = Test::new("empty-context").await;
+    test.recorded("k", &json!({ "encryptionContext": {} })).await;
+    test.patch("k", &json!({ "spec": { "encryptionContext": null } })).await;
+    test.patch("k", &json!({ "spec": { "encryptionContext": {} } })).await;
+    assert_refused(test.try_patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await, FIXED);
+}
+
+#[tokio::test]
+async fn the_secret_name_is_fixed_with_the_first_issue() {
+    let test = Test::new("fixed-name").await;
+    let words = "secretName is fixed once a version is issued";
+    test.recorded("by-default", &json!({})).await;
+    assert_refused(test.try_patch("by-default", &json!({ "spec": { "secretName": "x" } })).await, words);
+    test.patch("by-default", &json!({ "spec": { "secretName": "by-default" } })).await;
+
+    test.create("named", &json!({ "secretName": "a" })).await;
+    test.patch("named", &json!({ "spec": { "secretName": "b" } })).await;
+    test.try_patch_status("named", &json!({ "secretName": "b" })).await.unwrap();
+    assert_refused(test.try_patch("named", &json!({ "spec": { "secretName": null } })).await, words);
+    assert_refused(test.try_patch_status("named", &json!({ "secretName": "c" })).await, words);
+}
+
+#[tokio::test]
+async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
+    let test = Test::new("write-once").await;
+    let request = test.recorded("k", &json!({})).await;
+    let other = |field: &str, value: Value| {
+        let mut entry = version(1, &request);
+        entry[field] = value;
+        json!({ "versions": [entry] })
+    };
+    for status in [
+        other("ciphertextBlob", "AQIDAHk=".into()),
+        other("keyId", "arn:aws:kms:eu-west-1:111122223333:key/ffffffff-12ab-34cd-56ef-1234567890ab".into()),
+        other("issuedAt", "2026-11-24T00:00:00Z".into()),
+        other("requestId", "x".into()),
+        json!({ "versions": [] }),
+        json!({ "versions": null }),
+        json!({ "versions": [version(2, &request)] }),
+        Value::Null,
+    ] {
+        assert_refused(test.try_patch_status("k", &status).await, WRITE_ONCE);
+    }
+    // A replacement of the status that leaves it out, too.
+    let mut whole = to_json(&test.get("k").await);
+    whole.as_object_mut().unwrap().remove("status");
+    assert_refused(test.send::<Value>("PUT", "/k/status", &whole).await, WRITE_ONCE);
+
+    // More versions may be added, and the rest of the status is free.
+    let more = json!({ "versions": [version(1, &request), version(2, &request)], "version": 1 });
+    test.try_patch_status("k", &more).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_can_record_a_version_that_does_not_answer_the_spec() {
+    let test = Test::new("answers").await;
+    let request = to_json(&test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());
+    for (field, value) in [
+        ("keyId", json!("alias/other")),
+        ("keySpec", json!("AES_128")),
+        ("encryptionContext", json!({ "a": "c" })),
+        ("region", json!("eu-west-1")),
+    ] {
+        let mut other = request.clone();
+        other[field] = value;
+        assert_refused(test.try_patch_status("k", &json!({ "versions": [version(1, &other)] })).await, FIXED);
+    }
+    let mut bytes = request.clone();
+    bytes["numberOfBytes"] = json!(32);
+    bytes.as_object_mut().unwrap().remove("keySpec");
+    assert_refused(test.try_patch_status("k", &json!({ "versions": [version(1, &bytes)] })).await, FIXED);
+    test.try_patch_status("k", &json!({ "versions": [version(1, &request)] })).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_record_holds_64_versions_of_well_formed_entries() {
+    let test = Test::new("bounds").await;
+    let request = to_json(&test.create("k", &json!({})).await.spec.request());
+    let versions = |count: i32| json!({ "versions": (1..=count).map(|n| version(n, &request)).collect::<Vec<_>>() });
+    let too_many = test.try_patch_status("k", &versions(65)).await;
+    assert_refused(too_many, "must have at most 64 items");
+    for malformed in ["not base64!", "AQIDAHh=", "AQI", "AQIDAHg"] {
+        let mut entry = version(1, &request);
+        entry["ciphertextBlob"] = json!(malformed);
+        assert_refused(test.try_patch_status("k", &json!({ "versions": [entry] })).await, "ciphertextBlob");
+    }
+    test.try_patch_status("k", &versions(64)).await.unwrap();
+}
