@@ -1,0 +1,116 @@
+# What runs here runs on Linux and macOS with Rust, Go and Python 3; `make help` lists it. Nothing is installed outside
+# the target folder.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+TOOLS := $(TARGET)/tools
+export DATAKEY_TOOLS := $(TOOLS)
+export DATAKEY_OPERATOR := $(TARGET)/debug/datakey-operator
+
+# The Kubernetes version of the tests and the demo; tests/tools/go.mod has it too.
+KUBERNETES := 1.37.2
+VERSION_FLAGS := -s -w \
+	-X k8s.io/component-base/version.gitVersion=v$(KUBERNETES) \
+	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES))) \
+	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES)))
+CARGO_DENY := 0.20.2
+
+# Server tests wait more than they work.
+export RUST_TEST_THREADS ?= 8
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# === what users run ===
+
+.PHONY: demo
+demo: build-debug tools ## Show the operator at work against real servers, and check every step
+	@$(TARGET)/debug/playground demo
+
+.PHONY: dev
+dev: build-debug tools ## The servers and the operator of the demo, until Ctrl-C
+	@$(TARGET)/debug/playground dev
+
+.PHONY: release
+release: need-rust ## The release binary, target/release/datakey-operator
+	cargo build --release --locked
+
+.PHONY: build-debug
+build-debug: need-rust
+	@cargo build --locked --workspace
+
+# === checks ===
+
+.PHONY: test
+test: fmt lint unit servers licences ## Everything that CI checks
+
+.PHONY: fmt
+fmt: need-rust ## Formatting
+	cargo fmt --all --check
+
+.PHONY: lint
+lint: need-rust ## Clippy, warnings are errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: unit
+unit: need-rust ## Unit tests, and that generated files are fresh
+	cargo test --locked --lib --bins --test generated
+
+.PHONY: servers
+servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
+	cargo test --locked --test servers
+
+.PHONY: licences
+licences: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licences, bans and sources of all crates, offline
+	@cargo fetch --quiet --locked
+	$(TOOLS)/bin/cargo-deny --locked --offline --config tests/tools/deny.toml check licenses bans sources
+
+.PHONY: advisories
+advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crates; asks the advisory database
+	$(TOOLS)/bin/cargo-deny --locked --config tests/tools/deny.toml check advisories
+
+.PHONY: generate
+generate: need-rust ## Write the generated files
+	UPDATE=1 cargo test --locked --test generated
+
+# === the servers ===
+
+.PHONY: tools
+tools: $(TOOLS)/kms/installed kubernetes ## Build or install the servers of tests and demo, once
+
+.PHONY: kubernetes
+ifdef KUBEBUILDER_ASSETS
+kubernetes:
+else
+kubernetes: $(TOOLS)/bin/kubernetes-$(KUBERNETES)
+endif
+
+$(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"; exit 1; }
+	@echo "building etcd and Kubernetes $(KUBERNETES): some minutes, once"
+	@mkdir -p $(@D)
+	cd tests/tools && go build -mod=readonly -trimpath -o $(TOOLS)/bin/etcd go.etcd.io/etcd/server/v3
+	cd tests/tools && go build -mod=readonly -trimpath -ldflags '$(VERSION_FLAGS)' -o $(TOOLS)/bin/ \
+		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kubectl
+	@touch $@
+
+$(TOOLS)/kms/installed: tests/tools/requirements.txt
+	@command -v python3 >/dev/null || { echo "Python 3 is missing: install Python 3.10 or newer"; exit 1; }
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	@echo "installing the KMS server"
+	@mkdir -p $(@D)
+	@python3 -m venv $(TOOLS)/kms
+	@$(TOOLS)/kms/bin/pip install --quiet --disable-pip-version-check --requirement tests/tools/requirements.txt
+	@touch $@
+
+$(TOOLS)/cargo-deny-$(CARGO_DENY): | need-rust
+	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY)
+	@touch $@
+
+.PHONY: need-rust
+need-rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install Rust 1.94.1 or newer (https://rustup.rs)"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: install one (Debian: apt-get install gcc libc6-dev)"; exit 1; }
