@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::status::{Class, Reason};
+use crate::status::{Class, Failure, Reason};
 
 /// Bounds of the waits.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ struct Memory {
     /// Errors in a row that pass by themselves.
     errors: u32,
     gate: Option<Gate>,
+    /// The failure, until the status tells it.
+    untold: Option<Failure>,
 }
 
 #[derive(Debug)]
@@ -108,14 +110,28 @@ impl Backoff {
     }
 
     /// Takes in a failure; returns the wait.
-    pub fn failed(&self, uid: &str, subject: Subject, reason: Reason) -> Duration {
+    pub fn failed(&self, uid: &str, subject: Subject, failure: &Failure) -> Duration {
+        let reason = failure.reason;
         let mut objects = self.lock();
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.failures = memory.failures.saturating_add(1);
         memory.errors = 0;
         let wait = self.waits.after(reason.class(), memory.failures);
         memory.gate = Some(Gate { subject, of_kms: reason.is_of_kms(), not_before: Instant::now() + wait });
+        memory.untold = Some(failure.clone());
         wait
+    }
+
+    /// A failure that still holds and that the status could not tell yet.
+    pub fn untold(&self, uid: &str) -> Option<Failure> {
+        self.lock().get(uid)?.untold.clone()
+    }
+
+    /// The status tells the failure.
+    pub fn told(&self, uid: &str) {
+        if let Some(memory) = self.lock().get_mut(uid) {
+            memory.untold = None;
+        }
     }
 
     /// Takes in an error that passes by itself; returns the wait. An event does not have to wait for it.
@@ -164,7 +180,7 @@ mod tests {
     async fn a_failure_of_kms_waits_until_the_spec_changes_whatever_the_secret_does() {
         let backoff = Backoff::new(WAITS);
         assert_eq!(backoff.remaining("a", &subject(1, "s1"), None), None);
-        let wait = backoff.failed("a", subject(1, "s1"), Reason::AccessDenied);
+        let wait = backoff.failed("a", subject(1, "s1"), &Reason::AccessDenied.into());
         assert_eq!(backoff.remaining("a", &subject(1, "s1"), None), Some(wait));
         assert_eq!(backoff.remaining("a", &subject(1, "s2"), None), Some(wait));
         assert_eq!(backoff.remaining("b", &subject(1, "s1"), None), None, "another object");
@@ -175,7 +191,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_conflict_waits_until_the_secret_changes() {
         let backoff = Backoff::new(WAITS);
-        backoff.failed("a", subject(1, "s1"), Reason::SecretConflict);
+        backoff.failed("a", subject(1, "s1"), &Reason::SecretConflict.into());
         assert!(backoff.remaining("a", &subject(1, "s1"), None).is_some());
         assert_eq!(backoff.remaining("a", &subject(1, "s2"), None), None);
     }
@@ -183,10 +199,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_wait_ends_and_the_next_one_is_longer() {
         let backoff = Backoff::new(WAITS);
-        let first = backoff.failed("a", subject(1, "s"), Reason::Throttled);
+        let first = backoff.failed("a", subject(1, "s"), &Reason::Throttled.into());
         tokio::time::advance(first).await;
         assert_eq!(backoff.remaining("a", &subject(1, "s"), None), None);
-        assert!(backoff.failed("a", subject(1, "s"), Reason::Throttled) > first);
+        assert!(backoff.failed("a", subject(1, "s"), &Reason::Throttled.into()) > first);
         backoff.forget("a");
         assert_eq!(backoff.remaining("a", &subject(1, "s"), None), None);
     }
@@ -201,6 +217,20 @@ mod tests {
         let (first, last) = (waits[0], waits[waits.len() - 1]);
         assert!(waits.len() > 95 && last.abs_diff(first) > Duration::from_mins(2), "{waits:?}");
         assert!(last <= Duration::from_mins(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_kept_until_it_is_told_or_its_subject_changed() {
+        let backoff = Backoff::new(WAITS);
+        backoff.failed("a", subject(1, "s"), &Reason::AccessDenied.into());
+        assert_eq!(backoff.untold("a"), Some(Reason::AccessDenied.into()));
+        backoff.told("a");
+        assert_eq!(backoff.untold("a"), None);
+        assert!(backoff.remaining("a", &subject(1, "s"), None).is_some(), "it waits all the same");
+
+        backoff.failed("a", subject(1, "s"), &Reason::AccessDenied.into());
+        assert_eq!(backoff.remaining("a", &subject(2, "s"), None), None);
+        assert_eq!(backoff.untold("a"), None);
     }
 
     #[tokio::test(start_paused = true)]

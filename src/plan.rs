@@ -11,7 +11,7 @@ use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, MAX_VERSIONS},
     secret::{
-        Facts, Projection,
+        Facts, Fingerprint, Projection,
         content::{self, Verdict},
         index::Known,
         project,
@@ -66,8 +66,8 @@ pub enum Step {
     Create(Box<Secret>),
     /// Replace the Secret that was read, if it is still the same.
     Replace(Box<Secret>),
-    /// The Secret was read and is as it should be, though its metadata can't tell.
-    Verified(Facts),
+    /// The Secret was read and holds this projection, though its metadata can't tell.
+    Verified(Facts, Fingerprint),
     /// Tell this failure.
     Fail(Failure),
     /// Write the status.
@@ -132,7 +132,7 @@ fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: 
         SecretView::Missing => Step::Create(Box::new(wanted.clone().create(key))),
         SecretView::Found(facts) => read_if_ours(facts),
         SecretView::Read(secret) => match content::compare(key, wanted, secret) {
-            Verdict::Same => Step::Verified(Facts::of(&secret.metadata)),
+            Verdict::Same => Step::Verified(Facts::of(&secret.metadata), wanted.fingerprint()),
             Verdict::PutRight => {
                 let name = key.metadata.name.as_deref().unwrap_or_default();
                 Step::Replace(Box::new(wanted.clone().put_into((**secret).clone(), name)))
@@ -148,7 +148,8 @@ fn last_published(key: &DataKey) -> Option<Projection> {
 }
 
 fn is_intact(known: &Known, wanted: &Projection) -> bool {
-    known.verified || known.facts.fingerprint == wanted.fingerprint()
+    let wanted = wanted.fingerprint();
+    known.facts.fingerprint == wanted || known.verified == Some(wanted)
 }
 
 /// A Secret without any mark of this operator is somebody else's; its data are none of our business.
@@ -187,11 +188,11 @@ mod tests {
 
     fn intact(key: &DataKey) -> SecretView {
         let fingerprint = project(key, key.version()).unwrap().fingerprint();
-        SecretView::Cached(Known { facts: Facts { fingerprint, ..facts(true) }, verified: false })
+        SecretView::Cached(Known { facts: Facts { fingerprint, ..facts(true) }, verified: None })
     }
 
     fn changed() -> SecretView {
-        SecretView::Cached(Known { facts: facts(true), verified: false })
+        SecretView::Cached(Known { facts: facts(true), verified: None })
     }
 
     fn facts(bears_our_marks: bool) -> Facts {
@@ -273,9 +274,18 @@ mod tests {
     #[test]
     fn a_secret_that_was_read_and_is_right_is_not_written() {
         let key = published(&[1]);
-        assert!(matches!(next(&key, read(&key)), Step::Verified(_)));
-        let known = Known { facts: facts(true), verified: true };
-        assert!(matches!(next(&key, SecretView::Cached(known)), Step::Done));
+        assert!(matches!(next(&key, read(&key)), Step::Verified(..)));
+        let verified = |version| project(&key, version).map(|held| held.fingerprint());
+        let known = |version| SecretView::Cached(Known { facts: facts(true), verified: verified(version) });
+        assert!(matches!(next(&key, known(1)), Step::Done));
+    }
+
+    #[test]
+    fn what_was_read_as_right_for_one_version_is_not_right_for_another() {
+        let key = published(&[1, 2]);
+        let verified = project(&key, 1).map(|held| held.fingerprint());
+        let known = Known { facts: facts(true), verified };
+        assert!(matches!(next(&key, SecretView::Cached(known)), Step::Read));
     }
 
     #[test]

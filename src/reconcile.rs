@@ -154,8 +154,13 @@ impl<'a> Run<'a> {
     }
 
     async fn steps(&mut self) -> Result<Action, Error> {
-        for _ in 0..MAX_STEPS {
-            let wait = self.context.backoff.remaining(&self.uid, &self.subject, status::shown_failure(&self.key));
+        let Context { backoff, .. } = self.context;
+        for step in 0..MAX_STEPS {
+            let wait = backoff.remaining(&self.uid, &self.subject, status::shown_failure(&self.key));
+            if step == 0 && wait.is_some() {
+                // The last write of the status may have met a change, and the next try is far away.
+                (self.failure, self.retry) = (backoff.untold(&self.uid), wait);
+            }
             let world = World { key: &self.key, secret: &self.secret, failure: self.failure.as_ref(), wait };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
@@ -166,9 +171,9 @@ impl<'a> Run<'a> {
                 Step::Record(versions) => self.adopt(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
                 Step::Replace(secret) => self.replace(&secret).await?,
-                Step::Verified(facts) => {
-                    self.index.learn(&self.namespace, self.key.secret_name(), facts.clone(), true);
-                    self.secret = SecretView::Cached(Known { facts, verified: true });
+                Step::Verified(facts, held) => {
+                    self.index.learn(&self.namespace, self.key.secret_name(), facts.clone(), Some(held));
+                    self.secret = SecretView::Cached(Known { facts, verified: Some(held) });
                 }
                 Step::Fail(failure) => self.fail(failure),
                 Step::SetStatus(status) => self.set_status(*status).await?,
@@ -187,7 +192,7 @@ impl<'a> Run<'a> {
     }
 
     fn fail(&mut self, failure: Failure) {
-        self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), failure.reason));
+        self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
         self.failure = Some(failure);
     }
 
@@ -283,8 +288,8 @@ impl<'a> Run<'a> {
         };
         self.context.metrics.secret_written(operation);
         let secret = self.key.secret_name().to_owned();
-        self.index.learn(&self.namespace, &secret, facts.clone(), false);
-        self.secret = SecretView::Cached(Known { facts, verified: false });
+        self.index.learn(&self.namespace, &secret, facts.clone(), None);
+        self.secret = SecretView::Cached(Known { facts, verified: None });
         let (namespace, name, version) = (&self.namespace, &self.name, self.key.version());
         info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         // The first publication of a version needs no event: the condition tells it.
@@ -303,6 +308,7 @@ impl<'a> Run<'a> {
             Answer::Done(key) => self.key = key,
             Answer::Refused(words) => return Err(Error::StatusRefused(words)),
         }
+        self.context.backoff.told(&self.uid);
         if before == reason(&self.key) {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::Facts;
+use super::{Facts, Fingerprint};
 use crate::api::DataKey;
 
 type Key = (String, String);
@@ -27,9 +27,7 @@ pub struct SecretIndex {
 #[derive(Clone, Debug)]
 struct Entry {
     facts: Facts,
-    /// Whether the Secret at this resource version was read and found as it should be, although its metadata could
-    /// not tell: restored by a backup tool, which owns its fields, or owned by a second manager with equal values.
-    verified: bool,
+    verified: Option<Fingerprint>,
 }
 
 /// What the index knows of a Secret.
@@ -37,8 +35,9 @@ struct Entry {
 pub struct Known {
     /// Its metadata.
     pub facts: Facts,
-    /// Whether this very resource version was read and found as it should be.
-    pub verified: bool,
+    /// The projection that this very resource version was read and found to hold, although its metadata can't tell:
+    /// restored by a backup tool, which owns its fields, or owned by a second manager with equal values.
+    pub verified: Option<Fingerprint>,
 }
 
 // === impl SecretIndex ===
@@ -68,7 +67,7 @@ impl SecretIndex {
     }
 
     /// Takes in what our own write or read answered.
-    pub fn learn(&self, namespace: &str, name: &str, facts: Facts, verified: bool) {
+    pub fn learn(&self, namespace: &str, name: &str, facts: Facts, verified: Option<Fingerprint>) {
         let mut known = self.write();
         let key = (namespace.to_owned(), name.to_owned());
         if known.get(&key).is_none_or(|old| !is_older(&facts, &old.facts)) {
@@ -86,7 +85,7 @@ impl SecretIndex {
             Event::InitApply(secret) => {
                 let (key, facts) = reduce(&secret);
                 let mut relist = self.relist.write().unwrap_or_else(PoisonError::into_inner);
-                relist.insert(key, Entry { facts, verified: false });
+                relist.insert(key, Entry { facts, verified: None });
                 Vec::new()
             }
             Event::InitDone => self.swap(),
@@ -98,7 +97,7 @@ impl SecretIndex {
                     return Vec::new();
                 }
                 let concerned = concerned(&key, old.as_ref().map(|old| &old.facts), Some(&facts));
-                known.insert(key, Entry { facts, verified: false });
+                known.insert(key, Entry { facts, verified: None });
                 concerned
             }
             Event::Delete(secret) => {
@@ -190,6 +189,10 @@ mod tests {
         }
     }
 
+    fn some() -> Fingerprint {
+        reduce(&secret("s", "a", "1", "orders")).1.fingerprint
+    }
+
     fn names(refs: &[ObjectRef<DataKey>]) -> Vec<&str> {
         refs.iter().map(|object| object.name.as_str()).collect()
     }
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn a_late_deletion_of_the_predecessor_does_not_hide_the_successor() {
         let index = listed(&[secret("s", "a", "1", "orders")]);
-        index.learn("shop", "s", reduce(&secret("s", "b", "5", "orders")).1, false);
+        index.learn("shop", "s", reduce(&secret("s", "b", "5", "orders")).1, None);
         assert!(index.apply(Event::Delete(secret("s", "a", "3", "orders"))).is_empty());
         assert_eq!(index.get("shop", "s").map(|known| known.facts.uid), Some("b".to_owned()));
     }
@@ -240,12 +243,12 @@ mod tests {
     #[test]
     fn an_event_older_than_our_own_write_is_passed_over() {
         let index = listed(&[]);
-        index.learn("shop", "s", reduce(&secret("s", "a", "10", "orders")).1, true);
+        index.learn("shop", "s", reduce(&secret("s", "a", "10", "orders")).1, Some(some()));
         assert!(index.apply(Event::Apply(secret("s", "a", "9", "orders"))).is_empty());
         assert!(index.apply(Event::Apply(secret("s", "a", "10", "orders"))).is_empty());
-        assert!(index.get("shop", "s").is_some_and(|known| known.verified));
+        assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_some()));
         assert!(!index.apply(Event::Apply(secret("s", "a", "11", "orders"))).is_empty());
-        assert!(index.get("shop", "s").is_some_and(|known| !known.verified));
+        assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_none()));
     }
 
     #[test]

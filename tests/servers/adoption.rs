@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use testbed::eventually;
 
-use crate::test::{SOON, Test, recorded, restored, to_json};
+use crate::test::{SOON, Test, recorded, restored, text, to_json};
 
 impl Test {
     /// Issues a `DataKey`, then takes it and its Secret away, as a lost cluster does; what a backup has of the Secret.
@@ -43,6 +43,24 @@ async fn a_restored_secret_becomes_the_record_again() {
     let _operator = test.operator();
     test.settled().await;
     assert_eq!(test.secret("k").await.metadata.resource_version, before);
+}
+
+#[tokio::test]
+async fn a_restored_secret_takes_a_new_version() {
+    let test = Test::new("restored-version").await;
+    let _operator = test.operator();
+    let backup = test.backup("k", &json!({})).await;
+    test.create_secret(&backup).await;
+    test.issue("k", &json!({})).await;
+    // Its metadata tell nothing since the restore, and what was read as right is right no more.
+    for version in [2, 1, 2] {
+        test.patch("k", &json!({ "spec": { "version": version } })).await;
+        let key = test.ready("k").await;
+        let data = test.data("k").await;
+        assert_eq!(text(&data, "version"), version.to_string());
+        assert_eq!(data["ciphertextBlob"], recorded(&key, version).ciphertext_blob.0);
+    }
+    assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
