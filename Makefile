@@ -56,8 +56,12 @@ lint: need-rust ## Clippy, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: unit
-unit: need-rust ## Unit tests, and that generated files are fresh
-	cargo test --locked --lib --bins --test generated
+unit: need-rust ## Unit tests, the model of the protocol, and that generated files are fresh
+	cargo test --locked --lib --bins --test generated --test model
+
+.PHONY: model
+model: need-rust ## The model of the protocol in larger worlds: minutes, and some GiB of memory
+	cargo test --locked --test model -- --ignored --nocapture
 
 .PHONY: servers
 servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
