@@ -106,7 +106,14 @@ fn issue(world: &World<'_>) -> Step {
         SecretView::Missing => Step::Issue,
         SecretView::Read(secret) if key.record().is_empty() => match content::adopt(key, secret) {
             Ok(versions) => Step::Record(versions),
-            Err(why) => conflict(key, &why),
+            // With neither record nor Secret there is nothing to tell this DataKey from a new one.
+            Err(why) => conflict(
+                key,
+                &format!(
+                    "{why}. If it holds the data key of a backup, mend its content in place; once it is deleted, a \
+                     new data key is issued"
+                ),
+            ),
         },
         SecretView::Read(secret) => {
             // Recorded versions only: one that the Secret has beyond them is a conflict.
