@@ -498,7 +498,7 @@ impl Model {
         state.recorded.extend(after);
         let id = self.key_number(new);
         if id != at.0 {
-            state.key = Some((id, self.revision(state)));
+            state.key = Some((id, Self::revision(state)));
         }
         Ok(true)
     }
@@ -508,7 +508,7 @@ impl Model {
         if by_operator && old.is_some_and(|at| self.secret(at.0).type_.as_deref() == Some("Opaque")) {
             return Err("a foreign Secret was written".to_owned());
         }
-        let revision = self.revision(state);
+        let revision = Self::revision(state);
         let uid = old.map_or(revision, |at| at.1);
         state.secret = Some((to, uid, revision));
         for (version, blob) in data_keys(&self.secret(to)) {
@@ -521,8 +521,7 @@ impl Model {
     }
 
     /// A revision that nothing refers to: in a canonical state they are numbered from 1 on without gaps.
-    fn revision(&self, state: &State) -> Revision {
-        let _ = self;
+    fn revision(state: &State) -> Revision {
         let mut highest = 0;
         each_revision(&mut state.clone(), |revision| highest = highest.max(*revision));
         highest + 1
@@ -576,12 +575,11 @@ impl Model {
             return Ok(Some(next));
         }
         let done = self.apply(&mut next, &write)?;
-        next.operators[who].run = self.answered(&next, run, &write, done);
+        next.operators[who].run = Self::answered(&next, run, &write, done);
         Ok(Some(next))
     }
 
-    fn answered(&self, state: &State, run: Run, write: &Write, done: bool) -> Option<Run> {
-        let _ = self;
+    fn answered(state: &State, run: Run, write: &Write, done: bool) -> Option<Run> {
         match write {
             Write::Status { .. } if done => Some(Run { key: state.key.unwrap(), ..run }),
             Write::Create { .. } | Write::Replace { .. } if done => {
@@ -700,7 +698,7 @@ impl Model {
             if replace > 0 {
                 let mut taken = state.clone();
                 taken.budget.foreign -= 1;
-                let revision = self.revision(&taken);
+                let revision = Self::revision(&taken);
                 taken.secret = Some((0, revision, revision));
                 next.push(taken);
             }
@@ -732,7 +730,7 @@ impl Model {
                 changed.metadata.generation = fresh.metadata.generation;
                 let mut after = state.clone();
                 after.budget = budget;
-                after.key = Some((self.key_number(changed), self.revision(state)));
+                after.key = Some((self.key_number(changed), Self::revision(state)));
                 next.push(after);
             };
             if version > 0 {
@@ -766,7 +764,7 @@ impl Model {
             after.shown.clear();
         }
         let new = new_key(after.uids, key.version(), key.spec.deletion_policy());
-        after.key = Some((self.key_number(new), self.revision(state)));
+        after.key = Some((self.key_number(new), Self::revision(state)));
         after
     }
 
