@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Mutex,
     time::Duration,
 };
 
@@ -33,10 +34,46 @@ const START: Duration = Duration::from_mins(1);
 pub struct ControlPlane {
     // In the order of their end.
     controller_manager: Option<Process>,
-    _apiserver: Process,
-    _etcd: Process,
+    apiserver: Server,
+    etcd: Server,
     workdir: Workdir,
     url: String,
+}
+
+/// A server that can be started again as it was.
+struct Server {
+    name: &'static str,
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+// === impl Server ===
+
+impl Server {
+    fn start(name: &'static str, workdir: &Workdir, arguments: Vec<String>) -> Self {
+        let missing = "is missing: run `make tools`, or set KUBEBUILDER_ASSETS to a folder that has it";
+        let program = asset(name).unwrap_or_else(|| panic!("{name} {missing}"));
+        let log = workdir.file(&format!("{name}.log"));
+        let server = Self { name, program, arguments, log, process: Mutex::default() };
+        server.run();
+        server
+    }
+
+    /// Runs it; if it runs already, it is killed first.
+    fn run(&self) {
+        let mut process = self.process.lock().expect("the process");
+        *process = None;
+        let none = std::iter::empty::<(&str, &str)>();
+        *process = Some(Process::start(&self.program, &self.arguments, none, &self.log));
+    }
+
+    fn must_run(&self) {
+        let mut process = self.process.lock().expect("the process");
+        let process = process.as_mut().expect("it was started");
+        assert!(process.is_running(), "{} ended:\n{}", self.name, last_lines(&process.log()));
+    }
 }
 
 // === impl ControlPlane ===
@@ -60,17 +97,15 @@ impl ControlPlane {
     pub async fn bare() -> Self {
         let workdir = Workdir::new("control-plane");
         pki::write(workdir.path());
-        let missing = "is missing: run `make tools`, or set KUBEBUILDER_ASSETS to a folder that has it";
-        let program = |name: &str| asset(name).unwrap_or_else(|| panic!("{name} {missing}"));
         let file = |name: &str| workdir.file(name).display().to_string();
-        let none = || std::iter::empty::<(&str, &str)>();
 
         let (client, peer, secure) = (free_port(), free_port(), free_port());
         let etcd_url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
-        let mut etcd = Process::start(
-            &program("etcd"),
-            [
+        let etcd = Server::start(
+            "etcd",
+            &workdir,
+            vec![
                 format!("--data-dir={}", file("etcd")),
                 format!("--listen-client-urls={etcd_url}"),
                 format!("--advertise-client-urls={etcd_url}"),
@@ -79,12 +114,11 @@ impl ControlPlane {
                 format!("--initial-cluster=default={peer_url}"),
                 "--unsafe-no-fsync".to_owned(),
             ],
-            none(),
-            &workdir.file("etcd.log"),
         );
-        let mut apiserver = Process::start(
-            &program("kube-apiserver"),
-            [
+        let apiserver = Server::start(
+            "kube-apiserver",
+            &workdir,
+            vec![
                 format!("--etcd-servers={etcd_url}"),
                 format!("--secure-port={secure}"),
                 "--bind-address=127.0.0.1".to_owned(),
@@ -99,8 +133,6 @@ impl ControlPlane {
                 format!("--service-account-key-file={}", file("service-accounts.pub")),
                 format!("--service-account-signing-key-file={}", file("service-accounts.key")),
             ],
-            none(),
-            &workdir.file("kube-apiserver.log"),
         );
         let url = format!("https://127.0.0.1:{secure}");
         for (user, name) in [("admin", "admin"), ("controller-manager", "controller-manager")] {
@@ -110,16 +142,30 @@ impl ControlPlane {
             });
             write_kubeconfig(&workdir, &url, name, &credentials);
         }
-        let client = client_from(&workdir.file("admin.kubeconfig")).await;
+        let plane = Self { controller_manager: None, apiserver, etcd, workdir, url };
+        plane.is_ready().await;
+        plane
+    }
+
+    /// Waits until kube-apiserver is ready.
+    pub async fn is_ready(&self) {
+        let client = self.admin().await;
         eventually(START, "kube-apiserver is ready", async || {
-            for (name, server) in [("etcd", &mut etcd), ("kube-apiserver", &mut apiserver)] {
-                assert!(server.is_running(), "{name} ended:\n{}", last_lines(&server.log()));
-            }
-            let request = http_get("/readyz");
-            client.request_text(request).await.is_ok_and(|answer| answer == "ok")
+            self.etcd.must_run();
+            self.apiserver.must_run();
+            client.request_text(http_get("/readyz")).await.is_ok_and(|answer| answer == "ok")
         })
         .await;
-        Self { controller_manager: None, _apiserver: apiserver, _etcd: etcd, workdir, url }
+    }
+
+    /// Kills kube-apiserver and starts it again; it is not ready yet.
+    pub fn restart_apiserver(&self) {
+        self.apiserver.run();
+    }
+
+    /// Kills etcd and starts it again on its data.
+    pub fn restart_etcd(&self) {
+        self.etcd.run();
     }
 
     fn with_controllers(mut self) -> Self {
@@ -167,9 +213,13 @@ impl ControlPlane {
         client_from(&self.admin_kubeconfig()).await
     }
 
-    /// A kubeconfig with the identity that `deploy/rbac.yaml` gives to the operator, and a token of its service account.
+    /// A kubeconfig with the identity that `deploy/rbac.yaml` gives to the operator.
     pub async fn operator_kubeconfig(&self) -> PathBuf {
-        let (namespace, account) = OPERATOR;
+        self.kubeconfig_of(OPERATOR.0, OPERATOR.1).await
+    }
+
+    /// A kubeconfig with a token of a service account.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await, namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec { audiences: vec![], expiration_seconds: Some(3600), ..<_>::default() },
@@ -177,7 +227,7 @@ impl ControlPlane {
         };
         let token = accounts.create_token_request(account, &PostParams::default(), &request).await;
         let token = token.expect("a token").status.expect("a status").token;
-        write_kubeconfig(&self.workdir, &self.url, "operator", &json!({ "token": token }))
+        write_kubeconfig(&self.workdir, &self.url, account, &json!({ "token": token }))
     }
 
     /// A new namespace.

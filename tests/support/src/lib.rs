@@ -1,12 +1,14 @@
 //! Real servers on loopback for the tests and the demo of datakey-operator: etcd, kube-apiserver, the controller
-//! manager, a KMS server, and a proxy before it that counts calls and makes them fail.
+//! manager, a KMS server, and a proxy before each that counts calls and makes them fail.
 //!
 //! Nothing is left behind: every process and folder belongs to a small watcher that ends it when this process ends, in
 //! whatever way.
 
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod api_proxy;
 pub mod control_plane;
+pub mod http;
 pub mod kms;
 mod pki;
 pub mod process;
@@ -39,6 +41,12 @@ pub fn asset(program: &str) -> Option<PathBuf> {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("a bound address").port()
+}
+
+/// Base64 as JSON carries bytes.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    let json = serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec())).expect("base64");
+    json.as_str().expect("a string").to_owned()
 }
 
 /// Waits for a condition, or panics with what was waited for.

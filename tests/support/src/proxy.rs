@@ -3,23 +3,33 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
-    sync::{Arc, Mutex},
+    fmt::Write as _,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::{Request, Response, StatusCode, body::Bytes, body::Frame, body::Incoming, service::service_fn};
+use hyper::{Request, Response, StatusCode, body::Bytes, body::Frame, body::Incoming};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
+    rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::time::Instant;
+
+use crate::{
+    base64,
+    http::{Answer, Reset, Server, Stop, whole},
+    kms,
+};
 
 /// The operation that the operator calls.
 pub const ISSUE: &str = "GenerateDataKeyWithoutPlaintext";
+
+/// What stands before the error code in the aliases of keys that fail, where the proxy answers by itself.
+pub const FAILING: &str = "alias/failing/";
 
 /// What becomes of a call instead of its answer.
 #[derive(Clone, Debug)]
@@ -38,6 +48,10 @@ pub enum Fault {
     Delay(Duration),
     /// The answer of another account: the call is sent on with that account's credentials.
     AsAccount(String),
+    /// The call stands still before KMS has it.
+    StopBefore(Stop),
+    /// KMS answers, and the answer stands still.
+    StopAfter(Stop),
 }
 
 #[derive(Debug)]
@@ -51,11 +65,24 @@ struct Rule {
 struct State {
     calls: BTreeMap<String, Vec<Call>>,
     rule: Option<Rule>,
+    quota: Option<Quota>,
+}
+
+/// A token bucket of one second's calls, as KMS throttles.
+#[derive(Debug)]
+struct Quota {
+    per_second: f64,
+    left: f64,
+    at: Instant,
 }
 
 /// A call as it came.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// When it came.
+    pub at: Instant,
+    /// Whether it was throttled for the quota.
+    pub is_throttled: bool,
     /// The request's JSON.
     pub body: Value,
     /// The Region that it was signed for.
@@ -66,43 +93,42 @@ pub struct Call {
 
 /// One proxy. It ends with its value.
 pub struct KmsProxy {
-    port: u16,
+    server: Server,
     state: Arc<Mutex<State>>,
-    server: JoinHandle<()>,
 }
 
-type Upstream = Client<HttpConnector, Full<Bytes>>;
+/// Who answers the calls that meet no fault.
+#[derive(Clone)]
+enum Upstream {
+    Server(Box<Client<HttpConnector, Full<Bytes>>>, String),
+    /// Nobody: the proxy itself makes up a blob.
+    Stub,
+}
 
 // === impl KmsProxy ===
 
 impl KmsProxy {
     /// Starts one before a server at `host:port`.
     pub async fn start(upstream: String) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("a bound address").port();
+        let client = Box::new(Client::builder(TokioExecutor::new()).build_http());
+        Self::before(Upstream::Server(client, upstream)).await
+    }
+
+    /// Starts one that answers by itself, where the number of data keys counts and nobody unwraps them.
+    pub async fn stub() -> Self {
+        Self::before(Upstream::Stub).await
+    }
+
+    async fn before(upstream: Upstream) -> Self {
         let state = Arc::<Mutex<State>>::default();
         let shared = Arc::clone(&state);
-        let server = tokio::spawn(async move {
-            let client: Upstream = Client::builder(TokioExecutor::new()).build_http();
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (state, client, upstream) = (Arc::clone(&shared), client.clone(), upstream.clone());
-                connections.spawn(async move {
-                    let service =
-                        service_fn(move |request| answer(request, state.clone(), client.clone(), upstream.clone()));
-                    // An error here is a connection that a fault ended.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Self { port, state, server }
+        let server = Server::start(move |request| answer(request, Arc::clone(&shared), upstream.clone())).await;
+        Self { server, state }
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.server.url()
     }
 
     /// How many data keys were asked for.
@@ -135,14 +161,32 @@ impl KmsProxy {
         self.lock().rule = None;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    /// From now on more calls a second than this are throttled; none are without a number.
+    pub fn quota(&self, per_second: Option<NonZeroU32>) {
+        self.lock().quota = per_second.map(|per_second| {
+            let per_second = f64::from(per_second.get());
+            Quota { per_second, left: per_second, at: Instant::now() }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the state")
     }
 }
 
-impl Drop for KmsProxy {
-    fn drop(&mut self) {
-        self.server.abort();
+// === impl Quota ===
+
+impl Quota {
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let earned = now.duration_since(self.at).as_secs_f64() * self.per_second;
+        self.at = now;
+        self.left = (self.left + earned).min(self.per_second);
+        let taken = self.left >= 1.0;
+        if taken {
+            self.left -= 1.0;
+        }
+        taken
     }
 }
 
@@ -155,26 +199,7 @@ impl Fault {
     }
 }
 
-/// Ends the connection: hyper writes nothing for a service that fails.
-#[derive(Debug)]
-struct Reset;
-
-impl std::fmt::Display for Reset {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("reset")
-    }
-}
-
-impl std::error::Error for Reset {}
-
-type Answer = Response<http_body_util::combinators::BoxBody<Bytes, Reset>>;
-
-async fn answer(
-    request: Request<Incoming>,
-    state: Arc<Mutex<State>>,
-    client: Upstream,
-    upstream: String,
-) -> Result<Answer, Reset> {
+async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: Upstream) -> Result<Answer, Reset> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Reset)?.to_bytes();
     let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
@@ -184,14 +209,12 @@ async fn answer(
     let scope: Vec<_> = authorization.split(['=', '/']).map(str::to_owned).collect();
     let part = |index: usize| scope.get(index).cloned().unwrap_or_default();
     let body_json = serde_json::from_slice(&body).unwrap_or_default();
-    let call = Call { body: body_json, region: part(3), access_key_id: part(1) };
-    let fault = {
-        let mut state = state.lock().expect("the state");
-        state.calls.entry(operation.clone()).or_default().push(call);
-        if operation == ISSUE { take(&mut state.rule) } else { None }
-    };
+    let call =
+        Call { at: Instant::now(), is_throttled: false, body: body_json, region: part(3), access_key_id: part(1) };
+    let fault = take(&mut state.lock().expect("the state"), &operation, call.clone());
 
     let mut truncate = false;
+    let mut stop = None;
     match fault {
         Some(Fault::Error(status, code, message)) => {
             let status = StatusCode::from_u16(status).expect("an HTTP status");
@@ -200,6 +223,8 @@ async fn answer(
         Some(Fault::Answer(answer)) => return Ok(json_answer(StatusCode::OK, &answer)),
         Some(Fault::Reset) => return Err(Reset),
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::StopBefore(stop)) => stop.stand_still().await,
+        Some(Fault::StopAfter(after)) => stop = Some(after),
         Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
         Some(Fault::Truncate) => truncate = true,
         Some(Fault::AsAccount(account)) => {
@@ -208,11 +233,23 @@ async fn answer(
         }
         None => {}
     }
+    let Upstream::Server(client, upstream) = upstream else {
+        let key = call.body["KeyId"].as_str().unwrap_or_default();
+        return Ok(match key.strip_prefix(FAILING) {
+            Some(code) => {
+                json_answer(StatusCode::BAD_REQUEST, &json!({ "__type": code, "message": "as the key says" }))
+            }
+            None => json_answer(StatusCode::OK, &made_up(&call)),
+        });
+    };
     // The Host header stays: it is signed.
     parts.uri = format!("http://{upstream}{}", parts.uri).parse().map_err(|_| Reset)?;
     let response = client.request(Request::from_parts(parts, Full::new(body))).await.map_err(|_| Reset)?;
     let (parts, body) = response.into_parts();
     let mut body = body.collect().await.map_err(|_| Reset)?.to_bytes();
+    if let Some(stop) = stop {
+        stop.stand_still().await;
+    }
     if truncate {
         let half = body.split_to(body.len() / 2);
         let end = stream::once(async {
@@ -221,29 +258,52 @@ async fn answer(
             Err(Reset)
         });
         let broken = StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(end));
-        return Ok(Response::from_parts(parts, BodyExt::boxed(broken)));
+        return Ok(Response::from_parts(parts, BodyExt::boxed_unsync(broken)));
     }
-    Ok(Response::from_parts(parts, Full::new(body).map_err(never).boxed()))
+    Ok(Response::from_parts(parts, whole(body)))
 }
 
-fn take(rule: &mut Option<Rule>) -> Option<Fault> {
-    let Rule { fault, left } = rule.as_mut()?;
-    let fault = fault.clone();
-    if let Some(left) = left {
-        *left -= 1;
-        if *left == 0 {
-            *rule = None;
-        }
+/// Keeps a call, and tells what becomes of it.
+fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
+    let mut fault = None;
+    if operation == ISSUE {
+        call.is_throttled = !state.quota.as_mut().is_none_or(Quota::take);
+        let throttled = call.is_throttled.then(|| Fault::code("ThrottlingException"));
+        fault = throttled.or_else(|| state.rule.as_mut().and_then(Rule::take));
+        state.rule.take_if(|rule| rule.left == Some(0));
     }
-    Some(fault)
+    state.calls.entry(operation.to_owned()).or_default().push(call);
+    fault
+}
+
+/// A blob of the usual size that no other call is answered with.
+fn made_up(call: &Call) -> Value {
+    let key = call.body["KeyId"].as_str().unwrap_or_default();
+    let arn = if key.starts_with("arn:") && key.contains(":key/") {
+        key.to_owned()
+    } else {
+        format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
+    };
+    let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
+    json!({ "KeyId": arn, "CiphertextBlob": base64(&blob) })
+}
+
+// === impl Rule ===
+
+impl Rule {
+    fn take(&mut self) -> Option<Fault> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
+        Some(self.fault.clone())
+    }
 }
 
 fn json_answer(status: StatusCode, body: &Value) -> Answer {
-    let body = Full::new(Bytes::from(body.to_string())).map_err(never).boxed();
+    let mut id = String::new();
+    for _ in 0..4 {
+        let _ = write!(id, "{:08x}", fastrand::u32(..));
+    }
     let answer = Response::builder().status(status).header("content-type", "application/x-amz-json-1.1");
-    answer.header("x-amzn-requestid", "11111111-2222-3333-4444-555555555555").body(body).expect("an answer")
-}
-
-fn never(never: Infallible) -> Reset {
-    match never {}
+    answer.header("x-amzn-requestid", id).body(whole(body.to_string())).expect("an answer")
 }

@@ -1,0 +1,285 @@
+//! A proxy before kube-apiserver: it counts the requests, and delays, refuses and loses them as told.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use kube::{
+    Client,
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::http::{Answer, Reset, Server, Stop, whole};
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The server answers so, and does nothing: HTTP status, reason, message.
+    Refuse(u16, &'static str, &'static str),
+    /// The end of the connection, and nothing is done.
+    Lose,
+    /// It is done, and the answer is lost.
+    LoseAnswer,
+    /// No answer, and nothing is done.
+    Hang,
+    /// It is done after a time of up to this.
+    Delay(Duration),
+    /// It stands still before anything is done.
+    StopBefore(Stop),
+    /// It is done, and stands still before the answer.
+    StopAfter(Stop),
+    /// A watch begins, and ends with this error in the stream: code, message.
+    EndWatch(u16, &'static str),
+}
+
+/// A request as RBAC sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiRequest {
+    /// When it came.
+    pub at: Instant,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`.
+    pub verb: &'static str,
+    /// The plural, with the subresource: `datakeys/status`.
+    pub resource: String,
+    /// The namespace, where it is in one.
+    pub namespace: String,
+    /// The name, where it has one.
+    pub name: String,
+}
+
+struct Rule {
+    verb: &'static str,
+    resource: &'static str,
+    fault: Fault,
+    /// How many of them are let through before.
+    skip: usize,
+    /// How many more requests it is for; `None` for all.
+    left: Option<usize>,
+    /// Which share of them.
+    share: f64,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<ApiRequest>,
+    rules: Vec<Rule>,
+    /// How late each event of a watch comes.
+    lag: Duration,
+}
+
+/// One proxy. It ends with its value.
+pub struct ApiProxy {
+    server: Server,
+    state: Arc<Mutex<State>>,
+}
+
+// === impl ApiProxy ===
+
+impl ApiProxy {
+    /// Starts one before the server of a kubeconfig. Whoever uses it has to prove who they are.
+    pub async fn start(kubeconfig: &Path) -> Self {
+        let mut kubeconfig = Kubeconfig::read_from(kubeconfig).expect("read a kubeconfig");
+        for user in &mut kubeconfig.auth_infos {
+            user.auth_info = None;
+        }
+        let options = KubeConfigOptions::default();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("use a kubeconfig");
+        config.default_retry = false;
+        config.proxy_url = None;
+        let client = Client::try_from(config).expect("a client");
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| answer(request, Arc::clone(&shared), client.clone())).await;
+        Self { server, state }
+    }
+
+    /// A kubeconfig with the users of another one, that leads here.
+    pub fn kubeconfig(&self, of: &Path) -> PathBuf {
+        let mut config: Value =
+            serde_json::from_str(&std::fs::read_to_string(of).expect("read a kubeconfig")).expect("JSON");
+        config["clusters"][0]["cluster"] = json!({ "server": self.server.url() });
+        let path = of.with_extension(format!("through-{}", self.server.port));
+        std::fs::write(&path, config.to_string()).expect("write a kubeconfig");
+        path
+    }
+
+    /// From now on each of these requests meets this fault; `*` stands for any verb or resource.
+    pub fn always(&self, verb: &'static str, resource: &'static str, fault: Fault) {
+        self.rule(Rule { verb, resource, fault, skip: 0, left: None, share: 1.0 });
+    }
+
+    /// The next of these requests meet this fault.
+    pub fn next(&self, count: usize, verb: &'static str, resource: &'static str, fault: Fault) {
+        self.rule(Rule { verb, resource, fault, skip: 0, left: Some(count), share: 1.0 });
+    }
+
+    /// The one of these requests that comes after so many others meets this fault.
+    pub fn after(&self, skip: usize, verb: &'static str, resource: &'static str, fault: Fault) {
+        self.rule(Rule { verb, resource, fault, skip, left: Some(1), share: 1.0 });
+    }
+
+    /// From now on this share of these requests meets this fault.
+    pub fn often(&self, share: f64, verb: &'static str, resource: &'static str, fault: Fault) {
+        self.rule(Rule { verb, resource, fault, skip: 0, left: None, share });
+    }
+
+    /// Every event of a watch comes so late.
+    pub fn lag(&self, lag: Duration) {
+        self.lock().lag = lag;
+    }
+
+    /// The faults go away.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        state.rules.clear();
+        state.lag = Duration::ZERO;
+        drop(state);
+        self.server.open();
+    }
+
+    /// Ends all connections.
+    pub fn cut(&self) {
+        self.server.cut();
+    }
+
+    /// Nobody gets through.
+    pub fn close(&self) {
+        self.server.close();
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<ApiRequest> {
+        self.lock().requests.clone()
+    }
+
+    /// How many of these requests came; `*` stands for any verb or resource.
+    pub fn count(&self, verb: &str, resource: &str) -> usize {
+        self.lock().requests.iter().filter(|request| request.is(verb, resource)).count()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.lock().requests.clear();
+    }
+
+    fn rule(&self, rule: Rule) {
+        self.lock().rules.push(rule);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the state")
+    }
+}
+
+// === impl ApiRequest ===
+
+impl ApiRequest {
+    /// Whether it has this verb and resource; `*` stands for any.
+    pub fn is(&self, verb: &str, resource: &str) -> bool {
+        (verb == "*" || verb == self.verb) && (resource == "*" || resource == self.resource)
+    }
+
+    fn of(request: &Request<Incoming>) -> Self {
+        let parts: Vec<_> = request.uri().path().split('/').skip(1).collect();
+        let parts = match parts[..] {
+            ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
+            ref other => other,
+        };
+        let (namespace, parts) = match parts {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            other => ("", other),
+        };
+        let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+        let resource = [part(0), part(2)].join("/").trim_end_matches('/').to_owned();
+        let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+        let verb = match (request.method().as_str(), part(1)) {
+            ("GET", "") if is_watch => "watch",
+            ("GET", "") => "list",
+            ("GET", _) => "get",
+            ("POST", _) => "create",
+            ("PUT", _) => "update",
+            ("PATCH", _) => "patch",
+            _ => "delete",
+        };
+        Self { at: Instant::now(), verb, resource, namespace: namespace.to_owned(), name: part(1).to_owned() }
+    }
+}
+
+fn faults(state: &Mutex<State>, request: ApiRequest) -> Vec<Fault> {
+    let mut state = state.lock().expect("the state");
+    let mut faults = Vec::new();
+    for rule in &mut state.rules {
+        if !request.is(rule.verb, rule.resource) || rule.left == Some(0) {
+            continue;
+        }
+        if rule.skip > 0 {
+            rule.skip -= 1;
+        } else if fastrand::f64() < rule.share {
+            rule.left = rule.left.map(|left| left - 1);
+            faults.push(rule.fault.clone());
+        }
+    }
+    state.requests.push(request);
+    faults
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Client) -> Result<Answer, Reset> {
+    let api_request = ApiRequest::of(&request);
+    let is_watch = api_request.verb == "watch";
+    let faults = faults(&state, api_request);
+    for fault in &faults {
+        match fault {
+            Fault::Refuse(code, reason, message) => return Ok(refusal(*code, reason, message)),
+            Fault::Lose => return Err(Reset),
+            Fault::Hang => std::future::pending().await,
+            Fault::Delay(most) => sleep(most.mul_f64(fastrand::f64())).await,
+            Fault::StopBefore(stop) => stop.stand_still().await,
+            Fault::EndWatch(code, message) => {
+                let event = json!({ "type": "ERROR", "object": status(*code, "Expired", message) });
+                return Ok(Response::new(whole(format!("{event}\n"))));
+            }
+            Fault::LoseAnswer | Fault::StopAfter(_) => {}
+        }
+    }
+    let (mut parts, body) = request.into_parts();
+    parts.headers.remove("host");
+    let body = body.collect().await.map_err(|_| Reset)?.to_bytes();
+    let response = client.send(Request::from_parts(parts, Body::from(body.to_vec()))).await.map_err(|_| Reset)?;
+    for fault in &faults {
+        match fault {
+            Fault::LoseAnswer => return Err(Reset),
+            Fault::StopAfter(stop) => stop.stand_still().await,
+            _ => {}
+        }
+    }
+    let (parts, body) = response.into_parts();
+    let late = BodyStream::new(body).then(move |frame| {
+        let lag = if is_watch { state.lock().expect("the state").lag } else { Duration::ZERO };
+        async move {
+            if !lag.is_zero() {
+                sleep(lag).await;
+            }
+            frame.map_err(|_| Reset)
+        }
+    });
+    Ok(Response::from_parts(parts, BodyExt::boxed_unsync(StreamBody::new(late))))
+}
+
+fn refusal(code: u16, reason: &str, message: &str) -> Answer {
+    let answer = Response::builder()
+        .status(StatusCode::from_u16(code).expect("an HTTP status"))
+        .header("content-type", "application/json");
+    answer.body(whole(status(code, reason, message).to_string())).expect("an answer")
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message })
+}

@@ -1,0 +1,135 @@
+//! What both proxies are made of.
+
+use std::{convert::Infallible, net::Ipv4Addr, sync::Arc};
+
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+};
+
+/// An answer, whole or streamed.
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Reset>>;
+
+/// Ends the connection: hyper writes nothing more for a service or a body that fails.
+#[derive(Debug)]
+pub(crate) struct Reset;
+
+/// A place where a request stands still, for good: whoever sent it is killed there.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<Notify>);
+
+/// A server on loopback. It ends with its value, and its connections with it.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    state: watch::Sender<State>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// The connections of earlier epochs are ended.
+    epoch: usize,
+    is_closed: bool,
+}
+
+// === impl Reset ===
+
+impl std::fmt::Display for Reset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("reset")
+    }
+}
+
+impl std::error::Error for Reset {}
+
+impl From<Infallible> for Reset {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+// === impl Stop ===
+
+impl Stop {
+    /// Waits until a request stands there.
+    pub async fn reached(&self) {
+        self.0.notified().await;
+    }
+
+    pub(crate) async fn stand_still(&self) -> ! {
+        self.0.notify_one();
+        std::future::pending::<Infallible>().await;
+        unreachable!("nothing wakes it")
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Starts one on a free port.
+    pub(crate) async fn start<S, F>(service: S) -> Self
+    where
+        S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Answer, Reset>> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("a bound address").port();
+        let (state, changes) = watch::channel(State::default());
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
+                let State { epoch, is_closed } = *changes.borrow();
+                if is_closed {
+                    continue;
+                }
+                let (service, mut changes) = (service.clone(), changes.clone());
+                connections.spawn(async move {
+                    let connection = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service_fn(service));
+                    tokio::select! {
+                        // An error here is a connection that a fault or the client ended.
+                        _ = connection => {}
+                        _ = changes.wait_for(|state| state.epoch != epoch) => {}
+                    }
+                });
+            }
+        });
+        Self { port, state, task }
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends all connections; new ones are served.
+    pub(crate) fn cut(&self) {
+        self.state.send_modify(|state| state.epoch += 1);
+    }
+
+    /// Ends all connections, and every new one at once, until it is opened again.
+    pub(crate) fn close(&self) {
+        self.state.send_modify(|state| *state = State { epoch: state.epoch + 1, is_closed: true });
+    }
+
+    /// Serves again.
+    pub(crate) fn open(&self) {
+        self.state.send_modify(|state| state.is_closed = false);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A whole body.
+pub(crate) fn whole(bytes: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, Reset> {
+    Full::new(bytes.into()).map_err(Reset::from).boxed_unsync()
+}
