@@ -44,7 +44,7 @@ struct Memory {
 #[derive(Debug)]
 struct Gate {
     subject: Subject,
-    of_kms: bool,
+    of_the_secret: bool,
     not_before: Instant,
 }
 
@@ -68,7 +68,7 @@ impl Waits {
     }
 
     /// The wait after so many failures in a row: doubling, with a quarter of jitter either way.
-    fn after(self, class: Class, attempts: u32) -> Duration {
+    pub fn after(self, class: Class, attempts: u32) -> Duration {
         let (first, last) = self.bounds(class);
         let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
         doubled.min(last).mul_f64(0.75 + fastrand::f64() / 2.0)
@@ -96,13 +96,13 @@ impl Backoff {
         let mut objects = self.lock();
         if let (None, Some(reason)) = (objects.get(uid), shown) {
             let not_before = now + self.waits.spread(reason.class());
-            let gate = Gate { subject: subject.clone(), of_kms: reason.is_of_kms(), not_before };
+            let gate = Gate { subject: subject.clone(), of_the_secret: reason.is_of_the_secret(), not_before };
             objects.insert(uid.to_owned(), Memory { gate: Some(gate), ..Memory::default() });
         }
         let memory = objects.get_mut(uid)?;
         let gate = memory.gate.as_ref()?;
         let same_spec = gate.subject.generation == subject.generation;
-        if !same_spec || !(gate.of_kms || gate.subject.secret == subject.secret) {
+        if !same_spec || gate.of_the_secret && gate.subject.secret != subject.secret {
             *memory = Memory::default();
             return None;
         }
@@ -117,7 +117,8 @@ impl Backoff {
         memory.failures = memory.failures.saturating_add(1);
         memory.errors = 0;
         let wait = self.waits.after(reason.class(), memory.failures);
-        memory.gate = Some(Gate { subject, of_kms: reason.is_of_kms(), not_before: Instant::now() + wait });
+        memory.gate =
+            Some(Gate { subject, of_the_secret: reason.is_of_the_secret(), not_before: Instant::now() + wait });
         memory.untold = Some(failure.clone());
         wait
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use futures::{Stream, StreamExt, future, stream};
+use futures::{Stream, StreamExt, channel::mpsc, future, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
     api::DataKey,
+    kms::turns::Wake,
     metrics::State,
     reconcile::{Context, Error, reconcile},
     secret::{TYPE, index::SecretIndex},
@@ -32,6 +33,9 @@ type Guarded = DeserializeGuard<DataKey>;
 /// How often a server that can't be watched yet is asked again, and how often that is told.
 const WAIT_FOR_API: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// First and longest wait before an interrupted watch is resumed, without the jitter: up to as much again.
+const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// What is watched, in one namespace or in all.
 pub struct Scope {
@@ -95,6 +99,10 @@ pub async fn run(
     let _ = view.0.set(scopes);
 
     let mut work = Box::pin(future::join_all(runs));
+    let turns = tokio::spawn({
+        let context = Arc::clone(&context);
+        async move { context.kms.turns.give_out().await }
+    });
     tokio::select! {
         _ = &mut work => return,
         () = stop => info!("stopping: finishing what is running"),
@@ -102,6 +110,7 @@ pub async fn run(
     if timeout(settings.grace, work).await.is_err() {
         warn!("not everything was finished within {:?}; nothing is lost, it is repeated", settings.grace);
     }
+    turns.abort();
 }
 
 /// The watches of one scope and the work on them.
@@ -113,11 +122,14 @@ fn scope(
 ) -> (Arc<Scope>, impl Future<Output = ()>) {
     let (keys, writer) = reflector::store();
     let scope = Arc::new(Scope { namespace, keys, index: Arc::default() });
-    let queue = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
+    let (wake, turns) = mpsc::unbounded();
+    let turns = turns.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
+    let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
+    let queue = stream::select(changes, turns);
     let config = Config::default().concurrency(settings.concurrency);
     let index = Arc::clone(&scope.index);
     let work = applier(
-        move |key, context| Box::pin(spawned(guarded(key, Arc::clone(&index), context))),
+        move |key, context| Box::pin(spawned(guarded(key, Arc::clone(&index), wake.clone(), context))),
         |key, error, context| again(&key, error, &context),
         Arc::clone(context),
         scope.keys.clone(),
@@ -136,14 +148,16 @@ fn key_changes(
 ) -> impl Stream<Item = Result<ReconcileRequest<Guarded>, watcher::Error>> + Send + use<> {
     let api: Api<Guarded> = crate::reconcile::data_keys(&context.client, scope.namespace.as_deref());
     let context = Arc::clone(context);
-    let events = watcher(api, watcher::Config::default().any_semantic()).default_backoff().modify(reduce);
+    let events = resumed(move || watcher(api.clone(), watcher::Config::default().any_semantic())).modify(reduce);
     reflector::reflector(writer, events)
         .inspect(move |event| {
             if let Ok(Event::Delete(gone)) = event
                 && let Some(uid) = gone.meta().uid.as_deref()
             {
                 context.backoff.forget(uid);
+                context.repairs.forget(uid);
                 context.written.forget(uid);
+                context.kms.turns.leave(uid);
             }
         })
         .applied_objects()
@@ -161,7 +175,7 @@ fn secret_changes(
     };
     let config = watcher::Config::default().any_semantic().fields(&format!("type={TYPE}"));
     let (index, keys) = (Arc::clone(&scope.index), scope.keys.clone());
-    watcher(api, config).default_backoff().flat_map(move |event| {
+    resumed(move || watcher(api.clone(), config.clone())).flat_map(move |event| {
         let changed = match event {
             Err(error) => vec![Err(error)],
             Ok(event) => index
@@ -174,6 +188,35 @@ fn secret_changes(
         };
         stream::iter(changed)
     })
+}
+
+/// A watch that is listed again where the server can't resume it. kube's own resumes from the same resource version for
+/// ever: one that the server has forgotten (410), or one of a future that a restored etcd never had.
+fn resumed<K, W>(watch: impl Fn() -> W + Send) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Send,
+    W: Stream<Item = watcher::Result<Event<K>>> + Send,
+{
+    let first = Box::pin(watch());
+    let events = stream::unfold((first, watch), |(mut current, watch)| async move {
+        let event = current.next().await?;
+        if event.as_ref().is_err_and(must_list_again) {
+            current = Box::pin(watch());
+        }
+        Some((event, (current, watch)))
+    });
+    events.backoff(backoff())
+}
+
+/// A refusal has nothing to do with the resource version, and neither has an overloaded server: a list would cost it more.
+fn must_list_again(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if !matches!(status.code, 401 | 403 | 429))
+}
+
+/// kube's own grows to a minute with its jitter; two watches are asked for sooner than that.
+fn backoff() -> watcher::ExponentialBackoff {
+    let delays = backon::ExponentialBuilder::default().with_min_delay(WATCH_AGAIN.0).with_max_delay(WATCH_AGAIN.1);
+    delays.with_factor(2.0).with_jitter().without_max_times().into()
 }
 
 /// What nobody here reads is not kept.
@@ -189,10 +232,15 @@ async fn spawned(work: impl Future<Output = Result<Action, Error>> + Send + 'sta
     tokio::spawn(work).await.unwrap_or(Err(Error::Panicked))
 }
 
-async fn guarded(key: Arc<Guarded>, index: Arc<SecretIndex>, context: Arc<Context>) -> Result<Action, Error> {
+async fn guarded(
+    key: Arc<Guarded>,
+    index: Arc<SecretIndex>,
+    wake: Wake,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
     match &key.0 {
-        Ok(data_key) => reconcile(Arc::new(data_key.clone()), &index, &context).instrument(span).await,
+        Ok(data_key) => reconcile(Arc::new(data_key.clone()), &index, &wake, &context).instrument(span).await,
         Err(invalid) => {
             span.in_scope(|| {
                 warn!(

@@ -1,4 +1,4 @@
-//! AWS KMS: the one call that this operator makes, `GenerateDataKeyWithoutPlaintext`, at a bounded rate for each Region.
+//! AWS KMS: the one call that this operator makes, `GenerateDataKeyWithoutPlaintext`, each in its [turn](turns).
 //!
 //! Every call answers with a new data key and KMS keeps none of them, so a call is harmless in itself; what is kept is
 //! decided by [`crate::reconcile`].
@@ -27,7 +27,6 @@ use aws_sdk_kms::{
     },
     types::DataKeySpec,
 };
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -37,8 +36,11 @@ use crate::{
     status::{Failure, Reason},
 };
 
+use turns::{Turn, Turns};
+
 mod classify;
 pub mod key_id;
+pub mod turns;
 
 /// The largest `CiphertextBlob` of AWS KMS, in bytes (AWS KMS API reference, `CiphertextType`).
 pub const MAX_BLOB: usize = 6144;
@@ -52,7 +54,7 @@ const MAX_REGIONS: usize = 64;
 /// Limits of the calls to KMS.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Calls a second in each Region.
+    /// Calls a second in each Region, at most.
     pub rate: NonZeroU32,
     /// Longest wait for the answer to one call, credentials included.
     pub timeout: Duration,
@@ -64,6 +66,8 @@ pub struct Kms {
     limits: Limits,
     metrics: Arc<Metrics>,
     regions: Mutex<BTreeMap<String, Arc<Regional>>>,
+    /// Whose turn it is.
+    pub turns: Turns,
 }
 
 /// A usable answer of KMS.
@@ -81,7 +85,6 @@ pub struct WrappedKey {
 
 struct Regional {
     client: Client,
-    limiter: DefaultDirectRateLimiter,
     /// Whether KMS ever answered from there: only then the Region's name, which a spec can choose, becomes a label.
     answered: AtomicBool,
 }
@@ -119,21 +122,31 @@ impl Kms {
             endpoint = std::env::var("AWS_ENDPOINT_URL_KMS").ok(),
             "AWS configuration read"
         );
-        Self { shared, limits, metrics, regions: Mutex::default() }
+        Self { shared, limits, metrics, regions: Mutex::default(), turns: Turns::new(limits.rate) }
     }
 
-    /// Issues a data key. Waits for the Region's rate first.
+    /// The Region to call for a key.
+    ///
+    /// # Errors
+    /// [`Reason::RegionMissing`] where nothing names one.
+    pub fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
+        key_id::region(&request.key_id, request.region.as_deref(), self.own_region())
+            .ok_or_else(|| Reason::RegionMissing.into())
+    }
+
+    /// Issues a data key, in the Region that it is the turn of.
     ///
     /// # Errors
     /// Why not. Nothing of an unusable answer is kept, and no grant token or secret material is in the error.
-    pub async fn issue(&self, request: &KeyRequest, grant_tokens: &[String]) -> Result<WrappedKey, NotIssued> {
+    pub async fn issue(
+        &self,
+        turn: Turn,
+        request: &KeyRequest,
+        grant_tokens: &[String],
+    ) -> Result<WrappedKey, NotIssued> {
         let length = Length::of(request).map_err(NotIssued::before_the_call)?;
-        let own = self.own_region();
-        let Some(region) = key_id::region(&request.key_id, request.region.as_deref(), own) else {
-            return Err(NotIssued::before_the_call(Reason::RegionMissing.into()));
-        };
+        let region = turn.region();
         let regional = self.regional(region);
-        regional.limiter.until_ready().await;
 
         let call = regional.client.generate_data_key_without_plaintext().key_id(&request.key_id);
         let call = match length {
@@ -155,6 +168,9 @@ impl Kms {
             Ok(output) => check(output, request, region),
             Err(error) => Err(call_failure(&error, grant_tokens)),
         };
+        if checked.as_ref().is_err_and(|failed| failed.failure.reason == Reason::Throttled) {
+            self.turns.throttled(region);
+        }
         let label = if regional.answered.load(Ordering::Relaxed) { region } else { "unreached" };
         let code = checked.as_ref().map_or_else(|failed| failed.code, |_| "OK");
         self.metrics.kms_call(label, code, begun.elapsed());
@@ -175,7 +191,11 @@ impl Kms {
         if regions.len() >= MAX_REGIONS {
             regions.retain(|_, regional| regional.answered.load(Ordering::Relaxed));
         }
-        let Limits { rate, timeout } = self.limits;
+        if regions.len() >= MAX_REGIONS {
+            // An endpoint of the user's own answers for any name.
+            regions.clear();
+        }
+        let timeout = self.limits.timeout;
         let config = aws_sdk_kms::config::Builder::from(&self.shared)
             .region(Region::new(region.to_owned()))
             // The SDK's retries would pass by the rate and the classes of failure.
@@ -188,11 +208,7 @@ impl Kms {
                     .build(),
             )
             .build();
-        let regional = Arc::new(Regional {
-            client: Client::from_conf(config),
-            limiter: RateLimiter::direct(Quota::per_second(rate)),
-            answered: AtomicBool::new(false),
-        });
+        let regional = Arc::new(Regional { client: Client::from_conf(config), answered: AtomicBool::new(false) });
         regions.insert(region.to_owned(), Arc::clone(&regional));
         regional
     }

@@ -11,10 +11,10 @@
 //! | [`plan`] | pure: every decision, as the next step |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
-//! | [`kms`] | the one call to KMS: client, error classes, rate |
+//! | [`kms`] | the one call to KMS: client, error classes, turns |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`] | watches, queue, waits |
-//! | [`backoff`] | how long to wait after a failure |
+//! | [`backoff`], `repairs` | how long to wait after a failure, and while somebody fights for a Secret |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
 //! | [`args`], [`run`] | flags; start and stop |
 
@@ -32,6 +32,7 @@ pub mod logging;
 pub mod metrics;
 pub mod plan;
 pub mod reconcile;
+mod repairs;
 pub mod run;
 pub mod secret;
 pub mod status;

@@ -30,6 +30,10 @@ pub struct World<'a> {
     pub failure: Option<&'a Failure>,
     /// How long an earlier failure still forbids another try.
     pub wait: Option<Duration>,
+    /// Whether it is this object's turn to call KMS.
+    pub turn: bool,
+    /// Whether the Secret was put right so often lately that it is left alone for now.
+    pub contested: bool,
 }
 
 /// What is known of the Secret of that name.
@@ -58,6 +62,8 @@ pub enum Step {
     Look,
     /// Ask the server for the whole Secret.
     Read,
+    /// Take a turn to call KMS, or wait for it.
+    Queue,
     /// Ask KMS for a data key and record it.
     Issue,
     /// Record what the Secret of a `DataKey` without a record holds.
@@ -96,14 +102,18 @@ fn issue(world: &World<'_>) -> Step {
     if key.record().len() >= MAX_VERSIONS {
         return Step::Fail(Reason::TooManyVersions.into());
     }
+    if let (Some(wait), SecretView::NotCached | SecretView::Cached(_)) = (world.wait, world.secret) {
+        return Step::Wait(wait);
+    }
     match world.secret {
-        SecretView::NotCached => world.wait.map_or(Step::Look, Step::Wait),
+        // The look is part of the turn: while many wait, none of them costs the API server anything.
+        SecretView::NotCached => in_turn(world, Step::Look),
         SecretView::Cached(known) => match last_published(key) {
-            Some(earlier) if is_intact(known, &earlier) => world.wait.map_or(Step::Issue, Step::Wait),
-            _ => world.wait.map_or(Step::Read, Step::Wait),
+            Some(earlier) if is_intact(known, &earlier) => in_turn(world, Step::Issue),
+            _ => Step::Read,
         },
         SecretView::Found(facts) => read_if_ours(facts),
-        SecretView::Missing => Step::Issue,
+        SecretView::Missing => in_turn(world, Step::Issue),
         SecretView::Read(secret) if key.record().is_empty() => match content::adopt(key, secret) {
             Ok(versions) => Step::Record(versions),
             // With neither record nor Secret there is nothing to tell this DataKey from a new one.
@@ -120,10 +130,14 @@ fn issue(world: &World<'_>) -> Step {
             let earlier = key.record().last().and_then(|last| project(key, last.version));
             match earlier.map(|earlier| content::compare(key, &earlier, secret)) {
                 Some(Verdict::Conflict(why)) => conflict(key, &why),
-                _ => Step::Issue,
+                _ => in_turn(world, Step::Issue),
             }
         }
     }
+}
+
+fn in_turn(world: &World<'_>, step: Step) -> Step {
+    if world.turn { step } else { Step::Queue }
 }
 
 /// The record has the data key: the Secret must hold it.
@@ -131,11 +145,8 @@ fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: 
     let key = world.key;
     match world.secret {
         SecretView::Cached(known) if is_intact(known, wanted) => set_status(key, status::ready(key, issued, now)),
-        SecretView::Cached(_) => world.wait.map_or(Step::Read, Step::Wait),
-        SecretView::NotCached => match world.wait {
-            Some(wait) => Step::Wait(wait),
-            None => Step::Create(Box::new(wanted.clone().create(key))),
-        },
+        SecretView::Cached(known) => put_right(world, known.facts.changed_by.as_deref(), || Step::Read),
+        SecretView::NotCached => put_right(world, None, || Step::Create(Box::new(wanted.clone().create(key)))),
         SecretView::Missing => Step::Create(Box::new(wanted.clone().create(key))),
         SecretView::Found(facts) => read_if_ours(facts),
         SecretView::Read(secret) => match content::compare(key, wanted, secret) {
@@ -146,6 +157,18 @@ fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: 
             }
             Verdict::Conflict(why) => conflict(key, &why),
         },
+    }
+}
+
+/// The Secret is not as it should be. Whoever changes it may do so again and again.
+fn put_right(world: &World<'_>, changed_by: Option<&str>, step: impl FnOnce() -> Step) -> Step {
+    match (world.wait, changed_by) {
+        (Some(wait), _) => Step::Wait(wait),
+        (None, _) if !world.contested => step(),
+        (None, Some(by)) => {
+            Step::Fail(Failure::new(Reason::SecretContested, format!("its data are written by {by}, too")))
+        }
+        (None, None) => Step::Fail(Reason::SecretContested.into()),
     }
 }
 
@@ -186,11 +209,15 @@ mod tests {
     use crate::fixtures::{at, data_key, issued, recorded};
 
     fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {
-        plan(&World { key, secret: secret.borrow(), failure: None, wait: None }, at(0))
+        plan(&World { turn: true, ..world(key, secret.borrow()) }, at(0))
     }
 
     fn waiting(key: &DataKey, secret: &SecretView) -> Step {
-        plan(&World { key, secret, failure: None, wait: Some(Duration::from_secs(9)) }, at(0))
+        plan(&World { wait: Some(Duration::from_secs(9)), ..world(key, secret) }, at(0))
+    }
+
+    fn world<'a>(key: &'a DataKey, secret: &'a SecretView) -> World<'a> {
+        World { key, secret, failure: None, wait: None, turn: false, contested: false }
     }
 
     fn intact(key: &DataKey) -> SecretView {
@@ -339,10 +366,10 @@ mod tests {
         let mut key = data_key();
         let failure = Failure::from(Reason::KeyDisabled);
         let secret = SecretView::Missing;
-        let told = plan(&World { key: &key, secret: &secret, failure: Some(&failure), wait: None }, at(0));
+        let told = plan(&World { failure: Some(&failure), ..world(&key, &secret) }, at(0));
         let Step::SetStatus(status) = told else { panic!() };
         key.status = Some(*status);
-        let again = plan(&World { key: &key, secret: &secret, failure: Some(&failure), wait: None }, at(9));
+        let again = plan(&World { failure: Some(&failure), ..world(&key, &secret) }, at(9));
         assert!(matches!(again, Step::Done));
     }
 
@@ -360,6 +387,37 @@ mod tests {
         ] {
             assert!(matches!(waiting(&key, &view), Step::Wait(_)));
         }
+    }
+
+    #[test]
+    fn neither_kms_nor_the_secrets_name_is_asked_out_of_turn() {
+        let mut bumped = published(&[1]);
+        let before = intact(&bumped);
+        bumped.spec.version = Some(2);
+        for (key, view) in [
+            (data_key(), SecretView::NotCached),
+            (data_key(), SecretView::Missing),
+            (bumped.clone(), before),
+            (bumped, read(&recorded(&[1]))),
+        ] {
+            assert!(matches!(plan(&world(&key, &view), at(0)), Step::Queue));
+        }
+        let adoptable = (data_key(), read(&recorded(&[1])));
+        assert!(matches!(plan(&world(&adoptable.0, &adoptable.1), at(0)), Step::Record(_)), "needs no call");
+    }
+
+    #[test]
+    fn a_contested_secret_is_left_alone_and_told_of_while_it_is_changed_and_only_then() {
+        let key = published(&[1]);
+        let contested = |view: &SecretView| plan(&World { contested: true, ..world(&key, view) }, at(0));
+        let mut facts = facts(true);
+        facts.changed_by = Some("other-controller".to_owned());
+        let changed = SecretView::Cached(Known { facts, verified: None });
+        let told = failure(contested(&changed));
+        assert_eq!(told.reason, Reason::SecretContested);
+        assert!(told.to_string().contains("other-controller"), "{told}");
+        assert_eq!(failure(contested(&SecretView::NotCached)).reason, Reason::SecretContested);
+        assert!(matches!(contested(&intact(&key)), Step::Done));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use kube::{
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder},
+        reflector::ObjectRef,
     },
 };
 use thiserror::Error;
@@ -20,9 +21,13 @@ use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion},
     backoff::{Backoff, Subject},
     controller::chain,
-    kms::{Kms, NotIssued, redact},
+    kms::{
+        Kms, NotIssued, redact,
+        turns::{Turn, Wake},
+    },
     metrics::{Metrics, Operation, Outcome},
     plan::{SecretView, Step, World, plan},
+    repairs::Repairs,
     secret::{
         Facts, MANAGER,
         index::{Known, SecretIndex},
@@ -33,7 +38,7 @@ use crate::{
 };
 
 /// More steps than any way through the protocol has; reached only when somebody else writes all the while.
-const MAX_STEPS: usize = 12;
+const MAX_STEPS: usize = 13;
 
 /// Bound of an event's note (Kubernetes API reference, `events.k8s.io/v1`): 1 kB.
 const MAX_NOTE: usize = 1000;
@@ -50,6 +55,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Waits after failures.
     pub backoff: Backoff,
+    /// How often Secrets were put right.
+    pub repairs: Repairs,
     /// Our own last writes.
     pub written: Written,
     /// Longest wait for one answer of the API server.
@@ -95,15 +102,22 @@ enum Answer<T> {
 ///
 /// # Errors
 /// What passes by itself. Failures that the user has to know of are told in the status instead.
-pub async fn reconcile(key: Arc<DataKey>, index: &SecretIndex, context: &Context) -> Result<Action, Error> {
+pub async fn reconcile(
+    key: Arc<DataKey>,
+    index: &SecretIndex,
+    wake: &Wake,
+    context: &Context,
+) -> Result<Action, Error> {
     index.wait_until_ready().await;
     let begun = Instant::now();
-    let mut run = Run::new(context.written.newest(key), index, context);
+    let mut run = Run::new(context.written.newest(key), index, wake, context);
     let result = run.steps().await;
     let (namespace, name) = (&run.namespace, &run.name);
     let outcome = match &result {
         Ok(_) => Outcome::Success,
         Err(Error::Conflict) => {
+            // Where the API server went back to an older state, our own last write is of a future that never came.
+            context.written.forget(&run.uid);
             debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
             Outcome::Error
         }
@@ -120,12 +134,14 @@ pub async fn reconcile(key: Arc<DataKey>, index: &SecretIndex, context: &Context
 struct Run<'a> {
     context: &'a Context,
     index: &'a SecretIndex,
+    wake: &'a Wake,
     namespace: String,
     name: String,
     uid: String,
     key: Arc<DataKey>,
     secret: SecretView,
     subject: Subject,
+    turn: Option<Turn>,
     failure: Option<Failure>,
     retry: Option<Duration>,
 }
@@ -133,12 +149,13 @@ struct Run<'a> {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    fn new(key: Arc<DataKey>, index: &'a SecretIndex, context: &'a Context) -> Self {
+    fn new(key: Arc<DataKey>, index: &'a SecretIndex, wake: &'a Wake, context: &'a Context) -> Self {
         let namespace = key.namespace().unwrap_or_default();
         let known = index.get(&namespace, key.secret_name());
         Self {
             context,
             index,
+            wake,
             name: key.name_any(),
             uid: key.uid().unwrap_or_default(),
             subject: Subject {
@@ -148,6 +165,7 @@ impl<'a> Run<'a> {
             namespace,
             key,
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
+            turn: None,
             failure: None,
             retry: None,
         }
@@ -161,12 +179,25 @@ impl<'a> Run<'a> {
                 // The last write of the status may have met a change, and the next try is far away.
                 (self.failure, self.retry) = (backoff.untold(&self.uid), wait);
             }
-            let world = World { key: &self.key, secret: &self.secret, failure: self.failure.as_ref(), wait };
+            let world = World {
+                key: &self.key,
+                secret: &self.secret,
+                failure: self.failure.as_ref(),
+                wait,
+                turn: self.turn.is_some(),
+                contested: self.context.repairs.wait(&self.uid).is_some(),
+            };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
                 Step::Wait(wait) => return Ok(Action::requeue(wait)),
                 Step::Look => self.look().await?,
                 Step::Read => self.read().await?,
+                Step::Queue => {
+                    if !self.queue() {
+                        // It is woken when its turn comes.
+                        return Ok(Action::await_change());
+                    }
+                }
                 Step::Issue => self.issue().await?,
                 Step::Record(versions) => self.adopt(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
@@ -192,8 +223,30 @@ impl<'a> Run<'a> {
     }
 
     fn fail(&mut self, failure: Failure) {
-        self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
+        let Context { backoff, repairs, .. } = self.context;
+        self.retry = match failure.reason {
+            // Nothing was tried, and so nothing failed again.
+            Reason::SecretContested => repairs.wait(&self.uid).or(Some(Duration::ZERO)),
+            _ => Some(backoff.failed(&self.uid, self.subject.clone(), &failure)),
+        };
         self.failure = Some(failure);
+    }
+
+    /// Whether to go on: with the turn to call KMS, or with the reason why there can't be one.
+    fn queue(&mut self) -> bool {
+        let Context { kms, .. } = self.context;
+        let request = self.key.spec.request();
+        match kms.region(&request) {
+            Ok(region) => {
+                let object = ObjectRef::new(&self.name).within(&self.namespace);
+                self.turn = kms.turns.enter(region, &self.uid, &object, self.wake);
+                self.turn.is_some()
+            }
+            Err(failure) => {
+                self.fail(failure);
+                true
+            }
+        }
     }
 
     async fn look(&mut self) -> Result<(), Error> {
@@ -214,7 +267,10 @@ impl<'a> Run<'a> {
         let request = self.key.spec.request();
         let version = self.key.version();
         let tokens = self.key.spec.grant_tokens.as_deref().unwrap_or_default();
-        let wrapped = match self.context.kms.issue(&request, tokens).await {
+        let Some(turn) = self.turn.take() else {
+            return Ok(());
+        };
+        let wrapped = match self.context.kms.issue(turn, &request, tokens).await {
             Ok(wrapped) => wrapped,
             Err(NotIssued { failure, code, words, request_id }) => {
                 let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());
@@ -295,6 +351,7 @@ impl<'a> Run<'a> {
         // The first publication of a version needs no event: the condition tells it.
         let published = self.key.status.as_ref().and_then(|status| status.version);
         if published == Some(self.key.version()) {
+            self.context.repairs.repaired(&self.uid);
             let note = format!("Secret {secret} was changed or deleted: wrote it again from the record");
             self.tell(EventType::Normal, "Restored", note).await;
         }

@@ -21,9 +21,13 @@ use crate::{
     kms::{Kms, Limits},
     metrics::Metrics,
     reconcile::Context,
+    repairs::Repairs,
     secret::MANAGER,
     written::Written,
 };
+
+/// Watches end after 290 seconds, and the server sends bookmarks meanwhile.
+const READ_TIMEOUT: Duration = Duration::from_secs(295);
 
 /// Why the operator can't start.
 #[derive(Debug, Error)]
@@ -82,12 +86,14 @@ pub async fn run(args: Run) -> Result<(), StartError> {
     let kms = Kms::from_env(Limits { rate: kms_rate, timeout: kms_timeout }, Arc::clone(&metrics)).await;
     // The pod's name, where the manifest hands it on.
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+    let waits = Waits { min: retry_min, max: retry_max.max(retry_min) };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         kms,
         metrics,
-        backoff: Backoff::new(Waits { min: retry_min, max: retry_max.max(retry_min) }),
+        backoff: Backoff::new(waits),
+        repairs: Repairs::new(waits),
         written: Written::default(),
         kube_timeout,
         resync,
@@ -104,6 +110,8 @@ async fn client(kube_timeout: Duration) -> Result<Client, StartError> {
     config.connect_timeout = Some(kube_timeout);
     // The queue is the retry; the client's own would hold a reconcile for minutes.
     config.default_retry = false;
+    // Longer than a watch is silent, and for a list that is never answered the only limit.
+    config.read_timeout = Some(READ_TIMEOUT);
     Ok(Client::try_from(config)?)
 }
 

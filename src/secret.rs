@@ -94,6 +94,8 @@ pub struct Facts {
     pub bears_our_marks: bool,
     /// What is ours in it.
     pub fingerprint: Fingerprint,
+    /// The field managers other than this operator that own entries of its data, and so wrote them last.
+    pub changed_by: Option<String>,
 }
 
 /// Projects the record into the Secret, with the plain entries holding `current`. `None` where that is not recorded.
@@ -254,6 +256,7 @@ impl Facts {
                 || !annotations.is_empty()
                 || ours.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER),
             fingerprint: Fingerprint::new(&ours, &annotations, &owners, entries_only_we_own(metadata).as_ref()),
+            changed_by: changed_by(metadata),
             belongs_to,
         }
     }
@@ -261,19 +264,24 @@ impl Facts {
 
 /// The entries of `data` that our field manager owns; `None` if another one owns any.
 fn entries_only_we_own(metadata: &ObjectMeta) -> Option<BTreeSet<&str>> {
-    let mut ours = BTreeSet::new();
-    for manager in metadata.managed_fields.iter().flatten() {
-        let Some(data) = manager.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data")?.as_object()) else {
-            continue;
-        };
-        let mut entries = data.keys().filter_map(|field| field.strip_prefix("f:"));
-        if manager.manager.as_deref() == Some(MANAGER) {
-            ours.extend(entries);
-        } else if entries.next().is_some() {
-            return None;
-        }
-    }
-    Some(ours)
+    let owned: Vec<_> = owners_of_data(metadata).collect();
+    let ours = owned.iter().all(|(manager, _)| *manager == MANAGER);
+    ours.then(|| owned.into_iter().flat_map(|(_, entries)| entries).collect())
+}
+
+fn changed_by(metadata: &ObjectMeta) -> Option<String> {
+    let others: BTreeSet<_> =
+        owners_of_data(metadata).map(|(manager, _)| manager).filter(|manager| *manager != MANAGER).collect();
+    (!others.is_empty()).then(|| others.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// Field managers that own entries of `data`, with these entries.
+fn owners_of_data(metadata: &ObjectMeta) -> impl Iterator<Item = (&str, Vec<&str>)> {
+    metadata.managed_fields.iter().flatten().filter_map(|managed| {
+        let data = managed.fields_v1.as_ref()?.0.get("f:data")?.as_object()?;
+        let entries: Vec<_> = data.keys().filter_map(|field| field.strip_prefix("f:")).collect();
+        (!entries.is_empty()).then(|| (managed.manager.as_deref().unwrap_or_default(), entries))
+    })
 }
 
 // === impl Fingerprint ===
@@ -375,6 +383,10 @@ mod tests {
         let mut added = written(&key);
         added.managed_fields.as_mut().unwrap().push(managed("kubectl-edit", &["more"]));
         assert!(!is_intact(&key, &added));
+
+        assert_eq!(Facts::of(&written(&key)).changed_by, None);
+        assert_eq!(Facts::of(&removed).changed_by, None, "who removed an entry owns nothing");
+        assert_eq!(Facts::of(&added).changed_by.as_deref(), Some("kubectl-edit"));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub enum Reason {
     KmsError,
     /// A Secret of that name is there and is not this `DataKey`'s, or holds another data key.
     SecretConflict,
+    /// Somebody else keeps changing or deleting the Secret.
+    SecretContested,
     /// The API server refused a write: quota, admission policy, a namespace being deleted.
     Refused,
     /// The spec got past a validation that this operator relies on.
@@ -182,7 +184,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -200,6 +202,7 @@ impl Reason {
         Self::KmsAnswerInvalid,
         Self::KmsError,
         Self::SecretConflict,
+        Self::SecretContested,
         Self::Refused,
         Self::SpecInvalid,
         Self::TooManyVersions,
@@ -302,6 +305,12 @@ impl Reason {
                 "the Secret's name is taken, and nothing was touched: remove or rename that Secret after making sure \
                  that nobody needs it, or use another spec.secretName",
             ),
+            Self::SecretContested => (
+                "SecretContested",
+                RetrySlowly,
+                "somebody else keeps changing or deleting the Secret: it is put right again from the record, ever more \
+                 rarely; find who writes it (kubectl get secret -o yaml --show-managed-fields) and make them stop",
+            ),
             Self::Refused => ("Refused", RetrySlowly, "the API server refused a write of the operator"),
             Self::SpecInvalid => (
                 "SpecInvalid",
@@ -332,9 +341,9 @@ impl Reason {
         self.row().2
     }
 
-    /// Whether it says something about the KMS call, rather than about the Secret or the API server.
-    pub const fn is_of_kms(self) -> bool {
-        !matches!(self, Self::SecretConflict | Self::Refused)
+    /// Whether the Secret has a part in it, so that a change of the Secret is worth another try.
+    pub const fn is_of_the_secret(self) -> bool {
+        matches!(self, Self::SecretConflict | Self::SecretContested | Self::Refused)
     }
 }
 

@@ -374,9 +374,11 @@ impl Model {
         };
         let key = self.key(id);
         let failure = run.failure.map(|failure| self.failures.borrow()[failure].clone());
-        let world = World { key: &key, secret: &secret, failure: failure.as_ref(), wait: None };
+        let world =
+            World { key: &key, secret: &secret, failure: failure.as_ref(), wait: None, turn: true, contested: false };
         let decision = match plan(&world, now()) {
             Step::Done | Step::Wait(_) => Decision::End,
+            Step::Queue => unreachable!("it is always its turn"),
             Step::Look => Decision::Look,
             Step::Read => Decision::Read,
             Step::Issue => Decision::Issue,

@@ -1,0 +1,402 @@
+//! Whose turn it is to call KMS: a rate for each Region, given out in turn to the namespaces that wait. Whoever waits
+//! holds nothing but a place here, so a namespace with thousands of new DataKeys holds up no other one.
+//!
+//! The quota of KMS is shared with everything else in the account, so the rate also follows what KMS says: it halves when
+//! KMS throttles, and grows back.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    num::NonZeroU32,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::channel::mpsc::UnboundedSender;
+use kube::runtime::reflector::ObjectRef;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::api::DataKey;
+
+/// What part of a second's calls may be made at once after a pause. A full second's worth would double the rate in the
+/// first second.
+const BURST: f64 = 0.05;
+
+/// How long a rate of nothing would take to grow back to the limit.
+const RECOVERY: Duration = Duration::from_secs(50);
+
+/// Calls that were under way when KMS throttled the first one say nothing new.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The slowest rate, in calls a second: KMS has to be asked to find out that it takes calls again.
+const SLOWEST: f64 = 0.5;
+
+/// How long a turn is kept for an object that does not take it: its spec may name another Region now.
+const UNCLAIMED: Duration = Duration::from_mins(1);
+
+/// Where the object is sent whose turn has come.
+pub type Wake = UnboundedSender<ObjectRef<DataKey>>;
+
+/// Permission for one call in one Region.
+#[derive(Debug)]
+pub struct Turn {
+    region: String,
+}
+
+/// The turns of all Regions.
+pub struct Turns {
+    limit: NonZeroU32,
+    lanes: Mutex<BTreeMap<String, Lane>>,
+    changed: Notify,
+}
+
+/// The turns of one Region.
+struct Lane {
+    pace: Pace,
+    waiting: Waiting,
+    /// Whose turn has come and who has not taken it yet, by uid.
+    granted: HashMap<String, Instant>,
+}
+
+/// Who waits: by namespace, and the namespaces in turn.
+#[derive(Default)]
+struct Waiting {
+    /// The uids of all who wait. A ticket of anybody else is void.
+    members: HashSet<String>,
+    namespaces: HashMap<String, VecDeque<Ticket>>,
+    round: VecDeque<String>,
+}
+
+struct Ticket {
+    uid: String,
+    object: ObjectRef<DataKey>,
+    wake: Wake,
+}
+
+/// A rate that halves and grows back. Pure.
+struct Pace {
+    /// Calls a second, at most.
+    limit: f64,
+    /// The rate that it was lowered to, and when.
+    slowed: Option<(f64, Instant)>,
+    /// When the calls that were let go would be used up at an even pace.
+    used_until: Instant,
+}
+
+// === impl Turn ===
+
+impl Turn {
+    /// The Region that it is for.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+}
+
+// === impl Turns ===
+
+impl Turns {
+    /// Nobody waits.
+    pub fn new(limit: NonZeroU32) -> Self {
+        Self { limit, lanes: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// The turn of an object, if it has come. Otherwise the object waits for it, once however often it asks, and is sent
+    /// to `wake` then.
+    pub fn enter(&self, region: &str, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Option<Turn> {
+        let now = Instant::now();
+        let mut lanes = self.lock();
+        let limit = self.limit;
+        let lane = lanes.entry(region.to_owned()).or_insert_with(|| Lane::new(limit, now));
+        let granted = lane.granted.remove(uid).is_some();
+        if granted || lane.waiting.is_empty() && lane.pace.take(now).is_ok() {
+            return Some(Turn { region: region.to_owned() });
+        }
+        let ticket = Ticket { uid: uid.to_owned(), object: object.clone(), wake: wake.clone() };
+        if lane.waiting.add(ticket) {
+            self.changed.notify_one();
+        }
+        None
+    }
+
+    /// An object is gone, or changed what it waits for.
+    pub fn leave(&self, uid: &str) {
+        for lane in self.lock().values_mut() {
+            lane.granted.remove(uid);
+            lane.waiting.remove(uid);
+        }
+    }
+
+    /// KMS throttled a call.
+    pub fn throttled(&self, region: &str) {
+        if let Some(lane) = self.lock().get_mut(region) {
+            lane.pace.slow_down(Instant::now());
+        }
+    }
+
+    /// How many objects wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().values().map(|lane| lane.waiting.members.len()).sum()
+    }
+
+    /// Gives turns out, until it is dropped.
+    pub async fn give_out(&self) {
+        loop {
+            let next = self.grant(Instant::now());
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// Grants what can be granted now; when the next turn comes, if somebody waits.
+    fn grant(&self, now: Instant) -> Option<Instant> {
+        let mut lanes = self.lock();
+        for lane in lanes.values_mut() {
+            lane.granted.retain(|_, since| now.saturating_duration_since(*since) < UNCLAIMED);
+        }
+        lanes.retain(|_, lane| !lane.is_idle(now));
+        lanes.values_mut().filter_map(|lane| lane.grant(now)).min()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lane>> {
+        // A panic elsewhere leaves at worst one place too many or too few; whoever needs one asks again.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Lane ===
+
+impl Lane {
+    fn new(limit: NonZeroU32, now: Instant) -> Self {
+        Self { pace: Pace::new(limit, now), waiting: Waiting::default(), granted: HashMap::new() }
+    }
+
+    fn grant(&mut self, now: Instant) -> Option<Instant> {
+        while !self.waiting.is_empty() {
+            if let Err(later) = self.pace.take(now) {
+                return Some(later);
+            }
+            if let Some(Ticket { uid, object, wake }) = self.waiting.next() {
+                self.granted.insert(uid, now);
+                // Nobody listens any more only while the operator stops.
+                let _ = wake.unbounded_send(object);
+            }
+        }
+        None
+    }
+
+    /// Nothing to remember. A spec can name Regions that don't exist.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.waiting.is_empty() && self.granted.is_empty() && self.pace.is_at_rest(now)
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Adds an object behind those of its namespace; false if it waits already.
+    fn add(&mut self, ticket: Ticket) -> bool {
+        if !self.members.insert(ticket.uid.clone()) {
+            return false;
+        }
+        let namespace = ticket.object.namespace.clone().unwrap_or_default();
+        let queue = self.namespaces.entry(namespace.clone()).or_insert_with(|| {
+            self.round.push_back(namespace);
+            VecDeque::new()
+        });
+        queue.push_back(ticket);
+        true
+    }
+
+    /// The first of the namespace whose turn it is; that namespace is then the last one.
+    fn next(&mut self) -> Option<Ticket> {
+        while let Some(namespace) = self.round.pop_front() {
+            let queue = self.namespaces.get_mut(&namespace)?;
+            let first = std::iter::from_fn(|| queue.pop_front()).find(|ticket| self.members.remove(&ticket.uid));
+            if queue.is_empty() {
+                self.namespaces.remove(&namespace);
+            } else {
+                self.round.push_back(namespace);
+            }
+            if first.is_some() {
+                return first;
+            }
+        }
+        None
+    }
+
+    fn remove(&mut self, uid: &str) {
+        self.members.remove(uid);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn new(limit: NonZeroU32, now: Instant) -> Self {
+        Self { limit: f64::from(limit.get()), slowed: None, used_until: now }
+    }
+
+    /// Calls a second at this time.
+    fn rate(&self, now: Instant) -> f64 {
+        let Some((rate, since)) = self.slowed else { return self.limit };
+        let grown = now.saturating_duration_since(since).div_duration_f64(RECOVERY) * self.limit;
+        (rate + grown).min(self.limit)
+    }
+
+    /// Lets one call go, or tells when the next one may.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let rate = self.rate(now);
+        let interval = Duration::from_secs_f64(1.0 / rate);
+        let ahead = interval.mul_f64((rate * BURST).max(1.0) - 1.0);
+        match self.used_until.checked_duration_since(now + ahead) {
+            Some(early) if !early.is_zero() => Err(now + early),
+            _ => {
+                self.used_until = self.used_until.max(now) + interval;
+                Ok(())
+            }
+        }
+    }
+
+    fn slow_down(&mut self, now: Instant) {
+        if self.slowed.is_none_or(|(_, since)| now.saturating_duration_since(since) >= SETTLE) {
+            let rate = (self.rate(now) / 2.0).max(SLOWEST.min(self.limit));
+            self.slowed = Some((rate, now));
+        }
+    }
+
+    /// Whether it is as new.
+    fn is_at_rest(&self, now: Instant) -> bool {
+        self.rate(now) >= self.limit && self.used_until <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, channel::mpsc};
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn limit(rate: u32) -> NonZeroU32 {
+        NonZeroU32::new(rate).unwrap()
+    }
+
+    fn object(namespace: &str, number: usize) -> (String, ObjectRef<DataKey>) {
+        let name = format!("{namespace}-{number}");
+        (name.clone(), ObjectRef::new(&name).within(namespace))
+    }
+
+    /// How many calls a pace lets go within a time, asked every millisecond.
+    async fn let_go(pace: &mut Pace, time: Duration) -> u32 {
+        let end = Instant::now() + time;
+        let mut calls = 0;
+        while Instant::now() < end {
+            while pace.take(Instant::now()).is_ok() {
+                calls += 1;
+            }
+            advance(MILLI).await;
+        }
+        calls
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_is_used_and_a_burst_is_a_twentieth_of_a_second() {
+        for rate in [1, 5, 100, 1000] {
+            let mut pace = Pace::new(limit(rate), Instant::now());
+            advance(Duration::from_hours(1)).await;
+            let calls = let_go(&mut pace, Duration::from_secs(10)).await;
+            let most = rate * 10 + (rate / 20).max(1);
+            assert!((rate * 10..=most).contains(&calls), "{rate}: {calls}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_halves_the_rate_once_a_second_and_it_grows_back() {
+        let mut pace = Pace::new(limit(100), Instant::now());
+        for _ in 0..9 {
+            pace.slow_down(Instant::now());
+        }
+        let calls = let_go(&mut pace, Duration::from_secs(1)).await;
+        assert!((50..=54).contains(&calls), "{calls}");
+        pace.slow_down(Instant::now());
+        assert!((25.0..27.0).contains(&pace.rate(Instant::now())));
+        advance(Duration::from_secs(20)).await;
+        assert!((65.0..67.0).contains(&pace.rate(Instant::now())));
+        advance(RECOVERY).await;
+        assert!(pace.rate(Instant::now()) >= 100.0 && pace.is_at_rest(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_much_kms_throttles_it_is_asked_again() {
+        let mut pace = Pace::new(limit(100), Instant::now());
+        for _ in 0..30 {
+            pace.slow_down(Instant::now());
+            advance(SETTLE).await;
+        }
+        assert!(let_go(&mut pace, Duration::from_secs(4)).await > 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_nobody_is_before_has_its_turn_at_once() {
+        let turns = Turns::new(limit(10));
+        let (wake, _woken) = mpsc::unbounded();
+        let (uid, a) = object("shop", 1);
+        assert!(turns.enter("eu-west-1", &uid, &a, &wake).is_some_and(|turn| turn.region() == "eu-west-1"));
+        assert!(turns.enter("eu-north-1", &uid, &a, &wake).is_some(), "another Region has its own rate");
+        assert!(turns.enter("eu-west-1", &uid, &a, &wake).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_take_turns_however_many_objects_each_has() {
+        let turns = Turns::new(limit(10));
+        let (wake, mut woken) = mpsc::unbounded();
+        for number in 0..1000 {
+            let (uid, flood) = object("flood", number);
+            turns.enter("r", &uid, &flood, &wake);
+        }
+        for namespace in ["shop", "bank"] {
+            let (uid, one) = object(namespace, 0);
+            assert!(turns.enter("r", &uid, &one, &wake).is_none());
+            assert!(turns.enter("r", &uid, &one, &wake).is_none(), "it waits once");
+        }
+        let begun = Instant::now();
+        let granted: Vec<_> = tokio::select! {
+            () = turns.give_out() => panic!("it ended"),
+            granted = woken.by_ref().take(10).collect() => granted,
+        };
+        let others: Vec<_> = granted.iter().filter(|object| object.namespace.as_deref() != Some("flood")).collect();
+        assert_eq!(others.len(), 2, "{granted:?}");
+        assert!(begun.elapsed() < Duration::from_millis(1100), "{:?}", begun.elapsed());
+        let (uid, one) = object("shop", 0);
+        assert!(turns.enter("r", &uid, &one, &wake).is_some(), "whose turn has come takes it");
+        assert!(turns.enter("r", &uid, &one, &wake).is_none(), "and takes it once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_left_is_passed_over_and_an_idle_region_is_forgotten() {
+        let turns = Turns::new(limit(1));
+        let (wake, mut woken) = mpsc::unbounded();
+        for number in 0..3 {
+            let (uid, object) = object("shop", number);
+            turns.enter("r", &uid, &object, &wake);
+        }
+        turns.leave("shop-1");
+        assert_eq!(turns.waiting(), 1);
+        advance(Duration::from_secs(5)).await;
+        assert_eq!(turns.grant(Instant::now()), None);
+        assert_eq!(woken.next().await, Some(object("shop", 2).1));
+        advance(UNCLAIMED).await;
+        turns.grant(Instant::now());
+        assert!(turns.lock().is_empty());
+    }
+}
