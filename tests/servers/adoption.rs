@@ -173,3 +173,59 @@ async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
     assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
     assert_eq!(to_json(&recorded(&key, 1)), to_json(&recorded(&new, 1)));
 }
+
+/// As Velero restores: no status, no owner references, other uids, no managed fields.
+#[tokio::test]
+async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
+    let test = Test::new("restore-order").await;
+    let spec = json!({ "encryptionContext": { "a": "b" }, "deletionPolicy": "Delete" });
+    for (name, data_keys_first, operator_runs) in [
+        ("secrets-first", false, true),
+        ("secrets-first-stopped", false, false),
+        // Without an operator in between, which would take a DataKey without a Secret for a new one.
+        ("data-keys-first-stopped", true, false),
+    ] {
+        let operator = test.operator();
+        test.issue(name, &spec).await;
+        test.patch(name, &json!({ "spec": { "version": 2 } })).await;
+        let (old, data) = (test.ready(name).await, test.data(name).await);
+        let backup = restored(&test.secret(name).await);
+        test.delete(name).await;
+        test.delete_secret(name).await;
+        let calls = test.proxy.calls();
+
+        let mut operator = operator_runs.then_some(operator);
+        let mut spec = spec.clone();
+        spec["version"] = json!(2);
+        if data_keys_first {
+            test.create(name, &spec).await;
+            test.create_secret(&backup).await;
+        } else {
+            test.create_secret(&backup).await;
+            test.create(name, &spec).await;
+        }
+        let _operator = operator.take().unwrap_or_else(|| test.operator());
+        let new = test.ready(name).await;
+        assert_eq!(new.record(), old.record(), "{name}");
+        assert_eq!(test.data(name).await, data, "{name}");
+        assert_eq!(test.proxy.calls(), calls, "{name}");
+        let owner = test.secret(name).await.metadata.owner_references.unwrap().remove(0);
+        assert_eq!(Some(owner.uid), new.metadata.uid, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_restored_data_key_that_was_issued_anew_before_its_secret_came_back_is_a_conflict() {
+    let test = Test::new("restore-late").await;
+    let _operator = test.operator();
+    let backup = test.backup("k", &json!({})).await;
+    // The backup tool is late: the operator has taken it for a new DataKey.
+    let new = test.issue("k", &json!({})).await;
+    let late = json!({ "metadata": { "annotations": backup.metadata.annotations }, "data": to_json(&backup.data) });
+    test.edit_secret("k", &late).await;
+    let message = test.failed("k", "SecretConflict").await.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("it holds another data key as version 1"), "{message}");
+    // Both data keys are still there: one in the record, one in the Secret.
+    assert_eq!(test.get("k").await.record(), new.record());
+    assert_eq!(test.secret("k").await.data, backup.data);
+}

@@ -1,8 +1,11 @@
 //! A Secret that somebody deletes or changes gets the recorded bytes back, and KMS is never asked.
 
+use std::time::Duration;
+
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use testbed::eventually;
+use tokio::time::sleep;
 
 use crate::test::{SOON, Test};
 
@@ -117,4 +120,54 @@ async fn a_second_manager_with_equal_values_is_tolerated() {
     test.settled().await;
     assert_eq!(test.secret("k").await.metadata.resource_version, applied.metadata.resource_version);
     assert_eq!(test.secrets().list(&ListParams::default()).await.unwrap().items.len(), 1);
+}
+
+/// Fights with the operator for a Secret until it is told of; then the other writer stops, and it heals. How often the
+/// operator wrote the Secret.
+async fn fight(name: &str, attack: impl AsyncFn(&Test)) -> (usize, String) {
+    let test = Test::new(name).await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let _operator = test.operator_by(&kubeconfig, &["--retry-min=200ms", "--retry-max=10m"]);
+    test.issue("k", &json!({})).await;
+    let data = test.data("k").await;
+    let writes = async || api.count("create", "secrets") + api.count("update", "secrets");
+    let before = writes().await;
+    let is_contested = async || {
+        let ready = datakey_operator::status::find(&test.get("k").await, "Ready").cloned().unwrap();
+        (ready.status == "False" && ready.reason == "SecretContested").then_some(ready.message)
+    };
+    let mut message = None;
+    eventually(SOON, "the fight is told of", async || {
+        attack(&test).await;
+        message = is_contested().await;
+        message.is_some()
+    })
+    .await;
+    // It goes on; the operator does not, for 15 times the shortest wait.
+    for _ in 0..20 {
+        attack(&test).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let repairs = writes().await - before;
+    test.holds("k", &data).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+    (repairs, message.unwrap())
+}
+
+#[tokio::test]
+async fn two_writers_of_a_secret_end_in_a_bounded_rate_and_a_condition() {
+    let (repairs, message) = fight("fight-edits", async |test| {
+        test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
+    })
+    .await;
+    assert!((11..=12).contains(&repairs), "{repairs} repairs");
+    assert!(message.contains("kubectl-edit"), "it names the other writer: {message}");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_deleted_over_and_over_ends_in_a_bounded_rate_and_a_condition() {
+    let (repairs, message) = fight("fight-deletions", async |test| test.delete_secret("k").await).await;
+    assert!((11..=12).contains(&repairs), "{repairs} repairs");
+    assert!(message.contains("changing or deleting"), "{message}");
 }

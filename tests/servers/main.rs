@@ -2,13 +2,18 @@
 //! each for the whole run; a namespace, an operator process and a KMS proxy for each test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+// Counts here are small.
+#![allow(clippy::cast_precision_loss)]
 
 mod admission;
 mod adoption;
+mod chaos;
 mod credentials;
 mod drift;
 mod failures;
 mod issuance;
+mod privilege;
 mod process;
 mod record;
 mod test;
+mod witness;

@@ -1,14 +1,11 @@
-//! The process: start, stop, what it serves, what it says, what it may do.
+//! The process: start, stop, what it serves, what it says.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use kube::api::ListParams;
 use serde_json::json;
 use testbed::{
-    control_plane::{ControlPlane, OPERATOR},
+    control_plane::ControlPlane,
     eventually, kms,
     process::Process,
     proxy::{Fault, KmsProxy},
@@ -151,28 +148,6 @@ async fn metrics_count_calls_reconciles_writes_and_states() {
     })
     .await;
     assert_eq!(operator.admin("/no-such-path").await.0, 404);
-}
-
-#[tokio::test]
-async fn the_operators_identity_may_do_exactly_what_it_needs() {
-    let test = Test::new("rbac").await;
-    let may = async |namespace: &str, account: &str| -> BTreeSet<String> {
-        let user = format!("--as=system:serviceaccount:{namespace}:{account}");
-        let listed = test.plane.kubectl(&["auth", "can-i", "--list", "-n", "rbac", &user]).await.unwrap();
-        listed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
-    };
-    // What any identity may: review itself, and read the API's own description.
-    let anybody = may("rbac", "anybody").await;
-    let rules: Vec<String> = may(OPERATOR.0, OPERATOR.1).await.difference(&anybody).cloned().collect();
-    assert_eq!(
-        rules,
-        [
-            "datakeys.datakey.dev [] [] [list watch]",
-            "datakeys.datakey.dev/status [] [] [update]",
-            "events.events.k8s.io [] [] [create patch]",
-            "secrets [] [] [get list watch create update]",
-        ]
-    );
 }
 
 #[tokio::test]

@@ -3,8 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt::Debug,
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use datakey_operator::{
     api::{DataKey, IssuedVersion},
     status,
 };
+use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client, ResourceExt,
@@ -21,6 +25,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use testbed::{
+    api_proxy::ApiProxy,
     control_plane::ControlPlane,
     eventually,
     kms::{self, Key, KmsServer},
@@ -36,7 +41,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub const UNSET: &str = "(unset)";
 
 struct Shared {
-    plane: ControlPlane,
+    plane: Arc<ControlPlane>,
     kms: KmsServer,
     operator: PathBuf,
 }
@@ -46,7 +51,7 @@ static SHARED: OnceCell<Shared> = OnceCell::const_new();
 async fn shared() -> &'static Shared {
     SHARED
         .get_or_init(|| async {
-            let plane = ControlPlane::start().await;
+            let plane = Arc::new(ControlPlane::start().await);
             let kms = KmsServer::start(plane.workdir()).await;
             let operator = plane.operator_kubeconfig().await;
             Shared { plane, kms, operator }
@@ -60,7 +65,7 @@ pub struct Test {
     pub client: Client,
     pub key: Key,
     pub proxy: KmsProxy,
-    pub plane: &'static ControlPlane,
+    pub plane: Arc<ControlPlane>,
     pub kms: &'static KmsServer,
     operator: PathBuf,
     operators: AtomicUsize,
@@ -80,22 +85,53 @@ impl Test {
     /// A test of this name; the name is the namespace.
     pub async fn new(name: &str) -> Self {
         let Shared { plane, kms, operator } = shared().await;
+        let proxy = KmsProxy::start(kms.address()).await;
+        Self::on(name, Arc::clone(plane), operator.clone(), proxy).await
+    }
+
+    /// A test that counts data keys and unwraps none: KMS is the proxy alone.
+    pub async fn with_many(name: &str) -> Self {
+        let Shared { plane, operator, .. } = shared().await;
+        Self::on(name, Arc::clone(plane), operator.clone(), KmsProxy::stub().await).await
+    }
+
+    /// A test with a control plane of its own, to break it; KMS is the proxy alone.
+    pub async fn alone(name: &str) -> Self {
+        let plane = Arc::new(ControlPlane::start().await);
+        let operator = plane.operator_kubeconfig().await;
+        Self::on(name, plane, operator, KmsProxy::stub().await).await
+    }
+
+    async fn on(name: &str, plane: Arc<ControlPlane>, operator: PathBuf, proxy: KmsProxy) -> Self {
+        let kms = &shared().await.kms;
         plane.namespace(name).await;
         Self {
             namespace: name.to_owned(),
             client: plane.admin().await,
             key: kms.key_with_alias(name).await,
-            proxy: KmsProxy::start(kms.address()).await,
+            proxy,
             plane,
             kms,
-            operator: operator.clone(),
+            operator,
             operators: AtomicUsize::new(0),
         }
+    }
+
+    /// A proxy before the API server, and a kubeconfig of the operator's identity that leads through it.
+    pub async fn api_proxy(&self) -> (ApiProxy, PathBuf) {
+        let proxy = ApiProxy::start(&self.operator).await;
+        let kubeconfig = proxy.kubeconfig(&self.operator);
+        (proxy, kubeconfig)
     }
 
     /// Starts an operator that watches this namespace under the operator's own identity.
     pub fn operator(&self) -> Operator {
         self.operator_with(&[], &[])
+    }
+
+    /// Starts one with another way to the API server.
+    pub fn operator_by(&self, kubeconfig: &Path, flags: &[&str]) -> Operator {
+        self.operator_with(flags, &[("KUBECONFIG", &kubeconfig.display().to_string())])
     }
 
     /// Starts one with more flags and another environment.
@@ -197,12 +233,7 @@ impl Test {
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
         });
-        reached.await.unwrap_or_else(|_| {
-            let log = std::fs::read_to_string(self.log_file(0)).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(20)..].join("\n");
-            panic!("{name} is not {status} ({reason}) but {last:?}\n{tail}")
-        })
+        reached.await.unwrap_or_else(|_| panic!("{name} is not {status} ({reason}) but {last:?}\n{}", self.log_tail()))
     }
 
     pub async fn ready(&self, name: &str) -> DataKey {
@@ -217,6 +248,65 @@ impl Test {
     pub async fn issue(&self, name: &str, spec: &Value) -> DataKey {
         self.create(name, spec).await;
         self.ready(name).await
+    }
+
+    /// Creates so many `DataKey`s, `PREFIX-0` and so on.
+    pub async fn create_many(&self, prefix: &str, count: usize, spec: &Value) {
+        let created = stream::iter(0..count).map(|number| {
+            let manifest = self.manifest(&format!("{prefix}-{number}"), spec);
+            async move { self.try_create(&manifest).await.map(drop) }
+        });
+        let created: Vec<_> = created.buffer_unordered(16).collect().await;
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
+    }
+
+    /// Waits until all `DataKey`s of the namespace are ready, so many.
+    pub async fn all_ready(&self, count: usize, limit: Duration) -> Vec<DataKey> {
+        let mut last = Vec::new();
+        let is_ready = |key: &DataKey| {
+            status::find(key, status::READY)
+                .is_some_and(|ready| ready.status == "True" && ready.observed_generation == key.metadata.generation)
+        };
+        let reached = tokio::time::timeout(limit, async {
+            loop {
+                // The API server may be away.
+                if let Ok(list) = self.keys().list(&ListParams::default()).await {
+                    last = list.items;
+                    if last.len() == count && last.iter().all(is_ready) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        if reached.await.is_err() {
+            let mut reasons = BTreeMap::<_, usize>::new();
+            for key in &last {
+                *reasons.entry(status::find(key, status::READY).map(|ready| ready.reason.clone())).or_default() += 1;
+            }
+            panic!("not {count} DataKeys ready within {limit:?} but {reasons:?}\n{}", self.log_tail());
+        }
+        last
+    }
+
+    /// Waits until the Secret of each holds exactly what its `DataKey` records.
+    pub async fn secrets_hold_the_record(&self, keys: &[DataKey]) {
+        let all_hold = async || {
+            let secrets = self.secrets().list(&ListParams::default()).await.unwrap().items;
+            let held: BTreeMap<_, _> = secrets.iter().map(|secret| (secret.name_any(), secret.data.as_ref())).collect();
+            let wanted = |key: &DataKey| datakey_operator::secret::project(key, key.version()).unwrap().data;
+            let holds = |key: &DataKey| held.get(key.secret_name()) == Some(&Some(&wanted(key)));
+            keys.iter().all(holds)
+        };
+        let what = format!("{} Secrets hold what is recorded", keys.len());
+        eventually(SOON, &what, all_hold).await;
+    }
+
+    /// The last lines of the operator that was started last.
+    fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log_file(0)).unwrap_or_default();
+        let lines: Vec<_> = log.lines().filter(|line| !line.contains(r#""level":"TRACE""#)).collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// The data of a Secret, once it is there.
@@ -286,6 +376,14 @@ impl Test {
         let account = arn.split(':').nth(4).unwrap();
         let client = self.kms.client_in(region, account);
         kms::unwrap_key(&client, &arn, &data[&format!("ciphertextBlob{suffix}")], context).await
+    }
+
+    /// Applies manifests as a cluster admin.
+    pub async fn apply(&self, manifests: &[Value]) {
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifests });
+        let file = self.plane.workdir().file(&format!("{}.json", self.namespace));
+        std::fs::write(&file, list.to_string()).unwrap();
+        self.plane.kubectl(&["apply", "-f", &file.display().to_string()]).await.unwrap();
     }
 
     /// The events about a `DataKey` with this reason.

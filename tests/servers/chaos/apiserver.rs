@@ -1,0 +1,256 @@
+//! The API server and etcd restart, refuse, forget and lose; namespaces, tokens and the definition go away.
+
+use std::time::Duration;
+
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::json;
+use testbed::{
+    api_proxy::Fault,
+    control_plane::{ControlPlane, OPERATOR},
+    eventually,
+};
+
+use super::{patience, scaled};
+use crate::{
+    test::{SOON, Test},
+    witness::Witness,
+};
+
+#[tokio::test]
+async fn the_api_server_and_etcd_restart_in_the_middle_of_issuing() {
+    let test = Test::alone("restarts").await;
+    let count = scaled(150, 1000);
+    let witness = Witness::of(&test);
+    test.create_many("k", count, &json!({})).await;
+    let rate = if count > 500 { "--kms-rate=100" } else { "--kms-rate=30" };
+    let operator = test.operator_with(&[rate], &[]);
+    for (part, restart) in [
+        (count / 5, ControlPlane::restart_apiserver as fn(&_)),
+        (2 * count / 5, ControlPlane::restart_etcd),
+        (3 * count / 5, |plane: &ControlPlane| {
+            plane.restart_etcd();
+            plane.restart_apiserver();
+        }),
+    ] {
+        eventually(patience(count), "so many are issued", async || test.proxy.calls() >= part).await;
+        restart(&test.plane);
+        test.plane.is_ready().await;
+    }
+    let keys = test.all_ready(count, patience(count)).await;
+    test.secrets_hold_the_record(&keys).await;
+    // A record that was under way when a server was killed is issued again.
+    let extra = test.proxy.calls() - count;
+    assert!(extra <= 3 * 32, "{extra} calls too many after three restarts with 32 workers");
+    assert!(operator.admin("/readyz").await.0 == 200);
+    println!("{extra} extra calls, {} states seen", witness.saw_nothing_wrong());
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_away_it_is_asked_now_and_then() {
+    let test = Test::new("partition").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
+    test.issue("before", &json!({})).await;
+    api.close();
+    test.delete_secret("before").await;
+    test.create_many("k", 50, &json!({})).await;
+    operator.says("a watch was interrupted").await;
+    api.heal();
+    let begun = std::time::Instant::now();
+    test.all_ready(51, SOON).await;
+    eventually(SOON, "the Secret is back", async || test.secrets().get_opt("before").await.unwrap().is_some()).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(test.proxy.calls(), 51);
+}
+
+#[tokio::test]
+async fn a_watch_that_the_server_can_not_resume_is_listed_again() {
+    let test = Test::new("gone").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let _operator = test.operator_by(&kubeconfig, &[]);
+    test.issue("k", &json!({})).await;
+    let data = test.data("k").await;
+    let old = "too old resource version: 1 (2)";
+    for (number, fault) in [
+        Fault::EndWatch(410, old),
+        // As proxies and aggregated servers say it; the watch itself never begins.
+        Fault::Refuse(410, "Expired", old),
+        // As the server says it whose etcd was restored from an older state.
+        Fault::Refuse(504, "Timeout", "Too large resource version: 2, current: 1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lists = (api.count("list", "datakeys"), api.count("list", "secrets"));
+        api.next(1, "watch", "datakeys", fault.clone());
+        api.next(1, "watch", "secrets", fault);
+        // What happens while nobody watches is in the list.
+        api.cut();
+        test.delete_secret("k").await;
+        test.create(&format!("new{number}"), &json!({})).await;
+        test.ready(&format!("new{number}")).await;
+        test.holds("k", &data).await;
+        assert!(api.count("list", "datakeys") > lists.0 && api.count("list", "secrets") > lists.1);
+    }
+    assert_eq!(test.proxy.calls(), 4);
+}
+
+#[tokio::test]
+async fn an_overloaded_or_broken_api_server_is_not_stormed_and_nothing_is_lost() {
+    let test = Test::new("overload").await;
+    let witness = Witness::of(&test);
+    let (api, kubeconfig) = test.api_proxy().await;
+    // Waits as in production: only then the number of requests says something.
+    let operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m", "--kms-rate=1000"]);
+    operator.is_ready().await;
+    for (number, (code, reason)) in
+        [(429, "TooManyRequests"), (500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout")]
+            .into_iter()
+            .enumerate()
+    {
+        for (verb, resource) in [("update", "datakeys/status"), ("create", "secrets"), ("get", "secrets")] {
+            let name = format!("k{number}-{verb}");
+            api.always(verb, resource, Fault::Refuse(code, reason, "the proxy says so"));
+            let (calls, requests) = (test.proxy.calls(), api.count(verb, resource));
+            test.create(&name, &json!({})).await;
+            eventually(SOON, "it is tried again", async || api.count(verb, resource) >= requests + 2).await;
+            // After one second and two more, give or take a quarter.
+            let (tries, calls) = (api.count(verb, resource) - requests, test.proxy.calls() - calls);
+            assert!(tries <= 3 && calls <= tries, "{name}: {tries} tries, {calls} calls");
+            api.heal();
+            test.ready(&name).await;
+        }
+    }
+    let keys = test.all_ready(12, SOON).await;
+    test.secrets_hold_the_record(&keys).await;
+    witness.saw_nothing_wrong();
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_half_way_stops_nothing_else() {
+    let test = Test::alone("doomed").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    test.plane.namespace("survivor").await;
+    let operator = test.operator_with(&["--namespace=survivor", "--kms-rate=20"], &[]);
+    operator.is_ready().await;
+    test.create_many("k", 40, &json!({})).await;
+    eventually(SOON, "some are issued", async || test.proxy.calls() >= 10).await;
+    test.plane.kubectl(&["delete", "namespace", "doomed", "--wait=false"]).await.unwrap();
+    eventually(2 * SOON, "the namespace is gone", async || {
+        test.plane.kubectl(&["get", "namespace", "doomed"]).await.is_err()
+    })
+    .await;
+    let calls = test.proxy.calls();
+    assert!(calls <= 40);
+    let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
+    let manifest =
+        json!({ "apiVersion": "datakey.dev/v1alpha1", "kind": "DataKey", "metadata": { "name": "k" }, "spec": spec });
+    let file = test.plane.workdir().file("survivor.json");
+    std::fs::write(&file, manifest.to_string()).unwrap();
+    test.plane.kubectl(&["apply", "-n", "survivor", "-f", &file.display().to_string()]).await.unwrap();
+    let wait = ["wait", "-n", "survivor", "--for=condition=Ready", "datakey/k", "--timeout=30s"];
+    test.plane.kubectl(&wait).await.unwrap();
+    assert_eq!(test.proxy.calls(), calls + 1, "nothing of the deleted namespace is asked for any more");
+
+    // A namespace of that name, later, is another one.
+    test.plane.namespace("doomed").await;
+    test.issue("k-1", &json!({})).await;
+    test.secrets_hold_the_record(&[test.get("k-1").await]).await;
+}
+
+#[tokio::test]
+async fn the_definition_is_deleted_and_comes_back_and_the_secrets_are_adopted() {
+    let test = Test::alone("definition").await;
+    let operator = test.operator_with(&[], &[]);
+    let names: Vec<_> = (0..5).map(|number| format!("k{number}")).collect();
+    let mut held = Vec::new();
+    for name in &names {
+        test.issue(name, &json!({})).await;
+        held.push(test.data(name).await);
+    }
+    let crd = test.plane.kubectl(&["get", "crd", "datakeys.datakey.dev", "-o", "json"]).await.unwrap();
+    test.plane.kubectl(&["delete", "crd", "datakeys.datakey.dev"]).await.unwrap();
+    operator.says("a watch was interrupted").await;
+    let file = test.plane.workdir().file("crd.json");
+    let mut crd: serde_json::Value = serde_json::from_str(&crd).unwrap();
+    crd["metadata"] = json!({ "name": "datakeys.datakey.dev" });
+    crd.as_object_mut().unwrap().remove("status");
+    std::fs::write(&file, crd.to_string()).unwrap();
+    test.plane.kubectl(&["create", "-f", &file.display().to_string()]).await.unwrap();
+    test.plane.kubectl(&["wait", "--for=condition=Established", "crd/datakeys.datakey.dev"]).await.unwrap();
+    for (name, data) in names.iter().zip(&held) {
+        eventually(SOON, "it can be created", async || test.try_create(&test.manifest(name, &json!({}))).await.is_ok())
+            .await;
+        test.ready(name).await;
+        assert_eq!(&test.data(name).await, data);
+    }
+    assert_eq!(test.proxy.calls(), names.len(), "the Secrets stayed, and were adopted");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_for_a_while_ends_nothing() {
+    let test = Test::new("unauthorized").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    api.always("*", "*", Fault::Refuse(401, "Unauthorized", "Unauthorized"));
+    api.cut();
+    test.create("k", &json!({})).await;
+    operator.says("Unauthorized").await;
+    api.heal();
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+#[ignore = "the token file is read once a minute: make chaos"]
+async fn a_token_that_is_not_valid_any_more_is_read_anew() {
+    let test = Test::alone("token").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let token_file = test.plane.workdir().file("token");
+    let config = std::fs::read_to_string(&kubeconfig).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let user = &mut config["users"][0]["user"];
+    let token = user["token"].as_str().unwrap().to_owned();
+    std::fs::write(&token_file, &token).unwrap();
+    *user = json!({ "tokenFile": token_file });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let operator = test.operator_by(&kubeconfig, &[]);
+    test.issue("before", &json!({})).await;
+
+    // A token is bound to its service account's uid: with another account of that name it is refused at once, as an
+    // expired one is.
+    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(test.client.clone(), OPERATOR.0);
+    accounts.delete(OPERATOR.1, &DeleteParams::default()).await.unwrap();
+    let account = serde_json::from_value(json!({ "metadata": { "name": OPERATOR.1 } })).unwrap();
+    eventually(SOON, "there is a new account", async || accounts.create(&<_>::default(), &account).await.is_ok()).await;
+    // The server remembers for some seconds that the token was valid.
+    eventually(SOON, "the token is refused", async || {
+        api.cut();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        operator.process.log().contains("Unauthorized")
+    })
+    .await;
+    test.create("meanwhile", &json!({})).await;
+    api.forget();
+    let begun = std::time::Instant::now();
+    let operator_kubeconfig = test.plane.operator_kubeconfig().await;
+    let fresh: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(operator_kubeconfig).unwrap()).unwrap();
+    std::fs::write(&token_file, fresh["users"][0]["user"]["token"].as_str().unwrap()).unwrap();
+    // The file is read once a minute.
+    eventually(3 * SOON, "the new token works", async || {
+        let keys = test.keys().list(&ListParams::default()).await.unwrap().items;
+        keys.iter().all(|key| key.record().len() == 1)
+    })
+    .await;
+    let (requests, seconds) = (api.requests().len(), begun.elapsed().as_secs_f64());
+    assert!((requests as f64) < 20.0 + 6.0 * seconds, "{requests} requests in {seconds:.0} s");
+    test.all_ready(2, SOON).await;
+    assert_eq!(test.proxy.calls(), 2);
+}

@@ -1,0 +1,192 @@
+//! The operator is killed right before and right after each of its effects, and started again. The proxies hold the
+//! request while it is killed: before the server has it, or when the server has done it and the answer is on its way.
+//! Between these points nothing outside the process changes, so no other moment differs from them, and it is the
+//! unchanged binary that dies.
+
+use std::time::Duration;
+
+use serde_json::json;
+use testbed::{api_proxy, eventually, http::Stop, proxy};
+use tokio::time::timeout;
+
+use super::{patience, scaled};
+use crate::{
+    test::{Data, SOON, Test, restored},
+    witness::Witness,
+};
+
+/// An effect of the operator.
+#[derive(Clone, Copy, Debug)]
+enum Effect {
+    Kms,
+    Record,
+    CreateSecret,
+    UpdateSecret,
+    Ready,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    Before,
+    After,
+}
+
+use Effect::{CreateSecret, Kms, Ready, Record, UpdateSecret};
+use Moment::{After, Before};
+
+impl Test {
+    /// An operator sees what `act` does, is killed at this effect, and another one brings it to an end: with the bytes
+    /// that were recorded and published before. The number of KMS calls that were made for it.
+    async fn survives(&self, name: &str, effect: Effect, moment: Moment, act: impl AsyncFnOnce()) -> usize {
+        let case = format!("{name}: {moment:?} {effect:?}");
+        let (api, kubeconfig) = self.api_proxy().await;
+        let operator = self.operator_by(&kubeconfig, &[]);
+        operator.is_ready().await;
+        let calls = self.proxy.calls();
+
+        let stop = Stop::default();
+        let (at_api, at_kms) = match moment {
+            Before => (api_proxy::Fault::StopBefore(stop.clone()), proxy::Fault::StopBefore(stop.clone())),
+            After => (api_proxy::Fault::StopAfter(stop.clone()), proxy::Fault::StopAfter(stop.clone())),
+        };
+        match effect {
+            Kms => self.proxy.next(1, at_kms),
+            Record => api.next(1, "update", "datakeys/status", at_api),
+            // The record is the first write of the status.
+            Ready => api.after(1, "update", "datakeys/status", at_api),
+            CreateSecret => api.next(1, "create", "secrets", at_api),
+            UpdateSecret => api.next(1, "update", "secrets", at_api),
+        }
+        act().await;
+        timeout(SOON, stop.reached()).await.unwrap_or_else(|_| panic!("{case}: it did not come to that"));
+        operator.process.signal("KILL");
+        drop(operator);
+
+        let record = self.get(name).await.record().to_vec();
+        let published = self.secrets().get_opt(name).await.unwrap().and_then(|secret| secret.data);
+        let _operator = self.operator();
+        let key = self.ready(name).await;
+        assert_eq!(key.record()[..record.len()], record, "{case}");
+        self.secrets_hold_the_record(std::slice::from_ref(&key)).await;
+        let data = self.data(name).await;
+        for (entry, value) in published.into_iter().flatten().filter(|(entry, _)| entry.starts_with("ciphertextBlob.v"))
+        {
+            assert_eq!(data[&entry], value.0, "{case}");
+        }
+        self.proxy.calls() - calls
+    }
+}
+
+#[tokio::test]
+async fn a_kill_at_any_effect_of_the_first_issue_costs_at_most_one_call_and_no_data_key() {
+    let test = Test::new("crash-issue").await;
+    let witness = Witness::of(&test);
+    for (number, (effect, moment, calls)) in [
+        (Kms, Before, 2),
+        (Kms, After, 2),
+        (Record, Before, 2),
+        (Record, After, 1),
+        (CreateSecret, Before, 1),
+        (CreateSecret, After, 1),
+        (Ready, Before, 1),
+        (Ready, After, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("k{number}");
+        let made = test.survives(&name, effect, moment, async || drop(test.create(&name, &json!({})).await)).await;
+        assert_eq!(made, calls, "{moment:?} {effect:?}");
+    }
+    witness.saw_nothing_wrong();
+}
+
+#[tokio::test]
+async fn a_kill_at_any_effect_of_a_new_version_keeps_both_data_keys() {
+    let test = Test::new("crash-version").await;
+    let witness = Witness::of(&test);
+    for (number, (effect, moment, calls)) in [
+        (Kms, Before, 2),
+        (Kms, After, 2),
+        (Record, Before, 2),
+        (Record, After, 1),
+        (UpdateSecret, Before, 1),
+        (UpdateSecret, After, 1),
+        (Ready, Before, 1),
+        (Ready, After, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("k{number}");
+        {
+            let _operator = test.operator();
+            test.issue(&name, &json!({})).await;
+        }
+        let raise = json!({ "spec": { "version": 2 } });
+        let made = test.survives(&name, effect, moment, async || drop(test.patch(&name, &raise).await)).await;
+        assert_eq!(made, calls, "{moment:?} {effect:?}");
+    }
+    witness.saw_nothing_wrong();
+}
+
+#[tokio::test]
+async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
+    let test = Test::new("crash-secret").await;
+    let issued = async |name: &str| -> Data {
+        let _operator = test.operator();
+        test.issue(name, &json!({})).await;
+        test.data(name).await
+    };
+    for (number, moment) in [Before, After].into_iter().enumerate() {
+        let name = format!("deleted{number}");
+        let data = issued(&name).await;
+        let made = test.survives(&name, CreateSecret, moment, async || test.delete_secret(&name).await).await;
+        assert_eq!((made, test.data(&name).await), (0, data));
+
+        let name = format!("edited{number}");
+        let data = issued(&name).await;
+        let edit = json!({ "data": { "ciphertextBlob": "eA==", "version": null } });
+        let edited = async || drop(test.edit_secret(&name, &edit).await);
+        assert_eq!((test.survives(&name, UpdateSecret, moment, edited).await, test.data(&name).await), (0, data));
+
+        let name = format!("adopted{number}");
+        let data = issued(&name).await;
+        let backup = restored(&test.secret(&name).await);
+        test.delete(&name).await;
+        test.delete_secret(&name).await;
+        test.create_secret(&backup).await;
+        let again = async || drop(test.create(&name, &json!({})).await);
+        assert_eq!((test.survives(&name, Record, moment, again).await, test.data(&name).await), (0, data));
+    }
+}
+
+#[tokio::test]
+async fn an_operator_that_is_killed_over_and_over_loses_and_doubles_nothing() {
+    let test = Test::with_many("crash-loop").await;
+    let count = scaled(100, 1000);
+    let witness = Witness::of(&test);
+    test.create_many("k", count, &json!({})).await;
+    let mut kills = 0;
+    let is_ready = async |number: usize| {
+        let key = test.get(&format!("k-{number}")).await;
+        datakey_operator::status::find(&key, "Ready").is_some_and(|ready| ready.status == "True")
+    };
+    while !is_ready(count - 1).await || kills < 5 {
+        let operator = test.operator_with(&["--concurrency=8", "--kms-rate=1000"], &[]);
+        // At any moment of its work, and at least once some of it is done.
+        eventually(SOON, "it works", async || operator.process.log().contains("KMS issued a data key")).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..300))).await;
+        operator.process.signal("KILL");
+        kills += 1;
+        if test.proxy.calls() >= count {
+            break;
+        }
+    }
+    let _operator = test.operator_with(&["--kms-rate=1000"], &[]);
+    let keys = test.all_ready(count, patience(count)).await;
+    test.secrets_hold_the_record(&keys).await;
+    let extra = test.proxy.calls() - count;
+    assert!(extra <= 8 * kills, "{extra} calls too many after {kills} kills of 8 workers");
+    println!("{kills} kills, {extra} extra calls, {} states seen", witness.saw_nothing_wrong());
+}

@@ -1,0 +1,53 @@
+//! Two operators that both believe to lead.
+
+use std::time::Duration;
+
+use serde_json::json;
+use testbed::api_proxy::Fault;
+
+use super::{patience, scaled};
+use crate::{test::Test, witness::Witness};
+
+#[tokio::test]
+async fn two_leaders_with_stale_caches_and_lost_answers_record_one_data_key_each() {
+    let test = Test::with_many("two-leaders").await;
+    let count = scaled(100, 500);
+    let witness = Witness::of(&test);
+    let mut operators = Vec::new();
+    let mut proxies = Vec::new();
+    for _ in 0..2 {
+        let (api, kubeconfig) = test.api_proxy().await;
+        api.lag(Duration::from_millis(30));
+        api.always("*", "*", Fault::Delay(Duration::from_millis(40)));
+        for (verb, resource) in [("update", "datakeys/status"), ("create", "secrets"), ("update", "secrets")] {
+            api.often(0.05, verb, resource, Fault::LoseAnswer);
+            api.often(0.05, verb, resource, Fault::Lose);
+            api.often(0.03, verb, resource, Fault::Refuse(409, "Conflict", "the proxy says so"));
+            api.often(0.03, verb, resource, Fault::Refuse(500, "InternalError", "the proxy says so"));
+        }
+        operators.push(test.operator_by(&kubeconfig, &["--kms-rate=1000"]));
+        proxies.push(api);
+    }
+    test.create_many("k", count, &json!({ "version": 1 })).await;
+    let keys = test.all_ready(count, patience(count)).await;
+    assert!(keys.iter().all(|key| key.record().len() == 1));
+    test.secrets_hold_the_record(&keys).await;
+    let calls = test.proxy.calls();
+    assert!(calls > count, "the two never met: {calls} calls");
+
+    // All to a new version, with both at work.
+    for key in &keys {
+        test.patch(key.metadata.name.as_deref().unwrap(), &json!({ "spec": { "version": 2 } })).await;
+    }
+    let keys = test.all_ready(count, patience(count)).await;
+    assert!(keys.iter().all(|key| key.record().len() == 2));
+    for api in &proxies {
+        api.heal();
+    }
+    test.secrets_hold_the_record(&keys).await;
+    println!(
+        "{} calls for {count} data keys of two versions, {} states seen",
+        test.proxy.calls(),
+        witness.saw_nothing_wrong()
+    );
+}

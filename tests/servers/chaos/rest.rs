@@ -1,0 +1,101 @@
+//! What the operator asks for while nothing changes.
+
+use std::time::Duration;
+
+use datakey_operator::status::{self, Class, Reason};
+use serde_json::json;
+use testbed::{eventually, proxy::FAILING};
+use tokio::time::{Instant, sleep};
+
+use super::{patience, scaled};
+use crate::test::Test;
+
+/// A code of KMS for each class of failure.
+const CLASSES: [(&str, &str, Class); 3] = [
+    ("soon", "KMSInternalException", Class::RetrySoon),
+    ("slowly", "ExpiredTokenException", Class::RetrySlowly),
+    ("person", "AccessDeniedException", Class::WaitForChange),
+];
+
+#[tokio::test]
+async fn for_data_keys_that_are_ready_nobody_is_asked_anything_not_even_after_a_restart() {
+    let test = Test::with_many("at-rest").await;
+    let count = scaled(100, 1000);
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
+    test.create_many("k", count, &json!({})).await;
+    test.all_ready(count, patience(count)).await;
+    let window = Duration::from_secs(scaled(5, 60).try_into().unwrap());
+    let is_quiet = async || {
+        let before = api.requests().len();
+        sleep(Duration::from_secs(1)).await;
+        api.requests().len() == before
+    };
+    eventually(patience(0), "its own writes have come back to it", is_quiet).await;
+    api.forget();
+    let calls = test.proxy.calls();
+    sleep(window).await;
+    assert_eq!(api.requests(), [], "within {window:?}");
+
+    drop(operator);
+    api.forget();
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    eventually(patience(0), "all were looked at", is_quiet).await;
+    assert_eq!(api.count("list", "*") + api.count("watch", "*"), api.requests().len());
+    // Once to see whether there is a definition; then each of the two watches.
+    let pages = count.div_ceil(500);
+    assert!(api.count("list", "*") <= 1 + 2 * pages, "{:?}", api.requests());
+    assert_eq!(test.proxy.calls(), calls);
+}
+
+#[tokio::test]
+async fn failing_data_keys_are_retried_as_rarely_as_their_class_says_and_nothing_is_written() {
+    let test = Test::with_many("at-rest-failing").await;
+    let count = scaled(20, 1000);
+    // A hundredth of the waits in the short form: the bounds are the same multiples.
+    let (flags, longest, window) = if count > 20 {
+        (["--retry-min=1s", "--retry-max=10m"], 600.0, 300.0)
+    } else {
+        (["--retry-min=10ms", "--retry-max=6s"], 6.0, 6.0)
+    };
+    let (api, kubeconfig) = test.api_proxy().await;
+    let _operator = test.operator_by(&kubeconfig, &[&flags[..], &["--kms-rate=1000"]].concat());
+    for (name, code, _) in CLASSES {
+        test.create_many(name, count, &json!({ "keyId": format!("{FAILING}{code}") })).await;
+    }
+    let keys = async || test.keys().list(&kube::api::ListParams::default()).await.unwrap().items;
+    eventually(patience(3 * count), "all are told", async || {
+        keys().await.iter().all(|key| status::shown_failure(key).is_some())
+    })
+    .await;
+    for key in keys().await {
+        let shown = status::shown_failure(&key).map(Reason::class);
+        let name = key.metadata.name.unwrap();
+        let expected = CLASSES.iter().find(|(class, ..)| name.starts_with(class)).map(|(.., class)| *class);
+        assert_eq!(shown, expected, "{name}");
+    }
+    // Until every wait is the longest one: the sum of the shorter ones, with their jitter.
+    sleep(Duration::from_secs_f64(1.6 * longest)).await;
+    api.forget();
+    let (begun, calls) = (Instant::now(), test.proxy.requests().len());
+    sleep(Duration::from_secs_f64(window)).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    let asked = test.proxy.requests().split_off(calls);
+    for (name, code, class) in CLASSES {
+        let wait = if class == Class::RetrySoon { longest / 5.0 } else { longest };
+        let made = asked.iter().filter(|call| call.body["KeyId"] == format!("{FAILING}{code}")).count();
+        let (least, most) =
+            (count as f64 * (seconds / (1.25 * wait) - 1.0), count as f64 * (seconds / (0.75 * wait) + 1.0));
+        println!("{count} {name}: {:.1} KMS calls a minute", made as f64 * 60.0 / seconds);
+        assert!(
+            (least..=most).contains(&(made as f64)),
+            "{name}: {made} calls in {seconds:.1} s, not {least:.0} to {most:.0}"
+        );
+    }
+    let requests = api.requests();
+    println!("{:.1} API requests a minute", requests.len() as f64 * 60.0 / seconds);
+    // One look at the Secret's name before each call, and nothing else.
+    assert!(requests.iter().all(|request| request.is("get", "secrets")), "{requests:?}");
+    assert!(requests.len().abs_diff(asked.len()) <= 32, "{} looks for {} calls", requests.len(), asked.len());
+}

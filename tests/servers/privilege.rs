@@ -1,0 +1,106 @@
+//! What the operator may do is what it needs: no less, no more.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::{Value, json};
+use testbed::{control_plane::OPERATOR, eventually, repository};
+
+use crate::test::{SOON, Test};
+
+/// The rules of the installed role: group, resource, verb.
+fn rules() -> Vec<(String, String, String)> {
+    let manifests = std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&manifests).unwrap();
+    let roles = documents.iter().filter(|document| document["kind"] == "ClusterRole");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let list = |rule: &Value, field: &str| rule[field].as_array().unwrap().iter().map(text).collect::<Vec<_>>();
+    let mut all = Vec::new();
+    for rule in roles.flat_map(|role| role["rules"].as_array().unwrap()) {
+        for group in list(rule, "apiGroups") {
+            for resource in list(rule, "resources") {
+                all.extend(list(rule, "verbs").into_iter().map(|verb| (group.clone(), resource.clone(), verb)));
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn each_verb_of_the_role_is_needed() {
+    let test = Test::alone("verbs").await;
+    let all = rules();
+    assert_eq!(all.len(), 10);
+    let mut watched = Vec::new();
+    for (number, without) in all.iter().enumerate() {
+        let name = format!("without-{number}");
+        test.plane.namespace(&name).await;
+        let rest: Vec<_> = all
+            .iter()
+            .filter(|rule| *rule != without)
+            .map(|(group, resource, verb)| json!({ "apiGroups": [group], "resources": [resource], "verbs": [verb] }))
+            .collect();
+        let account = json!({ "kind": "ServiceAccount", "name": name, "namespace": OPERATOR.0 });
+        let rbac = "rbac.authorization.k8s.io";
+        test.apply(&[
+            json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": name, "namespace": OPERATOR.0 } }),
+            json!({ "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": { "name": name }, "rules": rest }),
+            json!({
+                "apiVersion": format!("{rbac}/v1"),
+                "kind": "ClusterRoleBinding",
+                "metadata": { "name": name },
+                "roleRef": { "apiGroup": rbac, "kind": "ClusterRole", "name": name },
+                "subjects": [account],
+            }),
+        ])
+        .await;
+        let kubeconfig = test.plane.kubeconfig_of(OPERATOR.0, &name).await;
+        let operator = test.operator_by(&kubeconfig, &[&format!("--namespace={name}")]);
+        watched.push((name, without, operator));
+    }
+    for (name, (group, resource, verb), operator) in watched {
+        // Issued, then changed, and that twice: a repeated event is a patch.
+        let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
+        let manifest = json!({
+            "apiVersion": "datakey.dev/v1alpha1",
+            "kind": "DataKey",
+            "metadata": { "name": "k", "namespace": name },
+            "spec": spec,
+        });
+        test.apply(&[manifest]).await;
+        let refused = async || {
+            let (plural, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let words = [format!("cannot {verb} resource"), plural.to_owned(), subresource.to_owned(), group.clone()];
+            operator.process.log().lines().any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        eventually(SOON, &format!("without {verb} on {resource} something is refused"), async || {
+            let edit = ["patch", "secret", "k", "-n", &name, "--type=merge", "-p", r#"{"data":{"version":"eA=="}}"#];
+            // Not there before it is issued, and without some of the rules never.
+            let _ = test.plane.kubectl(&edit).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            refused().await
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_operators_identity_may_do_nothing_else() {
+    let test = Test::new("rbac").await;
+    let may = async |namespace: &str, account: &str| -> BTreeSet<String> {
+        let user = format!("--as=system:serviceaccount:{namespace}:{account}");
+        let listed = test.plane.kubectl(&["auth", "can-i", "--list", "-n", "rbac", &user]).await.unwrap();
+        listed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
+    // What any identity may: review itself, and read the API's own description.
+    let anybody = may("rbac", "anybody").await;
+    let rules: Vec<String> = may(OPERATOR.0, OPERATOR.1).await.difference(&anybody).cloned().collect();
+    assert_eq!(
+        rules,
+        [
+            "datakeys.datakey.dev [] [] [list watch]",
+            "datakeys.datakey.dev/status [] [] [update]",
+            "events.events.k8s.io [] [] [create patch]",
+            "secrets [] [] [get list watch create update]",
+        ]
+    );
+}

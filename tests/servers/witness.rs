@@ -1,0 +1,116 @@
+//! A reader who never forgets: it watches a namespace, and holds every state that it sees against all earlier ones.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use datakey_operator::{api::DataKey, secret::TYPE};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::task::JoinHandle;
+
+use crate::test::Test;
+
+#[derive(Default)]
+struct Seen {
+    /// Recorded blobs by `DataKey` uid and version.
+    recorded: BTreeMap<(String, i32), Vec<u8>>,
+    /// Published blobs by Secret name and entry.
+    published: BTreeMap<(String, String), Vec<u8>>,
+    states: usize,
+    violations: Vec<String>,
+}
+
+/// It must be there before the first `DataKey`; nobody but the operator may edit Secrets while it watches.
+pub struct Witness {
+    seen: Arc<Mutex<Seen>>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+// === impl Witness ===
+
+impl Witness {
+    /// Watches the namespace of a test.
+    pub fn of(test: &Test) -> Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let tasks = [
+            tokio::spawn(watch(test.keys(), Arc::clone(&seen), Seen::data_key)),
+            tokio::spawn(watch(test.secrets(), Arc::clone(&seen), Seen::secret)),
+        ];
+        Self { seen, tasks }
+    }
+
+    /// Asserts that no recorded and no published data key ever changed or vanished; how many states it saw.
+    pub fn saw_nothing_wrong(self) -> usize {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let seen = self.seen.lock().unwrap();
+        assert!(seen.violations.is_empty(), "{:#?}", seen.violations);
+        assert!(!seen.recorded.is_empty() && !seen.published.is_empty(), "it saw nothing at all");
+        seen.states
+    }
+}
+
+async fn watch<K>(api: Api<K>, seen: Arc<Mutex<Seen>>, look: impl Fn(&mut Seen, &K) + Send)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let mut states = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
+    while let Some(state) = states.next().await {
+        // What it misses while the API server is away, it sees in the next list.
+        if let Ok(object) = state {
+            look(&mut seen.lock().unwrap(), &object);
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn data_key(&mut self, key: &DataKey) {
+        self.states += 1;
+        let uid = key.uid().unwrap();
+        for issued in key.record() {
+            let blob = issued.ciphertext_blob.0.clone();
+            let first = self.recorded.entry((uid.clone(), issued.version)).or_insert_with(|| blob.clone());
+            if *first != blob {
+                self.violations.push(format!("{}: version {} was recorded anew", key.name_any(), issued.version));
+            }
+        }
+        let kept = self.recorded.range((uid.clone(), 0)..=(uid, i32::MAX)).count();
+        if kept != key.record().len() {
+            self.violations.push(format!(
+                "{}: {kept} versions were recorded, {} are",
+                key.name_any(),
+                key.record().len()
+            ));
+        }
+    }
+
+    fn secret(&mut self, secret: &Secret) {
+        if secret.type_.as_deref() != Some(TYPE) {
+            return;
+        }
+        self.states += 1;
+        let name = secret.name_any();
+        let data = secret.data.clone().unwrap_or_default();
+        let current =
+            data.get("version").map(|version| format!("ciphertextBlob.v{}", String::from_utf8_lossy(&version.0)));
+        for (entry, value) in data {
+            // The plain entry is that of the version that is current.
+            let entry = if entry == "ciphertextBlob" { current.clone().unwrap_or_default() } else { entry };
+            if entry.starts_with("ciphertextBlob.v") {
+                let first = self.published.entry((name.clone(), entry.clone())).or_insert_with(|| value.0.clone());
+                if *first != value.0 {
+                    self.violations.push(format!("Secret {name}: {entry} was published with other bytes"));
+                }
+            }
+        }
+    }
+}
