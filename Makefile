@@ -35,8 +35,9 @@ dev: build-debug tools ## The servers and the operator of the demo, until Ctrl-C
 	@$(TARGET)/debug/playground dev
 
 .PHONY: release
-release: need-rust ## The release binary, target/release/datakey-operator
-	cargo build --release --locked
+release: need-rust ## The release binary, target/release/datakey-operator, and that KMS operations in it are just the one
+	cargo build --release --locked --bin datakey-operator
+	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --test binary
 
 .PHONY: build-debug
 build-debug: need-rust
@@ -56,8 +57,8 @@ lint: need-rust ## Clippy, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: unit
-unit: need-rust ## Unit tests, the model of the protocol, and that generated files are fresh
-	cargo test --locked --lib --bins --test generated --test model
+unit: need-rust ## Unit tests, the model of the protocol, what the binary can do, and that generated files are fresh
+	cargo test --locked --lib --bins --test generated --test binary --test model
 
 .PHONY: model
 model: need-rust ## The model of the protocol in larger worlds: minutes, and some GiB of memory
@@ -66,6 +67,10 @@ model: need-rust ## The model of the protocol in larger worlds: minutes, and som
 .PHONY: servers
 servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
 	cargo test --locked --test servers
+
+.PHONY: chaos
+chaos: need-rust tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
+	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
 
 .PHONY: licences
 licences: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licences, bans and sources of all crates, offline
