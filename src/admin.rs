@@ -12,7 +12,10 @@ use axum::{
 use tokio::net::TcpListener;
 use tracing::info;
 
-use crate::{controller::View, metrics::Metrics};
+use crate::{
+    controller::View,
+    metrics::{Metrics, Snapshot},
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -51,12 +54,16 @@ async fn readyz(State((_, view)): State<Shared>) -> impl IntoResponse {
     if view.is_ready().await {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first lists of DataKeys and Secrets\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting for the API server, the definition, and the first lists of DataKeys and Secrets\n",
+        )
     }
 }
 
 async fn scrape(State((metrics, view)): State<Shared>) -> impl IntoResponse {
-    match metrics.render(view.states()) {
+    let snapshot = Snapshot { states: view.states(), waiting: view.waiting(), leads: view.leads() };
+    match metrics.render(snapshot) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

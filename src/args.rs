@@ -25,7 +25,7 @@ pub enum Command {
     /// pod. AWS configuration is read as the AWS CLI reads it: environment, profile, web identity (IRSA), container
     /// credentials (EKS Pod Identity), instance metadata; AWS_REGION, AWS_ENDPOINT_URL_KMS, AWS_USE_FIPS_ENDPOINT and
     /// AWS_USE_DUALSTACK_ENDPOINT are honoured.
-    Run(Run),
+    Run(Box<Run>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
@@ -80,6 +80,30 @@ pub struct Run {
     )]
     pub shutdown_grace: Duration,
 
+    /// Work only while holding a Lease, so that one of several replicas works and the others stand by. Data keys are safe
+    /// without it; it saves calls to KMS.
+    #[arg(long, env = "DATAKEY_LEADER_ELECT")]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease; the pod's own where it is not given.
+    #[arg(long, env = "DATAKEY_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the Lease. Operators that share one take turns at working.
+    #[arg(long, env = "DATAKEY_LEASE_NAME", default_value = "datakey-operator", value_name = "NAME")]
+    pub lease_name: String,
+
+    /// How long the others wait after the last sign of life of the one that works, in whole seconds. It gives up itself
+    /// after two thirds of it.
+    #[arg(
+        long,
+        env = "DATAKEY_LEASE_DURATION",
+        default_value = "15s",
+        value_parser = whole_seconds,
+        value_name = "DURATION"
+    )]
+    pub lease_duration: Duration,
+
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "DATAKEY_ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     pub admin_address: SocketAddr,
@@ -108,6 +132,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 500ms, 10s, 2m"))?;
     if duration.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(duration) }
+}
+
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("whole seconds, at least 1s".to_owned()) }
 }
 
 #[cfg(test)]

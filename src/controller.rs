@@ -1,6 +1,9 @@
 //! Watches, queue and waits: when which `DataKey` is reconciled.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures::{Stream, StreamExt, channel::mpsc, future, stream};
 use k8s_openapi::api::core::v1::Secret;
@@ -55,7 +58,15 @@ pub struct Settings {
 
 /// What a scrape and a probe see of the scopes, once there are any.
 #[derive(Clone, Default)]
-pub struct View(Arc<OnceLock<Vec<Arc<Scope>>>>);
+pub struct View {
+    work: Arc<OnceLock<Work>>,
+    stands_by: Arc<AtomicBool>,
+}
+
+struct Work {
+    scopes: Vec<Arc<Scope>>,
+    context: Arc<Context>,
+}
 
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duration) {
@@ -96,7 +107,7 @@ pub async fn run(
     let (scopes, runs): (Vec<_>, Vec<_>) =
         targets.into_iter().map(|namespace| scope(namespace, &context, settings, stop.clone())).unzip();
     // Set once: `run` is the only one who does, and it runs once.
-    let _ = view.0.set(scopes);
+    let _ = view.work.set(Work { scopes, context: Arc::clone(&context) });
 
     let mut work = Box::pin(future::join_all(runs));
     let turns = tokio::spawn({
@@ -283,10 +294,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 // === impl View ===
 
 impl View {
-    /// Whether every watch has its first list: what the caches don't have is not there.
+    /// Another replica leads, and the API server says so: there is nothing more to get ready for.
+    pub fn stand_by(&self) {
+        self.stands_by.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self) -> bool {
+        self.work.get().is_some()
+    }
+
+    /// How many `DataKey`s wait for their turn to call KMS.
+    pub fn waiting(&self) -> usize {
+        self.work.get().map_or(0, |work| work.context.kms.turns.waiting())
+    }
+
+    /// Whether every watch has its first list: what the caches don't have is not there. A replica that stands by is
+    /// ready to take over.
     pub async fn is_ready(&self) -> bool {
-        let Some(scopes) = self.0.get() else {
-            return false;
+        let Some(Work { scopes, .. }) = self.work.get() else {
+            return self.stands_by.load(Ordering::Relaxed);
         };
         for scope in scopes {
             let listed = timeout(Duration::ZERO, scope.keys.wait_until_ready()).await;
@@ -299,7 +326,7 @@ impl View {
 
     /// What the `Ready` conditions say.
     pub fn states(&self) -> Vec<State> {
-        let scopes = self.0.get().into_iter().flatten();
+        let scopes = self.work.get().into_iter().flat_map(|work| &work.scopes);
         scopes.flat_map(|scope| scope.keys.state()).filter_map(|key| key.0.as_ref().ok().map(state)).collect()
     }
 }

@@ -16,6 +16,7 @@
 //! | [`controller`] | watches, queue, waits |
 //! | [`backoff`], `repairs` | how long to wait after a failure, and while somebody fights for a Secret |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
+//! | [`lease`] | which of several replicas works |
 //! | [`args`], [`run`] | flags; start and stop |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -28,6 +29,7 @@ pub mod controller;
 #[cfg(test)]
 mod fixtures;
 pub mod kms;
+pub mod lease;
 pub mod logging;
 pub mod metrics;
 pub mod plan;

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(&error, 1),
         },
-        Command::Run(args) => start(args),
+        Command::Run(args) => start(*args),
     }
 }
 

@@ -28,6 +28,19 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     secret_writes: Family<SecretWrite, Counter>,
     data_keys: Family<DataKeyState, Gauge>,
+    kms_waiting: Gauge,
+    leader: Gauge,
+}
+
+/// What is looked up at each scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The state of every `DataKey`.
+    pub states: Vec<State>,
+    /// How many `DataKey`s wait for their turn to call KMS.
+    pub waiting: usize,
+    /// Whether this replica leads.
+    pub leads: bool,
 }
 
 /// How one reconcile ended.
@@ -109,6 +122,8 @@ impl Default for Metrics {
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             secret_writes: Family::default(),
             data_keys: Family::default(),
+            kms_waiting: Gauge::default(),
+            leader: Gauge::default(),
             registry: Mutex::default(),
         };
         registry.register(
@@ -125,12 +140,18 @@ impl Default for Metrics {
         registry.register("reconciles", "Finished reconciles by outcome", metrics.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
-            "Time of one reconcile, waiting for the KMS rate included",
+            "Time of one reconcile",
             Unit::Seconds,
             metrics.reconcile_seconds.clone(),
         );
         registry.register("secret_writes", "Secrets written, by operation", metrics.secret_writes.clone());
         registry.register("datakeys", "DataKeys by the reason of their Ready condition", metrics.data_keys.clone());
+        registry.register(
+            "kms_waiting",
+            "DataKeys that wait for their turn to call KMS, for the rate's sake",
+            metrics.kms_waiting.clone(),
+        );
+        registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
@@ -159,10 +180,12 @@ impl Metrics {
     ///
     /// # Errors
     /// None in practice: the text is written to memory.
-    pub fn render(&self, states: impl IntoIterator<Item = State>) -> Result<String, std::fmt::Error> {
+    pub fn render(&self, snapshot: Snapshot) -> Result<String, std::fmt::Error> {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.data_keys.clear();
-        for state in states {
+        self.kms_waiting.set(i64::try_from(snapshot.waiting).unwrap_or(i64::MAX));
+        self.leader.set(i64::from(snapshot.leads));
+        for state in snapshot.states {
             self.data_keys.get_or_create(&DataKeyState { reason: state }).inc();
         }
         let mut text = String::new();
@@ -181,7 +204,8 @@ mod tests {
         metrics.kms_call("eu-west-1", "OK", Duration::from_millis(9));
         metrics.reconciled(Outcome::Success, Duration::from_millis(20));
         metrics.secret_written(Operation::Create);
-        let text = metrics.render([State::Issued, State::Issued, State::Failed(Reason::KeyDisabled)]).unwrap();
+        let states = vec![State::Issued, State::Issued, State::Failed(Reason::KeyDisabled)];
+        let text = metrics.render(Snapshot { states, waiting: 3, leads: true }).unwrap();
         for line in [
             r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
             r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"} 1"#,
@@ -190,6 +214,8 @@ mod tests {
             r#"datakey_secret_writes_total{operation="Create"} 1"#,
             r#"datakey_datakeys{reason="Issued"} 2"#,
             r#"datakey_datakeys{reason="KeyDisabled"} 1"#,
+            "datakey_kms_waiting 3",
+            "datakey_leader 1",
             "datakey_build_info",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
@@ -199,7 +225,8 @@ mod tests {
     #[test]
     fn a_reason_that_no_data_key_has_any_more_is_not_shown() {
         let metrics = Metrics::default();
-        metrics.render([State::Failed(Reason::KeyDisabled)]).unwrap();
-        assert!(!metrics.render([State::Issued]).unwrap().contains("KeyDisabled"));
+        let shown = |state| metrics.render(Snapshot { states: vec![state], ..Snapshot::default() }).unwrap();
+        assert!(shown(State::Failed(Reason::KeyDisabled)).contains("KeyDisabled"));
+        assert!(!shown(State::Issued).contains("KeyDisabled"));
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     backoff::{Backoff, Waits},
     controller::{self, Settings, View, chain},
     kms::{Kms, Limits},
+    lease::{self, Election},
     metrics::Metrics,
     reconcile::Context,
     repairs::Repairs,
@@ -46,11 +47,22 @@ pub enum StartError {
     Signals(std::io::Error),
 }
 
+/// Why the operator ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// It never began.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Another replica leads now; a new start stands by.
+    #[error("leadership is lost; ending, to stand by after a new start")]
+    LeadershipLost,
+}
+
 /// Runs the operator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Why it can't start. Once it runs, it waits for what is missing.
-pub async fn run(args: Run) -> Result<(), StartError> {
+/// Why it can't start. Once it runs, it waits for what is missing, and ends by itself only when it loses the leadership.
+pub async fn run(args: Run) -> Result<(), RunError> {
     let Run {
         namespaces,
         concurrency,
@@ -61,6 +73,10 @@ pub async fn run(args: Run) -> Result<(), StartError> {
         retry_max,
         resync,
         shutdown_grace,
+        leader_elect,
+        lease_namespace,
+        lease_name,
+        lease_duration,
         admin_address,
         log_level: _,
         log_format: _,
@@ -83,6 +99,21 @@ pub async fn run(args: Run) -> Result<(), StartError> {
         () = controller::wait_for_api(&client, &namespaces, kube_timeout) => {}
         () = stopped(stop.clone()) => return Ok(()),
     }
+    let leadership = if leader_elect {
+        let settings = lease::Settings {
+            namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+            name: lease_name,
+            duration: lease_duration,
+            identity: identity(),
+        };
+        let election = Election::new(client.clone(), settings, kube_timeout);
+        tokio::select! {
+            won = election.won(|| view.stand_by()) => Some(won),
+            () = stopped(stop.clone()) => return Ok(()),
+        }
+    } else {
+        None
+    };
     let kms = Kms::from_env(Limits { rate: kms_rate, timeout: kms_timeout }, Arc::clone(&metrics)).await;
     // The pod's name, where the manifest hands it on.
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
@@ -99,10 +130,25 @@ pub async fn run(args: Run) -> Result<(), StartError> {
         resync,
     });
     let settings = Settings { concurrency, grace: shutdown_grace };
-    controller::run(context, namespaces, settings, view, stopped(stop)).await;
+    let work = controller::run(context, namespaces, settings, view, stopped(stop));
+    if let Some(mut leadership) = leadership {
+        // It is renewed until the last reconcile has ended, and released only then.
+        tokio::select! {
+            () = work => leadership.release().await,
+            () = leadership.lost() => return Err(RunError::LeadershipLost),
+        }
+    } else {
+        work.await;
+    }
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     info!("datakey-operator stopped");
     Ok(())
+}
+
+/// Who this process is among replicas: no two processes are the same, not even of one pod.
+fn identity() -> String {
+    let pod = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    format!("{}_{:016x}", pod.as_deref().unwrap_or(MANAGER), fastrand::u64(..))
 }
 
 async fn client(kube_timeout: Duration) -> Result<Client, StartError> {

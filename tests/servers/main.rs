@@ -12,6 +12,7 @@ mod credentials;
 mod drift;
 mod failures;
 mod issuance;
+mod leadership;
 mod privilege;
 mod process;
 mod record;

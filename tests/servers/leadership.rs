@@ -1,0 +1,184 @@
+//! Several replicas, one of which works: who it is, and how long it takes until the next one does.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use serde_json::json;
+use testbed::eventually;
+
+use crate::{
+    test::{Operator, SOON, Test},
+    witness::Witness,
+};
+
+/// Shorter than in production, where it is 15 s: everything else is a part of it.
+const SHORT: &str = "--lease-duration=3s";
+
+impl Test {
+    /// Starts a replica. The Lease lies in the test's namespace.
+    fn replica(&self, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> Operator {
+        let lease = [&["--leader-elect", "--lease-namespace", &self.namespace][..], flags].concat();
+        match kubeconfig {
+            Some(kubeconfig) => self.operator_by(kubeconfig, &lease),
+            None => self.operator_with(&lease, &[]),
+        }
+    }
+
+    /// The operator's role for the Lease is for its own namespace.
+    async fn may_lead(&self) {
+        let name = "may-lead";
+        let rbac = "rbac.authorization.k8s.io";
+        let subject = json!({ "kind": "ServiceAccount", "name": "datakey-operator", "namespace": "datakey-system" });
+        self.apply(&[
+            json!({
+                "apiVersion": format!("{rbac}/v1"),
+                "kind": "Role",
+                "metadata": { "name": name, "namespace": self.namespace },
+                "rules": [
+                    { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"] },
+                ],
+            }),
+            json!({
+                "apiVersion": format!("{rbac}/v1"),
+                "kind": "RoleBinding",
+                "metadata": { "name": name, "namespace": self.namespace },
+                "roleRef": { "apiGroup": rbac, "kind": "Role", "name": name },
+                "subjects": [subject],
+            }),
+        ])
+        .await;
+    }
+
+    /// A leader and a replica that stands by.
+    async fn pair(&self, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> (Operator, Operator) {
+        self.may_lead().await;
+        let leader = self.replica(kubeconfig, flags);
+        leader.leads().await;
+        let standby = self.replica(None, flags);
+        standby.says("standing by").await;
+        (leader, standby)
+    }
+}
+
+impl Operator {
+    async fn leads(&self) {
+        self.says("this replica leads").await;
+        self.is_ready().await;
+    }
+
+    async fn shows(&self, line: &str) -> bool {
+        self.admin("/metrics").await.1.lines().any(|shown| shown == line)
+    }
+}
+
+#[tokio::test]
+async fn one_replica_works_and_the_other_is_ready_to() {
+    let test = Test::new("standby").await;
+    let (leader, standby) = test.pair(None, &[SHORT]).await;
+    eventually(SOON, "who stands by is ready", async || standby.admin("/readyz").await.0 == 200).await;
+    assert!(leader.shows("datakey_leader 1").await && standby.shows("datakey_leader 0").await);
+    test.issue("k", &json!({})).await;
+    assert!(standby.shows("datakey_leader 0").await);
+    assert!(!standby.process.log().contains("KMS issued"));
+    let leases: Api<Lease> = Api::namespaced(test.client.clone(), &test.namespace);
+    let spec = leases.get("datakey-operator").await.unwrap().spec.unwrap();
+    assert_eq!((spec.lease_duration_seconds, spec.lease_transitions), (Some(3), Some(1)));
+    // It is renewed.
+    eventually(SOON, "it is renewed", async || {
+        leases.get("datakey-operator").await.unwrap().spec.unwrap().renew_time > spec.renew_time
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_clean_stop_the_next_one_works_at_once_and_no_call_is_doubled() {
+    // As in production.
+    let test = Test::new("handover").await;
+    let (mut leader, standby) = test.pair(None, &["--kms-rate=20"]).await;
+    test.create_many("k", 40, &json!({})).await;
+    eventually(SOON, "it works", async || test.proxy.calls() > 10).await;
+    leader.process.signal("TERM");
+    assert_eq!(leader.process.ended().await, 0);
+    let ended = Instant::now();
+    standby.leads().await;
+    let took = ended.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    test.all_ready(40, SOON).await;
+    assert_eq!(test.proxy.calls(), 40);
+    println!("clean stop: {took:?} until the next one is ready");
+}
+
+#[tokio::test]
+async fn after_a_kill_the_next_one_works_within_20_seconds() {
+    // As in production.
+    let test = Test::new("failover").await;
+    let (leader, standby) = test.pair(None, &[]).await;
+    leader.process.signal("KILL");
+    let killed = Instant::now();
+    drop(leader);
+    test.create("k", &json!({})).await;
+    standby.leads().await;
+    test.ready("k").await;
+    let took = killed.elapsed();
+    // Its last renewal was up to a quarter of the lease's 15 seconds ago.
+    assert!((Duration::from_secs(10)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    println!("kill: {took:?} until the next one has issued a data key");
+}
+
+#[tokio::test]
+async fn a_leader_that_was_paused_ends_when_it_wakes_and_nothing_is_doubled() {
+    let test = Test::new("paused").await;
+    let witness = Witness::of(&test);
+    let (mut leader, standby) = test.pair(None, &[SHORT]).await;
+    leader.process.signal("STOP");
+    test.create_many("k", 10, &json!({})).await;
+    standby.leads().await;
+    test.all_ready(10, SOON).await;
+    leader.process.signal("CONT");
+    assert_eq!(leader.process.ended().await, 1);
+    assert!(leader.process.log().contains("leadership is lost"), "{}", leader.process.log());
+    let keys = test.all_ready(10, SOON).await;
+    test.secrets_hold_the_record(&keys).await;
+    witness.saw_nothing_wrong();
+}
+
+#[tokio::test]
+async fn a_leader_without_an_api_server_gives_up_before_the_next_one_begins() {
+    let test = Test::new("cut-off").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let (mut leader, standby) = test.pair(Some(&kubeconfig), &[SHORT]).await;
+    api.close();
+    assert_eq!(leader.process.ended().await, 1);
+    assert!(!standby.process.log().contains("this replica leads"), "both led");
+    standby.leads().await;
+    test.issue("k", &json!({})).await;
+    // And it stands by after the next start.
+    api.heal();
+    let again = test.replica(Some(&kubeconfig), &[SHORT]);
+    again.says("standing by").await;
+}
+
+#[tokio::test]
+async fn three_replicas_are_replaced_under_load_and_no_issuance_fails() {
+    let test = Test::new("rollout").await;
+    test.may_lead().await;
+    let replicas: Vec<_> = (0..3).map(|_| test.replica(None, &[])).collect();
+    let mut replaced = Vec::new();
+    for (number, mut old) in replicas.into_iter().enumerate() {
+        let new = test.replica(None, &[]);
+        new.is_ready().await;
+        test.create_many(&format!("k{number}"), 10, &json!({})).await;
+        old.process.signal("TERM");
+        assert_eq!(old.process.ended().await, 0);
+        test.create_many(&format!("l{number}"), 10, &json!({})).await;
+        test.all_ready(20 * (number + 1), SOON).await;
+        replaced.push(new);
+    }
+    assert_eq!(test.proxy.calls(), 60);
+    let events = test.plane.kubectl(&["get", "events", "-n", "rollout", "-o", "name"]).await.unwrap();
+    assert_eq!(events, "", "nothing failed on the way");
+}
