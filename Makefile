@@ -27,11 +27,11 @@ help: ## List the targets
 # === what users run ===
 
 .PHONY: demo
-demo: build-debug tools ## Show the operator at work against real servers, and check every step
+demo: build-debug servers-tools ## Show the operator at work against real servers, and check every step
 	@$(TARGET)/debug/playground demo
 
 .PHONY: dev
-dev: build-debug tools ## The servers and the operator of the demo, until Ctrl-C
+dev: build-debug servers-tools ## The servers and the operator of the demo, until Ctrl-C
 	@$(TARGET)/debug/playground dev
 
 .PHONY: release
@@ -46,7 +46,7 @@ build-debug: need-rust
 # === checks ===
 
 .PHONY: test
-test: fmt lint unit servers licences ## Everything that CI checks
+test: fmt lint unit chart servers licences ## Everything that CI checks
 
 .PHONY: fmt
 fmt: need-rust ## Formatting
@@ -58,11 +58,15 @@ lint: need-rust ## Clippy, warnings are errors
 
 .PHONY: unit
 unit: need-rust ## Unit tests, the model of the protocol, what the binary can do, and that generated files are fresh
-	cargo test --locked --lib --bins --test generated --test binary --test model
+	cargo test --locked --lib --bins --test generated --test docs --test binary --test model
 
 .PHONY: model
 model: need-rust ## The model of the protocol in larger worlds: minutes, and some GiB of memory
 	cargo test --locked --test model -- --ignored --nocapture
+
+.PHONY: chart
+chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
+	cargo test --locked --test chart
 
 .PHONY: servers
 servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
@@ -82,13 +86,20 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 	$(TOOLS)/bin/cargo-deny --locked --config tests/tools/deny.toml check advisories
 
 .PHONY: generate
-generate: need-rust ## Write the generated files
+generate: need-rust chart-tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README
 	UPDATE=1 cargo test --locked --test generated
+	UPDATE=1 cargo test --locked --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
 
 # === the servers ===
 
 .PHONY: tools
-tools: $(TOOLS)/kms/installed kubernetes ## Build or install the servers of tests and demo, once
+tools: servers-tools chart-tools ## Build or install the servers of tests and demo, and Helm, once
+
+.PHONY: servers-tools
+servers-tools: $(TOOLS)/kms/installed kubernetes
+
+.PHONY: chart-tools
+chart-tools: $(TOOLS)/bin/chart-tools
 
 .PHONY: kubernetes
 ifdef KUBEBUILDER_ASSETS
@@ -104,6 +115,14 @@ $(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
 	cd tests/tools && go build -mod=readonly -trimpath -o $(TOOLS)/bin/etcd go.etcd.io/etcd/server/v3
 	cd tests/tools && go build -mod=readonly -trimpath -ldflags '$(VERSION_FLAGS)' -o $(TOOLS)/bin/ \
 		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kubectl
+	@touch $@
+
+$(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"; exit 1; }
+	@echo "building Helm: some minutes, once"
+	@mkdir -p $(@D)
+	cd tests/tools/chart && go build -mod=readonly -trimpath -ldflags '-s -w' -o $(TOOLS)/bin/ \
+		helm.sh/helm/v4/cmd/helm github.com/norwoodj/helm-docs/cmd/helm-docs github.com/rhysd/actionlint/cmd/actionlint
 	@touch $@
 
 $(TOOLS)/kms/installed: tests/tools/requirements.txt

@@ -1,21 +1,14 @@
-//! Files that are generated are as their source says. `UPDATE=1 cargo test --test generated` writes them.
+//! Files that are generated are as their source says. `make generate` writes them.
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
-fn assert_fresh(file: &str, expected: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, expected).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "{file} is stale: run `make generate` and commit it");
-}
+use testbed::assert_fresh;
 
 #[test]
-fn the_definition_in_deploy_is_what_the_binary_prints() {
+fn the_definitions_in_deploy_and_in_the_chart_are_what_the_binary_prints() {
     let printed = std::process::Command::new(env!("CARGO_BIN_EXE_datakey-operator")).arg("crd").output().unwrap();
     assert!(printed.status.success());
-    assert_fresh("deploy/crd.yaml", &String::from_utf8(printed.stdout).unwrap());
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert_fresh("deploy/crd.yaml", &printed);
+    assert_fresh("charts/datakey-operator/files/crd.yaml", &printed);
 }

@@ -16,5 +16,5 @@ fn scaled(short: usize, full: usize) -> usize {
 
 /// Longest wait for something that takes this long for each of many, on a busy machine.
 fn patience(count: usize) -> Duration {
-    Duration::from_mins(1) + Duration::from_millis(60) * u32::try_from(count).unwrap()
+    Duration::from_mins(1) + Duration::from_millis(200) * u32::try_from(count).unwrap()
 }

@@ -8,6 +8,7 @@
 mod admission;
 mod adoption;
 mod chaos;
+mod chart;
 mod credentials;
 mod drift;
 mod failures;

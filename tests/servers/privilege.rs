@@ -9,9 +9,16 @@ use crate::test::{SOON, Test};
 
 /// The rules of the installed role: group, resource, verb.
 fn rules() -> Vec<(String, String, String)> {
-    let manifests = std::fs::read_to_string(repository().join("deploy/rbac.yaml")).unwrap();
+    let manifests = std::fs::read_to_string(repository().join("deploy/operator.yaml")).unwrap();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&manifests).unwrap();
-    let roles = documents.iter().filter(|document| document["kind"] == "ClusterRole");
+    let bound: Vec<_> = documents
+        .iter()
+        .filter(|document| document["kind"] == "ClusterRoleBinding")
+        .map(|binding| &binding["roleRef"]["name"])
+        .collect();
+    let roles = documents
+        .iter()
+        .filter(|document| document["kind"] == "ClusterRole" && bound.contains(&&document["metadata"]["name"]));
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let list = |rule: &Value, field: &str| rule[field].as_array().unwrap().iter().map(text).collect::<Vec<_>>();
     let mut all = Vec::new();
@@ -86,21 +93,29 @@ async fn each_verb_of_the_role_is_needed() {
 #[tokio::test]
 async fn the_operators_identity_may_do_nothing_else() {
     let test = Test::new("rbac").await;
-    let may = async |namespace: &str, account: &str| -> BTreeSet<String> {
-        let user = format!("--as=system:serviceaccount:{namespace}:{account}");
-        let listed = test.plane.kubectl(&["auth", "can-i", "--list", "-n", "rbac", &user]).await.unwrap();
+    let may = async |within: &str, account: &str| -> BTreeSet<String> {
+        let user = format!("--as=system:serviceaccount:{}:{account}", OPERATOR.0);
+        let listed = test.plane.kubectl(&["auth", "can-i", "--list", "-n", within, &user]).await.unwrap();
         listed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     };
-    // What any identity may: review itself, and read the API's own description.
-    let anybody = may("rbac", "anybody").await;
-    let rules: Vec<String> = may(OPERATOR.0, OPERATOR.1).await.difference(&anybody).cloned().collect();
-    assert_eq!(
-        rules,
-        [
-            "datakeys.datakey.dev [] [] [list watch]",
-            "datakeys.datakey.dev/status [] [] [update]",
-            "events.events.k8s.io [] [] [create patch]",
-            "secrets [] [] [get list watch create update]",
-        ]
-    );
+    let everywhere = [
+        "datakeys.datakey.dev [] [] [list watch]",
+        "datakeys.datakey.dev/status [] [] [update]",
+        "events.events.k8s.io [] [] [create patch]",
+        "secrets [] [] [get list watch create update]",
+    ];
+    let at_home = [
+        "datakeys.datakey.dev [] [] [list watch]",
+        "datakeys.datakey.dev/status [] [] [update]",
+        "events.events.k8s.io [] [] [create patch]",
+        "leases.coordination.k8s.io [] [] [create]",
+        "leases.coordination.k8s.io [] [datakey-operator] [get update]",
+        "secrets [] [] [get list watch create update]",
+    ];
+    for (within, expected) in [("rbac", &everywhere[..]), (OPERATOR.0, &at_home)] {
+        // Without what any identity may: review itself, and read the API's own description.
+        let anybody = may(within, "anybody").await;
+        let rules: Vec<String> = may(within, OPERATOR.1).await.difference(&anybody).cloned().collect();
+        assert_eq!(rules, expected, "{within}");
+    }
 }

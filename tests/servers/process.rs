@@ -21,7 +21,7 @@ async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_de
     server.key_with_alias("datakey-samples").await;
     let proxy = KmsProxy::start(server.address()).await;
     let deploy = |path: &str| repository().join("deploy").join(path).display().to_string();
-    plane.kubectl(&["apply", "-f", &deploy("rbac.yaml")]).await.unwrap();
+    plane.kubectl(&["apply", "-f", &deploy("namespace.yaml"), "-f", &deploy("operator.yaml")]).await.unwrap();
 
     let mut environment: BTreeMap<_, _> = kms::environment(&proxy.url()).into();
     environment.insert("KUBECONFIG", plane.operator_kubeconfig().await.display().to_string());

@@ -24,7 +24,7 @@ use crate::{
     repository,
 };
 
-/// The namespace and the service account that `deploy/rbac.yaml` gives to the operator.
+/// The namespace and the service account that `deploy` gives to the operator.
 pub const OPERATOR: (&str, &str) = ("datakey-system", "datakey-operator");
 
 const START: Duration = Duration::from_mins(1);
@@ -82,9 +82,8 @@ impl ControlPlane {
     /// Starts one and installs what lies in `deploy`.
     pub async fn start() -> Self {
         let plane = Self::bare().await;
-        for manifest in ["crd.yaml", "rbac.yaml"] {
-            plane.kubectl(&["apply", "-f", &deploy(manifest)]).await.expect("install deploy/");
-        }
+        // As users do. Without nodes the Deployment is an object and no more; operators run as processes of their own.
+        plane.kubectl(&["apply", "-k", &deploy("")]).await.expect("install deploy/");
         plane
             .kubectl(&["wait", "--for=condition=Established", "crd/datakeys.datakey.dev"])
             .await
@@ -178,7 +177,7 @@ impl ControlPlane {
             [
                 format!("--kubeconfig={}", self.workdir.file("controller-manager.kubeconfig").display()),
                 "--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,\
-                 resourcequota-controller"
+                 resourcequota-controller,clusterrole-aggregation-controller"
                     .to_owned(),
                 // Each controller under its own service account and roles, as everywhere.
                 "--use-service-account-credentials".to_owned(),
@@ -213,7 +212,7 @@ impl ControlPlane {
         client_from(&self.admin_kubeconfig()).await
     }
 
-    /// A kubeconfig with the identity that `deploy/rbac.yaml` gives to the operator.
+    /// A kubeconfig with the identity that `deploy` gives to the operator.
     pub async fn operator_kubeconfig(&self) -> PathBuf {
         self.kubeconfig_of(OPERATOR.0, OPERATOR.1).await
     }

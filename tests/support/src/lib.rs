@@ -37,6 +37,16 @@ pub fn asset(program: &str) -> Option<PathBuf> {
     Some(folder.join(program)).filter(|path| path.exists())
 }
 
+/// Asserts that a generated file of the repository is as its source says; with `UPDATE` set it is written first.
+pub fn assert_fresh(file: &str, expected: &str) {
+    let path = repository().join(file);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, expected).expect("write a generated file");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{file} is stale: run `make generate` and commit it");
+}
+
 /// A free port on loopback. Somebody else may take it before it is used; the programs here can't choose one themselves.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");

@@ -1,0 +1,283 @@
+//! The chart: what is generated from it is fresh, every value does what it says, wrong ones are refused.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+#[path = "chart/values.rs"]
+mod values;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn chart() -> PathBuf {
+    root().join("charts/datakey-operator")
+}
+
+fn tool(name: &str) -> PathBuf {
+    let path = match std::env::var_os("HELM") {
+        Some(helm) if name == "helm" => helm.into(),
+        _ => testbed::tools().join("bin").join(name),
+    };
+    assert!(path.exists(), "{name} is missing: run `make chart-tools`");
+    path
+}
+
+fn helm(arguments: &[&str], values: &Value) -> Output {
+    let mut helm = Command::new(tool("helm"))
+        .args(arguments)
+        .args(["--values", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // JSON is YAML. Helm may refuse it before it has read all.
+    let _ = helm.stdin.take().unwrap().write_all(values.to_string().as_bytes());
+    helm.wait_with_output().unwrap()
+}
+
+/// What a release `datakey-operator` in the namespace `datakey-system` consists of, or why not.
+fn rendered(values: &Value) -> Result<String, String> {
+    let chart = chart().display().to_string();
+    let output = helm(&["template", "datakey-operator", &chart, "--namespace", "datakey-system"], values);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+fn objects(values: &Value) -> Vec<Value> {
+    let text = rendered(values).unwrap_or_else(|error| panic!("{values}: {error}"));
+    let all: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    all.into_iter().filter(|object| !object.is_null()).collect()
+}
+
+/// `a.b.c` and a value as nested values.
+fn nested(path: &str, value: &Value) -> Value {
+    path.rsplit('.').fold(value.clone(), |inner, name| json!({ name: inner }))
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+/// The paths of all values that are no maps of further ones.
+fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() && !values::WHOLE.contains(&path) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(value, &path, found);
+            }
+        }
+        _ => _ = found.insert(path.to_owned()),
+    }
+}
+
+fn defaults() -> Value {
+    serde_saphyr::from_str(&std::fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap()
+}
+
+#[test]
+fn each_value_does_what_it_says() {
+    let cases = values::cases();
+    let run = |case: &values::Case| {
+        let mut values = nested(case.path, &case.value);
+        merge(&mut values, case.with.clone());
+        let before: Option<Value> = find(&objects(&case.with), case);
+        let after = find(&objects(&values), case);
+        assert_ne!(before, after, "{}: it changes nothing", case.path);
+        assert_eq!(after.as_ref(), case.expected.as_ref(), "{} = {}", case.path, case.value);
+    };
+    let (first, second) = cases.split_at(cases.len() / 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| first.iter().for_each(run));
+        scope.spawn(|| second.iter().for_each(run));
+    });
+}
+
+fn find(objects: &[Value], case: &values::Case) -> Option<Value> {
+    let (kind, name) = case.object.split_once('/').unwrap_or((case.object, ""));
+    let is_it = |object: &&Value| object["kind"] == kind && (name.is_empty() || object["metadata"]["name"] == name);
+    let object = objects.iter().find(is_it)?;
+    let found = object.pointer(case.pointer)?;
+    match case.element {
+        // Among the elements of a list.
+        Some(element) => found.as_array()?.iter().find(|found| element(found)).cloned(),
+        None => Some(found.clone()),
+    }
+}
+
+#[test]
+fn no_value_is_without_a_test() {
+    let mut all = BTreeSet::new();
+    leaves(&defaults(), "", &mut all);
+    let tested: BTreeSet<_> = values::cases().iter().map(|case| case.path.to_owned()).collect();
+    let missing: Vec<_> = all.difference(&tested).collect();
+    assert!(missing.is_empty(), "values without a test: {missing:#?}");
+    let gone: Vec<_> = tested.difference(&all).collect();
+    assert!(gone.is_empty(), "tests of values that are not there: {gone:#?}");
+}
+
+#[test]
+fn unknown_and_wrong_values_are_refused() {
+    let mut all = BTreeSet::new();
+    leaves(&defaults(), "", &mut all);
+    for path in &all {
+        // No value takes this.
+        let refused = rendered(&nested(path, &json!([[0]])));
+        assert!(refused.as_ref().is_err_and(|error| error.contains("don't meet")), "{path}: {refused:?}");
+    }
+    let sections: BTreeSet<_> =
+        all.iter().map(|path| path.rsplit_once('.').map_or("", |(section, _)| section)).collect();
+    for section in sections {
+        let path = format!("{section}.noSuchValue");
+        let refused = rendered(&nested(path.trim_start_matches('.'), &json!(1)));
+        assert!(refused.as_ref().is_err_and(|error| error.contains("noSuchValue")), "{path}: {refused:?}");
+    }
+    for (path, value) in [
+        ("replicaCount", json!(-1)),
+        ("image.pullPolicy", json!("Sometimes")),
+        ("image.digest", json!("sha256:short")),
+        ("watchNamespaces", json!(["Not_A_Namespace"])),
+        ("leaderElection.duration", json!("500ms")),
+        ("config.kmsRate", json!(0)),
+        ("config.retryMax", json!("soon")),
+        ("config.logFormat", json!("xml")),
+        ("aws.region", json!("Ireland")),
+        ("aws.kmsEndpoint", json!("kms.example.com")),
+        ("metrics.port", json!(70000)),
+    ] {
+        assert!(rendered(&nested(path, &value)).is_err(), "{path} = {value} is taken");
+    }
+    let no_account = json!({ "serviceAccount": { "create": false } });
+    assert!(rendered(&no_account).unwrap_err().contains("serviceAccount.name is needed"));
+    let no_service = json!({ "metrics": { "service": { "enabled": false }, "serviceMonitor": { "enabled": true } } });
+    assert!(rendered(&no_service).unwrap_err().contains("needs metrics.service.enabled"));
+}
+
+#[test]
+fn the_same_values_give_the_same_text() {
+    let everything = json!({
+        "watchNamespaces": ["b", "a"],
+        "metrics": { "serviceMonitor": { "enabled": true }, "dashboard": { "enabled": true } },
+        "protectSecrets": { "enabled": true },
+        "commonLabels": { "z": "1", "a": "2" },
+    });
+    assert_eq!(rendered(&everything), rendered(&everything));
+    for file in std::fs::read_dir(chart().join("templates")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for word in ["lookup", "rand", "now", "genCA", "uuidv4"] {
+            assert!(!text.contains(&format!("{word} ")), "a template says {word}");
+        }
+    }
+}
+
+#[test]
+fn helm_lint_finds_nothing() {
+    let output = helm(&["lint", "--strict", &chart().display().to_string()], &json!({}));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_pods_meet_the_restricted_pod_security_standard() {
+    // What the standard asks for that a static reader can see; the API server's own check is in the server tests.
+    let all = objects(&json!({}));
+    let deployment = all.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    let container = &pod["containers"][0]["securityContext"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(container["allowPrivilegeEscalation"], false);
+    assert_eq!(container["readOnlyRootFilesystem"], true);
+    assert_eq!(container["capabilities"], json!({ "drop": ["ALL"] }));
+    for field in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert!(pod[field].is_null(), "{field}");
+    }
+}
+
+#[test]
+fn with_a_list_of_namespaces_the_operator_has_no_rights_in_the_cluster() {
+    let all = objects(&json!({ "watchNamespaces": ["shop", "bank", "shop"], "rbac": { "aggregate": false } }));
+    let kinds: Vec<_> = all.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert!(!kinds.contains(&"ClusterRole") && !kinds.contains(&"ClusterRoleBinding"), "{kinds:?}");
+    let roles: Vec<_> = all
+        .iter()
+        .filter(|object| object["kind"] == "Role")
+        .map(|role| role["metadata"]["namespace"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["shop", "bank", "datakey-system"]);
+}
+
+/// The alerts and the dashboard name metrics that the operator has, and every alert has a runbook.
+#[test]
+fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
+    let metrics = datakey_operator::metrics::Metrics::default();
+    metrics.kms_call("r", "OK", std::time::Duration::ZERO);
+    metrics.reconciled(datakey_operator::metrics::Outcome::Error, std::time::Duration::ZERO);
+    metrics.secret_written(datakey_operator::metrics::Operation::Create);
+    let states = vec![datakey_operator::metrics::State::Issued];
+    let snapshot = datakey_operator::metrics::Snapshot { states, ..<_>::default() };
+    let shown = metrics.render(snapshot).unwrap();
+    let runbooks = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let text = std::fs::read_to_string(chart().join("files").join(file)).unwrap();
+        let names: BTreeSet<_> = text
+            .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+            .filter(|word| word.starts_with("datakey_"))
+            .collect();
+        assert!(names.len() > 3, "{names:?}");
+        for name in names {
+            assert!(shown.contains(&format!("{name}{{")) || shown.contains(&format!("{name} ")), "{file}: {name}");
+        }
+    }
+    let alerts: Value =
+        serde_saphyr::from_str(&std::fs::read_to_string(chart().join("files/alerts.yaml")).unwrap()).unwrap();
+    for rule in alerts["groups"][0]["rules"].as_array().unwrap() {
+        let alert = rule["alert"].as_str().unwrap();
+        assert!(runbooks.contains(&format!("### {alert}\n")), "docs/operations.md has no runbook for {alert}");
+        let url = rule["annotations"]["runbook_url"].as_str().unwrap();
+        assert_eq!(url, format!("RUNBOOK_URL#{}", alert.to_lowercase()));
+    }
+}
+
+// === generated files ===
+
+#[test]
+fn the_manifests_in_deploy_are_the_chart() {
+    let text = rendered(&json!({ "crds": { "enabled": false } })).unwrap();
+    // Nobody upgrades these with Helm.
+    let helms = ["app.kubernetes.io/managed-by: Helm", "helm.sh/chart:"];
+    let plain: String = text
+        .lines()
+        .filter(|line| !helms.iter().any(|helms| line.trim().starts_with(helms)))
+        .fold(String::from("# Rendered from charts/datakey-operator; make generate writes it.\n"), |text, line| {
+            text + line + "\n"
+        });
+    testbed::assert_fresh("deploy/operator.yaml", &plain);
+}
+
+#[test]
+fn the_charts_readme_is_that_of_its_values() {
+    let output = Command::new(tool("helm-docs"))
+        .args(["--dry-run", "--sort-values-order=file", "--log-level=error", "--chart-search-root"])
+        .arg(chart())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    testbed::assert_fresh("charts/datakey-operator/README.md", &String::from_utf8(output.stdout).unwrap());
+}

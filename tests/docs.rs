@@ -1,0 +1,48 @@
+//! What the documentation says about tests is so.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+/// All files below a folder with this extension.
+fn files(folder: &Path, extension: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|own| own == extension) {
+            found.push(fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_documentation_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut texts, mut sources) = (vec![fs::read_to_string(root.join("README.md")).unwrap()], Vec::new());
+    files(&root.join("docs"), "md", &mut texts);
+    files(&root.join("src"), "rs", &mut sources);
+    files(&root.join("tests"), "rs", &mut sources);
+    // A test's name is a sentence.
+    let is_a_name = |code: &&str| {
+        code.matches('_').count() >= 3
+            && code.bytes().all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte))
+    };
+    let named: BTreeSet<_> = texts.iter().flat_map(|text| text.split('`')).filter(is_a_name).collect();
+    assert!(named.len() > 30, "{named:?}");
+    let there: BTreeSet<_> = sources
+        .iter()
+        .flat_map(|source| source.split("fn ").skip(1))
+        .filter_map(|definition| definition.split_once('(').map(|(name, _)| name))
+        .collect();
+    let missing: Vec<_> = named.iter().filter(|name| !name.contains("datakey_") && !there.contains(**name)).collect();
+    assert!(missing.is_empty(), "the documentation names tests that are not there: {missing:#?}");
+}
+
+#[test]
+fn the_readme_explains_every_reason() {
+    let readme = include_str!("../README.md");
+    for reason in datakey_operator::status::Reason::ALL {
+        assert!(readme.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
+    }
+}

@@ -1,0 +1,246 @@
+//! The chart, installed, upgraded, rolled back, uninstalled and installed again with DataKeys in place. Without nodes the
+//! operator runs as a process, under the identity and with the arguments that the chart gives it.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use testbed::{control_plane::ControlPlane, eventually, kms, proxy::KmsProxy, repository};
+
+use crate::test::{Operator, SOON, Test};
+
+/// Runs Helm as a cluster admin.
+async fn helm(plane: &ControlPlane, arguments: &[&str]) -> Result<String, String> {
+    let program = std::env::var_os("HELM").map_or_else(|| testbed::tools().join("bin/helm"), Into::into);
+    let home = plane.workdir().file("helm");
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("KUBECONFIG", plane.admin_kubeconfig())
+        .env("HELM_CACHE_HOME", &home)
+        .env("HELM_CONFIG_HOME", &home)
+        .env("HELM_DATA_HOME", &home)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+fn chart() -> String {
+    repository().join("charts/datakey-operator").display().to_string()
+}
+
+/// A bare control plane with the chart installed into a namespace.
+async fn installed(values: &[&str]) -> ControlPlane {
+    let plane = ControlPlane::bare().await;
+    install(&plane, "datakey-operator", "datakey-system", values).await.unwrap();
+    plane
+}
+
+async fn install(plane: &ControlPlane, release: &str, namespace: &str, values: &[&str]) -> Result<String, String> {
+    let chart = chart();
+    let arguments = ["upgrade", "--install", release, &chart, "--namespace", namespace, "--create-namespace"];
+    helm(plane, &[&arguments[..], values].concat()).await
+}
+
+/// The operator as the Deployment says, as a process: its arguments, its identity, its environment.
+async fn operator(plane: &ControlPlane, release: &str, namespace: &str, kms_url: &str) -> Operator {
+    let deployment = plane.kubectl(&["get", "deployment", release, "-n", namespace, "-o", "json"]).await.unwrap();
+    let deployment: Value = serde_json::from_str(&deployment).unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    let account = pod["serviceAccountName"].as_str().unwrap();
+    let kubeconfig = plane.kubeconfig_of(namespace, account).await;
+    let arguments: Vec<_> = pod["containers"][0]["args"].as_array().unwrap()[1..]
+        .iter()
+        .map(|argument| argument.as_str().unwrap().to_owned())
+        // Two of them on one machine, and their logs for the tests.
+        .filter(|argument| !["--admin-address", "--log-"].iter().any(|own| argument.starts_with(own)))
+        .collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut environment: std::collections::BTreeMap<_, _> = kms::environment(kms_url).into();
+    environment.insert("KUBECONFIG", kubeconfig.display().to_string());
+    let log = plane.workdir().file(&format!("{namespace}-{release}-{}.log", fastrand::u32(..)));
+    Operator::start(&arguments, environment, &log)
+}
+
+async fn apply(plane: &ControlPlane, namespace: &str, names: &[&str]) {
+    let spec = json!({ "keyId": "alias/orders", "keySpec": "AES_256" });
+    let item = |name: &&str| {
+        json!({
+            "apiVersion": "datakey.dev/v1alpha1",
+            "kind": "DataKey",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": spec,
+        })
+    };
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": names.iter().map(item).collect::<Vec<_>>() });
+    let file = plane.workdir().file(&format!("{namespace}.json"));
+    std::fs::write(&file, list.to_string()).unwrap();
+    plane.kubectl(&["apply", "-f", &file.display().to_string()]).await.unwrap();
+}
+
+async fn ready(plane: &ControlPlane, namespace: &str) {
+    let wait = ["wait", "datakeys", "--all", "--for=condition=Ready", "-n", namespace, "--timeout=30s"];
+    plane.kubectl(&wait).await.unwrap();
+}
+
+async fn data(plane: &ControlPlane, namespace: &str) -> Value {
+    let field = ["get", "secrets", "-n", namespace, "--field-selector=type=datakey.dev/wrapped-key", "-o", "json"];
+    let secrets: Value = serde_json::from_str(&plane.kubectl(&field).await.unwrap()).unwrap();
+    secrets["items"].as_array().unwrap().iter().map(|secret| secret["data"].clone()).collect()
+}
+
+#[tokio::test]
+async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobody() {
+    let plane = installed(&[]).await;
+    let proxy = KmsProxy::stub().await;
+    plane.namespace("shop").await;
+    {
+        let first = operator(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
+        apply(&plane, "shop", &["orders", "invoices"]).await;
+        ready(&plane, "shop").await;
+        first.process.signal("TERM");
+    }
+    let held = data(&plane, "shop").await;
+    assert_eq!(held.as_array().unwrap().len(), 2);
+
+    let changes: [(&str, &[&str]); 4] = [
+        ("upgrade", &["--set", "config.kmsRate=50", "--set", "replicaCount=3", "--set", "commonLabels.team=platform"]),
+        ("rollback", &[]),
+        ("uninstall", &[]),
+        ("install", &[]),
+    ];
+    for (change, values) in changes {
+        match change {
+            "rollback" => {
+                drop(helm(&plane, &["rollback", "datakey-operator", "1", "-n", "datakey-system"]).await.unwrap());
+            }
+            "uninstall" => {
+                let said = helm(&plane, &["uninstall", "datakey-operator", "-n", "datakey-system"]).await.unwrap();
+                assert!(said.contains("datakeys.datakey.dev"), "the definition is kept: {said}");
+                let keys = plane.kubectl(&["get", "datakeys", "-n", "shop", "-o", "name"]).await.unwrap();
+                assert_eq!(keys.lines().count(), 2);
+                continue;
+            }
+            _ => drop(install(&plane, "datakey-operator", "datakey-system", values).await.unwrap()),
+        }
+        let operator = operator(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
+        operator.says("this replica leads").await;
+        operator.is_ready().await;
+        ready(&plane, "shop").await;
+        // It works, on what is new.
+        let calls = proxy.calls();
+        apply(&plane, "datakey-system", &[change]).await;
+        ready(&plane, "datakey-system").await;
+        assert_eq!(proxy.calls(), calls + 1, "{change}");
+        assert_eq!(data(&plane, "shop").await, held, "{change}");
+        operator.process.signal("TERM");
+    }
+    assert_eq!(proxy.calls(), 2 + 3);
+}
+
+#[tokio::test]
+async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewhere() {
+    let plane = ControlPlane::bare().await;
+    let proxy = KmsProxy::stub().await;
+    for namespace in ["shop", "bank", "other"] {
+        plane.namespace(namespace).await;
+    }
+    install(&plane, "shop-keys", "keys-of-shop", &["--set", "watchNamespaces={shop}"]).await.unwrap();
+    let second = ["--set", "watchNamespaces={bank}", "--set", "crds.enabled=false", "--set", "rbac.aggregate=false"];
+    install(&plane, "bank-keys", "keys-of-bank", &second).await.unwrap();
+    let shop = operator(&plane, "shop-keys-datakey-operator", "keys-of-shop", &proxy.url()).await;
+    let bank = operator(&plane, "bank-keys-datakey-operator", "keys-of-bank", &proxy.url()).await;
+    for operator in [&shop, &bank] {
+        operator.says("this replica leads").await;
+    }
+    for namespace in ["shop", "bank", "other"] {
+        apply(&plane, namespace, &["k"]).await;
+    }
+    ready(&plane, "shop").await;
+    ready(&plane, "bank").await;
+    assert_eq!(proxy.calls(), 2);
+    assert!(
+        !shop.process.log().contains(r#""namespace":"bank""#) && !bank.process.log().contains(r#""namespace":"shop""#)
+    );
+    let may = async |account: &str, namespace: &str| {
+        let user = format!("--as=system:serviceaccount:{account}");
+        plane.kubectl(&["auth", "can-i", "get", "secrets", "-n", namespace, &user]).await.is_ok()
+    };
+    let account = "keys-of-shop:shop-keys-datakey-operator";
+    assert!(may(account, "shop").await);
+    for namespace in ["bank", "other", "keys-of-shop", "kube-system"] {
+        assert!(!may(account, namespace).await, "{namespace}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_edit_in_a_namespace_may_edit_data_keys_but_never_the_record() {
+    let test = Test::new("aggregated").await;
+    if !test.plane.has_controllers() {
+        // Roles are aggregated by a controller.
+        return;
+    }
+    for (role, user) in [("view", "viewer"), ("edit", "editor")] {
+        let bind = ["create", "rolebinding", user, "-n", "aggregated", "--clusterrole", role, "--user", user];
+        test.plane.kubectl(&bind).await.unwrap();
+    }
+    let may = async |user: &str, verb: &str, resource: &str| {
+        let user = format!("--as={user}");
+        test.plane.kubectl(&["auth", "can-i", verb, resource, "-n", "aggregated", &user]).await.is_ok()
+    };
+    eventually(SOON, "the roles are aggregated", async || {
+        may("viewer", "get", "datakeys").await && may("editor", "get", "datakeys").await
+    })
+    .await;
+    eventually(SOON, "the roles are aggregated", async || may("editor", "create", "datakeys").await).await;
+    assert!(may("editor", "delete", "datakeys").await);
+    assert!(!may("viewer", "create", "datakeys").await);
+    for user in ["viewer", "editor"] {
+        assert!(!may(user, "update", "datakeys/status").await && !may(user, "patch", "datakeys/status").await);
+    }
+}
+
+#[tokio::test]
+async fn protected_secrets_are_changed_and_deleted_by_nobody_but_the_operator() {
+    let test = Test::alone("protected").await;
+    let chart = chart();
+    let render =
+        ["template", "datakey-operator", &chart, "-n", "datakey-system", "--set", "protectSecrets.enabled=true"];
+    let only = ["--show-only", "templates/protect-secrets.yaml"];
+    let policy = helm(&test.plane, &[&render[..], &only].concat()).await.unwrap();
+    let file = test.plane.workdir().file("policy.yaml");
+    std::fs::write(&file, policy).unwrap();
+    test.plane.kubectl(&["apply", "-f", &file.display().to_string()]).await.unwrap();
+    let operator = test.operator();
+    test.issue("k", &json!({})).await;
+    test.issue("owned", &json!({ "deletionPolicy": "Delete" })).await;
+    let data = test.data("k").await;
+
+    let delete = ["delete", "secret", "k", "-n", "protected"];
+    eventually(SOON, "the policy works", async || {
+        test.plane.kubectl(&delete).await.is_err_and(|error| error.contains("only datakey-operator may"))
+    })
+    .await;
+    let edit = |patch: &'static str| ["patch", "secret", "k", "-n", "protected", "--type=merge", "-p", patch];
+    for patch in [r#"{"data":{"version":"eA=="}}"#, r#"{"data":{"more":"eA=="}}"#, r#"{"data":null}"#] {
+        assert!(test.plane.kubectl(&edit(patch)).await.is_err(), "{patch}");
+    }
+    assert!(test.plane.kubectl(&["delete", "secrets", "--all", "-n", "protected"]).await.is_err());
+    // Labels are free, and other Secrets are nobody's business.
+    test.plane.kubectl(&edit(r#"{"metadata":{"labels":{"team":"shop"}}}"#)).await.unwrap();
+    test.plane.kubectl(&["create", "secret", "generic", "other", "-n", "protected"]).await.unwrap();
+    test.plane.kubectl(&["delete", "secret", "other", "-n", "protected"]).await.unwrap();
+    assert_eq!(test.data("k").await, data);
+
+    // The operator, garbage collection and namespace deletion may.
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("k").await;
+    if test.plane.has_controllers() {
+        test.delete("owned").await;
+        eventually(SOON, "garbage collection works", async || test.secrets().get_opt("owned").await.unwrap().is_none())
+            .await;
+        drop(operator);
+        test.plane.kubectl(&["delete", "namespace", "protected", "--timeout=60s"]).await.unwrap();
+    }
+}
