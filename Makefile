@@ -39,6 +39,39 @@ release: need-rust ## The release binary, target/release/datakey-operator, and t
 	cargo build --release --locked --bin datakey-operator
 	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --test binary
 
+# The static binary is the same, byte for byte, wherever it is built from the same commit with the same toolchain.
+ARCH := $(subst arm64,aarch64,$(shell uname -m))
+GOARCH := $(subst x86_64,amd64,$(subst aarch64,arm64,$(ARCH)))
+MUSL := $(ARCH)-unknown-linux-musl
+CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+CA_BUNDLE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+IMAGE ?= datakey-operator:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell command -v $(tool))))
+CARGO_AUDITABLE := 0.7.7
+# Bytes; the image is this and the CA certificates.
+SIZE_BUDGET := 25000000
+
+.PHONY: dist
+dist: need-rust $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
+	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: install it (Debian: apt-get install musl-tools)"; exit 1; }
+	@rustup target list --installed 2>/dev/null | grep -qx $(MUSL) || rustup target add $(MUSL)
+	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	CC_$(subst -,_,$(MUSL))=musl-gcc \
+	CFLAGS="-ffile-prefix-map=$(CARGO_HOME_DIR)=/cargo -ffile-prefix-map=$(TARGET)=/target -ffile-prefix-map=$(CURDIR)=/source" \
+	RUSTFLAGS="--remap-path-prefix=$(CARGO_HOME_DIR)=/cargo --remap-path-prefix=$(TARGET)=/target --remap-path-prefix=$(CURDIR)=/source" \
+	PATH="$(TOOLS)/bin:$$PATH" cargo auditable build --release --locked --bin datakey-operator --target $(MUSL)
+	@mkdir -p $(TARGET)/dist/$(GOARCH)
+	@install -m 0555 $(TARGET)/$(MUSL)/release/datakey-operator $(TARGET)/dist/$(GOARCH)/datakey-operator
+	@install -m 0444 $(CA_BUNDLE) $(TARGET)/dist/ca-certificates.crt
+	@size=$$(wc -c < $(TARGET)/dist/$(GOARCH)/datakey-operator); echo "$$size bytes, $(SIZE_BUDGET) at most"; test $$size -le $(SIZE_BUDGET)
+	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --test binary -- --include-ignored
+
+.PHONY: image
+image: dist ## The container image, with docker, podman or buildah; IMAGE names it
+	@test -n "$(CONTAINER_TOOL)" || { echo "docker, podman or buildah is needed"; exit 1; }
+	$(CONTAINER_TOOL) build $(if $(findstring docker,$(CONTAINER_TOOL)),,--timestamp 0) --build-arg TARGETARCH=$(GOARCH) --tag $(IMAGE) --file deploy/Dockerfile $(TARGET)/dist
+
 .PHONY: build-debug
 build-debug: need-rust
 	@cargo build --locked --workspace
@@ -136,6 +169,10 @@ $(TOOLS)/kms/installed: tests/tools/requirements.txt
 
 $(TOOLS)/cargo-deny-$(CARGO_DENY): | need-rust
 	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY)
+	@touch $@
+
+$(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE): | need-rust
+	cargo install --quiet --locked --root $(TOOLS) cargo-auditable@$(CARGO_AUDITABLE)
 	@touch $@
 
 .PHONY: need-rust

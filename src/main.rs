@@ -9,6 +9,10 @@ use datakey_operator::{
     logging, run,
 };
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Wrong flags or settings (sysexits.h, `EX_USAGE`), as against a failure at work.
 const USAGE: u8 = 64;
 
