@@ -86,8 +86,9 @@ fmt: need-rust ## Formatting
 	cargo fmt --all --check
 
 .PHONY: lint
-lint: need-rust ## Clippy, warnings are errors
+lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(TOOLS)/bin/actionlint
 
 .PHONY: unit
 unit: need-rust ## Unit tests, the model of the protocol, what the binary can do, and that generated files are fresh

@@ -46,3 +46,25 @@ fn the_readme_explains_every_reason() {
         assert!(readme.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
     }
 }
+
+/// What is there to be copied.
+#[test]
+fn every_json_and_yaml_block_of_the_documentation_can_be_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = vec![fs::read_to_string(root.join("README.md")).unwrap()];
+    files(&root.join("docs"), "md", &mut texts);
+    let mut read = 0;
+    for text in &texts {
+        for block in text.split("\n```").skip(1).step_by(2) {
+            let (language, body) = block.split_once('\n').unwrap();
+            let problem = match language {
+                "json" => serde_json::from_str::<serde_json::Value>(body).err().map(|error| error.to_string()),
+                "yaml" => serde_saphyr::from_str::<serde_json::Value>(body).err().map(|error| error.to_string()),
+                _ => continue,
+            };
+            assert_eq!(problem, None, "{body}");
+            read += 1;
+        }
+    }
+    assert!(read > 5, "{read} blocks");
+}
