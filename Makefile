@@ -95,7 +95,7 @@ unit: need-rust ## Unit tests, the model of the protocol, what the binary can do
 	cargo test --locked --lib --bins --test generated --test docs --test binary --test model
 
 .PHONY: model
-model: need-rust ## The model of the protocol in larger worlds: minutes, and some GiB of memory
+model: need-rust ## The model of the protocol in larger worlds: minutes
 	cargo test --locked --test model -- --ignored --nocapture
 
 .PHONY: chart

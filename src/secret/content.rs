@@ -1,8 +1,8 @@
 //! What a Secret that was read whole tells: whether it holds what the record says, may be put right, must not be
 //! touched, or can become the record again. Pure.
 //!
-//! A Secret whose data keys are intact and are not the recorded ones is never overwritten: somebody's data may be
-//! encrypted under them.
+//! A Secret that may hold other data keys than the recorded ones is never overwritten: somebody's data may be encrypted
+//! under them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,25 +33,29 @@ pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Verdict {
     if let Some(why) = not_ours(key, secret) {
         return Verdict::Conflict(why);
     }
-    for version in versions_in(secret) {
-        // Only intact data keys bind; an entry that belies its checksum is somebody's edit and is put right.
-        let Ok(found) = version_in(secret, version) else {
-            continue;
-        };
-        match key.issued(version) {
-            None => {
-                return Verdict::Conflict(format!(
-                    "it holds data key version {version}, which status.versions does not have; to take over what the \
-                     Secret holds, delete this DataKey under deletionPolicy Retain and create it again"
-                ));
-            }
-            Some(issued) if issued.ciphertext_blob != found.ciphertext_blob => {
-                return Verdict::Conflict(format!("it holds another data key as version {version}"));
-            }
-            Some(_) => {}
-        }
+    if let Some(why) = versions_in(secret).into_iter().find_map(|version| another_data_key(key, secret, version)) {
+        return Verdict::Conflict(why);
     }
     if holds(wanted, secret, key) { Verdict::Same } else { Verdict::PutRight }
+}
+
+/// What a Secret may hold as this version that no record has. Only where the checksum beside it vouches for the recorded
+/// data key is it certain that the bytes are somebody's edit, and no loss.
+fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<String> {
+    let blob = entry(secret, &format!("ciphertextBlob.v{version}"))?;
+    if !(1..=MAX_BLOB).contains(&blob.0.len()) {
+        return None;
+    }
+    let Some(issued) = key.issued(version) else {
+        return Some(format!(
+            "it holds data key version {version}, which status.versions does not have; to take over what the Secret \
+             holds, delete this DataKey under deletionPolicy Retain and create it again"
+        ));
+    };
+    let vouched =
+        || provenance_in(secret, version).is_some_and(|found| found.sha256 == sha256(&issued.ciphertext_blob.0));
+    let differs = *blob != issued.ciphertext_blob && !vouched();
+    differs.then(|| format!("it holds another data key as version {version}"))
 }
 
 /// Rebuilds the record from the Secret of a `DataKey` that has none: re-created, or restored without its status.
@@ -148,6 +152,11 @@ fn versions_in(secret: &Secret) -> BTreeSet<i32> {
     entries.chain(annotations).filter_map(|number| number.parse().ok()).filter(|&number| number >= 1).collect()
 }
 
+/// What the annotations say of a version.
+fn provenance_in(secret: &Secret, version: i32) -> Option<Provenance> {
+    serde_json::from_str(secret.metadata.annotations.as_ref()?.get(&format!("{ISSUED}{version}"))?).ok()
+}
+
 /// Reads one version out of a Secret.
 ///
 /// # Errors
@@ -156,10 +165,7 @@ fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
     let wrong = |what: &str| format!("{what} of version {version} is missing or was changed");
     let text = |name: &str| text(secret, &format!("{name}.v{version}"));
 
-    let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get(&format!("{ISSUED}{version}")));
-    let provenance: Provenance = annotation
-        .and_then(|annotation| serde_json::from_str(annotation).ok())
-        .ok_or_else(|| wrong("the annotation"))?;
+    let provenance = provenance_in(secret, version).ok_or_else(|| wrong("the annotation"))?;
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))
         .filter(|blob| (1..=MAX_BLOB).contains(&blob.0.len()) && sha256(&blob.0) == provenance.sha256)
         .ok_or_else(|| wrong("ciphertextBlob"))?;
@@ -280,6 +286,29 @@ mod tests {
         key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
         assert!(conflict(verdict(&key, &secret(&[1]))).contains("another data key as version 1"));
         assert!(conflict(verdict(&recorded(&[1]), &secret(&[1, 2]))).contains("version 2"));
+    }
+
+    #[test]
+    fn what_may_be_another_data_key_is_never_overwritten_even_without_its_checksum() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
+        let edits: [Edit<Secret>; 3] = [
+            |secret| secret.metadata.annotations = None,
+            |secret| _ = annotations(secret).remove(&format!("{ISSUED}1")),
+            |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("edited")),
+        ];
+        for (number, edit) in edits.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            edit(&mut secret);
+            assert!(conflict(verdict(&key, &secret)).contains("as version 1"), "edit {number}");
+        }
+        let mut grown = secret(&[1, 2]);
+        grown.metadata.annotations = None;
+        assert!(conflict(verdict(&recorded(&[1]), &grown)).contains("version 2"));
+
+        // What can't be a data key is none.
+        data(&mut grown).insert("ciphertextBlob.v2".into(), bytes(""));
+        assert_eq!(verdict(&recorded(&[1]), &grown), Verdict::PutRight);
     }
 
     #[test]

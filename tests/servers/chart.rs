@@ -140,6 +140,26 @@ async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobo
 }
 
 #[tokio::test]
+async fn the_pods_are_admitted_under_the_restricted_pod_security_standard() {
+    let test = Test::new("pod-security").await;
+    let get = ["get", "deployment", "datakey-operator", "-n", "datakey-system", "-o", "json"];
+    let deployment: Value = serde_json::from_str(&test.plane.kubectl(&get).await.unwrap()).unwrap();
+    let admitted = async |change: fn(&mut Value)| {
+        let mut spec = deployment["spec"]["template"]["spec"].clone();
+        change(&mut spec);
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": spec });
+        let file = test.plane.workdir().file("pod.json");
+        std::fs::write(&file, pod.to_string()).unwrap();
+        // Its namespace enforces the standard.
+        let create = ["create", "--dry-run=server", "-n", "datakey-system", "-f", &file.display().to_string()];
+        test.plane.kubectl(&create).await
+    };
+    admitted(|_| {}).await.unwrap();
+    let refused = admitted(|pod| pod["containers"][0]["securityContext"]["capabilities"] = Value::Null).await;
+    assert!(refused.unwrap_err().contains("violates PodSecurity"));
+}
+
+#[tokio::test]
 async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewhere() {
     let plane = ControlPlane::bare().await;
     let proxy = KmsProxy::stub().await;

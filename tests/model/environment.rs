@@ -1,0 +1,130 @@
+//! Everything that users, backup tools, other controllers and garbage collection do to the objects.
+
+use crate::{
+    Derivation, Model, Violation,
+    objects::{Id, Settings, Spec},
+    secrets,
+    server::Writer,
+    world::{Action, State},
+};
+
+/// What follows a state.
+pub type Successors = Vec<(Action, State)>;
+
+impl Model {
+    pub fn environment(&self, state: &State, next: &mut Successors) -> Result<(), Violation> {
+        match state.secret {
+            Some(at) => self.change_secret(state, at.object, next)?,
+            None => self.place_secret(state, next)?,
+        }
+        self.change_key(state, next);
+        self.recreate_key(state, next)
+    }
+
+    /// What becomes of a Secret that is there.
+    fn change_secret(&self, state: &State, id: Id, next: &mut Successors) -> Result<(), Violation> {
+        if self.is_garbage(state) {
+            let mut collected = state.clone();
+            self.remove_secret(&mut collected);
+            next.push((Action::CollectGarbage, collected));
+        }
+        if let Some(mut deleted) = state.spend(|budget| &mut budget.delete_secret) {
+            self.remove_secret(&mut deleted);
+            next.push((Action::DeleteSecret, deleted));
+        }
+        let summary = self.secret_summary(id);
+        if summary.foreign {
+            return Ok(());
+        }
+        if let Some(mut changed) = state.spend(|budget| &mut budget.edit).filter(|_| !summary.edited) {
+            let edited = self.derived_secret(id, Derivation::Edited, secrets::edited);
+            self.put_secret(&mut changed, edited, Writer::SomebodyElse)?;
+            next.push((Action::EditSecret, changed));
+        }
+        if let Some(mut changed) = state.spend(|budget| &mut budget.unmark).filter(|_| summary.bears_our_labels) {
+            let unmarked = self.derived_secret(id, Derivation::Unmarked, secrets::unmarked);
+            self.put_secret(&mut changed, unmarked, Writer::SomebodyElse)?;
+            next.push((Action::UnmarkSecret, changed));
+        }
+        Ok(())
+    }
+
+    /// What takes the name of a Secret that is not there.
+    fn place_secret(&self, state: &State, next: &mut Successors) -> Result<(), Violation> {
+        if let Some(mut taken) = state.spend(|budget| &mut budget.foreign) {
+            self.put_secret(&mut taken, self.foreign, Writer::SomebodyElse)?;
+            next.push((Action::CreateForeignSecret, taken));
+        }
+        if let Some(taken) = state.spend(|budget| &mut budget.lookalike) {
+            for lookalike in self.lookalikes {
+                let mut taken = taken.clone();
+                self.put_secret(&mut taken, lookalike, Writer::SomebodyElse)?;
+                next.push((Action::CreateLookalike, taken));
+            }
+        }
+        if let (Some(mut restored), Some(backup)) = (state.spend(|budget| &mut budget.restore), state.backup) {
+            // What is restored was shown before; that another data key was published since is the restorer's doing.
+            let agrees = |(version, number)| state.shown.get(version).is_none_or(|seen| seen == number);
+            if self.held(backup).iter().all(agrees) {
+                let restore = self.derived_secret(backup, Derivation::Restored, secrets::restored);
+                self.put_secret(&mut restored, restore, Writer::SomebodyElse)?;
+                next.push((Action::RestoreSecret, restored));
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of the spec.
+    fn change_key(&self, state: &State, next: &mut Successors) {
+        let now = self.key_summary(state.key.object).spec;
+        let mut change = |changed: Option<State>, spec: Spec, action: Action| {
+            let Some(mut changed) = changed else { return };
+            let id = self.with_spec(state.key.object, spec);
+            // The rule of the definition refuses a spec that the recorded data key does not answer.
+            if self.key_summary(id).record_answers_spec {
+                changed.key.object = id;
+                changed.key.revision = changed.new_revision();
+                next.push((action, changed));
+            }
+        };
+        let settings = match now.settings {
+            Settings::First => Settings::OtherContext,
+            Settings::OtherContext | Settings::OtherKey => Settings::First,
+        };
+        change(state.spend(|budget| &mut budget.correct), Spec { settings, ..now }, Action::CorrectSettings);
+        change(
+            state.spend(|budget| &mut budget.version),
+            Spec { version: 3 - now.version, ..now },
+            Action::ChangeVersion,
+        );
+        change(state.spend(|budget| &mut budget.policy), Spec { delete: !now.delete, ..now }, Action::ChangePolicy);
+    }
+
+    /// The `DataKey` gets another uid and loses its status. Deleted and created again, it leaves what it owned to garbage
+    /// collection, soon or late; deleted without its dependents, or restored from a backup, it leaves the Secret for good.
+    fn recreate_key(&self, state: &State, next: &mut Successors) -> Result<(), Violation> {
+        let now = self.key_summary(state.key.object).spec;
+        let others = [Settings::First, Settings::OtherContext, Settings::OtherKey];
+        let others = others.into_iter().filter(|settings| *settings != now.settings);
+        let recreated = state.spend(|budget| &mut budget.recreate).map(|after| (now.settings, after));
+        let other = state
+            .spend(|budget| &mut budget.respec)
+            .into_iter()
+            .flat_map(|after| others.clone().map(move |other| (other, after.clone())));
+        for (settings, mut after) in recreated.into_iter().chain(other) {
+            after.uids += 1;
+            let key = self.new_key(after.uids, Spec { settings, ..now });
+            let owned = state.secret.filter(|at| self.secret_summary(at.object).owner.is_some());
+            if let Some(at) = owned {
+                let mut kept = after.clone();
+                let orphaned = self.derived_secret(at.object, Derivation::Orphaned, secrets::orphaned);
+                self.put_secret(&mut kept, orphaned, Writer::SomebodyElse)?;
+                self.recreate(&mut kept, key);
+                next.push((Action::RecreateDataKeyOrphaningSecret, kept));
+            }
+            self.recreate(&mut after, key);
+            next.push((Action::RecreateDataKey, after));
+        }
+        Ok(())
+    }
+}

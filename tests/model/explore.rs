@@ -1,0 +1,150 @@
+//! The search: every state that can be reached within the budget, breadth first, so that the trace to a violation is the
+//! shortest.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    fmt,
+};
+
+use crate::{
+    Model, Violation,
+    environment::Successors,
+    objects::Spec,
+    operator::Decision,
+    world::{Action, Operator, State},
+};
+
+/// What was violated, and the way to the state where it was: by what happens next there, or by how it comes to rest.
+#[derive(Debug)]
+pub struct Caught {
+    pub violation: Violation,
+    pub trace: Vec<Action>,
+    pub last: Box<State>,
+}
+
+/// Every state seen: where it was first reached from, and how.
+struct Seen {
+    numbers: HashMap<[u64; 2], u32>,
+    reached: Vec<(u32, Action)>,
+}
+
+impl Model {
+    /// Explores every state within the budget. The number of states, or what was violated.
+    pub fn explore(&self) -> Result<usize, Caught> {
+        let key = self.new_key(0, Spec::FIRST);
+        let first = State::first(key, self.budget);
+        let mut seen = Seen { numbers: HashMap::new(), reached: Vec::new() };
+        let mut rested = HashSet::new();
+        let mut queue = VecDeque::new();
+        seen.insert(&first, 0, Action::Begin);
+        queue.push_back((0, first));
+        while let Some((number, state)) = queue.pop_front() {
+            let caught = |violation| seen.caught(violation, number, &state);
+            for operator in &state.operators {
+                let verified = operator.verified.filter(|(at, _)| state.secret == Some(*at));
+                // Nothing else decides how it comes to rest.
+                let world = (state.key.object, state.secret.map(|at| at.object), verified.map(|(_, held)| held));
+                if rested.insert(world) {
+                    self.comes_to_rest(&state, verified).map_err(caught)?;
+                }
+            }
+            for (action, next) in self.successors(&state).map_err(caught)? {
+                let next = next.canonical();
+                if let Some(new) = seen.insert(&next, number, action) {
+                    queue.push_back((new, next));
+                }
+            }
+        }
+        Ok(seen.reached.len())
+    }
+
+    /// Everything that can happen next.
+    fn successors(&self, state: &State) -> Result<Successors, Violation> {
+        let mut next = Vec::new();
+        for (who, operator) in state.operators.iter().enumerate() {
+            if operator.run.is_some() {
+                self.go_on(state, who, &mut next)?;
+            } else {
+                // A reconcile has its own picture: what the caches learn meanwhile matters at the next one only.
+                self.sync_or_start(state, who, operator, &mut next);
+            }
+        }
+        for (number, write) in state.flight.iter().enumerate() {
+            let mut lost = state.clone();
+            lost.flight.remove(number);
+            let mut applied = lost.clone();
+            let action =
+                if self.apply(&mut applied, write)? { Action::LateWriteApplied } else { Action::LateWriteRefused };
+            next.extend([(Action::LateWriteLost, lost), (action, applied)]);
+        }
+        self.environment(state, &mut next)?;
+        Ok(next)
+    }
+
+    fn go_on(&self, state: &State, who: usize, next: &mut Successors) -> Result<(), Violation> {
+        next.extend(self.step(state, who, false)?);
+        if let Some(before) = state.spend(|budget| &mut budget.late) {
+            next.extend(self.step(&before, who, true)?);
+        }
+        if let Some(mut stopped) = state.spend(|budget| &mut budget.stops) {
+            stopped.operators[who].run = None;
+            stopped.operators[who].verified = None;
+            next.push((Action::Stop, stopped));
+        }
+        Ok(())
+    }
+
+    fn sync_or_start(&self, state: &State, who: usize, operator: &Operator, next: &mut Successors) {
+        if operator.key != Some(state.key) {
+            let mut synced = state.clone();
+            synced.operators[who].key = Some(state.key);
+            next.push((Action::SyncDataKey, synced));
+        }
+        let watched = self.watched(state);
+        if operator.secret != watched {
+            let mut synced = state.clone();
+            synced.operators[who].secret = watched;
+            self.carry_verified(&mut synced.operators[who], watched);
+            next.push((Action::SyncSecret, synced));
+        }
+        // A reconcile that ends at once changes nothing.
+        if let Some(run) = Self::start(operator).filter(|run| !matches!(self.decide(run), Decision::End)) {
+            let mut started = state.clone();
+            started.operators[who].run = Some(run);
+            next.push((Action::Reconcile, started));
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// The number of a state that is new.
+    fn insert(&mut self, state: &State, from: u32, action: Action) -> Option<u32> {
+        let number = u32::try_from(self.reached.len()).unwrap();
+        let new = *self.numbers.entry(state.fingerprint()).or_insert(number) == number;
+        new.then(|| {
+            self.reached.push((from, action));
+            number
+        })
+    }
+
+    fn caught(&self, violation: Violation, mut number: u32, last: &State) -> Caught {
+        let mut trace = Vec::new();
+        while number > 0 {
+            let (from, action) = self.reached[number as usize];
+            trace.push(action);
+            number = from;
+        }
+        trace.reverse();
+        Caught { violation, trace, last: Box::new(last.clone()) }
+    }
+}
+
+// === impl Caught ===
+
+impl fmt::Display for Caught {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {:?}", self.violation, self.trace)
+    }
+}

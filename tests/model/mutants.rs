@@ -1,0 +1,174 @@
+//! The protocol with one precaution left out: what each mutant does otherwise, and the least that must happen for it to
+//! be caught.
+
+use datakey_operator::{
+    api::DataKey,
+    plan::{SecretView, Step},
+    secret::{MANAGER, TYPE, project},
+    status::{self, Reason},
+};
+
+use crate::{
+    Model, Violation,
+    objects::{self, Id, Spec},
+    operator::now,
+    secrets,
+    server::Writer,
+    world::{Budget, KeyAt, NOTHING, Operator, SecretAt, State, View, Write},
+};
+
+/// A precaution that is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// None: the protocol as it is.
+    None,
+
+    // === before KMS is asked ===
+    /// Nobody looks at the Secret's name.
+    NoLook,
+    /// A Secret that is there before the record is not adopted but taken as nothing.
+    NoAdoption,
+    /// A Secret is adopted whatever its data keys were asked for with.
+    AdoptOtherSettings,
+
+    // === the record ===
+    /// It is written whatever the object became meanwhile, and the server does not guard it.
+    RecordUnconditionally,
+    /// It is written to a `DataKey` of the same name, whatever its uid.
+    RecordOnNamesake,
+    /// It is written without the earlier versions.
+    RecordReplaced,
+    /// It was refused, and what KMS answered is published nevertheless.
+    RefusedRecordIgnored,
+    /// It was not answered in time, and what KMS answered is published nevertheless.
+    TimeoutIsSuccess,
+
+    // === the Secret ===
+    /// It is published before the record.
+    SecretFirst,
+    /// It is applied instead of created: one that is there is overwritten.
+    ApplyInsteadOfCreate,
+    /// One that is there is taken for the one that was to be created.
+    AlreadyExistsIsSuccess,
+    /// One without our marks or of another type is taken for missing and overwritten.
+    UnmarkedIsMissing,
+    /// It is replaced whatever it became meanwhile.
+    ReplaceUnconditionally,
+    /// It is put right without comparing its data keys.
+    NoComparison,
+
+    // === what is told ===
+    /// Ready is told before the Secret is written.
+    ReadyFirst,
+    /// A Secret that the watch knows is right, whatever its metadata say.
+    DriftOverlooked,
+    /// What was read and found right is right for any version.
+    VerifiedForAnyVersion,
+    /// What was read and found right is right whatever the Secret became meanwhile.
+    VerifiedForever,
+}
+
+/// Every mutant, with the least that must happen for it to be caught.
+pub const MUTANTS: &[(Mutant, Budget)] = &[
+    (Mutant::NoLook, Budget { recreate: 1, ..NOTHING }),
+    (Mutant::NoAdoption, Budget { recreate: 1, ..NOTHING }),
+    (Mutant::AdoptOtherSettings, Budget { respec: 1, ..NOTHING }),
+    (Mutant::RecordUnconditionally, NOTHING),
+    (Mutant::RecordOnNamesake, Budget { recreate: 1, ..NOTHING }),
+    (Mutant::RecordReplaced, Budget { version: 1, ..NOTHING }),
+    (Mutant::RefusedRecordIgnored, NOTHING),
+    (Mutant::TimeoutIsSuccess, Budget { late: 1, ..NOTHING }),
+    (Mutant::SecretFirst, Budget { delete_secret: 1, ..NOTHING }),
+    (Mutant::ApplyInsteadOfCreate, Budget { foreign: 1, ..NOTHING }),
+    (Mutant::AlreadyExistsIsSuccess, Budget { foreign: 1, ..NOTHING }),
+    (Mutant::UnmarkedIsMissing, Budget { foreign: 1, ..NOTHING }),
+    (Mutant::ReplaceUnconditionally, Budget { edit: 1, version: 1, ..NOTHING }),
+    (Mutant::NoComparison, Budget { version: 1, ..NOTHING }),
+    (Mutant::ReadyFirst, NOTHING),
+    (Mutant::DriftOverlooked, Budget { edit: 1, ..NOTHING }),
+    (Mutant::VerifiedForAnyVersion, Budget { version: 1, ..NOTHING }),
+    (Mutant::VerifiedForever, Budget { edit: 1, ..NOTHING }),
+];
+
+impl Model {
+    /// What the mutant takes the `DataKey` for.
+    pub fn mistaken_key(&self, key: &DataKey, view: &View) -> DataKey {
+        let mut taken = key.clone();
+        if let (Mutant::AdoptOtherSettings, View::Read(at)) = (self.mutant, view)
+            && let Some(settings) = self.secret_summary(at.object).asked_with(key.version())
+            && key.record().is_empty()
+        {
+            let spec = objects::summarize_key(key).spec;
+            taken.spec = Spec { settings, ..spec }.whole();
+        }
+        taken
+    }
+
+    /// What the mutant takes the Secret for.
+    pub fn mistaken_view(&self, key: &DataKey, seen: SecretView) -> SecretView {
+        match (self.mutant, seen) {
+            (Mutant::NoLook, SecretView::NotCached) => SecretView::Missing,
+            (Mutant::NoAdoption, SecretView::Found(_) | SecretView::Read(_)) if key.record().is_empty() => {
+                SecretView::Missing
+            }
+            (Mutant::UnmarkedIsMissing, SecretView::Found(facts)) if !facts.bears_our_marks => SecretView::Missing,
+            (Mutant::UnmarkedIsMissing, SecretView::Read(secret)) if secret.type_.as_deref() != Some(TYPE) => {
+                SecretView::Missing
+            }
+            (mutant @ (Mutant::VerifiedForAnyVersion | Mutant::DriftOverlooked), SecretView::Cached(mut known))
+                if known.verified.is_some() || mutant == Mutant::DriftOverlooked =>
+            {
+                let published = key.status.as_ref().and_then(|status| status.version);
+                let wanted = project(key, key.version()).or_else(|| project(key, published?));
+                known.verified = wanted.map(|wanted| wanted.fingerprint());
+                SecretView::Cached(known)
+            }
+            (_, seen) => seen,
+        }
+    }
+
+    /// What the mutant does instead of the step.
+    pub fn mistaken_step(&self, key: &DataKey, secret: &SecretView, step: Step) -> Step {
+        let wanted = project(key, key.version());
+        match (self.mutant, secret, step, wanted) {
+            (Mutant::NoComparison, SecretView::Read(secret), Step::Fail(failure), Some(wanted))
+                if failure.reason == Reason::SecretConflict =>
+            {
+                Step::Replace(Box::new(wanted.put_into((**secret).clone(), key.metadata.name.as_deref().unwrap())))
+            }
+            (Mutant::ReadyFirst, _, step @ Step::Create(_), Some(_)) => {
+                let ready = status::ready(key, key.issued(key.version()).unwrap(), now());
+                if key.status.as_ref() == Some(&ready) { step } else { Step::SetStatus(Box::new(ready)) }
+            }
+            (_, _, step, _) => step,
+        }
+    }
+
+    /// Whether the server takes a status although the object is another than the one that it was decided on.
+    pub fn takes_unguarded_record(&self, at: KeyAt, to: Id) -> bool {
+        let same = self.key_summary(at.object).uid == self.key_summary(to).uid;
+        match self.mutant {
+            Mutant::RecordUnconditionally => same,
+            Mutant::RecordOnNamesake => !same,
+            _ => false,
+        }
+    }
+
+    /// The Secret is written with what KMS answered, if there is none.
+    pub fn publish_first(&self, state: &mut State, record: &Write) -> Result<(), Violation> {
+        let Write::Status { to, .. } = record else { return Ok(()) };
+        let key = self.key(*to);
+        let wanted = project(&key, key.version()).unwrap().create(&key);
+        let id = self.secret_number(secrets::created(wanted, MANAGER));
+        if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
+    }
+
+    /// The watch tells of another revision of a Secret that was read.
+    pub fn carry_verified(&self, operator: &mut Operator, new: Option<SecretAt>) {
+        if let (Mutant::VerifiedForever, Some((at, held)), Some(new)) = (self.mutant, operator.verified, new)
+            && at.uid == new.uid
+        {
+            operator.verified = Some((new, held));
+        }
+    }
+}

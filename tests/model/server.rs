@@ -1,0 +1,149 @@
+//! The API server and KMS: how they take what the operators send.
+
+use crate::{
+    Model, Violation,
+    mutants::Mutant,
+    objects::{DataKeys, Id},
+    world::{KeyAt, SecretAt, State, Write},
+};
+
+/// Who writes a Secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    Operator,
+    SomebodyElse,
+}
+
+impl Model {
+    /// A data key that nobody has. Which one does not matter, so the first free number is taken.
+    pub fn fresh(&self, state: &State) -> u8 {
+        let mut used = state.shown.bits();
+        let mut key = |id: Id| used |= self.record(id).bits();
+        key(state.key.object);
+        for operator in &state.operators {
+            operator.key.iter().chain(operator.run.iter().map(|run| &run.key)).for_each(|at| key(at.object));
+        }
+        let mut secret = |id: Id| used |= self.held(id).bits();
+        state.secret.iter().for_each(|at| secret(at.object));
+        state.backup.iter().for_each(|id| secret(*id));
+        for operator in &state.operators {
+            let seen = operator.run.and_then(|run| run.view.secret());
+            operator.secret.iter().chain(&seen).for_each(|at| secret(at.object));
+        }
+        for write in &state.flight {
+            used |= match write {
+                Write::Status { to, .. } => self.record(*to).bits(),
+                Write::Create { to, .. } | Write::Replace { to, .. } => self.held(*to).bits(),
+            };
+        }
+        u8::try_from(used.trailing_ones()).unwrap()
+    }
+
+    /// The server takes a write, or refuses it: `Ok(false)`.
+    pub fn apply(&self, state: &mut State, write: &Write) -> Result<bool, Violation> {
+        match *write {
+            Write::Status { on, to } => return self.put_status(state, on, to),
+            Write::Create { by, to } => {
+                let taken = state.secret.is_some() && self.mutant != Mutant::ApplyInsteadOfCreate;
+                if taken || !self.may_write(state, by) {
+                    return Ok(false);
+                }
+                self.put_secret(state, to, Writer::Operator)?;
+            }
+            Write::Replace { by, on, to } => {
+                let unconditional = self.mutant == Mutant::ReplaceUnconditionally && state.secret.is_some();
+                if state.secret != Some(on) && !unconditional || !self.may_write(state, by) {
+                    return Ok(false);
+                }
+                self.put_secret(state, to, Writer::Operator)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The server knows no condition on another object: a Secret is written although its `DataKey` was deleted. Not
+    /// promised, and so only where the budget has it.
+    fn may_write(&self, state: &mut State, by: u16) -> bool {
+        if self.key_summary(state.key.object).uid == by {
+            return true;
+        }
+        let left = state.budget.outlived.checked_sub(1);
+        state.budget.outlived = left.unwrap_or_default();
+        left.is_some()
+    }
+
+    fn put_status(&self, state: &mut State, on: KeyAt, to: Id) -> Result<bool, Violation> {
+        let at = state.key;
+        let new = if at == on {
+            to
+        } else if self.takes_unguarded_record(at, to) {
+            self.with_status(at.object, self.key(to).status.clone())
+        } else {
+            return Ok(false);
+        };
+        // The server's rules would refuse these two; that the operator tries is the defect.
+        if let Some(version) = self.record(at.object).not_in(self.record(new)) {
+            return Err(format!("the recorded data key version {version} was changed or dropped"));
+        }
+        if !self.key_summary(new).record_answers_spec {
+            return Err("a data key was recorded that does not answer the spec".to_owned());
+        }
+        if new != at.object {
+            state.key = KeyAt { object: new, revision: state.new_revision() };
+        }
+        Ok(true)
+    }
+
+    pub fn put_secret(&self, state: &mut State, to: Id, by: Writer) -> Result<(), Violation> {
+        let old = state.secret;
+        let held = self.held(to);
+        if let Some(before) = old.map(|at| self.secret_summary(at.object)).filter(|_| by == Writer::Operator) {
+            if before.foreign {
+                return Err("a foreign Secret was written".to_owned());
+            }
+            if let Some(version) = before.held.not_in(held) {
+                return Err(format!("data key version {version} was taken out of the Secret"));
+            }
+        }
+        let revision = state.new_revision();
+        state.secret = Some(SecretAt { object: to, uid: old.map_or(revision, |at| at.uid), revision });
+        for (version, number) in held.iter() {
+            match state.shown.get(version) {
+                Some(seen) if seen != number => {
+                    return Err(format!("readers see other bytes under version {version}"));
+                }
+                _ => state.shown.set(version, number),
+            }
+        }
+        Ok(())
+    }
+
+    /// The Secret goes. Whoever removes one that contradicts the record decides against its data keys, as the conflict
+    /// told to; and what no record has is gone with its only copy.
+    pub fn remove_secret(&self, state: &mut State) {
+        let Some(at) = state.secret.take() else { return };
+        if !self.secret_summary(at.object).foreign {
+            state.backup = Some(at.object);
+        }
+        state.shown.keep_only(self.record(state.key.object));
+    }
+
+    /// Whether garbage collection will delete the Secret: what owns it is gone.
+    pub fn is_garbage(&self, state: &State) -> bool {
+        let owner = state.secret.and_then(|at| self.secret_summary(at.object).owner);
+        owner.is_some_and(|owner| owner != self.key_summary(state.key.object).uid)
+    }
+
+    /// The Secret, if the watch sees it.
+    pub fn watched(&self, state: &State) -> Option<SecretAt> {
+        state.secret.filter(|at| self.secret_summary(at.object).watched)
+    }
+
+    /// The `DataKey` is deleted and one of the same name is created, or it is restored: in both cases it has another uid
+    /// and no status. What only the record had is gone; what the Secret holds is still relied on.
+    pub fn recreate(&self, state: &mut State, key: Id) {
+        state.key = KeyAt { object: key, revision: state.new_revision() };
+        let held = state.secret.map_or(DataKeys::default(), |at| self.held(at.object));
+        state.shown.keep_only(held);
+    }
+}

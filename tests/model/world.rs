@@ -1,0 +1,325 @@
+//! The state of the world: the server, two operators, and what is under way between them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::objects::{DataKeys, Id};
+
+/// A uid of a Secret or a resource version. They are only compared for equality.
+pub type Revision = u16;
+
+/// A `DataKey` as the server has or had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyAt {
+    pub object: Id,
+    pub revision: Revision,
+}
+
+/// A Secret as the server has or had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretAt {
+    pub object: Id,
+    pub uid: Revision,
+    pub revision: Revision,
+}
+
+/// What a reconcile knows of the Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum View {
+    NotCached,
+    /// With the Secret that it was found to be as good as.
+    Cached(SecretAt, Option<Id>),
+    Missing,
+    Found(SecretAt),
+    Read(SecretAt),
+}
+
+/// A reconcile under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    pub key: KeyAt,
+    pub view: View,
+    pub failure: Option<Id>,
+}
+
+/// An operator: its caches and its reconcile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Operator {
+    pub key: Option<KeyAt>,
+    pub secret: Option<SecretAt>,
+    /// What was read, and the Secret that it was found to be as good as.
+    pub verified: Option<(SecretAt, Id)>,
+    pub run: Option<Run>,
+}
+
+/// A write on its way, with its precondition; one of a Secret with the uid of the `DataKey` that it is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Write {
+    Status { on: KeyAt, to: Id },
+    Create { by: u16, to: Id },
+    Replace { by: u16, on: SecretAt, to: Id },
+}
+
+/// What may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Writes whose answer does not come in time.
+    pub late: u8,
+    /// Stops of an operator.
+    pub stops: u8,
+    /// Deletions of the Secret.
+    pub delete_secret: u8,
+    /// Changes of an entry of the Secret.
+    pub edit: u8,
+    /// Removals of labels and annotations from the Secret.
+    pub unmark: u8,
+    /// Creations of a foreign Secret.
+    pub foreign: u8,
+    /// Creations of a Secret that only looks like the operator's.
+    pub lookalike: u8,
+    /// Restores of a deleted Secret from a backup.
+    pub restore: u8,
+    /// Re-creations of the `DataKey` with the same spec, among them restores without the status.
+    pub recreate: u8,
+    /// Re-creations of the `DataKey` with other settings.
+    pub respec: u8,
+    /// Changes of the settings in place, as long as the server allows them.
+    pub correct: u8,
+    /// Changes of the version.
+    pub version: u8,
+    /// Changes of the deletion policy.
+    pub policy: u8,
+    /// Writes of a Secret that the server carries out although their `DataKey` was deleted meanwhile.
+    pub outlived: u8,
+}
+
+pub const NOTHING: Budget = Budget {
+    late: 0,
+    stops: 0,
+    delete_secret: 0,
+    edit: 0,
+    unmark: 0,
+    foreign: 0,
+    lookalike: 0,
+    restore: 0,
+    recreate: 0,
+    respec: 0,
+    correct: 0,
+    version: 0,
+    policy: 0,
+    outlived: 0,
+};
+
+/// What is at the server, at the operators, and on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    pub key: KeyAt,
+    pub secret: Option<SecretAt>,
+    pub operators: [Operator; 2],
+    pub flight: Vec<Write>,
+    /// What a backup has of the Secret.
+    pub backup: Option<Id>,
+    /// The bytes that readers saw and may still rely on.
+    pub shown: DataKeys,
+    pub uids: u16,
+    /// The highest revision in use.
+    pub revisions: Revision,
+    pub budget: Budget,
+}
+
+/// How one state became the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Begin,
+    SyncDataKey,
+    SyncSecret,
+    Reconcile,
+    Look,
+    Read,
+    Verify,
+    Fail,
+    Write(Effect, Outcome),
+    Stop,
+    LateWriteApplied,
+    LateWriteRefused,
+    LateWriteLost,
+    CollectGarbage,
+    DeleteSecret,
+    EditSecret,
+    UnmarkSecret,
+    CreateForeignSecret,
+    CreateLookalike,
+    RestoreSecret,
+    RecreateDataKey,
+    RecreateDataKeyOrphaningSecret,
+    CorrectSettings,
+    ChangeVersion,
+    ChangePolicy,
+}
+
+/// What an operator does to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// KMS is asked, and its answer is recorded.
+    Issue,
+    /// What the Secret holds is recorded.
+    Adopt,
+    SetStatus,
+    Create,
+    Replace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    Refused,
+    /// No answer in time: the write may still be applied.
+    Late,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// Every budget with one fault less.
+    pub fn lesser(self) -> impl Iterator<Item = Self> {
+        let faults: [fn(&mut Self) -> &mut u8; 14] = [
+            |budget| &mut budget.late,
+            |budget| &mut budget.stops,
+            |budget| &mut budget.delete_secret,
+            |budget| &mut budget.edit,
+            |budget| &mut budget.unmark,
+            |budget| &mut budget.foreign,
+            |budget| &mut budget.lookalike,
+            |budget| &mut budget.restore,
+            |budget| &mut budget.recreate,
+            |budget| &mut budget.respec,
+            |budget| &mut budget.correct,
+            |budget| &mut budget.version,
+            |budget| &mut budget.policy,
+            |budget| &mut budget.outlived,
+        ];
+        faults.into_iter().filter_map(move |fault| self.without(fault))
+    }
+
+    /// The budget with one of these faults less, if there is one left.
+    fn without(mut self, fault: impl Fn(&mut Self) -> &mut u8) -> Option<Self> {
+        let left = fault(&mut self);
+        *left = left.checked_sub(1)?;
+        Some(self)
+    }
+}
+
+// === impl View ===
+
+impl View {
+    pub fn secret(&self) -> Option<SecretAt> {
+        match self {
+            Self::Cached(at, _) | Self::Found(at) | Self::Read(at) => Some(*at),
+            Self::NotCached | Self::Missing => None,
+        }
+    }
+
+    fn secret_mut(&mut self) -> Option<&mut SecretAt> {
+        match self {
+            Self::Cached(at, _) | Self::Found(at) | Self::Read(at) => Some(at),
+            Self::NotCached | Self::Missing => None,
+        }
+    }
+
+    /// Without revisions, which don't decide anything.
+    pub fn plain(mut self) -> Self {
+        if let Some(at) = self.secret_mut() {
+            (at.uid, at.revision) = (0, 0);
+        }
+        self
+    }
+}
+
+// === impl State ===
+
+impl State {
+    pub fn first(key: Id, budget: Budget) -> Self {
+        Self {
+            key: KeyAt { object: key, revision: 1 },
+            secret: None,
+            operators: [Operator::default(); 2],
+            flight: Vec::new(),
+            backup: None,
+            shown: DataKeys::default(),
+            uids: 0,
+            revisions: 1,
+            budget,
+        }
+    }
+
+    /// The state with one of these faults spent, if there is one left.
+    pub fn spend(&self, fault: impl Fn(&mut Budget) -> &mut u8) -> Option<Self> {
+        self.budget.without(fault).map(|budget| Self { budget, ..self.clone() })
+    }
+
+    pub fn new_revision(&mut self) -> Revision {
+        self.revisions += 1;
+        self.revisions
+    }
+
+    /// States that differ only in names are one: operators are equals, and revisions are only compared for equality.
+    pub fn canonical(mut self) -> Self {
+        // What can't be used any more is forgotten.
+        for operator in &mut self.operators {
+            let (now, cached) = (self.secret, operator.secret);
+            operator.verified = operator.verified.filter(|(at, _)| now == Some(*at) || cached == Some(*at));
+        }
+        self.operators.sort_unstable();
+        self.flight.sort_unstable();
+        let mut names = [0; 64];
+        let mut next = 0;
+        self.each_revision(|revision| {
+            let name: &mut Revision = &mut names[usize::from(*revision)];
+            if *name == 0 {
+                next += 1;
+                *name = next;
+            }
+            *revision = *name;
+        });
+        self.revisions = next;
+        self
+    }
+
+    /// Visits every revision and every uid of a Secret, always in the same order.
+    fn each_revision(&mut self, mut visit: impl FnMut(&mut Revision)) {
+        let mut secret = |at: &mut SecretAt| {
+            visit(&mut at.uid);
+            visit(&mut at.revision);
+        };
+        self.secret.iter_mut().for_each(&mut secret);
+        for operator in &mut self.operators {
+            operator.secret.iter_mut().for_each(&mut secret);
+            operator.verified.iter_mut().for_each(|(at, _)| secret(at));
+            operator.run.iter_mut().filter_map(|run| run.view.secret_mut()).for_each(&mut secret);
+        }
+        for write in &mut self.flight {
+            if let Write::Replace { on, .. } = write {
+                secret(on);
+            }
+        }
+        visit(&mut self.key.revision);
+        for operator in &mut self.operators {
+            operator.key.iter_mut().for_each(|at| visit(&mut at.revision));
+            operator.run.iter_mut().for_each(|run| visit(&mut run.key.revision));
+        }
+        for write in &mut self.flight {
+            if let Write::Status { on, .. } = write {
+                visit(&mut on.revision);
+            }
+        }
+    }
+
+    /// Stands for the state where only being equal matters. Of 128 bits, so that no two states meet in one.
+    pub fn fingerprint(&self) -> [u64; 2] {
+        [0, 1].map(|seed: u8| {
+            let mut hasher = DefaultHasher::new();
+            seed.hash(&mut hasher);
+            self.hash(&mut hasher);
+            hasher.finish()
+        })
+    }
+}
