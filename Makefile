@@ -67,6 +67,16 @@ dist: need-rust $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary
 	@size=$$(wc -c < $(TARGET)/dist/$(GOARCH)/datakey-operator); echo "$$size bytes, $(SIZE_BUDGET) at most"; test $$size -le $(SIZE_BUDGET)
 	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --test binary -- --include-ignored
 
+CARGO_CYCLONEDX := 0.5.9
+
+.PHONY: sbom
+sbom: $(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX) ## What the binary of the image is made of, CycloneDX, target/dist
+	@mkdir -p $(TARGET)/dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(TOOLS)/bin:$$PATH" cargo cyclonedx \
+		--format json --spec-version 1.5 --describe binaries --no-build-deps --target $(MUSL) --target-in-filename
+	@mv datakey-operator_bin_$(MUSL).cdx.json $(TARGET)/dist/sbom-$(GOARCH).cdx.json
+	@rm tests/support/*_bin_$(MUSL).cdx.json
+
 .PHONY: image
 image: dist ## The container image, with docker, podman or buildah; IMAGE names it
 	@test -n "$(CONTAINER_TOOL)" || { echo "docker, podman or buildah is needed"; exit 1; }
@@ -174,6 +184,10 @@ $(TOOLS)/cargo-deny-$(CARGO_DENY): | need-rust
 
 $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE): | need-rust
 	cargo install --quiet --locked --root $(TOOLS) cargo-auditable@$(CARGO_AUDITABLE)
+	@touch $@
+
+$(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX): | need-rust
+	cargo install --quiet --locked --root $(TOOLS) cargo-cyclonedx@$(CARGO_CYCLONEDX)
 	@touch $@
 
 .PHONY: need-rust

@@ -1,6 +1,11 @@
 //! Once the faults stop, every `DataKey` comes to rest: Ready, or with a conflict that only a person can decide.
 
-use datakey_operator::{secret::project, status};
+use datakey_operator::{
+    api::DataKey,
+    secret::{project, sha256},
+    status,
+};
+use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
     Model, Violation,
@@ -67,7 +72,8 @@ impl Model {
                 }
                 let Some(at) = state.secret else { return Err("a conflict with a Secret that is not there".into()) };
                 let secret = self.secret_summary(at.object);
-                if self.only_a_person_can_decide(&self.key_summary(state.key.object), &secret) {
+                let uncertain = secret.edited && !is_vouched_for(&key, &self.secret(at.object));
+                if uncertain || self.only_a_person_can_decide(&self.key_summary(state.key.object), &secret) {
                     Ok(())
                 } else {
                     Err("a conflict with a Secret that is its own".to_owned())
@@ -101,4 +107,12 @@ impl Model {
         // Only a restore, or a write that outlived its DataKey, brings what another life of the DataKey was issued.
         (self.budget.restore > 0 || self.budget.outlived > 0) && secret.held.not_in(key.record).is_some()
     }
+}
+
+/// Whether the checksum of the recorded data key still stands beside the version that is edited: then the bytes are an
+/// edit for certain, and no data key that has no record.
+fn is_vouched_for(key: &DataKey, secret: &Secret) -> bool {
+    let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get("datakey.dev/issued.v1"));
+    let recorded = key.issued(1).map(|issued| sha256(&issued.ciphertext_blob.0));
+    matches!((annotation, recorded), (Some(annotation), Some(recorded)) if annotation.contains(&recorded))
 }
