@@ -112,6 +112,11 @@ model: need-rust ## The model of the protocol in larger worlds: minutes
 chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
 	cargo test --locked --test chart
 
+.PHONY: alerts
+alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building it takes ten minutes, once
+	$(TOOLS)/bin/promtool check rules charts/datakey-operator/files/alerts.yaml
+	$(TOOLS)/bin/promtool test rules tests/chart/alerts_test.yaml
+
 .PHONY: servers
 servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
 	cargo test --locked --test servers
@@ -167,6 +172,11 @@ $(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum
 	@mkdir -p $(@D)
 	cd tests/tools/chart && go build -mod=readonly -trimpath -ldflags '-s -w' -o $(TOOLS)/bin/ \
 		helm.sh/helm/v4/cmd/helm github.com/norwoodj/helm-docs/cmd/helm-docs github.com/rhysd/actionlint/cmd/actionlint
+	@touch $@
+
+$(TOOLS)/bin/alerts-tools: tests/tools/prometheus/go.mod tests/tools/prometheus/go.sum
+	@mkdir -p $(@D)
+	cd tests/tools/prometheus && go build -mod=readonly -trimpath -ldflags '-s -w' -o $(TOOLS)/bin/ github.com/prometheus/prometheus/cmd/promtool
 	@touch $@
 
 $(TOOLS)/kms/installed: tests/tools/requirements.txt
