@@ -16,6 +16,11 @@ VERSION_FLAGS := -s -w \
 	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES))) \
 	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES)))
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
+
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := adoption data_key key_id
 
 # Server tests wait more than they work.
 export RUST_TEST_THREADS ?= 8
@@ -94,15 +99,17 @@ test: fmt lint unit chart servers licences ## Everything that CI checks
 .PHONY: fmt
 fmt: need-rust ## Formatting
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 
 .PHONY: lint
 lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/actionlint
+	@cargo metadata --quiet --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || { echo "tests/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"; exit 1; }
 
 .PHONY: unit
-unit: need-rust ## Unit tests, the model of the protocol, what the binary can do, and that generated files are fresh
-	cargo test --locked --lib --bins --test generated --test docs --test binary --test model
+unit: need-rust ## Unit tests, the model of the protocol, the fuzz corpora, what the binary can do, that files are fresh
+	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test model
 
 .PHONY: model
 model: need-rust ## The model of the protocol in larger worlds: minutes
@@ -124,6 +131,29 @@ servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
 .PHONY: chaos
 chaos: need-rust tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
 	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
+
+# What is found stays in the target folder. The sanitizers need a nightly Rust; this crate has no unsafe code.
+FUZZ := $(TARGET)/fuzz
+FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir $(FUZZ) --sanitizer none
+
+.PHONY: fuzz
+fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from outside, each for FUZZ_SECONDS (60)
+	@command -v c++ >/dev/null || { echo "A C++ compiler is missing: install one (Debian: apt-get install g++)"; exit 1; }
+	@cargo fetch --quiet --locked --manifest-path tests/fuzz/Cargo.toml
+	$(TOOLS)/bin/cargo-fuzz build $(FUZZ_OPTIONS)
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) seconds"; \
+		found=$(FUZZ)/found/$$target; log=$$found.log; mkdir -p $$found; \
+		$(TOOLS)/bin/cargo-fuzz run $(FUZZ_OPTIONS) $$target $$found tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -dict=tests/fuzz/dictionary.txt -artifact_prefix=$$found- \
+			>$$log 2>&1 || { \
+				grep -a -A 4 -e panicked -e ERROR -e 'Test unit written' $$log | cut -c 1-1000; \
+				echo "$$log has the rest. To replay it: copy it to tests/fuzz/corpus/$$target, and cargo test --test corpus"; \
+				exit 1; \
+			}; \
+		grep -a -o 'DONE .*' $$log; \
+	done
+	@rmdir -p tests/fuzz/artifacts/* 2>/dev/null || true
 
 .PHONY: licences
 licences: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licences, bans and sources of all crates, offline
@@ -190,6 +220,10 @@ $(TOOLS)/kms/installed: tests/tools/requirements.txt
 
 $(TOOLS)/cargo-deny-$(CARGO_DENY): | need-rust
 	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY)
+	@touch $@
+
+$(TOOLS)/cargo-fuzz-$(CARGO_FUZZ): | need-rust
+	cargo install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ)
 	@touch $@
 
 $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE): | need-rust

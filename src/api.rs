@@ -244,7 +244,8 @@ pub struct IssuedVersion {
     #[schemars(length(max = 64))]
     pub key_material_id: Option<String>,
 
-    /// When it was issued.
+    /// When it was issued, in whole seconds, UTC.
+    #[schemars(schema_with = "whole_seconds_schema")]
     pub issued_at: Time,
 
     /// Request ID of the KMS call, to find it in AWS CloudTrail.
@@ -293,6 +294,12 @@ fn ciphertext_blob_schema(_: &mut SchemaGenerator) -> Schema {
     // No `format: byte`: CEL would decode it, and the API server's decoder refuses some of what its validation takes.
     let base64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
     json_schema!({ "type": "string", "minLength": 4, "maxLength": 8192, "pattern": base64 })
+}
+
+fn whole_seconds_schema(_: &mut SchemaGenerator) -> Schema {
+    // A fraction would be lost when the record is written again, and the record is write-once.
+    let whole = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
+    json_schema!({ "type": "string", "format": "date-time", "maxLength": 20, "pattern": whole })
 }
 
 fn grant_tokens_schema(_: &mut SchemaGenerator) -> Schema {

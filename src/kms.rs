@@ -302,6 +302,9 @@ fn has_source<E: std::error::Error + 'static>(error: &(dyn std::error::Error + '
 
 /// A text without these secrets.
 pub fn redact(text: &str, secrets: &[String]) -> String {
+    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+    // One may be the beginning of another.
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[redacted]"))
 }
 
@@ -347,6 +350,8 @@ mod tests {
     fn grant_tokens_are_taken_out_of_what_kms_says() {
         let said = "Value '[marker-token]' at 'grantTokens' failed";
         assert_eq!(redact(said, &["marker-token".to_owned()]), "Value '[[redacted]]' at 'grantTokens' failed");
+        let nested = [String::new(), "marker".to_owned(), "marker-token".to_owned()];
+        assert_eq!(redact(said, &nested), "Value '[[redacted]]' at 'grantTokens' failed");
     }
 
     #[test]

@@ -164,5 +164,11 @@ async fn the_record_holds_64_versions_of_well_formed_entries() {
         entry["ciphertextBlob"] = json!(malformed);
         assert_refused(test.try_patch_status("k", &json!({ "versions": [entry] })).await, "ciphertextBlob");
     }
+    // The operator writes whole seconds: a fraction would not survive its next write, and a record must not change.
+    for malformed in ["2026-11-24T01:02:03.5Z", "2026-11-24T01:02:03+01:00", "yesterday"] {
+        let mut entry = version(1, &request);
+        entry["issuedAt"] = json!(malformed);
+        assert_refused(test.try_patch_status("k", &json!({ "versions": [entry] })).await, "issuedAt");
+    }
     test.try_patch_status("k", &versions(64)).await.unwrap();
 }

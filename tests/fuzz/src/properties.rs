@@ -1,0 +1,402 @@
+//! What holds for whatever the API server, KMS and users send. Each property takes an input as bytes, panics where it is
+//! broken, and answers how far the input got: a corpus that never gets past the checks tests nothing.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use datakey_operator::{
+    api::{DataKey, EncryptionContext, IssuedVersion},
+    kms::{
+        MAX_BLOB,
+        key_id::{self, KmsArn},
+    },
+    plan::{SecretView, Step, World, plan},
+    secret::{
+        Facts, Projection, Provenance, TYPE, VERSION,
+        content::{self, Verdict},
+        index::Known,
+        project, sha256,
+    },
+    status::{self, Failure, Reason},
+};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry},
+    jiff::Timestamp,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, json};
+
+/// Prefix of the annotation about one version.
+pub const ISSUED: &str = "datakey.dev/issued.v";
+
+/// Bound of a failure's message, in characters.
+const MAX_MESSAGE: usize = 1024;
+
+/// How far an input got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// It could not be decoded.
+    Nothing,
+    /// It was refused, or there was nothing to decide.
+    Checks,
+    /// It was adopted, published or taken as the answer.
+    All,
+}
+
+/// A `DataKey` and the Secret of its name as the API server sends them.
+#[derive(Serialize, Deserialize)]
+pub struct Objects {
+    /// The `DataKey`.
+    pub key: DataKey,
+    /// The Secret, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+}
+
+fn decode(data: &[u8]) -> Option<Objects> {
+    let Objects { key, secret } = serde_json::from_slice(data).ok()?;
+    let mut key = written(&key)?;
+    // Every object at the API server has a name.
+    key.metadata.name.as_ref()?;
+    let mut seen = BTreeSet::new();
+    if let Some(status) = &mut key.status {
+        // The record is a map by version at the API server.
+        status.versions.retain(|issued| seen.insert(issued.version));
+    }
+    Some(Objects { key, secret })
+}
+
+/// What the server answers once the operator wrote this: of times, whole seconds; of those before the year 0, nothing.
+fn written<T: Serialize + DeserializeOwned>(object: &T) -> Option<T> {
+    serde_json::from_slice(&serde_json::to_vec(object).ok()?).ok()
+}
+
+fn now(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn is_deleted(key: &DataKey) -> bool {
+    key.metadata.deletion_timestamp.is_some()
+}
+
+fn without_record(mut key: DataKey) -> DataKey {
+    if let Some(status) = &mut key.status {
+        status.versions.clear();
+    }
+    key
+}
+
+// === adoption ===
+
+/// A Secret becomes the record again exactly, or not at all.
+pub fn adoption(data: &[u8]) -> Reached {
+    let Some(Objects { key, secret: Some(secret) }) = decode(data) else {
+        return Reached::Nothing;
+    };
+    if let Some(wanted) = project(&key, key.version()) {
+        metadata_tell_what_reading_tells(&key, &wanted, &secret);
+    }
+    let key = without_record(key);
+    let Ok(versions) = content::adopt(&key, &secret) else {
+        let step = next(&key, &SecretView::Read(Box::new(secret)));
+        assert!(is_deleted(&key) || matches!(step, Step::Fail(_)), "a Secret that is not adopted: {step:?}");
+        return Reached::Checks;
+    };
+    assert!(versions.is_sorted_by(|one, next| one.version < next.version), "versions are not in order");
+    for issued in &versions {
+        is_whole(issued, &secret);
+    }
+
+    let mut recorded = key.clone();
+    recorded.status = Some(status::recorded(&key, versions.clone()));
+    let Some(recorded) = written(&recorded) else {
+        return Reached::Checks;
+    };
+    let held = current(&secret);
+    let projection = project(&recorded, held).expect("the plain entries hold a version that is adopted");
+    for (name, value) in &projection.data {
+        let found = secret.data.as_ref().and_then(|data| data.get(name));
+        assert!(found.is_some_and(|found| means_the_same(name, found, value)), "entry {name}: {found:?}, {value:?}");
+    }
+    let again = content::adopt(&key, &projection.create(&recorded));
+    assert_eq!(again.as_deref(), Ok(recorded.record()), "adopted once more");
+
+    is_planned(&key, &recorded, &versions, secret);
+    Reached::All
+}
+
+/// Numbers and the encryption context may be spelled otherwise than the operator spells them; all else is kept as it is.
+fn means_the_same(name: &str, one: &ByteString, other: &ByteString) -> bool {
+    fn parsed<T: DeserializeOwned>(value: &ByteString) -> T {
+        serde_json::from_slice(&value.0).unwrap()
+    }
+    let number = |value: &ByteString| std::str::from_utf8(&value.0).unwrap().parse::<i32>().unwrap();
+    match name.split('.').next() {
+        Some("encryptionContext") => parsed::<EncryptionContext>(one) == parsed(other),
+        Some("numberOfBytes" | "version") => number(one) == number(other),
+        _ => one == other,
+    }
+}
+
+fn is_whole(issued: &IssuedVersion, secret: &Secret) {
+    assert!(issued.version >= 1);
+    assert!((1..=MAX_BLOB).contains(&issued.ciphertext_blob.0.len()), "{} bytes", issued.ciphertext_blob.0.len());
+    let annotation = &secret.metadata.annotations.as_ref().unwrap()[&format!("{ISSUED}{}", issued.version)];
+    let provenance: Provenance = serde_json::from_str(annotation).unwrap();
+    assert_eq!(provenance.sha256, sha256(&issued.ciphertext_blob.0));
+    assert_eq!(provenance.key_id, issued.request.key_id);
+    let arn = KmsArn::parse(&issued.key_id).expect("an ARN");
+    let region = key_id::region(&issued.request.key_id, issued.request.region.as_deref(), Some(arn.region));
+    assert!(key_id::answers(&issued.request.key_id, region.unwrap(), &issued.key_id));
+}
+
+/// The version in the plain entries.
+fn current(secret: &Secret) -> i32 {
+    secret.metadata.annotations.as_ref().unwrap()[VERSION].parse().unwrap()
+}
+
+/// A Secret that can be adopted is looked at, read and recorded, and KMS is not asked; what follows keeps its data keys.
+fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], secret: Secret) {
+    if is_deleted(key) {
+        return;
+    }
+    let facts = Facts::of(&secret.metadata);
+    assert!(matches!(next(key, &SecretView::NotCached), Step::Look));
+    assert!(matches!(next(key, &SecretView::Found(facts.clone())), Step::Read));
+    assert!(matches!(next(key, &SecretView::Cached(Known { facts, verified: None })), Step::Read));
+    let view = SecretView::Read(Box::new(secret));
+    let step = next(key, &view);
+    assert!(matches!(&step, Step::Record(found) if found == versions), "{step:?}");
+    match next(recorded, &view) {
+        Step::Verified(..) => {}
+        Step::Replace(secret) => holds_the_record(recorded, &secret),
+        Step::Issue => assert!(recorded.issued(recorded.version()).is_none()),
+        Step::Fail(failure) => assert_eq!(failure.reason, Reason::TooManyVersions),
+        step => panic!("{step:?}"),
+    }
+}
+
+/// A Secret is watched by its metadata only: they must not tell less than reading it does.
+fn metadata_tell_what_reading_tells(key: &DataKey, wanted: &Projection, secret: &Secret) {
+    let facts = Facts::of(&secret.metadata);
+    let intact = facts.fingerprint == wanted.fingerprint();
+    if intact {
+        let metadata = &secret.metadata;
+        let (labels, annotations) = (metadata.labels.as_ref().unwrap(), metadata.annotations.as_ref().unwrap());
+        assert!(wanted.labels.iter().all(|(name, value)| labels.get(name) == Some(value)));
+        assert!(wanted.annotations.iter().all(|(name, value)| annotations.get(name) == Some(value)));
+        assert!(facts.bears_our_marks);
+        assert_eq!((facts.belongs_to, facts.changed_by), (wanted.labels.values().last().cloned(), None));
+    }
+    let verdict = content::compare(key, wanted, secret);
+    if verdict == Verdict::Same {
+        let mut metadata = secret.metadata.clone();
+        metadata.managed_fields = Some(vec![owner_of(secret)]);
+        assert_eq!(Facts::of(&metadata).fingerprint, wanted.fingerprint());
+    }
+}
+
+/// What the server says of a Secret that this operator wrote.
+pub fn owner_of(secret: &Secret) -> ManagedFieldsEntry {
+    let entries: Map<_, _> = secret.data.iter().flatten().map(|(name, _)| (format!("f:{name}"), json!({}))).collect();
+    ManagedFieldsEntry {
+        manager: Some(datakey_operator::secret::MANAGER.to_owned()),
+        operation: Some("Update".to_owned()),
+        fields_v1: Some(FieldsV1(json!({ "f:data": entries, "f:type": {} }))),
+        ..ManagedFieldsEntry::default()
+    }
+}
+
+// === decisions ===
+
+/// No decision on a `DataKey`, whatever is in it, breaks the protocol.
+pub fn data_key(data: &[u8]) -> Reached {
+    let Some(Objects { key, secret }) = decode(data) else {
+        return Reached::Nothing;
+    };
+    let wanted = project(&key, key.version());
+    let created = wanted.clone().map(|wanted| wanted.create(&key)).unwrap_or_default();
+    let published = key.status.as_ref().and_then(|status| project(&key, status.version?));
+    let secret = secret.unwrap_or_else(|| created.clone());
+
+    let facts = Facts::of(&secret.metadata);
+    let foreign = Facts { bears_our_marks: false, ..facts.clone() };
+    let mut views = vec![
+        SecretView::NotCached,
+        SecretView::Missing,
+        SecretView::Found(facts.clone()),
+        SecretView::Found(foreign),
+        SecretView::Cached(Known { facts: facts.clone(), verified: None }),
+        SecretView::Read(Box::new(secret)),
+        SecretView::Read(Box::new(created)),
+    ];
+    for held in wanted.iter().chain(&published).map(Projection::fingerprint) {
+        let intact = Facts { fingerprint: held, ..facts.clone() };
+        views.push(SecretView::Cached(Known { facts: intact, verified: None }));
+        views.push(SecretView::Cached(Known { facts: facts.clone(), verified: Some(held) }));
+    }
+    for view in &views {
+        for choice in 0..8 {
+            let world = World {
+                key: &key,
+                secret: view,
+                failure: None,
+                wait: (choice & 1 > 0).then_some(Duration::from_secs(9)),
+                turn: choice & 2 > 0,
+                contested: choice & 4 > 0,
+            };
+            keeps_the_protocol(&world, plan(&world, now(0)));
+        }
+    }
+    let reason = Reason::ALL[data.len() % Reason::ALL.len()];
+    for failure in [reason.into(), Failure::new(reason, String::from_utf8_lossy(data))] {
+        is_told_once(&key, &SecretView::Missing, Some(&failure));
+    }
+    if wanted.is_some() && !is_deleted(&key) { Reached::All } else { Reached::Checks }
+}
+
+fn next(key: &DataKey, secret: &SecretView) -> Step {
+    plan(&World { key, secret, failure: None, wait: None, turn: true, contested: false }, now(0))
+}
+
+fn keeps_the_protocol(world: &World<'_>, step: Step) {
+    let World { key, secret: view, turn, .. } = *world;
+    let recorded = key.issued(key.version()).is_some();
+    if is_deleted(key) {
+        assert!(matches!(step, Step::Done), "on its way out: {step:?}");
+        return;
+    }
+    match step {
+        Step::Done => {}
+        Step::Wait(wait) => assert_eq!(Some(wait), world.wait),
+        Step::Look => assert!(!recorded && turn && matches!(view, SecretView::NotCached)),
+        Step::Read => assert!(matches!(view, SecretView::Cached(_) | SecretView::Found(_))),
+        Step::Queue => assert!(!recorded && !turn),
+        Step::Issue => {
+            assert!(!recorded && turn, "issued again, or out of turn");
+            let SecretView::Read(secret) = view else {
+                return assert!(matches!(view, SecretView::Missing | SecretView::Cached(_)), "nobody looked: {view:?}");
+            };
+            assert!(!key.record().is_empty(), "there is a Secret, and no record: {secret:?}");
+        }
+        Step::Record(versions) => assert!(key.record().is_empty() && !versions.is_empty()),
+        Step::Create(secret) => {
+            assert!(recorded && matches!(view, SecretView::NotCached | SecretView::Missing));
+            is_right(key, secret);
+        }
+        Step::Replace(secret) => {
+            let SecretView::Read(read) = view else { panic!("replaced without reading it") };
+            assert!(recorded);
+            assert_eq!(read.type_.as_deref(), Some(TYPE), "a foreign Secret is replaced");
+            // Without them the server would not guard the write.
+            assert_eq!(secret.metadata.uid, read.metadata.uid);
+            assert_eq!(secret.metadata.resource_version, read.metadata.resource_version);
+            loses_no_data_key(key, read, &secret);
+            is_right(key, secret);
+        }
+        Step::Verified(facts, held) => {
+            assert!(recorded);
+            let view = SecretView::Cached(Known { facts, verified: Some(held) });
+            is_told_once(key, &view, None);
+        }
+        Step::Fail(failure) => {
+            is_told_once(key, view, Some(&failure));
+        }
+        Step::SetStatus(_) => is_told_once(key, view, None),
+    }
+}
+
+/// A Secret that the operator writes is the record's projection, and then nothing but the status is left to write.
+fn is_right(key: &DataKey, secret: Box<Secret>) {
+    holds_the_record(key, &secret);
+    let view = SecretView::Read(secret);
+    let step = next(key, &view);
+    assert!(matches!(step, Step::Verified(..)), "what was just written: {step:?}");
+}
+
+fn holds_the_record(key: &DataKey, secret: &Secret) {
+    let data = secret.data.as_ref().unwrap();
+    for issued in key.record() {
+        assert_eq!(data[&format!("ciphertextBlob.v{}", issued.version)], issued.ciphertext_blob);
+        assert_eq!(data[&format!("keyId.v{}", issued.version)].0, issued.key_id.as_bytes());
+    }
+    let current = key.issued(key.version()).unwrap();
+    assert_eq!(data["version"].0, current.version.to_string().as_bytes());
+    assert_eq!(data["ciphertextBlob"], current.ciphertext_blob);
+    assert_eq!(data["keyId"].0, current.key_id.as_bytes());
+}
+
+/// What could be adopted is not overwritten.
+fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
+    let blob = |secret: &Secret, issued: &IssuedVersion| -> Option<ByteString> {
+        secret.data.as_ref()?.get(&format!("ciphertextBlob.v{}", issued.version)).cloned()
+    };
+    for issued in content::adopt(&without_record(key.clone()), before).iter().flatten() {
+        assert_eq!(blob(before, issued), blob(after, issued), "data key version {}", issued.version);
+    }
+}
+
+/// A status that is wanted and then set is not wanted again.
+fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
+    let world = World { key, secret, failure, wait: None, turn: false, contested: false };
+    let status = match plan(&world, now(0)) {
+        Step::Done => return,
+        Step::SetStatus(status) => status,
+        step => panic!("a status is wanted, or nothing: {step:?}"),
+    };
+    assert_eq!(status.versions, key.record(), "the record is not changed");
+    // One that the server gives back as another one would be written again and again.
+    assert_eq!(written(&status).as_ref(), Some(&status));
+    for condition in &status.conditions {
+        let length = condition.message.chars().count();
+        // The message of Ready=True has no bound but that of the Secret's name.
+        assert!(length <= MAX_MESSAGE + key.secret_name().chars().count(), "{length} characters");
+        assert!(failure.is_none() || length <= MAX_MESSAGE, "{length} characters");
+    }
+    let mut told = key.clone();
+    told.status = Some(*status);
+    let again = plan(&World { key: &told, ..world }, now(9));
+    assert!(matches!(again, Step::Done), "told again: {again:?}");
+}
+
+// === key identifiers ===
+
+/// Three lines: a key ID as in the spec, a Region, and the ARN that KMS answered.
+pub fn key_id(data: &[u8]) -> Reached {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return Reached::Nothing;
+    };
+    let mut lines = text.splitn(3, '\n').chain(std::iter::repeat(""));
+    let mut next = || lines.next().unwrap();
+    let (id, asked, arn) = (next(), next(), next().trim_end_matches('\n'));
+
+    for text in [id, arn] {
+        if let Some(KmsArn { region, account, resource }) = KmsArn::parse(text) {
+            let partition = text.split(':').nth(1).unwrap();
+            assert_eq!(format!("arn:{partition}:kms:{region}:{account}:{resource}"), text);
+            assert!(account.len() == 12 && account.parse::<u64>().is_ok() && !region.is_empty());
+            assert_eq!(key_id::region(text, Some(asked), None), Some(region), "an ARN names its Region itself");
+            assert_eq!(key_id::answers(text, asked, text), resource.starts_with("key/"), "a key answers for itself");
+        }
+    }
+    if KmsArn::parse(id).is_none() {
+        assert_eq!(key_id::region(id, Some(asked), Some("own")), Some(asked));
+        let made = format!("arn:aws:kms:{asked}:111122223333:key/{id}");
+        let possible = !asked.is_empty() && !asked.contains(':') && !id.is_empty();
+        assert_eq!(key_id::answers(id, asked, &made), possible, "{made}");
+    }
+    let answers = key_id::answers(id, asked, arn);
+    if answers {
+        let answer = KmsArn::parse(arn).expect("an ARN");
+        assert!(answer.resource.len() > "key/".len() && answer.resource.starts_with("key/"), "a key's");
+        if let Some(named) = KmsArn::parse(id) {
+            assert_eq!((named.region, named.account), (answer.region, answer.account));
+            assert!(named.resource == answer.resource || named.resource.starts_with("alias/"));
+        } else {
+            assert_eq!(answer.region, asked);
+            assert!(id.starts_with("alias/") || answer.resource == format!("key/{id}"));
+        }
+    }
+    if answers { Reached::All } else { Reached::Checks }
+}
