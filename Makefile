@@ -27,7 +27,7 @@ export RUST_TEST_THREADS ?= 8
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # === what users run ===
 
@@ -51,7 +51,8 @@ MUSL := $(ARCH)-unknown-linux-musl
 CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
 CA_BUNDLE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
 IMAGE ?= datakey-operator:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell command -v $(tool))))
+# One that works: docker's client without its server does not.
+CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 CARGO_AUDITABLE := 0.7.7
 # Bytes; the image is this and the CA certificates.
 SIZE_BUDGET := 25000000
@@ -154,6 +155,60 @@ fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from o
 		grep -a -o 'DONE .*' $$log; \
 	done
 	@rmdir -p tests/fuzz/artifacts/* 2>/dev/null || true
+
+# === pods ===
+
+# Where this machine can have no node, it says so and succeeds; with E2E_REQUIRED=1 it fails.
+.PHONY: e2e
+e2e: need-rust ## Image, chart and operator as pods on a real node, made here (Linux, root); or E2E_CLUSTER, see tests/e2e
+	@if [ -n "$(E2E_CLUSTER)" ]; then exec $(MAKE) e2e-cluster; fi; \
+	tests/e2e/node.sh parts; code=$$?; \
+	case $$code in \
+	0) exec $(MAKE) e2e-node ;; \
+	77) test "$(E2E_REQUIRED)" != 1 ;; \
+	*) exit $$code ;; \
+	esac
+
+E2E := $(TARGET)/e2e
+export E2E_ARCHIVES := $(E2E)
+E2E_TEST := cargo test --locked --test e2e
+
+.PHONY: e2e-node
+e2e-node: servers-tools chart-tools $(TOOLS)/bin/node-$(KUBERNETES) e2e-images
+	@rm -rf $(E2E)/logs
+	env -u KUBEBUILDER_ASSETS -u KUBECONFIG \
+	$(E2E_TEST) --config 'target."cfg(all())".runner="$(CURDIR)/tests/e2e/node.sh"' -- --ignored --nocapture
+
+.PHONY: e2e-cluster
+e2e-cluster: servers-tools chart-tools
+	$(E2E_TEST) -- --ignored --nocapture
+
+.PHONY: e2e-images
+e2e-images: ## The images of make e2e, as archives in target/e2e: for kind load image-archive
+	@mkdir -p $(E2E)/consumer
+	@$(MAKE) dist
+	cd tests/e2e/consumer && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags '-s -w' -o $(E2E)/consumer/ .
+	@$(call archive,datakey-operator,deploy/Dockerfile,$(TARGET)/dist)
+	@$(call archive,datakey-consumer,tests/e2e/consumer/Dockerfile,$(E2E)/consumer)
+
+# Builds an image and saves it; the tool's own store is left as it was.
+define archive
+rm -f $(E2E)/$(1).tar; set -e; image=localhost/$(1):e2e; \
+export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot; \
+$(CONTAINER_TOOL) build --quiet --build-arg TARGETARCH=$(GOARCH) --tag $$image --file $(2) $(3) >/dev/null; \
+case $(CONTAINER_TOOL) in \
+*buildah) buildah push --quiet $$image docker-archive:$(E2E)/$(1).tar:$$image ;; \
+*) $(CONTAINER_TOOL) save --output $(E2E)/$(1).tar $$image ;; \
+esac; \
+$(CONTAINER_TOOL) rmi $$image >/dev/null
+endef
+
+$(TOOLS)/bin/node-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
+	@echo "building the kubelet and the scheduler $(KUBERNETES): some minutes, once"
+	@mkdir -p $(@D)
+	cd tests/tools && go build -mod=readonly -trimpath -ldflags '$(VERSION_FLAGS)' -o $(TOOLS)/bin/ \
+		k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet
+	@touch $@
 
 .PHONY: licences
 licences: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licences, bans and sources of all crates, offline

@@ -1,29 +1,14 @@
 //! The chart, installed, upgraded, rolled back, uninstalled and installed again with DataKeys in place. Without nodes the
 //! operator runs as a process, under the identity and with the arguments that the chart gives it.
 
-use std::process::Stdio;
-
 use serde_json::{Value, json};
-use testbed::{control_plane::ControlPlane, eventually, kms, proxy::KmsProxy, repository};
+use testbed::{commands, control_plane::ControlPlane, eventually, kms, proxy::KmsProxy, repository};
 
 use crate::test::{Operator, SOON, Test};
 
 /// Runs Helm as a cluster admin.
 async fn helm(plane: &ControlPlane, arguments: &[&str]) -> Result<String, String> {
-    let program = std::env::var_os("HELM").map_or_else(|| testbed::tools().join("bin/helm"), Into::into);
-    let home = plane.workdir().file("helm");
-    let output = tokio::process::Command::new(program)
-        .args(arguments)
-        .env("KUBECONFIG", plane.admin_kubeconfig())
-        .env("HELM_CACHE_HOME", &home)
-        .env("HELM_CONFIG_HOME", &home)
-        .env("HELM_DATA_HOME", &home)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    commands::helm(&plane.admin_kubeconfig(), &plane.workdir().file("helm"), arguments).await
 }
 
 fn chart() -> String {

@@ -1,6 +1,7 @@
 //! A proxy before kube-apiserver: it counts the requests, and delays, refuses and loses them as told.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -97,7 +98,10 @@ impl ApiProxy {
         let client = Client::try_from(config).expect("a client");
         let state = Arc::<Mutex<State>>::default();
         let shared = Arc::clone(&state);
-        let server = Server::start(move |request| answer(request, Arc::clone(&shared), client.clone())).await;
+        let server = Server::start(Ipv4Addr::LOCALHOST.into(), move |request| {
+            answer(request, Arc::clone(&shared), client.clone())
+        })
+        .await;
         Self { server, state }
     }
 
@@ -106,7 +110,7 @@ impl ApiProxy {
         let mut config: Value =
             serde_json::from_str(&std::fs::read_to_string(of).expect("read a kubeconfig")).expect("JSON");
         config["clusters"][0]["cluster"] = json!({ "server": self.server.url() });
-        let path = of.with_extension(format!("through-{}", self.server.port));
+        let path = of.with_extension(format!("through-{}", self.server.address.port()));
         std::fs::write(&path, config.to_string()).expect("write a kubeconfig");
         path
     }

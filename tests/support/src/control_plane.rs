@@ -2,7 +2,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Mutex,
     time::Duration,
 };
@@ -19,7 +18,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    asset, eventually, free_port, pki,
+    asset, commands, eventually, free_port, node, pki,
     process::{Process, Workdir},
     repository,
 };
@@ -41,7 +40,7 @@ pub struct ControlPlane {
 }
 
 /// A server that can be started again as it was.
-struct Server {
+pub(crate) struct Server {
     name: &'static str,
     program: PathBuf,
     arguments: Vec<String>,
@@ -52,9 +51,13 @@ struct Server {
 // === impl Server ===
 
 impl Server {
-    fn start(name: &'static str, workdir: &Workdir, arguments: Vec<String>) -> Self {
+    fn asset(name: &'static str, workdir: &Workdir, arguments: Vec<String>) -> Self {
         let missing = "is missing: run `make tools`, or set KUBEBUILDER_ASSETS to a folder that has it";
         let program = asset(name).unwrap_or_else(|| panic!("{name} {missing}"));
+        Self::start(name, program, workdir, arguments)
+    }
+
+    pub(crate) fn start(name: &'static str, program: PathBuf, workdir: &Workdir, arguments: Vec<String>) -> Self {
         let log = workdir.file(&format!("{name}.log"));
         let server = Self { name, program, arguments, log, process: Mutex::default() };
         server.run();
@@ -62,14 +65,19 @@ impl Server {
     }
 
     /// Runs it; if it runs already, it is killed first.
-    fn run(&self) {
+    pub(crate) fn run(&self) {
+        self.kill();
         let mut process = self.process.lock().expect("the process");
-        *process = None;
         let none = std::iter::empty::<(&str, &str)>();
         *process = Some(Process::start(&self.program, &self.arguments, none, &self.log));
     }
 
-    fn must_run(&self) {
+    /// Kills it.
+    pub(crate) fn kill(&self) {
+        *self.process.lock().expect("the process") = None;
+    }
+
+    pub(crate) fn must_run(&self) {
         let mut process = self.process.lock().expect("the process");
         let process = process.as_mut().expect("it was started");
         assert!(process.is_running(), "{} ended:\n{}", self.name, last_lines(&process.log()));
@@ -89,19 +97,41 @@ impl ControlPlane {
             .await
             .expect("the definition");
         // Only now: the garbage collector asks for new kinds of objects every 30 seconds.
-        plane.with_controllers()
+        plane.with_controllers(
+            "garbage-collector-controller,namespace-controller,serviceaccount-controller,resourcequota-controller,\
+             clusterrole-aggregation-controller",
+        )
     }
 
     /// Starts one with nothing installed and no controllers.
     pub async fn bare() -> Self {
         let workdir = Workdir::new("control-plane");
+        let flags = ["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"].map(str::to_owned);
+        Self::serve(workdir, "127.0.0.1", free_port(), flags).await
+    }
+
+    /// Starts one with nothing installed and all controllers, where a node and its pods reach it: in the namespaces of
+    /// `tests/e2e/node.sh`.
+    pub async fn for_node() -> Self {
+        let workdir = Workdir::new("control-plane");
+        let flags = [
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            format!("--kubelet-client-certificate={}", workdir.file("admin.crt").display()),
+            format!("--kubelet-client-key={}", workdir.file("admin.key").display()),
+        ];
+        Self::serve(workdir, node::KUBERNETES, 443, flags).await.with_controllers("*")
+    }
+
+    async fn serve(workdir: Workdir, host: &str, port: u16, flags: impl IntoIterator<Item = String>) -> Self {
         pki::write(workdir.path());
         let file = |name: &str| workdir.file(name).display().to_string();
 
-        let (client, peer, secure) = (free_port(), free_port(), free_port());
+        let (client, peer) = (free_port(), free_port());
         let etcd_url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
-        let etcd = Server::start(
+        let etcd = Server::asset(
             "etcd",
             &workdir,
             vec![
@@ -114,32 +144,32 @@ impl ControlPlane {
                 "--unsafe-no-fsync".to_owned(),
             ],
         );
-        let apiserver = Server::start(
+        let own = flags.into_iter();
+        let apiserver = Server::asset(
             "kube-apiserver",
             &workdir,
-            vec![
+            own.chain([
                 format!("--etcd-servers={etcd_url}"),
-                format!("--secure-port={secure}"),
-                "--bind-address=127.0.0.1".to_owned(),
+                format!("--secure-port={port}"),
+                format!("--bind-address={host}"),
                 format!("--tls-cert-file={}", file("server.crt")),
                 format!("--tls-private-key-file={}", file("server.key")),
                 format!("--client-ca-file={}", file("ca.crt")),
                 "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-                "--authorization-mode=RBAC".to_owned(),
                 "--endpoint-reconciler-type=none".to_owned(),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--service-account-key-file={}", file("service-accounts.pub")),
                 format!("--service-account-signing-key-file={}", file("service-accounts.key")),
-            ],
+            ])
+            .collect(),
         );
-        let url = format!("https://127.0.0.1:{secure}");
-        for (user, name) in [("admin", "admin"), ("controller-manager", "controller-manager")] {
+        let url = format!("https://{host}:{port}");
+        for user in ["admin", "controller-manager", "scheduler", "node"] {
             let credentials = json!({
                 "client-certificate": workdir.file(&format!("{user}.crt")),
                 "client-key": workdir.file(&format!("{user}.key")),
             });
-            write_kubeconfig(&workdir, &url, name, &credentials);
+            write_kubeconfig(&workdir, &url, user, &credentials);
         }
         let plane = Self { controller_manager: None, apiserver, etcd, workdir, url };
         plane.is_ready().await;
@@ -167,7 +197,7 @@ impl ControlPlane {
         self.etcd.run();
     }
 
-    fn with_controllers(mut self) -> Self {
+    fn with_controllers(mut self, controllers: &str) -> Self {
         let Some(program) = asset("kube-controller-manager") else {
             eprintln!("no kube-controller-manager: garbage collection and namespace deletion are not tested");
             return self;
@@ -176,12 +206,13 @@ impl ControlPlane {
             &program,
             [
                 format!("--kubeconfig={}", self.workdir.file("controller-manager.kubeconfig").display()),
-                "--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,\
-                 resourcequota-controller,clusterrole-aggregation-controller"
-                    .to_owned(),
+                format!("--controllers={controllers}"),
                 // Each controller under its own service account and roles, as everywhere.
                 "--use-service-account-credentials".to_owned(),
                 format!("--service-account-private-key-file={}", self.workdir.file("service-accounts.key").display()),
+                format!("--flex-volume-plugin-dir={}", self.workdir.file("volume-plugins").display()),
+                // What pods trust.
+                format!("--root-ca-file={}", self.workdir.file("ca.crt").display()),
                 "--leader-elect=false".to_owned(),
                 "--secure-port=0".to_owned(),
             ],
@@ -238,16 +269,7 @@ impl ControlPlane {
 
     /// Runs kubectl as a cluster admin: what it prints, or what it says is wrong.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
-        let program = asset("kubectl").unwrap_or_else(|| "kubectl".into());
-        let output = tokio::process::Command::new(program)
-            .args(arguments)
-            .env("KUBECONFIG", self.admin_kubeconfig())
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .map_err(|error| format!("kubectl: {error}"))?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+        commands::kubectl(&self.admin_kubeconfig(), arguments).await
     }
 }
 
@@ -274,7 +296,8 @@ fn write_kubeconfig(workdir: &Workdir, url: &str, name: &str, user: &serde_json:
     path
 }
 
-async fn client_from(kubeconfig: &Path) -> Client {
+/// A client with a kubeconfig. It belongs to the async runtime that it is made in.
+pub async fn client_from(kubeconfig: &Path) -> Client {
     // Several tests may be first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("read a kubeconfig");

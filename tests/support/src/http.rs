@@ -1,6 +1,10 @@
 //! What both proxies are made of.
 
-use std::{convert::Infallible, net::Ipv4Addr, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn};
@@ -22,9 +26,9 @@ pub(crate) struct Reset;
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<Notify>);
 
-/// A server on loopback. It ends with its value, and its connections with it.
+/// A server. It ends with its value, and its connections with it.
 pub(crate) struct Server {
-    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     state: watch::Sender<State>,
     task: JoinHandle<()>,
 }
@@ -70,14 +74,14 @@ impl Stop {
 // === impl Server ===
 
 impl Server {
-    /// Starts one on a free port.
-    pub(crate) async fn start<S, F>(service: S) -> Self
+    /// Starts one on a free port of an address.
+    pub(crate) async fn start<S, F>(ip: IpAddr, service: S) -> Self
     where
         S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Result<Answer, Reset>> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("a bound address").port();
+        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("a bound address");
         let (state, changes) = watch::channel(State::default());
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -99,12 +103,12 @@ impl Server {
                 });
             }
         });
-        Self { port, state, task }
+        Self { address, state, task }
     }
 
     /// Its URL.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Ends all connections; new ones are served.

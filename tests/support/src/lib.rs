@@ -1,5 +1,6 @@
 //! Real servers on loopback for the tests and the demo of datakey-operator: etcd, kube-apiserver, the controller
-//! manager, a KMS server, and a proxy before each that counts calls and makes them fail.
+//! manager, a KMS server, and a proxy before each that counts calls and makes them fail. And, in namespaces of its own, a
+//! node.
 //!
 //! Nothing is left behind: every process and folder belongs to a small watcher that ends it when this process ends, in
 //! whatever way.
@@ -7,9 +8,11 @@
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod api_proxy;
+pub mod commands;
 pub mod control_plane;
 pub mod http;
 pub mod kms;
+pub mod node;
 mod pki;
 pub mod process;
 pub mod proxy;

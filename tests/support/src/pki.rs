@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
-/// Writes `ca.crt`; `server.*` for loopback; `admin.*` and `controller-manager.*` as clients; `service-accounts.*`, which sign tokens.
+use crate::node;
+
+/// Writes `ca.crt`; `server.*` for loopback and for pods; `admin.*`, `controller-manager.*`, `scheduler.*` and `node.*` as
+/// clients; `service-accounts.*`, which sign tokens.
 pub fn write(folder: &Path) {
     let key = || KeyPair::generate().expect("generate a key");
     let mut authority = CertificateParams::default();
@@ -20,14 +23,17 @@ pub fn write(folder: &Path) {
         fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("write a key");
     };
 
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names = ["localhost", "127.0.0.1", node::KUBERNETES].map(str::to_owned);
     let mut server = CertificateParams::new(names).expect("valid names");
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     issue("server", server);
 
-    for (name, user, group) in
-        [("admin", "admin", Some("system:masters")), ("controller-manager", "system:kube-controller-manager", None)]
-    {
+    for (name, user, group) in [
+        ("admin", "admin", Some("system:masters")),
+        ("controller-manager", "system:kube-controller-manager", None),
+        ("scheduler", "system:kube-scheduler", None),
+        ("node", "system:node:node", Some("system:nodes")),
+    ] {
         let mut client = CertificateParams::default();
         client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         client.distinguished_name.push(DnType::CommonName, user);

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -110,19 +111,24 @@ enum Upstream {
 impl KmsProxy {
     /// Starts one before a server at `host:port`.
     pub async fn start(upstream: String) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), upstream).await
+    }
+
+    /// Starts one on another address than loopback, for pods.
+    pub async fn start_on(ip: IpAddr, upstream: String) -> Self {
         let client = Box::new(Client::builder(TokioExecutor::new()).build_http());
-        Self::before(Upstream::Server(client, upstream)).await
+        Self::before(ip, Upstream::Server(client, upstream)).await
     }
 
     /// Starts one that answers by itself, where the number of data keys counts and nobody unwraps them.
     pub async fn stub() -> Self {
-        Self::before(Upstream::Stub).await
+        Self::before(Ipv4Addr::LOCALHOST.into(), Upstream::Stub).await
     }
 
-    async fn before(upstream: Upstream) -> Self {
+    async fn before(ip: IpAddr, upstream: Upstream) -> Self {
         let state = Arc::<Mutex<State>>::default();
         let shared = Arc::clone(&state);
-        let server = Server::start(move |request| answer(request, Arc::clone(&shared), upstream.clone())).await;
+        let server = Server::start(ip, move |request| answer(request, Arc::clone(&shared), upstream.clone())).await;
         Self { server, state }
     }
 
@@ -139,6 +145,11 @@ impl KmsProxy {
     /// What was asked for, in the order of the calls.
     pub fn requests(&self) -> Vec<Call> {
         self.lock().calls.get(ISSUE).cloned().unwrap_or_default()
+    }
+
+    /// How many calls of another operation there were.
+    pub fn calls_of(&self, operation: &str) -> usize {
+        self.lock().calls.get(operation).map_or(0, Vec::len)
     }
 
     /// The operations that were called.
