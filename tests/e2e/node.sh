@@ -68,10 +68,11 @@ cgroups() {
 outside() {
 	self=$0
 	name=datakey-e2e-$$
-	cgroups "$name" | while read -r _ _ cgroup; do
+	cgroups "$name" | while read -r type _ cgroup; do
 		# Of runs that could not clean up.
 		find "$(dirname "$cgroup")" -depth -type d -path '*/datakey-e2e-*' -exec rmdir {} + 2>/dev/null || true
 		mkdir "$cgroup"
+		[ "$type" = cgroup ] || mkdir "$cgroup/init"
 		if [ -e "$cgroup/cpuset.mems" ] && [ -e "$cgroup/tasks" ]; then
 			cat "$cgroup/../cpuset.cpus" >"$cgroup/cpuset.cpus"
 			cat "$cgroup/../cpuset.mems" >"$cgroup/cpuset.mems"
@@ -93,13 +94,27 @@ outside() {
 	(
 		# The subshell has no ID of its own in $$.
 		me=$(exec sh -c 'echo $PPID')
-		cgroups "$name" | while read -r _ _ cgroup; do echo "$me" >"$cgroup/cgroup.procs"; done
+		cgroups "$name" | while read -r type _ cgroup; do
+			[ "$type" = cgroup ] || cgroup=$cgroup/init
+			echo "$me" >"$cgroup/cgroup.procs"
+		done
 		exec setpriv --pdeathsig KILL \
-			unshare --mount --pid --fork --kill-child --mount-proc --net --ipc --uts --cgroup \
-			sh "$self" inside "$@"
+			unshare --mount --pid --fork --kill-child --mount-proc --net --ipc --uts \
+			sh "$self" enter "$name" "$@"
 	) </dev/null &
 	node=$!
 	wait $node
+}
+
+# Process 1, which makes its cgroups the top of what the node sees. Version 2 hands controllers on only from a cgroup
+# without processes, so that nobody may stay there.
+enter() {
+	name=$1
+	shift
+	cgroups "$name" | while read -r type _ cgroup; do
+		if [ "$type" = cgroup2 ]; then echo 1 >"$cgroup/cgroup.procs"; fi
+	done
+	exec unshare --cgroup sh "$0" inside "$@"
 }
 
 # Process 1.
@@ -118,9 +133,7 @@ inside() {
 		done
 	else
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup
-		# A cgroup with processes can't hand on its controllers.
-		mkdir /sys/fs/cgroup/init
-		while read -r process; do echo "$process" >/sys/fs/cgroup/init/cgroup.procs; done </sys/fs/cgroup/cgroup.procs
+		echo 1 >/sys/fs/cgroup/init/cgroup.procs
 		for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
 			echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 		done
@@ -130,12 +143,12 @@ inside() {
 	mkdir -p "$runs"
 	mount -t tmpfs tmpfs "$runs"
 	mount -t tmpfs -o mode=755 tmpfs /run
-	for folder in lib log; do
-		mkdir -p "/run/over/$folder" "/run/over/$folder.work"
-		mount -t overlay -o "lowerdir=/var/$folder,upperdir=/run/over/$folder,workdir=/run/over/$folder.work" overlay "/var/$folder"
+	for folder in /etc /var/lib /var/log; do
+		mkdir -p "/run/over$folder" "/run/work$folder"
+		mount -t overlay -o "lowerdir=$folder,upperdir=/run/over$folder,workdir=/run/work$folder" overlay "$folder"
 	done
-	# An overlay of containerd's can't lie on an overlay.
-	for folder in containerd kubelet cni; do
+	# An overlay of containerd's or buildah's can't lie on an overlay.
+	for folder in cni containerd containers kubelet; do
 		mkdir -p "/var/lib/$folder"
 		mount -t tmpfs -o mode=755 tmpfs "/var/lib/$folder"
 	done
@@ -165,6 +178,7 @@ inside() {
 
 case "${1:-}" in
 parts) parts ;;
+enter) shift && enter "$@" ;;
 inside) shift && inside "$@" ;;
 "") echo "node.sh parts, or node.sh PROGRAM [ARGS...]" >&2 && exit 64 ;;
 *) outside "$@" ;;

@@ -62,6 +62,8 @@ impl Node {
 version = 2
 [grpc]
 address = "{SOCKET}"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{}"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{pause}"
 disable_apparmor = true
@@ -75,6 +77,7 @@ runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
 "#,
+            file("opt"),
             file("cni"),
         );
         fs::write(workdir.file("containerd.toml"), settings).expect("write the settings");
