@@ -277,20 +277,9 @@ $(TOOLS)/kms/installed: tests/tools/requirements.txt
 	@$(TOOLS)/kms/bin/pip install --quiet --disable-pip-version-check --requirement tests/tools/requirements.txt
 	@touch $@
 
-$(TOOLS)/cargo-deny-$(CARGO_DENY): | need-rust
-	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY)
-	@touch $@
-
-$(TOOLS)/cargo-fuzz-$(CARGO_FUZZ): | need-rust
-	cargo install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ)
-	@touch $@
-
-$(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE): | need-rust
-	cargo install --quiet --locked --root $(TOOLS) cargo-auditable@$(CARGO_AUDITABLE)
-	@touch $@
-
-$(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX): | need-rust
-	cargo install --quiet --locked --root $(TOOLS) cargo-cyclonedx@$(CARGO_CYCLONEDX)
+# NAME-VERSION of a cargo subcommand.
+$(TOOLS)/cargo-%: | need-rust
+	@tool=$*; set -x; cargo install --quiet --locked --root $(TOOLS) cargo-$${tool%-*}@$${tool##*-}
 	@touch $@
 
 .PHONY: need-rust

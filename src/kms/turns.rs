@@ -120,7 +120,7 @@ impl Turns {
         None
     }
 
-    /// An object is gone, or changed what it waits for.
+    /// An object is gone.
     pub fn leave(&self, uid: &str) {
         for lane in self.lock().values_mut() {
             lane.granted.remove(uid);

@@ -34,6 +34,21 @@ enum Moment {
 use Effect::{CreateSecret, Kms, Ready, Record, UpdateSecret};
 use Moment::{After, Before};
 
+/// Every point of an issue, and the calls to KMS that are made if the operator is killed there: a second one until the
+/// record is written.
+fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
+    [
+        (Kms, Before, 2),
+        (Kms, After, 2),
+        (Record, Before, 2),
+        (Record, After, 1),
+        (publish, Before, 1),
+        (publish, After, 1),
+        (Ready, Before, 1),
+        (Ready, After, 1),
+    ]
+}
+
 impl Test {
     /// An operator sees what `act` does, is killed at this effect, and another one brings it to an end: with the bytes
     /// that were recorded and published before. The number of KMS calls that were made for it.
@@ -81,19 +96,7 @@ impl Test {
 async fn a_kill_at_any_effect_of_the_first_issue_costs_at_most_one_call_and_no_data_key() {
     let test = Test::new("crash-issue").await;
     let witness = Witness::of(&test);
-    for (number, (effect, moment, calls)) in [
-        (Kms, Before, 2),
-        (Kms, After, 2),
-        (Record, Before, 2),
-        (Record, After, 1),
-        (CreateSecret, Before, 1),
-        (CreateSecret, After, 1),
-        (Ready, Before, 1),
-        (Ready, After, 1),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (number, (effect, moment, calls)) in points(CreateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
         let made = test.survives(&name, effect, moment, async || drop(test.create(&name, &json!({})).await)).await;
         assert_eq!(made, calls, "{moment:?} {effect:?}");
@@ -105,19 +108,7 @@ async fn a_kill_at_any_effect_of_the_first_issue_costs_at_most_one_call_and_no_d
 async fn a_kill_at_any_effect_of_a_new_version_keeps_both_data_keys() {
     let test = Test::new("crash-version").await;
     let witness = Witness::of(&test);
-    for (number, (effect, moment, calls)) in [
-        (Kms, Before, 2),
-        (Kms, After, 2),
-        (Record, Before, 2),
-        (Record, After, 1),
-        (UpdateSecret, Before, 1),
-        (UpdateSecret, After, 1),
-        (Ready, Before, 1),
-        (Ready, After, 1),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (number, (effect, moment, calls)) in points(UpdateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
         {
             let _operator = test.operator();
