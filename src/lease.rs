@@ -15,7 +15,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{controller::chain, secret::MANAGER};
@@ -58,7 +58,7 @@ type Answer = Result<Lease, kube::Error>;
 // === impl Settings ===
 
 impl Settings {
-    /// How often the holder renews: twice in vain is still in time.
+    /// How often the holder renews: a renewal that is never answered leaves time for another one.
     fn renew_every(&self) -> Duration {
         self.duration / 4
     }
@@ -168,9 +168,11 @@ impl Leadership {
         }
     }
 
-    /// Waits, then renews it; false if somebody else has it. What can't be found out is tried again.
+    /// Waits, then renews it; false if somebody else has it. What can't be found out is tried again, and sooner.
     async fn kept(&mut self) -> bool {
-        sleep(self.election.settings.renew_every()).await;
+        let settings = &self.election.settings;
+        let soonest = Instant::now() + settings.look_every();
+        sleep_until(soonest.max(self.renewed + settings.renew_every())).await;
         match self.renew().await {
             Ok(()) => true,
             Err(error) => {

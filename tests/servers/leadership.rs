@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
-use testbed::eventually;
+use testbed::{api_proxy::Fault, eventually};
 
 use crate::{
     test::{Operator, SOON, Test},
@@ -160,6 +160,22 @@ async fn a_leader_without_an_api_server_gives_up_before_the_next_one_begins() {
     api.heal();
     let again = test.replica(Some(&kubeconfig), &[SHORT]);
     again.says("standing by").await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_never_answered_costs_no_leadership() {
+    let test = Test::new("renewal").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let (mut leader, standby) = test.pair(Some(&kubeconfig), &["--lease-duration=8s"]).await;
+    api.next(1, "update", "leases", Fault::Hang);
+    let before = api.count("update", "leases");
+    eventually(SOON, "it renews again and again", async || {
+        assert!(leader.process.is_running(), "{}", leader.process.log());
+        api.count("update", "leases") >= before + 4
+    })
+    .await;
+    assert!(!standby.process.log().contains("this replica leads"));
+    test.issue("k", &json!({})).await;
 }
 
 #[tokio::test]
