@@ -162,14 +162,14 @@ fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: 
 
 /// The Secret is not as it should be. Whoever changes it may do so again and again.
 fn put_right(world: &World<'_>, changed_by: Option<&str>, step: impl FnOnce() -> Step) -> Step {
-    match (world.wait, changed_by) {
-        (Some(wait), _) => Step::Wait(wait),
-        (None, _) if !world.contested => step(),
-        (None, Some(by)) => {
-            Step::Fail(Failure::new(Reason::SecretContested, format!("its data are written by {by}, too")))
-        }
-        (None, None) => Step::Fail(Reason::SecretContested.into()),
+    if let Some(wait) = world.wait {
+        return Step::Wait(wait);
     }
+    if !world.contested {
+        return step();
+    }
+    let detail = changed_by.map(|by| format!("its data are written by {by}, too"));
+    Step::Fail(Failure { reason: Reason::SecretContested, detail })
 }
 
 /// What the Secret holds as long as nobody changed it: the version that it was last published with.
