@@ -20,9 +20,9 @@ use tokio::{
 
 use crate::api::DataKey;
 
-/// What part of a second's calls may be made at once after a pause. A full second's worth would double the rate in the
-/// first second.
-const BURST: f64 = 0.05;
+/// How late a turn may come without being lost: what is late is made up for at once. The even pace beneath is so much
+/// slower that no second ever has more calls than the rate.
+const LATE: Duration = Duration::from_millis(30);
 
 /// How long a rate of nothing would take to grow back to the limit.
 const RECOVERY: Duration = Duration::from_secs(50);
@@ -254,9 +254,8 @@ impl Pace {
     /// Lets one call go, or tells when the next one may.
     fn take(&mut self, now: Instant) -> Result<(), Instant> {
         let rate = self.rate(now);
-        let interval = Duration::from_secs_f64(1.0 / rate);
-        let ahead = interval.mul_f64((rate * BURST).max(1.0) - 1.0);
-        match self.used_until.checked_duration_since(now + ahead) {
+        let interval = (Duration::from_secs(1) + LATE).div_f64(rate);
+        match self.used_until.checked_duration_since(now + LATE) {
             Some(early) if !early.is_zero() => Err(now + early),
             _ => {
                 self.used_until = self.used_until.max(now) + interval;
@@ -296,27 +295,35 @@ mod tests {
         (name.clone(), ObjectRef::new(&name).within(namespace))
     }
 
-    /// How many calls a pace lets go within a time, asked every millisecond.
-    async fn let_go(pace: &mut Pace, time: Duration) -> u32 {
+    /// When a pace lets calls go within a time, asked so often.
+    async fn let_go(pace: &mut Pace, time: Duration, every: Duration) -> Vec<Instant> {
         let end = Instant::now() + time;
-        let mut calls = 0;
+        let mut calls = Vec::new();
         while Instant::now() < end {
             while pace.take(Instant::now()).is_ok() {
-                calls += 1;
+                calls.push(Instant::now());
             }
-            advance(MILLI).await;
+            advance(every).await;
         }
         calls
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_rate_is_used_and_a_burst_is_a_twentieth_of_a_second() {
-        for rate in [1, 5, 100, 1000] {
+    async fn the_rate_is_used_and_no_second_has_more_calls() {
+        for rate in [1, 5, 40, 100, 1000] {
             let mut pace = Pace::new(limit(rate), Instant::now());
             advance(Duration::from_hours(1)).await;
-            let calls = let_go(&mut pace, Duration::from_secs(10)).await;
-            let most = rate * 10 + (rate / 20).max(1);
-            assert!((rate * 10..=most).contains(&calls), "{rate}: {calls}");
+            // Turns that are given out late are made up for.
+            for every in [MILLI, 20 * MILLI] {
+                let calls = let_go(&mut pace, Duration::from_secs(20), every).await;
+                let a_second_later = calls.iter().skip(rate as usize);
+                assert!(
+                    calls.iter().zip(a_second_later).all(|(one, later)| *later - *one >= Duration::from_secs(1)),
+                    "{rate} every {every:?}"
+                );
+                assert!(calls.len() >= 19 * rate as usize, "{rate} every {every:?}: {}", calls.len());
+                advance(Duration::from_secs(2)).await;
+            }
         }
     }
 
@@ -326,8 +333,8 @@ mod tests {
         for _ in 0..9 {
             pace.slow_down(Instant::now());
         }
-        let calls = let_go(&mut pace, Duration::from_secs(1)).await;
-        assert!((50..=54).contains(&calls), "{calls}");
+        let calls = let_go(&mut pace, Duration::from_secs(1), MILLI).await.len();
+        assert!((49..=52).contains(&calls), "{calls}");
         pace.slow_down(Instant::now());
         assert!((25.0..27.0).contains(&pace.rate(Instant::now())));
         advance(Duration::from_secs(20)).await;
@@ -343,7 +350,7 @@ mod tests {
             pace.slow_down(Instant::now());
             advance(SETTLE).await;
         }
-        assert!(let_go(&mut pace, Duration::from_secs(4)).await > 1);
+        assert!(let_go(&mut pace, Duration::from_secs(4), MILLI).await.len() > 1);
     }
 
     #[tokio::test(start_paused = true)]

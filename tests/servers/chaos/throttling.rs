@@ -46,7 +46,7 @@ async fn a_namespace_with_many_waiting_data_keys_does_not_hold_up_another_one() 
     flood.secrets_hold_the_record(&keys).await;
     assert_eq!(flood.proxy.calls(), count + 1);
     let most = most_in_a_second(&flood.proxy.requests());
-    // A twentieth at once, and what a busy machine delays on its way.
+    // The rate, and what a busy machine delays on its way.
     assert!(most <= rate + rate / 5, "{most} calls in a second");
 }
 
