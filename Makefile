@@ -109,8 +109,8 @@ lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
 	@cargo metadata --quiet --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || { echo "tests/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"; exit 1; }
 
 .PHONY: unit
-unit: need-rust ## Unit tests, the model of the protocol, the fuzz corpora, what the binary can do, that files are fresh
-	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test model
+unit: need-rust ## Unit tests, the model of the protocol, the fuzz corpora, what the binary can do, bytes in memory, that files are fresh
+	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test model --test footprint
 
 .PHONY: model
 model: need-rust ## The model of the protocol in larger worlds: minutes

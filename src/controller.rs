@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use futures::{Stream, StreamExt, channel::mpsc, future, stream};
+use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc, future, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         controller::{self, Action, Config, ReconcileRequest, applier},
@@ -18,20 +18,21 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, yield_now},
+    time::{Duration, Instant, sleep, timeout},
+};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
     api::DataKey,
+    cache::Cached,
     kms::turns::Wake,
     metrics::State,
-    reconcile::{Context, Error, reconcile},
+    reconcile::{self, Context, Error, reconcile},
     secret::{TYPE, index::SecretIndex},
-    status::{self, Reason},
 };
-
-/// One odd object must not stop the watch of all the others.
-type Guarded = DeserializeGuard<DataKey>;
 
 /// How often a server that can't be watched yet is asked again, and how often that is told.
 const WAIT_FOR_API: Duration = Duration::from_secs(2);
@@ -40,11 +41,16 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// First and longest wait before an interrupted watch is resumed, without the jitter: up to as much again.
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
+/// How many `DataKey`s are looked at before others have their turn on the processor.
+const AT_A_STRETCH: usize = 128;
+
 /// What is watched, in one namespace or in all.
 pub struct Scope {
     namespace: Option<String>,
-    keys: Store<Guarded>,
+    keys: Store<Cached>,
     index: Arc<SecretIndex>,
+    /// A list of `DataKey`s is complete.
+    listed: Notify,
 }
 
 /// How the queue is worked off, and for how long after a stop.
@@ -70,8 +76,7 @@ struct Work {
 
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duration) {
-    let api: Api<PartialObjectMeta<DataKey>> =
-        crate::reconcile::data_keys(client, namespaces.first().map(String::as_str));
+    let api: Api<PartialObjectMeta<DataKey>> = reconcile::data_keys(client, namespaces.first().map(String::as_str));
     let mut told: Option<Instant> = None;
     loop {
         let why = match timeout(limit, api.list(&ListParams::default().limit(1))).await {
@@ -132,13 +137,14 @@ fn scope(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> (Arc<Scope>, impl Future<Output = ()>) {
     let (keys, writer) = reflector::store();
-    let scope = Arc::new(Scope { namespace, keys, index: Arc::default() });
-    let (wake, turns) = mpsc::unbounded();
-    let turns = turns.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
+    let scope = Arc::new(Scope { namespace, keys, index: Arc::default(), listed: Notify::new() });
+    let (wake, woken) = mpsc::unbounded();
+    let woken = woken.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
     let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
-    let queue = stream::select(changes, turns);
+    let queue = stream::select(changes, woken);
     let config = Config::default().concurrency(settings.concurrency);
     let index = Arc::clone(&scope.index);
+    let walks = walks(Arc::clone(&scope), Arc::clone(context), wake.clone());
     let work = applier(
         move |key, context| Box::pin(spawned(guarded(key, Arc::clone(&index), wake.clone(), context))),
         |key, error, context| again(&key, error, &context),
@@ -148,43 +154,89 @@ fn scope(
         config,
     )
     .for_each(async |result| report(&result));
+    let work = async move {
+        // On a task of its own, which ends with this one.
+        let _walks = JoinSet::from_iter([walks]);
+        work.await;
+    };
     (scope, work)
+}
+
+/// Looks at every `DataKey` after each list, and from time to time although nothing happened. Only those that are not at
+/// rest are queued: a queue of all would take as much memory as they do.
+async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Wake) {
+    scope.listed.notified().await;
+    scope.index.wait_until_ready().await;
+    loop {
+        for (number, key) in scope.keys.state().into_iter().enumerate() {
+            if !is_at_rest(&key, &scope.index, &context) {
+                // Nobody listens any more only while the operator stops.
+                let _ = wake.unbounded_send(ObjectRef::from_obj(&*key).into_kind_unchecked(()));
+            }
+            if number % AT_A_STRETCH == 0 {
+                yield_now().await;
+            }
+        }
+        context.metrics.resynced();
+        // The next list, or the time: whichever is first.
+        let _ = timeout(context.resync, scope.listed.notified()).await;
+    }
+}
+
+fn is_at_rest(key: &Cached, index: &SecretIndex, context: &Context) -> bool {
+    key.decode().is_ok_and(|key| reconcile::is_at_rest(&Arc::new(key), index, context))
 }
 
 /// `DataKey`s that changed, with the store kept up to date.
 fn key_changes(
-    scope: &Scope,
-    writer: reflector::store::Writer<Guarded>,
+    scope: &Arc<Scope>,
+    writer: reflector::store::Writer<Cached>,
     context: &Arc<Context>,
-) -> impl Stream<Item = Result<ReconcileRequest<Guarded>, watcher::Error>> + Send + use<> {
-    let api: Api<Guarded> = crate::reconcile::data_keys(&context.client, scope.namespace.as_deref());
-    let context = Arc::clone(context);
-    let events = resumed(move || watcher(api.clone(), watcher::Config::default().any_semantic())).modify(reduce);
-    reflector::reflector(writer, events)
-        .inspect(move |event| {
-            if let Ok(Event::Delete(gone)) = event
-                && let Some(uid) = gone.meta().uid.as_deref()
-            {
-                context.backoff.forget(uid);
-                context.repairs.forget(uid);
-                context.written.forget(uid);
-                context.kms.turns.leave(uid);
+) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
+    let api: Api<Cached> = reconcile::data_keys(&context.client, scope.namespace.as_deref());
+    let keys = scope.keys.clone();
+    let events = resumed(move || watcher(api.clone(), watcher::Config::default())).map_ok(move |event| match event {
+        // A list after the first brings mostly what is there already.
+        Event::InitApply(new) => {
+            let old = keys.get(&ObjectRef::from_obj(&new)).filter(|old| old.is_same(&new));
+            Event::InitApply(old.map_or(new, |old| (*old).clone()))
+        }
+        event => event,
+    });
+    let (scope, context) = (Arc::clone(scope), Arc::clone(context));
+    reflector::reflector(writer, events).filter_map(move |event| {
+        let changed = match event {
+            Err(error) => Some(Err(error)),
+            // What our own last write left at rest comes back as an event, too.
+            Ok(Event::Apply(key)) => {
+                (!is_at_rest(&key, &scope.index, &context)).then(|| Ok(ObjectRef::from_obj(&key).into()))
             }
-        })
-        .applied_objects()
-        .map(|key| key.map(|key| ObjectRef::from_obj(&key).into()))
+            Ok(Event::Delete(gone)) => {
+                if let Some(uid) = gone.meta().uid.as_deref() {
+                    context.forget(uid);
+                }
+                None
+            }
+            Ok(Event::InitDone) => {
+                scope.listed.notify_one();
+                None
+            }
+            Ok(Event::Init | Event::InitApply(_)) => None,
+        };
+        future::ready(changed)
+    })
 }
 
 /// `DataKey`s whose Secret changed, with the index kept up to date. Only metadata come over the wire.
 fn secret_changes(
     scope: &Scope,
     context: &Arc<Context>,
-) -> impl Stream<Item = Result<ReconcileRequest<Guarded>, watcher::Error>> + Send + use<> {
+) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
     let api: Api<PartialObjectMeta<Secret>> = match &scope.namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
-    let config = watcher::Config::default().any_semantic().fields(&format!("type={TYPE}"));
+    let config = watcher::Config::default().fields(&format!("type={TYPE}"));
     let (index, keys) = (Arc::clone(&scope.index), scope.keys.clone());
     resumed(move || watcher(api.clone(), config.clone())).flat_map(move |event| {
         let changed = match event {
@@ -230,32 +282,24 @@ fn backoff() -> watcher::ExponentialBackoff {
     delays.with_factor(2.0).with_jitter().without_max_times().into()
 }
 
-/// What nobody here reads is not kept.
-fn reduce(key: &mut Guarded) {
-    let metadata = key.meta_mut();
-    metadata.managed_fields = None;
-    metadata.annotations = None;
-    metadata.labels = None;
-}
-
 /// On a task of its own: all cores work, and a panic ends this reconcile only.
 async fn spawned(work: impl Future<Output = Result<Action, Error>> + Send + 'static) -> Result<Action, Error> {
     tokio::spawn(work).await.unwrap_or(Err(Error::Panicked))
 }
 
 async fn guarded(
-    key: Arc<Guarded>,
+    key: Arc<Cached>,
     index: Arc<SecretIndex>,
     wake: Wake,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
-    match &key.0 {
-        Ok(data_key) => reconcile(Arc::new(data_key.clone()), &index, &wake, &context).instrument(span).await,
-        Err(invalid) => {
+    match key.decode() {
+        Ok(data_key) => reconcile(Arc::new(data_key), &index, &wake, &context).instrument(span).await,
+        Err(error) => {
             span.in_scope(|| {
                 warn!(
-                    error = invalid.error,
+                    %error,
                     "this DataKey can't be read: is the CustomResourceDefinition of this operator's version installed?"
                 );
             });
@@ -264,11 +308,11 @@ async fn guarded(
     }
 }
 
-fn again(key: &Guarded, _: &Error, context: &Context) -> Action {
+fn again(key: &Cached, _: &Error, context: &Context) -> Action {
     Action::requeue(context.backoff.erred(key.meta().uid.as_deref().unwrap_or_default()))
 }
 
-fn report(result: &Result<(ObjectRef<Guarded>, Action), controller::Error<Error, watcher::Error>>) {
+fn report(result: &Result<(ObjectRef<Cached>, Action), controller::Error<Error, watcher::Error>>) {
     match result {
         // Each is logged where it is known what it means.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
@@ -327,16 +371,6 @@ impl View {
     /// What the `Ready` conditions say.
     pub fn states(&self) -> Vec<State> {
         let scopes = self.work.get().into_iter().flat_map(|work| &work.scopes);
-        scopes.flat_map(|scope| scope.keys.state()).filter_map(|key| key.0.as_ref().ok().map(state)).collect()
-    }
-}
-
-fn state(key: &DataKey) -> State {
-    match status::find(key, status::READY) {
-        Some(ready) if ready.status == "True" => State::Issued,
-        Some(ready) => {
-            Reason::ALL.into_iter().find(|reason| reason.as_str() == ready.reason).map_or(State::Pending, State::Failed)
-        }
-        None => State::Pending,
+        scopes.flat_map(|scope| scope.keys.state()).filter_map(|key| key.state()).collect()
     }
 }

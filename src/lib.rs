@@ -13,7 +13,7 @@
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
 //! | [`kms`] | the one call to KMS: client, error classes, turns |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
-//! | [`controller`] | watches, queue, waits |
+//! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
 //! | [`backoff`], `repairs` | how long to wait after a failure, and while somebody fights for a Secret |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
 //! | [`lease`] | which of several replicas works |
@@ -25,6 +25,7 @@ pub mod admin;
 pub mod api;
 pub mod args;
 pub mod backoff;
+pub mod cache;
 pub mod controller;
 #[cfg(test)]
 mod fixtures;

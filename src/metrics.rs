@@ -26,6 +26,7 @@ pub struct Metrics {
     kms_seconds: Family<KmsRegion, Histogram>,
     reconciles: Family<Reconcile, Counter>,
     reconcile_seconds: Histogram,
+    resyncs: Counter,
     secret_writes: Family<SecretWrite, Counter>,
     data_keys: Family<DataKeyState, Gauge>,
     kms_waiting: Gauge,
@@ -120,6 +121,7 @@ impl Default for Metrics {
             kms_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.002, 2.0, 14))),
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            resyncs: Counter::default(),
             secret_writes: Family::default(),
             data_keys: Family::default(),
             kms_waiting: Gauge::default(),
@@ -143,6 +145,11 @@ impl Default for Metrics {
             "Time of one reconcile",
             Unit::Seconds,
             metrics.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "resyncs",
+            "Times that all DataKeys were compared with their Secrets, in memory: after each list, and every --resync",
+            metrics.resyncs.clone(),
         );
         registry.register("secret_writes", "Secrets written, by operation", metrics.secret_writes.clone());
         registry.register("datakeys", "DataKeys by the reason of their Ready condition", metrics.data_keys.clone());
@@ -169,6 +176,11 @@ impl Metrics {
     pub fn reconciled(&self, outcome: Outcome, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { outcome }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a comparison of all DataKeys with their Secrets.
+    pub fn resynced(&self) {
+        self.resyncs.inc();
     }
 
     /// Counts a written Secret.
@@ -204,6 +216,7 @@ mod tests {
         metrics.kms_call("eu-west-1", "OK", Duration::from_millis(9));
         metrics.reconciled(Outcome::Success, Duration::from_millis(20));
         metrics.secret_written(Operation::Create);
+        metrics.resynced();
         let states = vec![State::Issued, State::Issued, State::Failed(Reason::KeyDisabled)];
         let text = metrics.render(Snapshot { states, waiting: 3, leads: true }).unwrap();
         for line in [
@@ -211,6 +224,7 @@ mod tests {
             r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"} 1"#,
             r#"datakey_reconciles_total{outcome="Success"} 1"#,
             "datakey_reconcile_duration_seconds_count 1",
+            "datakey_resyncs_total 1",
             r#"datakey_secret_writes_total{operation="Create"} 1"#,
             r#"datakey_datakeys{reason="Issued"} 2"#,
             r#"datakey_datakeys{reason="KeyDisabled"} 1"#,

@@ -65,6 +65,18 @@ pub struct Context {
     pub resync: Duration,
 }
 
+// === impl Context ===
+
+impl Context {
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.backoff.forget(uid);
+        self.repairs.forget(uid);
+        self.written.forget(uid);
+        self.kms.turns.leave(uid);
+    }
+}
+
 /// Something passing was in the way; the object is reconciled again soon.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -128,6 +140,19 @@ pub async fn reconcile(
     };
     context.metrics.reconciled(outcome, begun.elapsed());
     result
+}
+
+/// Whether there is nothing to do for a `DataKey` as the caches have it.
+pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) -> bool {
+    let key = context.written.newest(Arc::clone(key));
+    let known = index.get(key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
+    let secret = known.map_or(SecretView::NotCached, SecretView::Cached);
+    let world = World { key: &key, secret: &secret, failure: None, wait: None, turn: false, contested: false };
+    let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
+    if at_rest {
+        context.backoff.forget(key.metadata.uid.as_deref().unwrap_or_default());
+    }
+    at_rest
 }
 
 /// One reconcile under way.
@@ -218,8 +243,7 @@ impl<'a> Run<'a> {
             return Action::requeue(retry);
         }
         self.context.backoff.forget(&self.uid);
-        // Spread, so that objects that were created together are not looked at together.
-        Action::requeue(self.context.resync.mul_f64(0.5 + fastrand::f64() / 2.0))
+        Action::await_change()
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -1,0 +1,240 @@
+//! `DataKey`s as they are kept in memory. At rest nobody reads one, so what is needed of it is kept as compressed JSON, an
+//! eighth of the decoded object, and decoded when it is looked at: that takes some microseconds.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
+
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, core::ObjectMeta};
+use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Error, Value, json};
+
+use crate::{
+    api::{DataKey, DataKeySpec, DataKeyStatus},
+    metrics::State,
+    status::{self, Reason},
+};
+
+/// A `DataKey` of the watch; copies share their content. One that can't be read is kept as the reason why, so that one odd
+/// object stops nothing.
+#[derive(Clone, Debug)]
+pub struct Cached(Arc<Content>);
+
+#[derive(Clone, Debug)]
+struct Content {
+    metadata: ObjectMeta,
+    /// What the `Ready` condition says, and [`Rest`]; or why it can't be read.
+    read: Result<(State, Box<[u8]>), Box<str>>,
+}
+
+/// What a `DataKey` is made of beside its metadata.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    spec: DataKeySpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<DataKeyStatus>,
+}
+
+/// An object as it comes over the wire, before anything is required of it but that it has a name. `managedFields`, the most
+/// of it, are passed over.
+#[derive(Deserialize)]
+struct Wire {
+    metadata: Identity,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+/// Of the metadata, what the operator reads.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+}
+
+/// What many of them have in common: the names of the fields, in their order, and what often stands in them. LZ4 refers to it.
+static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let request = json!({ "keyId": "alias/", "keySpec": "AES_256", "encryptionContext": {} });
+    let arn = "arn:aws:kms:eu-west-1:000000000000:key/";
+    let now = "2026-01-01T00:00:00Z";
+    let condition = |type_: &str, status: &str, reason: &str, message: &str| {
+        json!({
+            "lastTransitionTime": now, "message": message, "observedGeneration": 1, "reason": reason, "status": status, "type": type_,
+        })
+    };
+    let issued = json!({
+        "version": 1, "request": request, "ciphertextBlob": "AQIDAHg", "keyId": arn, "keyMaterialId": "", "issuedAt": now, "requestId": "",
+    });
+    let status = json!({
+        "observedGeneration": 1,
+        "conditions": [condition(status::READY, "True", status::ISSUED, "Secret  holds data key version 1")],
+        "version": 1, "keyId": arn, "issuedAt": now, "secretName": "", "versions": [issued],
+    });
+    let born = condition(status::READY, "Unknown", status::PENDING, "waiting for the operator");
+    format!("{born}{}", json!({ "spec": request, "status": status })).into_bytes()
+});
+
+// === impl Rest ===
+
+impl Rest {
+    fn compress(&self) -> Result<Box<[u8]>, Error> {
+        let json = serde_json::to_vec(self)?;
+        Ok(compress_prepend_size_with_dict(&json, &DICTIONARY).into_boxed_slice())
+    }
+
+    fn decompress(bytes: &[u8]) -> Result<Self, Error> {
+        let json = decompress_size_prepended_with_dict(bytes, &DICTIONARY).map_err(Error::custom)?;
+        serde_json::from_slice(&json)
+    }
+}
+
+// === impl Cached ===
+
+impl Cached {
+    fn new(identity: Identity, read: Result<Rest, Error>) -> Self {
+        let Identity { name, namespace, uid, resource_version, generation, deletion_timestamp } = identity;
+        let metadata = ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            deletion_timestamp,
+            ..ObjectMeta::default()
+        };
+        let read = read.and_then(|rest| Ok((state(rest.status.as_ref()), rest.compress()?)));
+        Self(Arc::new(Content { metadata, read: read.map_err(|error| error.to_string().into()) }))
+    }
+
+    /// The `DataKey`, or why it can't be read.
+    pub fn decode(&self) -> Result<DataKey, Cow<'_, str>> {
+        let Content { metadata, read } = &*self.0;
+        let (_, rest) = read.as_ref().map_err(|error| Cow::Borrowed(&**error))?;
+        let Rest { spec, status } = Rest::decompress(rest).map_err(|error| Cow::Owned(error.to_string()))?;
+        Ok(DataKey { metadata: metadata.clone(), spec, status })
+    }
+
+    /// What its `Ready` condition says; `None` for one that can't be read.
+    pub fn state(&self) -> Option<State> {
+        self.0.read.as_ref().ok().map(|(state, _)| *state)
+    }
+
+    /// Whether both are the same state of the same object.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (one, other) = (&self.0.metadata, &other.0.metadata);
+        one.uid == other.uid && one.resource_version == other.resource_version
+    }
+}
+
+impl Resource for Cached {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind(dt: &()) -> Cow<'_, str> {
+        DataKey::kind(dt)
+    }
+
+    fn group(dt: &()) -> Cow<'_, str> {
+        DataKey::group(dt)
+    }
+
+    fn version(dt: &()) -> Cow<'_, str> {
+        <DataKey as Resource>::version(dt)
+    }
+
+    fn plural(dt: &()) -> Cow<'_, str> {
+        DataKey::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.0.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut Arc::make_mut(&mut self.0).metadata
+    }
+}
+
+impl<'de> Deserialize<'de> for Cached {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
+        let read = || Ok(Rest { spec: serde_json::from_value(spec)?, status: serde_json::from_value(status)? });
+        Ok(Self::new(metadata, read()))
+    }
+}
+
+fn state(status: Option<&DataKeyStatus>) -> State {
+    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == status::READY));
+    match ready {
+        Some(ready) if ready.status == "True" => State::Issued,
+        Some(ready) => {
+            Reason::ALL.into_iter().find(|reason| reason.as_str() == ready.reason).map_or(State::Pending, State::Failed)
+        }
+        None => State::Pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::ResourceExt;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{at, data_key, issued, recorded};
+
+    fn cached(key: &DataKey) -> Cached {
+        serde_json::from_value(serde_json::to_value(key).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_decoded_is_what_was_taken_in() {
+        let mut key = recorded(&[1, 2]);
+        key.status = Some(status::ready(&key, &issued(2), at(3)));
+        key.metadata.deletion_timestamp = Some(Time(at(4)));
+        assert_eq!(cached(&key).decode().unwrap(), key);
+        assert!(cached(&key).is_same(&cached(&key)));
+    }
+
+    #[test]
+    fn of_the_metadata_what_nobody_reads_is_not_kept() {
+        let mut key = data_key();
+        key.metadata.annotations = Some([("last-applied".into(), "{}".into())].into());
+        key.metadata.labels = Some([("team".into(), "shop".into())].into());
+        key.metadata.managed_fields = Some(Vec::new());
+        assert_eq!(cached(&key).decode().unwrap().metadata, data_key().metadata);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_kept_with_the_reason_why() {
+        let mut odd = serde_json::to_value(data_key()).unwrap();
+        odd["spec"]["version"] = json!("two");
+        let odd: Cached = serde_json::from_value(odd).unwrap();
+        assert_eq!((odd.name_any(), odd.namespace()), ("orders".to_owned(), Some("shop".to_owned())));
+        assert!(odd.decode().unwrap_err().contains("i32"), "{:?}", odd.decode());
+        assert_eq!(odd.state(), None);
+        assert!(
+            serde_json::from_value::<Cached>(json!({ "metadata": { "name": "orders" } })).unwrap().decode().is_err()
+        );
+    }
+
+    #[test]
+    fn its_state_is_what_the_condition_says() {
+        let mut key = data_key();
+        assert_eq!(cached(&key).state(), Some(State::Pending));
+        key.status = Some(status::ready(&key, &issued(1), at(1)));
+        assert_eq!(cached(&key).state(), Some(State::Issued));
+        key.status = Some(status::failed(&key, &Reason::KeyDisabled.into(), at(1)));
+        assert_eq!(cached(&key).state(), Some(State::Failed(Reason::KeyDisabled)));
+        key.status = None;
+        assert_eq!(cached(&key).state(), Some(State::Pending));
+    }
+}
