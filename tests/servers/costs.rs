@@ -1,0 +1,202 @@
+//! What one `DataKey` costs: the requests to the API server by verb and resource, and the calls to KMS, exactly.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde_json::json;
+use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING};
+use tokio::time::sleep;
+
+use crate::test::{Operator, SOON, Test};
+
+/// How many there are of each, so that what is done once for all of them would show.
+const COUNT: usize = 10;
+
+struct Costs {
+    test: Test,
+    api: ApiProxy,
+    kubeconfig: PathBuf,
+    operator: Option<Operator>,
+}
+
+// === impl Costs ===
+
+impl Costs {
+    /// An operator that has nothing to do.
+    async fn new(name: &str, flags: &[&str]) -> Self {
+        let test = Test::with_many(name).await;
+        let (api, kubeconfig) = test.api_proxy().await;
+        let mut costs = Self { test, api, kubeconfig, operator: None };
+        costs.start(flags).await;
+        costs
+    }
+
+    async fn start(&mut self, flags: &[&str]) {
+        let operator = self.test.operator_by(&self.kubeconfig, &[&["--kms-rate=1000"], flags].concat());
+        operator.is_ready().await;
+        self.operator = Some(operator);
+        self.is_quiet().await;
+    }
+
+    /// The same with so many `DataKey`s that are ready.
+    async fn with_ready(name: &str) -> Self {
+        let costs = Self::new(name, &[]).await;
+        costs.test.create_many("k", COUNT, &json!({})).await;
+        costs.test.all_ready(COUNT, SOON).await;
+        costs.is_quiet().await;
+        costs
+    }
+
+    async fn is_quiet(&self) {
+        eventually(SOON, "the operator asks for nothing any more", async || {
+            let before = self.api.requests().len();
+            sleep(Duration::from_millis(500)).await;
+            self.api.requests().len() == before
+        })
+        .await;
+    }
+
+    /// What something costs in all: everything that is asked for until the operator has nothing to do any more.
+    async fn of(&self, done: impl Future<Output = ()>) -> (BTreeMap<String, usize>, usize) {
+        self.api.forget();
+        let calls = self.test.proxy.calls();
+        done.await;
+        self.is_quiet().await;
+        let mut requests = BTreeMap::new();
+        for request in self.api.requests() {
+            *requests.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
+        }
+        (requests, self.test.proxy.calls() - calls)
+    }
+}
+
+/// So much for each.
+fn each<const N: usize>(requests: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    requests.into_iter().map(|(request, count)| (request.to_owned(), count * COUNT)).collect()
+}
+
+#[tokio::test]
+async fn a_new_data_key_costs_one_call_to_kms_and_four_requests() {
+    let costs = Costs::new("costs-new", &[]).await;
+    let (requests, calls) = costs
+        .of(async {
+            costs.test.create_many("k", COUNT, &json!({})).await;
+            costs.test.all_ready(COUNT, SOON).await;
+        })
+        .await;
+    assert_eq!(requests, each([("get secrets", 1), ("update datakeys/status", 2), ("create secrets", 1)]));
+    assert_eq!(calls, COUNT);
+}
+
+#[tokio::test]
+async fn a_new_version_costs_one_call_to_kms_and_four_requests() {
+    let costs = Costs::with_ready("costs-version").await;
+    let raise = async |version: i32| {
+        for number in 0..COUNT {
+            costs.test.patch(&format!("k-{number}"), &json!({ "spec": { "version": version } })).await;
+        }
+        costs.test.all_ready(COUNT, SOON).await;
+    };
+    let (requests, calls) = costs.of(raise(2)).await;
+    assert_eq!(requests, each([("update datakeys/status", 2), ("get secrets", 1), ("update secrets", 1)]));
+    assert_eq!(calls, COUNT);
+    let (requests, calls) = costs.of(raise(1)).await;
+    assert_eq!(
+        requests,
+        each([("get secrets", 1), ("update secrets", 1), ("update datakeys/status", 1)]),
+        "back again"
+    );
+    assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn a_lost_secret_costs_its_creation_and_an_event() {
+    let costs = Costs::with_ready("costs-lost").await;
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                costs.test.delete_secret(&format!("k-{number}")).await;
+            }
+        })
+        .await;
+    assert_eq!(requests, each([("create secrets", 1), ("create events", 1)]));
+    assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn a_changed_secret_costs_its_repair_and_an_event() {
+    let costs = Costs::with_ready("costs-changed").await;
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                costs.test.edit_secret(&format!("k-{number}"), &json!({ "data": { "version": "OQ==" } })).await;
+            }
+        })
+        .await;
+    assert_eq!(requests, each([("get secrets", 1), ("update secrets", 1), ("create events", 1)]));
+    assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn labels_of_other_people_cost_nothing() {
+    let costs = Costs::with_ready("costs-labels").await;
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                let name = format!("k-{number}");
+                let labels = json!({ "metadata": { "labels": { "team": "shop" } } });
+                costs.test.edit_secret(&name, &labels).await;
+                costs.test.patch(&name, &labels).await;
+            }
+        })
+        .await;
+    assert_eq!((requests, calls), (BTreeMap::new(), 0));
+}
+
+#[tokio::test]
+async fn an_adopted_secret_costs_four_requests() {
+    let costs = Costs::with_ready("costs-adopted").await;
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                costs.test.delete(&format!("k-{number}")).await;
+            }
+            costs.test.create_many("k", COUNT, &json!({})).await;
+            costs.test.all_ready(COUNT, SOON).await;
+        })
+        .await;
+    assert_eq!(requests, each([("get secrets", 1), ("update datakeys/status", 2), ("create events", 1)]));
+    assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn a_failure_costs_one_call_to_kms_and_three_requests() {
+    // The first try only.
+    let costs = Costs::new("costs-failure", &["--retry-min=1h", "--retry-max=1h"]).await;
+    let key = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                let name = format!("k-{number}");
+                costs.test.create(&name, &key).await;
+                costs.test.failed(&name, "AccessDenied").await;
+            }
+        })
+        .await;
+    assert_eq!(requests, each([("get secrets", 1), ("update datakeys/status", 1), ("create events", 1)]));
+    assert_eq!(calls, COUNT);
+}
+
+#[tokio::test]
+async fn a_restart_costs_two_lists_and_two_watches() {
+    let mut costs = Costs::with_ready("costs-restart").await;
+    drop(costs.operator.take());
+    costs.api.forget();
+    let calls = costs.test.proxy.calls();
+    costs.start(&[]).await;
+    let mut requests: Vec<_> =
+        costs.api.requests().into_iter().map(|request| format!("{} {}", request.verb, request.resource)).collect();
+    requests.sort();
+    // The first list asks whether there is a definition.
+    assert_eq!(requests, ["list datakeys", "list datakeys", "list secrets", "watch datakeys", "watch secrets"]);
+    assert_eq!(costs.test.proxy.calls(), calls);
+}
