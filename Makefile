@@ -133,6 +133,16 @@ servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
 chaos: need-rust tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
 	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
 
+# The operator as it is shipped, unless BENCH_OPERATOR names another binary. BENCH_PART=20 runs a twentieth of it; BENCH_ONLY
+# names some of bursts, restart, latency, repair, quota, growth. With BENCH_DOCS=1 the results go to docs/performance.md, too.
+export BENCH_RESULTS := $(TARGET)/bench
+BENCH_OPERATOR ?= $(TARGET)/dist/$(GOARCH)/datakey-operator
+export BENCH_OPERATOR
+
+.PHONY: bench
+bench: servers-tools $(if $(filter file,$(origin BENCH_OPERATOR)),dist) ## Speed and memory at scale against the limit of the API server, on Linux: three quarters of an hour
+	cargo bench --locked --bench scale -- $(BENCH_ONLY)
+
 # What is found stays in the target folder. The sanitizers need a nightly Rust; this crate has no unsafe code.
 FUZZ := $(TARGET)/fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir $(FUZZ) --sanitizer none

@@ -142,6 +142,8 @@ impl ControlPlane {
                 format!("--initial-advertise-peer-urls={peer_url}"),
                 format!("--initial-cluster=default={peer_url}"),
                 "--unsafe-no-fsync".to_owned(),
+                // Two hundred thousand objects with their history, for the benchmark.
+                "--quota-backend-bytes=8589934592".to_owned(),
             ],
         );
         let own = flags.into_iter();

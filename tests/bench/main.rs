@@ -1,0 +1,134 @@
+//! `make bench`: the operator at scale, beside the limit of the API server under it, on the same servers in the same run.
+//!
+//! Machines differ and are noisy: every figure is a ratio or stands beside its limit. KMS is a stub on loopback that answers
+//! at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::unchecked_time_subtraction,
+    missing_docs
+)]
+
+mod bare;
+mod bed;
+mod limit;
+mod observer;
+mod report;
+mod scenarios;
+mod stats;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bed::{Bed, Best};
+use report::Report;
+use scenarios::{bursts, growth, latency, quota, repair, restart};
+
+/// What is run: all, or the scenarios that the arguments name.
+fn wanted(scenario: &str) -> bool {
+    // Cargo adds --bench.
+    let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    named.peek().is_none() || named.any(|name| name == scenario)
+}
+
+/// A part of everything, to see that the benchmark itself works: `BENCH_PART=20` is a twentieth.
+fn scaled(full: usize) -> usize {
+    let part = std::env::var("BENCH_PART").map_or(1, |part| part.parse().expect("BENCH_PART: a number"));
+    full.div_ceil(part)
+}
+
+#[tokio::main]
+async fn main() {
+    let begun = Instant::now();
+    let folder = PathBuf::from(
+        std::env::var_os("BENCH_RESULTS").expect("BENCH_RESULTS, the folder of the results: run make bench"),
+    );
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut report = Report::default();
+
+    let mut first = Bed::new(Best { connections: 1, concurrency: 32 }).await;
+    let tried = bursts::calibrate(&mut first, scaled(500)).await;
+    let best = first.best;
+    let tried: Vec<_> =
+        tried.iter().map(|(way, speed)| format!("{} and {}: {speed:.0}", way.connections, way.concurrency)).collect();
+    report.section(
+        "The limit",
+        &format!(
+            "Connections and requests under way of the bare loop, and the DataKeys a second that it brought to Ready: {}. \
+             Below it uses {} and {}.",
+            tried.join("; "),
+            best.connections,
+            best.concurrency,
+        ),
+    );
+    if wanted("bursts") || wanted("restart") {
+        report.section("Bursts", "New DataKeys at once: the bare loop and the operator in turn, on the same servers.");
+        let namespace = bursts::run(&first, &[(scaled(1000), 5), (scaled(10_000), 2)], &mut report).await;
+        report.section("Restarts", "All that is asked for while there is nothing to do.");
+        restart::run(first, &namespace, scaled(10_000), &mut report).await;
+    } else {
+        drop(first);
+    }
+    let bed = Bed::new(best).await;
+    if wanted("latency") {
+        report.section(
+            "Latency",
+            "From the creation of a DataKey to Ready, as somebody who watches it sees it; beside it the same requests, the \
+             creation included, sent one after the other by the bare loop, and the time of KMS.",
+        );
+        latency::run(&bed, scaled(200), 50, scaled(20).max(3) as u32, &mut report).await;
+    }
+    if wanted("repair") {
+        report.section(
+            "Rotation and healing",
+            "Many at once, against a bare loop that creates Secrets and does nothing else.",
+        );
+        repair::run(&bed, scaled(1000), 3, &mut report).await;
+    }
+    if wanted("quota") {
+        report.section("The quota of KMS", "The calls as they arrive at KMS.");
+        quota::run(&bed, 100, scaled(20).max(3) as u32, &mut report).await;
+    }
+    drop(bed);
+    if wanted("growth") {
+        let bed = Bed::new(best).await;
+        report.section("Growth", "One cluster that grows; each row is a burst from the row before to this one.");
+        let sizes = [1000, 5000, 10_000, 50_000, 100_000].map(scaled);
+        let idle = Duration::from_secs(scaled(300) as u64);
+        growth::run(&bed, &sizes, scaled(2000), (&[sizes[2], sizes[4]], idle), &folder, &mut report).await;
+    }
+    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    report.paragraph(&format!(
+        "Measured in {} minutes on {processors} processors, version {} of the operator.",
+        begun.elapsed().as_secs().div_ceil(60),
+        env!("CARGO_PKG_VERSION"),
+    ));
+    std::fs::write(folder.join("results.md"), report.text()).unwrap();
+    println!("\n{} has this page and the plots", folder.display());
+    if std::env::var_os("BENCH_DOCS").is_some() {
+        document(&report, &folder);
+    }
+}
+
+/// Puts the results into the documentation.
+fn document(report: &Report, folder: &Path) {
+    const MARKS: (&str, &str) = ("<!-- results -->\n", "<!-- end of the results -->\n");
+    let docs = testbed::repository().join("docs");
+    let page = docs.join("performance.md");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once(MARKS.0).unwrap();
+    let (_, after) = rest.split_once(MARKS.1).unwrap();
+    std::fs::write(&page, format!("{before}{}\n{}\n{}{after}", MARKS.0, report.text().trim(), MARKS.1)).unwrap();
+    for plot in [growth::SPEED, growth::MEMORY] {
+        // There are none where another scenario was run alone.
+        if folder.join(plot).exists() {
+            std::fs::copy(folder.join(plot), docs.join(plot)).unwrap();
+        }
+    }
+}

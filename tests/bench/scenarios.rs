@@ -1,0 +1,8 @@
+//! What is measured, one scenario a file.
+
+pub mod bursts;
+pub mod growth;
+pub mod latency;
+pub mod quota;
+pub mod repair;
+pub mod restart;

@@ -1,0 +1,101 @@
+//! How long one DataKey takes from its creation to Ready.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use testbed::{kms, proxy::Fault};
+use tokio::task::JoinSet;
+
+use crate::{
+    bed::{self, Bed, UNLIMITED},
+    limit::Work,
+    observer::{Drain, Observer},
+    report::{Report, ms},
+    stats::percentile,
+};
+
+/// One DataKey after the other, with a fast and a slower KMS; then so many a second for a time.
+pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut Report) {
+    let mut rows = Vec::new();
+    let bare = one_by_one_bare(bed, count).await;
+    let namespace = "latency";
+    bed.plane.namespace(namespace).await;
+    let operator = bed.operator(namespace, &[UNLIMITED]).await;
+    for delay in [0, 10].map(Duration::from_millis) {
+        bed.kms.always(Fault::Delay(delay));
+        let ours = one_by_one(bed, namespace, &format!("idle-{}", delay.as_millis()), count).await;
+        let sum = |share| percentile(&bare, share) + delay;
+        rows.push(vec![
+            format!("one at a time, KMS {}", ms(delay)),
+            ms(percentile(&ours, 0.5)),
+            ms(percentile(&ours, 0.99)),
+            ms(sum(0.5)),
+            ms(sum(0.99)),
+        ]);
+        bed.kms.heal();
+    }
+    let busy = at_a_rate(bed, namespace, rate, seconds).await;
+    rows.push(vec![
+        format!("{rate} created a second for {seconds} s, KMS 0.0 ms"),
+        ms(percentile(&busy, 0.5)),
+        ms(percentile(&busy, 0.99)),
+        String::new(),
+        String::new(),
+    ]);
+    drop(operator);
+    report.table(&["creation to Ready", "p50", "p99", "bare requests, p50", "bare requests, p99"], &rows);
+}
+
+async fn one_by_one(bed: &Bed, namespace: &str, prefix: &str, count: usize) -> Vec<Duration> {
+    let mut observer = Observer::keys(&bed.bare, namespace, 1).await;
+    let mut took = Vec::with_capacity(count);
+    for number in 0..count {
+        let begun = Instant::now();
+        bed::create(&bed.admin, namespace, &format!("{prefix}-{number}"), kms::REGION).await;
+        took.push(observer.last(1).await - begun);
+    }
+    took
+}
+
+/// The same requests, creation included, without any operator.
+async fn one_by_one_bare(bed: &Bed, count: usize) -> Vec<Duration> {
+    let namespace = "latency-bare";
+    bed.plane.namespace(namespace).await;
+    let _watches = Drain::open(&bed.bare, namespace).await;
+    let mut took = Vec::with_capacity(count);
+    for number in 0..count {
+        let begun = Instant::now();
+        let key = bed::create(&bed.admin, namespace, &format!("k-{number}"), kms::REGION).await;
+        let created = begun.elapsed();
+        let work = Work::new(&key);
+        let begun = Instant::now();
+        work.done(&bed.bare).await;
+        took.push(created + begun.elapsed());
+    }
+    took
+}
+
+/// The clock of each runs from when it was due, so that a late creation counts too.
+async fn at_a_rate(bed: &Bed, namespace: &str, rate: u32, seconds: u32) -> Vec<Duration> {
+    let mut observer = Observer::keys(&bed.bare, namespace, 1).await;
+    let due = Arc::new(Mutex::new(HashMap::new()));
+    let mut creations = JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
+    let count = rate * seconds;
+    for number in 0..count {
+        let at = tick.tick().await.into_std();
+        let name = format!("busy-{number}");
+        due.lock().unwrap().insert(name.clone(), at);
+        let admin = bed.admin.clone();
+        let namespace = namespace.to_owned();
+        creations.spawn(async move {
+            bed::create(&admin, &namespace, &name, kms::REGION).await;
+        });
+    }
+    let seen = observer.seen(count as usize).await;
+    let due = due.lock().unwrap();
+    seen.into_iter().map(|(name, at)| at - due[&name]).collect()
+}
