@@ -116,19 +116,37 @@ fn not_ours(key: &DataKey, secret: &Secret) -> Option<String> {
 }
 
 fn holds(wanted: &Projection, secret: &Secret, key: &DataKey) -> bool {
+    changes(key, wanted, secret).is_empty()
+}
+
+/// What of a Secret is not as it should be, by name and without a value: what somebody wrote into it may be anything.
+pub fn changes(key: &DataKey, wanted: &Projection, secret: &Secret) -> Vec<String> {
     let metadata = &secret.metadata;
-    let has = |all: &Option<BTreeMap<String, String>>, ours: &BTreeMap<String, String>| {
-        ours.iter().all(|(name, value)| all.as_ref().and_then(|all| all.get(name)) == Some(value))
-    };
-    let annotations = metadata.annotations.iter().flatten().filter(|(name, _)| name.starts_with(PREFIX)).count();
+    let nothing = BTreeMap::new();
+    let annotations = metadata.annotations.iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
+    let annotations = annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
+    // Other people's labels are none of our business.
+    let labels = metadata.labels.iter().flatten().filter(|(name, _)| wanted.labels.contains_key(*name));
+    let labels = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
+    changes.extend(differing("label", &wanted.labels, &labels));
+    changes.extend(differing("annotation", &wanted.annotations, &annotations));
     let name = key.metadata.name.as_deref().unwrap_or_default();
     let owners: Vec<_> =
         metadata.owner_references.iter().flatten().filter(|reference| is_ours(reference, name)).collect();
-    secret.data.as_ref() == Some(&wanted.data)
-        && has(&metadata.labels, &wanted.labels)
-        && has(&metadata.annotations, &wanted.annotations)
-        && annotations == wanted.annotations.len()
-        && owners == wanted.owner.iter().collect::<Vec<_>>()
+    if owners != wanted.owner.iter().collect::<Vec<_>>() {
+        changes.push("the owner reference to the DataKey is not as deletionPolicy demands".to_owned());
+    }
+    changes
+}
+
+fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTreeMap<String, V>) -> Vec<String> {
+    let missing_or_changed = wanted.iter().filter_map(|(name, value)| match found.get(name) {
+        None => Some(format!("{what} {name} is missing")),
+        Some(other) => (other != value).then(|| format!("{what} {name} was changed")),
+    });
+    let added = found.keys().filter(|name| !wanted.contains_key(*name));
+    missing_or_changed.chain(added.map(|name| format!("{what} {name} was added"))).collect()
 }
 
 fn entry<'a>(secret: &'a Secret, name: &str) -> Option<&'a ByteString> {
@@ -213,6 +231,8 @@ fn differences(asked: &KeyRequest, found: &KeyRequest) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
     use crate::{
         fixtures::{data_key, issued, recorded},
@@ -224,6 +244,38 @@ mod tests {
     fn secret(versions: &[i32]) -> Secret {
         let key = recorded(versions);
         project(&key, key.version()).unwrap().create(&key)
+    }
+
+    #[test]
+    fn every_change_is_named_and_no_value_is() {
+        let key = recorded(&[1]);
+        let wanted = project(&key, 1).unwrap();
+        let mut found = secret(&[1]);
+        assert_eq!(changes(&key, &wanted, &found), Vec::<String>::new());
+        let data = found.data.as_mut().unwrap();
+        data.insert("ciphertextBlob".into(), ByteString(b"hunter2".to_vec()));
+        data.insert("more".into(), ByteString(b"hunter2".to_vec()));
+        data.remove("keyId.v1");
+        found.metadata.labels.as_mut().unwrap().insert(NAME.into(), "hunter2".into());
+        found.metadata.labels.as_mut().unwrap().insert("team".into(), "hunter2".into());
+        found.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), "hunter2".into());
+        found.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: "datakey.dev/v1alpha1".into(),
+            kind: "DataKey".into(),
+            name: "orders".into(),
+            ..<_>::default()
+        }]);
+        assert_eq!(
+            changes(&key, &wanted, &found),
+            [
+                "entry ciphertextBlob was changed",
+                "entry keyId.v1 is missing",
+                "entry more was added",
+                "label datakey.dev/name was changed",
+                "annotation datakey.dev/more was added",
+                "the owner reference to the DataKey is not as deletionPolicy demands",
+            ]
+        );
     }
 
     fn verdict(key: &DataKey, secret: &Secret) -> Verdict {
