@@ -27,7 +27,7 @@ export RUST_TEST_THREADS ?= 8
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # === what users run ===
 
@@ -41,7 +41,7 @@ dev: build-debug servers-tools ## The servers and the operator of the demo, unti
 
 .PHONY: release
 release: need-rust ## The release binary, target/release/datakey-operator, and that KMS operations in it are just the one
-	cargo build --release --locked --bin datakey-operator
+	cargo build --release --locked --no-default-features --bin datakey-operator
 	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --test binary
 
 # The static binary is the same, byte for byte, wherever it is built from the same commit with the same toolchain.
@@ -57,21 +57,50 @@ CARGO_AUDITABLE := 0.7.7
 # Bytes; the image is this and the CA certificates.
 SIZE_BUDGET := 25000000
 
-.PHONY: dist
-dist: need-rust $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
-	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: install it (Debian: apt-get install musl-tools)"; exit 1; }
-	@rustup target list --installed 2>/dev/null | grep -qx $(MUSL) || rustup target add $(MUSL)
-	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+# The environment in which a static binary is built.
+STATIC := SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
 	CC_$(subst -,_,$(MUSL))=musl-gcc \
 	CFLAGS="-ffile-prefix-map=$(CARGO_HOME_DIR)=/cargo -ffile-prefix-map=$(TARGET)=/target -ffile-prefix-map=$(CURDIR)=/source" \
 	RUSTFLAGS="--remap-path-prefix=$(CARGO_HOME_DIR)=/cargo --remap-path-prefix=$(TARGET)=/target --remap-path-prefix=$(CURDIR)=/source" \
-	PATH="$(TOOLS)/bin:$$PATH" cargo auditable build --release --locked --bin datakey-operator --target $(MUSL)
+	PATH="$(TOOLS)/bin:$$PATH"
+
+.PHONY: need-musl
+need-musl: need-rust
+	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: install it (Debian: apt-get install musl-tools)"; exit 1; }
+	@rustup target list --installed 2>/dev/null | grep -qx $(MUSL) || rustup target add $(MUSL)
+
+.PHONY: dist
+dist: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
+	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
+	$(STATIC) cargo auditable build --release --locked --no-default-features --bin datakey-operator --target $(MUSL)
 	@mkdir -p $(TARGET)/dist/$(GOARCH)
 	@install -m 0555 $(TARGET)/$(MUSL)/release/datakey-operator $(TARGET)/dist/$(GOARCH)/datakey-operator
 	@install -m 0444 $(CA_BUNDLE) $(TARGET)/dist/ca-certificates.crt
 	@size=$$(wc -c < $(TARGET)/dist/$(GOARCH)/datakey-operator); echo "$$size bytes, $(SIZE_BUDGET) at most"; test $$size -le $(SIZE_BUDGET)
 	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --test binary -- --include-ignored
+
+OS := $(shell uname -s | tr '[:upper:]' '[:lower:]')
+PLUGIN := $(TARGET)/plugin
+
+.PHONY: plugin
+plugin: need-rust ## The kubectl plugin for this machine, target/plugin, and that its KMS operation is Decrypt alone
+	cargo build --release --locked --bin kubectl-datakey
+	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/release/kubectl-datakey
+
+.PHONY: plugin-static
+plugin-static: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The same as a static binary, for any Linux
+	$(STATIC) cargo auditable build --release --locked --bin kubectl-datakey --target $(MUSL)
+	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/$(MUSL)/release/kubectl-datakey
+
+# As krew installs it: the binary and the licence; and the archive's checksum, for deploy/krew.
+.PHONY: plugin-archive
+plugin-archive:
+	@mkdir -p $(PLUGIN)
+	@install -m 0755 $(BUILT) $(PLUGIN)/kubectl-datakey
+	@install -m 0644 LICENSE $(PLUGIN)/LICENSE
+	DATAKEY_PLUGIN=$(PLUGIN)/kubectl-datakey cargo test --locked --test binary -- the_kubectl_plugin
+	@cd $(PLUGIN) && archive=kubectl-datakey_$(OS)_$(GOARCH).tar.gz && tar -czf $$archive kubectl-datakey LICENSE && \
+		{ sha256sum $$archive 2>/dev/null || shasum -a 256 $$archive; } | tee $$archive.sha256
 
 CARGO_CYCLONEDX := 0.5.9
 
@@ -79,9 +108,10 @@ CARGO_CYCLONEDX := 0.5.9
 sbom: $(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX) ## What the binary of the image is made of, CycloneDX, target/dist
 	@mkdir -p $(TARGET)/dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(TOOLS)/bin:$$PATH" cargo cyclonedx \
-		--format json --spec-version 1.5 --describe binaries --no-build-deps --target $(MUSL) --target-in-filename
+		--no-default-features --format json --spec-version 1.5 --describe binaries --no-build-deps --target $(MUSL) --target-in-filename
 	@mv datakey-operator_bin_$(MUSL).cdx.json $(TARGET)/dist/sbom-$(GOARCH).cdx.json
 	@rm tests/support/*_bin_$(MUSL).cdx.json
+	@rm -f kubectl-datakey_bin_$(MUSL).cdx.json
 
 .PHONY: image
 image: dist ## The container image, with docker, podman or buildah; IMAGE names it

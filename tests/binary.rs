@@ -27,15 +27,26 @@ fn the_binary_of_the_image_is_static_names_no_folder_of_the_builder_and_lists_it
     );
 }
 
+/// Fails unless the KMS operations that a binary holds are this one.
+fn assert_only(path: &str, operation: &str) {
+    let binary = std::fs::read(path).unwrap();
+    let rest = |at: usize| String::from_utf8_lossy(&binary[at + TARGET.len()..][..40]).into_owned();
+    let firsts = binary.iter().enumerate().filter(|(_, byte)| **byte == TARGET[0]);
+    let found: Vec<_> = firsts.map(|(at, _)| at).filter(|&at| binary[at..].starts_with(TARGET)).collect();
+    assert!(!found.is_empty(), "{path} calls no KMS at all");
+    for at in found {
+        assert!(rest(at).starts_with(operation), "{path} holds {}", rest(at));
+    }
+}
+
 #[test]
 fn the_binary_holds_no_operation_of_kms_but_the_one() {
-    let path = path();
-    let binary = std::fs::read(&path).unwrap();
-    let rest = |at: usize| String::from_utf8_lossy(&binary[at + TARGET.len()..][..40]).into_owned();
-    let found: Vec<_> = binary.windows(TARGET.len()).enumerate().filter(|(_, bytes)| *bytes == TARGET).collect();
-    assert!(!found.is_empty(), "{path} calls no KMS at all");
-    for (at, _) in found {
-        // Without a plaintext: the operation of that name without the suffix answers with one.
-        assert!(rest(at).starts_with("GenerateDataKeyWithoutPlaintext"), "{path} holds {}", rest(at));
-    }
+    // Without a plaintext: the operation of that name without the suffix answers with one.
+    assert_only(&path(), "GenerateDataKeyWithoutPlaintext");
+}
+
+#[test]
+fn the_kubectl_plugin_can_unwrap_and_can_not_issue() {
+    let built = || env!("CARGO_BIN_EXE_kubectl-datakey").to_owned();
+    assert_only(&std::env::var("DATAKEY_PLUGIN").unwrap_or_else(|_| built()), "Decrypt");
 }

@@ -15,6 +15,7 @@ mod drift;
 mod failures;
 mod issuance;
 mod leadership;
+mod plugin;
 mod privilege;
 mod process;
 mod record;

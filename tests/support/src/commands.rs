@@ -33,3 +33,41 @@ pub(crate) async fn run(command: &mut Command) -> Result<String, String> {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// What it printed on standard output.
+    pub out: Vec<u8>,
+    /// What it printed on standard error.
+    pub err: String,
+}
+
+/// Runs a kubectl plugin as users do, through kubectl, which finds it on the PATH.
+pub async fn plugin(program: &Path, environment: &[(&str, String)], arguments: &[&str]) -> Ended {
+    let kubectl = asset("kubectl").unwrap_or_else(|| "kubectl".into());
+    let found = std::env::var_os("PATH").unwrap_or_default();
+    let folders = program.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&found));
+    let mut command = Command::new(kubectl);
+    clear(command.as_std_mut());
+    command.env("PATH", std::env::join_paths(folders).expect("a PATH")).args(arguments).kill_on_drop(true);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let output = command.stdin(Stdio::null()).output().await.expect("run kubectl");
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        out: output.stdout,
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The user's own AWS settings and proxies are nobody's business here: all servers are on loopback.
+pub(crate) fn clear(command: &mut std::process::Command) {
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_uppercase();
+        if upper.starts_with("AWS_") || upper.ends_with("_PROXY") {
+            command.env_remove(name);
+        }
+    }
+}

@@ -9,6 +9,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use crate::commands;
+
 /// Runs `"$@"` until it ends or standard input closes, whichever is first. The process ID is the first line that it
 /// prints. Deaf to the keyboard's interrupt, which reaches it before the pipe closes.
 const WATCHER: &str = r#"
@@ -54,13 +56,7 @@ impl Process {
     ) -> Self {
         File::options().create(true).append(true).open(log).expect("a log file");
         let mut command = Command::new("/bin/sh");
-        // The user's own AWS settings and proxies are nobody's business here: all servers are on loopback.
-        for (name, _) in std::env::vars_os() {
-            let upper = name.to_string_lossy().to_uppercase();
-            if upper.starts_with("AWS_") || upper.ends_with("_PROXY") {
-                command.env_remove(name);
-            }
-        }
+        commands::clear(&mut command);
         let mut watcher = command
             .args(["-c", WATCHER, "watcher"])
             .arg(program)

@@ -1,0 +1,110 @@
+//! What a command ends with.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::args::Format;
+
+/// Wrong flags or arguments (sysexits.h, `EX_USAGE`).
+pub const USAGE: u8 = 64;
+
+/// A command did what it was asked.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// For standard output.
+    pub out: Vec<u8>,
+    /// For standard error, line by line.
+    pub notes: Vec<String>,
+    /// What the exit code tells.
+    pub outcome: Outcome,
+}
+
+/// What a command found. The worst of several counts, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// All is well.
+    #[default]
+    Fine,
+    /// Something is not ready, or not as it should be.
+    Wanting,
+    /// Something could not be looked at.
+    Incomplete,
+}
+
+/// Why a command did not do what it was asked; each text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// Wrong arguments.
+    #[error("{0}")]
+    Usage(String),
+    /// The `DataKey` is not in a state for it.
+    #[error("{0}")]
+    NotReady(String),
+    /// It failed at work.
+    #[error("{0}")]
+    Work(String),
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// This text and nothing to complain of.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { out: text.into().into_bytes(), ..Self::default() }
+    }
+
+    /// The answer with this outcome.
+    pub fn with(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
+    }
+}
+
+// === impl Outcome ===
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Fine => 0,
+            Outcome::Incomplete => 1,
+            Outcome::Wanting => 2,
+        })
+    }
+}
+
+// === impl Failure ===
+
+impl From<Failure> for ExitCode {
+    fn from(failure: Failure) -> Self {
+        Self::from(match failure {
+            Failure::Work(_) => 1,
+            Failure::NotReady(_) => 2,
+            Failure::Usage(_) => USAGE,
+        })
+    }
+}
+
+/// A value as a machine reads it, or as `table` draws it.
+pub fn render<T: Serialize>(format: Format, value: &T, table: impl FnOnce(&T) -> String) -> Result<String, Failure> {
+    match format {
+        Format::Table => Ok(table(value)),
+        Format::Json => json(value),
+        Format::Yaml => yaml(value),
+    }
+}
+
+/// JSON for people and machines, with a line's end.
+pub fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| cannot_write("JSON", &error))?;
+    Ok(text + "\n")
+}
+
+/// YAML.
+pub fn yaml(value: &impl Serialize) -> Result<String, Failure> {
+    serde_saphyr::to_string(value).map_err(|error| cannot_write("YAML", &error))
+}
+
+fn cannot_write(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::Work(format!("can't write this as {what}: {error}"))
+}

@@ -1,0 +1,318 @@
+//! Commands and flags. Their texts are what `kubectl datakey help` prints.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::completion::Target;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
+found a difference; 64, wrong flags or arguments.";
+
+/// Looks after DataKeys: shows, verifies, exports and rotates them, and prints the policies that they need.
+///
+/// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-datakey", bin_name = "kubectl datakey", version, max_term_width = 120)]
+#[command(after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Which cluster and namespace.
+    #[command(flatten)]
+    pub connection: Connection,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster and namespace, as for kubectl.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct Connection {
+    /// The kubeconfig file; without it $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig; without it the current one.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+
+    /// The namespace; without it the context's.
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List DataKeys.
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Tell how a DataKey stands: why it is not Ready, since when, what to do; its versions, its Secret, its events.
+    ///
+    /// Without a name it tells of every DataKey of the namespace that is not Ready or whose Secret is not as it
+    /// should be. Exit code 2 says that there is one.
+    Status(Status),
+    /// Print a wrapped data key and what is needed to unwrap it: never the plaintext.
+    Export(Export),
+    /// Compare Secrets with what their DataKeys record; with --decrypt also ask AWS KMS to unwrap them.
+    ///
+    /// Without a name it verifies every DataKey of the namespace. Exit code 2 says that something differs.
+    Verify(Verify),
+    /// Have a new data key issued, by raising spec.version to the next free number. Earlier ones stay.
+    Rotate(Rotate),
+    /// Print the IAM and key policies that a DataKey needs, for the operator and for the workload.
+    Policy(Policy),
+    /// Print a completion script for a shell, or for kubectl itself.
+    ///
+    /// "kubectl" prints the script by which kubectl completes "kubectl datakey", in every shell that kubectl's own
+    /// completion is set up for: save it as kubectl_complete-datakey, executable, on the PATH. The others complete
+    /// "kubectl-datakey".
+    Completion {
+        /// The shell, or kubectl.
+        shell: Target,
+    },
+    /// What kubectl_complete-datakey calls.
+    #[command(name = "__complete", hide = true, disable_help_flag = true)]
+    Complete {
+        /// The words of the command line; the last one is to be completed.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// DataKeys of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The DataKey; without it all.
+    pub name: Option<String>,
+
+    /// DataKeys of all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "name")]
+    pub all_namespaces: bool,
+
+    /// How to print it. Without a name json and yaml have every DataKey, the ready ones too.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The DataKey.
+    pub name: String,
+
+    /// In what form.
+    #[arg(short, long, default_value = "manifest")]
+    pub output: ExportFormat,
+
+    /// Which version; without it the one that the Secret's plain entries hold.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    pub version: Option<i32>,
+
+    /// Print the DataKey itself for Git, as YAML, with everything that was issued as spec.wrappedKeys: whoever applies
+    /// it gets the same data keys again, in a new cluster too.
+    #[arg(long, conflicts_with_all = ["output", "version"])]
+    pub pin: bool,
+
+    /// Write to this file instead of standard output. One that is there is not overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The DataKey; without it all.
+    pub name: Option<String>,
+
+    /// DataKeys of all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "name")]
+    pub all_namespaces: bool,
+
+    /// Ask AWS KMS Decrypt whether each recorded version unwraps with what is recorded, under your own AWS
+    /// credentials, found as the AWS CLI finds them; they need kms:Decrypt. The plaintext is measured, its SHA-256 is
+    /// taken, and it is overwritten; it is not printed.
+    #[arg(long)]
+    pub decrypt: bool,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `rotate`.
+#[derive(Debug, Args)]
+// Each is a flag of its own.
+#[allow(clippy::struct_excessive_bools)]
+pub struct Rotate {
+    /// The DataKey.
+    pub name: String,
+
+    /// Let the API server check the change and don't keep it.
+    #[arg(long, conflicts_with_all = ["patch", "wait"])]
+    pub dry_run: bool,
+
+    /// Print the change for Git, as a merge patch in YAML, and change nothing.
+    #[arg(long, conflicts_with = "wait")]
+    pub patch: bool,
+
+    /// Rotate although the DataKey is not Ready.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Wait until the DataKey is Ready with the new version.
+    #[arg(long)]
+    pub wait: bool,
+
+    /// How long to wait.
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "wait")]
+    pub timeout: Duration,
+}
+
+/// Flags of `policy`.
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// The DataKey.
+    pub name: String,
+
+    /// The workload's IAM role, for the key policy.
+    #[arg(long, value_parser = role_arn, value_name = "ARN")]
+    pub role_arn: Option<String>,
+
+    /// The operator's IAM role, for the key policy.
+    #[arg(long, value_parser = role_arn, value_name = "ARN")]
+    pub operator_role_arn: Option<String>,
+
+    /// Only one of the documents, to be copied as it is.
+    #[arg(long, value_name = "DOCUMENT")]
+    pub only: Option<Document>,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "json")]
+    pub output: PolicyFormat,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// How policies are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyFormat {
+    /// JSON, as AWS takes it.
+    Json,
+    /// YAML, as CloudFormation takes it.
+    Yaml,
+}
+
+/// In what form a wrapped data key is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A ConfigMap with the entries that the Secret has, as YAML: for Git, and for clusters without the operator.
+    Manifest,
+    /// One JSON object.
+    Json,
+    /// Assignments for a shell, the wrapped data key in base64.
+    Env,
+    /// The bytes of the wrapped data key alone.
+    Raw,
+}
+
+/// One of the policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// The IAM policy of the operator's role.
+    Operator,
+    /// The IAM policy of the workload's role.
+    Workload,
+    /// The statements of the KMS key's policy.
+    Key,
+}
+
+fn role_arn(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.splitn(6, ':').collect();
+    let is_role = matches!(parts[..], ["arn", _, "iam", "", account, role]
+        if account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit())
+            && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()));
+    if is_role { Ok(text.to_owned()) } else { Err("write it as arn:aws:iam::111122223333:role/NAME".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["kubectl-datakey"], words].concat())
+    }
+
+    #[test]
+    fn every_flag_and_argument_has_a_text() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn cluster_flags_are_taken_before_and_after_the_command() {
+        for words in [["-n", "shop", "--context", "c", "list"], ["list", "-n", "shop", "--context", "c"]] {
+            let cli = parse(&words).unwrap();
+            assert_eq!(cli.connection.namespace.as_deref(), Some("shop"));
+            assert_eq!(cli.connection.context.as_deref(), Some("c"));
+        }
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        for wrong in [
+            &["status", "orders", "-A"][..],
+            &["verify", "orders", "-A"],
+            &["export", "orders", "--pin", "-o", "json"],
+            &["export", "orders", "--pin", "--version", "1"],
+            &["export", "orders", "--version", "0"],
+            &["rotate", "orders", "--patch", "--wait"],
+            &["rotate", "orders", "--dry-run", "--patch"],
+            &["rotate", "orders", "--timeout", "1m"],
+            &["policy", "orders", "--role-arn", "arn:aws:iam::1111:role/x"],
+            &["policy", "orders", "--role-arn", "orders"],
+            &["export"],
+            &["list", "-o", "xml"],
+            &[],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn role_arns_of_every_partition_and_with_a_path_are_taken() {
+        for arn in ["arn:aws-cn:iam::111122223333:role/x", "arn:aws:iam::111122223333:role/team/x"] {
+            assert_eq!(role_arn(arn).as_deref(), Ok(arn));
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! `kubectl datakey`, run by the real kubectl as users run it.
+
+use std::{collections::BTreeMap, path::Path, sync::Mutex};
+
+use datakey_operator::secret::sha256;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use testbed::{
+    commands::{self, Ended},
+    eventually, kms,
+};
+
+use crate::test::{SOON, Test, UNSET, to_json};
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-datakey");
+
+/// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
+struct User<'a> {
+    test: &'a Test,
+    environment: BTreeMap<&'static str, String>,
+    seen: Mutex<Vec<u8>>,
+}
+
+// === impl User ===
+
+impl<'a> User<'a> {
+    fn of(test: &'a Test) -> Self {
+        let mut environment: BTreeMap<_, _> = kms::environment(&test.proxy.url()).into();
+        environment.insert("KUBECONFIG", test.plane.admin_kubeconfig().display().to_string());
+        Self { test, environment, seen: Mutex::default() }
+    }
+
+    /// The same with another environment.
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.insert(name, value.to_owned());
+        self.environment.retain(|_, value| value != UNSET);
+        self
+    }
+
+    /// Runs `kubectl datakey` with these words, in the test's namespace.
+    async fn runs(&self, words: &[&str]) -> Ended {
+        self.types(&[&["datakey"], words, &["-n", &self.test.namespace]].concat()).await
+    }
+
+    /// Runs kubectl with these words.
+    async fn types(&self, words: &[&str]) -> Ended {
+        let environment: Vec<_> = self.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let ended = commands::plugin(Path::new(PLUGIN), &environment, words).await;
+        let mut seen = self.seen.lock().unwrap();
+        seen.extend(&ended.out);
+        seen.extend(ended.err.as_bytes());
+        ended
+    }
+
+    /// The same, and it must end so.
+    async fn ends(&self, code: i32, words: &[&str]) -> Ended {
+        let ended = self.runs(words).await;
+        assert_eq!(ended.code, code, "{words:?}:\n{}{}", text(&ended), ended.err);
+        ended
+    }
+
+    /// The same, with JSON as output.
+    async fn json(&self, code: i32, words: &[&str]) -> Value {
+        let ended = self.ends(code, &[words, &["-o", "json"]].concat()).await;
+        serde_json::from_slice(&ended.out).unwrap_or_else(|error| panic!("{words:?}: {error}:\n{}", text(&ended)))
+    }
+
+    /// Whether something was on the screen: the bytes, or how they are mostly written.
+    fn saw(&self, bytes: &[u8]) -> bool {
+        let seen = self.seen.lock().unwrap();
+        let holds = |needle: &[u8]| seen.windows(needle.len()).any(|window| window == needle);
+        let base64 = json!(k8s_openapi::ByteString(bytes.to_vec()));
+        let base64 = base64.as_str().unwrap().trim_end_matches('=');
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let hex: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+        holds(bytes) || holds(base64.as_bytes()) || holds(hex.as_bytes()) || holds(hex.to_uppercase().as_bytes())
+    }
+}
+
+fn text(ended: &Ended) -> String {
+    String::from_utf8_lossy(&ended.out).into_owned()
+}
+
+/// The cells of a table's line that begins with this name.
+fn row(table: &str, name: &str) -> Vec<String> {
+    let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
+    line.unwrap_or_else(|| panic!("no {name} in:\n{table}")).split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn list_and_status_tell_what_is_ready_and_why_the_rest_is_not() {
+    let test = Test::new("plugin-status").await;
+    let operator = test.operator();
+    test.issue("orders", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
+    test.create("missing", &json!({ "keyId": "alias/plugin-status-missing" })).await;
+    test.failed("missing", "KeyNotFound").await;
+    let user = User::of(&test);
+
+    let list = text(&user.ends(0, &["list"]).await);
+    assert_eq!(row(&list, "orders")[..7], ["orders", "True", "Issued", "1", "1", &test.key.arn, "orders"]);
+    assert_eq!(row(&list, "missing")[..4], ["missing", "False", "KeyNotFound", "<none>"]);
+    let items = user.json(0, &["list"]).await["items"].as_array().unwrap().len();
+    assert_eq!(items, 2);
+    let everywhere = text(&user.ends(0, &["list", "-A"]).await);
+    let mine = |line: &&str| line.starts_with("plugin-status ");
+    assert_eq!(everywhere.lines().filter(mine).count(), 2, "{everywhere}");
+    let yaml: Value = serde_saphyr::from_str(&text(&user.ends(0, &["ls", "-o", "yaml"]).await)).unwrap();
+    assert_eq!(yaml["items"][0]["name"], "missing");
+
+    let all = user.ends(2, &["status"]).await;
+    assert!(
+        text(&all).starts_with("missing in namespace plugin-status: not Ready (KeyNotFound), for "),
+        "{}",
+        text(&all)
+    );
+    assert!(!text(&all).contains("orders in namespace"), "{}", text(&all));
+    assert!(text(&all).contains("AWS KMS has no such key or alias"), "{}", text(&all));
+    assert!(text(&all).contains("a person must act"), "{}", text(&all));
+    assert_eq!(all.err, "1 of 2 DataKeys are not as they should be.\n");
+    eventually(SOON, "the events are shown", async || {
+        let one = user.json(2, &["status", "missing"]).await;
+        let is_there = |event: &Value| event["reason"] == "KeyNotFound" && event["type"] == "Warning";
+        one["events"].as_array().is_some_and(|events| events.iter().any(is_there))
+    })
+    .await;
+    let one = user.json(0, &["status", "orders"]).await;
+    assert_eq!(
+        (&one["ready"], &one["version"], &one["secret"]["state"]),
+        (&json!("True"), &json!(1), &json!("Intact"))
+    );
+    assert_eq!(one["versions"][0]["keyId"], json!(test.key.arn));
+    assert_eq!(one["versions"][0]["encryptionContext"], json!({ "purpose": "orders" }));
+    let missing = user.json(2, &["status", "missing"]).await;
+    assert_eq!((&missing["stalled"], &missing["secret"]["state"]), (&json!(true), &json!("NotIssued")));
+
+    // A condition can't tell that the operator is away.
+    drop(operator);
+    test.delete_secret("orders").await;
+    let away = user.ends(2, &["status", "orders"]).await;
+    assert!(
+        text(&away).contains("orders: is not there") && text(&away).contains("whether the operator runs"),
+        "{away:?}"
+    );
+}
+
+#[tokio::test]
+async fn every_form_of_export_has_what_is_recorded() {
+    let test = Test::new("plugin-export").await;
+    let _operator = test.operator();
+    let context = json!({ "it's": "$(id) yes", "yes": "012", "n": "a\nb: c" });
+    test.issue("k", &json!({ "encryptionContext": context, "secretName": "wrapped" })).await;
+    let spec = json!({ "spec": { "version": 2, "encryptionContext": null, "keySpec": null, "numberOfBytes": 24 } });
+    test.patch("k", &spec).await;
+    let key = test.ready("k").await;
+    let user = User::of(&test);
+
+    let (one, two) = (key.issued(1).unwrap(), key.issued(2).unwrap());
+    assert_eq!(user.ends(0, &["export", "k", "-o", "raw"]).await.out, two.ciphertext_blob.0);
+    assert_eq!(user.ends(0, &["export", "k", "-o", "raw", "--version=1"]).await.out, one.ciphertext_blob.0);
+    let exported = user.json(0, &["export", "k", "--version", "1"]).await;
+    assert_eq!(exported["ciphertextBlob"], to_json(&one.ciphertext_blob));
+    assert_eq!((&exported["encryptionContext"], &exported["keyId"]), (&context, &json!(test.key.arn)));
+
+    let script = text(&user.ends(0, &["export", "k", "-o", "env", "--version=1"]).await)
+        + r#"printf '%s' "$DATAKEY_CIPHERTEXT_BLOB $DATAKEY_ENCRYPTION_CONTEXT""#;
+    let shell = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    let read = String::from_utf8(shell.stdout).unwrap();
+    let (blob, read) = read.split_once(' ').unwrap();
+    assert_eq!((json!(blob), serde_json::from_str(read).unwrap()), (to_json(&one.ciphertext_blob), context));
+
+    // What a workload mounts in place of the Secret is the same, as the API server takes it.
+    let file = test.plane.workdir().file("plugin-export.yaml").display().to_string();
+    let wrote = user.ends(0, &["export", "k", "--to", &file]).await;
+    assert!(wrote.out.is_empty() && wrote.err.contains(&file), "{wrote:?}");
+    test.plane.kubectl(&["apply", "-f", &file]).await.unwrap();
+    let map = test.plane.kubectl(&["get", "configmap", "wrapped", "-n", "plugin-export", "-o", "json"]).await.unwrap();
+    let map: Value = serde_json::from_str(&map).unwrap();
+    let mut mounted: BTreeMap<String, Vec<u8>> =
+        map["data"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().into())).collect();
+    let blob: k8s_openapi::ByteString = serde_json::from_value(map["binaryData"]["ciphertextBlob"].clone()).unwrap();
+    mounted.insert("ciphertextBlob".into(), blob.0);
+    let mut plain = test.data("wrapped").await;
+    plain.retain(|entry, _| !entry.contains(".v"));
+    assert_eq!(mounted, plain);
+    assert!(user.ends(1, &["export", "k", "--to", &file]).await.err.contains("is there already"));
+
+    assert!(user.ends(64, &["export", "k", "--version=3"]).await.err.contains("it has 1, 2"));
+    for suffix in [".v1", ".v2"] {
+        let plaintext = test.unwrap(&test.data("wrapped").await, suffix).await;
+        assert!(!user.saw(&plaintext));
+    }
+    assert!(user.saw(&two.ciphertext_blob.0), "what is printed is looked through");
+}
+
+#[tokio::test]
+async fn a_pinned_manifest_is_the_spec_with_everything_issued() {
+    let test = Test::new("plugin-pin").await;
+    let operator = test.operator();
+    let labels = json!({ "team": "yes", "tier": "1" });
+    let mut manifest = test.manifest("k", &json!({ "encryptionContext": { "on": "1e3", "n": "a\nb" } }));
+    manifest["metadata"]["labels"] = labels.clone();
+    test.try_create(&manifest).await.unwrap();
+    test.ready("k").await;
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    let key = to_json(&test.ready("k").await);
+    let user = User::of(&test);
+    let printed = user.ends(0, &["export", "k", "--pin"]).await;
+
+    // As kubectl reads YAML, and so Argo CD and Flux do.
+    let file = test.plane.workdir().file("plugin-pin.yaml");
+    std::fs::write(&file, &printed.out).unwrap();
+    let file = file.display().to_string();
+    let read = ["create", "--dry-run=client", "--validate=ignore", "-o", "json", "-f", &file];
+    let pinned: Value = serde_json::from_str(&test.plane.kubectl(&read).await.unwrap()).unwrap();
+    let mut spec = key["spec"].clone();
+    spec["wrappedKeys"] = key["status"]["versions"].clone();
+    assert_eq!(spec["wrappedKeys"].as_array().unwrap().len(), 2);
+    assert_eq!(pinned["spec"], spec);
+    assert_eq!(pinned["metadata"], json!({ "name": "k", "namespace": "plugin-pin", "labels": labels }));
+    assert_eq!((&pinned["apiVersion"], &pinned["kind"]), (&json!("datakey.dev/v1alpha1"), &json!("DataKey")));
+
+    drop(operator);
+    test.create("new", &json!({})).await;
+    assert!(user.ends(2, &["export", "new", "--pin"]).await.err.contains("nothing to pin yet"));
+}
+
+#[tokio::test]
+async fn verify_names_what_was_changed_in_a_secret_and_shows_no_value() {
+    let test = Test::new("plugin-verify").await;
+    let operator = test.operator();
+    for name in ["good", "edited", "gone", "foreign"] {
+        test.issue(name, &json!({ "encryptionContext": { "purpose": name } })).await;
+    }
+    let user = User::of(&test);
+    let all = user.ends(0, &["verify"]).await;
+    assert_eq!((all.err.as_str(), text(&all).matches(": verified\n").count()), ("4 of 4 DataKeys are verified.\n", 4));
+    let calls = test.proxy.operations();
+    assert_eq!(calls, ["GenerateDataKeyWithoutPlaintext"], "KMS is not asked without --decrypt");
+
+    drop(operator);
+    let edit = json!({
+        "metadata": { "labels": { "datakey.dev/name": null }, "annotations": { "datakey.dev/version": "7" } },
+        "stringData": { "keyId": "correct horse", "more": "battery staple" },
+    });
+    test.edit_secret("edited", &edit).await;
+    test.delete_secret("gone").await;
+    let mut foreign = test.secret("foreign").await;
+    test.delete_secret("foreign").await;
+    foreign.type_ = Some("Opaque".into());
+    foreign.metadata = kube::api::ObjectMeta { name: Some("foreign".into()), ..<_>::default() };
+    test.create_secret(&foreign).await;
+
+    let all = user.json(2, &["verify"]).await;
+    let states: BTreeMap<_, _> = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| {
+            (item["name"].as_str().unwrap(), (item["secret"]["state"].as_str().unwrap(), item["verified"] == true))
+        })
+        .collect();
+    let expected = [
+        ("edited", ("Changed", false)),
+        ("foreign", ("Conflict", false)),
+        ("gone", ("Missing", false)),
+        ("good", ("Intact", true)),
+    ];
+    assert_eq!(states, expected.into());
+    let edited = user.json(2, &["verify", "edited"]).await;
+    let differences = [
+        "entry keyId was changed",
+        "entry more was added",
+        "label datakey.dev/name is missing",
+        "annotation datakey.dev/version was changed",
+    ];
+    assert_eq!(edited["secret"]["differences"], json!(differences));
+    let words = text(&user.ends(2, &["verify", "edited"]).await);
+    assert!(words.contains("NOT as recorded") && words.contains("kubectl-edit"), "{words}");
+    assert!(!user.saw(b"correct horse") && !user.saw(b"battery staple"));
+    user.ends(0, &["verify", "good"]).await;
+    let everywhere = user.runs(&["verify", "-A", "-o", "json"]).await;
+    let everywhere: Value = serde_json::from_slice(&everywhere.out).unwrap();
+    let here = everywhere["items"].as_array().unwrap().iter().filter(|item| item["namespace"] == "plugin-verify");
+    assert_eq!(here.count(), 4);
+}
+
+#[tokio::test]
+async fn verify_asks_kms_whether_it_unwraps_and_never_shows_the_plaintext() {
+    let test = Test::new("plugin-decrypt").await;
+    let operator = test.operator();
+    test.issue("k", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
+    test.issue("short", &json!({ "numberOfBytes": 8 })).await;
+    let (data, short) = (test.data("k").await, test.data("short").await);
+    let (plaintext, guessable) = (test.unwrap(&data, "").await, test.unwrap(&short, "").await);
+    drop(operator);
+    let user = User::of(&test).with("AWS_REGION", UNSET);
+
+    let found = user.json(0, &["verify", "k", "--decrypt"]).await;
+    let expected = json!({ "result": "Unwrapped", "length": 32, "plaintextSha256": sha256(&plaintext) });
+    assert_eq!(found["versions"][0]["decrypt"], expected);
+    let found = user.json(0, &["verify", "short", "--decrypt"]).await;
+    assert_eq!(found["versions"][0]["decrypt"], json!({ "result": "Unwrapped", "length": 8 }));
+    let words = text(&user.ends(0, &["verify", "--decrypt"]).await);
+    assert!(words.contains(&sha256(&plaintext)) && !words.contains(&sha256(&guessable)), "{words}");
+    assert_eq!(test.proxy.calls_of("Decrypt"), 4);
+
+    // The record, not what somebody wrote into the Secret, is unwrapped; that is told apart.
+    test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
+    let tampered = user.json(2, &["verify", "k", "--decrypt"]).await;
+    assert_eq!((&tampered["secret"]["state"], &tampered["versions"][0]["decrypt"]), (&json!("Changed"), &expected));
+
+    // A record that belies its data key.
+    let request = json!({ "keyId": test.alias(), "keySpec": "AES_256", "encryptionContext": { "purpose": "else" } });
+    test.create("belied", &json!({ "encryptionContext": { "purpose": "else" } })).await;
+    let mut version = to_json(&test.get("k").await.record()[0]);
+    version["request"] = request;
+    test.try_patch_status("belied", &json!({ "secretName": "belied", "versions": [version] })).await.unwrap();
+    let belied = user.json(2, &["verify", "belied", "--decrypt"]).await;
+    assert_eq!(belied["versions"][0]["decrypt"]["result"], "Failed");
+    let why = belied["versions"][0]["decrypt"]["why"].as_str().unwrap();
+    assert!(why.contains("InvalidCiphertextException") && why.contains("don't belong together"), "{why}");
+
+    let admin = test.kms.client();
+    admin.disable_key().key_id(&test.key.id).send().await.unwrap();
+    let disabled = user.ends(2, &["verify", "short", "--decrypt"]).await;
+    assert!(text(&disabled).contains("does NOT unwrap: AWS KMS refuses: DisabledException"), "{disabled:?}");
+    admin.enable_key().key_id(&test.key.id).send().await.unwrap();
+
+    let nobody = User::of(&test).with("AWS_ACCESS_KEY_ID", UNSET).with("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    let nobody = nobody.with("AWS_CONFIG_FILE", "/dev/null");
+    let unknown = nobody.ends(1, &["verify", "short", "--decrypt"]).await;
+    assert!(
+        text(&unknown).contains("not known whether it unwraps") && text(&unknown).contains("check AWS credentials"),
+        "{unknown:?}"
+    );
+    for bytes in [&plaintext, &guessable] {
+        assert!(!user.saw(bytes));
+    }
+}
+
+#[tokio::test]
+async fn rotate_has_the_next_version_issued_and_keeps_the_earlier_ones() {
+    let test = Test::new("plugin-rotate").await;
+    let operator = test.operator();
+    let before = test.issue("k", &json!({})).await;
+    let user = User::of(&test);
+
+    let dry = user.ends(0, &["rotate", "k", "--dry-run"]).await;
+    assert_eq!(text(&dry), "k would be rotated from version 1 to 2 (dry run)\n");
+    let patch = user.ends(0, &["rotate", "k", "--patch"]).await;
+    assert_eq!(test.get("k").await.resource_version(), before.resource_version(), "nothing was changed");
+
+    let rotated = user.ends(0, &["rotate", "k", "--wait"]).await;
+    assert_eq!(text(&rotated), "k rotated from version 1 to 2\n");
+    let key = test.get("k").await;
+    assert_eq!((key.record().len(), key.status.as_ref().unwrap().version), (2, Some(2)));
+    assert_eq!(key.record()[0], before.record()[0]);
+    assert_eq!(test.data("k").await["ciphertextBlob.v1"], before.record()[0].ciphertext_blob.0);
+
+    // Back in Git, and forward again: the number is never used twice.
+    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("k").await;
+    let file = test.plane.workdir().file("plugin-rotate.yaml");
+    std::fs::write(&file, &patch.out).unwrap();
+    let file = format!("--patch-file={}", file.display());
+    test.plane.kubectl(&["patch", "dk", "k", "-n", "plugin-rotate", "--type=merge", &file]).await.unwrap();
+    assert_eq!(test.ready("k").await.record().len(), 2, "the change for Git wants version 2, which is there");
+    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("k").await;
+    user.ends(0, &["rotate", "k", "--wait", "--timeout=1m"]).await;
+    let versions: Vec<_> = test.get("k").await.record().iter().map(|issued| issued.version).collect();
+    assert_eq!(versions, [1, 2, 3]);
+
+    // What time does not mend is told at once.
+    test.kms.client().disable_key().key_id(&test.key.id).send().await.unwrap();
+    let stalled = user.ends(2, &["rotate", "k", "--wait", "--timeout=10m"]).await;
+    assert!(stalled.err.contains("KeyDisabled"), "{stalled:?}");
+    let refused = user.ends(2, &["rotate", "k"]).await;
+    assert!(refused.err.contains("is not Ready (KeyDisabled") && refused.err.contains("--force"), "{refused:?}");
+    assert_eq!(test.get("k").await.version(), 4);
+    user.ends(0, &["rotate", "k", "--force"]).await;
+    assert_eq!(test.get("k").await.version(), 5);
+    drop(operator);
+    let late = user.ends(2, &["rotate", "k", "--force", "--wait", "--timeout=1s"]).await;
+    assert!(late.err.contains("not within 1s"), "{late:?}");
+}
+
+#[tokio::test]
+async fn policies_are_those_of_the_recorded_key_and_context() {
+    let test = Test::new("plugin-policy").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
+    let user = User::of(&test);
+    let role = "arn:aws:iam::111122223333:role/app";
+    let all = user.json(0, &["policy", "k", "--role-arn", role]).await;
+    let workload = user.json(0, &["policy", "k", "--only=workload"]).await;
+    assert_eq!(all["workload"], workload);
+    assert_eq!(workload["Statement"][0]["Resource"], json!(test.key.arn));
+    assert_eq!(
+        workload["Statement"][0]["Condition"],
+        json!({ "StringEquals": { "kms:EncryptionContext:purpose": "orders" } })
+    );
+    assert_eq!(all["operator"]["Statement"][0]["Action"], "kms:GenerateDataKeyWithoutPlaintext");
+    let key = &all["keyPolicyStatements"][&test.key.arn];
+    assert_eq!(key[1]["Principal"], json!({ "AWS": role }));
+    let yaml = user.ends(0, &["policy", "k", "--role-arn", role, "-o", "yaml"]).await;
+    assert_eq!(serde_saphyr::from_str::<Value>(&text(&yaml)).unwrap(), all);
+    assert!(yaml.err.contains("fill in OPERATOR-ROLE") && !yaml.err.contains("WORKLOAD-ROLE"), "{}", yaml.err);
+    assert!(!user.ends(0, &["policy", "k", "--only=operator"]).await.err.contains("ROLE"));
+}
+
+#[tokio::test]
+async fn wrong_words_and_what_is_not_there_end_with_their_codes_and_what_to_do() {
+    let test = Test::new("plugin-codes").await;
+    let user = User::of(&test);
+    for wrong in
+        [&["list", "-o", "xml"][..], &["status", "k", "-A"], &["export"], &["rotate", "k", "--timeout=1m"], &["no"]]
+    {
+        let ended = user.ends(64, wrong).await;
+        assert!(ended.out.is_empty() && !ended.err.is_empty(), "{wrong:?}: {ended:?}");
+    }
+    assert_eq!(user.types(&["datakey"]).await.code, 64);
+    let help = user.types(&["datakey", "--help"]).await;
+    assert!(help.code == 0 && text(&help).contains("Usage: kubectl datakey"), "{help:?}");
+    let version = user.types(&["datakey", "--version"]).await;
+    assert_eq!(text(&version), concat!("kubectl-datakey ", env!("CARGO_PKG_VERSION"), "\n"));
+
+    for command in [&["status", "k"][..], &["export", "k"], &["verify", "k"], &["rotate", "k"], &["policy", "k"]] {
+        let ended = user.ends(1, command).await;
+        assert!(ended.err.contains("DataKey k in namespace plugin-codes: there is none"), "{ended:?}");
+    }
+    let none = user.ends(0, &["list"]).await;
+    assert_eq!(none.err, "No DataKeys found in namespace plugin-codes.\n");
+    assert!(user.ends(1, &["list", "--context=no-such"]).await.err.contains("--context"));
+    assert!(user.ends(1, &["list", "--kubeconfig=/no/such/file"]).await.err.contains("--kubeconfig"));
+
+    // The namespace of the context counts as it does for kubectl.
+    let config = std::fs::read_to_string(test.plane.admin_kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["contexts"][0]["context"]["namespace"] = json!("plugin-codes");
+    let file = test.plane.workdir().file("plugin-codes.kubeconfig");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let flag = format!("--kubeconfig={}", file.display());
+    assert_eq!(user.types(&["datakey", "list", &flag]).await.err, none.err);
+}
+
+#[tokio::test]
+async fn who_may_not_read_secrets_is_told_so_and_sees_the_rest() {
+    let test = Test::new("plugin-viewer").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let rbac = "rbac.authorization.k8s.io";
+    let name = json!({ "name": "plugin-viewer", "namespace": "plugin-viewer" });
+    test.apply(&[
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
+        json!({
+            "apiVersion": format!("{rbac}/v1"),
+            "kind": "RoleBinding",
+            "metadata": name,
+            "roleRef": { "apiGroup": rbac, "kind": "ClusterRole", "name": "view" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "plugin-viewer", "namespace": "plugin-viewer" }],
+        }),
+    ])
+    .await;
+    let kubeconfig = test.plane.kubeconfig_of("plugin-viewer", "plugin-viewer").await;
+    let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
+    eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
+    let status = viewer.ends(0, &["status", "k"]).await;
+    assert!(text(&status).contains("could not be looked at") && text(&status).contains("you may not"), "{status:?}");
+    assert!(text(&viewer.ends(1, &["verify", "k"]).await).contains("could not be verified in full"));
+    let everywhere = viewer.ends(1, &["list", "-A"]).await;
+    assert!(everywhere.err.contains("ask for that right"), "{everywhere:?}");
+    assert!(viewer.ends(1, &["rotate", "k"]).await.err.contains("you may not"));
+}
+
+#[tokio::test]
+async fn kubectl_completes_commands_flags_and_names() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let test = Test::new("plugin-complete").await;
+    test.create("orders", &json!({})).await;
+    test.create("payments", &json!({})).await;
+    let user = User::of(&test);
+    let folder = test.plane.workdir().file("completion");
+    std::fs::create_dir(&folder).unwrap();
+    let script = folder.join("kubectl_complete-datakey");
+    std::fs::write(&script, user.types(&["datakey", "completion", "kubectl"]).await.out).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // The first folder is the plugin's own.
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let offers = async |words: &[&str]| {
+        let environment: Vec<_> = user.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let environment =
+            [environment, vec![("PATH", format!("{}:{path}", Path::new(PLUGIN).parent().unwrap().display()))]];
+        let words = [&["__complete", "datakey"], words].concat();
+        let ended = commands::plugin(Path::new(PLUGIN), &environment.concat(), &words).await;
+        let offered = text(&ended);
+        let words: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect();
+        words
+    };
+    assert_eq!(offers(&["sta"]).await, ["status", ":4"]);
+    assert_eq!(offers(&["status", "-n", "plugin-complete", "o"]).await, ["orders", ":4"]);
+    assert_eq!(offers(&["export", "-n", "plugin-complete", ""]).await, ["orders", "payments", ":4"]);
+    assert_eq!(offers(&["export", "orders", "-o", "j"]).await, ["json", ":4"]);
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(text(&user.types(&["datakey", "completion", shell]).await).contains("kubectl-datakey"), "{shell}");
+    }
+}
