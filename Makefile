@@ -140,7 +140,7 @@ lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
 
 .PHONY: unit
 unit: need-rust ## Unit tests, the model of the protocol, the fuzz corpora, what the binary can do, bytes in memory, that files are fresh
-	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test model --test footprint
+	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test krew --test model --test footprint
 
 .PHONY: model
 model: need-rust ## The model of the protocol in larger worlds: minutes

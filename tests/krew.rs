@@ -1,0 +1,88 @@
+//! The krew manifest of the kubectl plugin is what krew demands and what the release makes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use serde_json::{Value, json};
+
+const PLATFORMS: [&str; 4] = ["linux_amd64", "linux_arm64", "darwin_amd64", "darwin_arm64"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap()
+}
+
+/// What a release makes of the manifest, from a folder with checksums of these platforms; or why it can't.
+fn rendered(platforms: &[&str]) -> Result<Value, String> {
+    let folder = testbed::process::Workdir::new("krew");
+    for platform in platforms {
+        let archive = format!("kubectl-datakey_{platform}.tar.gz");
+        let sum = datakey_operator::secret::sha256(platform.as_bytes());
+        std::fs::write(folder.file(&format!("{archive}.sha256")), format!("{sum}  {archive}\n")).unwrap();
+    }
+    let mut render = Command::new(root().join("deploy/krew/render.sh"));
+    let output = render.arg("example/datakey-operator").arg(folder.path()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() {
+        Ok(serde_saphyr::from_str(&text(output.stdout)).unwrap())
+    } else {
+        Err(text(output.stderr))
+    }
+}
+
+#[test]
+fn the_krew_manifest_has_this_version_and_an_archive_for_every_platform() {
+    let manifest = rendered(&PLATFORMS).unwrap();
+    assert_eq!(manifest["apiVersion"], "krew.googlecontainertools.github.com/v1alpha2");
+    assert_eq!(manifest["kind"], "Plugin");
+    // krew runs kubectl-NAME.
+    assert_eq!(manifest["metadata"], json!({ "name": "datakey" }));
+    let spec = &manifest["spec"];
+    assert_eq!(spec["version"], concat!("v", env!("CARGO_PKG_VERSION")));
+    assert_eq!(spec["homepage"], "https://github.com/example/datakey-operator");
+    let short = spec["shortDescription"].as_str().unwrap();
+    assert!(short.len() <= 50 && !short.ends_with('.'), "krew-index demands it: {short}");
+    let download =
+        concat!("https://github.com/example/datakey-operator/releases/download/v", env!("CARGO_PKG_VERSION"));
+    let expected: Vec<_> = PLATFORMS
+        .iter()
+        .map(|platform| {
+            let (os, arch) = platform.split_once('_').unwrap();
+            json!({
+                "selector": { "matchLabels": { "os": os, "arch": arch } },
+                "uri": format!("{download}/kubectl-datakey_{platform}.tar.gz"),
+                "sha256": datakey_operator::secret::sha256(platform.as_bytes()),
+                "bin": "kubectl-datakey",
+                "files": [{ "from": "kubectl-datakey", "to": "." }, { "from": "LICENSE", "to": "." }],
+            })
+        })
+        .collect();
+    assert_eq!(spec["platforms"], json!(expected));
+    let fields: BTreeSet<_> = spec.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        fields,
+        ["caveats", "description", "homepage", "platforms", "shortDescription", "version"].into(),
+        "krew knows no others"
+    );
+}
+
+#[test]
+fn a_release_without_an_archive_has_no_krew_manifest() {
+    let error = rendered(&PLATFORMS[1..]).unwrap_err();
+    assert!(error.contains("linux_amd64"), "{error}");
+}
+
+#[test]
+fn the_release_makes_the_archives_that_the_krew_manifest_names() {
+    let workflow: Value = serde_saphyr::from_str(&text(".github/workflows/release.yml")).unwrap();
+    let built = workflow["jobs"]["plugin"]["strategy"]["matrix"]["include"].as_array().unwrap();
+    let built: BTreeSet<_> = built.iter().map(|platform| platform["platform"].as_str().unwrap()).collect();
+    assert_eq!(built, PLATFORMS.into());
+    let makefile = text("Makefile");
+    assert!(makefile.contains("archive=kubectl-datakey_$(OS)_$(GOARCH).tar.gz"));
+    assert!(makefile.contains("tar -czf $$archive kubectl-datakey LICENSE"));
+}
