@@ -271,7 +271,7 @@ generate: need-rust chart-tools ## Write the generated files: definitions, deplo
 # === the servers ===
 
 .PHONY: tools
-tools: servers-tools chart-tools ## Build or install the servers of tests and demo, and Helm, once
+tools: servers-tools chart-tools $(TOOLS)/consumers/installed ## Build or install what tests and demo need, once
 
 .PHONY: servers-tools
 servers-tools: $(TOOLS)/kms/installed kubernetes
@@ -309,13 +309,23 @@ $(TOOLS)/bin/alerts-tools: tests/tools/prometheus/go.mod tests/tools/prometheus/
 	@touch $@
 
 $(TOOLS)/kms/installed: tests/tools/requirements.txt
-	@command -v python3 >/dev/null || { echo "Python 3 is missing: install Python 3.10 or newer"; exit 1; }
-	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
 	@echo "installing the KMS server"
-	@mkdir -p $(@D)
-	@python3 -m venv $(TOOLS)/kms
-	@$(TOOLS)/kms/bin/pip install --quiet --disable-pip-version-check --requirement tests/tools/requirements.txt
-	@touch $@
+	@$(call venv,$<,$(@D))
+
+$(TOOLS)/consumers/installed: tests/tools/consumers.txt $(wildcard deploy/samples/consumers/python/*.txt)
+	@echo "installing what the samples need: the AWS CLI and AWS's libraries for Python"
+	@$(call venv,$<,$(@D))
+
+# A Python environment with these requirements, in this folder.
+define venv
+set -e; \
+command -v python3 >/dev/null || { echo "Python 3 is missing: install Python 3.11 or newer"; exit 1; }; \
+python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }; \
+mkdir -p $(2); \
+python3 -m venv $(2); \
+$(2)/bin/pip install --quiet --disable-pip-version-check --requirement $(1); \
+touch $(2)/installed
+endef
 
 # NAME-VERSION of a cargo subcommand.
 $(TOOLS)/cargo-%: | need-rust

@@ -9,6 +9,7 @@ mod admission;
 mod adoption;
 mod chaos;
 mod chart;
+mod consumers;
 mod costs;
 mod credentials;
 mod drift;

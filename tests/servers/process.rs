@@ -39,8 +39,9 @@ async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_de
         let wait = ["wait", "-n", namespace, "--for=condition=Ready", "datakeys", "--all", "--timeout=30s"];
         plane.kubectl(&wait).await.unwrap();
     }
-    let samples = std::fs::read_dir(repository().join("deploy/samples")).unwrap().count();
-    assert_eq!(proxy.calls(), 2 * samples);
+    let samples = std::fs::read_dir(repository().join("deploy/samples")).unwrap();
+    let samples = samples.filter(|sample| sample.as_ref().unwrap().path().is_file());
+    assert_eq!(proxy.calls(), 2 * samples.count());
     operator.process.signal("TERM");
     assert_eq!(operator.process.ended().await, 0);
 }

@@ -1,4 +1,4 @@
-//! kubectl and Helm, against any cluster.
+//! kubectl and Helm, against any cluster, and other commands.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ pub async fn helm(kubeconfig: &Path, home: &Path, arguments: &[&str]) -> Result<
 }
 
 /// Runs a command to its end: what it prints, or what it says is wrong.
-pub(crate) async fn run(command: &mut Command) -> Result<String, String> {
+pub async fn run(command: &mut Command) -> Result<String, String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|error| format!("{program}: {error}"))?;

@@ -1,6 +1,6 @@
 //! A local KMS server, and what a workload does with its keys.
 
-use std::time::Duration;
+use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kms::{
@@ -13,7 +13,7 @@ use aws_sdk_kms::{
 use crate::{
     eventually, free_port,
     process::{Process, Workdir},
-    tools,
+    repository, tools,
 };
 
 /// The Region and the account of its keys, unless another one is asked for.
@@ -42,13 +42,32 @@ pub struct Key {
 impl KmsServer {
     /// Starts one.
     pub async fn start(workdir: &Workdir) -> Self {
-        let program = tools().join("kms/bin/ministack");
+        let nothing: [&str; 0] = [];
+        Self::run("ministack", nothing, "false", workdir.file("kms.log")).await
+    }
+
+    /// Starts one that asks IAM before each request: of its account's root, `ACCOUNT`, and of roles and users made there.
+    pub async fn start_with_iam(workdir: &Workdir) -> Self {
+        let script = repository().join("tests/support/kms_with_iam.py");
+        Self::run("python", [script], "true", workdir.file("kms-with-iam.log")).await
+    }
+
+    async fn run(
+        program: &str,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        auth: &str,
+        log: PathBuf,
+    ) -> Self {
+        let program = tools().join("kms/bin").join(program);
         assert!(program.exists(), "the KMS server is missing: run `make tools`");
         let port = free_port();
-        let settings =
-            [("GATEWAY_PORT", port.to_string()), ("BIND_HOST", "127.0.0.1".into()), ("LOG_LEVEL", "WARNING".into())];
-        let arguments: [&str; 0] = [];
-        let mut process = Process::start(&program, arguments, settings, &workdir.file("kms.log"));
+        let settings = [
+            ("GATEWAY_PORT", port.to_string()),
+            ("BIND_HOST", "127.0.0.1".into()),
+            ("LOG_LEVEL", "WARNING".into()),
+            ("AUTH", auth.into()),
+        ];
+        let mut process = Process::start(&program, arguments, settings, &log);
         eventually(Duration::from_mins(1), "the KMS server is ready", async || {
             assert!(process.is_running(), "the KMS server ended:\n{}", process.log());
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
@@ -69,10 +88,15 @@ impl KmsServer {
 
     /// A client in a Region and an account.
     pub fn client_in(&self, region: &str, account: &str) -> Client {
+        self.client_with(region, Credentials::new(account, "test", None, None, "testbed"))
+    }
+
+    /// A client in a Region, with credentials.
+    pub fn client_with(&self, region: &str, credentials: Credentials) -> Client {
         let config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region.to_owned()))
-            .credentials_provider(Credentials::new(account, "test", None, None, "testbed"))
+            .credentials_provider(credentials)
             .endpoint_url(format!("http://{}", self.address()))
             .build();
         Client::from_conf(config)

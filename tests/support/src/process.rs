@@ -122,6 +122,15 @@ impl Workdir {
     pub fn new(purpose: &str) -> Self {
         let parent = crate::tools().with_file_name("run");
         std::fs::create_dir_all(&parent).expect("create the folder of runs");
+        Self::below(&parent, purpose)
+    }
+
+    /// A new folder in memory, on Linux.
+    pub fn in_memory(purpose: &str) -> Self {
+        Self::below(Path::new("/dev/shm"), purpose)
+    }
+
+    fn below(parent: &Path, purpose: &str) -> Self {
         let prefix = format!("{purpose}-");
         let path = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).expect("create a folder").keep();
         let janitor = Command::new("/bin/sh")

@@ -1,0 +1,34 @@
+#!/bin/bash
+# Unwraps all versions of the data key in a mounted wrapped-key Secret into a folder in memory, for another container of
+# the pod: /plaintext/v1, /plaintext/v2, ..., and /plaintext/version, the version to encrypt under.
+set -euo pipefail
+umask 077
+plaintext=${PLAINTEXT:-/plaintext}
+# The entries as they are now: a rotation meanwhile is another folder's.
+keys=$(realpath "${KEYS:-/keys}/..data")
+
+if [[ $(stat --file-system --format=%T "$plaintext") != tmpfs ]]; then
+  echo "$plaintext does not lie in memory: make it an emptyDir with medium: Memory" >&2
+  exit 1
+fi
+trap 'rm -f "$plaintext/.new"' EXIT
+
+for blob in "$keys"/ciphertextBlob.v*; do
+  version=${blob##*.v}
+  key_arn=$(<"$keys/keyId.v$version")
+  if [[ " $KMS_KEY_ARNS " != *" $key_arn "* ]]; then
+    echo "version $version is wrapped by $key_arn, which is not in KMS_KEY_ARNS" >&2
+    exit 1
+  fi
+  # The encryption context is written down here, not read from the Secret: whoever can change the Secret can't have
+  # another data key unwrapped.
+  aws kms decrypt \
+    --region "$(cut -d: -f4 <<<"$key_arn")" \
+    --key-id "$key_arn" \
+    --ciphertext-blob "fileb://$blob" \
+    --encryption-context purpose=orders \
+    --query Plaintext --output text | base64 --decode >"$plaintext/.new"
+  mv "$plaintext/.new" "$plaintext/v$version"
+done
+cp "$keys/version" "$plaintext/.new"
+mv "$plaintext/.new" "$plaintext/version"

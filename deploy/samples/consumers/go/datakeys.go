@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+)
+
+// Written down here and in the workload's own settings, not read from the Secret: whoever can change the Secret can't
+// have another data key unwrapped.
+var encryptionContext = map[string]string{"purpose": "orders"}
+
+// DataKeys unwraps the versions of a mounted wrapped-key Secret, each once, when it is first needed. Not for several
+// goroutines at once.
+type DataKeys struct {
+	secret     string
+	trusted    []string
+	settings   aws.Config
+	plaintexts map[uint32][]byte
+}
+
+// Open takes the folder where the Secret is mounted, and the ARNs of the KMS keys that may have wrapped its data keys.
+func Open(ctx context.Context, mount string, trusted []string) (*DataKeys, error) {
+	settings, err := config.LoadDefaultConfig(ctx)
+	// The kubelet replaces this link to all entries as one. The links beside it follow, so a new entry is here first.
+	secret := filepath.Join(mount, "..data")
+	return &DataKeys{secret, trusted, settings, map[uint32][]byte{}}, err
+}
+
+// Close wipes the plaintexts. What the SDK made of KMS's answer on the way is beyond reach.
+func (k *DataKeys) Close() {
+	for _, plaintext := range k.plaintexts {
+		clear(plaintext)
+	}
+	clear(k.plaintexts)
+}
+
+// Current is the version to encrypt under. Read anew each time, so that a rotation needs no restart.
+func (k *DataKeys) Current() (uint32, error) {
+	text, err := os.ReadFile(filepath.Join(k.secret, "version"))
+	if err != nil {
+		return 0, err
+	}
+	version, err := strconv.ParseUint(string(text), 10, 32)
+	return uint32(version), err
+}
+
+// Plaintext is the plaintext of a version; it belongs to k. The entries of a version never change, so they can't be read
+// half old, half new.
+func (k *DataKeys) Plaintext(ctx context.Context, version uint32) ([]byte, error) {
+	if plaintext, unwrapped := k.plaintexts[version]; unwrapped {
+		return plaintext, nil
+	}
+	keyID, err := os.ReadFile(filepath.Join(k.secret, fmt.Sprintf("keyId.v%d", version)))
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(k.trusted, string(keyID)) {
+		return nil, fmt.Errorf("version %d is wrapped by %s, which is not in KMS_KEY_ARNS", version, keyID)
+	}
+	blob, err := os.ReadFile(filepath.Join(k.secret, fmt.Sprintf("ciphertextBlob.v%d", version)))
+	if err != nil {
+		return nil, err
+	}
+	key, err := arn.Parse(string(keyID))
+	if err != nil {
+		return nil, err
+	}
+	client := kms.NewFromConfig(k.settings, func(options *kms.Options) { options.Region = key.Region })
+	answer, err := client.Decrypt(ctx, &kms.DecryptInput{
+		KeyId:             aws.String(string(keyID)),
+		CiphertextBlob:    blob,
+		EncryptionContext: encryptionContext,
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.plaintexts[version] = answer.Plaintext
+	return answer.Plaintext, nil
+}
+
+func fromEnvironment(ctx context.Context) (*DataKeys, error) {
+	trusted := strings.Fields(os.Getenv("KMS_KEY_ARNS"))
+	if len(trusted) == 0 {
+		return nil, errors.New("KMS_KEY_ARNS names no KMS key")
+	}
+	mount := os.Getenv("KEYS")
+	if mount == "" {
+		mount = "/keys"
+	}
+	return Open(ctx, mount, trusted)
+}

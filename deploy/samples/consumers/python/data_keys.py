@@ -1,0 +1,52 @@
+"""The data keys of a mounted wrapped-key Secret, unwrapped by this workload's own kms:Decrypt."""
+
+import os
+import pathlib
+
+import boto3
+
+# Written down here and in the workload's own settings, not read from the Secret: whoever can change the Secret can't
+# have another data key unwrapped.
+ENCRYPTION_CONTEXT = {"purpose": "orders"}
+KMS_KEY_ARNS = os.environ.get("KMS_KEY_ARNS", "").split()
+
+
+class DataKeys:
+    """Unwraps each version once, when it is first needed. Use it in `with`: its end wipes the plaintexts."""
+
+    def __init__(self, secret=os.environ.get("KEYS", "/keys")):
+        # The kubelet replaces this link to all entries as one. The links beside it follow, so a new entry is here first.
+        self._secret = pathlib.Path(secret, "..data")
+        self._plaintexts = {}
+
+    def current(self):
+        """The version to encrypt under. Read anew each time, so that a rotation needs no restart."""
+        return int((self._secret / "version").read_text())
+
+    def versions(self):
+        """All versions that there are."""
+        return sorted(int(blob.suffix.removeprefix(".v")) for blob in self._secret.glob("ciphertextBlob.v*"))
+
+    def plaintext(self, version):
+        """The plaintext of a version. The entries of a version never change, so they can't be read half old, half new."""
+        if version not in self._plaintexts:
+            key_arn = (self._secret / f"keyId.v{version}").read_text()
+            if key_arn not in KMS_KEY_ARNS:
+                raise PermissionError(f"version {version} is wrapped by {key_arn}, which is not in KMS_KEY_ARNS")
+            kms = boto3.client("kms", region_name=key_arn.split(":")[3])
+            answer = kms.decrypt(
+                KeyId=key_arn,
+                CiphertextBlob=(self._secret / f"ciphertextBlob.v{version}").read_bytes(),
+                EncryptionContext=ENCRYPTION_CONTEXT,
+            )
+            # What boto3 itself made of the answer is immutable: it can be dropped, but not wiped.
+            self._plaintexts[version] = bytearray(answer.pop("Plaintext"))
+        return self._plaintexts[version]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for plaintext in self._plaintexts.values():
+            plaintext[:] = bytes(len(plaintext))
+        self._plaintexts.clear()

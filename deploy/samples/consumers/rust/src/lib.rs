@@ -1,0 +1,89 @@
+//! Encrypts under the data keys of a mounted wrapped-key Secret, with AES-256-GCM.
+//!
+//! Sealed data is: version (4 bytes, big-endian), nonce (12 bytes), what AES-GCM made of the data and the version.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aws_config::{Region, SdkConfig};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_sdk_kms::{Client, config::Builder, primitives::Blob};
+use zeroize::Zeroizing;
+
+// Written down here, not read from the Secret: whoever can change the Secret can't have another data key unwrapped.
+const ENCRYPTION_CONTEXT: [(&str, &str); 1] = [("purpose", "orders")];
+
+/// Unwraps each version once, when it is first needed. The plaintexts are wiped as they are dropped.
+pub struct DataKeys {
+    settings: SdkConfig,
+    secret: PathBuf,
+    kms_key_arns: Vec<String>,
+    plaintexts: BTreeMap<u32, Zeroizing<Vec<u8>>>,
+}
+
+impl DataKeys {
+    /// AWS's settings as `aws_config` loads them, the folder where the Secret is mounted, and the ARNs of the KMS keys that
+    /// may have wrapped its data keys, from the workload's own settings.
+    pub fn new(settings: SdkConfig, mount: &Path, kms_key_arns: Vec<String>) -> Self {
+        // The kubelet replaces this link to all entries as one. The links beside it follow, so a new entry is here first.
+        let secret = mount.join("..data");
+        Self { settings, secret, kms_key_arns, plaintexts: BTreeMap::new() }
+    }
+
+    /// Encrypts under the current version.
+    ///
+    /// # Errors
+    /// The Secret is not there, names a KMS key that is not trusted, or KMS refuses.
+    pub async fn seal(&mut self, mut data: Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>> {
+        // Read anew each time, so that a rotation needs no restart.
+        let version: u32 = fs::read_to_string(self.secret.join("version"))?.parse()?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, self.plaintext(version).await?)?;
+        let header = version.to_be_bytes();
+        let nonce = key.seal_in_place_append_tag(Aad::from(header), &mut data)?;
+        Ok([&header, &nonce.as_ref()[..], &data].concat())
+    }
+
+    /// Decrypts under the version that the sealed data names.
+    ///
+    /// # Errors
+    /// As for `seal`; or the data was changed, or encrypted under another data key.
+    pub async fn unseal(&mut self, sealed: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+        let (header, rest) = sealed.split_first_chunk::<4>().ok_or("this is no sealed data")?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<12>().ok_or("this is no sealed data")?;
+        let version = u32::from_be_bytes(*header);
+        let key = RandomizedNonceKey::new(&AES_256_GCM, self.plaintext(version).await?)?;
+        let mut data = ciphertext.to_vec();
+        let opened = key.open_in_place(Nonce::from(nonce), Aad::from(header), &mut data);
+        let length = opened.map_err(|_| "the data was changed, or encrypted under another data key")?.len();
+        data.truncate(length);
+        Ok(data)
+    }
+
+    /// The plaintext of a version. The entries of a version never change, so they can't be read half old, half new.
+    async fn plaintext(&mut self, version: u32) -> Result<&[u8], Box<dyn Error>> {
+        if !self.plaintexts.contains_key(&version) {
+            let key_arn = fs::read_to_string(self.secret.join(format!("keyId.v{version}")))?;
+            if !self.kms_key_arns.contains(&key_arn) {
+                return Err(format!("version {version} is wrapped by {key_arn}, which is not trusted").into());
+            }
+            let blob = fs::read(self.secret.join(format!("ciphertextBlob.v{version}")))?;
+            let region = key_arn.split(':').nth(3).unwrap_or_default().to_owned();
+            let settings = Builder::from(&self.settings).region(Region::new(region)).build();
+            let context = ENCRYPTION_CONTEXT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let decrypt = Client::from_conf(settings)
+                .decrypt()
+                .key_id(key_arn)
+                .ciphertext_blob(Blob::new(blob))
+                .set_encryption_context(Some(context.into()));
+            let answer = decrypt.send().await.map_err(aws_sdk_kms::Error::from)?;
+            // Not a copy but what the SDK decoded. The body of the answer that it decoded is out of reach.
+            let plaintext = answer.plaintext.ok_or("KMS answered without a plaintext")?.into_inner();
+            self.plaintexts.insert(version, Zeroizing::new(plaintext));
+        }
+        Ok(&self.plaintexts[&version])
+    }
+}

@@ -1,0 +1,159 @@
+//! The policies of the documentation, as IAM evaluates them.
+
+use std::fs;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_kms::{
+    Client,
+    config::{Credentials, SharedCredentialsProvider},
+    error::ProvideErrorMetadata,
+    types::DataKeySpec,
+};
+use serde_json::{Value, json};
+use testbed::{
+    commands,
+    kms::{self, Key, KmsServer},
+    repository,
+};
+use tokio::process::Command;
+
+use super::{INVOICES, Mount, ORDERS, assert_failed, folder};
+use crate::test::{Test, text};
+
+/// The ARN of the KMS key in the policies.
+const EXAMPLE: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+const DENIED: &str = "AccessDeniedException";
+
+/// A KMS server that asks IAM, with a KMS key.
+struct Account {
+    server: KmsServer,
+    key: Key,
+}
+
+/// Who assumed a role.
+struct Role {
+    credentials: Credentials,
+    client: Client,
+}
+
+// === impl Account ===
+
+impl Account {
+    async fn new(test: &Test) -> Self {
+        let server = KmsServer::start_with_iam(test.plane.workdir()).await;
+        let key = server.key().await;
+        Self { server, key }
+    }
+
+    /// A policy of the documentation, for this account's KMS key.
+    fn policy(&self, file: &str) -> Value {
+        let policy = fs::read_to_string(folder("iam").join(file)).unwrap();
+        serde_json::from_str(&policy.replace(EXAMPLE, &self.key.arn)).unwrap()
+    }
+
+    /// Makes roles with these policies of their own, and assumes them.
+    async fn roles<const N: usize>(&self, roles: [(&str, Value); N]) -> [Role; N] {
+        let url = format!("http://{}", self.server.address());
+        let mut command = Command::new(testbed::tools().join("consumers/bin/python"));
+        command.envs(kms::environment(&url)).envs([("AWS_ENDPOINT_URL", &*url), ("AWS_DEFAULT_REGION", kms::REGION)]);
+        let names = roles.each_ref().map(|(name, _)| (*name).to_owned());
+        let policies: Value = roles.into_iter().map(|(name, policy)| (name.to_owned(), policy)).collect();
+        command.arg(repository().join("tests/support/iam_roles.py")).arg(policies.to_string());
+        let assumed: Value = serde_json::from_str(&commands::run(&mut command).await.unwrap()).unwrap();
+        names.map(|name| {
+            let found = |field: &str| assumed[&name][field].as_str().unwrap().to_owned();
+            let token = Some(found("SessionToken"));
+            let credentials = Credentials::new(found("AccessKeyId"), found("SecretAccessKey"), token, None, "test");
+            Role { client: self.server.client_with(kms::REGION, credentials.clone()), credentials }
+        })
+    }
+
+    /// The operator issues for orders only, the workload unwraps orders only, and neither does the other's part.
+    async fn each_does_its_part(&self, test: &Test, operator: &Role, workload: &Role) {
+        let url = format!("http://{}", self.server.address());
+        let _operator = test.operator_with(
+            &[],
+            &[
+                ("AWS_ENDPOINT_URL_KMS", &url),
+                ("AWS_ACCESS_KEY_ID", operator.credentials.access_key_id()),
+                ("AWS_SECRET_ACCESS_KEY", operator.credentials.secret_access_key()),
+                ("AWS_SESSION_TOKEN", operator.credentials.session_token().unwrap()),
+            ],
+        );
+        let spec = |purpose: &str| json!({ "keyId": self.key.arn, "encryptionContext": { "purpose": purpose } });
+        test.issue(ORDERS, &spec(ORDERS)).await;
+        test.create(INVOICES, &spec(INVOICES)).await;
+        test.failed(INVOICES, "AccessDenied").await;
+
+        let data = test.data(ORDERS).await;
+        let keys = Mount::new(&test.plane.workdir().file(&format!("{}-keys", test.namespace)));
+        keys.show(&data);
+        let sample = |role: &Role| {
+            let settings = SdkConfig::builder()
+                .behavior_version(BehaviorVersion::v2026_01_12())
+                .region(Region::new(kms::REGION))
+                .credentials_provider(SharedCredentialsProvider::new(role.credentials.clone()))
+                .endpoint_url(&url)
+                .build();
+            orders::DataKeys::new(settings, keys.path(), vec![self.key.arn.clone()])
+        };
+        sample(workload).seal(b"data".to_vec()).await.unwrap();
+        let refused = sample(operator).seal(b"data".to_vec()).await;
+        assert_failed(refused.map_err(|error| format!("{error:?}")), DENIED);
+
+        // IAM refuses before KMS looks at the data key: else the code would be InvalidCiphertextException.
+        // It ignores the case of a pair's name, as that is part of a condition key's name; KMS does not.
+        let cases = [
+            (vec![], DENIED),
+            (vec![("purpose", INVOICES)], DENIED),
+            (vec![("purpose", "Orders")], DENIED),
+            (vec![("Purpose", ORDERS)], "InvalidCiphertextException"),
+        ];
+        for (wrong, code) in cases {
+            let refused = unwrap(&workload.client, &text(&data, "keyId"), &data["ciphertextBlob"], &wrong).await;
+            assert_eq!(refused, Err(code.to_owned()), "{wrong:?}");
+        }
+        let issue = workload.client.generate_data_key_without_plaintext().key_id(&self.key.arn);
+        let issue = issue.key_spec(DataKeySpec::Aes256).encryption_context("purpose", ORDERS);
+        assert_eq!(issue.send().await.unwrap_err().code(), Some(DENIED));
+        // The call that answers with the plaintext is nobody's.
+        for role in [operator, workload] {
+            let issue = role.client.generate_data_key().key_id(&self.key.arn);
+            let issue = issue.key_spec(DataKeySpec::Aes256).encryption_context("purpose", ORDERS);
+            assert_eq!(issue.send().await.unwrap_err().code(), Some(DENIED));
+        }
+    }
+}
+
+async fn unwrap(client: &Client, key_arn: &str, blob: &[u8], context: &[(&str, &str)]) -> Result<Vec<u8>, String> {
+    let context: Vec<_> = context.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    kms::unwrap_key(client, key_arn, blob, context.iter().map(|(name, value)| (name, value))).await
+}
+
+#[tokio::test]
+async fn the_policies_of_the_roles_let_each_do_its_part_in_its_encryption_context_only() {
+    let test = Test::new("iam-roles").await;
+    let account = Account::new(&test).await;
+    let policies = [("datakey-operator", account.policy("operator.json")), ("orders", account.policy("workload.json"))];
+    let [operator, workload] = account.roles(policies).await;
+    account.each_does_its_part(&test, &operator, &workload).await;
+}
+
+#[tokio::test]
+async fn the_key_policy_alone_does_so_and_no_other_policy_opens_the_key() {
+    let test = Test::new("iam-key").await;
+    let account = Account::new(&test).await;
+    let policy = account.policy("key-policy.json").to_string();
+    account.server.client().put_key_policy().key_id(&account.key.id).policy(policy).send().await.unwrap();
+    let everything = json!({ "Statement": [{ "Effect": "Allow", "Action": "*", "Resource": "*" }] });
+    let policies = [("datakey-operator", Value::Null), ("orders", Value::Null), ("administrator", everything)];
+    let [operator, workload, administrator] = account.roles(policies).await;
+    account.each_does_its_part(&test, &operator, &workload).await;
+
+    let data = test.data(ORDERS).await;
+    let context = [("purpose", ORDERS)];
+    let refused = unwrap(&administrator.client, &text(&data, "keyId"), &data["ciphertextBlob"], &context).await;
+    assert_eq!(refused, Err(DENIED.to_owned()));
+    administrator.client.describe_key().key_id(&account.key.id).send().await.unwrap();
+}
