@@ -195,7 +195,7 @@ impl Cluster {
         tell(&["get", "pods", "--all-namespaces", "-o", "wide"]);
         tell(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]);
         tell(&["get", "datakeys", "-n", SHOP, "-o", "wide"]);
-        for (namespace, label) in [(OPERATOR, "app.kubernetes.io/name=datakey-operator"), (SHOP, "app=consumer")] {
+        for (namespace, label) in [(OPERATOR, "app.kubernetes.io/name=datakey-operator"), (SHOP, "app=orders")] {
             tell(&["logs", "-n", namespace, "-l", label, "--all-containers", "--prefix", "--tail=25"]);
         }
         if let Place::Own { plane, .. } = &self.place {

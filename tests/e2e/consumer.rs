@@ -1,18 +1,22 @@
-//! The workload: tests/e2e/consumer in a Deployment, with data that was encrypted elsewhere.
+//! The workload: the Deployment of deploy/samples/consumers/aws-cli, with tests/e2e/consumer in place of the AWS CLI and of
+//! the application, and with data that was encrypted elsewhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Pod},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, ServiceAccount},
+    },
 };
 use kube::{
     Api, ResourceExt,
     api::{ListParams, ObjectMeta, PostParams},
 };
 use serde_json::{Value, json};
-use testbed::{eventually, kms};
+use testbed::{eventually, kms, repository};
 
 use crate::{
     SOON,
@@ -30,16 +34,27 @@ impl Consumer {
     /// Encrypts data, and starts the Deployment.
     pub async fn start(cluster: &Cluster) -> Self {
         let data = encrypted(cluster).await;
+        let sample = repository().join("deploy/samples/consumers/aws-cli");
         let configs: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), SHOP);
-        let config = ConfigMap {
-            metadata: ObjectMeta { name: Some("orders-data".to_owned()), ..ObjectMeta::default() },
-            binary_data: Some(BTreeMap::from([("orders".to_owned(), ByteString(data))])),
-            ..ConfigMap::default()
+        let script = fs::read(sample.join("unwrap.sh")).unwrap();
+        for (name, entry, content) in [("orders-data", "orders", data), ("unwrap", "unwrap.sh", script)] {
+            let config = ConfigMap {
+                metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+                binary_data: Some(BTreeMap::from([(entry.to_owned(), ByteString(content))])),
+                ..ConfigMap::default()
+            };
+            configs.create(&PostParams::default(), &config).await.unwrap();
+        }
+        let manifests = fs::read_to_string(sample.join("deployment.yaml")).unwrap();
+        let [account, deployment] = &mut serde_saphyr::from_multiple::<Value>(&manifests).unwrap()[..] else {
+            panic!("a service account and a Deployment")
         };
-        configs.create(&PostParams::default(), &config).await.unwrap();
-        let deployments = Api::namespaced(cluster.client.clone(), SHOP);
-        let deployment = serde_json::from_value(deployment(&cluster.consumer, &cluster.proxy.url())).unwrap();
-        let deployment: k8s_openapi::api::apps::v1::Deployment = deployment;
+        let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), SHOP);
+        let account = serde_json::from_value(account.take()).unwrap();
+        accounts.create(&PostParams::default(), &account).await.unwrap();
+        fill_in(deployment, &cluster.consumer, &cluster.proxy.url());
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), SHOP);
+        let deployment = serde_json::from_value(deployment.take()).unwrap();
         deployments.create(&PostParams::default(), &deployment).await.unwrap();
         Self
     }
@@ -49,7 +64,7 @@ impl Consumer {
         let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), SHOP);
         let mut answer = None;
         eventually(SOON, "the consumer answers", async || {
-            let pods = pods.list(&ListParams::default().labels("app=consumer")).await.unwrap().items;
+            let pods = pods.list(&ListParams::default().labels("app=orders")).await.unwrap().items;
             let [pod] = &pods[..] else { return false };
             let path = format!("/api/v1/namespaces/{SHOP}/pods/{}:8080/proxy/", pod.name_any());
             answer = cluster.client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await.ok();
@@ -72,64 +87,26 @@ async fn encrypted(cluster: &Cluster) -> Vec<u8> {
     [&nonce.as_ref()[..], &sealed].concat()
 }
 
-/// Only the init container has credentials and the wrapped data key; the plaintext lies in memory.
-fn deployment(image: &str, kms_url: &str) -> Value {
-    let environment: Vec<_> =
-        kms::environment(kms_url).into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
-    let restricted = json!({
-        "allowPrivilegeEscalation": false,
-        "readOnlyRootFilesystem": true,
-        "capabilities": { "drop": ["ALL"] },
-    });
-    let labels = json!({ "app": "consumer" });
-    let pod = json!({
-        "automountServiceAccountToken": false,
-        "terminationGracePeriodSeconds": 5,
-        "securityContext": {
-            "runAsNonRoot": true,
-            "runAsUser": 65532,
-            "runAsGroup": 65532,
-            "fsGroup": 65532,
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
-        "initContainers": [{
-            "name": "unwrap",
-            "image": image,
-            "imagePullPolicy": "IfNotPresent",
-            "args": ["unwrap", "/keys", "/plaintext/key"],
-            "env": environment,
-            "securityContext": restricted,
-            "volumeMounts": [
-                { "name": "keys", "mountPath": "/keys", "readOnly": true },
-                { "name": "plaintext", "mountPath": "/plaintext" },
-            ],
-        }],
-        "containers": [{
-            "name": "app",
-            "image": image,
-            "imagePullPolicy": "IfNotPresent",
-            "args": ["serve", "/plaintext/key", "/data/orders"],
-            "securityContext": restricted,
-            "readinessProbe": { "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 },
-            "volumeMounts": [
-                { "name": "plaintext", "mountPath": "/plaintext", "readOnly": true },
-                { "name": "data", "mountPath": "/data", "readOnly": true },
-            ],
-        }],
-        "volumes": [
-            { "name": "keys", "secret": { "secretName": "orders", "defaultMode": 0o440 } },
-            { "name": "plaintext", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
-            { "name": "data", "configMap": { "name": "orders-data" } },
-        ],
-    });
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": { "name": "consumer" },
-        "spec": {
-            "replicas": 1,
-            "selector": { "matchLabels": labels },
-            "template": { "metadata": { "labels": labels }, "spec": pod },
-        },
-    })
+/// Says what the sample leaves open: the programs, where they find KMS and what they decrypt. Volumes, accounts and security
+/// settings are the sample's.
+fn fill_in(deployment: &mut Value, image: &str, kms_url: &str) {
+    let pod = &mut deployment["spec"]["template"]["spec"];
+    // It leaves at once.
+    pod["terminationGracePeriodSeconds"] = 5.into();
+    let unwrap = &mut pod["initContainers"][0];
+    unwrap["image"] = image.into();
+    unwrap["imagePullPolicy"] = "IfNotPresent".into();
+    unwrap["command"] = json!(["/consumer", "unwrap", "/keys", "/plaintext/key"]);
+    let environment = unwrap["env"].as_array_mut().unwrap();
+    environment
+        .extend(kms::environment(kms_url).into_iter().map(|(name, value)| json!({ "name": name, "value": value })));
+    let app = &mut pod["containers"][0];
+    app["image"] = image.into();
+    app["imagePullPolicy"] = "IfNotPresent".into();
+    app["args"] = json!(["serve", "/plaintext/key", "/data/orders"]);
+    app["readinessProbe"] = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 });
+    let mounts = app["volumeMounts"].as_array_mut().unwrap();
+    mounts.push(json!({ "name": "data", "mountPath": "/data", "readOnly": true }));
+    let volumes = pod["volumes"].as_array_mut().unwrap();
+    volumes.push(json!({ "name": "data", "configMap": { "name": "orders-data" } }));
 }

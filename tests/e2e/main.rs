@@ -80,7 +80,7 @@ async fn consume(cluster: &Cluster) -> Consumer {
     let consumer = Consumer::start(cluster).await;
     consumer.decrypts(cluster).await;
     assert_eq!(cluster.proxy.calls_of("Decrypt"), 1);
-    println!("{}", cluster.kubectl(&["logs", "-n", SHOP, "-l=app=consumer", "-c=unwrap"]).await.unwrap().trim_end());
+    println!("{}", cluster.kubectl(&["logs", "-n", SHOP, "-l=app=orders", "-c=unwrap"]).await.unwrap().trim_end());
     consumer
 }
 
@@ -153,7 +153,7 @@ async fn uninstall(cluster: &Cluster, consumer: &Consumer) {
     cluster.helm(&["uninstall", OPERATOR, "-n", OPERATOR, "--wait", "--timeout=2m"]).await;
     eventually(SOON, "the operator's pods are gone", async || cluster.pods(OPERATOR).await.is_empty()).await;
     consumer.decrypts(cluster).await;
-    cluster.kubectl(&["delete", "pod", "-n", SHOP, "-l=app=consumer"]).await.unwrap();
+    cluster.kubectl(&["delete", "pod", "-n", SHOP, "-l=app=orders"]).await.unwrap();
     consumer.decrypts(cluster).await;
     assert_eq!(secrets, cluster.secrets().await);
     assert_eq!(keys, versions(&cluster.keys().await));
