@@ -47,6 +47,7 @@ pub type EncryptionContext = BTreeMap<String, String>;
     validation = crd::record_is_write_once(),
     validation = crd::spec_answers_the_record(),
     validation = crd::secret_name_is_fixed_once_issued(),
+    validation = crd::pins_agree_with_the_record(),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(
@@ -86,7 +87,11 @@ pub type EncryptionContext = BTreeMap<String, String>;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = crd::one_length(), validation = crd::no_region_beside_an_arn())]
+#[x_kube(
+    validation = crd::one_length(),
+    validation = crd::no_region_beside_an_arn(),
+    validation = crd::pin_of_the_version_answers_the_spec()
+)]
 pub struct DataKeySpec {
     /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS takes: a key ID
     /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
@@ -154,6 +159,23 @@ pub struct DataKeySpec {
     /// be changed at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+
+    /// Pins: wrapped data keys that were issued before, here or in another cluster, at most 64. A pinned version is
+    /// never issued again: status and Secret are made from the pin, without a call to AWS KMS. So clusters that are
+    /// given the same manifest have the same data key, and one that is lost can be built again from Git. Each pin is a
+    /// copy of an entry of another DataKey's `status.versions`; it is ciphertext and may stand in Git. A pin may be
+    /// added at any time and removed once it is recorded, but it can't differ from what is recorded. The pin of a
+    /// multi-Region key (`mrk-`) serves in every Region: the Secret names the key of the Region that this DataKey is
+    /// for. Example: `[{version: 1, request: {keyId: alias/orders, keySpec: AES_256}, ciphertextBlob: AQIDAHg...,
+    /// keyId: "arn:aws:kms:eu-west-1:111122223333:key/mrk-...", issuedAt: "2026-11-24T01:02:03Z"}]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["version".into()]),
+        validation = crd::pins_name_a_key_arn(),
+        validation = crd::pins_have_one_length()
+    )]
+    pub wrapped_keys: Option<Vec<IssuedVersion>>,
 }
 
 /// Kind of a data key: `AES_256` (32 bytes) or `AES_128` (16 bytes).
@@ -327,6 +349,11 @@ impl DataKey {
     /// Everything that was issued, in the order of its recording.
     pub fn record(&self) -> &[IssuedVersion] {
         self.status.as_ref().map_or(&[], |status| &status.versions)
+    }
+
+    /// The data keys that the spec pins.
+    pub fn pins(&self) -> &[IssuedVersion] {
+        self.spec.wrapped_keys.as_deref().unwrap_or_default()
     }
 
     /// The recorded data key of a version.

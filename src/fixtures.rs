@@ -38,6 +38,7 @@ pub fn data_key() -> DataKey {
             version: None,
             secret_name: None,
             deletion_policy: None,
+            wrapped_keys: None,
         },
     );
     key.metadata.namespace = Some("shop".to_owned());
@@ -66,5 +67,13 @@ pub fn recorded(versions: &[i32]) -> DataKey {
     let mut key = data_key();
     key.spec.version = versions.last().copied();
     key.status = Some(status::recorded(&key, versions.iter().copied().map(issued).collect()));
+    key
+}
+
+/// A `DataKey` without a record whose spec pins these versions, the last one current.
+pub fn pinned(versions: &[i32]) -> DataKey {
+    let mut key = data_key();
+    key.spec.version = versions.last().copied();
+    key.spec.wrapped_keys = Some(versions.iter().copied().map(issued).collect());
     key
 }

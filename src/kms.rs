@@ -178,7 +178,7 @@ impl Kms {
     }
 
     /// The operator's own Region. An environment variable that is set to nothing names none.
-    fn own_region(&self) -> Option<&str> {
+    pub fn own_region(&self) -> Option<&str> {
         self.shared.region().map(AsRef::as_ref).filter(|region| !region.is_empty())
     }
 

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`api`] | the custom resource: spec, status, validation rules |
 //! | [`plan`] | pure: every decision, as the next step |
+//! | [`pins`] | pure: what the spec pins, against the record and the Secret |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
 //! | [`kms`] | the one call to KMS: client, error classes, turns |
@@ -33,6 +34,7 @@ pub mod kms;
 pub mod lease;
 pub mod logging;
 pub mod metrics;
+pub mod pins;
 pub mod plan;
 pub mod reconcile;
 mod repairs;

@@ -10,6 +10,7 @@ use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 
 use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, MAX_VERSIONS},
+    pins,
     secret::{
         Facts, Fingerprint, Projection,
         content::{self, Verdict},
@@ -34,6 +35,8 @@ pub struct World<'a> {
     pub turn: bool,
     /// Whether the Secret was put right so often lately that it is left alone for now.
     pub contested: bool,
+    /// The operator's own Region, if it has one.
+    pub region: Option<&'a str>,
 }
 
 /// What is known of the Secret of that name.
@@ -68,6 +71,8 @@ pub enum Step {
     Issue,
     /// Record what the Secret of a `DataKey` without a record holds.
     Record(Vec<IssuedVersion>),
+    /// Record what the spec pins, and what the Secret of a `DataKey` without a record holds beside it.
+    Pin(Vec<IssuedVersion>),
     /// Create the Secret. One that is there is never overwritten.
     Create(Box<Secret>),
     /// Replace the Secret that was read, if it is still the same.
@@ -90,9 +95,44 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     if let Some(failure) = world.failure {
         return set_status(key, status::failed(key, failure, now));
     }
+    let pins = pins::pending(key, world.region);
     match (key.issued(key.version()), project(key, key.version())) {
-        (Some(issued), Some(wanted)) => publish(world, issued, &wanted, now),
-        _ => issue(world),
+        (Some(issued), Some(wanted)) => publish(world, issued, &wanted, pins, now),
+        _ => match pins {
+            Ok(pins) if pins.is_empty() => issue(world),
+            Ok(pins) => pin(world, pins),
+            Err(failure) => fail_once(world, failure),
+        },
+    }
+}
+
+/// The spec pins data keys that the record has not. They become the record once it is certain that the Secret holds
+/// nothing that they would cost.
+fn pin(world: &World<'_>, pins: Vec<IssuedVersion>) -> Step {
+    let key = world.key;
+    if let (Some(wait), SecretView::NotCached | SecretView::Cached(_)) = (world.wait, world.secret) {
+        return Step::Wait(wait);
+    }
+    let intact =
+        |known| [last_published(key), project(key, key.version())].iter().flatten().any(|of| is_intact(known, of));
+    match world.secret {
+        SecretView::NotCached => Step::Look,
+        SecretView::Cached(known) if intact(known) => Step::Pin(pins),
+        SecretView::Cached(_) => Step::Read,
+        SecretView::Found(facts) => read_if_ours(facts),
+        SecretView::Missing => Step::Pin(pins),
+        SecretView::Read(secret) => match pins::beside(key, pins, secret) {
+            Ok(versions) => Step::Pin(versions),
+            Err(why) => conflict(key, &why),
+        },
+    }
+}
+
+/// What only a change of the spec can mend is not tried again while it waits.
+fn fail_once(world: &World<'_>, failure: Failure) -> Step {
+    match world.wait {
+        Some(wait) if status::shown_failure(world.key) == Some(failure.reason) => Step::Wait(wait),
+        _ => Step::Fail(failure),
     }
 }
 
@@ -140,11 +180,21 @@ fn in_turn(world: &World<'_>, step: Step) -> Step {
     if world.turn { step } else { Step::Queue }
 }
 
-/// The record has the data key: the Secret must hold it.
-fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: Timestamp) -> Step {
+/// The record has the data key: the Secret must hold it, whatever becomes of further pins.
+fn publish(
+    world: &World<'_>,
+    issued: &IssuedVersion,
+    wanted: &Projection,
+    pins: Result<Vec<IssuedVersion>, Failure>,
+    now: Timestamp,
+) -> Step {
     let key = world.key;
     match world.secret {
-        SecretView::Cached(known) if is_intact(known, wanted) => set_status(key, status::ready(key, issued, now)),
+        SecretView::Cached(known) if is_intact(known, wanted) => match pins {
+            Ok(pins) if pins.is_empty() => set_status(key, status::ready(key, issued, now)),
+            Ok(pins) => pin(world, pins),
+            Err(failure) => fail_once(world, failure),
+        },
         SecretView::Cached(known) => put_right(world, known.facts.changed_by.as_deref(), || Step::Read),
         SecretView::NotCached => put_right(world, None, || Step::Create(Box::new(wanted.clone().create(key)))),
         SecretView::Missing => Step::Create(Box::new(wanted.clone().create(key))),
@@ -155,7 +205,11 @@ fn publish(world: &World<'_>, issued: &IssuedVersion, wanted: &Projection, now: 
                 let name = key.metadata.name.as_deref().unwrap_or_default();
                 Step::Replace(Box::new(wanted.clone().put_into((**secret).clone(), name)))
             }
-            Verdict::Conflict(why) => conflict(key, &why),
+            Verdict::Conflict(why) => match pins {
+                // What it holds beyond the record may be what is pinned.
+                Ok(pins) if !pins.is_empty() => pin(world, pins),
+                _ => conflict(key, &why),
+            },
         },
     }
 }
@@ -206,7 +260,7 @@ mod tests {
     use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
 
     use super::*;
-    use crate::fixtures::{at, data_key, issued, recorded};
+    use crate::fixtures::{at, data_key, issued, pinned, recorded};
 
     fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {
         plan(&World { turn: true, ..world(key, secret.borrow()) }, at(0))
@@ -217,7 +271,7 @@ mod tests {
     }
 
     fn world<'a>(key: &'a DataKey, secret: &'a SecretView) -> World<'a> {
-        World { key, secret, failure: None, wait: None, turn: false, contested: false }
+        World { key, secret, failure: None, wait: None, turn: false, contested: false, region: None }
     }
 
     fn intact(key: &DataKey) -> SecretView {
@@ -348,6 +402,133 @@ mod tests {
         let data = secret.data.unwrap();
         assert_eq!(data["ciphertextBlob"], issued(1).ciphertext_blob);
         assert_eq!(data["ciphertextBlob.v2"], issued(2).ciphertext_blob);
+    }
+
+    #[test]
+    fn what_is_pinned_is_recorded_and_never_issued() {
+        let key = pinned(&[1, 2]);
+        assert!(matches!(next(&key, SecretView::NotCached), Step::Look));
+        let Step::Pin(versions) = next(&key, SecretView::Missing) else { panic!() };
+        assert_eq!(versions, vec![issued(1), issued(2)]);
+        let Step::Create(secret) = next(&recorded(&[1, 2]), SecretView::Missing) else { panic!() };
+        assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(2).ciphertext_blob);
+    }
+
+    #[test]
+    fn pins_take_no_turn_at_kms_and_wait_after_a_failure() {
+        let key = pinned(&[1]);
+        let (missing, not_cached) = (SecretView::Missing, SecretView::NotCached);
+        assert!(matches!(plan(&world(&key, &missing), at(0)), Step::Pin(_)));
+        assert!(matches!(plan(&world(&key, &not_cached), at(0)), Step::Look));
+        assert!(matches!(waiting(&key, &not_cached), Step::Wait(_)));
+        assert!(matches!(waiting(&key, &changed()), Step::Wait(_)));
+    }
+
+    #[test]
+    fn beside_pins_a_secret_is_read_and_what_it_holds_more_is_recorded_too() {
+        let key = pinned(&[1]);
+        assert!(matches!(next(&key, changed()), Step::Read));
+        assert!(matches!(next(&key, SecretView::Found(facts(true))), Step::Read));
+        let Step::Pin(versions) = next(&key, read(&recorded(&[1, 2]))) else { panic!() };
+        assert_eq!(versions, vec![issued(1), issued(2)]);
+    }
+
+    #[test]
+    fn a_secret_that_contradicts_a_pin_is_a_conflict_and_nothing_is_recorded() {
+        let mut key = pinned(&[1]);
+        key.spec.wrapped_keys.as_mut().unwrap()[0].ciphertext_blob = ByteString(b"another data key".to_vec());
+        assert_eq!(failure(next(&key, read(&recorded(&[1])))).reason, Reason::SecretConflict);
+        assert_eq!(failure(next(&key, SecretView::Found(facts(false)))).reason, Reason::SecretConflict);
+    }
+
+    #[test]
+    fn a_pinned_version_is_not_issued_even_when_the_pin_can_not_be_used() {
+        let mut key = pinned(&[1]);
+        key.spec.wrapped_keys.as_mut().unwrap()[0].key_id = "alias/orders".into();
+        for view in [SecretView::NotCached, SecretView::Missing, changed(), read(&recorded(&[1]))] {
+            assert_eq!(failure(next(&key, view)).reason, Reason::PinInvalid);
+        }
+        // Nor is another one while a pin can't be followed.
+        key.spec.version = Some(2);
+        assert_eq!(failure(next(&key, SecretView::Missing)).reason, Reason::PinInvalid);
+    }
+
+    #[test]
+    fn a_version_beyond_the_pins_is_issued_once_they_are_recorded() {
+        let mut key = pinned(&[1]);
+        key.spec.version = Some(2);
+        assert!(matches!(next(&key, SecretView::Missing), Step::Pin(_)));
+        key.status = Some(status::recorded(&key, vec![issued(1)]));
+        assert!(matches!(next(&key, SecretView::Missing), Step::Issue));
+    }
+
+    #[test]
+    fn a_pin_that_is_added_later_is_recorded_beside_an_intact_secret_without_reading_it() {
+        let mut key = published(&[1]);
+        key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
+        let Step::Pin(versions) = next(&key, intact(&key)) else { panic!() };
+        assert_eq!(versions, vec![issued(2)]);
+        // What is recorded is published first.
+        assert!(matches!(next(&key, changed()), Step::Read));
+        assert!(matches!(next(&key, SecretView::NotCached), Step::Create(_)));
+        // And then the Secret gets it.
+        let held = intact(&key);
+        let Step::Pin(versions) = next(&key, &held) else { panic!() };
+        key.status = Some(status::recorded(&key, versions));
+        assert!(matches!(next(&key, &held), Step::Read));
+        let Step::Replace(secret) = next(&key, read(&recorded(&[1]))) else { panic!() };
+        assert_eq!(secret.data.unwrap()["ciphertextBlob.v2"], issued(2).ciphertext_blob);
+    }
+
+    #[test]
+    fn what_the_secret_holds_beyond_the_record_is_recorded_once_it_is_pinned() {
+        let mut key = published(&[1]);
+        let view = read(&recorded(&[1, 2]));
+        assert_eq!(failure(next(&key, &view)).reason, Reason::SecretConflict);
+        key.spec.wrapped_keys = Some(vec![issued(2)]);
+        let Step::Pin(versions) = next(&key, &view) else { panic!() };
+        assert_eq!(versions, vec![issued(2)]);
+    }
+
+    #[test]
+    fn removing_recorded_pins_changes_nothing() {
+        let mut key = published(&[1, 2]);
+        key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
+        assert!(matches!(next(&key, intact(&key)), Step::Done));
+        key.spec.wrapped_keys = None;
+        assert!(matches!(next(&key, intact(&key)), Step::Done));
+    }
+
+    #[test]
+    fn a_pin_that_contradicts_the_record_is_told_and_the_secret_follows_the_record() {
+        let mut key = published(&[1]);
+        let pin = IssuedVersion { ciphertext_blob: ByteString(b"another data key".to_vec()), ..issued(1) };
+        key.spec.wrapped_keys = Some(vec![pin]);
+        let conflict = failure(next(&key, intact(&key)));
+        assert_eq!(conflict.reason, Reason::PinConflict);
+        let Step::Create(secret) = next(&key, SecretView::NotCached) else { panic!() };
+        assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
+        assert!(matches!(next(&key, changed()), Step::Read));
+        // It is told once.
+        let Step::SetStatus(told) = plan(&World { failure: Some(&conflict), ..world(&key, &intact(&key)) }, at(0))
+        else {
+            panic!()
+        };
+        key.status = Some(*told);
+        assert!(matches!(waiting(&key, &intact(&key)), Step::Wait(_)));
+        // And a version that nobody pinned is not issued meanwhile.
+        key.spec.version = Some(2);
+        assert_eq!(failure(next(&key, SecretView::Missing)).reason, Reason::PinConflict);
+    }
+
+    #[test]
+    fn the_record_names_the_key_of_the_operators_own_region() {
+        let mut key = pinned(&[1]);
+        let arn = |region| format!("arn:aws:kms:{region}:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab");
+        key.spec.wrapped_keys.as_mut().unwrap()[0].key_id = arn("eu-west-1");
+        let there = World { region: Some("us-east-1"), ..world(&key, &SecretView::Missing) };
+        let Step::Pin(versions) = plan(&there, at(0)) else { panic!() };
+        assert_eq!(versions[0].key_id, arn("us-east-1"));
     }
 
     #[test]

@@ -147,7 +147,15 @@ pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) ->
     let key = context.written.newest(Arc::clone(key));
     let known = index.get(key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
     let secret = known.map_or(SecretView::NotCached, SecretView::Cached);
-    let world = World { key: &key, secret: &secret, failure: None, wait: None, turn: false, contested: false };
+    let world = World {
+        key: &key,
+        secret: &secret,
+        failure: None,
+        wait: None,
+        turn: false,
+        contested: false,
+        region: context.kms.own_region(),
+    };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
     if at_rest {
         context.backoff.forget(key.metadata.uid.as_deref().unwrap_or_default());
@@ -211,6 +219,7 @@ impl<'a> Run<'a> {
                 wait,
                 turn: self.turn.is_some(),
                 contested: self.context.repairs.wait(&self.uid).is_some(),
+                region: self.context.kms.own_region(),
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
@@ -224,7 +233,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 Step::Issue => self.issue().await?,
-                Step::Record(versions) => self.adopt(versions).await?,
+                Step::Record(versions) | Step::Pin(versions) => self.take_over(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
                 Step::Replace(secret) => self.replace(&secret).await?,
                 Step::Verified(facts, held) => {
@@ -324,13 +333,24 @@ impl<'a> Run<'a> {
         self.record(vec![issued]).await
     }
 
-    async fn adopt(&mut self, versions: Vec<IssuedVersion>) -> Result<(), Error> {
-        let count = versions.len();
+    /// Records data keys that the spec pins or the Secret holds.
+    async fn take_over(&mut self, versions: Vec<IssuedVersion>) -> Result<(), Error> {
+        let is_pinned = |version: &i32| self.key.pins().iter().any(|pin| pin.version == *version);
+        let (pinned, adopted): (Vec<_>, Vec<_>) = versions.iter().map(|issued| issued.version).partition(is_pinned);
         self.record(versions).await?;
-        if self.failure.is_none() {
-            let (namespace, name) = (&self.namespace, &self.name);
-            info!(namespace, name, versions = count, "recorded the data keys that the Secret already held");
-            let note = format!("Recorded the {count} data key version(s) that Secret {} held", self.key.secret_name());
+        if self.failure.is_some() {
+            return Ok(());
+        }
+        let (namespace, name) = (&self.namespace, &self.name);
+        if !pinned.is_empty() {
+            info!(namespace, name, versions = pinned.len(), "recorded the data keys that the spec pins");
+            let note = format!("Recorded the {} data key version(s) that spec.wrappedKeys pins", pinned.len());
+            self.tell(EventType::Normal, "Pinned", note).await;
+        }
+        if !adopted.is_empty() {
+            info!(namespace, name, versions = adopted.len(), "recorded the data keys that the Secret already held");
+            let (count, secret) = (adopted.len(), self.key.secret_name());
+            let note = format!("Recorded the {count} data key version(s) that Secret {secret} held");
             self.tell(EventType::Normal, "Adopted", note).await;
         }
         Ok(())
@@ -473,9 +493,10 @@ fn answered<T>(written: Result<T, RequestError>, sent: &DataKey) -> Result<Answe
     }
 }
 
-/// What of a `DataKey` must not be told: grant tokens, and the wrapped data keys as they are sent.
+/// What of a `DataKey` must not be told: grant tokens, and the wrapped data keys, recorded or pinned, as they are sent.
 fn secrets_of(key: &DataKey) -> Vec<String> {
-    let blobs = key.record().iter().filter_map(|issued| serde_json::to_value(&issued.ciphertext_blob).ok());
+    let blobs =
+        key.record().iter().chain(key.pins()).filter_map(|issued| serde_json::to_value(&issued.ciphertext_blob).ok());
     let blobs = blobs.filter_map(|blob| blob.as_str().map(str::to_owned));
     key.spec.grant_tokens.iter().flatten().cloned().chain(blobs).collect()
 }

@@ -85,6 +85,10 @@ pub enum Reason {
     SpecInvalid,
     /// All 64 versions are used.
     TooManyVersions,
+    /// A pin is another data key than the recorded one of its version.
+    PinConflict,
+    /// A pin can't be recorded.
+    PinInvalid,
 }
 
 /// A failure as the user sees it: a reason, and what is special about this case.
@@ -184,7 +188,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -206,6 +210,8 @@ impl Reason {
         Self::Refused,
         Self::SpecInvalid,
         Self::TooManyVersions,
+        Self::PinConflict,
+        Self::PinInvalid,
     ];
 
     // One row a reason: a table, however long.
@@ -323,6 +329,18 @@ impl Reason {
                 WaitForChange,
                 "all 64 versions of this DataKey are issued: go back to one of them, or create another DataKey",
             ),
+            Self::PinConflict => (
+                "PinConflict",
+                WaitForChange,
+                "spec.wrappedKeys pins another data key than status.versions records, and nothing was changed: the \
+                 Secret follows the record; remove that pin, or make it a copy of the recorded entry",
+            ),
+            Self::PinInvalid => (
+                "PinInvalid",
+                WaitForChange,
+                "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued anew: copy the entry \
+                 again from status.versions of the DataKey that it was issued for, or remove it",
+            ),
         }
     }
 
@@ -341,9 +359,13 @@ impl Reason {
         self.row().2
     }
 
-    /// Whether the Secret has a part in it, so that a change of the Secret is worth another try.
+    /// Whether the Secret has a part in it, so that a change of the Secret is worth another try. With a pin that can't be
+    /// followed, the Secret of what is recorded is put right all the same.
     pub const fn is_of_the_secret(self) -> bool {
-        matches!(self, Self::SecretConflict | Self::SecretContested | Self::Refused)
+        matches!(
+            self,
+            Self::SecretConflict | Self::SecretContested | Self::Refused | Self::PinConflict | Self::PinInvalid
+        )
     }
 }
 

@@ -3,7 +3,9 @@
 //!
 //! The API server estimates each rule's cost at worst from the bounds in the schema and refuses a definition that is
 //! too dear, so every string, list and map that a rule reads has a bound. `has(a.f) == has(b.f) && (...)` is the form
-//! whose cost it can bound; `a.?f == b.?f` is not.
+//! whose cost it can bound; `a.?f == b.?f` is not. It does not see that of two lists of versions each version of the one
+//! meets at most one of the other: for 64 times 64 pairs, long strings would be too dear. `[a] == [b]` compares the same
+//! and is estimated as the lists that it is of.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -73,24 +75,48 @@ pub(super) fn record_is_write_once() -> Rule {
 }
 
 pub(super) fn spec_answers_the_record() -> Rule {
-    Rule::new(
+    Rule::new(format!(
         "!has(self.status) || !has(self.status.versions) || self.status.versions.all(v, \
-         v.version != (has(self.spec.version) ? self.spec.version : 1) || (\
-         v.request.keyId == self.spec.keyId && \
-         has(v.request.keySpec) == has(self.spec.keySpec) && \
-         (!has(v.request.keySpec) || v.request.keySpec == self.spec.keySpec) && \
-         has(v.request.numberOfBytes) == has(self.spec.numberOfBytes) && \
-         (!has(v.request.numberOfBytes) || v.request.numberOfBytes == self.spec.numberOfBytes) && \
-         (has(v.request.encryptionContext) && size(v.request.encryptionContext) > 0) == \
-         (has(self.spec.encryptionContext) && size(self.spec.encryptionContext) > 0) && \
-         (!has(v.request.encryptionContext) || !has(self.spec.encryptionContext) || \
-         v.request.encryptionContext == self.spec.encryptionContext) && \
-         has(v.request.region) == has(self.spec.region) && \
-         (!has(v.request.region) || v.request.region == self.spec.region)))",
-    )
+         v.version != (has(self.spec.version) ? self.spec.version : 1) || ({}))",
+        asks_the_same("v.request", "self.spec")
+    ))
     .message(
         "this version's data key is issued: keyId, keySpec, numberOfBytes, encryptionContext and region must stay as \
          status.versions records them. To issue a data key with other settings, set spec.version to a new number",
+    )
+}
+
+/// That two of these ask KMS for the same: a request, or the spec.
+fn asks_the_same(one: &str, other: &str) -> String {
+    let optional = ["keySpec", "numberOfBytes", "region"].map(|field| {
+        format!(
+            "has({one}.{field}) == has({other}.{field}) && (!has({one}.{field}) || {one}.{field} == {other}.{field})"
+        )
+    });
+    format!(
+        "[{one}.keyId] == [{other}.keyId] && {} && \
+         (has({one}.encryptionContext) && size({one}.encryptionContext) > 0) == \
+         (has({other}.encryptionContext) && size({other}.encryptionContext) > 0) && \
+         (!has({one}.encryptionContext) || !has({other}.encryptionContext) || \
+         {one}.encryptionContext == {other}.encryptionContext)",
+        optional.join(" && ")
+    )
+}
+
+/// Of a multi-Region key the record names the one of its own Region; that all the rest of the ARN is the same is left
+/// to the operator.
+pub(super) fn pins_agree_with_the_record() -> Rule {
+    Rule::new(format!(
+        "!has(self.spec.wrappedKeys) || !has(self.status) || !has(self.status.versions) || \
+         self.spec.wrappedKeys.all(p, self.status.versions.all(v, v.version != p.version || (\
+         [v.ciphertextBlob] == [p.ciphertextBlob] && \
+         ([v.keyId] == [p.keyId] || v.keyId.contains(':key/mrk-') && p.keyId.contains(':key/mrk-')) && {})))",
+        asks_the_same("v.request", "p.request")
+    ))
+    .message(
+        "spec.wrappedKeys pins another data key than status.versions records for that version, and data may be \
+         encrypted under the recorded one. Remove that pin, or make it a copy of the entry in status.versions; for the \
+         data key of another DataKey use a version that is not issued here",
     )
 }
 
@@ -116,6 +142,36 @@ pub(super) fn no_region_beside_an_arn() -> Rule {
     Rule::new("!has(self.region) || !self.keyId.startsWith('arn:')")
         .message("remove region: the ARN in keyId names the Region")
 }
+
+pub(super) fn pin_of_the_version_answers_the_spec() -> Rule {
+    Rule::new(format!(
+        "!has(self.wrappedKeys) || self.wrappedKeys.all(p, \
+         p.version != (has(self.version) ? self.version : 1) || ({}))",
+        asks_the_same("p.request", "self")
+    ))
+    .message(
+        "wrappedKeys pins this version's data key: keyId, keySpec, numberOfBytes, encryptionContext and region must be \
+         those of the pin's request. Set them so, or set version to a number that is not pinned",
+    )
+}
+
+// === rules of the pins ===
+
+pub(super) fn pins_name_a_key_arn() -> Rule {
+    Rule::new("self.all(p, p.keyId.matches('^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+$'))").message(
+        "keyId of each entry must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID): copy the entry from \
+         status.versions as it is",
+    )
+}
+
+pub(super) fn pins_have_one_length() -> Rule {
+    Rule::new("self.all(p, has(p.request.keySpec) != has(p.request.numberOfBytes))").message(
+        "request of each entry must have exactly one of keySpec and numberOfBytes: copy the entry from status.versions \
+         as it is",
+    )
+}
+
+// === rules of the fields of the spec ===
 
 pub(super) fn key_id_has_a_known_form() -> Rule {
     Rule::new(concat!(

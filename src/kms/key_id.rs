@@ -30,6 +30,21 @@ pub fn answers(key_id: &str, region: &str, arn: &str) -> bool {
     }
 }
 
+/// The same multi-Region key in another Region: primary and replicas differ in nothing but the Region of their ARN, and
+/// each decrypts what another one encrypted (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS"). `None` for a
+/// key that is in one Region only.
+pub fn in_region(arn: &str, region: &str) -> Option<String> {
+    let KmsArn { account, resource, .. } = KmsArn::parse(arn)?;
+    let partition = arn.split(':').nth(1)?;
+    resource.starts_with("key/mrk-").then(|| format!("arn:{partition}:kms:{region}:{account}:{resource}"))
+}
+
+/// Whether what the one key encrypted the other one decrypts.
+pub fn is_same_key(one: &str, other: &str) -> bool {
+    let there = || in_region(one, KmsArn::parse(other)?.region);
+    one == other || there().as_deref() == Some(other)
+}
+
 // === impl KmsArn ===
 
 impl<'a> KmsArn<'a> {
@@ -86,6 +101,26 @@ mod tests {
         assert_eq!(region("alias/orders", Some("eu-north-1"), Some("us-east-1")), Some("eu-north-1"));
         assert_eq!(region("alias/orders", None, Some("us-east-1")), Some("us-east-1"));
         assert_eq!(region("alias/orders", None, None), None);
+    }
+
+    #[test]
+    fn a_multi_region_key_is_the_same_in_every_region() {
+        let key = format!("arn:aws:kms:eu-west-1:111122223333:key/mrk-{}", "0a".repeat(16));
+        let replica = key.replace("eu-west-1", "us-east-1");
+        assert_eq!(in_region(&key, "us-east-1"), Some(replica.clone()));
+        assert_eq!(in_region(&key, "eu-west-1"), Some(key.clone()));
+        assert!(is_same_key(&key, &replica) && is_same_key(&key, &key));
+
+        assert_eq!(in_region(KEY, "us-east-1"), None, "a key of one Region");
+        assert_eq!(in_region(&key.replace("key/", "alias/"), "us-east-1"), None, "an alias");
+        assert!(!is_same_key(KEY, &KEY.replace("eu-west-1", "us-east-1")));
+        for other in [
+            key.replace("111122223333", "999999999999"),
+            key.replace("0a0a", "0b0a"),
+            key.replace("arn:aws:", "arn:aws-cn:"),
+        ] {
+            assert!(!is_same_key(&key, &other), "{other}");
+        }
     }
 
     #[test]

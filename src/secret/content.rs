@@ -30,32 +30,52 @@ pub enum Verdict {
 
 /// Compares a Secret with the projection of a record that is not empty.
 pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Verdict {
+    match contradiction(key, secret) {
+        Some(Contradiction::NotOurs(why)) => Verdict::Conflict(why),
+        Some(Contradiction::Beyond(version)) => Verdict::Conflict(format!(
+            "it holds data key version {version}, which status.versions does not have; to take over what the Secret \
+             holds, delete this DataKey under deletionPolicy Retain and create it again"
+        )),
+        Some(Contradiction::Another(version)) => {
+            Verdict::Conflict(format!("it holds another data key as version {version}"))
+        }
+        None if holds(wanted, secret, key) => Verdict::Same,
+        None => Verdict::PutRight,
+    }
+}
+
+/// Why a Secret must not be overwritten with what a record that is not empty says.
+pub(crate) enum Contradiction {
+    /// It is somebody else's; the text says why.
+    NotOurs(String),
+    /// It may hold a data key of this version, and the record has none.
+    Beyond(i32),
+    /// It may hold another data key of this version.
+    Another(i32),
+}
+
+/// What of a Secret the record contradicts.
+pub(crate) fn contradiction(key: &DataKey, secret: &Secret) -> Option<Contradiction> {
     if let Some(why) = not_ours(key, secret) {
-        return Verdict::Conflict(why);
+        return Some(Contradiction::NotOurs(why));
     }
-    if let Some(why) = versions_in(secret).into_iter().find_map(|version| another_data_key(key, secret, version)) {
-        return Verdict::Conflict(why);
-    }
-    if holds(wanted, secret, key) { Verdict::Same } else { Verdict::PutRight }
+    versions_in(secret).into_iter().find_map(|version| another_data_key(key, secret, version))
 }
 
 /// What a Secret may hold as this version that no record has. Only where the checksum beside it vouches for the recorded
 /// data key is it certain that the bytes are somebody's edit, and no loss.
-fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<String> {
+fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Contradiction> {
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))?;
     if !(1..=MAX_BLOB).contains(&blob.0.len()) {
         return None;
     }
     let Some(issued) = key.issued(version) else {
-        return Some(format!(
-            "it holds data key version {version}, which status.versions does not have; to take over what the Secret \
-             holds, delete this DataKey under deletionPolicy Retain and create it again"
-        ));
+        return Some(Contradiction::Beyond(version));
     };
     let vouched =
         || provenance_in(secret, version).is_some_and(|found| found.sha256 == sha256(&issued.ciphertext_blob.0));
     let differs = *blob != issued.ciphertext_blob && !vouched();
-    differs.then(|| format!("it holds another data key as version {version}"))
+    differs.then_some(Contradiction::Another(version))
 }
 
 /// Rebuilds the record from the Secret of a `DataKey` that has none: re-created, or restored without its status.
@@ -179,7 +199,7 @@ fn provenance_in(secret: &Secret, version: i32) -> Option<Provenance> {
 ///
 /// # Errors
 /// What of it is missing or belies the rest.
-fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
+pub(crate) fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
     let wrong = |what: &str| format!("{what} of version {version} is missing or was changed");
     let text = |name: &str| text(secret, &format!("{name}.v{version}"));
 
@@ -216,7 +236,7 @@ fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
 }
 
 /// The fields in which two requests differ, as in the spec.
-fn differences(asked: &KeyRequest, found: &KeyRequest) -> Vec<&'static str> {
+pub(crate) fn differences(asked: &KeyRequest, found: &KeyRequest) -> Vec<&'static str> {
     [
         ("keyId", asked.key_id != found.key_id),
         ("keySpec", asked.key_spec != found.key_spec),

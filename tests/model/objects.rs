@@ -125,6 +125,7 @@ impl Spec {
             version: Some(self.version),
             secret_name: None,
             deletion_policy: Some(if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain }),
+            wrapped_keys: None,
         }
     }
 

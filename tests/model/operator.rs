@@ -71,6 +71,7 @@ impl Model {
                 wait: None,
                 turn: true,
                 contested: false,
+                region: None,
             },
             now(),
         );
@@ -81,7 +82,9 @@ impl Model {
             Step::Look => Decision::Look,
             Step::Read => Decision::Read,
             Step::Issue => Decision::Issue,
-            Step::Record(versions) => Decision::Adopt(self.with_status(id, Some(status::recorded(&key, versions)))),
+            Step::Record(versions) | Step::Pin(versions) => {
+                Decision::Adopt(self.with_status(id, Some(status::recorded(&key, versions))))
+            }
             Step::Create(secret) => self.create(&view, *secret),
             Step::Replace(secret) => {
                 let old = self.secret(view.secret().unwrap().object);

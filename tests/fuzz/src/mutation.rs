@@ -150,12 +150,27 @@ impl Mutator<'_> {
         }
     }
 
+    /// Makes pins of some of what is recorded, which may then be forgotten.
+    fn pin(&mut self, key: &mut DataKey) {
+        let pins: Vec<_> = key.record().iter().filter(|_| self.rng.bool()).cloned().collect();
+        answer(key, &pins);
+        key.spec.wrapped_keys = Some(pins);
+        if self.one_in(2)
+            && let Some(status) = &mut key.status
+        {
+            status.versions.clear();
+        }
+    }
+
     /// Puts things right that a mutation alone hardly ever does: checksums, copies, what belongs together.
     fn mend(&mut self, objects: &mut Objects) {
         if self.one_in(8)
             && let Some(wanted) = project(&objects.key, objects.key.version())
         {
             objects.secret = Some(wanted.create(&objects.key));
+        }
+        if self.one_in(4) {
+            self.pin(&mut objects.key);
         }
         let Objects { key, secret: Some(secret) } = objects else {
             return;

@@ -4,11 +4,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use datakey_operator::{
-    api::{DataKey, EncryptionContext, IssuedVersion},
+    api::{DataKey, EncryptionContext, IssuedVersion, MAX_VERSIONS},
     kms::{
         MAX_BLOB,
         key_id::{self, KmsArn},
     },
+    pins,
     plan::{SecretView, Step, World, plan},
     secret::{
         Facts, Projection, Provenance, TYPE, VERSION,
@@ -59,11 +60,13 @@ fn decode(data: &[u8]) -> Option<Objects> {
     let mut key = written(&key)?;
     // Every object at the API server has a name.
     key.metadata.name.as_ref()?;
-    let mut seen = BTreeSet::new();
-    if let Some(status) = &mut key.status {
-        // The record is a map by version at the API server.
-        status.versions.retain(|issued| seen.insert(issued.version));
-    }
+    // The record is a map by version at the API server, and the pins are.
+    let once = |versions: &mut Vec<IssuedVersion>| {
+        let mut seen = BTreeSet::new();
+        versions.retain(|issued| seen.insert(issued.version));
+    };
+    key.status.iter_mut().for_each(|status| once(&mut status.versions));
+    key.spec.wrapped_keys.iter_mut().for_each(once);
     Some(Objects { key, secret })
 }
 
@@ -97,7 +100,8 @@ pub fn adoption(data: &[u8]) -> Reached {
     if let Some(wanted) = project(&key, key.version()) {
         metadata_tell_what_reading_tells(&key, &wanted, &secret);
     }
-    let key = without_record(key);
+    let mut key = without_record(key);
+    key.spec.wrapped_keys = None;
     let Ok(versions) = content::adopt(&key, &secret) else {
         let step = next(&key, &SecretView::Read(Box::new(secret)));
         assert!(is_deleted(&key) || matches!(step, Step::Fail(_)), "a Secret that is not adopted: {step:?}");
@@ -122,6 +126,9 @@ pub fn adoption(data: &[u8]) -> Reached {
     let again = content::adopt(&key, &projection.create(&recorded));
     assert_eq!(again.as_deref(), Ok(recorded.record()), "adopted once more");
 
+    if !is_deleted(&key) {
+        pins_agree(&key, &versions, &secret);
+    }
     is_planned(&key, &recorded, &versions, secret);
     Reached::All
 }
@@ -154,6 +161,25 @@ fn is_whole(issued: &IssuedVersion, secret: &Secret) {
 /// The version in the plain entries.
 fn current(secret: &Secret) -> i32 {
     secret.metadata.annotations.as_ref().unwrap()[VERSION].parse().unwrap()
+}
+
+/// Beside pins that say the same, a Secret is adopted as it is without them; beside one that does not, not at all.
+fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
+    let view = SecretView::Read(Box::new(secret.clone()));
+    let some = versions.len().div_ceil(2);
+    let mut pinned = key.clone();
+    pinned.spec.wrapped_keys = Some(versions[..some].to_vec());
+    match next(&pinned, &view) {
+        Step::Pin(found) => assert_eq!(found, versions),
+        // More than a record has.
+        Step::Fail(failure) => assert!(versions.len() > MAX_VERSIONS, "{failure}"),
+        step => panic!("{step:?}"),
+    }
+    let mut other = pinned;
+    other.spec.wrapped_keys.iter_mut().flatten().for_each(|pin| pin.ciphertext_blob.0.push(0));
+    let Step::Fail(failure) = next(&other, &view) else { panic!("another data key is pinned, and recorded") };
+    let reasons = [Reason::SecretConflict, Reason::PinInvalid, Reason::TooManyVersions];
+    assert!(reasons.contains(&failure.reason), "{failure}");
 }
 
 /// A Secret that can be adopted is looked at, read and recorded, and KMS is not asked; what follows keeps its data keys.
@@ -245,6 +271,7 @@ pub fn data_key(data: &[u8]) -> Reached {
                 wait: (choice & 1 > 0).then_some(Duration::from_secs(9)),
                 turn: choice & 2 > 0,
                 contested: choice & 4 > 0,
+                region: None,
             };
             keeps_the_protocol(&world, plan(&world, now(0)));
         }
@@ -253,11 +280,12 @@ pub fn data_key(data: &[u8]) -> Reached {
     for failure in [reason.into(), Failure::new(reason, String::from_utf8_lossy(data))] {
         is_told_once(&key, &SecretView::Missing, Some(&failure));
     }
-    if wanted.is_some() && !is_deleted(&key) { Reached::All } else { Reached::Checks }
+    let decided = wanted.is_some() || pins::pending(&key, None).is_ok_and(|pins| !pins.is_empty());
+    if decided && !is_deleted(&key) { Reached::All } else { Reached::Checks }
 }
 
 fn next(key: &DataKey, secret: &SecretView) -> Step {
-    plan(&World { key, secret, failure: None, wait: None, turn: true, contested: false }, now(0))
+    plan(&World { key, secret, failure: None, wait: None, turn: true, contested: false, region: None }, now(0))
 }
 
 fn keeps_the_protocol(world: &World<'_>, step: Step) {
@@ -267,20 +295,26 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
         assert!(matches!(step, Step::Done), "on its way out: {step:?}");
         return;
     }
+    let pins = pins::pending(key, world.region);
     match step {
         Step::Done => {}
         Step::Wait(wait) => assert_eq!(Some(wait), world.wait),
-        Step::Look => assert!(!recorded && turn && matches!(view, SecretView::NotCached)),
+        Step::Look => {
+            assert!(!recorded && matches!(view, SecretView::NotCached));
+            assert!(turn || pins.is_ok_and(|pins| !pins.is_empty()), "out of turn");
+        }
         Step::Read => assert!(matches!(view, SecretView::Cached(_) | SecretView::Found(_))),
-        Step::Queue => assert!(!recorded && !turn),
+        Step::Queue => assert!(!recorded && !turn && pins == Ok(vec![])),
         Step::Issue => {
             assert!(!recorded && turn, "issued again, or out of turn");
+            assert_eq!(pins, Ok(vec![]), "issued while a pin is not recorded");
             let SecretView::Read(secret) = view else {
                 return assert!(matches!(view, SecretView::Missing | SecretView::Cached(_)), "nobody looked: {view:?}");
             };
             assert!(!key.record().is_empty(), "there is a Secret, and no record: {secret:?}");
         }
         Step::Record(versions) => assert!(key.record().is_empty() && !versions.is_empty()),
+        Step::Pin(versions) => become_the_record(world, &versions),
         Step::Create(secret) => {
             assert!(recorded && matches!(view, SecretView::NotCached | SecretView::Missing));
             is_right(key, secret);
@@ -304,6 +338,34 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
             is_told_once(key, view, Some(&failure));
         }
         Step::SetStatus(_) => is_told_once(key, view, None),
+    }
+}
+
+/// Pins are recorded as they are, each once; beside them nothing but what only the Secret holds. What follows keeps to
+/// the protocol, and above all loses nothing of the Secret.
+fn become_the_record(world: &World<'_>, versions: &[IssuedVersion]) {
+    let key = world.key;
+    assert!(!versions.is_empty());
+    for issued in versions {
+        assert!(key.issued(issued.version).is_none(), "recorded twice");
+        let Some(pin) = key.pins().iter().find(|pin| pin.version == issued.version) else {
+            let SecretView::Read(secret) = world.secret else { panic!("neither pinned nor read") };
+            assert!(key.record().is_empty());
+            is_whole(issued, secret);
+            continue;
+        };
+        assert!(key_id::is_same_key(&pin.key_id, &issued.key_id));
+        assert_eq!(&IssuedVersion { key_id: pin.key_id.clone(), ..issued.clone() }, pin);
+    }
+    let mut recorded = key.clone();
+    recorded.status = Some(status::recorded(key, versions.to_vec()));
+    assert!(recorded.record().len() <= MAX_VERSIONS);
+    if let Some(recorded) = written(&recorded) {
+        assert_eq!(pins::pending(&recorded, world.region), Ok(vec![]), "pinned again");
+        let next = World { key: &recorded, ..*world };
+        let step = plan(&next, now(0));
+        assert!(!matches!(&step, Step::Fail(why) if why.reason == Reason::SecretConflict), "recorded over a Secret");
+        keeps_the_protocol(&next, step);
     }
 }
 
@@ -339,10 +401,15 @@ fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
 
 /// A status that is wanted and then set is not wanted again.
 fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
-    let world = World { key, secret, failure, wait: None, turn: false, contested: false };
+    let world = World { key, secret, failure, wait: None, turn: false, contested: false, region: None };
     let status = match plan(&world, now(0)) {
         Step::Done => return,
         Step::SetStatus(status) => status,
+        // What is recorded is published; the pins come then.
+        Step::Pin(_) if failure.is_none() => return,
+        Step::Fail(of_the_pins) if failure.is_none() && pins::pending(key, None).as_ref() == Err(&of_the_pins) => {
+            return is_told_once(key, secret, Some(&of_the_pins));
+        }
         step => panic!("a status is wanted, or nothing: {step:?}"),
     };
     assert_eq!(status.versions, key.record(), "the record is not changed");
