@@ -28,6 +28,10 @@ pub const SMALL: &[(&str, Budget)] = &[
     ("version raised, Secret unmarked", Budget { version: 1, unmark: 1, ..NOTHING }),
     ("settings corrected, late writes", Budget { correct: 1, late: 1, ..NOTHING }),
     ("policy changed", Budget { policy: 1, ..NOTHING }),
+    ("pinned", Budget { pin: 1, stops: 1, ..NOTHING }),
+    ("pinned and unpinned", Budget { pin: 2, ..NOTHING }),
+    ("pinned, DataKey re-created", Budget { pin: 1, recreate: 1, ..NOTHING }),
+    ("pinned, cluster rebuilt", Budget { pin: 1, rebuild: 1, ..NOTHING }),
 ];
 
 /// Larger ones, for minutes.
@@ -106,6 +110,27 @@ pub const LARGE: &[(&str, Budget)] = &[
         Budget { respec: 1, version: 1, outlived: 1, ..NOTHING },
     ),
     ("DataKey re-created with other settings, policy changed", Budget { respec: 1, policy: 1, ..NOTHING }),
+    ("pinned, late writes", Budget { pin: 1, late: 2, ..NOTHING }),
+    ("pinned, version raised, cluster rebuilt", Budget { pin: 1, version: 1, rebuild: 1, ..NOTHING }),
+    ("pinned, Secret deleted", Budget { pin: 1, delete_secret: 1, ..NOTHING }),
+    ("pinned and unpinned, version raised", Budget { pin: 2, version: 1, ..NOTHING }),
+    ("pinned, version raised, late writes", Budget { pin: 1, version: 1, late: 1, ..NOTHING }),
+    ("pinned, Secret edited", Budget { pin: 1, edit: 1, ..NOTHING }),
+    ("pinned, Secret unmarked", Budget { pin: 1, unmark: 1, ..NOTHING }),
+    ("pinned, a foreign Secret", Budget { pin: 1, foreign: 1, ..NOTHING }),
+    ("pinned, a lookalike", Budget { pin: 1, lookalike: 1, ..NOTHING }),
+    ("pinned, Secret restored", Budget { pin: 1, delete_secret: 1, restore: 1, ..NOTHING }),
+    ("pinned, settings corrected", Budget { pin: 1, correct: 1, ..NOTHING }),
+    ("pinned, policy changed", Budget { pin: 1, policy: 1, ..NOTHING }),
+    ("pinned, DataKey re-created, version raised", Budget { pin: 1, recreate: 1, version: 1, ..NOTHING }),
+    ("pinned, DataKey re-created, Secret edited", Budget { pin: 1, recreate: 1, edit: 1, ..NOTHING }),
+    ("pinned, DataKey re-created, Secret unmarked", Budget { pin: 1, recreate: 1, unmark: 1, ..NOTHING }),
+    ("pinned, DataKey re-created with other settings", Budget { pin: 1, respec: 1, ..NOTHING }),
+    ("pinned, cluster rebuilt, late writes", Budget { pin: 1, rebuild: 1, late: 1, ..NOTHING }),
+    (
+        "pinned, cluster rebuilt, Secret restored",
+        Budget { pin: 1, rebuild: 1, delete_secret: 1, restore: 1, ..NOTHING },
+    ),
 ];
 
 /// What is not promised, and how it shows: the server has no condition on another object, so a Secret can be written

@@ -2,7 +2,7 @@
 
 use crate::{
     Derivation, Model, Violation,
-    objects::{Id, Settings, Spec},
+    objects::{Id, Pins, Settings, Spec},
     secrets,
     server::Writer,
     world::{Action, State},
@@ -80,8 +80,9 @@ impl Model {
         let mut change = |changed: Option<State>, spec: Spec, action: Action| {
             let Some(mut changed) = changed else { return };
             let id = self.with_spec(state.key.object, spec);
-            // The rule of the definition refuses a spec that the recorded data key does not answer.
-            if self.key_summary(id).record_answers_spec {
+            // The rules of the definition refuse a spec that the recorded data key does not answer, or that contradicts it.
+            let summary = self.key_summary(id);
+            if summary.record_answers_spec && summary.pins_agree {
                 changed.key.object = id;
                 changed.key.revision = changed.new_revision();
                 next.push((action, changed));
@@ -98,6 +99,17 @@ impl Model {
             Action::ChangeVersion,
         );
         change(state.spend(|budget| &mut budget.policy), Spec { delete: !now.delete, ..now }, Action::ChangePolicy);
+        let record = Pins::of(self.key(state.key.object).record());
+        for (pins, action) in [(record, Action::PinRecord), (Pins::default(), Action::Unpin)] {
+            if pins != now.pins {
+                change(state.spend(|budget| &mut budget.pin), Spec { pins, ..now }, action);
+            }
+        }
+        for version in [1, 2].into_iter().filter(|&version| now.pins.get(version).is_none()) {
+            let mut pins = now.pins;
+            pins.set(version, self.fresh(state), now.settings);
+            change(state.spend(|budget| &mut budget.pin), Spec { pins, ..now }, Action::PinAnothers);
+        }
     }
 
     /// The `DataKey` gets another uid and loses its status. Deleted and created again, it leaves what it owned to garbage
@@ -114,6 +126,9 @@ impl Model {
         for (settings, mut after) in recreated.into_iter().chain(other) {
             after.uids += 1;
             let key = self.new_key(after.uids, Spec { settings, ..now });
+            if !self.key_summary(key).pins_agree {
+                continue;
+            }
             let owned = state.secret.filter(|at| self.secret_summary(at.object).owner.is_some());
             if let Some(at) = owned {
                 let mut kept = after.clone();
@@ -124,6 +139,12 @@ impl Model {
             }
             self.recreate(&mut after, key);
             next.push((Action::RecreateDataKey, after));
+        }
+        if let Some(mut after) = state.spend(|budget| &mut budget.rebuild) {
+            after.uids += 1;
+            let key = self.new_key(after.uids, now);
+            self.rebuild(&mut after, key);
+            next.push((Action::RebuildCluster, after));
         }
         Ok(())
     }

@@ -4,11 +4,13 @@
 //! deleted, edited, stripped of labels and annotations, replaced by foreign ones or by some that look like ours, restored,
 //! and collected as garbage; DataKeys are deleted and created again, with the same settings or with others, or restored
 //! without their status; their version is raised and reverted, their deletion policy changed, and their settings corrected
-//! as long as the server lets them be.
+//! as long as the server lets them be. What is recorded is pinned in the spec, or another cluster's data keys are; pins are
+//! removed; and the whole cluster is lost and built again from what lies in Git, the spec.
 //!
 //! What must hold in every state:
 //! * a reader who saw a version's bytes never sees other bytes under that version;
-//! * a recorded data key is never changed or dropped, and answers the spec that it was recorded for;
+//! * the same in a cluster that is built again, of a version that is pinned;
+//! * a recorded data key is never changed or dropped, answers the spec that it was recorded for, and is what is pinned;
 //! * a foreign Secret is never written, and no write of an operator takes a data key out of a Secret;
 //! * whoever tells Ready has seen the Secret hold the recorded bytes;
 //! * once the faults stop, every `DataKey` comes to rest: Ready with the Secret as the record says, or a conflict that only
@@ -106,6 +108,10 @@ impl Model {
 
     fn record(&self, id: Id) -> DataKeys {
         self.key_summary(id).record
+    }
+
+    fn pins(&self, id: Id) -> DataKeys {
+        self.key_summary(id).spec.pins.data_keys()
     }
 
     fn secret(&self, id: Id) -> Rc<Secret> {

@@ -31,6 +31,14 @@ pub enum Mutant {
     /// A Secret is adopted whatever its data keys were asked for with.
     AdoptOtherSettings,
 
+    // === what is pinned ===
+    /// It is overlooked.
+    PinsIgnored,
+    /// It is recorded whatever the Secret holds.
+    PinsOverSecret,
+    /// It is recorded without what the Secret holds beside it.
+    PinsOnly,
+
     // === the record ===
     /// It is written whatever the object became meanwhile, and the server does not guard it.
     RecordUnconditionally,
@@ -73,6 +81,9 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::NoLook, Budget { recreate: 1, ..NOTHING }),
     (Mutant::NoAdoption, Budget { recreate: 1, ..NOTHING }),
     (Mutant::AdoptOtherSettings, Budget { respec: 1, ..NOTHING }),
+    (Mutant::PinsIgnored, Budget { pin: 1, ..NOTHING }),
+    (Mutant::PinsOverSecret, Budget { pin: 1, recreate: 1, ..NOTHING }),
+    (Mutant::PinsOnly, Budget { pin: 1, recreate: 1, ..NOTHING }),
     (Mutant::RecordUnconditionally, NOTHING),
     (Mutant::RecordOnNamesake, Budget { recreate: 1, ..NOTHING }),
     (Mutant::RecordReplaced, Budget { version: 1, ..NOTHING }),
@@ -101,6 +112,9 @@ impl Model {
             let spec = objects::summarize_key(key).spec;
             taken.spec = Spec { settings, ..spec }.whole();
         }
+        if self.mutant == Mutant::PinsIgnored {
+            taken.spec.wrapped_keys = None;
+        }
         taken
     }
 
@@ -109,6 +123,11 @@ impl Model {
         match (self.mutant, seen) {
             (Mutant::NoLook, SecretView::NotCached) => SecretView::Missing,
             (Mutant::NoAdoption, SecretView::Found(_) | SecretView::Read(_)) if key.record().is_empty() => {
+                SecretView::Missing
+            }
+            (Mutant::PinsOverSecret, SecretView::Cached(_) | SecretView::Found(_) | SecretView::Read(_))
+                if key.record().is_empty() && !key.pins().is_empty() =>
+            {
                 SecretView::Missing
             }
             (Mutant::UnmarkedIsMissing, SecretView::Found(facts)) if !facts.bears_our_marks => SecretView::Missing,
@@ -139,6 +158,10 @@ impl Model {
             (Mutant::ReadyFirst, _, step @ Step::Create(_), Some(_)) => {
                 let ready = status::ready(key, key.issued(key.version()).unwrap(), now());
                 if key.status.as_ref() == Some(&ready) { step } else { Step::SetStatus(Box::new(ready)) }
+            }
+            (Mutant::PinsOnly, _, Step::Pin(mut versions), _) => {
+                versions.retain(|issued| key.pins().iter().any(|pin| pin.version == issued.version));
+                Step::Pin(versions)
             }
             (_, _, step, _) => step,
         }

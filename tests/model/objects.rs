@@ -3,10 +3,12 @@
 use std::{collections::HashMap, rc::Rc};
 
 use datakey_operator::{
-    api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, KeySpec},
+    api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
     status,
 };
 use k8s_openapi::ByteString;
+
+use crate::operator::now;
 
 pub const KEY_NAME: &str = "k";
 
@@ -27,7 +29,12 @@ pub struct Spec {
     pub version: i32,
     pub delete: bool,
     pub settings: Settings,
+    pub pins: Pins,
 }
+
+/// The data keys that the spec pins, each with what it was asked for with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pins([Option<(u8, Settings)>; 2]);
 
 /// Data keys by version, each as the number of KMS's answer. No world has more than two versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +48,9 @@ pub struct KeySummary {
     pub record: DataKeys,
     /// The rule of the definition: the recorded data key of the wanted version was asked for as the spec says.
     pub record_answers_spec: bool,
+    /// The rules of the definition: no pin is another data key than the recorded one, and the one of the wanted version was
+    /// asked for as the spec says.
+    pub pins_agree: bool,
 }
 
 /// Objects by number, each with its summary.
@@ -59,8 +69,23 @@ pub fn new_key(uid: u16, spec: Spec) -> DataKey {
     key
 }
 
-pub fn wrapped(number: u8) -> ByteString {
+fn wrapped(number: u8) -> ByteString {
     ByteString(format!("blob {number}").into_bytes())
+}
+
+/// A record of what KMS answered to a `DataKey` with these settings.
+pub fn issued(version: i32, number: u8, settings: Settings) -> IssuedVersion {
+    let spec = Spec { version, settings, ..Spec::FIRST };
+    let request = spec.whole().request();
+    IssuedVersion {
+        version,
+        key_id: request.key_id.clone(),
+        request,
+        ciphertext_blob: wrapped(number),
+        key_material_id: None,
+        issued_at: status::whole_seconds(now()),
+        request_id: None,
+    }
 }
 
 pub fn summarize_key(key: &DataKey) -> KeySummary {
@@ -68,18 +93,18 @@ pub fn summarize_key(key: &DataKey) -> KeySummary {
     let spec = Spec {
         version: key.version(),
         delete: key.spec.deletion_policy() == DeletionPolicy::Delete,
-        settings: Settings::of(&request.key_id, request.encryption_context.as_ref()).unwrap(),
+        settings: Settings::of_request(&request),
+        pins: Pins::of(key.pins()),
     };
-    let mut record = DataKeys::default();
-    for issued in key.record() {
-        let blob = std::str::from_utf8(&issued.ciphertext_blob.0).unwrap();
-        record.set(issued.version, blob.strip_prefix("blob ").unwrap().parse().unwrap());
-    }
+    let record = Pins::of(key.record()).data_keys();
+    let agrees = |(version, number)| record.get(version).is_none_or(|recorded| recorded == number);
+    let answers = spec.pins.get(spec.version).is_none_or(|(_, settings)| settings == spec.settings);
     KeySummary {
         uid: uid_number(key.metadata.uid.as_deref().unwrap()),
         spec,
         record,
         record_answers_spec: key.issued(key.version()).is_none_or(|issued| issued.request == request),
+        pins_agree: answers && spec.pins.data_keys().iter().all(agrees),
     }
 }
 
@@ -101,6 +126,10 @@ impl Settings {
         (self == Self::OtherContext).then(|| [("purpose".to_owned(), "other".to_owned())].into())
     }
 
+    fn of_request(request: &KeyRequest) -> Self {
+        Self::of(&request.key_id, request.encryption_context.as_ref()).unwrap()
+    }
+
     pub fn of(key_id: &str, context: Option<&EncryptionContext>) -> Option<Self> {
         let context = context.filter(|context| !context.is_empty());
         [Self::First, Self::OtherContext, Self::OtherKey]
@@ -112,7 +141,7 @@ impl Settings {
 // === impl Spec ===
 
 impl Spec {
-    pub const FIRST: Self = Self { version: 1, delete: false, settings: Settings::First };
+    pub const FIRST: Self = Self { version: 1, delete: false, settings: Settings::First, pins: Pins([None; 2]) };
 
     pub fn whole(self) -> DataKeySpec {
         DataKeySpec {
@@ -125,13 +154,51 @@ impl Spec {
             version: Some(self.version),
             secret_name: None,
             deletion_policy: Some(if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain }),
-            wrapped_keys: None,
+            wrapped_keys: Some(self.pins.whole()).filter(|pins| !pins.is_empty()),
         }
     }
 
     /// A function of the spec instead of a count: generations are only compared for equality.
     pub fn generation(self) -> i64 {
-        i64::from(self.version) + 4 * i64::from(self.delete) + 8 * i64::from(self.settings as u8)
+        let pinned =
+            self.pins.0.map(|pin| pin.map_or(0, |(number, settings)| 1 + 3 * i64::from(number) + settings as i64));
+        i64::from(self.version)
+            + 4 * i64::from(self.delete)
+            + 8 * i64::from(self.settings as u8)
+            + 32 * pinned[0]
+            + 4096 * pinned[1]
+    }
+}
+
+// === impl Pins ===
+
+impl Pins {
+    /// What an export makes of a record.
+    pub fn of(issued: &[IssuedVersion]) -> Self {
+        let mut pins = Self::default();
+        for issued in issued {
+            let blob = std::str::from_utf8(&issued.ciphertext_blob.0).unwrap();
+            let number = blob.strip_prefix("blob ").unwrap().parse().unwrap();
+            pins.set(issued.version, number, Settings::of_request(&issued.request));
+        }
+        pins
+    }
+
+    pub fn get(self, version: i32) -> Option<(u8, Settings)> {
+        self.0[DataKeys::slot(version)]
+    }
+
+    pub fn set(&mut self, version: i32, number: u8, settings: Settings) {
+        self.0[DataKeys::slot(version)] = Some((number, settings));
+    }
+
+    pub fn data_keys(self) -> DataKeys {
+        DataKeys(self.0.map(|pin| pin.map(|(number, _)| number)))
+    }
+
+    fn whole(self) -> Vec<IssuedVersion> {
+        let pin = |version| self.get(version).map(|(number, settings)| issued(version, number, settings));
+        [1, 2].into_iter().filter_map(pin).collect()
     }
 }
 
@@ -162,10 +229,10 @@ impl DataKeys {
         self == Self::default()
     }
 
-    /// Forgets what `others` don't have.
-    pub fn keep_only(&mut self, others: Self) {
-        for (mine, other) in self.0.iter_mut().zip(others.0) {
-            *mine = mine.filter(|_| *mine == other);
+    /// Forgets what none of `others` has.
+    pub fn keep_only(&mut self, others: [Self; 2]) {
+        for (slot, mine) in self.0.iter_mut().enumerate() {
+            *mine = mine.filter(|_| others.iter().any(|other| other.0[slot] == *mine));
         }
     }
 

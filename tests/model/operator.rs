@@ -1,7 +1,7 @@
 //! An operator: the real `plan`, and its steps carried out one by one as `reconcile` does.
 
 use datakey_operator::{
-    api::{DataKey, DataKeyStatus, IssuedVersion},
+    api::{DataKey, DataKeyStatus},
     plan::{SecretView, Step, World, plan},
     secret::{Facts, MANAGER, index::Known, project},
     status,
@@ -141,15 +141,8 @@ impl Model {
     /// The record with what KMS answered to the `DataKey`'s request.
     fn issued(&self, id: Id, number: u8) -> Id {
         let key = self.key(id);
-        let issued = IssuedVersion {
-            version: key.version(),
-            request: key.spec.request(),
-            ciphertext_blob: objects::wrapped(number),
-            key_id: key.spec.key_id.clone(),
-            key_material_id: None,
-            issued_at: status::whole_seconds(now()),
-            request_id: None,
-        };
+        let settings = self.key_summary(id).spec.settings;
+        let issued = objects::issued(key.version(), number, settings);
         let mut recorded = status::recorded(&key, vec![issued]);
         if self.mutant == Mutant::RecordReplaced {
             recorded.versions.drain(..recorded.versions.len() - 1);

@@ -63,6 +63,9 @@ impl Model {
             return Err("at rest, and Ready speaks of another spec".to_owned());
         }
         match ready.status.as_str() {
+            "True" if self.pins(state.key.object).not_in(self.record(state.key.object)).is_some() => {
+                Err("Ready, but what is pinned is not recorded".to_owned())
+            }
             "True" if self.is_published(state) => Ok(()),
             "True" => Err("Ready, but the Secret is not what is recorded".to_owned()),
             "False" if ready.reason == "SecretConflict" => {
@@ -102,7 +105,10 @@ impl Model {
         if key.record.is_empty() {
             // Its data keys were asked for with other settings, or it lost a part that the record is rebuilt from.
             let other_settings = secret.asked_with(key.spec.version).is_some_and(|asked| asked != key.spec.settings);
-            return other_settings || secret.edited || !secret.bears_our_labels || secret.held.is_empty();
+            let pins = key.spec.pins.data_keys();
+            let another =
+                pins.iter().any(|(version, number)| secret.held.get(version).is_some_and(|held| held != number));
+            return another || other_settings || secret.edited || !secret.bears_our_labels || secret.held.is_empty();
         }
         // Only a restore, or a write that outlived its DataKey, brings what another life of the DataKey was issued.
         (self.budget.restore > 0 || self.budget.outlived > 0) && secret.held.not_in(key.record).is_some()

@@ -18,7 +18,7 @@ impl Model {
     /// A data key that nobody has. Which one does not matter, so the first free number is taken.
     pub fn fresh(&self, state: &State) -> u8 {
         let mut used = state.shown.bits();
-        let mut key = |id: Id| used |= self.record(id).bits();
+        let mut key = |id: Id| used |= self.record(id).bits() | self.pins(id).bits();
         key(state.key.object);
         for operator in &state.operators {
             operator.key.iter().chain(operator.run.iter().map(|run| &run.key)).for_each(|at| key(at.object));
@@ -32,7 +32,7 @@ impl Model {
         }
         for write in &state.flight {
             used |= match write {
-                Write::Status { to, .. } => self.record(*to).bits(),
+                Write::Status { to, .. } => self.record(*to).bits() | self.pins(*to).bits(),
                 Write::Create { to, .. } | Write::Replace { to, .. } => self.held(*to).bits(),
             };
         }
@@ -81,12 +81,15 @@ impl Model {
         } else {
             return Ok(false);
         };
-        // The server's rules would refuse these two; that the operator tries is the defect.
+        // The server's rules would refuse these; that the operator tries is the defect.
         if let Some(version) = self.record(at.object).not_in(self.record(new)) {
             return Err(format!("the recorded data key version {version} was changed or dropped"));
         }
         if !self.key_summary(new).record_answers_spec {
             return Err("a data key was recorded that does not answer the spec".to_owned());
+        }
+        if !self.key_summary(new).pins_agree {
+            return Err("another data key was recorded than is pinned".to_owned());
         }
         if new != at.object {
             state.key = KeyAt { object: new, revision: state.new_revision() };
@@ -125,7 +128,8 @@ impl Model {
         if !self.secret_summary(at.object).foreign {
             state.backup = Some(at.object);
         }
-        state.shown.keep_only(self.record(state.key.object));
+        let key = state.key.object;
+        state.shown.keep_only([self.record(key), self.pins(key)]);
     }
 
     /// Whether garbage collection will delete the Secret: what owns it is gone.
@@ -140,10 +144,18 @@ impl Model {
     }
 
     /// The `DataKey` is deleted and one of the same name is created, or it is restored: in both cases it has another uid
-    /// and no status. What only the record had is gone; what the Secret holds is still relied on.
+    /// and no status. What only the record had is gone; what the Secret holds or the spec pins is still relied on.
     pub fn recreate(&self, state: &mut State, key: Id) {
         state.key = KeyAt { object: key, revision: state.new_revision() };
         let held = state.secret.map_or(DataKeys::default(), |at| self.held(at.object));
-        state.shown.keep_only(held);
+        state.shown.keep_only([held, self.pins(key)]);
+    }
+
+    /// The cluster is gone, with all that was in it or on its way. Another one is given what lies in Git, the spec.
+    pub fn rebuild(&self, state: &mut State, key: Id) {
+        state.operators = <_>::default();
+        state.flight.clear();
+        state.secret = None;
+        self.recreate(state, key);
     }
 }

@@ -88,6 +88,10 @@ pub struct Budget {
     pub version: u8,
     /// Changes of the deletion policy.
     pub policy: u8,
+    /// Changes of the pins: all that is recorded, another cluster's data key, or none.
+    pub pin: u8,
+    /// Losses of the whole cluster, which is built again from the spec.
+    pub rebuild: u8,
     /// Writes of a Secret that the server carries out although their `DataKey` was deleted meanwhile.
     pub outlived: u8,
 }
@@ -106,6 +110,8 @@ pub const NOTHING: Budget = Budget {
     correct: 0,
     version: 0,
     policy: 0,
+    pin: 0,
+    rebuild: 0,
     outlived: 0,
 };
 
@@ -154,6 +160,10 @@ pub enum Action {
     CorrectSettings,
     ChangeVersion,
     ChangePolicy,
+    PinRecord,
+    PinAnothers,
+    Unpin,
+    RebuildCluster,
 }
 
 /// What an operator does to the world.
@@ -181,7 +191,7 @@ pub enum Outcome {
 impl Budget {
     /// Every budget with one fault less.
     pub fn lesser(self) -> impl Iterator<Item = Self> {
-        let faults: [fn(&mut Self) -> &mut u8; 14] = [
+        let faults: [fn(&mut Self) -> &mut u8; 16] = [
             |budget| &mut budget.late,
             |budget| &mut budget.stops,
             |budget| &mut budget.delete_secret,
@@ -195,6 +205,8 @@ impl Budget {
             |budget| &mut budget.correct,
             |budget| &mut budget.version,
             |budget| &mut budget.policy,
+            |budget| &mut budget.pin,
+            |budget| &mut budget.rebuild,
             |budget| &mut budget.outlived,
         ];
         faults.into_iter().filter_map(move |fault| self.without(fault))
