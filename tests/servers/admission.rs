@@ -234,6 +234,7 @@ async fn explain_teaches_every_field() {
         (".spec.version", "At most 64 versions"),
         (".spec.secretName", "Fixed once a version is issued"),
         (".spec.deletionPolicy", "Retain"),
+        (".spec.wrappedKeys", "never issued again"),
         (".status.versions", "refuses to change or to remove"),
         (".status.versions.request", "What was asked of KMS"),
     ] {

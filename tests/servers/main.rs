@@ -16,6 +16,7 @@ mod drift;
 mod failures;
 mod issuance;
 mod leadership;
+mod pins;
 mod plugin;
 mod privilege;
 mod process;

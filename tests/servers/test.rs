@@ -102,6 +102,37 @@ impl Test {
         Self::on(name, plane, operator, KmsProxy::stub().await).await
     }
 
+    /// A test with a control plane of its own, to lose it; the KMS server is everybody's.
+    pub async fn with_a_cluster_to_lose(name: &str) -> Self {
+        let plane = Arc::new(ControlPlane::without_controllers().await);
+        let operator = plane.operator_kubeconfig().await;
+        let proxy = KmsProxy::start(shared().await.kms.address()).await;
+        Self::on(name, plane, operator, proxy).await
+    }
+
+    /// The cluster is gone with everything that its etcd had. Another one is built, with an empty namespace of the same
+    /// name; its way to KMS is new, and nothing was asked by it yet.
+    pub async fn lose_the_cluster(self) -> Self {
+        let Self { namespace, client, key, proxy, plane, kms, .. } = self;
+        let files = plane.workdir().path().to_owned();
+        drop((client, proxy));
+        drop(Arc::into_inner(plane).expect("nobody else uses it"));
+        eventually(SOON, "etcd's data are gone", async || !files.exists()).await;
+
+        let plane = Arc::new(ControlPlane::without_controllers().await);
+        plane.namespace(&namespace).await;
+        Self {
+            client: plane.admin().await,
+            operator: plane.operator_kubeconfig().await,
+            proxy: KmsProxy::start(kms.address()).await,
+            operators: AtomicUsize::new(0),
+            namespace,
+            key,
+            plane,
+            kms,
+        }
+    }
+
     async fn on(name: &str, plane: Arc<ControlPlane>, operator: PathBuf, proxy: KmsProxy) -> Self {
         let kms = &shared().await.kms;
         plane.namespace(name).await;

@@ -89,6 +89,15 @@ impl Server {
 impl ControlPlane {
     /// Starts one and installs what lies in `deploy`.
     pub async fn start() -> Self {
+        // Only now: the garbage collector asks for new kinds of objects every 30 seconds.
+        Self::without_controllers().await.with_controllers(
+            "garbage-collector-controller,namespace-controller,serviceaccount-controller,resourcequota-controller,\
+             clusterrole-aggregation-controller",
+        )
+    }
+
+    /// Starts one that deletes nothing by itself, and installs what lies in `deploy`.
+    pub async fn without_controllers() -> Self {
         let plane = Self::bare().await;
         // As users do. Without nodes the Deployment is an object and no more; operators run as processes of their own.
         plane.kubectl(&["apply", "-k", &deploy("")]).await.expect("install deploy/");
@@ -96,11 +105,7 @@ impl ControlPlane {
             .kubectl(&["wait", "--for=condition=Established", "crd/datakeys.datakey.dev"])
             .await
             .expect("the definition");
-        // Only now: the garbage collector asks for new kinds of objects every 30 seconds.
-        plane.with_controllers(
-            "garbage-collector-controller,namespace-controller,serviceaccount-controller,resourcequota-controller,\
-             clusterrole-aggregation-controller",
-        )
+        plane
     }
 
     /// Starts one with nothing installed and no controllers.

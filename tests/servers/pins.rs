@@ -1,0 +1,433 @@
+//! Data keys that the spec pins: the key in Git.
+
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use datakey_operator::api::DataKey;
+use serde_json::{Value, json};
+use testbed::{
+    eventually, kms,
+    proxy::{Fault, ISSUE},
+};
+
+use crate::test::{Data, SOON, Test, assert_refused, recorded, restored, text, to_json};
+
+const DATA: &[u8] = b"Three apples and a pear, for Ada.";
+const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+const CONTRADICTS: &str = "spec.wrappedKeys pins another data key than status.versions records";
+
+impl Test {
+    /// A pin as another cluster exported it, of a data key that nobody can unwrap.
+    fn pin(&self, version: i32) -> Value {
+        json!({
+            "version": version,
+            "request": { "keyId": self.alias(), "keySpec": "AES_256" },
+            "ciphertextBlob": "AQIDAHg=",
+            "keyId": ARN,
+            "issuedAt": "2026-11-23T00:00:00Z",
+        })
+    }
+
+    /// What Git has of a `DataKey`: the spec, and its record as pins.
+    async fn git(&self, name: &str) -> Value {
+        let key = self.get(name).await;
+        let mut spec = to_json(&key.spec);
+        spec["wrappedKeys"] = to_json(&key.record());
+        spec
+    }
+
+    /// The Secret of a `DataKey` as a backup has it; then both are gone.
+    async fn lose(&self, name: &str) -> k8s_openapi::api::core::v1::Secret {
+        let backup = restored(&self.secret(name).await);
+        self.delete(name).await;
+        self.delete_secret(name).await;
+        backup
+    }
+}
+
+/// Some data, encrypted as a workload does.
+struct Encrypted {
+    bytes: Vec<u8>,
+    nonce: [u8; 12],
+}
+
+impl Encrypted {
+    fn under(data_key: &[u8]) -> Self {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).unwrap();
+        let mut bytes = DATA.to_vec();
+        let nonce = key.seal_in_place_append_tag(Aad::empty(), &mut bytes).unwrap();
+        Self { bytes, nonce: *nonce.as_ref() }
+    }
+
+    fn is_readable_with(&self, data_key: &[u8]) -> bool {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).unwrap();
+        let mut bytes = self.bytes.clone();
+        let nonce = Nonce::assume_unique_for_key(self.nonce);
+        key.open_in_place(nonce, Aad::empty(), &mut bytes).is_ok_and(|data| data == DATA)
+    }
+}
+
+fn message(key: &DataKey) -> &str {
+    &key.status.as_ref().unwrap().conditions[0].message
+}
+
+fn blobs(data: &Data) -> Vec<&Vec<u8>> {
+    data.iter().filter(|(name, _)| name.starts_with("ciphertextBlob")).map(|(_, blob)| blob).collect()
+}
+
+// === the key in Git ===
+
+#[tokio::test]
+async fn a_cluster_that_is_lost_is_built_again_from_git_and_reads_everything() {
+    let test = Test::with_a_cluster_to_lose("drill").await;
+    let spec = json!({ "encryptionContext": { "purpose": "orders" } });
+    let (orders, lost, git) = {
+        let _operator = test.operator();
+        test.issue("orders", &spec).await;
+        let first = test.unwrap(&test.data("orders").await, "").await;
+        test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+        test.ready("orders").await;
+        let data = test.data("orders").await;
+        let second = test.unwrap(&data, "").await;
+        assert_ne!(first, second);
+        ([Encrypted::under(&first), Encrypted::under(&second)], data, test.git("orders").await)
+    };
+    assert_eq!(test.proxy.calls_of(ISSUE), 2);
+
+    let test = test.lose_the_cluster().await;
+    let operator = test.operator();
+    // As it lies in Git, and by kubectl, which warns of what the definition does not know.
+    test.apply(&[test.manifest("orders", &git)]).await;
+    let key = test.ready("orders").await;
+
+    assert_eq!(test.data("orders").await, lost);
+    assert_eq!(to_json(&key.record()), git["wrappedKeys"]);
+    assert_eq!(test.proxy.operations(), Vec::<String>::new(), "KMS was asked");
+    let data = test.data("orders").await;
+    let data_keys = [test.unwrap(&data, ".v1").await, test.unwrap(&data, ".v2").await];
+    assert!(orders[0].is_readable_with(&data_keys[0]) && orders[1].is_readable_with(&data_keys[1]));
+    assert!(!orders[0].is_readable_with(&data_keys[1]), "each under its own");
+
+    eventually(SOON, "an event", async || !test.events("orders", "Pinned").await.is_empty()).await;
+    let log = operator.process.log();
+    for pin in git["wrappedKeys"].as_array().unwrap() {
+        assert!(!log.contains(pin["ciphertextBlob"].as_str().unwrap()), "a pin is in the log");
+    }
+
+    // Life goes on: a version beyond the pins is issued, and nothing else.
+    test.patch("orders", &json!({ "spec": { "version": 3 } })).await;
+    test.ready("orders").await;
+    assert_eq!(test.proxy.calls_of(ISSUE), 1);
+    assert_eq!(test.data("orders").await["ciphertextBlob.v1"], lost["ciphertextBlob.v1"]);
+}
+
+#[tokio::test]
+async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
+    const OTHER: &str = "us-east-1";
+    let test = Test::new("pins-regions").await;
+    let client = test.kms.client();
+    let primary = client.create_key().multi_region(true).send().await.unwrap().key_metadata.unwrap();
+    client.replicate_key().key_id(&primary.key_id).replica_region(OTHER).send().await.unwrap();
+    let arn = primary.arn.unwrap();
+
+    let spec = json!({ "keyId": primary.key_id, "encryptionContext": { "a": "b" } });
+    let (git, here) = {
+        let _operator = test.operator();
+        test.issue("k", &spec).await;
+        (test.git("k").await, test.data("k").await)
+    };
+    assert_eq!(text(&here, "keyId"), arn);
+    let data_key = test.unwrap(&here, "").await;
+    test.lose("k").await;
+
+    // The cluster of the other Region.
+    let _operator = test.operator_with(&[], &[("AWS_REGION", OTHER)]);
+    let key = test.issue("k", &git).await;
+    let there = test.data("k").await;
+    let replica = arn.replace(kms::REGION, OTHER);
+    assert_eq!(text(&there, "keyId"), replica);
+    assert_eq!(recorded(&key, 1).key_id, replica);
+    assert_eq!(blobs(&there), blobs(&here));
+    assert_eq!(test.unwrap(&there, "").await, data_key, "its replica unwraps it");
+    assert_eq!(test.proxy.calls_of(ISSUE), 1);
+
+    // Either ARN in Git agrees with the record; another key's does not.
+    let mut exported = test.git("k").await;
+    test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
+    test.patch("k", &json!({ "spec": { "wrappedKeys": git["wrappedKeys"] } })).await;
+    exported["wrappedKeys"][0]["keyId"] = ARN.into();
+    let other = test.try_patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
+    assert_refused(other, CONTRADICTS);
+
+    // What the server's rule lets through, the operator tells; and the Secret follows the record all the same.
+    let unknown = format!("arn:aws:kms:{OTHER}:111122223333:key/mrk-{}", "0".repeat(32));
+    exported["wrappedKeys"][0]["keyId"] = unknown.into();
+    test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
+    let told = test.failed("k", "PinConflict").await;
+    assert!(message(&told).contains("the pin of version 1 differs in keyId"), "{}", message(&told));
+    test.delete_secret("k").await;
+    test.holds("k", &there).await;
+    test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls_of(ISSUE), 1);
+}
+
+// === what the API server refuses ===
+
+#[tokio::test]
+async fn the_pin_of_the_wanted_version_must_answer_the_spec() {
+    let test = Test::new("pins-answer").await;
+    let words = "wrappedKeys pins this version's data key";
+    let spec = |field: &str, value: Value| {
+        let mut spec = json!({ "wrappedKeys": [test.pin(1)], "encryptionContext": {} });
+        spec[field] = value;
+        spec
+    };
+    for (field, value) in [
+        ("keyId", json!("alias/other")),
+        ("keySpec", json!("AES_128")),
+        ("numberOfBytes", json!(32)),
+        ("encryptionContext", json!({ "a": "b" })),
+        ("region", json!("eu-north-1")),
+    ] {
+        assert_refused(test.try_create(&test.manifest(field, &spec(field, value.clone()))).await, words);
+        // Another version's need not.
+        let mut other = spec(field, value);
+        other["version"] = json!(2);
+        test.create(&format!("other-{}", field.to_lowercase()), &other).await;
+    }
+    // An empty encryption context is an absent one.
+    test.create("k", &json!({ "wrappedKeys": [test.pin(1)], "encryptionContext": {} })).await;
+    // Nor does it become the wanted one.
+    test.create("later", &json!({ "wrappedKeys": [test.pin(1)], "version": 2, "keySpec": "AES_128" })).await;
+    assert_refused(test.try_patch("later", &json!({ "spec": { "version": 1 } })).await, words);
+}
+
+#[tokio::test]
+async fn a_malformed_pin_is_refused() {
+    let test = Test::new("pins-malformed").await;
+    let refuses = async |pins: Vec<Value>, words: &str| {
+        assert_refused(test.try_create(&test.manifest("k", &json!({ "wrappedKeys": pins }))).await, words);
+    };
+    let with = |field: &str, value: Value| {
+        let mut pin = test.pin(1);
+        pin[field] = value;
+        vec![pin]
+    };
+    for key_id in ["alias/orders", "arn:aws:kms:eu-west-1:111122223333:alias/orders", "arn:aws:s3:::orders"] {
+        refuses(with("keyId", json!(key_id)), "keyId of each entry must be the ARN of a KMS key").await;
+    }
+    for length in [json!({}), json!({ "keySpec": "AES_256", "numberOfBytes": 32 })] {
+        let mut request = length;
+        request["keyId"] = test.alias().into();
+        refuses(with("request", request), "must have exactly one of keySpec and numberOfBytes").await;
+    }
+    refuses(with("ciphertextBlob", json!("not base64!")), "ciphertextBlob").await;
+    refuses(with("issuedAt", json!("2026-11-24T01:02:03.5Z")), "issuedAt").await;
+    refuses(with("version", json!(0)), "should be greater than or equal to 1").await;
+    refuses(with("plaintext", json!("AQID")), r#"unknown field "spec.wrappedKeys[0].plaintext""#).await;
+    refuses(vec![test.pin(1), test.pin(1)], "Duplicate value").await;
+    refuses((1..=65).map(|version| test.pin(version)).collect(), "must have at most 64 items").await;
+}
+
+#[tokio::test]
+async fn a_pin_that_contradicts_the_record_is_refused() {
+    let test = Test::new("pins-contradict").await;
+    test.create("k", &json!({})).await;
+    let versions = [test.pin(1), test.pin(2)];
+    test.try_patch_status("k", &json!({ "secretName": "k", "versions": versions })).await.unwrap();
+    let pinned = |pins: &[Value]| json!({ "spec": { "wrappedKeys": pins } });
+    for (field, value) in [
+        ("ciphertextBlob", json!("AQIDAHk=")),
+        ("keyId", json!(ARN.replace("1234abcd", "99999999"))),
+        ("keyId", json!(ARN.replace("eu-west-1", "eu-north-1"))),
+        ("request", json!({ "keyId": test.alias(), "keySpec": "AES_128" })),
+        ("request", json!({ "keyId": test.alias(), "keySpec": "AES_256", "encryptionContext": { "a": "b" } })),
+    ] {
+        let mut other = test.pin(2);
+        other[field] = value;
+        assert_refused(test.try_patch("k", &pinned(&[test.pin(1), other])).await, CONTRADICTS);
+    }
+    // When it was issued, and by which call, makes no other data key.
+    let mut told = test.pin(2);
+    told["requestId"] = json!("another");
+    test.patch("k", &pinned(&[test.pin(1), told])).await;
+
+    // And what would contradict a pin is not recorded.
+    test.patch("k", &pinned(&[test.pin(1), test.pin(3)])).await;
+    let mut other = test.pin(3);
+    other["ciphertextBlob"] = json!("AQIDAHk=");
+    let status = json!({ "versions": [test.pin(1), test.pin(2), other] });
+    assert_refused(test.try_patch_status("k", &status).await, CONTRADICTS);
+}
+
+#[tokio::test]
+async fn sixty_four_pins_stand_beside_sixty_four_versions() {
+    let test = Test::new("pins-many").await;
+    let _operator = test.operator();
+    // Of the length that a data key of 1024 bytes has.
+    let pins = |count: i32| -> Vec<_> {
+        let long = |version| {
+            let mut pin = test.pin(version);
+            pin["ciphertextBlob"] = format!("{}{version:04}", "A".repeat(1596)).into();
+            pin
+        };
+        (1..=count).map(long).collect()
+    };
+    test.create("k", &json!({ "wrappedKeys": pins(64), "version": 64 })).await;
+    let key = test.ready("k").await;
+    assert_eq!(key.record().len(), 64);
+    assert_eq!(test.data("k").await["ciphertextBlob"], recorded(&key, 64).ciphertext_blob.0);
+    // Both are there, and every write asks the rules.
+    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("k").await;
+
+    test.patch("k", &json!({ "spec": { "wrappedKeys": [pins(64)[0]] } })).await;
+    let mut more = test.pin(65);
+    more["version"] = json!(65);
+    test.patch("k", &json!({ "spec": { "wrappedKeys": [more] } })).await;
+    let message = message(&test.failed("k", "TooManyVersions").await).to_owned();
+    assert!(message.contains("spec.wrappedKeys"), "{message}");
+    assert_eq!(test.proxy.calls(), 0);
+}
+
+// === beside a Secret that is there ===
+
+#[tokio::test]
+async fn beside_a_retained_secret_pins_and_secret_become_the_record() {
+    let test = Test::new("pins-retained").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    let old = test.ready("k").await;
+    let (git, data) = (test.git("k").await, test.data("k").await);
+
+    // It stays; Git has the first version only, then all of them.
+    for pins in [&git["wrappedKeys"].as_array().unwrap()[..1], &git["wrappedKeys"].as_array().unwrap()[..]] {
+        test.delete("k").await;
+        let mut spec = git.clone();
+        spec["wrappedKeys"] = json!(pins);
+        let new = test.issue("k", &spec).await;
+        assert_eq!(new.record(), old.record());
+        assert_eq!(test.data("k").await, data);
+    }
+
+    // A backup has less than Git.
+    let mut backup = test.lose("k").await;
+    backup.data.as_mut().unwrap().retain(|name, _| !name.contains(".v2"));
+    backup.metadata.annotations.as_mut().unwrap().retain(|name, _| !name.contains(".v2"));
+    test.create_secret(&backup).await;
+    let new = test.issue("k", &git).await;
+    assert_eq!(new.record(), old.record());
+    test.holds("k", &data).await;
+
+    // Or is damaged: the pins mend it.
+    let mut backup = test.lose("k").await;
+    backup.data.as_mut().unwrap().remove("keyId.v1");
+    test.create_secret(&backup).await;
+    test.issue("k", &git).await;
+    test.holds("k", &data).await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_secret_that_holds_another_data_key_than_is_pinned_is_a_conflict() {
+    let test = Test::new("pins-conflict").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let secret = test.create_secret(&test.lose("k").await).await;
+    let mut pin = test.pin(1);
+    pin["keyId"] = test.key.arn.clone().into();
+    test.create("k", &json!({ "wrappedKeys": [pin] })).await;
+    let key = test.failed("k", "SecretConflict").await;
+    assert!(
+        message(&key).contains("is another one than spec.wrappedKeys pins: it differs in ciphertextBlob"),
+        "{key:?}"
+    );
+    assert!(key.record().is_empty());
+    assert_eq!(test.secret("k").await.metadata.resource_version, secret.metadata.resource_version);
+
+    // Nor is somebody else's touched.
+    let foreign = json!({ "metadata": { "name": "foreign" }, "stringData": { "password": "x" } });
+    let foreign = test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
+    test.create("foreign", &json!({ "wrappedKeys": [test.pin(1)] })).await;
+    let key = test.failed("foreign", "SecretConflict").await;
+    assert!(key.record().is_empty(), "its secretName may still be changed");
+    assert_eq!(test.secret("foreign").await.metadata.resource_version, foreign.metadata.resource_version);
+    test.patch("foreign", &json!({ "spec": { "secretName": "ours" } })).await;
+    test.ready("foreign").await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+// === later ===
+
+#[tokio::test]
+async fn pins_may_come_later_and_go_and_versions_beyond_them_are_issued() {
+    let test = Test::new("pins-later").await;
+    let operator = test.operator();
+    test.issue("k", &json!({})).await;
+    // Another cluster issued version 2.
+    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
+    let key = test.ready("k").await;
+    assert_eq!(to_json(&recorded(&key, 2)), test.pin(2));
+    let data = test.data("k").await;
+    assert_eq!(data["ciphertextBlob.v2"], recorded(&key, 2).ciphertext_blob.0);
+    assert_eq!(text(&data, "version"), "1");
+
+    test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
+    let same = test.ready("k").await;
+    assert_eq!(same.record(), key.record());
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+
+    test.patch("k", &json!({ "spec": { "version": 3 } })).await;
+    let key = test.ready("k").await;
+    assert_eq!(key.record().len(), 3);
+    assert_eq!(test.proxy.calls(), 2);
+
+    // At rest, and after a restart, nothing is written for pins that are recorded.
+    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
+    let before = test.ready("k").await;
+    drop(operator);
+    let _operator = test.operator();
+    test.settled().await;
+    assert_eq!(test.get("k").await.metadata.resource_version, before.metadata.resource_version);
+}
+
+#[tokio::test]
+async fn a_pin_that_comes_while_kms_is_asked_wins_and_the_answer_is_dropped() {
+    let test = Test::new("pins-race").await;
+    let _operator = test.operator();
+    test.proxy.next(1, Fault::Delay(Duration::from_secs(5)));
+    test.create("k", &json!({})).await;
+    eventually(SOON, "KMS is asked", async || test.proxy.calls() == 1).await;
+    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(1)] } })).await;
+    let key = test.ready("k").await;
+    assert_eq!(to_json(&key.record()), json!([test.pin(1)]));
+    assert_eq!(test.data("k").await["ciphertextBlob"], recorded(&key, 1).ciphertext_blob.0);
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_pin_that_can_not_be_used_is_told_and_its_version_is_not_issued() {
+    let test = Test::new("pins-invalid").await;
+    let _operator = test.operator();
+    // The ARN of another key than the one that was asked for.
+    let mut pin = test.pin(1);
+    pin["request"]["keyId"] = "ffffffff-12ab-34cd-56ef-1234567890ab".into();
+    let spec = json!({ "keyId": pin["request"]["keyId"], "wrappedKeys": [pin] });
+    test.create("k", &spec).await;
+    let key = test.failed("k", "PinInvalid").await;
+    assert!(message(&key).contains("version 1: keyId is not the ARN of the key that its request asks for"), "{key:?}");
+    let conditions = &key.status.as_ref().unwrap().conditions;
+    assert!(conditions.iter().any(|condition| condition.type_ == "Stalled" && condition.status == "True"));
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.failed("k", "PinInvalid").await;
+    assert_eq!(test.proxy.calls(), 0);
+
+    pin["keyId"] = ARN.replace("1234abcd", "ffffffff").into();
+    test.patch("k", &json!({ "spec": { "version": 1, "wrappedKeys": [pin] } })).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 0);
+}
