@@ -35,10 +35,10 @@ pub fn pending(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, F
             return Err(Failure::new(Reason::PinConflict, detail));
         }
     }
-    if key.record().len() + pending.len() > MAX_VERSIONS {
-        return Err(Failure::new(Reason::TooManyVersions, "with those that spec.wrappedKeys pins they are more"));
-    }
     pending.sort_by_key(|pin| pin.version);
+    if let Some(beyond) = pending.get(MAX_VERSIONS.saturating_sub(key.record().len())) {
+        return Err(invalid(beyond, "with it there would be more than 64 versions"));
+    }
     // A map by version at the API server.
     if let Some([twice, _]) = pending.array_windows().find(|[one, next]| one.version == next.version) {
         return Err(invalid(twice, "it is there twice"));
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(pending(&pinned(&all), None).map(|pins| pins.len()), Ok(64));
         let mut key = recorded(&all);
         key.spec.wrapped_keys = Some(vec![issued(65)]);
-        assert_eq!(pending(&key, None).unwrap_err().reason, Reason::TooManyVersions);
+        assert!(refusal(&key).contains("version 65: with it there would be more than 64"));
     }
 
     #[test]

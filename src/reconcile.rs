@@ -511,3 +511,22 @@ where
         None => Api::all(client.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{issued, recorded};
+
+    #[test]
+    fn what_the_server_repeats_of_the_record_the_pins_and_the_grant_tokens_is_taken_out() {
+        let mut key = recorded(&[1]);
+        key.spec.grant_tokens = Some(vec!["a grant token".to_owned()]);
+        key.spec.wrapped_keys = Some(vec![issued(2)]);
+        let blobs = [1, 2].map(|version| serde_json::to_value(issued(version).ciphertext_blob).unwrap());
+        let secrets = [blobs[0].as_str().unwrap(), blobs[1].as_str().unwrap(), "a grant token"];
+        let status = kube::core::Status { code: 422, message: secrets.join(" and "), ..kube::core::Status::default() };
+        let refused = answered::<()>(Err(RequestError::Kube(kube::Error::Api(Box::new(status)))), &key).unwrap();
+        let Answer::Refused(words) = refused else { panic!() };
+        assert!(secrets.iter().all(|secret| !words.contains(secret)), "{words}");
+    }
+}

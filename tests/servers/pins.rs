@@ -286,8 +286,8 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
     let mut more = test.pin(65);
     more["version"] = json!(65);
     test.patch("k", &json!({ "spec": { "wrappedKeys": [more] } })).await;
-    let message = message(&test.failed("k", "TooManyVersions").await).to_owned();
-    assert!(message.contains("spec.wrappedKeys"), "{message}");
+    let told = test.failed("k", "PinInvalid").await;
+    assert!(message(&told).contains("version 65: with it there would be more than 64 versions"), "{}", message(&told));
     assert_eq!(test.proxy.calls(), 0);
 }
 
