@@ -110,7 +110,7 @@ pub const LARGE: &[(&str, Budget)] = &[
         Budget { respec: 1, version: 1, outlived: 1, ..NOTHING },
     ),
     ("DataKey re-created with other settings, policy changed", Budget { respec: 1, policy: 1, ..NOTHING }),
-    ("pinned, late writes", Budget { pin: 1, late: 2, ..NOTHING }),
+    ("pinned, late writes", Budget { pin: 1, late: 1, ..NOTHING }),
     ("pinned, version raised, cluster rebuilt", Budget { pin: 1, version: 1, rebuild: 1, ..NOTHING }),
     ("pinned, Secret deleted", Budget { pin: 1, delete_secret: 1, ..NOTHING }),
     ("pinned and unpinned, version raised", Budget { pin: 2, version: 1, ..NOTHING }),

@@ -18,7 +18,7 @@ const CONTRADICTS: &str = "spec.wrappedKeys pins another data key than status.ve
 
 impl Test {
     /// A pin as another cluster exported it, of a data key that nobody can unwrap.
-    fn pin(&self, version: i32) -> Value {
+    pub fn pin(&self, version: i32) -> Value {
         json!({
             "version": version,
             "request": { "keyId": self.alias(), "keySpec": "AES_256" },

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{patience, scaled};
 use crate::{
-    test::{Data, SOON, Test, restored},
+    test::{Data, SOON, Test, restored, to_json},
     witness::Witness,
 };
 
@@ -150,6 +150,20 @@ async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
         let again = async || drop(test.create(&name, &json!({})).await);
         assert_eq!((test.survives(&name, Record, moment, again).await, test.data(&name).await), (0, data));
     }
+}
+
+#[tokio::test]
+async fn a_kill_while_pins_become_the_record_calls_nobody() {
+    let test = Test::new("crash-pins").await;
+    let witness = Witness::of(&test);
+    let pins = json!({ "wrappedKeys": [test.pin(1), test.pin(2)], "version": 2 });
+    for (number, (effect, moment, _)) in points(CreateSecret).into_iter().enumerate().skip(2) {
+        let name = format!("k{number}");
+        let made = test.survives(&name, effect, moment, async || drop(test.create(&name, &pins).await)).await;
+        assert_eq!(made, 0, "{moment:?} {effect:?}");
+        assert_eq!(to_json(&test.get(&name).await.record()), pins["wrappedKeys"]);
+    }
+    witness.saw_nothing_wrong();
 }
 
 #[tokio::test]
