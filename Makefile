@@ -125,7 +125,7 @@ build-debug: need-rust
 # === checks ===
 
 .PHONY: test
-test: fmt lint unit chart servers licences ## Everything that CI checks
+test: fmt lint unit chart status servers licences ## Everything that CI checks
 
 .PHONY: fmt
 fmt: need-rust ## Formatting
@@ -136,6 +136,7 @@ fmt: need-rust ## Formatting
 lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/actionlint
+	@! gofmt -l tests | grep . || { echo "these are not as gofmt writes them"; exit 1; }
 	@cargo metadata --quiet --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || { echo "tests/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"; exit 1; }
 
 .PHONY: unit
@@ -172,6 +173,13 @@ export BENCH_OPERATOR
 .PHONY: bench
 bench: servers-tools $(if $(filter file,$(origin BENCH_OPERATOR)),dist) ## Speed and memory at scale against the limit of the API server, on Linux: three quarters of an hour
 	cargo bench --locked --bench scale -- $(BENCH_ONLY)
+
+# Test results are not cached: what these tests read lies outside their modules.
+GO_TEST := go test -mod=readonly -count=1 ./...
+
+.PHONY: status
+status: need-go ## What kstatus and the health script for Argo CD read in a DataKey in every state
+	cd tests/gitops/status && $(GO_TEST)
 
 # What is found stays in the target folder. The sanitizers need a nightly Rust; this crate has no unsafe code.
 FUZZ := $(TARGET)/fuzz
@@ -264,9 +272,10 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 	$(TOOLS)/bin/cargo-deny --locked --config tests/tools/deny.toml check advisories
 
 .PHONY: generate
-generate: need-rust chart-tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README
+generate: need-rust tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys
 	UPDATE=1 cargo test --locked --test generated
 	UPDATE=1 cargo test --locked --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
+	UPDATE=1 cargo test --locked --test servers -- recorded::
 
 # === the servers ===
 
@@ -295,8 +304,7 @@ $(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
 		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kubectl
 	@touch $@
 
-$(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum
-	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"; exit 1; }
+$(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum | need-go
 	@echo "building Helm: some minutes, once"
 	@mkdir -p $(@D)
 	cd tests/tools/chart && go build -mod=readonly -trimpath -ldflags '-s -w' -o $(TOOLS)/bin/ \
@@ -331,6 +339,10 @@ endef
 $(TOOLS)/cargo-%: | need-rust
 	@tool=$*; set -x; cargo install --quiet --locked --root $(TOOLS) cargo-$${tool%-*}@$${tool##*-}
 	@touch $@
+
+.PHONY: need-go
+need-go:
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"; exit 1; }
 
 .PHONY: need-rust
 need-rust:

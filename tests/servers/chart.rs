@@ -2,7 +2,7 @@
 //! operator runs as a process, under the identity and with the arguments that the chart gives it.
 
 use serde_json::{Value, json};
-use testbed::{commands, control_plane::ControlPlane, eventually, kms, proxy::KmsProxy, repository};
+use testbed::{commands, control_plane::ControlPlane, eventually, proxy::KmsProxy, repository};
 
 use crate::test::{Operator, SOON, Test};
 
@@ -26,26 +26,6 @@ async fn install(plane: &ControlPlane, release: &str, namespace: &str, values: &
     let chart = chart();
     let arguments = ["upgrade", "--install", release, &chart, "--namespace", namespace, "--create-namespace"];
     helm(plane, &[&arguments[..], values].concat()).await
-}
-
-/// The operator as the Deployment says, as a process: its arguments, its identity, its environment.
-async fn operator(plane: &ControlPlane, release: &str, namespace: &str, kms_url: &str) -> Operator {
-    let deployment = plane.kubectl(&["get", "deployment", release, "-n", namespace, "-o", "json"]).await.unwrap();
-    let deployment: Value = serde_json::from_str(&deployment).unwrap();
-    let pod = &deployment["spec"]["template"]["spec"];
-    let account = pod["serviceAccountName"].as_str().unwrap();
-    let kubeconfig = plane.kubeconfig_of(namespace, account).await;
-    let arguments: Vec<_> = pod["containers"][0]["args"].as_array().unwrap()[1..]
-        .iter()
-        .map(|argument| argument.as_str().unwrap().to_owned())
-        // Two of them on one machine, and their logs for the tests.
-        .filter(|argument| !["--admin-address", "--log-"].iter().any(|own| argument.starts_with(own)))
-        .collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let mut environment: std::collections::BTreeMap<_, _> = kms::environment(kms_url).into();
-    environment.insert("KUBECONFIG", kubeconfig.display().to_string());
-    let log = plane.workdir().file(&format!("{namespace}-{release}-{}.log", fastrand::u32(..)));
-    Operator::start(&arguments, environment, &log)
 }
 
 async fn apply(plane: &ControlPlane, namespace: &str, names: &[&str]) {
@@ -81,7 +61,7 @@ async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobo
     let proxy = KmsProxy::stub().await;
     plane.namespace("shop").await;
     {
-        let first = operator(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
+        let first = Operator::as_deployed(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
         apply(&plane, "shop", &["orders", "invoices"]).await;
         ready(&plane, "shop").await;
         first.process.signal("TERM");
@@ -109,7 +89,7 @@ async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobo
             }
             _ => drop(install(&plane, "datakey-operator", "datakey-system", values).await.unwrap()),
         }
-        let operator = operator(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
+        let operator = Operator::as_deployed(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
         operator.says("this replica leads").await;
         operator.is_ready().await;
         ready(&plane, "shop").await;
@@ -154,8 +134,8 @@ async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewher
     install(&plane, "shop-keys", "keys-of-shop", &["--set", "watchNamespaces={shop}"]).await.unwrap();
     let second = ["--set", "watchNamespaces={bank}", "--set", "crds.enabled=false", "--set", "rbac.aggregate=false"];
     install(&plane, "bank-keys", "keys-of-bank", &second).await.unwrap();
-    let shop = operator(&plane, "shop-keys-datakey-operator", "keys-of-shop", &proxy.url()).await;
-    let bank = operator(&plane, "bank-keys-datakey-operator", "keys-of-bank", &proxy.url()).await;
+    let shop = Operator::as_deployed(&plane, "shop-keys-datakey-operator", "keys-of-shop", &proxy.url()).await;
+    let bank = Operator::as_deployed(&plane, "bank-keys-datakey-operator", "keys-of-bank", &proxy.url()).await;
     for operator in [&shop, &bank] {
         operator.says("this replica leads").await;
     }

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use datakey_operator::{api::DataKey, status::STALLED};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PostParams;
 use serde_json::json;
 use testbed::{
     eventually, kms,
@@ -37,6 +39,45 @@ impl Test {
         self.proxy.heal();
         self.ready(name).await;
         assert!(!is_stalled(&self.get(name).await));
+    }
+
+    /// From now on an admission policy refuses new Secrets in the namespace.
+    pub async fn secrets_are_refused(&self) {
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": { "name": self.namespace },
+            "spec": {
+                "matchConstraints": { "resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
+                }]},
+                "validations": [{ "expression": "false", "message": "secrets need a ticket" }],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": { "name": self.namespace },
+            "spec": {
+                "policyName": self.namespace,
+                "validationActions": ["Deny"],
+                "matchResources": { "namespaceSelector": { "matchLabels": {
+                    "kubernetes.io/metadata.name": self.namespace,
+                }}},
+            },
+        });
+        self.apply(&[policy, binding]).await;
+        let probe: Secret = serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let is_refused = async || self.secrets().create(&dry, &probe).await.is_err();
+        eventually(SOON, "the policy works", is_refused).await;
+    }
+
+    /// The admission policy goes away.
+    pub async fn secrets_are_taken(&self) {
+        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+            self.plane.kubectl(&["delete", kind, &self.namespace]).await.unwrap();
+        }
     }
 }
 
@@ -284,35 +325,7 @@ async fn nothing_secret_is_told_anywhere() {
 async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
     let test = Test::new("policy-refuses").await;
     let _operator = test.operator();
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": { "name": "no-secrets" },
-        "spec": {
-            "matchConstraints": { "resourceRules": [{
-                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
-            }]},
-            "validations": [{ "expression": "false", "message": "secrets need a ticket" }],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": { "name": "no-secrets" },
-        "spec": {
-            "policyName": "no-secrets",
-            "validationActions": ["Deny"],
-            "matchResources": { "namespaceSelector": { "matchLabels": {
-                "kubernetes.io/metadata.name": test.namespace,
-            }}},
-        },
-    });
-    test.apply(&[policy, binding]).await;
-    let probe: k8s_openapi::api::core::v1::Secret =
-        serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
-    let dry = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
-    eventually(SOON, "the policy works", async || test.secrets().create(&dry, &probe).await.is_err()).await;
-
+    test.secrets_are_refused().await;
     test.create("k", &json!({})).await;
     let key = test.failed("k", "Refused").await;
     let message = &key.status.as_ref().unwrap().conditions[0].message;
@@ -321,11 +334,10 @@ async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
     let issued = key.record().to_vec();
     assert_eq!(issued.len(), 1, "the data key is recorded, and waits");
 
-    test.plane.kubectl(&["delete", "validatingadmissionpolicybinding", "no-secrets"]).await.unwrap();
+    test.secrets_are_taken().await;
     let key = test.ready("k").await;
     assert_eq!(key.record(), issued);
     assert_eq!(test.proxy.calls(), 1);
-    test.plane.kubectl(&["delete", "validatingadmissionpolicy", "no-secrets"]).await.unwrap();
 }
 
 #[tokio::test]

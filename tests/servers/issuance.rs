@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use testbed::{eventually, kms, proxy::Fault};
 
-use crate::test::{Data, SOON, Test, recorded, text, to_json};
+use crate::test::{SOON, Test, recorded, text, to_json};
 
 #[tokio::test]
 async fn a_workload_unwraps_a_key_of_the_right_length() {
@@ -312,17 +312,4 @@ async fn a_namespace_can_be_deleted_with_everything_in_it() {
     test.plane.kubectl(&["delete", "namespace", "namespace-goes", "--timeout=90s"]).await.unwrap();
     assert_eq!(test.proxy.calls(), 10);
     drop(operator);
-}
-
-#[tokio::test]
-async fn kubectl_wait_waits_for_the_new_version() {
-    let test = Test::new("wait").await;
-    let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    test.proxy.always(Fault::Delay(Duration::from_millis(500)));
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    let waited = ["wait", "-n", "wait", "--for=condition=Ready", "dk/k", "--timeout=30s"];
-    test.plane.kubectl(&waited).await.unwrap();
-    let data: Data = test.data("k").await;
-    assert_eq!(text(&data, "version"), "2");
 }

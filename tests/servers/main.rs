@@ -21,5 +21,7 @@ mod plugin;
 mod privilege;
 mod process;
 mod record;
+mod recorded;
 mod test;
+mod wait;
 mod witness;

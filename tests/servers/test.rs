@@ -499,6 +499,26 @@ impl Operator {
         Self { process: Process::start(program, common.iter().chain(flags), environment, log) }
     }
 
+    /// Starts one as a Deployment says: its arguments, its identity, its environment.
+    pub async fn as_deployed(plane: &ControlPlane, name: &str, namespace: &str, kms_url: &str) -> Self {
+        let deployment = plane.kubectl(&["get", "deployment", name, "-n", namespace, "-o", "json"]).await.unwrap();
+        let deployment: Value = serde_json::from_str(&deployment).unwrap();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let account = pod["serviceAccountName"].as_str().unwrap();
+        let kubeconfig = plane.kubeconfig_of(namespace, account).await;
+        let arguments: Vec<_> = pod["containers"][0]["args"].as_array().unwrap()[1..]
+            .iter()
+            .map(|argument| argument.as_str().unwrap().to_owned())
+            // Two of them on one machine, and their logs for the tests.
+            .filter(|argument| !["--admin-address", "--log-"].iter().any(|own| argument.starts_with(own)))
+            .collect();
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut environment: BTreeMap<_, _> = kms::environment(kms_url).into();
+        environment.insert("KUBECONFIG", kubeconfig.display().to_string());
+        let log = plane.workdir().file(&format!("{namespace}-{name}-{}.log", fastrand::u32(..)));
+        Self::start(&arguments, environment, &log)
+    }
+
     /// Its log, line by line.
     pub fn log(&self) -> Vec<Value> {
         self.process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

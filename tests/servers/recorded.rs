@@ -1,0 +1,292 @@
+//! A `DataKey` in every state that the operator leaves it in, recorded for what reads its status: Argo CD's health script
+//! and kstatus (tests/gitops/status). `make generate` writes the files, beside the script; here they are shown to be so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datakey_operator::{
+    api::DataKey,
+    status::{Class, READY, Reason, find},
+};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use testbed::{api_proxy, assert_fresh, eventually, http::Stop, proxy::Fault, repository};
+
+use crate::test::{SOON, Test, to_json};
+
+const FOLDER: &str = "deploy/argocd/resource_customizations/datakey.dev/DataKey";
+
+/// What stands in the place of whatever is another at each run.
+const NAMESPACE: &str = "shop";
+const TIME: &str = "2026-01-02T03:04:05Z";
+const UID: &str = "00000000-1111-2222-3333-444444444444";
+const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+const BLOB: &str = "AQIDAHg=";
+
+/// What Argo CD must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Healthy,
+    Degraded,
+    Progressing,
+    /// Progressing, because the status speaks of an earlier spec or of none.
+    NotSeen,
+}
+
+/// Recorded states, by name.
+#[derive(Default)]
+struct States(BTreeMap<String, (Value, Health)>);
+
+// === impl Health ===
+
+impl Health {
+    fn of(reason: Reason) -> Self {
+        if reason.class() == Class::WaitForChange { Self::Degraded } else { Self::Progressing }
+    }
+
+    /// As Argo CD's own tests of health scripts write it.
+    fn expectation(self, name: &str, key: &Value) -> Value {
+        let conditions = key["status"]["conditions"].as_array().unwrap();
+        let ready = conditions.iter().find(|condition| condition["type"] == READY).unwrap();
+        let (status, message) = match self {
+            Self::NotSeen => ("Progressing".to_owned(), json!("Waiting for the operator to see the present spec")),
+            seen => (format!("{seen:?}"), ready["message"].clone()),
+        };
+        let health = json!({ "status": status, "message": message });
+        json!({ "healthStatus": health, "inputPath": format!("testdata/{name}.yaml") })
+    }
+}
+
+// === impl States ===
+
+impl States {
+    fn add(&mut self, test: &Test, name: &str, key: &DataKey, health: Health) {
+        let mut value = to_json(key);
+        normalise(&mut value);
+        let normal = value.to_string().replace(&test.key.arn, ARN).replace(&test.namespace, NAMESPACE);
+        let twin = self.0.insert(name.to_owned(), (serde_json::from_str(&normal).unwrap(), health));
+        assert!(twin.is_none(), "{name}");
+    }
+
+    fn add_failure(&mut self, test: &Test, key: &DataKey, reason: Reason) {
+        self.add(test, &file_name(reason), key, Health::of(reason));
+    }
+}
+
+/// `KeyNotFound` as `key-not-found`.
+fn file_name(reason: Reason) -> String {
+    let dashed = reason.as_str().chars().flat_map(|letter| {
+        let dash = letter.is_ascii_uppercase().then_some('-');
+        dash.into_iter().chain([letter.to_ascii_lowercase()])
+    });
+    dashed.skip(1).collect()
+}
+
+/// Puts the same into whatever is another at each run.
+fn normalise(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Object(fields) => {
+            fields.remove("managedFields");
+            for (name, value) in fields {
+                let fixed = match name.as_str() {
+                    "uid" | "requestId" => UID,
+                    "resourceVersion" => "1",
+                    "ciphertextBlob" => BLOB,
+                    "keyMaterialId" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                    "creationTimestamp" | "deletionTimestamp" | "issuedAt" | "lastTransitionTime"
+                        if *value != "1970-01-01T00:00:00Z" =>
+                    {
+                        TIME
+                    }
+                    _ => {
+                        normalise(value);
+                        continue;
+                    }
+                };
+                *value = fixed.into();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// From birth to deletion.
+async fn a_life() -> States {
+    let (test, mut states) = (Test::new("recorded-life").await, States::default());
+    let born = test.create("born", &json!({})).await;
+    states.add(&test, "born", &born, Health::NotSeen);
+    test.delete("born").await;
+    {
+        let (api, kubeconfig) = test.api_proxy().await;
+        let _operator = test.operator_by(&kubeconfig, &[]);
+        let stop = Stop::default();
+        api.next(1, "create", "secrets", api_proxy::Fault::StopBefore(stop.clone()));
+        test.create("recorded", &json!({})).await;
+        tokio::time::timeout(SOON, stop.reached()).await.unwrap();
+        states.add(&test, "recorded", &test.get("recorded").await, Health::NotSeen);
+    }
+    let second = json!({ "spec": { "version": 2 } });
+    {
+        let _operator = test.operator();
+        for name in ["ready", "ready-version-2", "spec-changed", "failing-version-2", "waiting-version-2", "deleting"] {
+            test.issue(name, &json!({ "encryptionContext": { "purpose": "orders" } })).await;
+        }
+        states.add(&test, "ready", &test.get("ready").await, Health::Healthy);
+
+        test.patch("ready-version-2", &second).await;
+        states.add(&test, "ready-version-2", &test.ready("ready-version-2").await, Health::Healthy);
+
+        test.proxy.always(Fault::code("AccessDeniedException"));
+        test.patch("failing-version-2", &second).await;
+        let key = test.failed("failing-version-2", "AccessDenied").await;
+        states.add(&test, "failing-version-2", &key, Health::Degraded);
+        test.create("spec-corrected", &json!({})).await;
+        test.failed("spec-corrected", "AccessDenied").await;
+
+        test.proxy.always(Fault::code("ThrottlingException"));
+        test.patch("waiting-version-2", &second).await;
+        let key = test.failed("waiting-version-2", "Throttled").await;
+        states.add(&test, "waiting-version-2", &key, Health::Progressing);
+
+        test.patch("deleting", &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
+        test.keys().delete("deleting", &DeleteParams::default()).await.unwrap();
+        // Its generation has grown, and nobody acts on it any more.
+        states.add(&test, "deleting", &test.get("deleting").await, Health::NotSeen);
+        test.patch("deleting", &json!({ "metadata": { "finalizers": null } })).await;
+    }
+    // Nobody has seen it.
+    let key = test.patch("spec-changed", &second).await;
+    states.add(&test, "spec-changed", &key, Health::NotSeen);
+    let key = test.patch("spec-corrected", &json!({ "spec": { "keyId": "alias/another" } })).await;
+    states.add(&test, "spec-corrected", &key, Health::NotSeen);
+    states
+}
+
+/// What goes wrong at KMS.
+async fn failures_of_kms() -> States {
+    let (test, mut states) = (Test::new("recorded-kms").await, States::default());
+    let _operator = test.operator_with(&["--kms-timeout=1s"], &[]);
+    for (reason, fault) in [
+        (Reason::KeyNotFound, Fault::code("NotFoundException")),
+        (Reason::KeyDisabled, Fault::code("DisabledException")),
+        (Reason::KeyStateInvalid, Fault::code("KMSInvalidStateException")),
+        (Reason::KeyUsageInvalid, Fault::code("InvalidKeyUsageException")),
+        (Reason::GrantTokenInvalid, Fault::code("InvalidGrantTokenException")),
+        (Reason::AccessDenied, Fault::code("AccessDeniedException")),
+        (Reason::RequestInvalid, Fault::code("ValidationException")),
+        (Reason::CredentialsRejected, Fault::code("ExpiredTokenException")),
+        (Reason::Throttled, Fault::code("ThrottlingException")),
+        (Reason::KmsUnavailable, Fault::code("KMSInternalException")),
+        (Reason::KmsError, Fault::code("MadeUpException")),
+        (Reason::KmsAnswerInvalid, Fault::Answer(json!({}))),
+        (Reason::KmsUnreachable, Fault::Reset),
+        (Reason::KmsTimeout, Fault::Hang),
+    ] {
+        test.proxy.always(fault);
+        let name = file_name(reason);
+        test.create(&name, &json!({})).await;
+        states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
+        test.delete(&name).await;
+    }
+    states
+}
+
+/// What the operator lacks.
+async fn failures_of_the_settings() -> States {
+    let (test, mut states) = (Test::new("recorded-settings").await, States::default());
+    let nowhere = test.plane.workdir().file("no-such-file").display().to_string();
+    for (reason, missing) in [
+        (Reason::RegionMissing, ["AWS_REGION", "AWS_DEFAULT_REGION"]),
+        (Reason::CredentialsMissing, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
+    ] {
+        let files = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"].map(|name| (name, nowhere.as_str()));
+        let environment = [&missing.map(|name| (name, ""))[..], &files[..]].concat();
+        let _operator = test.operator_with(&[], &environment);
+        let name = file_name(reason);
+        test.create(&name, &json!({})).await;
+        states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
+        test.delete(&name).await;
+    }
+    states
+}
+
+/// What goes wrong in the cluster.
+async fn failures_of_the_cluster() -> States {
+    let (test, mut states) = (Test::new("recorded-cluster").await, States::default());
+    let name = file_name(Reason::TooManyVersions);
+    let request = to_json(&test.create(&name, &json!({})).await.spec.request());
+    let version = |version: i32| json!({ "version": version, "request": request, "ciphertextBlob": BLOB, "keyId": ARN, "issuedAt": TIME });
+    let full = json!({ "secretName": name, "versions": (1..=64).map(version).collect::<Vec<_>>() });
+    test.try_patch_status(&name, &full).await.unwrap();
+    test.patch(&name, &json!({ "spec": { "version": 65 } })).await;
+    let _operator = test.operator_with(&["--retry-min=200ms", "--retry-max=10m"], &[]);
+    let mut key = test.failed(&name, "TooManyVersions").await;
+    // The others say nothing more.
+    key.status.as_mut().unwrap().versions.truncate(1);
+    states.add_failure(&test, &key, Reason::TooManyVersions);
+
+    test.issue("owner", &json!({ "secretName": "shared" })).await;
+    let name = file_name(Reason::SecretConflict);
+    test.create(&name, &json!({ "secretName": "shared" })).await;
+    states.add_failure(&test, &test.failed(&name, "SecretConflict").await, Reason::SecretConflict);
+
+    let name = file_name(Reason::SecretContested);
+    test.issue(&name, &json!({})).await;
+    let mut contested = None;
+    eventually(SOON, "the fight is told of", async || {
+        test.edit_secret(&name, &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
+        let key = test.get(&name).await;
+        let is_told = find(&key, READY).is_some_and(|ready| ready.reason == "SecretContested");
+        contested = is_told.then_some(key);
+        contested.is_some()
+    })
+    .await;
+    states.add_failure(&test, &contested.unwrap(), Reason::SecretContested);
+
+    test.secrets_are_refused().await;
+    let name = file_name(Reason::Refused);
+    test.create(&name, &json!({})).await;
+    states.add_failure(&test, &test.failed(&name, "Refused").await, Reason::Refused);
+    test.secrets_are_taken().await;
+    states
+}
+
+/// A definition without the rules that the operator relies on.
+async fn failures_of_an_outdated_definition() -> States {
+    let (test, mut states) = (Test::alone("recorded-outdated").await, States::default());
+    let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
+    let patch = json!([{ "op": "remove", "path": rules }]).to_string();
+    let crd = ["patch", "crd", "datakeys.datakey.dev", "--type=json", "-p", &patch];
+    test.plane.kubectl(&crd).await.unwrap();
+    let _operator = test.operator();
+    let name = file_name(Reason::SpecInvalid);
+    let manifest = test.manifest(&name, &json!({ "keySpec": "AES_256", "numberOfBytes": 32 }));
+    eventually(SOON, "the outdated definition works", async || test.try_create(&manifest).await.is_ok()).await;
+    states.add_failure(&test, &test.failed(&name, "SpecInvalid").await, Reason::SpecInvalid);
+    states
+}
+
+#[tokio::test]
+async fn the_recorded_states_are_what_the_operator_leaves_today() {
+    let (life, kms, settings, cluster, definition) = tokio::join!(
+        a_life(),
+        failures_of_kms(),
+        failures_of_the_settings(),
+        failures_of_the_cluster(),
+        failures_of_an_outdated_definition(),
+    );
+    let states: BTreeMap<_, _> =
+        [life, kms, settings, cluster, definition].into_iter().flat_map(|part| part.0).collect();
+    for reason in Reason::ALL {
+        assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
+    }
+    let mut tests = Vec::new();
+    for (name, (key, health)) in &states {
+        assert_fresh(&format!("{FOLDER}/testdata/{name}.yaml"), &serde_saphyr::to_string(key).unwrap());
+        tests.push(health.expectation(name, key));
+    }
+    assert_fresh(&format!("{FOLDER}/health_test.yaml"), &serde_saphyr::to_string(&json!({ "tests": tests })).unwrap());
+    let files = std::fs::read_dir(repository().join(FOLDER).join("testdata")).unwrap();
+    let files = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
+    assert_eq!(files.collect::<BTreeSet<_>>(), states.into_keys().collect(), "nothing else is there");
+}
