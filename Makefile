@@ -181,6 +181,13 @@ GO_TEST := go test -mod=readonly -count=1 ./...
 status: need-go ## What kstatus and the health script for Argo CD read in a DataKey in every state
 	cd tests/gitops/status && $(GO_TEST)
 
+# Argo CD needs a newer Go than the rest; go downloads it where it is missing.
+.PHONY: gitops
+gitops: need-rust tools flux-tools ## Flux's own controller at work with DataKeys, and Argo CD's own engine; building both takes a quarter of an hour, once
+	cd tests/gitops/argocd && GOTOOLCHAIN=auto $(GO_TEST)
+	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
+	cargo test --locked --test gitops
+
 # What is found stays in the target folder. The sanitizers need a nightly Rust; this crate has no unsafe code.
 FUZZ := $(TARGET)/fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir $(FUZZ) --sanitizer none
@@ -309,6 +316,23 @@ $(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum | ne
 	@mkdir -p $(@D)
 	cd tests/tools/chart && go build -mod=readonly -trimpath -ldflags '-s -w' -o $(TOOLS)/bin/ \
 		helm.sh/helm/v4/cmd/helm github.com/norwoodj/helm-docs/cmd/helm-docs github.com/rhysd/actionlint/cmd/actionlint
+	@touch $@
+
+.PHONY: flux-tools
+flux-tools: $(TOOLS)/bin/flux-tools
+
+# The controller, and the definitions that it works with.
+FLUX := github.com/fluxcd
+$(TOOLS)/bin/flux-tools: tests/tools/flux/go.mod tests/tools/flux/go.sum | need-go
+	@echo "building Flux's kustomize-controller: some minutes, once"
+	@mkdir -p $(@D)
+	cd tests/tools/flux && go build -mod=readonly -trimpath -ldflags '-s -w' -o $(TOOLS)/bin/ $(FLUX)/kustomize-controller
+	@rm -rf $(TOOLS)/flux && mkdir $(TOOLS)/flux
+	@set -e; cd tests/tools/flux; \
+	own=$$(go list -mod=readonly -m -f '{{.Dir}}' $(FLUX)/kustomize-controller); \
+	source=$(FLUX)/source-controller@$$(go list -mod=readonly -m -f '{{.Version}}' $(FLUX)/source-controller/api); \
+	go mod download $$source; \
+	install -m 0644 $$own/config/crd/bases/*.yaml $$(go env GOMODCACHE)/$$source/config/crd/bases/*.yaml $(TOOLS)/flux/
 	@touch $@
 
 $(TOOLS)/bin/alerts-tools: tests/tools/prometheus/go.mod tests/tools/prometheus/go.sum

@@ -1,4 +1,4 @@
-//! kubectl and Helm, against any cluster, and other commands.
+//! kubectl, Helm and Argo CD's engine, against any cluster, and other commands.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,6 +23,12 @@ pub async fn helm(kubeconfig: &Path, home: &Path, arguments: &[&str]) -> Result<
         command.env(folder, home);
     }
     run(command.args(arguments).env("KUBECONFIG", kubeconfig)).await
+}
+
+/// Syncs manifests as Argo CD does: what it prints, or what it says is wrong.
+pub async fn argocd_sync(kubeconfig: &Path, arguments: &[&str]) -> Result<String, String> {
+    let program = tools().join("bin/argocd-sync");
+    run(Command::new(program).args(arguments).env("KUBECONFIG", kubeconfig)).await
 }
 
 /// Runs a command to its end: what it prints, or what it says is wrong.

@@ -10,6 +10,7 @@
 pub mod api_proxy;
 pub mod commands;
 pub mod control_plane;
+pub mod flux;
 pub mod http;
 pub mod kms;
 pub mod node;
