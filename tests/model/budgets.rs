@@ -113,24 +113,9 @@ pub const LARGE: &[(&str, Budget)] = &[
     ("pinned, late writes", Budget { pin: 1, late: 1, ..NOTHING }),
     ("pinned, version raised, cluster rebuilt", Budget { pin: 1, version: 1, rebuild: 1, ..NOTHING }),
     ("pinned, Secret deleted", Budget { pin: 1, delete_secret: 1, ..NOTHING }),
-    ("pinned and unpinned, version raised", Budget { pin: 2, version: 1, ..NOTHING }),
-    ("pinned, version raised, late writes", Budget { pin: 1, version: 1, late: 1, ..NOTHING }),
     ("pinned, Secret edited", Budget { pin: 1, edit: 1, ..NOTHING }),
-    ("pinned, Secret unmarked", Budget { pin: 1, unmark: 1, ..NOTHING }),
     ("pinned, a foreign Secret", Budget { pin: 1, foreign: 1, ..NOTHING }),
     ("pinned, a lookalike", Budget { pin: 1, lookalike: 1, ..NOTHING }),
-    ("pinned, Secret restored", Budget { pin: 1, delete_secret: 1, restore: 1, ..NOTHING }),
-    ("pinned, settings corrected", Budget { pin: 1, correct: 1, ..NOTHING }),
-    ("pinned, policy changed", Budget { pin: 1, policy: 1, ..NOTHING }),
-    ("pinned, DataKey re-created, version raised", Budget { pin: 1, recreate: 1, version: 1, ..NOTHING }),
-    ("pinned, DataKey re-created, Secret edited", Budget { pin: 1, recreate: 1, edit: 1, ..NOTHING }),
-    ("pinned, DataKey re-created, Secret unmarked", Budget { pin: 1, recreate: 1, unmark: 1, ..NOTHING }),
-    ("pinned, DataKey re-created with other settings", Budget { pin: 1, respec: 1, ..NOTHING }),
-    ("pinned, cluster rebuilt, late writes", Budget { pin: 1, rebuild: 1, late: 1, ..NOTHING }),
-    (
-        "pinned, cluster rebuilt, Secret restored",
-        Budget { pin: 1, rebuild: 1, delete_secret: 1, restore: 1, ..NOTHING },
-    ),
 ];
 
 /// What is not promised, and how it shows: the server has no condition on another object, so a Secret can be written
