@@ -219,6 +219,18 @@ async fn a_pinned_manifest_is_the_spec_with_everything_issued() {
     assert_eq!(pinned["metadata"], json!({ "name": "k", "namespace": "plugin-pin", "labels": labels }));
     assert_eq!((&pinned["apiVersion"], &pinned["kind"]), (&json!("datakey.dev/v1alpha1"), &json!("DataKey")));
 
+    // Whoever applies it elsewhere has the same data keys, without a call to KMS.
+    let there = Test::new("plugin-pinned").await;
+    let _operator = there.operator();
+    let moved =
+        std::fs::read_to_string(&file).unwrap().replace("namespace: plugin-pin\n", "namespace: plugin-pinned\n");
+    std::fs::write(&file, moved).unwrap();
+    there.plane.kubectl(&["apply", "-f", &file]).await.unwrap();
+    let same = there.ready("k").await;
+    assert_eq!(to_json(&same)["status"]["versions"], key["status"]["versions"]);
+    assert_eq!(there.data("k").await, test.data("k").await);
+    assert_eq!(there.proxy.calls(), 0);
+
     drop(operator);
     test.create("new", &json!({})).await;
     assert!(user.ends(2, &["export", "new", "--pin"]).await.err.contains("nothing to pin yet"));

@@ -19,6 +19,7 @@ const FOLDER: &str = "deploy/argocd/resource_customizations/datakey.dev/DataKey"
 const NAMESPACE: &str = "shop";
 const TIME: &str = "2026-01-02T03:04:05Z";
 const UID: &str = "00000000-1111-2222-3333-444444444444";
+const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const BLOB: &str = "AQIDAHg=";
 
@@ -251,6 +252,29 @@ async fn failures_of_the_cluster() -> States {
     states
 }
 
+/// What is wrong with pins.
+async fn failures_of_pins() -> States {
+    let (test, mut states) = (Test::new("recorded-pins").await, States::default());
+    let _operator = test.operator();
+    let pin = |key_id: &str, arn: &str| {
+        let request = json!({ "keyId": key_id, "keySpec": "AES_256" });
+        json!([{ "version": 1, "request": request, "ciphertextBlob": BLOB, "keyId": arn, "issuedAt": TIME }])
+    };
+    let name = file_name(Reason::PinInvalid);
+    let another = "ffffffff-12ab-34cd-56ef-1234567890ab";
+    test.create(&name, &json!({ "keyId": another, "wrappedKeys": pin(another, ARN) })).await;
+    states.add_failure(&test, &test.failed(&name, "PinInvalid").await, Reason::PinInvalid);
+
+    // Of two multi-Region keys the definition's rule does not see that they are two.
+    let name = file_name(Reason::PinConflict);
+    let multi_region = |digit: &str| pin("alias/orders", &ARN.replace(KEY_ID, &format!("mrk-{}", digit.repeat(32))));
+    test.issue(&name, &json!({ "keyId": "alias/orders", "wrappedKeys": multi_region("1") })).await;
+    test.patch(&name, &json!({ "spec": { "wrappedKeys": multi_region("2") } })).await;
+    states.add_failure(&test, &test.failed(&name, "PinConflict").await, Reason::PinConflict);
+    assert_eq!(test.proxy.calls(), 0);
+    states
+}
+
 /// A definition without the rules that the operator relies on.
 async fn failures_of_an_outdated_definition() -> States {
     let (test, mut states) = (Test::alone("recorded-outdated").await, States::default());
@@ -268,15 +292,16 @@ async fn failures_of_an_outdated_definition() -> States {
 
 #[tokio::test]
 async fn the_recorded_states_are_what_the_operator_leaves_today() {
-    let (life, kms, settings, cluster, definition) = tokio::join!(
+    let (life, kms, settings, cluster, pins, definition) = tokio::join!(
         a_life(),
         failures_of_kms(),
         failures_of_the_settings(),
         failures_of_the_cluster(),
+        failures_of_pins(),
         failures_of_an_outdated_definition(),
     );
     let states: BTreeMap<_, _> =
-        [life, kms, settings, cluster, definition].into_iter().flat_map(|part| part.0).collect();
+        [life, kms, settings, cluster, pins, definition].into_iter().flat_map(|part| part.0).collect();
     for reason in Reason::ALL {
         assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
     }

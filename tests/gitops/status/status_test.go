@@ -37,6 +37,8 @@ var expected = map[string]flux.Status{
 	"key-not-found":       flux.FailedStatus,
 	"key-state-invalid":   flux.FailedStatus,
 	"key-usage-invalid":   flux.FailedStatus,
+	"pin-conflict":        flux.FailedStatus,
+	"pin-invalid":         flux.FailedStatus,
 	"region-missing":      flux.FailedStatus,
 	"request-invalid":     flux.FailedStatus,
 	"secret-conflict":     flux.FailedStatus,
