@@ -145,7 +145,7 @@ impl Kms {
         grant_tokens: &[String],
     ) -> Result<WrappedKey, NotIssued> {
         let length = Length::of(request).map_err(NotIssued::before_the_call)?;
-        let region = turn.region();
+        let region = &turn.begin().await;
         let regional = self.regional(region);
 
         let call = regional.client.generate_data_key_without_plaintext().key_id(&request.key_id);

@@ -1,5 +1,7 @@
 //! Whose turn it is to call KMS: a rate for each Region, given out in turn to the namespaces that wait. Whoever waits
-//! holds nothing but a place here, so a namespace with thousands of new DataKeys holds up no other one.
+//! holds nothing but a place here, so a namespace with thousands of new DataKeys holds up no other one. A few have their
+//! turn at a time, and look at their Secret meanwhile; the rate is kept where they call, so that what delays one of them on its
+//! way never makes two calls out of one.
 //!
 //! The quota of KMS is shared with everything else in the account, so the rate also follows what KMS says: it halves when
 //! KMS throttles, and grows back.
@@ -7,7 +9,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     num::NonZeroU32,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -39,15 +41,24 @@ const UNCLAIMED: Duration = Duration::from_mins(1);
 /// Where the object is sent whose turn has come.
 pub type Wake = UnboundedSender<ObjectRef<DataKey>>;
 
-/// Permission for one call in one Region.
-#[derive(Debug)]
+/// For how much of a second's calls turns are given out ahead, and for how many at most: whoever has one holds up one of the
+/// reconciles that run at the same time.
+const AHEAD: (f64, u16) = (0.2, 16);
+
+/// Permission for one call in one Region. Dropped, it is somebody else's.
 pub struct Turn {
     region: String,
+    shared: Arc<Shared>,
 }
 
 /// The turns of all Regions.
 pub struct Turns {
     limit: NonZeroU32,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
     lanes: Mutex<BTreeMap<String, Lane>>,
     changed: Notify,
 }
@@ -58,6 +69,8 @@ struct Lane {
     waiting: Waiting,
     /// Whose turn has come and who has not taken it yet, by uid.
     granted: HashMap<String, Instant>,
+    /// How many turns are taken.
+    taken: usize,
 }
 
 /// Who waits: by namespace, and the namespaces in turn.
@@ -88,9 +101,21 @@ struct Pace {
 // === impl Turn ===
 
 impl Turn {
-    /// The Region that it is for.
-    pub fn region(&self) -> &str {
-        &self.region
+    /// Waits until the rate lets the call go. It must be made at once.
+    pub async fn begin(self) -> String {
+        while let Err(later) = self.shared.take(&self.region, Instant::now()) {
+            sleep_until(later).await;
+        }
+        self.region.clone()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(lane) = self.shared.lock().get_mut(&self.region) {
+            lane.taken = lane.taken.saturating_sub(1);
+        }
+        self.shared.changed.notify_one();
     }
 }
 
@@ -99,66 +124,79 @@ impl Turn {
 impl Turns {
     /// Nobody waits.
     pub fn new(limit: NonZeroU32) -> Self {
-        Self { limit, lanes: Mutex::default(), changed: Notify::new() }
+        Self { limit, shared: Arc::default() }
     }
 
     /// The turn of an object, if it has come. Otherwise the object waits for it, once however often it asks, and is sent
     /// to `wake` then.
     pub fn enter(&self, region: &str, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Option<Turn> {
         let now = Instant::now();
-        let mut lanes = self.lock();
+        let mut lanes = self.shared.lock();
         let limit = self.limit;
         let lane = lanes.entry(region.to_owned()).or_insert_with(|| Lane::new(limit, now));
         let granted = lane.granted.remove(uid).is_some();
-        if granted || lane.waiting.is_empty() && lane.pace.take(now).is_ok() {
-            return Some(Turn { region: region.to_owned() });
+        if granted || lane.waiting.is_empty() && lane.has_room(now) {
+            lane.taken += 1;
+            return Some(Turn { region: region.to_owned(), shared: Arc::clone(&self.shared) });
         }
         let ticket = Ticket { uid: uid.to_owned(), object: object.clone(), wake: wake.clone() };
         if lane.waiting.add(ticket) {
-            self.changed.notify_one();
+            self.shared.changed.notify_one();
         }
         None
     }
 
     /// An object is gone.
     pub fn leave(&self, uid: &str) {
-        for lane in self.lock().values_mut() {
+        for lane in self.shared.lock().values_mut() {
             lane.granted.remove(uid);
             lane.waiting.remove(uid);
         }
+        self.shared.changed.notify_one();
     }
 
     /// KMS throttled a call.
     pub fn throttled(&self, region: &str) {
-        if let Some(lane) = self.lock().get_mut(region) {
+        if let Some(lane) = self.shared.lock().get_mut(region) {
             lane.pace.slow_down(Instant::now());
         }
     }
 
     /// How many objects wait.
     pub fn waiting(&self) -> usize {
-        self.lock().values().map(|lane| lane.waiting.members.len()).sum()
+        self.shared.lock().values().map(|lane| lane.waiting.members.len()).sum()
     }
 
     /// Gives turns out, until it is dropped.
     pub async fn give_out(&self) {
         loop {
-            let next = self.grant(Instant::now());
+            let next = self.shared.grant(Instant::now());
             tokio::select! {
-                () = self.changed.notified() => {}
+                () = self.shared.changed.notified() => {}
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
     }
+}
 
-    /// Grants what can be granted now; when the next turn comes, if somebody waits.
+// === impl Shared ===
+
+impl Shared {
+    /// Lets a call of somebody who has a turn go, or tells when it may be tried again.
+    fn take(&self, region: &str, now: Instant) -> Result<(), Instant> {
+        // As long as somebody has a turn in it, a lane is there.
+        self.lock().get_mut(region).map_or(Ok(()), |lane| lane.pace.take(now))
+    }
+
+    /// Grants what can be granted now; when to look again though nobody gave a turn back, if somebody has one.
     fn grant(&self, now: Instant) -> Option<Instant> {
         let mut lanes = self.lock();
         for lane in lanes.values_mut() {
             lane.granted.retain(|_, since| now.saturating_duration_since(*since) < UNCLAIMED);
+            lane.grant(now);
         }
         lanes.retain(|_, lane| !lane.is_idle(now));
-        lanes.values_mut().filter_map(|lane| lane.grant(now)).min()
+        lanes.values().flat_map(|lane| lane.granted.values()).min().map(|since| *since + UNCLAIMED)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lane>> {
@@ -171,26 +209,30 @@ impl Turns {
 
 impl Lane {
     fn new(limit: NonZeroU32, now: Instant) -> Self {
-        Self { pace: Pace::new(limit, now), waiting: Waiting::default(), granted: HashMap::new() }
+        Self { pace: Pace::new(limit, now), waiting: Waiting::default(), granted: HashMap::new(), taken: 0 }
     }
 
-    fn grant(&mut self, now: Instant) -> Option<Instant> {
-        while !self.waiting.is_empty() {
-            if let Err(later) = self.pace.take(now) {
-                return Some(later);
-            }
-            if let Some(Ticket { uid, object, wake }) = self.waiting.next() {
-                self.granted.insert(uid, now);
-                // Nobody listens any more only while the operator stops.
-                let _ = wake.unbounded_send(object);
-            }
+    /// Whether another turn may be given out.
+    fn has_room(&self, now: Instant) -> bool {
+        let (part, most) = AHEAD;
+        // A part of a call is none, and nobody would ever have a turn.
+        let ahead = (1..=most).rev().find(|ahead| f64::from(*ahead) <= self.pace.rate(now) * part).unwrap_or(1);
+        self.granted.len() + self.taken < usize::from(ahead)
+    }
+
+    fn grant(&mut self, now: Instant) {
+        while self.has_room(now)
+            && let Some(Ticket { uid, object, wake }) = self.waiting.next()
+        {
+            self.granted.insert(uid, now);
+            // Nobody listens any more only while the operator stops.
+            let _ = wake.unbounded_send(object);
         }
-        None
     }
 
     /// Nothing to remember. A spec can name Regions that don't exist.
     fn is_idle(&self, now: Instant) -> bool {
-        self.waiting.is_empty() && self.granted.is_empty() && self.pace.is_at_rest(now)
+        self.waiting.is_empty() && self.granted.is_empty() && self.taken == 0 && self.pace.is_at_rest(now)
     }
 }
 
@@ -358,52 +400,94 @@ mod tests {
         let turns = Turns::new(limit(10));
         let (wake, _woken) = mpsc::unbounded();
         let (uid, a) = object("shop", 1);
-        assert!(turns.enter("eu-west-1", &uid, &a, &wake).is_some_and(|turn| turn.region() == "eu-west-1"));
-        assert!(turns.enter("eu-north-1", &uid, &a, &wake).is_some(), "another Region has its own rate");
-        assert!(turns.enter("eu-west-1", &uid, &a, &wake).is_none());
+        let enter = |region| turns.enter(region, &uid, &a, &wake);
+        let (first, second) = (enter("eu-west-1").unwrap(), enter("eu-west-1").unwrap());
+        assert!(enter("eu-west-1").is_none(), "a fifth of a second's calls are given out ahead");
+        assert!(enter("eu-north-1").is_some(), "another Region has its own rate");
+        assert_eq!(first.begin().await, "eu-west-1");
+        drop(second);
+        assert!(turns.shared.grant(Instant::now()).is_some(), "the one that waits");
+        assert!(enter("eu-west-1").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_a_turn_calls_when_the_rate_lets_it_however_many_have_one() {
+        let turns = Turns::new(limit(100));
+        let (wake, _woken) = mpsc::unbounded();
+        let taken: Vec<_> = (0..50)
+            .filter_map(|number| {
+                let (uid, object) = object("shop", number);
+                turns.enter("r", &uid, &object, &wake)
+            })
+            .collect();
+        assert_eq!((taken.len(), turns.waiting()), (16, 34));
+        // Whatever held them up, they don't call all at once.
+        advance(Duration::from_secs(5)).await;
+        let begun = Instant::now();
+        futures::future::join_all(taken.into_iter().map(Turn::begin)).await;
+        let took = begun.elapsed();
+        assert!((Duration::from_millis(120)..Duration::from_millis(150)).contains(&took), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn namespaces_take_turns_however_many_objects_each_has() {
         let turns = Turns::new(limit(10));
         let (wake, mut woken) = mpsc::unbounded();
-        for number in 0..1000 {
-            let (uid, flood) = object("flood", number);
-            turns.enter("r", &uid, &flood, &wake);
-        }
+        let enter = |namespace, number| {
+            let (uid, object) = object(namespace, number);
+            turns.enter("r", &uid, &object, &wake)
+        };
+        let first: Vec<_> = (0..1000).filter_map(|number| enter("flood", number)).collect();
         for namespace in ["shop", "bank"] {
-            let (uid, one) = object(namespace, 0);
-            assert!(turns.enter("r", &uid, &one, &wake).is_none());
-            assert!(turns.enter("r", &uid, &one, &wake).is_none(), "it waits once");
+            assert!(enter(namespace, 0).is_none());
+            assert!(enter(namespace, 0).is_none(), "it waits once");
         }
         let begun = Instant::now();
-        let granted: Vec<_> = tokio::select! {
-            () = turns.give_out() => panic!("it ended"),
-            granted = woken.by_ref().take(10).collect() => granted,
+        let work = async {
+            for turn in first {
+                turn.begin().await;
+            }
+            let mut order = Vec::new();
+            while order.len() < 10 {
+                let object = woken.next().await.unwrap();
+                let namespace = object.namespace.clone().unwrap();
+                let turn = turns.enter("r", &object.name, &object, &wake).unwrap();
+                assert!(turns.enter("r", &object.name, &object, &wake).is_none(), "and takes it once");
+                turns.leave(&object.name);
+                turn.begin().await;
+                order.push(namespace);
+            }
+            order
         };
-        let others: Vec<_> = granted.iter().filter(|object| object.namespace.as_deref() != Some("flood")).collect();
-        assert_eq!(others.len(), 2, "{granted:?}");
-        assert!(begun.elapsed() < Duration::from_millis(1100), "{:?}", begun.elapsed());
-        let (uid, one) = object("shop", 0);
-        assert!(turns.enter("r", &uid, &one, &wake).is_some(), "whose turn has come takes it");
-        assert!(turns.enter("r", &uid, &one, &wake).is_none(), "and takes it once");
+        let order = tokio::select! {
+            () = turns.give_out() => panic!("it ended"),
+            order = work => order,
+        };
+        for namespace in ["shop", "bank"] {
+            assert!(order.iter().take(5).any(|of| of == namespace), "{order:?}");
+        }
+        assert!(begun.elapsed() < Duration::from_millis(1300), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_left_is_passed_over_and_an_idle_region_is_forgotten() {
         let turns = Turns::new(limit(1));
         let (wake, mut woken) = mpsc::unbounded();
-        for number in 0..3 {
+        let enter = |number| {
             let (uid, object) = object("shop", number);
-            turns.enter("r", &uid, &object, &wake);
-        }
+            turns.enter("r", &uid, &object, &wake)
+        };
+        let turn = enter(0).unwrap();
+        assert!(enter(1).is_none() && enter(2).is_none());
         turns.leave("shop-1");
         assert_eq!(turns.waiting(), 1);
-        advance(Duration::from_secs(5)).await;
-        assert_eq!(turns.grant(Instant::now()), None);
+        turns.shared.grant(Instant::now());
+        assert!(woken.try_recv().is_err(), "one at a time, at this rate");
+        drop(turn);
+        turns.shared.grant(Instant::now());
         assert_eq!(woken.next().await, Some(object("shop", 2).1));
         advance(UNCLAIMED).await;
-        turns.grant(Instant::now());
-        assert!(turns.lock().is_empty());
+        turns.shared.grant(Instant::now());
+        assert!(turns.shared.lock().is_empty());
     }
 }
