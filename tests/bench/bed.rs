@@ -140,6 +140,16 @@ impl Bed {
         (per_second(count, took), operator)
     }
 
+    /// What kube-apiserver takes.
+    pub fn apiserver_memory(&self) -> Memory {
+        Memory::of(self.plane.apiserver_pid())
+    }
+
+    /// The size of etcd's database, in bytes.
+    pub fn etcd(&self) -> u64 {
+        std::fs::metadata(self.plane.workdir().file("etcd/member/snap/db")).unwrap().len()
+    }
+
     /// Starts the operator on a namespace, and waits until it is ready.
     pub async fn operator(&self, namespace: &str, flags: &[&str]) -> Operator {
         self.operator_by(&self.kubeconfig, namespace, flags).await
@@ -198,14 +208,8 @@ impl Operator {
         sent && stream.read_to_string(&mut answer).await.is_ok() && answer.split(' ').nth(1) == Some("200")
     }
 
-    /// Resident memory in bytes: now, and at its peak (Linux, `/proc/PID/status`).
     pub fn memory(&self) -> Memory {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
-        let bytes = |field: &str| {
-            let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-        };
-        Memory { now: bytes("VmRSS:"), peak: bytes("VmHWM:") }
+        Memory::of(self.process.pid())
     }
 
     /// Processor time so far, of user and system (Linux, `/proc/PID/stat`, in hundredths of a second).
@@ -233,4 +237,18 @@ impl Operator {
 pub struct Memory {
     pub now: u64,
     pub peak: u64,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Of a process: now, and at its peak (Linux, `/proc/PID/status`).
+    fn of(pid: u32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let bytes = |field: &str| {
+            let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        };
+        Self { now: bytes("VmRSS:"), peak: bytes("VmHWM:") }
+    }
 }

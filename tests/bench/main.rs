@@ -28,7 +28,11 @@ use std::{
 
 use bed::{Bed, Best};
 use report::Report;
-use scenarios::{bursts, growth, latency, quota, repair, restart};
+use scenarios::{
+    bursts,
+    growth::{self, Growth},
+    latency, quota, repair, restart,
+};
 
 /// What is run: all, or the scenarios that the arguments name.
 fn wanted(scenario: &str) -> bool {
@@ -50,14 +54,15 @@ async fn main() {
         std::env::var_os("BENCH_RESULTS").expect("BENCH_RESULTS, the folder of the results: run make bench"),
     );
     std::fs::create_dir_all(&folder).unwrap();
-    let mut report = Report::default();
+    let [mut limit, mut bursts, mut restart, mut latency, mut repair, mut quota, mut growth] =
+        std::array::from_fn(|_| Report::default());
 
     let mut first = Bed::new(Best { connections: 1, concurrency: 32 }).await;
     let tried = bursts::calibrate(&mut first, scaled(500)).await;
     let best = first.best;
     let tried: Vec<_> =
         tried.iter().map(|(way, speed)| format!("{} and {}: {speed:.0}", way.connections, way.concurrency)).collect();
-    report.section(
+    limit.section(
         "The limit",
         &format!(
             "Connections and requests under way of the bare loop, and the DataKeys a second that it brought to Ready: {}. \
@@ -67,41 +72,56 @@ async fn main() {
             best.concurrency,
         ),
     );
-    if wanted("bursts") || wanted("restart") {
-        report.section("Bursts", "New DataKeys at once: the bare loop and the operator in turn, on the same servers.");
-        let namespace = bursts::run(&first, &[(scaled(1000), 5), (scaled(10_000), 2)], &mut report).await;
-        report.section("Restarts", "All that is asked for while there is nothing to do.");
-        restart::run(first, &namespace, scaled(10_000), &mut report).await;
-    } else {
-        drop(first);
+
+    let mut cluster = if wanted("growth") { Some(Growth::start(best, scaled(2000)).await) } else { None };
+    let window = Duration::from_secs(scaled(300) as u64);
+    if let Some(cluster) = &mut cluster {
+        for size in [1000, 5000, 10_000] {
+            cluster.to(scaled(size)).await;
+        }
     }
     let bed = Bed::new(best).await;
     if wanted("latency") {
-        report.section(
+        latency.section(
             "Latency",
             "From the creation of a DataKey to Ready, as somebody who watches it sees it; beside it the same requests, the \
              creation included, sent one after the other by the bare loop, and the time of KMS.",
         );
-        latency::run(&bed, scaled(200), 50, scaled(20).max(3) as u32, &mut report).await;
+        latency::run(&bed, scaled(200), 50, scaled(20).max(3) as u32, &mut latency).await;
     }
     if wanted("repair") {
-        report.section(
+        repair.section(
             "Rotation and healing",
             "Many at once, against a bare loop that creates Secrets and does nothing else.",
         );
-        repair::run(&bed, scaled(1000), 3, &mut report).await;
+        repair::run(&bed, scaled(1000), 3, &mut repair).await;
     }
     if wanted("quota") {
-        report.section("The quota of KMS", "The calls as they arrive at KMS.");
-        quota::run(&bed, 100, scaled(20).max(3) as u32, &mut report).await;
+        quota.section("The quota of KMS", "The calls as they arrive at KMS.");
+        quota::run(&bed, 100, scaled(20).max(3) as u32, &mut quota).await;
     }
     drop(bed);
-    if wanted("growth") {
-        let bed = Bed::new(best).await;
-        report.section("Growth", "One cluster that grows; each row is a burst from the row before to this one.");
-        let sizes = [1000, 5000, 10_000, 50_000, 100_000].map(scaled);
-        let idle = Duration::from_secs(scaled(300) as u64);
-        growth::run(&bed, &sizes, scaled(2000), (&[sizes[2], sizes[4]], idle), &folder, &mut report).await;
+    if let Some(cluster) = &mut cluster {
+        cluster.rest(window).await;
+        for size in [50_000, 100_000] {
+            cluster.to(scaled(size)).await;
+        }
+    }
+    if wanted("bursts") || wanted("restart") {
+        bursts.section("Bursts", "New DataKeys at once: the bare loop and the operator in turn, on the same servers.");
+        let namespace = bursts::run(&first, &[(scaled(1000), 5), (scaled(10_000), 2)], &mut bursts).await;
+        restart.section("Restarts", "All that is asked for while there is nothing to do.");
+        restart::run(first, &namespace, scaled(10_000), &mut restart).await;
+    }
+    if let Some(cluster) = &mut cluster {
+        cluster.rest(window).await;
+        growth.section("Growth", "One cluster that grows; each row is a burst from the row before to this one.");
+        cluster.report(&folder, &mut growth);
+    }
+
+    let mut report = Report::default();
+    for part in [limit, bursts, latency, growth, restart, repair, quota] {
+        report.append(&part);
     }
     let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     report.paragraph(&format!(

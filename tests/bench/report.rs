@@ -49,6 +49,11 @@ impl Report {
         self.add(&format!("\n{words}\n"));
     }
 
+    /// Adds what another one has.
+    pub fn append(&mut self, other: &Self) {
+        self.text.push_str(&other.text);
+    }
+
     /// The page.
     pub fn text(&self) -> &str {
         self.text.trim_start()

@@ -9,9 +9,9 @@ use testbed::kms;
 use tokio::time::sleep;
 
 use crate::{
-    bed::{self, Bed, Memory, UNLIMITED},
+    bed::{self, Bed, Best, Memory, Operator, UNLIMITED},
     observer::Observer,
-    report::{Report, Series, mib, plot},
+    report::{Report, Series, mib, ms, plot},
     stats::median,
 };
 
@@ -27,6 +27,10 @@ struct Row {
     speed: f64,
     /// While they were issued, and after it.
     issuing: Memory,
+    /// The operator's processor time for each of them.
+    cpu: Duration,
+    apiserver: Memory,
+    etcd: u64,
     restart: Restart,
 }
 
@@ -34,37 +38,82 @@ struct Restart {
     ready: Duration,
     working: Duration,
     memory: Memory,
-    /// Share of one processor while nothing happens.
+    /// Share of one processor while nothing happens, where it was taken.
     cpu: Option<f64>,
 }
 
-/// Grows to each size in turn, in one cluster. The bare loop runs before and after, beside what is already there. At the sizes
-/// in `idle` the processor time at rest is taken over this time.
-pub async fn run(
-    bed: &Bed,
-    sizes: &[usize],
+/// One cluster, and an operator in it that is at rest.
+pub struct Growth {
+    bed: Bed,
     sample: usize,
-    idle: (&[usize], Duration),
-    folder: &Path,
-    report: &mut Report,
-) {
-    bed.plane.namespace(NAMESPACE).await;
-    let mut rows: Vec<Row> = Vec::new();
-    for &size in sizes {
-        let before = rows.last().map_or(0, |row| row.size + 1);
-        let first = bed.limit(&format!("limit-{size}-a"), sample).await;
-        let (speed, operator) = bed.issued(NAMESPACE, &format!("k{size}"), size - before).await;
-        operator.rest().await;
-        let issuing = operator.memory();
-        drop(operator);
-        let second = bed.limit(&format!("limit-{size}-b"), sample).await;
-        let idle = idle.0.contains(&size).then_some(idle.1);
-        let restart = restart(bed, size, idle).await;
-        let limit = median(&[first, second]);
-        println!("{size}: {speed:.1} of {first:.1} and {second:.1}, {issuing:?}, {restart:?}");
-        rows.push(Row { size, limit, speed, issuing, restart });
+    rows: Vec<Row>,
+    /// With its processor time when it had come to rest, and when that was.
+    resting: Option<(Operator, Duration, Instant)>,
+}
+
+// === impl Growth ===
+
+impl Growth {
+    /// Starts an empty one. The limit is measured with so many DataKeys.
+    pub async fn start(best: Best, sample: usize) -> Self {
+        let bed = Bed::new(best).await;
+        bed.plane.namespace(NAMESPACE).await;
+        Self { bed, sample, rows: Vec::new(), resting: None }
     }
 
+    /// Grows to this size. The bare loop runs before and after, beside what is already there.
+    pub async fn to(&mut self, size: usize) {
+        self.resting = None;
+        let Self { bed, sample, .. } = &*self;
+        // One more was created at each restart.
+        let count = size - self.rows.last().map_or(0, |row| row.size + 1);
+        let first = bed.limit(&format!("limit-{size}-a"), *sample).await;
+        let (speed, operator) = bed.issued(NAMESPACE, &format!("k{size}"), count).await;
+        operator.rest().await;
+        let issuing = operator.memory();
+        let cpu = operator.cpu() / count as u32;
+        let (apiserver, etcd) = (bed.apiserver_memory(), bed.etcd());
+        drop(operator);
+        let second = bed.limit(&format!("limit-{size}-b"), *sample).await;
+        let (restart, operator) = self.restart(size).await;
+        let limit = median(&[first, second]);
+        println!("{size}: {speed:.1} of {first:.1} and {second:.1}, {issuing:?}, {restart:?}");
+        let cpu_at_rest = operator.cpu();
+        self.resting = Some((operator, cpu_at_rest, Instant::now()));
+        self.rows.push(Row { size, limit, speed, issuing, cpu, apiserver, etcd, restart });
+    }
+
+    /// Starts the operator where all DataKeys are ready, but for one that is new.
+    async fn restart(&self, size: usize) -> (Restart, Operator) {
+        let bed = &self.bed;
+        let mut observer = Observer::keys(&bed.bare, NAMESPACE, 1).await;
+        bed::create(&bed.admin, NAMESPACE, &format!("new-{size}"), kms::REGION).await;
+        let calls = bed.kms.calls();
+        let operator = bed.operator(NAMESPACE, &[UNLIMITED]).await;
+        let working = observer.last(1).await - operator.started;
+        operator.rest().await;
+        assert_eq!(bed.kms.calls(), calls + 1, "what is ready needs no KMS");
+        let (ready, memory) = (operator.ready - operator.started, operator.memory());
+        (Restart { ready, working, memory, cpu: None }, operator)
+    }
+
+    /// Takes the processor time of the operator that is at rest, once it has been so for this time. What the machine does
+    /// otherwise meanwhile is not its own.
+    pub async fn rest(&mut self, window: Duration) {
+        let (operator, cpu, since) = self.resting.as_ref().unwrap();
+        sleep(window.saturating_sub(since.elapsed())).await;
+        let share = (operator.cpu() - *cpu).div_duration_f64(since.elapsed());
+        self.rows.last_mut().unwrap().restart.cpu = Some(share);
+    }
+
+    /// The tables and the plots.
+    pub fn report(&self, folder: &Path, report: &mut Report) {
+        tables(&self.rows, report);
+        plots(&self.rows, folder);
+    }
+}
+
+fn tables(rows: &[Row], report: &mut Report) {
     let table: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -73,8 +122,11 @@ pub async fn run(
                 format!("{:.0}", row.limit),
                 format!("{:.0}", row.speed),
                 format!("{:.2}", row.speed / row.limit),
+                ms(row.cpu),
                 mib(row.issuing.peak),
                 mib(row.issuing.now),
+                mib(row.apiserver.peak),
+                mib(row.etcd),
             ]
         })
         .collect();
@@ -84,8 +136,11 @@ pub async fn run(
             "limit, keys/s",
             "operator, keys/s",
             "ratio",
+            "operator's processor time for each",
             "peak memory while issuing",
             "memory at rest after it",
+            "API server, peak memory",
+            "etcd's database",
         ],
         &table,
     );
@@ -123,7 +178,9 @@ pub async fn run(
         each(|row| row.restart.memory.peak),
         each(|row| row.issuing.peak),
     ));
+}
 
+fn plots(rows: &[Row], folder: &Path) {
     let points = |value: &dyn Fn(&Row) -> f64| rows.iter().map(|row| (row.size as f64, value(row))).collect();
     let speeds = [
         Series { name: "limit: bare requests", points: points(&|row| row.limit) },
@@ -136,27 +193,6 @@ pub async fn run(
         Series { name: "at rest after a restart", points: points(&|row| bytes(row.restart.memory.now)) },
     ];
     plot(&folder.join(MEMORY), "Resident memory of the operator", ("DataKeys in the cluster", "MiB"), &memory);
-}
-
-/// Starts the operator where all DataKeys are ready, but for one that is new.
-async fn restart(bed: &Bed, size: usize, idle: Option<Duration>) -> Restart {
-    let mut observer = Observer::keys(&bed.bare, NAMESPACE, 1).await;
-    bed::create(&bed.admin, NAMESPACE, &format!("new-{size}"), kms::REGION).await;
-    let calls = bed.kms.calls();
-    let operator = bed.operator(NAMESPACE, &[UNLIMITED]).await;
-    let working = observer.last(1).await - operator.started;
-    operator.rest().await;
-    assert_eq!(bed.kms.calls(), calls + 1, "what is ready needs no KMS");
-    let memory = operator.memory();
-    let cpu = match idle {
-        None => None,
-        Some(window) => {
-            let (cpu, begun) = (operator.cpu(), Instant::now());
-            sleep(window).await;
-            Some((operator.cpu() - cpu).div_duration_f64(begun.elapsed()))
-        }
-    };
-    Restart { ready: operator.ready - operator.started, working, memory, cpu }
 }
 
 impl std::fmt::Debug for Restart {

@@ -194,6 +194,11 @@ impl ControlPlane {
         .await;
     }
 
+    /// The process ID of kube-apiserver.
+    pub fn apiserver_pid(&self) -> u32 {
+        self.apiserver.process.lock().expect("the process").as_ref().expect("it was started").pid()
+    }
+
     /// Kills kube-apiserver and starts it again; it is not ready yet.
     pub fn restart_apiserver(&self) {
         self.apiserver.run();
