@@ -49,6 +49,17 @@ pub fn data_key() -> DataKey {
     key
 }
 
+/// Something that is changed in an object.
+pub type Edit<T> = fn(&mut T);
+
+/// What makes another request of a spec, and the field that differs then.
+pub const OTHER_REQUESTS: [(Edit<DataKey>, &str); 4] = [
+    (|key| key.spec.key_id = "alias/other".into(), "keyId"),
+    (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
+    (|key| key.spec.encryption_context = None, "encryptionContext"),
+    (|key| key.spec.region = Some("eu-north-1".into()), "region"),
+];
+
 /// A recorded version; each has bytes of its own.
 pub fn issued(version: i32) -> IssuedVersion {
     IssuedVersion {

@@ -143,12 +143,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::KeySpec,
-        fixtures::{ARN, at, data_key, issued, pinned, recorded},
+        fixtures::{ARN, Edit, OTHER_REQUESTS, at, data_key, issued, pinned, recorded},
         secret::project,
     };
-
-    type Edit<T> = fn(&mut T);
 
     const REPLICATED: &str = "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab";
 
@@ -263,13 +260,7 @@ mod tests {
 
     #[test]
     fn the_pin_of_the_wanted_version_must_answer_the_spec_and_others_need_not() {
-        let changes: [(Edit<DataKey>, &str); 4] = [
-            (|key| key.spec.key_id = "alias/other".into(), "keyId"),
-            (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
-            (|key| key.spec.encryption_context = None, "encryptionContext"),
-            (|key| key.spec.region = Some("eu-north-1".into()), "region"),
-        ];
-        for (change, field) in changes {
+        for (change, field) in OTHER_REQUESTS {
             let mut key = pinned(&[1]);
             change(&mut key);
             assert_eq!(refusal(&key), format!("version 1: its request differs from the spec: {field}"));

@@ -65,18 +65,6 @@ pub struct Context {
     pub resync: Duration,
 }
 
-// === impl Context ===
-
-impl Context {
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.backoff.forget(uid);
-        self.repairs.forget(uid);
-        self.written.forget(uid);
-        self.kms.turns.leave(uid);
-    }
-}
-
 /// Something passing was in the way; the object is reconciled again soon.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -108,6 +96,18 @@ enum Answer<T> {
     Done(T),
     /// The server's own words.
     Refused(String),
+}
+
+// === impl Context ===
+
+impl Context {
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.backoff.forget(uid);
+        self.repairs.forget(uid);
+        self.written.forget(uid);
+        self.kms.turns.leave(uid);
+    }
 }
 
 /// Reconciles one `DataKey`.

@@ -255,11 +255,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        fixtures::{data_key, issued, recorded},
+        fixtures::{Edit, OTHER_REQUESTS, data_key, issued, recorded},
         secret::project,
     };
-
-    type Edit<T> = fn(&mut T);
 
     fn secret(versions: &[i32]) -> Secret {
         let key = recorded(versions);
@@ -447,13 +445,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_does_not_answer_the_spec_is_not_adopted() {
-        let changes: [(Edit<DataKey>, &str); 4] = [
-            (|key| key.spec.key_id = "alias/other".into(), "keyId"),
-            (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
-            (|key| key.spec.encryption_context = None, "encryptionContext"),
-            (|key| key.spec.region = Some("eu-north-1".into()), "region"),
-        ];
-        for (change, field) in changes {
+        for (change, field) in OTHER_REQUESTS {
             let mut key = data_key();
             change(&mut key);
             let refusal = adopt(&key, &secret(&[1])).unwrap_err();
