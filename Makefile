@@ -168,7 +168,8 @@ chaos: need-rust tools ## Crashes, outages, throttling and rest with a thousand 
 	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
 
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary. BENCH_PART=20 runs a twentieth of it; BENCH_ONLY
-# names some of bursts, restart, latency, repair, quota, growth. With BENCH_DOCS=1 the results go to docs/performance.md, too.
+# names some of bursts, restart, latency, repair, quota, growth; BENCH_REST is for how many seconds a resting operator's processor
+# time is taken (300). With BENCH_DOCS=1 the results go to docs/performance.md, too.
 export BENCH_RESULTS := $(TARGET)/bench
 BENCH_OPERATOR ?= $(TARGET)/dist/$(GOARCH)/datakey-operator
 export BENCH_OPERATOR

@@ -22,7 +22,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Mutex};
 use tokio_rustls::TlsConnector;
 
 /// Whole objects.
@@ -34,11 +34,14 @@ const MERGE_PATCH: HeaderValue = HeaderValue::from_static("application/merge-pat
 pub const METADATA: HeaderValue =
     HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
+type Connection = SendRequest<Full<Bytes>>;
+
 /// Some connections with one identity, used in turn.
 #[derive(Clone)]
 pub struct Bare {
-    connections: Vec<SendRequest<Full<Bytes>>>,
+    connections: Arc<Vec<Mutex<Connection>>>,
     next: Arc<AtomicUsize>,
+    connector: TlsConnector,
     server: String,
     authorization: HeaderValue,
 }
@@ -71,18 +74,19 @@ impl Bare {
 
         let mut opened = Vec::new();
         for _ in 0..connections {
-            let stream = TcpStream::connect(&authority).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            let host = authority.split(':').next().unwrap().to_owned();
-            let stream = connector.connect(ServerName::try_from(host).unwrap(), stream).await.unwrap();
-            let mut builder = Builder::new(TokioExecutor::new());
-            // A watch that is read late must not hold up the answers beside it.
-            builder.initial_stream_window_size(1 << 20).initial_connection_window_size(1 << 24);
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
-            tokio::spawn(connection);
-            opened.push(sender);
+            opened.push(Mutex::new(connect(&connector, &authority).await));
         }
-        Self { connections: opened, next: Arc::default(), server, authorization }
+        Self { connections: Arc::new(opened), next: Arc::default(), connector, server, authorization }
+    }
+
+    /// One of the connections. The API server ends those that are idle for minutes: such a one is opened again.
+    async fn connection(&self) -> Connection {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
+        let mut connection = self.connections[next].lock().await;
+        if connection.is_closed() {
+            *connection = connect(&self.connector, self.server.strip_prefix("https://").unwrap()).await;
+        }
+        connection.clone()
     }
 
     /// Sends a request; the body of its answer is not read yet.
@@ -96,8 +100,7 @@ impl Bare {
             .header(CONTENT_TYPE, content)
             .body(Full::new(body))
             .unwrap();
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
-        self.connections[next].clone().send_request(request).await.unwrap()
+        self.connection().await.send_request(request).await.unwrap()
     }
 
     /// Sends a request and reads its answer.
@@ -120,6 +123,19 @@ impl Bare {
         answer.must_be(expected);
         answer.body
     }
+}
+
+async fn connect(connector: &TlsConnector, authority: &str) -> Connection {
+    let stream = TcpStream::connect(authority).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let host = authority.split(':').next().unwrap().to_owned();
+    let stream = connector.connect(ServerName::try_from(host).unwrap(), stream).await.unwrap();
+    let mut builder = Builder::new(TokioExecutor::new());
+    // A watch that is read late must not hold up the answers beside it.
+    builder.initial_stream_window_size(1 << 20).initial_connection_window_size(1 << 24);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }
 
 // === impl Answer ===

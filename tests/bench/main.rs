@@ -73,8 +73,9 @@ async fn main() {
         ),
     );
 
-    let mut cluster = if wanted("growth") { Some(Growth::start(best, scaled(2000)).await) } else { None };
-    let window = Duration::from_secs(scaled(300) as u64);
+    let mut cluster = if wanted("growth") { Some(Growth::start(best, scaled(1000)).await) } else { None };
+    let window = std::env::var("BENCH_REST").map_or(scaled(300), |rest| rest.parse().expect("BENCH_REST: seconds"));
+    let window = Duration::from_secs(window as u64);
     if let Some(cluster) = &mut cluster {
         for size in [1000, 5000, 10_000] {
             cluster.to(scaled(size)).await;
