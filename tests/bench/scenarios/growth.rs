@@ -110,6 +110,9 @@ impl Growth {
     pub fn report(&self, folder: &Path, report: &mut Report) {
         tables(&self.rows, report);
         plots(&self.rows, folder);
+        report.paragraph(&format!(
+            "![Data keys issued a second]({SPEED})\n\n![Resident memory of the operator]({MEMORY})"
+        ));
     }
 }
 
