@@ -145,7 +145,8 @@ impl Kms {
         grant_tokens: &[String],
     ) -> Result<WrappedKey, NotIssued> {
         let length = Length::of(request).map_err(NotIssued::before_the_call)?;
-        let region = &turn.begin().await;
+        let under_way = turn.begin().await;
+        let region = under_way.region();
         let regional = self.regional(region);
 
         let call = regional.client.generate_data_key_without_plaintext().key_id(&request.key_id);
