@@ -143,10 +143,10 @@ fn scope(
     let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
     let queue = stream::select(changes, woken);
     let config = Config::default().concurrency(settings.concurrency);
-    let index = Arc::clone(&scope.index);
+    let (keys, index) = (scope.keys.clone(), Arc::clone(&scope.index));
     let walks = walks(Arc::clone(&scope), Arc::clone(context), wake.clone());
     let work = applier(
-        move |key, context| Box::pin(spawned(guarded(key, Arc::clone(&index), wake.clone(), context))),
+        move |key, context| Box::pin(spawned(guarded(key, keys.clone(), Arc::clone(&index), wake.clone(), context))),
         |key, error, context| again(&key, error, &context),
         Arc::clone(context),
         scope.keys.clone(),
@@ -282,20 +282,28 @@ fn backoff() -> watcher::ExponentialBackoff {
     delays.with_factor(2.0).with_jitter().without_max_times().into()
 }
 
-/// On a task of its own: all cores work, and a panic ends this reconcile only.
+/// On a task of its own: a panic ends this reconcile only.
 async fn spawned(work: impl Future<Output = Result<Action, Error>> + Send + 'static) -> Result<Action, Error> {
     tokio::spawn(work).await.unwrap_or(Err(Error::Panicked))
 }
 
 async fn guarded(
     key: Arc<Cached>,
+    keys: Store<Cached>,
     index: Arc<SecretIndex>,
     wake: Wake,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
+    index.wait_until_ready().await;
     let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
+    // The one at hand is of the time when this was queued; the watch may have brought our own last write since then.
+    let before = key.meta().uid.as_deref().and_then(|uid| context.written.get(uid));
+    let key = keys.get(&ObjectRef::from_obj(&*key)).unwrap_or(key);
     match key.decode() {
-        Ok(data_key) => reconcile(Arc::new(data_key), &index, &wake, &context).instrument(span).await,
+        Ok(data_key) => {
+            let data_key = context.written.newest(Arc::new(data_key), before);
+            reconcile(data_key, &index, &wake, &context).instrument(span).await
+        }
         Err(error) => {
             span.in_scope(|| {
                 warn!(

@@ -110,7 +110,7 @@ impl Context {
     }
 }
 
-/// Reconciles one `DataKey`.
+/// Reconciles one `DataKey`, as it is now: the newest of what the watch told and what was written.
 ///
 /// # Errors
 /// What passes by itself. Failures that the user has to know of are told in the status instead.
@@ -120,9 +120,8 @@ pub async fn reconcile(
     wake: &Wake,
     context: &Context,
 ) -> Result<Action, Error> {
-    index.wait_until_ready().await;
     let begun = Instant::now();
-    let mut run = Run::new(context.written.newest(key), index, wake, context);
+    let mut run = Run::new(key, index, wake, context);
     let result = run.steps().await;
     let (namespace, name) = (&run.namespace, &run.name);
     let outcome = match &result {
@@ -144,7 +143,7 @@ pub async fn reconcile(
 
 /// Whether there is nothing to do for a `DataKey` as the caches have it.
 pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) -> bool {
-    let key = context.written.newest(Arc::clone(key));
+    let key = context.written.newest(Arc::clone(key), None);
     let known = index.get(key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
     let secret = known.map_or(SecretView::NotCached, SecretView::Cached);
     let world = World {
