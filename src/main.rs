@@ -37,7 +37,9 @@ fn start(args: Run) -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return fail(&"another TLS provider is installed already", 1);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One thread: what is to be done for a DataKey is little and mostly waits for servers, and where several threads share it,
+    // a third of their time goes into waking each other.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };
