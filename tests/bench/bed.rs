@@ -49,6 +49,15 @@ pub struct Best {
     pub concurrency: usize,
 }
 
+/// How DataKeys were brought to Ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Issuing {
+    /// DataKeys a second.
+    pub speed: f64,
+    /// The API server's processor time for each.
+    pub apiserver: Duration,
+}
+
 /// A running operator.
 pub struct Operator {
     process: Process,
@@ -98,22 +107,22 @@ impl Bed {
         std::mem::take(&mut *created.lock().unwrap())
     }
 
-    /// How many DataKeys a second the bare loop brings to Ready, of so many in a namespace of their own, with watches open as
-    /// the operator's are.
-    pub async fn limit(&self, namespace: &str, count: usize) -> f64 {
+    /// How the bare loop brings DataKeys to Ready, so many in a namespace of their own, with watches open as the operator's are.
+    pub async fn limit(&self, namespace: &str, count: usize) -> Issuing {
         self.plane.namespace(namespace).await;
         let keys = self.create(namespace, "k", count).await;
         let work = keys.iter().map(Work::new).collect();
         let _watches = Drain::open(&self.bare, namespace).await;
         let mut observer = Observer::keys(&self.bare, namespace, 1).await;
         let bare = self.bare.clone();
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), self.apiserver_cpu());
         limit::each(work, self.best.concurrency, move |work: Work| {
             let bare = bare.clone();
             async move { work.done(&bare).await }
         })
         .await;
-        per_second(count, observer.last(count).await - begun)
+        let speed = per_second(count, observer.last(count).await - begun);
+        Issuing { speed, apiserver: (self.apiserver_cpu() - cpu) / count as u32 }
     }
 
     /// How many Secrets a second a bare loop of POSTs creates.
@@ -130,19 +139,23 @@ impl Bed {
         per_second(count, took.await)
     }
 
-    /// How many DataKeys a second an operator that has just become ready brings to Ready, of so many new ones, and the
-    /// operator.
-    pub async fn issued(&self, namespace: &str, prefix: &str, count: usize) -> (f64, Operator) {
+    /// How an operator that has just become ready brings so many new DataKeys to Ready, and the operator.
+    pub async fn issued(&self, namespace: &str, prefix: &str, count: usize) -> (Issuing, Operator) {
         self.create(namespace, prefix, count).await;
         let mut observer = Observer::keys(&self.bare, namespace, 1).await;
         let operator = self.operator(namespace, &[UNLIMITED]).await;
-        let took = observer.last(count).await - operator.ready;
-        (per_second(count, took), operator)
+        let cpu = self.apiserver_cpu();
+        let speed = per_second(count, observer.last(count).await - operator.ready);
+        (Issuing { speed, apiserver: (self.apiserver_cpu() - cpu) / count as u32 }, operator)
     }
 
     /// What kube-apiserver takes.
     pub fn apiserver_memory(&self) -> Memory {
         Memory::of(self.plane.apiserver_pid())
+    }
+
+    fn apiserver_cpu(&self) -> Duration {
+        processor_time(self.plane.apiserver_pid())
     }
 
     /// The size of etcd's database, in bytes.
@@ -212,12 +225,9 @@ impl Operator {
         Memory::of(self.process.pid())
     }
 
-    /// Processor time so far, of user and system (Linux, `/proc/PID/stat`, in hundredths of a second).
+    /// Processor time so far.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid())).unwrap();
-        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        let hundredths = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(hundredths * 10)
+        processor_time(self.process.pid())
     }
 
     /// Waits until it has had nothing to do for three seconds.
@@ -230,6 +240,14 @@ impl Operator {
             }
         }
     }
+}
+
+/// Processor time of a process so far, of user and system (Linux, `/proc/PID/stat`, in hundredths of a second).
+fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let hundredths = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(hundredths * 10)
 }
 
 /// Resident memory in bytes.

@@ -9,7 +9,7 @@ use testbed::kms;
 use tokio::time::sleep;
 
 use crate::{
-    bed::{self, Bed, Best, Memory, Operator, UNLIMITED},
+    bed::{self, Bed, Best, Issuing, Memory, Operator, UNLIMITED},
     observer::Observer,
     report::{Report, Series, mib, ms, plot},
     stats::median,
@@ -23,10 +23,10 @@ pub const MEMORY: &str = "performance-memory.svg";
 
 struct Row {
     size: usize,
-    limit: f64,
-    speed: f64,
+    limit: [Issuing; 2],
+    issued: Issuing,
     /// While they were issued, and after it.
-    issuing: Memory,
+    memory: Memory,
     /// The operator's processor time for each of them.
     cpu: Duration,
     apiserver: Memory,
@@ -51,6 +51,14 @@ pub struct Growth {
     resting: Option<(Operator, Duration, Instant)>,
 }
 
+// === impl Row ===
+
+impl Row {
+    fn limit(&self) -> f64 {
+        median(&self.limit.map(|limit| limit.speed))
+    }
+}
+
 // === impl Growth ===
 
 impl Growth {
@@ -67,20 +75,20 @@ impl Growth {
         let Self { bed, sample, .. } = &*self;
         // One more was created at each restart.
         let count = size - self.rows.last().map_or(0, |row| row.size + 1);
-        let first = bed.limit(&format!("limit-{size}-a"), *sample).await;
-        let (speed, operator) = bed.issued(NAMESPACE, &format!("k{size}"), count).await;
+        let sample = count.min(*sample);
+        let first = bed.limit(&format!("limit-{size}-a"), sample).await;
+        let (issued, operator) = bed.issued(NAMESPACE, &format!("k{size}"), count).await;
         operator.rest().await;
-        let issuing = operator.memory();
+        let memory = operator.memory();
         let cpu = operator.cpu() / count as u32;
         let (apiserver, etcd) = (bed.apiserver_memory(), bed.etcd());
         drop(operator);
-        let second = bed.limit(&format!("limit-{size}-b"), *sample).await;
+        let second = bed.limit(&format!("limit-{size}-b"), sample).await;
         let (restart, operator) = self.restart(size).await;
-        let limit = median(&[first, second]);
-        println!("{size}: {speed:.1} of {first:.1} and {second:.1}, {issuing:?}, {restart:?}");
+        println!("{size}: {issued:?}, {first:?}, {second:?}, {memory:?}, {restart:?}");
         let cpu_at_rest = operator.cpu();
         self.resting = Some((operator, cpu_at_rest, Instant::now()));
-        self.rows.push(Row { size, limit, speed, issuing, cpu, apiserver, etcd, restart });
+        self.rows.push(Row { size, limit: [first, second], issued, memory, cpu, apiserver, etcd, restart });
     }
 
     /// Starts the operator where all DataKeys are ready, but for one that is new.
@@ -122,14 +130,12 @@ fn tables(rows: &[Row], report: &mut Report) {
         .map(|row| {
             vec![
                 row.size.to_string(),
-                format!("{:.0}", row.limit),
-                format!("{:.0}", row.speed),
-                format!("{:.2}", row.speed / row.limit),
+                format!("{:.0}", row.limit()),
+                format!("{:.0}", row.issued.speed),
+                format!("{:.2}", row.issued.speed / row.limit()),
                 ms(row.cpu),
-                mib(row.issuing.peak),
-                mib(row.issuing.now),
-                mib(row.apiserver.peak),
-                mib(row.etcd),
+                ms(row.issued.apiserver),
+                row.limit.map(|limit| ms(limit.apiserver)).join(", "),
             ]
         })
         .collect();
@@ -139,12 +145,27 @@ fn tables(rows: &[Row], report: &mut Report) {
             "limit, keys/s",
             "operator, keys/s",
             "ratio",
-            "operator's processor time for each",
-            "peak memory while issuing",
-            "memory at rest after it",
-            "API server, peak memory",
-            "etcd's database",
+            "operator, processor time for each",
+            "API server, processor time for each",
+            "API server under the limit, before and after",
         ],
+        &table,
+    );
+    let table: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.size.to_string(),
+                mib(row.memory.peak),
+                mib(row.memory.now),
+                mib(row.apiserver.peak),
+                mib(row.etcd),
+            ]
+        })
+        .collect();
+    report.paragraph("Memory, and what the servers under it take for these objects:");
+    report.table(
+        &["DataKeys", "operator, peak while issuing", "at rest after it", "API server, peak", "etcd's database"],
         &table,
     );
     let table: Vec<_> = rows
@@ -179,20 +200,20 @@ fn tables(rows: &[Row], report: &mut Report) {
          {:.0} bytes at the peak of a restart, and {:.0} bytes at the peak while they are issued.",
         each(|row| row.restart.memory.now),
         each(|row| row.restart.memory.peak),
-        each(|row| row.issuing.peak),
+        each(|row| row.memory.peak),
     ));
 }
 
 fn plots(rows: &[Row], folder: &Path) {
     let points = |value: &dyn Fn(&Row) -> f64| rows.iter().map(|row| (row.size as f64, value(row))).collect();
     let speeds = [
-        Series { name: "limit: bare requests", points: points(&|row| row.limit) },
-        Series { name: "operator", points: points(&|row| row.speed) },
+        Series { name: "limit: bare requests", points: points(&Row::limit) },
+        Series { name: "operator", points: points(&|row| row.issued.speed) },
     ];
     plot(&folder.join(SPEED), "Data keys issued a second", ("DataKeys in the cluster", "data keys a second"), &speeds);
     let bytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let memory = [
-        Series { name: "peak while issuing", points: points(&|row| bytes(row.issuing.peak)) },
+        Series { name: "peak while issuing", points: points(&|row| bytes(row.memory.peak)) },
         Series { name: "at rest after a restart", points: points(&|row| bytes(row.restart.memory.now)) },
     ];
     plot(&folder.join(MEMORY), "Resident memory of the operator", ("DataKeys in the cluster", "MiB"), &memory);
