@@ -210,13 +210,23 @@ fn plots(rows: &[Row], folder: &Path) {
         Series { name: "limit: bare requests", points: points(&Row::limit) },
         Series { name: "operator", points: points(&|row| row.issued.speed) },
     ];
-    plot(&folder.join(SPEED), "Data keys issued a second", ("DataKeys in the cluster", "data keys a second"), &speeds);
+    plot(
+        &folder.join(SPEED),
+        "Data keys issued a second",
+        ("DataKeys in the cluster, logarithmic", "data keys a second"),
+        &speeds,
+    );
     let bytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let memory = [
         Series { name: "peak while issuing", points: points(&|row| bytes(row.memory.peak)) },
         Series { name: "at rest after a restart", points: points(&|row| bytes(row.restart.memory.now)) },
     ];
-    plot(&folder.join(MEMORY), "Resident memory of the operator", ("DataKeys in the cluster", "MiB"), &memory);
+    plot(
+        &folder.join(MEMORY),
+        "Resident memory of the operator",
+        ("DataKeys in the cluster, logarithmic", "MiB"),
+        &memory,
+    );
 }
 
 impl std::fmt::Debug for Restart {
