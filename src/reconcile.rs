@@ -123,6 +123,10 @@ pub async fn reconcile(
     let begun = Instant::now();
     let mut run = Run::new(key, index, wake, context);
     let result = run.steps().await;
+    if !run.waits {
+        // Somebody else may have issued what a turn was granted for: nobody must wait for a turn that is not needed.
+        context.kms.turns.leave(&run.uid);
+    }
     let (namespace, name) = (&run.namespace, &run.name);
     let outcome = match &result {
         Ok(_) => Outcome::Success,
@@ -157,7 +161,9 @@ pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) ->
     };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
     if at_rest {
-        context.backoff.forget(key.metadata.uid.as_deref().unwrap_or_default());
+        let uid = key.metadata.uid.as_deref().unwrap_or_default();
+        context.backoff.forget(uid);
+        context.kms.turns.leave(uid);
     }
     at_rest
 }
@@ -174,6 +180,8 @@ struct Run<'a> {
     secret: SecretView,
     subject: Subject,
     turn: Option<Turn>,
+    /// For its turn.
+    waits: bool,
     failure: Option<Failure>,
     retry: Option<Duration>,
 }
@@ -198,6 +206,7 @@ impl<'a> Run<'a> {
             key,
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
             turn: None,
+            waits: false,
             failure: None,
             retry: None,
         }
@@ -228,6 +237,7 @@ impl<'a> Run<'a> {
                 Step::Queue => {
                     if !self.queue() {
                         // It is woken when its turn comes.
+                        self.waits = true;
                         return Ok(Action::await_change());
                     }
                 }

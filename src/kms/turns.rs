@@ -183,13 +183,16 @@ impl Turns {
         None
     }
 
-    /// An object is gone.
+    /// An object is gone, or needs no turn (any more): where it waits or was granted one, that is somebody else's.
     pub fn leave(&self, uid: &str) {
+        let mut left = false;
         for lane in self.shared.lock().values_mut() {
-            lane.granted.remove(uid);
-            lane.waiting.remove(uid);
+            left |= lane.granted.remove(uid).is_some();
+            left |= lane.waiting.remove(uid);
         }
-        self.shared.changed.notify_one();
+        if left {
+            self.shared.changed.notify_one();
+        }
     }
 
     /// KMS throttled a call.
@@ -325,8 +328,8 @@ impl Waiting {
         None
     }
 
-    fn remove(&mut self, uid: &str) {
-        self.members.remove(uid);
+    fn remove(&mut self, uid: &str) -> bool {
+        self.members.remove(uid)
     }
 
     fn is_empty(&self) -> bool {
@@ -631,5 +634,23 @@ mod tests {
         advance(UNCLAIMED).await;
         turns.shared.grant(Instant::now());
         assert!(turns.shared.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_needs_no_turn_any_more_leaves_the_granted_one_to_others() {
+        let turns = Turns::new(limit(1));
+        let (wake, mut woken) = mpsc::unbounded();
+        let enter = |number| {
+            let (uid, object) = object("shop", number);
+            turns.enter("r", &uid, &object, &wake)
+        };
+        let turn = enter(0).unwrap();
+        assert!(enter(1).is_none() && enter(2).is_none());
+        drop(turn);
+        turns.shared.grant(Instant::now());
+        assert_eq!(woken.next().await, Some(object("shop", 1).1));
+        turns.leave("shop-1");
+        turns.shared.grant(Instant::now());
+        assert_eq!(woken.next().await, Some(object("shop", 2).1));
     }
 }
