@@ -47,6 +47,7 @@ pub type EncryptionContext = BTreeMap<String, String>;
     validation = crd::record_is_write_once(),
     validation = crd::spec_answers_the_record(),
     validation = crd::secret_name_is_fixed_once_issued(),
+    validation = crd::deletion_policy_is_fixed_once_issued(),
     validation = crd::pins_agree_with_the_record(),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
@@ -155,8 +156,9 @@ pub struct DataKeySpec {
     pub secret_name: Option<String>,
 
     /// What becomes of the Secret when the DataKey is deleted: `Retain` (also where absent) leaves it, and a DataKey
-    /// of the same name adopts it; `Delete` removes it, and with it all data that only its keys can decrypt. It can
-    /// be changed at any time.
+    /// of the same name adopts it; `Delete` removes it, and with it all data that only its keys can decrypt. Data keys that
+    /// this DataKey did not issue itself, but adopted or took from `wrappedKeys`, are left under `Delete`, too. Fixed once a
+    /// version is issued; to keep the Secret of a DataKey under `Delete`, use `kubectl datakey keep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
@@ -234,12 +236,34 @@ pub struct DataKeyStatus {
     #[schemars(length(max = 253))]
     pub secret_name: Option<String>,
 
+    /// The Secret as the operator last wrote it, or read it and found it to hold what is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<VerifiedSecret>,
+
     /// The record: every version that was issued, at most 64. The API server refuses to change or to remove an entry.
     /// It is ciphertext, and enough to restore the Secret.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
     pub versions: Vec<IssuedVersion>,
+}
+
+/// One revision of the Secret, and what it holds. As long as the Secret is at this revision, not a byte of it has changed.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedSecret {
+    /// `metadata.uid` of the Secret.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+
+    /// `metadata.resourceVersion` of the Secret.
+    #[schemars(length(max = 64))]
+    pub resource_version: String,
+
+    /// SHA-256, in hexadecimal digits, of the type, the data, and the labels and annotations of the operator that the Secret
+    /// has at this revision.
+    #[schemars(length(max = 64))]
+    pub digest: String,
 }
 
 /// One issued data key, in its wrapped form.

@@ -58,6 +58,7 @@ struct Identity {
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
+    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
 }
 
@@ -101,13 +102,15 @@ impl Rest {
 
 impl Cached {
     fn new(identity: Identity, read: Result<Rest, Error>) -> Self {
-        let Identity { name, namespace, uid, resource_version, generation, deletion_timestamp } = identity;
+        let Identity { name, namespace, uid, resource_version, generation, creation_timestamp, deletion_timestamp } =
+            identity;
         let metadata = ObjectMeta {
             name,
             namespace,
             uid,
             resource_version,
             generation,
+            creation_timestamp,
             deletion_timestamp,
             ..ObjectMeta::default()
         };
@@ -198,7 +201,7 @@ mod tests {
     #[test]
     fn what_is_decoded_is_what_was_taken_in() {
         let mut key = recorded(&[1, 2]);
-        key.status = Some(status::ready(&key, &issued(2), at(3)));
+        key.status = Some(status::ready(&key, &issued(2), None, at(3)));
         key.metadata.deletion_timestamp = Some(Time(at(4)));
         assert_eq!(cached(&key).decode().unwrap(), key);
         assert!(cached(&key).is_same(&cached(&key)));
@@ -230,7 +233,7 @@ mod tests {
     fn its_state_is_what_the_condition_says() {
         let mut key = data_key();
         assert_eq!(cached(&key).state(), Some(State::Pending));
-        key.status = Some(status::ready(&key, &issued(1), at(1)));
+        key.status = Some(status::ready(&key, &issued(1), None, at(1)));
         assert_eq!(cached(&key).state(), Some(State::Issued));
         key.status = Some(status::failed(&key, &Reason::KeyDisabled.into(), at(1)));
         assert_eq!(cached(&key).state(), Some(State::Failed(Reason::KeyDisabled)));

@@ -6,7 +6,6 @@ use std::sync::{
 };
 
 use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc, future, stream};
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
@@ -31,7 +30,7 @@ use crate::{
     kms::turns::Wake,
     metrics::State,
     reconcile::{self, Context, Error, reconcile},
-    secret::{TYPE, index::SecretIndex},
+    secret::{TYPE, index::SecretIndex, metadata::WatchedSecret},
 };
 
 /// How often a server that can't be watched yet is asked again, and how often that is told.
@@ -43,6 +42,12 @@ const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration:
 
 /// How many `DataKey`s are looked at before others have their turn on the processor.
 const AT_A_STRETCH: usize = 128;
+
+/// After how long without another change the status names a revision that other clients made; how often that is looked for;
+/// and at what pace such DataKeys are queued.
+const SAVE_AFTER: Duration = Duration::from_hours(1);
+const SAVE_CHECK: Duration = Duration::from_mins(1);
+const SAVE_PACE: Duration = Duration::from_millis(100);
 
 /// What is watched, in one namespace or in all.
 pub struct Scope {
@@ -117,7 +122,7 @@ pub async fn run(
     let mut work = Box::pin(future::join_all(runs));
     let turns = tokio::spawn({
         let context = Arc::clone(&context);
-        async move { context.kms.turns.give_out().await }
+        async move { future::join(context.kms.turns.give_out(), context.reads.queue.give_out()).await }
     });
     tokio::select! {
         _ = &mut work => return,
@@ -145,6 +150,7 @@ fn scope(
     let config = Config::default().concurrency(settings.concurrency);
     let (keys, index) = (scope.keys.clone(), Arc::clone(&scope.index));
     let walks = walks(Arc::clone(&scope), Arc::clone(context), wake.clone());
+    let saves = save_revisions(Arc::clone(&scope), wake.clone());
     let work = applier(
         move |key, context| Box::pin(spawned(guarded(key, keys.clone(), Arc::clone(&index), wake.clone(), context))),
         |key, error, context| again(&key, error, &context),
@@ -156,7 +162,7 @@ fn scope(
     .for_each(async |result| report(&result));
     let work = async move {
         // On a task of its own, which ends with this one.
-        let _walks = JoinSet::from_iter([walks]);
+        let _walks = JoinSet::from_iter([future::Either::Left(walks), future::Either::Right(saves)]);
         work.await;
     };
     (scope, work)
@@ -180,6 +186,18 @@ async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Wake) {
         context.metrics.resynced();
         // The next list, or the time: whichever is first.
         let _ = timeout(context.resync, scope.listed.notified()).await;
+    }
+}
+
+/// Has the status name the revisions of Secrets that other clients changed without harm, once nothing more happens to them.
+async fn save_revisions(scope: Arc<Scope>, wake: Wake) {
+    loop {
+        sleep(SAVE_CHECK).await;
+        for key in scope.index.settle(SAVE_AFTER) {
+            // No one listens only while the operator stops.
+            let _ = wake.unbounded_send(key);
+            sleep(SAVE_PACE).await;
+        }
     }
 }
 
@@ -232,7 +250,7 @@ fn secret_changes(
     scope: &Scope,
     context: &Arc<Context>,
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
-    let api: Api<PartialObjectMeta<Secret>> = match &scope.namespace {
+    let api: Api<WatchedSecret> = match &scope.namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };

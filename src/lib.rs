@@ -15,7 +15,7 @@
 //! | [`kms`] | the one call to KMS: client, error classes, turns |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
-//! | [`backoff`], `repairs` | how long to wait after a failure, and while somebody fights for a Secret |
+//! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
 //! | [`lease`] | which of several replicas works |
 //! | [`args`], [`run`] | flags; start and stop |
@@ -36,9 +36,10 @@ pub mod logging;
 pub mod metrics;
 pub mod pins;
 pub mod plan;
+pub mod reads;
 pub mod reconcile;
-mod repairs;
 pub mod run;
 pub mod secret;
 pub mod status;
+mod streaks;
 mod written;

@@ -9,12 +9,14 @@ use std::time::Duration;
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 
 use crate::{
-    api::{DataKey, DataKeyStatus, IssuedVersion, MAX_VERSIONS},
+    api::{DataKey, DataKeyStatus, IssuedVersion, MAX_VERSIONS, VerifiedSecret},
     pins,
     secret::{
-        Facts, Fingerprint, Projection,
+        Projection,
         content::{self, Verdict},
-        index::Known,
+        digest::Digest,
+        index::{Known, Origin},
+        metadata::SecretMetadata,
         project,
     },
     status::{self, Failure, Reason},
@@ -33,10 +35,12 @@ pub struct World<'a> {
     pub wait: Option<Duration>,
     /// Whether it is this object's turn to call KMS.
     pub turn: bool,
-    /// Whether the Secret was put right so often lately that it is left alone for now.
-    pub contested: bool,
+    /// What another client last changed in the Secret, where it was restored so often lately that it is left alone for now.
+    pub contested: Option<&'a str>,
     /// The operator's own Region, if it has one.
     pub region: Option<&'a str>,
+    /// Whether the installed definition keeps `status.secret`.
+    pub revision_is_kept: bool,
 }
 
 /// What is known of the Secret of that name.
@@ -49,7 +53,7 @@ pub enum SecretView {
     /// The server has none.
     Missing,
     /// The server has one; these are its metadata.
-    Found(Facts),
+    Found(SecretMetadata),
     /// The server has this one.
     Read(Box<Secret>),
 }
@@ -75,10 +79,10 @@ pub enum Step {
     Pin(Vec<IssuedVersion>),
     /// Create the Secret. One that is there is never overwritten.
     Create(Box<Secret>),
-    /// Replace the Secret that was read, if it is still the same.
-    Replace(Box<Secret>),
-    /// The Secret was read and holds this projection, though its metadata can't tell.
-    Verified(Facts, Fingerprint),
+    /// Replace the Secret that was read, if it is still the same; the text names what was changed in it.
+    Replace(Box<Secret>, String),
+    /// The Secret was read and holds what is recorded: at this revision, with this digest.
+    Verified(SecretMetadata, Digest),
     /// Tell this failure.
     Fail(Failure),
     /// Write the status.
@@ -93,7 +97,7 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
         return Step::Done;
     }
     if let Some(failure) = world.failure {
-        return set_status(key, status::failed(key, failure, now));
+        return set_status(world, status::failed(key, failure, now));
     }
     let pins = pins::pending(key, world.region);
     match (key.issued(key.version()), project(key, key.version())) {
@@ -114,12 +118,12 @@ fn pin(world: &World<'_>, pins: Vec<IssuedVersion>) -> Step {
         return Step::Wait(wait);
     }
     let intact =
-        |known| [last_published(key), project(key, key.version())].iter().flatten().any(|of| is_intact(known, of));
+        |known| [last_published(key), project(key, key.version())].iter().flatten().any(|of| is_intact(key, known, of));
     match world.secret {
         SecretView::NotCached => Step::Look,
         SecretView::Cached(known) if intact(known) => Step::Pin(pins),
         SecretView::Cached(_) => Step::Read,
-        SecretView::Found(facts) => read_if_ours(facts),
+        SecretView::Found(metadata) => read_if_managed(metadata),
         SecretView::Missing => Step::Pin(pins),
         SecretView::Read(secret) => match pins::beside(key, pins, secret) {
             Ok(versions) => Step::Pin(versions),
@@ -149,10 +153,10 @@ fn issue(world: &World<'_>) -> Step {
         // The look is part of the turn: while many wait, none of them costs the API server anything.
         SecretView::NotCached => in_turn(world, Step::Look),
         SecretView::Cached(known) => match last_published(key) {
-            Some(earlier) if is_intact(known, &earlier) => in_turn(world, Step::Issue),
+            Some(earlier) if is_intact(key, known, &earlier) => in_turn(world, Step::Issue),
             _ => Step::Read,
         },
-        SecretView::Found(facts) => read_if_ours(facts),
+        SecretView::Found(metadata) => read_if_managed(metadata),
         SecretView::Missing => in_turn(world, Step::Issue),
         SecretView::Read(secret) if key.record().is_empty() => match content::adopt(key, secret) {
             Ok(versions) => Step::Record(versions),
@@ -190,21 +194,18 @@ fn publish(
 ) -> Step {
     let key = world.key;
     match world.secret {
-        SecretView::Cached(known) if is_intact(known, wanted) => match pins {
-            Ok(pins) if pins.is_empty() => set_status(key, status::ready(key, issued, now)),
+        SecretView::Cached(known) if is_intact(key, known, wanted) => match pins {
+            Ok(pins) if pins.is_empty() => set_status(world, status::ready(key, issued, to_save(key, known), now)),
             Ok(pins) => pin(world, pins),
             Err(failure) => fail_once(world, failure),
         },
-        SecretView::Cached(known) => put_right(world, known.facts.changed_by.as_deref(), || Step::Read),
-        SecretView::NotCached => put_right(world, None, || Step::Create(Box::new(wanted.clone().create(key)))),
+        SecretView::Cached(_) => restore(world, || Step::Read),
+        SecretView::NotCached => restore(world, || Step::Create(Box::new(wanted.clone().create(key)))),
         SecretView::Missing => Step::Create(Box::new(wanted.clone().create(key))),
-        SecretView::Found(facts) => read_if_ours(facts),
+        SecretView::Found(metadata) => read_if_managed(metadata),
         SecretView::Read(secret) => match content::compare(key, wanted, secret) {
-            Verdict::Same => Step::Verified(Facts::of(&secret.metadata), wanted.fingerprint()),
-            Verdict::PutRight => {
-                let name = key.metadata.name.as_deref().unwrap_or_default();
-                Step::Replace(Box::new(wanted.clone().put_into((**secret).clone(), name)))
-            }
+            Verdict::Same => Step::Verified(SecretMetadata::of(&secret.metadata), wanted.digest()),
+            Verdict::PutRight => replace(wanted, secret),
             Verdict::Conflict(why) => match pins {
                 // What it holds beyond the record may be what is pinned.
                 Ok(pins) if !pins.is_empty() => pin(world, pins),
@@ -214,16 +215,24 @@ fn publish(
     }
 }
 
-/// The Secret is not as it should be. Whoever changes it may do so again and again.
-fn put_right(world: &World<'_>, changed_by: Option<&str>, step: impl FnOnce() -> Step) -> Step {
+/// The Secret does not hold what it should. A client that changes it may do so again and again.
+fn restore(world: &World<'_>, step: impl FnOnce() -> Step) -> Step {
     if let Some(wait) = world.wait {
         return Step::Wait(wait);
     }
-    if !world.contested {
-        return step();
+    match world.contested {
+        None => step(),
+        Some(changes) => Step::Fail(Failure::new(Reason::SecretContested, changes)),
     }
-    let detail = changed_by.map(|by| format!("its data are written by {by}, too"));
-    Step::Fail(Failure { reason: Reason::SecretContested, detail })
+}
+
+/// The Secret was read, and something of it was changed, or the record grew.
+fn replace(wanted: &Projection, secret: &Secret) -> Step {
+    let changes = content::changes(wanted, secret).join(", ");
+    if secret.immutable == Some(true) && secret.data.as_ref() != Some(&wanted.data) {
+        return Step::Fail(Failure::new(Reason::SecretImmutable, changes));
+    }
+    Step::Replace(Box::new(wanted.clone().put_into(secret.clone())), changes)
 }
 
 /// What the Secret holds as long as nobody changed it: the version that it was last published with.
@@ -231,14 +240,35 @@ fn last_published(key: &DataKey) -> Option<Projection> {
     project(key, key.status.as_ref()?.version?)
 }
 
-fn is_intact(known: &Known, wanted: &Projection) -> bool {
-    let wanted = wanted.fingerprint();
-    known.facts.fingerprint == wanted || known.verified == Some(wanted)
+/// Whether the Secret holds exactly this: this process wrote or read this revision of it, or the status says so. Content
+/// never changes within a revision, so what this process knows itself goes first.
+fn is_intact(key: &DataKey, known: &Known, wanted: &Projection) -> bool {
+    match &known.verified {
+        Some(verified) => verified.digest == wanted.digest(),
+        None => known.saved_in(key).is_some_and(|saved| saved.digest == wanted.digest().to_string()),
+    }
 }
 
-/// A Secret without any mark of this operator is somebody else's; its data are none of our business.
-fn read_if_ours(facts: &Facts) -> Step {
-    if facts.bears_our_marks {
+/// What the status says of a Secret that is intact. A revision that differs only in what others changed, labels for
+/// example, is saved later: a sweep over the labels of all Secrets would cost a write for each.
+fn to_save(key: &DataKey, known: &Known) -> Option<VerifiedSecret> {
+    let saved = key.status.as_ref().and_then(|status| status.secret.as_ref());
+    let Some(verified) = known.verified else { return saved.cloned() };
+    let revision = &known.metadata.revision;
+    let now = VerifiedSecret {
+        uid: revision.uid.clone(),
+        resource_version: revision.resource_version.clone(),
+        digest: verified.digest.to_string(),
+    };
+    let is_enough = |saved: &&VerifiedSecret| {
+        matches!(verified.origin, Origin::Read(_)) && saved.uid == now.uid && saved.digest == now.digest
+    };
+    Some(saved.filter(is_enough).cloned().unwrap_or(now))
+}
+
+/// A Secret that nothing marks as managed by the operator belongs to another owner: its data are not read.
+fn read_if_managed(metadata: &SecretMetadata) -> Step {
+    if metadata.is_managed {
         Step::Read
     } else {
         Step::Fail(Failure::new(Reason::SecretConflict, "it is not a Secret of this operator"))
@@ -249,8 +279,14 @@ fn conflict(key: &DataKey, why: &str) -> Step {
     Step::Fail(Failure::new(Reason::SecretConflict, format!("Secret {}: {why}", key.secret_name())))
 }
 
-fn set_status(key: &DataKey, wanted: DataKeyStatus) -> Step {
-    if key.status.as_ref() == Some(&wanted) { Step::Done } else { Step::SetStatus(Box::new(wanted)) }
+fn set_status(world: &World<'_>, wanted: DataKeyStatus) -> Step {
+    let Some(old) = world.key.status.as_ref() else { return Step::SetStatus(Box::new(wanted)) };
+    let is_written = if world.revision_is_kept || old.secret == wanted.secret {
+        *old == wanted
+    } else {
+        *old == DataKeyStatus { secret: old.secret.clone(), ..wanted.clone() }
+    };
+    if is_written { Step::Done } else { Step::SetStatus(Box::new(wanted)) }
 }
 
 #[cfg(test)]
@@ -260,7 +296,10 @@ mod tests {
     use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
 
     use super::*;
-    use crate::fixtures::{at, data_key, issued, pinned, recorded};
+    use crate::{
+        fixtures::{at, data_key, issued, pinned, recorded},
+        secret::{index::Verified, metadata::Revision},
+    };
 
     fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {
         plan(&World { turn: true, ..world(key, secret.borrow()) }, at(0))
@@ -271,20 +310,49 @@ mod tests {
     }
 
     fn world<'a>(key: &'a DataKey, secret: &'a SecretView) -> World<'a> {
-        World { key, secret, failure: None, wait: None, turn: false, contested: false, region: None }
+        World {
+            key,
+            secret,
+            failure: None,
+            wait: None,
+            turn: false,
+            contested: None,
+            region: None,
+            revision_is_kept: true,
+        }
+    }
+
+    fn metadata(resource_version: &str) -> SecretMetadata {
+        let revision = Revision { uid: "s".into(), resource_version: resource_version.into() };
+        SecretMetadata { revision, belongs_to: Some("orders".into()), is_managed: true }
+    }
+
+    fn foreign() -> SecretView {
+        SecretView::Found(SecretMetadata::default())
+    }
+
+    fn managed() -> SecretView {
+        SecretView::Found(metadata("8"))
+    }
+
+    fn digest(key: &DataKey, version: i32) -> Digest {
+        project(key, version).unwrap().digest()
+    }
+
+    fn cached(resource_version: &str, verified: Option<Verified>) -> SecretView {
+        SecretView::Cached(Known { metadata: metadata(resource_version), verified })
     }
 
     fn intact(key: &DataKey) -> SecretView {
-        let fingerprint = project(key, key.version()).unwrap().fingerprint();
-        SecretView::Cached(Known { facts: Facts { fingerprint, ..facts(true) }, verified: None })
+        cached("7", Some(Verified::read(digest(key, key.version()))))
     }
 
     fn changed() -> SecretView {
-        SecretView::Cached(Known { facts: facts(true), verified: None })
+        cached("8", None)
     }
 
-    fn facts(bears_our_marks: bool) -> Facts {
-        Facts { bears_our_marks, ..Facts::of(&<_>::default()) }
+    fn saved(key: &DataKey, version: i32) -> VerifiedSecret {
+        VerifiedSecret { uid: "s".into(), resource_version: "7".into(), digest: digest(key, version).to_string() }
     }
 
     fn read(key: &DataKey) -> SecretView {
@@ -298,7 +366,7 @@ mod tests {
 
     fn published(versions: &[i32]) -> DataKey {
         let mut key = recorded(versions);
-        key.status = Some(status::ready(&key, &issued(key.version()), at(0)));
+        key.status = Some(status::ready(&key, &issued(key.version()), Some(saved(&key, key.version())), at(0)));
         key
     }
 
@@ -311,7 +379,7 @@ mod tests {
     #[test]
     fn a_foreign_secret_is_neither_read_nor_overwritten_and_kms_is_not_asked() {
         for key in [data_key(), recorded(&[1])] {
-            let failure = failure(next(&key, SecretView::Found(facts(false))));
+            let failure = failure(next(&key, foreign()));
             assert_eq!(failure.reason, Reason::SecretConflict);
         }
     }
@@ -319,7 +387,7 @@ mod tests {
     #[test]
     fn a_secret_without_a_record_is_adopted_and_kms_is_not_asked() {
         assert!(matches!(next(&data_key(), changed()), Step::Read));
-        assert!(matches!(next(&data_key(), SecretView::Found(facts(true))), Step::Read));
+        assert!(matches!(next(&data_key(), managed()), Step::Read));
         let Step::Record(versions) = next(&data_key(), read(&recorded(&[1]))) else { panic!() };
         assert_eq!(versions, vec![issued(1)]);
     }
@@ -355,25 +423,95 @@ mod tests {
         assert!(matches!(next(&key, changed()), Step::Read));
         let SecretView::Read(mut secret) = read(&key) else { panic!() };
         secret.data.as_mut().unwrap().insert("ciphertextBlob".into(), ByteString(b"x".to_vec()));
-        let Step::Replace(secret) = next(&key, SecretView::Read(secret)) else { panic!() };
+        let Step::Replace(secret, _) = next(&key, SecretView::Read(secret)) else { panic!() };
         assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
     }
 
     #[test]
     fn a_secret_that_was_read_and_is_right_is_not_written() {
         let key = published(&[1]);
-        assert!(matches!(next(&key, read(&key)), Step::Verified(..)));
-        let verified = |version| project(&key, version).map(|held| held.fingerprint());
-        let known = |version| SecretView::Cached(Known { facts: facts(true), verified: verified(version) });
-        assert!(matches!(next(&key, known(1)), Step::Done));
+        let Step::Verified(_, held) = next(&key, read(&key)) else { panic!() };
+        assert_eq!(held, digest(&key, 1));
+        assert!(matches!(next(&key, cached("8", Some(Verified::read(held)))), Step::Done));
     }
 
     #[test]
-    fn what_was_read_as_right_for_one_version_is_not_right_for_another() {
+    fn the_saved_revision_is_intact_while_its_digest_is_wanted() {
+        let mut key = published(&[1, 2]);
+        assert!(matches!(next(&key, cached("7", None)), Step::Done));
+        assert!(matches!(next(&key, cached("8", None)), Step::Read), "another revision");
+        let other =
+            SecretMetadata { revision: Revision { uid: "t".into(), ..metadata("7").revision }, ..metadata("7") };
+        let view = SecretView::Cached(Known { metadata: other, verified: None });
+        assert!(matches!(next(&key, view), Step::Read), "another Secret with the same resource version");
+        key.spec.version = Some(1);
+        assert!(matches!(next(&key, cached("7", None)), Step::Read), "other entries are wanted");
+        key.status.as_mut().unwrap().secret = None;
+        assert!(matches!(next(&key, cached("7", None)), Step::Read), "nothing is saved: recorded by 0.1.0");
+    }
+
+    #[test]
+    fn what_was_read_goes_before_what_is_saved() {
         let key = published(&[1, 2]);
-        let verified = project(&key, 1).map(|held| held.fingerprint());
-        let known = Known { facts: facts(true), verified };
-        assert!(matches!(next(&key, SecretView::Cached(known)), Step::Read));
+        let view = cached("7", Some(Verified::read(digest(&key, 1))));
+        assert!(matches!(next(&key, view), Step::Read));
+    }
+
+    #[test]
+    fn a_revision_is_saved_once_written_or_settled() {
+        let key = published(&[1]);
+        let held = digest(&key, 1);
+        let saved_by = |resource_version: &str, verified| match next(&key, cached(resource_version, Some(verified))) {
+            Step::SetStatus(status) => status.secret.map(|saved| saved.resource_version),
+            Step::Done => None,
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(saved_by("8", Verified::read(held)), None, "a label was changed: this is kept in memory");
+        for origin in [Origin::Written, Origin::Settled] {
+            let verified = Verified { digest: held, origin };
+            assert_eq!(saved_by("8", verified).as_deref(), Some("8"), "{origin:?}");
+            assert_eq!(saved_by("7", verified), None, "{origin:?}, and saved");
+        }
+    }
+
+    #[test]
+    fn another_secret_or_digest_is_saved_at_once() {
+        let old = published(&[1]);
+        for forget in [(|saved| saved.uid = "t".into()) as fn(&mut VerifiedSecret), |saved| {
+            saved.digest = "of another release".into();
+        }] {
+            let mut key = old.clone();
+            forget(key.status.as_mut().unwrap().secret.as_mut().unwrap());
+            let Step::SetStatus(status) = next(&key, intact(&key)) else { panic!() };
+            assert_eq!(status.secret, Some(saved(&key, 1)));
+        }
+    }
+
+    #[test]
+    fn a_definition_that_drops_the_revision_causes_no_loop() {
+        let mut key = published(&[1]);
+        key.status.as_mut().unwrap().secret = None;
+        let view = intact(&key);
+        let older = |key: &DataKey| plan(&World { revision_is_kept: false, ..world(key, &view) }, at(0));
+        assert!(matches!(next(&key, &view), Step::SetStatus(_)));
+        assert!(matches!(older(&key), Step::Done));
+        key.status.as_mut().unwrap().version = None;
+        assert!(matches!(older(&key), Step::SetStatus(_)), "the rest is written as ever");
+    }
+
+    #[test]
+    fn an_immutable_secret_with_other_entries_is_reported() {
+        let key = published(&[1]);
+        let SecretView::Read(mut secret) = read(&key) else { panic!() };
+        secret.immutable = Some(true);
+        assert!(matches!(next(&key, SecretView::Read(secret.clone())), Step::Verified(..)));
+        let mut unlabelled = secret.clone();
+        unlabelled.metadata.labels = None;
+        assert!(matches!(next(&key, SecretView::Read(unlabelled)), Step::Replace(..)), "metadata may be changed");
+        secret.data.as_mut().unwrap().insert("keyId".into(), ByteString(b"x".to_vec()));
+        let failure = failure(next(&key, SecretView::Read(secret)));
+        assert_eq!(failure.reason, Reason::SecretImmutable);
+        assert!(failure.to_string().contains("entry keyId was changed"), "{failure}");
     }
 
     #[test]
@@ -398,7 +536,7 @@ mod tests {
     fn going_back_to_an_issued_version_issues_nothing() {
         let mut key = published(&[1, 2]);
         key.spec.version = Some(1);
-        let Step::Replace(secret) = next(&key, read(&recorded(&[1, 2]))) else { panic!() };
+        let Step::Replace(secret, _) = next(&key, read(&recorded(&[1, 2]))) else { panic!() };
         let data = secret.data.unwrap();
         assert_eq!(data["ciphertextBlob"], issued(1).ciphertext_blob);
         assert_eq!(data["ciphertextBlob.v2"], issued(2).ciphertext_blob);
@@ -428,7 +566,7 @@ mod tests {
     fn beside_pins_a_secret_is_read_and_what_it_holds_more_is_recorded_too() {
         let key = pinned(&[1]);
         assert!(matches!(next(&key, changed()), Step::Read));
-        assert!(matches!(next(&key, SecretView::Found(facts(true))), Step::Read));
+        assert!(matches!(next(&key, managed()), Step::Read));
         let Step::Pin(versions) = next(&key, read(&recorded(&[1, 2]))) else { panic!() };
         assert_eq!(versions, vec![issued(1), issued(2)]);
     }
@@ -438,7 +576,7 @@ mod tests {
         let mut key = pinned(&[1]);
         key.spec.wrapped_keys.as_mut().unwrap()[0].ciphertext_blob = ByteString(b"another data key".to_vec());
         assert_eq!(failure(next(&key, read(&recorded(&[1])))).reason, Reason::SecretConflict);
-        assert_eq!(failure(next(&key, SecretView::Found(facts(false)))).reason, Reason::SecretConflict);
+        assert_eq!(failure(next(&key, foreign())).reason, Reason::SecretConflict);
     }
 
     #[test]
@@ -476,7 +614,7 @@ mod tests {
         let Step::Pin(versions) = next(&key, &held) else { panic!() };
         key.status = Some(status::recorded(&key, versions));
         assert!(matches!(next(&key, &held), Step::Read));
-        let Step::Replace(secret) = next(&key, read(&recorded(&[1]))) else { panic!() };
+        let Step::Replace(secret, _) = next(&key, read(&recorded(&[1]))) else { panic!() };
         assert_eq!(secret.data.unwrap()["ciphertextBlob.v2"], issued(2).ciphertext_blob);
     }
 
@@ -588,17 +726,16 @@ mod tests {
     }
 
     #[test]
-    fn a_contested_secret_is_left_alone_and_told_of_while_it_is_changed_and_only_then() {
+    fn contested_secret_is_reported_and_not_restored() {
         let key = published(&[1]);
-        let contested = |view: &SecretView| plan(&World { contested: true, ..world(&key, view) }, at(0));
-        let mut facts = facts(true);
-        facts.changed_by = Some("other-controller".to_owned());
-        let changed = SecretView::Cached(Known { facts, verified: None });
-        let told = failure(contested(&changed));
-        assert_eq!(told.reason, Reason::SecretContested);
-        assert!(told.to_string().contains("other-controller"), "{told}");
-        assert_eq!(failure(contested(&SecretView::NotCached)).reason, Reason::SecretContested);
-        assert!(matches!(contested(&intact(&key)), Step::Done));
+        let changes = Some("entry keyId was changed");
+        let contested = |view: &SecretView| plan(&World { contested: changes, ..world(&key, view) }, at(0));
+        for view in [changed(), SecretView::NotCached] {
+            let failure = failure(contested(&view));
+            assert_eq!(failure.reason, Reason::SecretContested);
+            assert!(failure.to_string().contains("entry keyId was changed"), "{failure}");
+        }
+        assert!(matches!(contested(&intact(&key)), Step::Done), "only while it is changed");
     }
 
     #[test]

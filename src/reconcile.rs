@@ -1,8 +1,14 @@
 //! Carries the steps out that [`crate::plan`] decides on: the only place that knows both KMS and Kubernetes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::PostParams,
@@ -27,13 +33,16 @@ use crate::{
     },
     metrics::{Metrics, Operation, Outcome},
     plan::{SecretView, Step, World, plan},
-    repairs::Repairs,
+    reads::{Permission, Reads},
     secret::{
-        Facts, MANAGER,
-        index::{Known, SecretIndex},
+        MANAGER, TYPE, content,
+        digest::Digest,
+        index::{Known, SecretIndex, Verified},
+        metadata::SecretMetadata,
         requests::{self, RequestError},
     },
     status::{self, Failure, Reason},
+    streaks::Streaks,
     written::Written,
 };
 
@@ -55,8 +64,12 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Waits after failures.
     pub backoff: Backoff,
-    /// How often Secrets were put right.
-    pub repairs: Repairs,
+    /// How often Secrets were restored.
+    pub restores: Streaks,
+    /// How often Secrets are read.
+    pub reads: Reads,
+    /// Whether the installed definition keeps `status.secret`; one of 0.1.0 drops it.
+    pub revision_is_kept: AtomicBool,
     /// Our own last writes.
     pub written: Written,
     /// Longest wait for one answer of the API server.
@@ -104,7 +117,8 @@ impl Context {
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.backoff.forget(uid);
-        self.repairs.forget(uid);
+        self.restores.forget(uid);
+        self.reads.forget(uid);
         self.written.forget(uid);
         self.kms.turns.leave(uid);
     }
@@ -123,9 +137,12 @@ pub async fn reconcile(
     let begun = Instant::now();
     let mut run = Run::new(key, index, wake, context);
     let result = run.steps().await;
-    if !run.waits {
-        // Somebody else may have issued what a turn was granted for: nobody must wait for a turn that is not needed.
+    // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
+    if run.waits != Some(Queue::Kms) {
         context.kms.turns.leave(&run.uid);
+    }
+    if run.waits != Some(Queue::Reads) {
+        context.reads.queue.leave(&run.uid);
     }
     let (namespace, name) = (&run.namespace, &run.name);
     let outcome = match &result {
@@ -156,16 +173,27 @@ pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) ->
         failure: None,
         wait: None,
         turn: false,
-        contested: false,
+        contested: None,
         region: context.kms.own_region(),
+        revision_is_kept: context.revision_is_kept.load(Ordering::Relaxed),
     };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
     if at_rest {
         let uid = key.metadata.uid.as_deref().unwrap_or_default();
         context.backoff.forget(uid);
         context.kms.turns.leave(uid);
+        context.reads.queue.leave(uid);
     }
     at_rest
+}
+
+/// What a reconcile waits for; it is queued again then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    /// A permit to call KMS.
+    Kms,
+    /// A permit to read the Secret.
+    Reads,
 }
 
 /// One reconcile under way.
@@ -180,8 +208,7 @@ struct Run<'a> {
     secret: SecretView,
     subject: Subject,
     turn: Option<Turn>,
-    /// For its turn.
-    waits: bool,
+    waits: Option<Queue>,
     failure: Option<Failure>,
     retry: Option<Duration>,
 }
@@ -200,13 +227,13 @@ impl<'a> Run<'a> {
             uid: key.uid().unwrap_or_default(),
             subject: Subject {
                 generation: key.metadata.generation,
-                secret: known.as_ref().map(|known| known.facts.resource_version.clone()),
+                secret: known.as_ref().map(|known| known.metadata.revision.resource_version.clone()),
             },
             namespace,
             key,
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
             turn: None,
-            waits: false,
+            waits: None,
             failure: None,
             retry: None,
         }
@@ -220,34 +247,41 @@ impl<'a> Run<'a> {
                 // The last write of the status may have met a change, and the next try is far away.
                 (self.failure, self.retry) = (backoff.untold(&self.uid), wait);
             }
+            let contested = self.context.restores.waiting_after(&self.uid);
             let world = World {
                 key: &self.key,
                 secret: &self.secret,
                 failure: self.failure.as_ref(),
                 wait,
                 turn: self.turn.is_some(),
-                contested: self.context.repairs.wait(&self.uid).is_some(),
+                contested: contested.as_deref(),
                 region: self.context.kms.own_region(),
+                revision_is_kept: self.context.revision_is_kept.load(Ordering::Relaxed),
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
                 Step::Wait(wait) => return Ok(Action::requeue(wait)),
                 Step::Look => self.look().await?,
-                Step::Read => self.read().await?,
+                Step::Read => {
+                    if let Some(later) = self.read().await? {
+                        return Ok(later);
+                    }
+                }
                 Step::Queue => {
                     if !self.queue() {
-                        // It is woken when its turn comes.
-                        self.waits = true;
+                        self.waits = Some(Queue::Kms);
                         return Ok(Action::await_change());
                     }
                 }
                 Step::Issue => self.issue().await?,
                 Step::Record(versions) | Step::Pin(versions) => self.take_over(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
-                Step::Replace(secret) => self.replace(&secret).await?,
-                Step::Verified(facts, held) => {
-                    self.index.learn(&self.namespace, self.key.secret_name(), facts.clone(), Some(held));
-                    self.secret = SecretView::Cached(Known { facts, verified: Some(held) });
+                Step::Replace(secret, changes) => self.replace(&secret, &changes).await?,
+                Step::Verified(metadata, digest) => self.learn(metadata, Verified::read(digest)),
+                // Nothing was tried, and so nothing failed again.
+                Step::Fail(failure) if failure.reason == Reason::SecretContested => {
+                    self.retry = self.context.restores.wait(&self.uid).or(Some(Duration::ZERO));
+                    self.failure = Some(failure);
                 }
                 Step::Fail(failure) => self.fail(failure),
                 Step::SetStatus(status) => self.set_status(*status).await?,
@@ -265,13 +299,15 @@ impl<'a> Run<'a> {
     }
 
     fn fail(&mut self, failure: Failure) {
-        let Context { backoff, repairs, .. } = self.context;
-        self.retry = match failure.reason {
-            // Nothing was tried, and so nothing failed again.
-            Reason::SecretContested => repairs.wait(&self.uid).or(Some(Duration::ZERO)),
-            _ => Some(backoff.failed(&self.uid, self.subject.clone(), &failure)),
-        };
+        self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
         self.failure = Some(failure);
+    }
+
+    /// Takes in what a revision of the Secret holds.
+    fn learn(&mut self, metadata: SecretMetadata, verified: Verified) {
+        let known = Known { metadata, verified: Some(verified) };
+        self.index.learn(&self.namespace, self.key.secret_name(), known.clone());
+        self.secret = SecretView::Cached(known);
     }
 
     /// Whether to go on: with the turn to call KMS, or with the reason why there can't be one.
@@ -297,11 +333,31 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), Error> {
+    /// Reads the Secret, or says when it may be read. What is known of its revision limits nothing: there is no change to
+    /// verify, only something to write.
+    async fn read(&mut self) -> Result<Option<Action>, Error> {
+        let limited = !matches!(&self.secret, SecretView::Cached(known) if known.is_vouched_for(&self.key));
+        let permit = if limited {
+            let object = ObjectRef::new(&self.name).within(&self.namespace);
+            match self.context.reads.request(&self.uid, &object, self.wake) {
+                Permission::Granted(turn) => Some(turn.begin().await),
+                Permission::Later(wait) => return Ok(Some(Action::requeue(wait))),
+                Permission::Queued => {
+                    self.waits = Some(Queue::Reads);
+                    return Ok(Some(Action::await_change()));
+                }
+            }
+        } else {
+            None
+        };
         let read = requests::read(&self.context.client, &self.namespace, self.key.secret_name());
         let secret = self.within(read).await??;
+        drop(permit);
+        if limited {
+            self.context.reads.done(&self.uid);
+        }
         self.secret = secret.map_or(SecretView::Missing, |secret| SecretView::Read(Box::new(secret)));
-        Ok(())
+        Ok(None)
     }
 
     /// The only call to KMS. What it answers is held in memory until it is recorded, and dropped if that is unclear.
@@ -336,10 +392,18 @@ impl<'a> Run<'a> {
             ciphertext_blob: ByteString(wrapped.ciphertext_blob),
             key_id: wrapped.key_arn,
             key_material_id: wrapped.key_material_id,
-            issued_at: status::whole_seconds(Timestamp::now()),
+            issued_at: self.issued_at(),
             request_id: wrapped.request_id,
         };
         self.record(vec![issued]).await
+    }
+
+    /// The present time; not before the creation of the `DataKey`, by whichever clock that was set: a data key that is older
+    /// than the `DataKey` was not issued by it.
+    fn issued_at(&self) -> Time {
+        let now = Timestamp::now();
+        let created = self.key.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
+        status::whole_seconds(now.max(created))
     }
 
     /// Records data keys that the spec pins or the Secret holds.
@@ -377,35 +441,58 @@ impl<'a> Run<'a> {
         let created = requests::create(&self.context.client, &self.namespace, secret);
         match self.within(created).await? {
             Err(RequestError::Kube(kube::Error::Api(status))) if status.is_already_exists() => self.look().await,
-            written => self.published(written, Operation::Create).await,
+            answer => self.secret_written(secret, answer, Operation::Create, "it was deleted").await,
         }
     }
 
-    async fn replace(&mut self, secret: &Secret) -> Result<(), Error> {
+    async fn replace(&mut self, secret: &Secret, changes: &str) -> Result<(), Error> {
         let replaced = requests::replace(&self.context.client, &self.namespace, secret);
-        let written = self.within(replaced).await?;
-        self.published(written, Operation::Update).await
+        let answer = self.within(replaced).await?;
+        self.secret_written(secret, answer, Operation::Update, changes).await
     }
 
-    async fn published(&mut self, written: Result<Facts, RequestError>, operation: Operation) -> Result<(), Error> {
-        let facts = match answered(written, &self.key)? {
-            Answer::Done(facts) => facts,
+    /// Takes in the answer to a write of the Secret. `changes` says what was changed in it before.
+    async fn secret_written(
+        &mut self,
+        sent: &Secret,
+        answer: Result<Secret, RequestError>,
+        operation: Operation,
+        changes: &str,
+    ) -> Result<(), Error> {
+        let stored = match answered(answer, &self.key)? {
+            Answer::Done(stored) => stored,
             Answer::Refused(words) => {
-                self.fail(Failure::new(Reason::Refused, words));
+                let way_out = match operation {
+                    Operation::Create => "",
+                    Operation::Update => ". Once the Secret is deleted, the operator creates it from the record",
+                };
+                self.fail(Failure::new(Reason::Refused, format!("{words}{way_out}")));
                 return Ok(());
             }
         };
         self.context.metrics.secret_written(operation);
         let secret = self.key.secret_name().to_owned();
-        self.index.learn(&self.namespace, &secret, facts.clone(), None);
-        self.secret = SecretView::Cached(Known { facts, verified: None });
+        let metadata = SecretMetadata::of(&stored.metadata);
+        // What follows is about what was just written: its event is no reason to try again at once.
+        self.subject.secret = Some(metadata.revision.resource_version.clone());
+        if stored.type_.as_deref() == Some(TYPE) {
+            self.learn(metadata, Verified::written(Digest::of(&stored)));
+        }
         let (namespace, name, version) = (&self.namespace, &self.name, self.key.version());
+        let altered = content::stored_otherwise(sent, &stored).join(", ");
+        if !altered.is_empty() {
+            warn!(namespace, name, secret, altered, "an admission policy changed the Secret that the operator wrote");
+            self.context.restores.done(&self.uid, altered.as_str());
+            let detail = format!("an admission policy or webhook changed what the operator wrote: {altered}");
+            self.fail(Failure::new(Reason::SecretContested, detail));
+            return Ok(());
+        }
         info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
-        // The first publication of a version needs no event: the condition tells it.
+        // The first publication of a version needs no event: the condition says it.
         let published = self.key.status.as_ref().and_then(|status| status.version);
         if published == Some(self.key.version()) {
-            self.context.repairs.repaired(&self.uid);
-            let note = format!("Secret {secret} was changed or deleted: wrote it again from the record");
+            self.context.restores.done(&self.uid, changes);
+            let note = format!("Secret {secret} was changed or deleted: wrote it again from the record ({changes})");
             self.tell(EventType::Normal, "Restored", note).await;
         }
         Ok(())
@@ -449,12 +536,28 @@ impl<'a> Run<'a> {
         let written = self.within(put_status(&self.context.client, &self.namespace, &self.name, &object)).await?;
         Ok(match answered(written, &object)? {
             Answer::Done(key) => {
+                self.notice_the_definition(&object, &key);
                 let key = Arc::new(key);
                 self.context.written.learn(&key);
                 Answer::Done(key)
             }
             Answer::Refused(words) => Answer::Refused(words),
         })
+    }
+
+    /// A definition of an older release drops `status.secret`, and to write it again and again would not help.
+    fn notice_the_definition(&self, sent: &DataKey, stored: &DataKey) {
+        let has_revision = |key: &DataKey| key.status.as_ref().is_some_and(|status| status.secret.is_some());
+        if !has_revision(sent) {
+            return;
+        }
+        let kept = has_revision(stored);
+        if self.context.revision_is_kept.swap(kept, Ordering::Relaxed) && !kept {
+            warn!(
+                "the installed CustomResourceDefinition drops status.secret, so each start reads every Secret: apply the \
+                 definition of this release"
+            );
+        }
     }
 
     /// An event more or less must not fail a reconcile.

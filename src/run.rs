@@ -1,6 +1,9 @@
 //! The command `run`: puts the parts together, and stops them in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use kube::{
     Client, Config,
@@ -21,9 +24,10 @@ use crate::{
     kms::{Kms, Limits},
     lease::{self, Election},
     metrics::Metrics,
+    reads::Reads,
     reconcile::Context,
-    repairs::Repairs,
     secret::MANAGER,
+    streaks::Streaks,
     written::Written,
 };
 
@@ -124,7 +128,9 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         kms,
         metrics,
         backoff: Backoff::new(waits),
-        repairs: Repairs::new(waits),
+        restores: Streaks::of_restores(waits),
+        reads: Reads::default(),
+        revision_is_kept: AtomicBool::new(true),
         written: Written::default(),
         kube_timeout,
         resync,

@@ -11,7 +11,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::api::{DataKey, DataKeyStatus, IssuedVersion};
+use crate::api::{DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret};
 
 /// The condition that says whether the Secret holds the data key of the spec.
 pub const READY: &str = "Ready";
@@ -77,8 +77,10 @@ pub enum Reason {
     KmsError,
     /// A Secret of that name is there and is not this `DataKey`'s, or holds another data key.
     SecretConflict,
-    /// Somebody else keeps changing or deleting the Secret.
+    /// Another client keeps changing or deleting the Secret, or an admission policy changes what the operator writes.
     SecretContested,
+    /// The Secret is immutable and does not hold what is recorded.
+    SecretImmutable,
     /// The API server refused a write: quota, admission policy, a namespace being deleted.
     Refused,
     /// The spec got past a validation that this operator relies on.
@@ -116,8 +118,8 @@ pub fn at_birth() -> DataKeyStatus {
     }
 }
 
-/// The status of a `DataKey` whose Secret holds the data key of its spec.
-pub fn ready(key: &DataKey, issued: &IssuedVersion, now: Timestamp) -> DataKeyStatus {
+/// The status of a `DataKey` whose Secret holds the data key of its spec: at this revision.
+pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {
     let old = key.status.clone().unwrap_or_default();
     let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
     DataKeyStatus {
@@ -126,6 +128,7 @@ pub fn ready(key: &DataKey, issued: &IssuedVersion, now: Timestamp) -> DataKeySt
         version: Some(issued.version),
         key_id: Some(issued.key_id.clone()),
         issued_at: Some(issued.issued_at.clone()),
+        secret,
         ..old
     }
 }
@@ -188,7 +191,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -207,6 +210,7 @@ impl Reason {
         Self::KmsError,
         Self::SecretConflict,
         Self::SecretContested,
+        Self::SecretImmutable,
         Self::Refused,
         Self::SpecInvalid,
         Self::TooManyVersions,
@@ -314,8 +318,15 @@ impl Reason {
             Self::SecretContested => (
                 "SecretContested",
                 RetrySlowly,
-                "somebody else keeps changing or deleting the Secret: it is put right again from the record, ever more \
-                 rarely; find who writes it (kubectl get secret -o yaml --show-managed-fields) and make them stop",
+                "another client keeps changing or deleting the Secret, or an admission policy changes what the operator \
+                 writes into it: the operator restores it from the record at growing intervals; find that client or policy \
+                 (kubectl get secret -o yaml --show-managed-fields) and stop it",
+            ),
+            Self::SecretImmutable => (
+                "SecretImmutable",
+                WaitForChange,
+                "the Secret is immutable and does not hold what is recorded, and the API server lets no client change it: \
+                 delete the Secret (kubectl delete secret NAME); the operator creates it again with the recorded data keys",
             ),
             Self::Refused => ("Refused", RetrySlowly, "the API server refused a write of the operator"),
             Self::SpecInvalid => (
@@ -364,7 +375,12 @@ impl Reason {
     pub const fn is_of_the_secret(self) -> bool {
         matches!(
             self,
-            Self::SecretConflict | Self::SecretContested | Self::Refused | Self::PinConflict | Self::PinInvalid
+            Self::SecretConflict
+                | Self::SecretContested
+                | Self::SecretImmutable
+                | Self::Refused
+                | Self::PinConflict
+                | Self::PinInvalid
         )
     }
 }
@@ -428,7 +444,7 @@ mod tests {
     fn ready_takes_stalled_away_and_tells_the_current_version() {
         let mut key = data_key();
         key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(5)));
-        let status = ready(&key, &issued(1), at(9));
+        let status = ready(&key, &issued(1), None, at(9));
         assert_eq!(status.conditions.len(), 1);
         assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("True", ISSUED));
         assert_eq!((status.version, status.key_id), (Some(1), Some(issued(1).key_id)));
@@ -440,7 +456,7 @@ mod tests {
         key.status = Some(failed(&key, &Reason::Throttled.into(), at(5)));
         key.status = Some(failed(&key, &Reason::KmsTimeout.into(), at(7)));
         assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(5)));
-        key.status = Some(ready(&key, &issued(1), at(9)));
+        key.status = Some(ready(&key, &issued(1), None, at(9)));
         assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(9)));
     }
 
@@ -448,7 +464,7 @@ mod tests {
     fn generations_of_status_and_conditions_are_written_together() {
         let mut key = data_key();
         key.metadata.generation = Some(7);
-        for status in [ready(&key, &issued(1), at(1)), failed(&key, &Reason::KeyDisabled.into(), at(1))] {
+        for status in [ready(&key, &issued(1), None, at(1)), failed(&key, &Reason::KeyDisabled.into(), at(1))] {
             assert_eq!(status.observed_generation, Some(7));
             assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(7)));
         }

@@ -131,6 +131,20 @@ pub(super) fn secret_name_is_fixed_once_issued() -> Rule {
     )
 }
 
+/// A transition rule, because 0.1.0 recorded no policy.
+pub(super) fn deletion_policy_is_fixed_once_issued() -> Rule {
+    Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.versions) || size(oldSelf.status.versions) == 0 || \
+         (has(self.spec.deletionPolicy) ? self.spec.deletionPolicy : 'Retain') == \
+         (has(oldSelf.spec.deletionPolicy) ? oldSelf.spec.deletionPolicy : 'Retain')",
+    )
+    .message(
+        "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret of a DataKey under Delete, run \
+         kubectl datakey keep NAME; or run kubectl delete datakey NAME --cascade=orphan, and then apply the DataKey under \
+         Retain: it takes over what the Secret holds",
+    )
+}
+
 // === rules of the spec ===
 
 pub(super) fn one_length() -> Rule {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
-use super::{ISSUED, MANAGED_BY, MANAGER, NAME, PREFIX, Projection, Provenance, TYPE, VERSION, is_ours, sha256};
+use super::{ISSUED, MANAGED_BY, MANAGER, NAME, PREFIX, Projection, Provenance, TYPE, VERSION, digest::Digest, sha256};
 use crate::{
     api::{DataKey, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
     kms::{
@@ -39,7 +39,7 @@ pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Verdict {
         Some(Contradiction::Another(version)) => {
             Verdict::Conflict(format!("it holds another data key as version {version}"))
         }
-        None if holds(wanted, secret, key) => Verdict::Same,
+        None if Digest::of(secret) == wanted.digest() => Verdict::Same,
         None => Verdict::PutRight,
     }
 }
@@ -135,29 +135,37 @@ fn not_ours(key: &DataKey, secret: &Secret) -> Option<String> {
     (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
 }
 
-fn holds(wanted: &Projection, secret: &Secret, key: &DataKey) -> bool {
-    changes(key, wanted, secret).is_empty()
+/// What of a Secret is not as it should be, by name and without a value: what another client wrote into it may be anything.
+pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
+    let nothing = BTreeMap::new();
+    let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
+    // Labels of others belong to them.
+    let labels = pairs(secret.metadata.labels.as_ref(), |name| wanted.labels.contains_key(name));
+    changes.extend(differing("label", &wanted.labels, &labels));
+    let annotations = pairs(secret.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX));
+    changes.extend(differing("annotation", &wanted.annotations, &annotations));
+    changes
 }
 
-/// What of a Secret is not as it should be, by name and without a value: what somebody wrote into it may be anything.
-pub fn changes(key: &DataKey, wanted: &Projection, secret: &Secret) -> Vec<String> {
-    let metadata = &secret.metadata;
-    let nothing = BTreeMap::new();
-    let annotations = metadata.annotations.iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
-    let annotations = annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
-    // Other people's labels are none of our business.
-    let labels = metadata.labels.iter().flatten().filter(|(name, _)| wanted.labels.contains_key(*name));
-    let labels = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
-    changes.extend(differing("label", &wanted.labels, &labels));
-    changes.extend(differing("annotation", &wanted.annotations, &annotations));
-    let name = key.metadata.name.as_deref().unwrap_or_default();
-    let owners: Vec<_> =
-        metadata.owner_references.iter().flatten().filter(|reference| is_ours(reference, name)).collect();
-    if owners != wanted.owner.iter().collect::<Vec<_>>() {
-        changes.push("the owner reference to the DataKey is not as deletionPolicy demands".to_owned());
+/// What the API server stored otherwise than it was sent: an admission policy or webhook changed it.
+pub fn stored_otherwise(sent: &Secret, stored: &Secret) -> Vec<String> {
+    if Digest::of(sent) == Digest::of(stored) {
+        return Vec::new();
     }
-    changes
+    if sent.type_ != stored.type_ {
+        return vec!["its type was changed".to_owned()];
+    }
+    let wanted = Projection {
+        labels: pairs(sent.metadata.labels.as_ref(), |name| [MANAGED_BY, NAME].contains(&name)),
+        annotations: pairs(sent.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX)),
+        data: sent.data.clone().unwrap_or_default(),
+    };
+    changes(&wanted, stored)
+}
+
+fn pairs(all: Option<&BTreeMap<String, String>>, is_chosen: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+    let chosen = all.into_iter().flatten().filter(|(name, _)| is_chosen(name));
+    chosen.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTreeMap<String, V>) -> Vec<String> {
@@ -251,8 +259,6 @@ pub(crate) fn differences(asked: &KeyRequest, found: &KeyRequest) -> Vec<&'stati
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
     use super::*;
     use crate::{
         fixtures::{Edit, OTHER_REQUESTS, data_key, issued, recorded},
@@ -269,7 +275,7 @@ mod tests {
         let key = recorded(&[1]);
         let wanted = project(&key, 1).unwrap();
         let mut found = secret(&[1]);
-        assert_eq!(changes(&key, &wanted, &found), Vec::<String>::new());
+        assert_eq!(changes(&wanted, &found), Vec::<String>::new());
         let data = found.data.as_mut().unwrap();
         data.insert("ciphertextBlob".into(), ByteString(b"hunter2".to_vec()));
         data.insert("more".into(), ByteString(b"hunter2".to_vec()));
@@ -277,23 +283,39 @@ mod tests {
         found.metadata.labels.as_mut().unwrap().insert(NAME.into(), "hunter2".into());
         found.metadata.labels.as_mut().unwrap().insert("team".into(), "hunter2".into());
         found.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), "hunter2".into());
-        found.metadata.owner_references = Some(vec![OwnerReference {
-            api_version: "datakey.dev/v1alpha1".into(),
-            kind: "DataKey".into(),
-            name: "orders".into(),
-            ..<_>::default()
-        }]);
         assert_eq!(
-            changes(&key, &wanted, &found),
+            changes(&wanted, &found),
             [
                 "entry ciphertextBlob was changed",
                 "entry keyId.v1 is missing",
                 "entry more was added",
                 "label datakey.dev/name was changed",
                 "annotation datakey.dev/more was added",
-                "the owner reference to the DataKey is not as deletionPolicy demands",
             ]
         );
+    }
+
+    #[test]
+    fn what_admission_changed_in_a_write_is_named() {
+        let sent = secret(&[1]);
+        assert_eq!(stored_otherwise(&sent, &sent), Vec::<String>::new());
+        let edits: [(Edit<Secret>, &[&str]); 4] = [
+            (
+                |stored| _ = data(stored).insert("ciphertextBlob".into(), bytes("x")),
+                &["entry ciphertextBlob was changed"],
+            ),
+            (
+                |stored| _ = stored.metadata.labels.as_mut().unwrap().insert(MANAGED_BY.into(), "platform".into()),
+                &["label app.kubernetes.io/managed-by was changed"],
+            ),
+            (|stored| stored.type_ = Some("Opaque".into()), &["its type was changed"]),
+            (|stored| _ = stored.metadata.labels.as_mut().unwrap().insert("team".into(), "x".into()), &[]),
+        ];
+        for (edit, named) in edits {
+            let mut stored = sent.clone();
+            edit(&mut stored);
+            assert_eq!(stored_otherwise(&sent, &stored), named);
+        }
     }
 
     fn verdict(key: &DataKey, secret: &Secret) -> Verdict {

@@ -1,43 +1,91 @@
-//! The Secrets of this operator as the watch tells them, reduced to [`Facts`].
+//! The Secrets of this operator as the watch delivers them, reduced to [`SecretMetadata`], and what this process knows of
+//! their content.
 
 use std::{
     collections::HashMap,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    core::PartialObjectMeta,
+    Resource,
     runtime::{reflector::ObjectRef, watcher::Event},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::{Facts, Fingerprint};
-use crate::api::DataKey;
+use super::{
+    digest::Digest,
+    metadata::{Revision, SecretMetadata, WatchedSecret},
+};
+use crate::api::{DataKey, VerifiedSecret};
 
 type Key = (String, String);
 
-/// A cache of [`Facts`] by namespace and name. Our own writes go in too, so that it is never older than they are.
+/// What is known of Secrets, by namespace and name. Our own writes go in too, so that it is never older than they are.
 pub struct SecretIndex {
-    known: RwLock<HashMap<Key, Entry>>,
-    relist: RwLock<HashMap<Key, Entry>>,
+    known: RwLock<HashMap<Key, Known>>,
+    relist: RwLock<HashMap<Key, Known>>,
     ready: watch::Sender<bool>,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    facts: Facts,
-    verified: Option<Fingerprint>,
-}
-
-/// What the index knows of a Secret.
+/// What is known of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its metadata.
-    pub facts: Facts,
-    /// The projection that this very resource version was read and found to hold, although its metadata can't tell:
-    /// restored by a backup tool, which owns its fields, or owned by a second manager with equal values.
-    pub verified: Option<Fingerprint>,
+    pub metadata: SecretMetadata,
+    /// What exactly this revision holds, where this process wrote or read it.
+    pub verified: Option<Verified>,
+}
+
+/// What a revision of a Secret was found to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The digest of it.
+    pub digest: Digest,
+    /// Where the digest is known from.
+    pub origin: Origin,
+}
+
+/// Where this process knows the content of a revision from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It wrote this revision: the status must name it.
+    Written,
+    /// It read this revision, at this time, after another client had changed something. The status need not name it at once:
+    /// labels of all Secrets may be changed in one sweep, and it is enough to read them once.
+    Read(Instant),
+    /// It read this revision so long ago that the status must name it: a restart should not have to read it again.
+    Settled,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// What the status says of this very revision.
+    pub fn saved_in<'a>(&self, key: &'a DataKey) -> Option<&'a VerifiedSecret> {
+        let Revision { uid, resource_version } = &self.metadata.revision;
+        let saved = key.status.as_ref()?.secret.as_ref()?;
+        (saved.uid == *uid && saved.resource_version == *resource_version).then_some(saved)
+    }
+
+    /// Whether the content of this revision is known, to this process or from the status.
+    pub fn is_vouched_for(&self, key: &DataKey) -> bool {
+        self.verified.is_some() || self.saved_in(key).is_some()
+    }
+}
+
+// === impl Verified ===
+
+impl Verified {
+    /// What was just written.
+    pub fn written(digest: Digest) -> Self {
+        Self { digest, origin: Origin::Written }
+    }
+
+    /// What was just read.
+    pub fn read(digest: Digest) -> Self {
+        Self { digest, origin: Origin::Read(Instant::now()) }
+    }
 }
 
 // === impl SecretIndex ===
@@ -62,107 +110,121 @@ impl SecretIndex {
 
     /// What is known of a Secret.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
-        let entry = self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()?;
-        Some(Known { facts: entry.facts, verified: entry.verified })
+        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    /// Takes in what our own write or read answered.
-    pub fn learn(&self, namespace: &str, name: &str, facts: Facts, verified: Option<Fingerprint>) {
-        let mut known = self.write();
+    /// Takes in what our own write or read answered. What is known of a newer revision stays.
+    pub fn learn(&self, namespace: &str, name: &str, known: Known) {
+        let mut all = self.write();
         let key = (namespace.to_owned(), name.to_owned());
-        if known.get(&key).is_none_or(|old| !is_older(&facts, &old.facts)) {
-            known.insert(key, Entry { facts, verified });
+        if all.get(&key).is_none_or(|old| !known.metadata.revision.is_older_than(&old.metadata.revision)) {
+            all.insert(key, known);
         }
     }
 
+    /// The `DataKey`s of Secrets that were read so long ago, after which nothing changed: from now on the status must name
+    /// these revisions. Each is returned once.
+    pub fn settle(&self, after: Duration) -> Vec<ObjectRef<DataKey>> {
+        let now = Instant::now();
+        let mut settled = Vec::new();
+        for (key, known) in self.write().iter_mut() {
+            if let Some(Verified { origin: origin @ Origin::Read(_), .. }) = &mut known.verified
+                && matches!(*origin, Origin::Read(since) if now.saturating_duration_since(since) >= after)
+            {
+                *origin = Origin::Settled;
+                settled.extend(concerned(key, None, Some(&known.metadata)));
+            }
+        }
+        settled
+    }
+
     /// Takes in an event of the watch; returns the `DataKey`s that it may concern.
-    pub fn apply(&self, event: Event<PartialObjectMeta<Secret>>) -> Vec<ObjectRef<DataKey>> {
+    pub fn apply(&self, event: Event<WatchedSecret>) -> Vec<ObjectRef<DataKey>> {
         match event {
             Event::Init => {
                 self.relist.write().unwrap_or_else(PoisonError::into_inner).clear();
                 Vec::new()
             }
             Event::InitApply(secret) => {
-                let (key, facts) = reduce(&secret);
-                let mut relist = self.relist.write().unwrap_or_else(PoisonError::into_inner);
-                relist.insert(key, Entry { facts, verified: None });
+                let (key, known) = unread(secret);
+                self.relist.write().unwrap_or_else(PoisonError::into_inner).insert(key, known);
                 Vec::new()
             }
             Event::InitDone => self.swap(),
             Event::Apply(secret) => {
-                let (key, facts) = reduce(&secret);
-                let mut known = self.write();
-                let old = known.get(&key).cloned();
-                if old.as_ref().is_some_and(|old| old.facts == facts || is_older(&facts, &old.facts)) {
+                let (key, new) = unread(secret);
+                let mut all = self.write();
+                let old = all.get(&key).map(|old| old.metadata.clone());
+                if old
+                    .as_ref()
+                    .is_some_and(|old| *old == new.metadata || new.metadata.revision.is_older_than(&old.revision))
+                {
                     return Vec::new();
                 }
-                let concerned = concerned(&key, old.as_ref().map(|old| &old.facts), Some(&facts));
-                known.insert(key, Entry { facts, verified: None });
+                let concerned = concerned(&key, old.as_ref(), Some(&new.metadata));
+                all.insert(key, new);
                 concerned
             }
             Event::Delete(secret) => {
-                let (key, facts) = reduce(&secret);
-                let mut known = self.write();
+                let (key, gone) = unread(secret);
+                let mut all = self.write();
                 // A Secret of the same name may have been created since.
-                if known.get(&key).is_some_and(|old| old.facts.uid != facts.uid) {
+                if all.get(&key).is_some_and(|old| old.metadata.revision.uid != gone.metadata.revision.uid) {
                     return Vec::new();
                 }
-                known.remove(&key);
-                concerned(&key, Some(&facts), None)
+                all.remove(&key);
+                concerned(&key, Some(&gone.metadata), None)
             }
         }
     }
 
     fn swap(&self) -> Vec<ObjectRef<DataKey>> {
         let mut listed = std::mem::take(&mut *self.relist.write().unwrap_or_else(PoisonError::into_inner));
-        let mut known = self.write();
-        for (key, old) in known.iter() {
-            if let Some(new) = listed.get_mut(key).filter(|new| new.facts == old.facts) {
+        let mut all = self.write();
+        for (key, old) in all.iter() {
+            if let Some(new) = listed.get_mut(key).filter(|new| new.metadata == old.metadata) {
                 new.verified = old.verified;
             }
         }
-        std::mem::swap(&mut *known, &mut listed);
+        std::mem::swap(&mut *all, &mut listed);
         let old = listed;
         if !self.ready.send_replace(true) {
-            // Every DataKey is looked at now in any case.
+            // Every DataKey is compared now in any case.
             return Vec::new();
         }
-        let gone = old.iter().filter(|(key, _)| !known.contains_key(*key)).map(|(key, old)| (key, Some(old), None));
-        let changed = known.iter().filter_map(|(key, new)| {
+        let gone = old.iter().filter(|(key, _)| !all.contains_key(*key)).map(|(key, old)| (key, Some(old), None));
+        let changed = all.iter().filter_map(|(key, new)| {
             let old = old.get(key);
-            old.is_none_or(|old| old.facts != new.facts).then_some((key, old, Some(new)))
+            old.is_none_or(|old| old.metadata != new.metadata).then_some((key, old, Some(new)))
         });
         gone.chain(changed)
-            .flat_map(|(key, old, new)| concerned(key, old.map(|old| &old.facts), new.map(|new| &new.facts)))
+            .flat_map(|(key, old, new)| concerned(key, old.map(|old| &old.metadata), new.map(|new| &new.metadata)))
             .collect()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Key, Entry>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Key, Known>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Key, Entry>> {
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Key, Known>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn reduce(secret: &PartialObjectMeta<Secret>) -> (Key, Facts) {
-    let metadata = &secret.metadata;
-    let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    (key, Facts::of(metadata))
-}
-
-/// Whether `new` is an older state of the same Secret. Kubernetes compares resource versions as whole numbers since
-/// 1.35, and etcd's always were; one that is no number is taken as new.
-fn is_older(new: &Facts, old: &Facts) -> bool {
-    let number = |facts: &Facts| facts.resource_version.parse::<u64>().ok();
-    new.uid == old.uid && matches!((number(new), number(old)), (Some(new), Some(old)) if new < old)
+fn unread(secret: WatchedSecret) -> (Key, Known) {
+    let identity = secret.meta();
+    let key = (identity.namespace.clone().unwrap_or_default(), identity.name.clone().unwrap_or_default());
+    (key, Known { metadata: secret.metadata, verified: None })
 }
 
 /// The `DataKey`s that a change of a Secret may concern: those that its label names and named, and the one that has the
 /// Secret's name, should the label be gone.
-fn concerned((namespace, name): &Key, old: Option<&Facts>, new: Option<&Facts>) -> Vec<ObjectRef<DataKey>> {
-    let labels = [old, new].into_iter().flatten().filter_map(|facts| facts.belongs_to.as_deref());
+fn concerned(
+    (namespace, name): &Key,
+    old: Option<&SecretMetadata>,
+    new: Option<&SecretMetadata>,
+) -> Vec<ObjectRef<DataKey>> {
+    let labels = [old, new].into_iter().flatten().filter_map(|metadata| metadata.belongs_to.as_deref());
     let mut names: Vec<_> = labels.chain([name.as_str()]).collect();
     names.sort_unstable();
     names.dedup();
@@ -171,39 +233,33 @@ fn concerned((namespace, name): &Key, old: Option<&Facts>, new: Option<&Facts>) 
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use serde_json::json;
 
     use super::*;
 
-    fn secret(name: &str, uid: &str, version: &str, belongs_to: &str) -> PartialObjectMeta<Secret> {
-        PartialObjectMeta {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                namespace: Some("shop".into()),
-                uid: Some(uid.into()),
-                resource_version: Some(version.into()),
-                labels: Some([(super::super::NAME.to_owned(), belongs_to.to_owned())].into()),
-                ..ObjectMeta::default()
-            },
-            ..PartialObjectMeta::default()
-        }
+    fn secret(name: &str, uid: &str, version: &str, belongs_to: &str) -> WatchedSecret {
+        let labels = json!({ super::super::NAME: belongs_to });
+        let metadata =
+            json!({ "name": name, "namespace": "shop", "uid": uid, "resourceVersion": version, "labels": labels });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
     }
 
-    fn some() -> Fingerprint {
-        reduce(&secret("s", "a", "1", "orders")).1.fingerprint
+    fn verified(secret: WatchedSecret) -> Known {
+        let digest = Digest::of(&<_>::default());
+        Known { verified: Some(Verified::read(digest)), ..unread(secret).1 }
     }
 
     fn names(refs: &[ObjectRef<DataKey>]) -> Vec<&str> {
         refs.iter().map(|object| object.name.as_str()).collect()
     }
 
-    fn listed(secrets: &[PartialObjectMeta<Secret>]) -> SecretIndex {
+    fn listed(secrets: &[WatchedSecret]) -> SecretIndex {
         let index = SecretIndex::default();
         relist(&index, secrets);
         index
     }
 
-    fn relist(index: &SecretIndex, secrets: &[PartialObjectMeta<Secret>]) -> Vec<ObjectRef<DataKey>> {
+    fn relist(index: &SecretIndex, secrets: &[WatchedSecret]) -> Vec<ObjectRef<DataKey>> {
         index.apply(Event::Init);
         for secret in secrets {
             assert!(index.apply(Event::InitApply(secret.clone())).is_empty());
@@ -212,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ready_after_the_first_list_and_that_concerns_nobody() {
+    fn it_is_ready_after_the_first_list_which_concerns_none() {
         let index = SecretIndex::default();
         assert!(!index.is_ready());
         assert!(relist(&index, &[secret("orders", "a", "1", "orders")]).is_empty());
@@ -233,17 +289,17 @@ mod tests {
     }
 
     #[test]
-    fn a_late_deletion_of_the_predecessor_does_not_hide_the_successor() {
+    fn a_late_deletion_of_the_predecessor_keeps_the_successor() {
         let index = listed(&[secret("s", "a", "1", "orders")]);
-        index.learn("shop", "s", reduce(&secret("s", "b", "5", "orders")).1, None);
+        index.learn("shop", "s", unread(secret("s", "b", "5", "orders")).1);
         assert!(index.apply(Event::Delete(secret("s", "a", "3", "orders"))).is_empty());
-        assert_eq!(index.get("shop", "s").map(|known| known.facts.uid), Some("b".to_owned()));
+        assert_eq!(index.get("shop", "s").map(|known| known.metadata.revision.uid), Some("b".to_owned()));
     }
 
     #[test]
     fn an_event_older_than_our_own_write_is_passed_over() {
         let index = listed(&[]);
-        index.learn("shop", "s", reduce(&secret("s", "a", "10", "orders")).1, Some(some()));
+        index.learn("shop", "s", verified(secret("s", "a", "10", "orders")));
         assert!(index.apply(Event::Apply(secret("s", "a", "9", "orders"))).is_empty());
         assert!(index.apply(Event::Apply(secret("s", "a", "10", "orders"))).is_empty());
         assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_some()));
@@ -252,7 +308,19 @@ mod tests {
     }
 
     #[test]
-    fn after_a_relist_exactly_the_changed_and_the_gone_concern_somebody() {
+    fn what_was_verified_holds_for_that_revision_alone() {
+        let index = listed(&[secret("s", "a", "12", "orders")]);
+        index.learn("shop", "s", verified(secret("s", "a", "11", "orders")));
+        assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_none()), "an older one was read");
+        index.learn("shop", "s", verified(secret("s", "a", "12", "orders")));
+        relist(&index, &[secret("s", "a", "12", "orders")]);
+        assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_some()), "the same after a list");
+        relist(&index, &[secret("s", "b", "12", "orders")]);
+        assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_none()), "another Secret");
+    }
+
+    #[test]
+    fn after_a_relist_the_changed_and_the_gone_are_concerned() {
         let index = listed(&[
             secret("same", "a", "1", "same"),
             secret("gone", "b", "2", "gone"),
@@ -264,5 +332,21 @@ mod tests {
         concerned.sort_by(|a, b| a.name.cmp(&b.name));
         assert_eq!(names(&concerned), ["changed", "gone", "new"]);
         assert_eq!(index.get("shop", "gone"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revision_settles_once_after_its_time_without_a_change() {
+        const HOUR: Duration = Duration::from_hours(1);
+        let index = listed(&[]);
+        index.learn("shop", "read", verified(secret("read", "a", "1", "orders")));
+        let written = Verified::written(Digest::of(&<_>::default()));
+        index.learn("shop", "own", Known { verified: Some(written), ..verified(secret("own", "b", "2", "own")) });
+        index.apply(Event::Apply(secret("seen", "c", "3", "seen")));
+        tokio::time::advance(HOUR / 2).await;
+        assert!(index.settle(HOUR).is_empty());
+        tokio::time::advance(HOUR / 2).await;
+        assert_eq!(names(&index.settle(HOUR)), ["orders", "read"]);
+        assert!(index.settle(HOUR).is_empty());
+        assert_eq!(index.get("shop", "read").unwrap().verified.unwrap().origin, Origin::Settled);
     }
 }

@@ -1,70 +1,73 @@
-//! The requests about Secrets, made so that as little as possible of a Secret is answered, and nothing of it logged:
-//! kube logs a whole body that it can't decode, so bodies are decoded here.
+//! The requests about Secrets. kube logs a whole body that it cannot decode, so bodies that hold Secrets are decoded here,
+//! and no error repeats them.
 
-use http::{HeaderValue, Request, header::ACCEPT};
+use http::Request;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource,
     api::{GetParams, PostParams},
-    core::{PartialObjectMeta, request},
+    core::request,
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use thiserror::Error;
 
-use super::{Facts, MANAGER};
+use super::{
+    MANAGER,
+    metadata::{SecretMetadata, WatchedSecret},
+};
 
-const METADATA_ONLY: HeaderValue =
-    HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
-
-/// Why a request about a Secret brought no answer that can be used.
+/// Why a request brought no answer that can be used.
 #[derive(Debug, Error)]
 pub enum RequestError {
-    /// The API server's word, or none.
+    /// An error that the API server answered, or no answer.
     #[error(transparent)]
     Kube(#[from] kube::Error),
     /// The request could not be built.
     #[error("can't build the request: {0}")]
     Build(#[from] request::Error),
     /// The object could not be encoded.
-    #[error("can't encode the Secret: {0}")]
+    #[error("can't encode the object: {0}")]
     Encode(serde_json::Error),
     /// The answer could not be decoded. What it says is left out on purpose.
-    #[error("can't decode the API server's answer about a Secret")]
+    #[error("can't decode the API server's answer")]
     Decode,
 }
 
 /// The metadata of a Secret as the server has them now.
-pub async fn look(client: &Client, namespace: &str, name: &str) -> Result<Option<Facts>, RequestError> {
-    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
-    Ok(api.get_opt(name).await?.map(|secret| Facts::of(&secret.metadata)))
+pub async fn look(client: &Client, namespace: &str, name: &str) -> Result<Option<SecretMetadata>, RequestError> {
+    let api: Api<WatchedSecret> = Api::namespaced(client.clone(), namespace);
+    Ok(api.get_opt(name).await?.map(|secret| secret.metadata))
 }
 
-/// A whole Secret as the server has it now: only one that is of this operator's type or bears its marks.
+/// A whole Secret as the server has it now. Only one that is of the operator's type or is managed by it may be read.
 pub async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, RequestError> {
     let request = secrets(namespace).get(name, &GetParams::default())?;
-    match send(client, request).await {
+    match secret(client, request).await {
         Ok(secret) => Ok(Some(secret)),
         Err(RequestError::Kube(kube::Error::Api(status))) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Creates a Secret; one of that name is never overwritten.
-pub async fn create(client: &Client, namespace: &str, secret: &Secret) -> Result<Facts, RequestError> {
-    let body = serde_json::to_vec(secret).map_err(RequestError::Encode)?;
-    written(client, secrets(namespace).create(&ours(), body)?).await
+/// Creates a Secret; one of that name is never overwritten. Returns it as it is stored, which an admission policy may have
+/// changed.
+pub async fn create(client: &Client, namespace: &str, new: &Secret) -> Result<Secret, RequestError> {
+    let body = serde_json::to_vec(new).map_err(RequestError::Encode)?;
+    secret(client, secrets(namespace).create(&ours(), body)?).await
 }
 
-/// Replaces a Secret that was read, if it is still the same: it carries uid and resource version.
-pub async fn replace(client: &Client, namespace: &str, secret: &Secret) -> Result<Facts, RequestError> {
-    let metadata = &secret.metadata;
+/// Replaces a Secret that was read, if it is still the same: the new one carries its uid and resource version. Returns it as
+/// it is stored.
+pub async fn replace(client: &Client, namespace: &str, new: &Secret) -> Result<Secret, RequestError> {
+    let metadata = &new.metadata;
     if metadata.uid.is_none() || metadata.resource_version.is_none() {
         // The server would take a replacement without them as unconditional.
         return Err(RequestError::Build(request::Error::Validation("uid or resourceVersion is missing".to_owned())));
     }
-    let body = serde_json::to_vec(secret).map_err(RequestError::Encode)?;
+    let body = serde_json::to_vec(new).map_err(RequestError::Encode)?;
     let name = metadata.name.as_deref().unwrap_or_default();
-    written(client, secrets(namespace).replace(name, &ours(), body)?).await
+    secret(client, secrets(namespace).replace(name, &ours(), body)?).await
 }
 
 fn secrets(namespace: &str) -> request::Request {
@@ -75,13 +78,46 @@ fn ours() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-async fn written(client: &Client, mut request: Request<Vec<u8>>) -> Result<Facts, RequestError> {
-    request.headers_mut().insert(ACCEPT, METADATA_ONLY);
-    let secret: PartialObjectMeta<Secret> = send(client, request).await?;
-    Ok(Facts::of(&secret.metadata))
+async fn secret(client: &Client, request: Request<Vec<u8>>) -> Result<Secret, RequestError> {
+    decode(send(client, request).await?)
+}
+
+/// Without what the server keeps by itself: a time in it may lie beyond what a Rust type holds (see [`super::metadata`]), and
+/// sent back unchanged it would only cost.
+fn decode(mut secret: Value) -> Result<Secret, RequestError> {
+    if let Some(metadata) = secret.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["managedFields", "creationTimestamp", "deletionTimestamp"] {
+            metadata.remove(field);
+        }
+    }
+    serde_json::from_value(secret).map_err(|_| RequestError::Decode)
 }
 
 pub(crate) async fn send<T: DeserializeOwned>(client: &Client, request: Request<Vec<u8>>) -> Result<T, RequestError> {
     let body = client.request_text(request).await?;
     serde_json::from_str(&body).map_err(|_| RequestError::Decode)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_decoded_whatever_times_its_metadata_hold() {
+        let far = "9999-12-31T23:59:59Z";
+        let secret = json!({
+            "metadata": {
+                "name": "orders", "creationTimestamp": far, "deletionTimestamp": far,
+                "managedFields": [{ "time": far }], "finalizers": ["example.com/hold"],
+            },
+            "data": { "version": "MQ==" },
+        });
+        let read = decode(secret).unwrap();
+        assert_eq!(read.metadata.finalizers.as_deref(), Some(&["example.com/hold".to_owned()][..]));
+        assert_eq!((read.data.unwrap()["version"].0.as_slice(), read.metadata.managed_fields), (&b"1"[..], None));
+        let broken = decode(json!({ "data": { "version": "hunter2!" } })).unwrap_err();
+        assert!(!broken.to_string().contains("hunter2"));
+    }
 }

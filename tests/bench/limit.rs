@@ -6,8 +6,9 @@ use std::{
 };
 
 use datakey_operator::{
-    api::{DataKey, IssuedVersion},
-    secret, status,
+    api::{DataKey, IssuedVersion, VerifiedSecret},
+    secret::{self, digest::Digest},
+    status,
 };
 use hyper::{Method, StatusCode, body::Bytes};
 use k8s_openapi::{ByteString, jiff::Timestamp};
@@ -15,7 +16,7 @@ use kube::core::ObjectMeta;
 use tokio::task::JoinSet;
 
 use crate::{
-    bare::{Bare, METADATA},
+    bare::{Bare, JSON, METADATA},
     observer,
 };
 
@@ -53,7 +54,13 @@ impl Work {
         recorded.status = Some(status::recorded(key, vec![issued.clone()]));
         let secret = secret::project(&recorded, key.version()).unwrap().create(&recorded);
         let mut ready = recorded.clone();
-        ready.status = Some(status::ready(&recorded, &issued, now));
+        // As long as the real ones, which are known only later.
+        let saved = VerifiedSecret {
+            uid: "7c3c8f7e-5b0a-4c62-9d5e-000000000000".to_owned(),
+            resource_version: "1000000".to_owned(),
+            digest: Digest::of(&secret).to_string(),
+        };
+        ready.status = Some(status::ready(&recorded, &issued, Some(saved), now));
         ready.metadata.resource_version = Some(LATER.to_owned());
 
         let (namespace, name) = (key.metadata.namespace.as_deref().unwrap(), key.metadata.name.as_deref().unwrap());
@@ -80,7 +87,7 @@ impl Work {
 
     /// Creates the Secret alone.
     pub async fn publish(&self, bare: &Bare) {
-        bare.ask(Method::POST, &self.secrets, METADATA, self.secret.clone()).await.must_be(StatusCode::CREATED);
+        bare.ask(Method::POST, &self.secrets, JSON, self.secret.clone()).await.must_be(StatusCode::CREATED);
     }
 }
 

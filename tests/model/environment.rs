@@ -5,7 +5,7 @@ use crate::{
     objects::{Id, Pins, Settings, Spec},
     secrets,
     server::Writer,
-    world::{Action, State},
+    world::{Action, Held, Origin, SecretAt, State},
 };
 
 /// What follows a state.
@@ -40,6 +40,12 @@ impl Model {
             let edited = self.derived_secret(id, Derivation::Edited, secrets::edited);
             self.put_secret(&mut changed, edited, Writer::SomebodyElse)?;
             next.push((Action::EditSecret, changed));
+        }
+        if let (Some(mut changed), Some(earlier)) = (state.spend(|budget| &mut budget.revert), state.earlier)
+            && !self.secret_summary(earlier).foreign
+        {
+            self.put_secret(&mut changed, earlier, Writer::SomebodyElse)?;
+            next.push((Action::RevertSecret, changed));
         }
         if let Some(mut changed) = state.spend(|budget| &mut budget.unmark).filter(|_| summary.bears_our_labels) {
             let unmarked = self.derived_secret(id, Derivation::Unmarked, secrets::unmarked);
@@ -82,7 +88,8 @@ impl Model {
             let id = self.with_spec(state.key.object, spec);
             // The rules of the definition refuse a spec that the recorded data key does not answer, or that contradicts it.
             let summary = self.key_summary(id);
-            if summary.record_answers_spec && summary.pins_agree {
+            let policy_is_fixed = !summary.record.is_empty() && spec.delete != now.delete;
+            if summary.record_answers_spec && summary.pins_agree && !policy_is_fixed {
                 changed.key.object = id;
                 changed.key.revision = changed.new_revision();
                 next.push((action, changed));
@@ -146,6 +153,38 @@ impl Model {
             self.rebuild(&mut after, key);
             next.push((Action::RebuildCluster, after));
         }
+        self.move_cluster(state, next);
         Ok(())
+    }
+
+    /// The `DataKey` is restored in another cluster with its status, and the Secret as it was or otherwise; there it happens to
+    /// have the revision that the status names.
+    fn move_cluster(&self, state: &State, next: &mut Successors) {
+        let (Some(at), Some(saved)) = (state.secret, state.key.saved) else { return };
+        let Some(mut moved) = state.spend(|budget| &mut budget.migrate) else { return };
+        let summary = self.secret_summary(at.object);
+        if summary.foreign || summary.edited {
+            return;
+        }
+        moved.operators = <_>::default();
+        moved.flight.clear();
+        moved.uids += 1;
+        moved.key.object = self.with_uid(state.key.object, moved.uids);
+        moved.key.revision = moved.new_revision();
+        let edited = self.derived_secret(at.object, Derivation::Edited, secrets::edited);
+        for object in [at.object, edited] {
+            let object = self.derived_secret(object, Derivation::Restored, secrets::restored);
+            let uid = moved.new_revision();
+            let secret = Some(SecretAt { object, uid, revision: saved.revision });
+            next.push((Action::MoveCluster, State { secret, ..moved.clone() }));
+        }
+    }
+
+    /// What was read was read long ago.
+    pub fn settle(state: &State, who: usize) -> Option<State> {
+        let (at, held) = state.operators[who].verified.filter(|(_, held)| held.origin == Origin::Read)?;
+        let mut settled = state.spend(|budget| &mut budget.settle)?;
+        settled.operators[who].verified = Some((at, Held { origin: Origin::Settled, ..held }));
+        Some(settled)
     }
 }

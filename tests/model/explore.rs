@@ -41,9 +41,14 @@ impl Model {
         while let Some((number, state)) = queue.pop_front() {
             let caught = |violation| seen.caught(violation, number, &state);
             for operator in &state.operators {
+                self.ready_means_intact(&state, operator).map_err(caught)?;
                 let verified = operator.verified.filter(|(at, _)| state.secret == Some(*at));
-                // Nothing else decides how it comes to rest.
-                let world = (state.key.object, state.secret.map(|at| at.object), verified.map(|(_, held)| held));
+                // Nothing else decides how it settles.
+                let names = state
+                    .secret
+                    .map(|at| state.key.saved.map(|saved| [saved.uid == at.uid, saved.revision == at.revision]));
+                let secret = state.secret.map(|at| at.object);
+                let world = (state.key.object, names, secret, verified.map(|(_, held)| held));
                 if rested.insert(world) {
                     self.comes_to_rest(&state, verified).map_err(caught)?;
                 }
@@ -107,6 +112,7 @@ impl Model {
             self.carry_verified(&mut synced.operators[who], watched);
             next.push((Action::SyncSecret, synced));
         }
+        next.extend(Self::settle(state, who).map(|settled| (Action::Settle, settled)));
         // A reconcile that ends at once changes nothing.
         if let Some(run) = Self::start(operator).filter(|run| !matches!(self.decide(run), Decision::End)) {
             let mut started = state.clone();

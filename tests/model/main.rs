@@ -12,7 +12,9 @@
 //! * the same in a cluster that is built again, of a version that is pinned;
 //! * a recorded data key is never changed or dropped, answers the spec that it was recorded for, and is what is pinned;
 //! * a foreign Secret is never written, and no write of an operator takes a data key out of a Secret;
-//! * whoever tells Ready has seen the Secret hold the recorded bytes;
+//! * Ready is written only after the Secret was seen to hold the recorded bytes;
+//! * once an operator has seen everything and has nothing to do, Ready means that the Secret holds the recorded bytes;
+//! * what a `DataKey` adopted or took from pins is not deleted with it;
 //! * once the faults stop, every `DataKey` comes to rest: Ready with the Secret as the record says, or a conflict that only
 //!   a person can decide, and before which neither KMS was asked nor the Secret written.
 //!
@@ -137,6 +139,16 @@ impl Model {
     fn with_status(&self, id: Id, status: Option<DataKeyStatus>) -> Id {
         let mut key = (*self.key(id)).clone();
         key.status = status;
+        // Which revision it names is a part of the state; the object has the digest.
+        if let Some(saved) = key.status.as_mut().and_then(|status| status.secret.as_mut()) {
+            (saved.uid, saved.resource_version) = <_>::default();
+        }
+        self.keys.borrow_mut().number(key)
+    }
+
+    fn with_uid(&self, id: Id, uid: u16) -> Id {
+        let mut key = (*self.key(id)).clone();
+        key.metadata = self.key(self.new_key(uid, self.key_summary(id).spec)).metadata.clone();
         self.keys.borrow_mut().number(key)
     }
 
@@ -187,7 +199,7 @@ fn explore_all(budgets: &[(&str, Budget)]) -> usize {
 
 #[test]
 fn the_protocol_keeps_its_promises_in_every_state() {
-    assert!(explore_all(SMALL) > 1_000_000, "the model does not reach what it should");
+    assert!(explore_all(SMALL) > 800_000, "the model does not reach what it should");
 }
 
 #[test]

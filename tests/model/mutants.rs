@@ -2,16 +2,18 @@
 //! be caught.
 
 use datakey_operator::{
-    api::DataKey,
+    api::{DataKey, VerifiedSecret},
     plan::{SecretView, Step},
-    secret::{MANAGER, TYPE, project},
+    secret::{TYPE, index::Verified, project},
     status::{self, Reason},
 };
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     Model, Violation,
     objects::{self, Id, Spec},
-    operator::now,
+    operator::{THIS, now},
     secrets,
     server::Writer,
     world::{Budget, KeyAt, NOTHING, Operator, SecretAt, State, View, Write},
@@ -74,6 +76,16 @@ pub enum Mutant {
     VerifiedForAnyVersion,
     /// What was read and found right is right whatever the Secret became meanwhile.
     VerifiedForever,
+    /// The status names the Secret by its resource version alone.
+    RevisionWithoutUid,
+    /// The status names a revision, and not what it holds.
+    RevisionWithoutDigest,
+    /// The status names the revision that is about to be replaced.
+    RevisionBeforeTheWrite,
+
+    // === deletion ===
+    /// Under `Delete` every Secret that is created is owned.
+    OwnerOfAdopted,
 }
 
 /// Every mutant, with the least that must happen for it to be caught.
@@ -99,6 +111,10 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::DriftOverlooked, Budget { edit: 1, ..NOTHING }),
     (Mutant::VerifiedForAnyVersion, Budget { version: 1, ..NOTHING }),
     (Mutant::VerifiedForever, Budget { edit: 1, ..NOTHING }),
+    (Mutant::RevisionWithoutUid, Budget { migrate: 1, ..NOTHING }),
+    (Mutant::RevisionWithoutDigest, Budget { version: 1, ..NOTHING }),
+    (Mutant::RevisionBeforeTheWrite, Budget { edit: 1, ..NOTHING }),
+    (Mutant::OwnerOfAdopted, Budget { policy: 1, recreate: 1, ..NOTHING }),
 ];
 
 impl Model {
@@ -115,6 +131,15 @@ impl Model {
         if self.mutant == Mutant::PinsIgnored {
             taken.spec.wrapped_keys = None;
         }
+        if let (Mutant::RevisionWithoutUid | Mutant::RevisionWithoutDigest, View::Cached(..)) = (self.mutant, view)
+            && let Some(saved) = taken.status.as_mut().and_then(|status| status.secret.as_mut())
+        {
+            if self.mutant == Mutant::RevisionWithoutUid {
+                THIS.clone_into(&mut saved.uid);
+            } else if let Some(wanted) = project(key, key.version()) {
+                saved.digest = wanted.digest().to_string();
+            }
+        }
         taken
     }
 
@@ -130,7 +155,7 @@ impl Model {
             {
                 SecretView::Missing
             }
-            (Mutant::UnmarkedIsMissing, SecretView::Found(facts)) if !facts.bears_our_marks => SecretView::Missing,
+            (Mutant::UnmarkedIsMissing, SecretView::Found(metadata)) if !metadata.is_managed => SecretView::Missing,
             (Mutant::UnmarkedIsMissing, SecretView::Read(secret)) if secret.type_.as_deref() != Some(TYPE) => {
                 SecretView::Missing
             }
@@ -139,7 +164,7 @@ impl Model {
             {
                 let published = key.status.as_ref().and_then(|status| status.version);
                 let wanted = project(key, key.version()).or_else(|| project(key, published?));
-                known.verified = wanted.map(|wanted| wanted.fingerprint());
+                known.verified = wanted.map(|wanted| Verified::written(wanted.digest()));
                 SecretView::Cached(known)
             }
             (_, seen) => seen,
@@ -153,11 +178,27 @@ impl Model {
             (Mutant::NoComparison, SecretView::Read(secret), Step::Fail(failure), Some(wanted))
                 if failure.reason == Reason::SecretConflict =>
             {
-                Step::Replace(Box::new(wanted.put_into((**secret).clone(), key.metadata.name.as_deref().unwrap())))
+                Step::Replace(Box::new(wanted.put_into((**secret).clone())), String::new())
             }
             (Mutant::ReadyFirst, _, step @ Step::Create(_), Some(_)) => {
-                let ready = status::ready(key, key.issued(key.version()).unwrap(), now());
+                let ready = status::ready(key, key.issued(key.version()).unwrap(), None, now());
                 if key.status.as_ref() == Some(&ready) { step } else { Step::SetStatus(Box::new(ready)) }
+            }
+            (Mutant::RevisionBeforeTheWrite, SecretView::Read(read), step @ Step::Replace(..), Some(wanted)) => {
+                let mut status = key.status.clone().unwrap();
+                let metadata = &read.metadata;
+                status.secret = Some(VerifiedSecret {
+                    uid: metadata.uid.clone().unwrap(),
+                    resource_version: metadata.resource_version.clone().unwrap(),
+                    digest: wanted.digest().to_string(),
+                });
+                if key.status.as_ref() == Some(&status) { step } else { Step::SetStatus(Box::new(status)) }
+            }
+            (Mutant::OwnerOfAdopted, _, Step::Create(_), Some(wanted)) => {
+                let mut young = key.clone();
+                young.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+                young.spec.wrapped_keys = None;
+                Step::Create(Box::new(wanted.create(&young)))
             }
             (Mutant::PinsOnly, _, Step::Pin(mut versions), _) => {
                 versions.retain(|issued| key.pins().iter().any(|pin| pin.version == issued.version));
@@ -182,7 +223,7 @@ impl Model {
         let Write::Status { to, .. } = record else { return Ok(()) };
         let key = self.key(*to);
         let wanted = project(&key, key.version()).unwrap().create(&key);
-        let id = self.secret_number(secrets::created(wanted, MANAGER));
+        let id = self.secret_number(secrets::stored(wanted));
         if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
     }
 

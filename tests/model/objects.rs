@@ -6,7 +6,7 @@ use datakey_operator::{
     api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
     status,
 };
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::operator::now;
 
@@ -65,16 +65,27 @@ pub fn new_key(uid: u16, spec: Spec) -> DataKey {
     key.metadata.namespace = Some("n".into());
     key.metadata.uid = Some(format!("uid-{uid}"));
     key.metadata.generation = Some(spec.generation());
+    key.metadata.creation_timestamp = Some(Time(created(uid)));
     key.status = Some(status::at_birth());
     key
+}
+
+/// When the `DataKey` of this uid was created, and what is issued for it is issued.
+fn created(uid: u16) -> Timestamp {
+    Timestamp::from_second(now().as_second() + i64::from(uid)).unwrap()
 }
 
 fn wrapped(number: u8) -> ByteString {
     ByteString(format!("blob {number}").into_bytes())
 }
 
-/// A record of what KMS answered to a `DataKey` with these settings.
-pub fn issued(version: i32, number: u8, settings: Settings) -> IssuedVersion {
+/// A record of what KMS answered to the `DataKey` of this uid, with these settings.
+pub fn issued(uid: u16, version: i32, number: u8, settings: Settings) -> IssuedVersion {
+    IssuedVersion { issued_at: status::whole_seconds(created(uid)), ..of_unknown_origin(version, number, settings) }
+}
+
+/// A record that is older than every `DataKey`.
+fn of_unknown_origin(version: i32, number: u8, settings: Settings) -> IssuedVersion {
     let spec = Spec { version, settings, ..Spec::FIRST };
     let request = spec.whole().request();
     IssuedVersion {
@@ -83,9 +94,15 @@ pub fn issued(version: i32, number: u8, settings: Settings) -> IssuedVersion {
         request,
         ciphertext_blob: wrapped(number),
         key_material_id: None,
-        issued_at: status::whole_seconds(now()),
+        issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: None,
     }
+}
+
+/// Whether the `DataKey` issued all that it records.
+pub fn issued_all(key: &DataKey) -> bool {
+    let uid = uid_number(key.metadata.uid.as_deref().unwrap());
+    key.record().iter().all(|issued| issued.issued_at.0 == created(uid))
 }
 
 pub fn summarize_key(key: &DataKey) -> KeySummary {
@@ -197,7 +214,7 @@ impl Pins {
     }
 
     fn whole(self) -> Vec<IssuedVersion> {
-        let pin = |version| self.get(version).map(|(number, settings)| issued(version, number, settings));
+        let pin = |version| self.get(version).map(|(number, settings)| of_unknown_origin(version, number, settings));
         [1, 2].into_iter().filter_map(pin).collect()
     }
 }

@@ -3,21 +3,32 @@
 use datakey_operator::{
     api::{DataKey, DataKeyStatus},
     plan::{SecretView, Step, World, plan},
-    secret::{Facts, MANAGER, index::Known, project},
+    secret::{
+        digest::Digest,
+        index::{self, Known, Verified},
+        metadata::{Revision, SecretMetadata},
+        project,
+    },
     status,
 };
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use tokio::time::Instant;
 
 use crate::{
     Derivation, Model, Violation,
     mutants::Mutant,
     objects::{self, Id},
     secrets,
-    world::{Action, Effect, KeyAt, Operator, Outcome, Run, SecretAt, State, View, Write},
+    world::{Action, Effect, Held, KeyAt, Operator, Origin, Outcome, Run, Saved, SecretAt, State, View, Write},
 };
 
-/// What a decision rests on: the `DataKey`, what is known of the Secret, the failure to tell.
-pub type Question = (Id, View, Option<Id>);
+/// What a decision rests on: the `DataKey`, whether its status names the uid and the revision of the Secret, what is known of
+/// the Secret, the failure to report.
+pub type Question = (Id, [bool; 2], View, Option<Id>);
+
+/// In place of uid and revision: only whether they are the same decides.
+pub const THIS: &str = "1";
+const ANOTHER: &str = "2";
 
 /// A step in numbers.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +38,11 @@ pub enum Decision {
     Read,
     Issue,
     Adopt(Id),
-    Status(Id),
+    /// With the revision of the Secret that is in view, or with the one from before.
+    Status {
+        to: Id,
+        saves_view: bool,
+    },
     /// Ready, and what it rests on does not hold the recorded bytes.
     UnfoundedReady,
     Create(Id),
@@ -50,7 +65,7 @@ impl Model {
     }
 
     pub fn decide(&self, run: &Run) -> Decision {
-        let question = (run.key.object, run.view.plain(), run.failure);
+        let question = (run.key.object, run.key.names(run.view), run.view.plain(), run.failure);
         if let Some(decision) = self.decisions.borrow().get(&question) {
             return *decision;
         }
@@ -59,8 +74,8 @@ impl Model {
         decision
     }
 
-    fn ask_plan(&self, (id, view, failure): Question) -> Decision {
-        let key = self.key(id);
+    fn ask_plan(&self, (id, names, view, failure): Question) -> Decision {
+        let key = self.key_that_names(id, names);
         let secret = self.mistaken_view(&key, self.secret_view(&view));
         let failure = failure.map(|failure| self.failures.borrow()[failure as usize].clone());
         let step = plan(
@@ -70,8 +85,9 @@ impl Model {
                 failure: failure.as_ref(),
                 wait: None,
                 turn: true,
-                contested: false,
+                contested: None,
                 region: None,
+                revision_is_kept: true,
             },
             now(),
         );
@@ -86,13 +102,10 @@ impl Model {
                 Decision::Adopt(self.with_status(id, Some(status::recorded(&key, versions))))
             }
             Step::Create(secret) => self.create(&view, *secret),
-            Step::Replace(secret) => {
-                let old = self.secret(view.secret().unwrap().object);
-                Decision::Replace(self.secret_number(secrets::replaced(&old, *secret, MANAGER)))
-            }
+            Step::Replace(secret, _) => Decision::Replace(self.secret_number(secrets::stored(*secret))),
             Step::Verified(..) => {
                 let held = project(&key, key.version()).unwrap().create(&key);
-                Decision::Verified(self.secret_number(secrets::created(held, MANAGER)))
+                Decision::Verified(self.secret_number(secrets::stored(held)))
             }
             Step::Fail(failure) => {
                 let mut failures = self.failures.borrow_mut();
@@ -107,27 +120,53 @@ impl Model {
         }
     }
 
+    /// The `DataKey` with a status that names the uid and the revision of the Secret that is in view, or others.
+    fn key_that_names(&self, id: Id, names: [bool; 2]) -> DataKey {
+        let mut key = (*self.key(id)).clone();
+        if let Some(saved) = key.status.as_mut().and_then(|status| status.secret.as_mut()) {
+            let [uid, revision] = names.map(|same| if same { THIS } else { ANOTHER }.to_owned());
+            (saved.uid, saved.resource_version) = (uid, revision);
+        }
+        key
+    }
+
     fn secret_view(&self, view: &View) -> SecretView {
+        let this = || Revision { uid: THIS.to_owned(), resource_version: THIS.to_owned() };
+        let metadata =
+            |at: SecretAt| SecretMetadata { revision: this(), ..SecretMetadata::of(&self.secret(at.object).metadata) };
         match *view {
             View::NotCached => SecretView::NotCached,
-            View::Cached(at, verified) => {
-                let verified = verified.map(|held| Facts::of(&self.secret(held).metadata).fingerprint);
-                SecretView::Cached(Known { facts: Facts::of(&self.secret(at.object).metadata), verified })
+            View::Cached(at, held) => {
+                let verified = held.map(|held| Verified {
+                    digest: Digest::of(&self.secret(held.object)),
+                    origin: match held.origin {
+                        Origin::Written => index::Origin::Written,
+                        Origin::Read => index::Origin::Read(Instant::now()),
+                        Origin::Settled => index::Origin::Settled,
+                    },
+                });
+                SecretView::Cached(Known { metadata: metadata(at), verified })
             }
             View::Missing => SecretView::Missing,
-            View::Found(at) => SecretView::Found(Facts::of(&self.secret(at.object).metadata)),
-            View::Read(at) => SecretView::Read(Box::new((*self.secret(at.object)).clone())),
+            View::Found(at) => SecretView::Found(metadata(at)),
+            View::Read(at) => {
+                let mut secret = (*self.secret(at.object)).clone();
+                let Revision { uid, resource_version } = this();
+                (secret.metadata.uid, secret.metadata.resource_version) = (Some(uid), Some(resource_version));
+                SecretView::Read(Box::new(secret))
+            }
         }
     }
 
     fn create(&self, view: &View, secret: Secret) -> Decision {
-        let created = self.secret_number(secrets::created(secret, MANAGER));
+        let created = self.secret_number(secrets::stored(secret));
         // The mutant that takes what is there for missing.
         if view.secret().is_some() { Decision::Replace(created) } else { Decision::Create(created) }
     }
 
     fn set_status(&self, id: Id, key: &DataKey, view: &View, status: DataKeyStatus) -> Decision {
-        let ready = status.conditions.iter().any(|told| told.type_ == status::READY && told.status == "True");
+        let ready = status.conditions.iter().any(|shown| shown.type_ == status::READY && shown.status == "True");
+        let saves_view = status.secret.as_ref().is_some_and(|saved| [&saved.uid, &saved.resource_version] == [THIS; 2]);
         let seen = match view {
             View::Cached(at, _) => self.secret(at.object).data.clone(),
             _ => None,
@@ -135,14 +174,14 @@ impl Model {
         if ready && seen != project(key, key.version()).map(|wanted| wanted.data) {
             return Decision::UnfoundedReady;
         }
-        Decision::Status(self.with_status(id, Some(status)))
+        Decision::Status { to: self.with_status(id, Some(status)), saves_view }
     }
 
     /// The record with what KMS answered to the `DataKey`'s request.
     fn issued(&self, id: Id, number: u8) -> Id {
         let key = self.key(id);
-        let settings = self.key_summary(id).spec.settings;
-        let issued = objects::issued(key.version(), number, settings);
+        let objects::KeySummary { uid, spec, .. } = self.key_summary(id);
+        let issued = objects::issued(uid, key.version(), number, spec.settings);
         let mut recorded = status::recorded(&key, vec![issued]);
         if self.mutant == Mutant::RecordReplaced {
             recorded.versions.drain(..recorded.versions.len() - 1);
@@ -159,10 +198,13 @@ impl Model {
                 let number = self.fresh(state);
                 let id = run.key.object;
                 let to = self.derived(id, Derivation::Issued(number), || self.issued(id, number));
-                (Effect::Issue, Write::Status { on: run.key, to })
+                (Effect::Issue, Write::Status { on: run.key, to, saved: run.key.saved })
             }
-            Decision::Adopt(to) => (Effect::Adopt, Write::Status { on: run.key, to }),
-            Decision::Status(to) => (Effect::SetStatus, Write::Status { on: run.key, to }),
+            Decision::Adopt(to) => (Effect::Adopt, Write::Status { on: run.key, to, saved: run.key.saved }),
+            Decision::Status { to, saves_view } => {
+                let saved = if saves_view { run.view.secret().map(Saved::of) } else { run.key.saved };
+                (Effect::SetStatus, Write::Status { on: run.key, to, saved })
+            }
             Decision::Create(to) => (Effect::Create, Write::Create { by, to }),
             Decision::Replace(to) => (Effect::Replace, Write::Replace { by, on: run.view.secret().unwrap(), to }),
             _ if late => return Ok(None),
@@ -176,7 +218,7 @@ impl Model {
             next.flight.push(write);
             (Outcome::Late, self.without_answer(&mut next, run, effect, &write))
         } else if self.apply(&mut next, &write)? {
-            (Outcome::Applied, Some(Self::applied(&next, run, &write)))
+            (Outcome::Applied, Some(Self::applied(&mut next, who, run, &write)))
         } else {
             (Outcome::Refused, self.refused(&mut next, run, effect, &write))
         };
@@ -193,9 +235,9 @@ impl Model {
             }
             Decision::Read => (Action::Read, Some(Run { view: state.secret.map_or(View::Missing, View::Read), ..run })),
             Decision::Verified(held) => {
-                let at = run.view.secret().unwrap();
-                next.operators[who].verified = Some((at, held));
-                (Action::Verify, Some(Run { view: View::Cached(at, Some(held)), ..run }))
+                let held = Held { object: held, origin: Origin::Read };
+                let view = next.operators[who].learn(run.view.secret().unwrap(), held);
+                (Action::Verify, Some(Run { view, ..run }))
             }
             Decision::Fail(failure) => (Action::Fail, Some(Run { failure: Some(failure), ..run })),
             Decision::UnfoundedReady => {
@@ -207,11 +249,14 @@ impl Model {
         Ok((action, next))
     }
 
-    fn applied(state: &State, run: Run, write: &Write) -> Run {
+    /// The answer has the whole Secret as it is stored.
+    fn applied(state: &mut State, who: usize, run: Run, write: &Write) -> Run {
         match write {
             Write::Status { .. } => Run { key: state.key, ..run },
             Write::Create { .. } | Write::Replace { .. } => {
-                Run { view: View::Cached(state.secret.unwrap(), None), ..run }
+                let at = state.secret.unwrap();
+                let held = Held { object: at.object, origin: Origin::Written };
+                Run { view: state.operators[who].learn(at, held), ..run }
             }
         }
     }
@@ -220,11 +265,12 @@ impl Model {
     fn refused(&self, state: &mut State, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match (write, state.secret) {
             (Write::Create { to, .. }, Some(at)) if self.mutant == Mutant::AlreadyExistsIsSuccess => {
-                Some(Run { view: View::Cached(SecretAt { object: *to, ..at }, None), ..run })
+                let held = Held { object: *to, origin: Origin::Written };
+                Some(Run { view: View::Cached(SecretAt { object: *to, ..at }, Some(held)), ..run })
             }
             (Write::Create { .. }, Some(at)) => Some(Run { view: View::Found(at), ..run }),
             (Write::Status { to, .. }, _) if self.mutant == Mutant::RefusedRecordIgnored && effect == Effect::Issue => {
-                Some(Run { key: KeyAt { object: *to, revision: state.new_revision() }, ..run })
+                Some(Run { key: KeyAt { object: *to, revision: state.new_revision(), ..run.key }, ..run })
             }
             _ => None,
         }
@@ -234,9 +280,32 @@ impl Model {
     fn without_answer(&self, state: &mut State, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match write {
             Write::Status { to, .. } if self.mutant == Mutant::TimeoutIsSuccess && effect == Effect::Issue => {
-                Some(Run { key: KeyAt { object: *to, revision: state.new_revision() }, ..run })
+                Some(Run { key: KeyAt { object: *to, revision: state.new_revision(), ..run.key }, ..run })
             }
             _ => None,
+        }
+    }
+}
+
+// === impl Operator ===
+
+impl Operator {
+    /// Takes in what a revision of the Secret was found to hold.
+    fn learn(&mut self, at: SecretAt, held: Held) -> View {
+        self.secret = Some(at);
+        self.verified = Some((at, held));
+        View::Cached(at, Some(held))
+    }
+}
+
+// === impl KeyAt ===
+
+impl KeyAt {
+    /// Whether the status names the uid and the revision of the Secret that is in view.
+    fn names(self, view: View) -> [bool; 2] {
+        match (self.saved, view) {
+            (Some(saved), View::Cached(at, _) | View::Read(at)) => [saved.uid == at.uid, saved.revision == at.revision],
+            _ => [false; 2],
         }
     }
 }

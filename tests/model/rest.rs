@@ -12,7 +12,7 @@ use crate::{
     objects::KeySummary,
     operator::Decision,
     secrets::SecretSummary,
-    world::{Operator, SecretAt, State},
+    world::{Held, Operator, SecretAt, State},
 };
 
 /// More reconciles than coming to rest takes.
@@ -22,7 +22,7 @@ const MAX_STEPS: usize = 13;
 
 impl Model {
     /// One operator that has seen everything works alone, until a whole reconcile changes nothing.
-    pub fn comes_to_rest(&self, state: &State, verified: Option<(SecretAt, u32)>) -> Result<(), Violation> {
+    pub fn comes_to_rest(&self, state: &State, verified: Option<(SecretAt, Held)>) -> Result<(), Violation> {
         let mut state = state.clone();
         state.flight.clear();
         if self.is_garbage(&state) {
@@ -54,6 +54,21 @@ impl Model {
             *state = self.step(state, 0, false)?.unwrap().1;
         }
         Err("a reconcile does not end".to_owned())
+    }
+
+    /// An operator that has seen everything and has nothing to do vouches for what Ready says.
+    pub fn ready_means_intact(&self, state: &State, operator: &Operator) -> Result<(), Violation> {
+        let has_seen_everything = operator.key == Some(state.key) && operator.secret == self.watched(state);
+        let Some(run) = Self::start(operator).filter(|_| operator.run.is_none() && has_seen_everything) else {
+            return Ok(());
+        };
+        let key = self.key(state.key.object);
+        let ready = status::find(&key, status::READY).unwrap();
+        let is_ready = ready.status == "True" && ready.observed_generation == key.metadata.generation;
+        if is_ready && matches!(self.decide(&run), Decision::End) && !self.is_published(state) {
+            return Err("Ready, nothing to do, and the Secret is not what is recorded".to_owned());
+        }
+        Ok(())
     }
 
     fn is_right(&self, found: &State, state: &State) -> Result<(), Violation> {
@@ -91,10 +106,7 @@ impl Model {
         let (Some(at), key) = (state.secret, self.key(state.key.object)) else { return false };
         let Some(wanted) = project(&key, key.version()) else { return false };
         let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
-        self.secret(at.object).data == Some(wanted.data)
-            && secret.held == expected.record
-            && secret.bears_our_labels
-            && secret.owner == expected.spec.delete.then_some(expected.uid)
+        self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.bears_our_labels
     }
 
     /// The conflicts that are right.

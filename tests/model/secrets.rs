@@ -4,12 +4,7 @@ use datakey_operator::{
     api::EncryptionContext,
     secret::{MANAGED_BY, MANAGER, NAME, TYPE, VERSION},
 };
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::Secret,
-    apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta},
-};
-use serde_json::{Map, json};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use crate::objects::{DataKeys, KEY_NAME, Settings, uid_number};
 
@@ -47,10 +42,7 @@ pub fn lookalikes() -> [Secret; 3] {
         let data = entries.iter().map(|(entry, value)| ((*entry).to_owned(), ByteString(value.as_bytes().to_vec())));
         let metadata =
             ObjectMeta { labels: Some(labels.into()), annotations: Some(annotations.into()), ..ObjectMeta::default() };
-        created(
-            Secret { metadata, type_: Some(type_.to_owned()), data: Some(data.collect()), ..Secret::default() },
-            "somebody",
-        )
+        Secret { metadata, type_: Some(type_.to_owned()), data: Some(data.collect()), ..Secret::default() }
     };
     [
         labelled("Opaque", KEY_NAME, &[("token", "theirs")]),
@@ -59,49 +51,20 @@ pub fn lookalikes() -> [Secret; 3] {
     ]
 }
 
-/// A Secret as the server keeps it after a creation, without what it assigns.
-pub fn created(mut secret: Secret, by: &str) -> Secret {
-    secret.metadata.managed_fields = None;
-    replaced(&Secret::default(), secret, by)
-}
-
-/// A Secret as the server keeps it after an update: who changed the value of an entry owns it, and who only repeated it
-/// does not.
-pub fn replaced(old: &Secret, mut new: Secret, by: &str) -> Secret {
-    let value = |secret: &Secret, entry: &str| secret.data.as_ref().and_then(|data| data.get(entry)).cloned();
-    let mut owned: Vec<(String, String)> = Vec::new();
-    for manager in old.metadata.managed_fields.iter().flatten() {
-        let fields = manager.fields_v1.as_ref().unwrap().0["f:data"].as_object().unwrap();
-        let entries = fields.keys().map(|field| field.strip_prefix("f:").unwrap());
-        let kept = entries.filter(|entry| value(old, entry) == value(&new, entry));
-        owned.extend(kept.map(|entry| (manager.manager.clone().unwrap(), entry.to_owned())));
-    }
-    let changed = new.data.iter().flatten().filter(|(entry, now)| value(old, entry).as_ref() != Some(now));
-    owned.extend(changed.map(|(entry, _)| (by.to_owned(), entry.clone())));
-    owned.sort();
-    let metadata = &mut new.metadata;
+/// A Secret as the server keeps it, without what it assigns.
+pub fn stored(mut secret: Secret) -> Secret {
+    let metadata = &mut secret.metadata;
     metadata.uid = None;
     metadata.resource_version = None;
     metadata.owner_references = metadata.owner_references.take().filter(|owners| !owners.is_empty());
-    let managers = owned.chunk_by(|one, other| one.0 == other.0).map(managed);
-    metadata.managed_fields = Some(managers.collect());
-    new
-}
-
-fn managed(owned: &[(String, String)]) -> ManagedFieldsEntry {
-    let fields: Map<_, _> = owned.iter().map(|(_, entry)| (format!("f:{entry}"), json!({}))).collect();
-    ManagedFieldsEntry {
-        manager: Some(owned[0].0.clone()),
-        fields_v1: Some(FieldsV1(json!({ "f:data": fields }))),
-        ..ManagedFieldsEntry::default()
-    }
+    secret
 }
 
 /// The first version's entry is changed by hand.
 pub fn edited(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(EDITED.to_vec()));
-    replaced(secret, new, "kubectl-edit")
+    stored(new)
 }
 
 /// Labels and annotations are removed by hand.
@@ -109,21 +72,21 @@ pub fn unmarked(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.metadata.labels = None;
     new.metadata.annotations = None;
-    replaced(secret, new, "kubectl-edit")
+    stored(new)
 }
 
 /// The owner references are removed.
 pub fn orphaned(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.metadata.owner_references = None;
-    replaced(secret, new, "kube-controller-manager")
+    stored(new)
 }
 
 /// A backup tool creates it again. It can't know what owns it now.
 pub fn restored(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.metadata.owner_references = None;
-    created(new, "velero")
+    stored(new)
 }
 
 pub fn summarize_secret(secret: &Secret) -> SecretSummary {

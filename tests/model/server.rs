@@ -3,8 +3,8 @@
 use crate::{
     Model, Violation,
     mutants::Mutant,
-    objects::{DataKeys, Id},
-    world::{KeyAt, SecretAt, State, Write},
+    objects::{self, DataKeys, Id},
+    world::{KeyAt, Saved, SecretAt, State, Write},
 };
 
 /// Who writes a Secret.
@@ -42,7 +42,7 @@ impl Model {
     /// The server takes a write, or refuses it: `Ok(false)`.
     pub fn apply(&self, state: &mut State, write: &Write) -> Result<bool, Violation> {
         match *write {
-            Write::Status { on, to } => return self.put_status(state, on, to),
+            Write::Status { on, to, saved } => return self.put_status(state, on, to, saved),
             Write::Create { by, to } => {
                 let taken = state.secret.is_some() && self.mutant != Mutant::ApplyInsteadOfCreate;
                 if taken || !self.may_write(state, by) {
@@ -72,7 +72,7 @@ impl Model {
         left.is_some()
     }
 
-    fn put_status(&self, state: &mut State, on: KeyAt, to: Id) -> Result<bool, Violation> {
+    fn put_status(&self, state: &mut State, on: KeyAt, to: Id, saved: Option<Saved>) -> Result<bool, Violation> {
         let at = state.key;
         let new = if at == on {
             to
@@ -91,8 +91,8 @@ impl Model {
         if !self.key_summary(new).pins_agree {
             return Err("another data key was recorded than is pinned".to_owned());
         }
-        if new != at.object {
-            state.key = KeyAt { object: new, revision: state.new_revision() };
+        if (new, saved) != (at.object, at.saved) {
+            state.key = KeyAt { object: new, revision: state.new_revision(), saved };
         }
         Ok(true)
     }
@@ -107,6 +107,14 @@ impl Model {
             if let Some(version) = before.held.not_in(held) {
                 return Err(format!("data key version {version} was taken out of the Secret"));
             }
+        }
+        let owner = self.secret_summary(to).owner.filter(|_| by == Writer::Operator && old.is_none());
+        let key = self.key(state.key.object);
+        if owner.is_some_and(|owner| owner == self.key_summary(state.key.object).uid && !objects::issued_all(&key)) {
+            return Err("what was adopted or pinned would be deleted with the DataKey".to_owned());
+        }
+        if self.budget.revert > 0 {
+            state.earlier = old.map(|at| at.object);
         }
         let revision = state.new_revision();
         state.secret = Some(SecretAt { object: to, uid: old.map_or(revision, |at| at.uid), revision });
@@ -146,7 +154,7 @@ impl Model {
     /// The `DataKey` is deleted and one of the same name is created, or it is restored: in both cases it has another uid
     /// and no status. What only the record had is gone; what the Secret holds or the spec pins is still relied on.
     pub fn recreate(&self, state: &mut State, key: Id) {
-        state.key = KeyAt { object: key, revision: state.new_revision() };
+        state.key = KeyAt { object: key, revision: state.new_revision(), saved: None };
         let held = state.secret.map_or(DataKeys::default(), |at| self.held(at.object));
         state.shown.keep_only([held, self.pins(key)]);
     }

@@ -12,6 +12,30 @@ pub type Revision = u16;
 pub struct KeyAt {
     pub object: Id,
     pub revision: Revision,
+    /// The revision of the Secret that the status names; the object has the digest.
+    pub saved: Option<Saved>,
+}
+
+/// Uid and revision of a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Saved {
+    pub uid: Revision,
+    pub revision: Revision,
+}
+
+/// What this revision was found to be as good as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Held {
+    pub object: Id,
+    pub origin: Origin,
+}
+
+/// Where an operator knows it from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    Written,
+    Read,
+    Settled,
 }
 
 /// A Secret as the server has or had it.
@@ -27,7 +51,7 @@ pub struct SecretAt {
 pub enum View {
     NotCached,
     /// With the Secret that it was found to be as good as.
-    Cached(SecretAt, Option<Id>),
+    Cached(SecretAt, Option<Held>),
     Missing,
     Found(SecretAt),
     Read(SecretAt),
@@ -47,14 +71,14 @@ pub struct Operator {
     pub key: Option<KeyAt>,
     pub secret: Option<SecretAt>,
     /// What was read, and the Secret that it was found to be as good as.
-    pub verified: Option<(SecretAt, Id)>,
+    pub verified: Option<(SecretAt, Held)>,
     pub run: Option<Run>,
 }
 
 /// A write on its way, with its precondition; one of a Secret with the uid of the `DataKey` that it is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Write {
-    Status { on: KeyAt, to: Id },
+    Status { on: KeyAt, to: Id, saved: Option<Saved> },
     Create { by: u16, to: Id },
     Replace { by: u16, on: SecretAt, to: Id },
 }
@@ -70,6 +94,8 @@ pub struct Budget {
     pub delete_secret: u8,
     /// Changes of an entry of the Secret.
     pub edit: u8,
+    /// Writes of what the Secret held before, byte for byte.
+    pub revert: u8,
     /// Removals of labels and annotations from the Secret.
     pub unmark: u8,
     /// Creations of a foreign Secret.
@@ -92,6 +118,10 @@ pub struct Budget {
     pub pin: u8,
     /// Losses of the whole cluster, which is built again from the spec.
     pub rebuild: u8,
+    /// Moves to another cluster with the status, where the Secret meets the same revision under another uid.
+    pub migrate: u8,
+    /// Times that a revision that was read long ago has to be saved.
+    pub settle: u8,
     /// Writes of a Secret that the server carries out although their `DataKey` was deleted meanwhile.
     pub outlived: u8,
 }
@@ -101,6 +131,7 @@ pub const NOTHING: Budget = Budget {
     stops: 0,
     delete_secret: 0,
     edit: 0,
+    revert: 0,
     unmark: 0,
     foreign: 0,
     lookalike: 0,
@@ -112,6 +143,8 @@ pub const NOTHING: Budget = Budget {
     policy: 0,
     pin: 0,
     rebuild: 0,
+    migrate: 0,
+    settle: 0,
     outlived: 0,
 };
 
@@ -124,6 +157,8 @@ pub struct State {
     pub flight: Vec<Write>,
     /// What a backup has of the Secret.
     pub backup: Option<Id>,
+    /// What the Secret held before its last write.
+    pub earlier: Option<Id>,
     /// The bytes that readers saw and may still rely on.
     pub shown: DataKeys,
     pub uids: u16,
@@ -151,6 +186,7 @@ pub enum Action {
     CollectGarbage,
     DeleteSecret,
     EditSecret,
+    RevertSecret,
     UnmarkSecret,
     CreateForeignSecret,
     CreateLookalike,
@@ -164,6 +200,8 @@ pub enum Action {
     PinAnothers,
     Unpin,
     RebuildCluster,
+    MoveCluster,
+    Settle,
 }
 
 /// What an operator does to the world.
@@ -191,11 +229,12 @@ pub enum Outcome {
 impl Budget {
     /// Every budget with one fault less.
     pub fn lesser(self) -> impl Iterator<Item = Self> {
-        let faults: [fn(&mut Self) -> &mut u8; 16] = [
+        let faults: [fn(&mut Self) -> &mut u8; 19] = [
             |budget| &mut budget.late,
             |budget| &mut budget.stops,
             |budget| &mut budget.delete_secret,
             |budget| &mut budget.edit,
+            |budget| &mut budget.revert,
             |budget| &mut budget.unmark,
             |budget| &mut budget.foreign,
             |budget| &mut budget.lookalike,
@@ -207,6 +246,8 @@ impl Budget {
             |budget| &mut budget.policy,
             |budget| &mut budget.pin,
             |budget| &mut budget.rebuild,
+            |budget| &mut budget.migrate,
+            |budget| &mut budget.settle,
             |budget| &mut budget.outlived,
         ];
         faults.into_iter().filter_map(move |fault| self.without(fault))
@@ -217,6 +258,18 @@ impl Budget {
         let left = fault(&mut self);
         *left = left.checked_sub(1)?;
         Some(self)
+    }
+}
+
+// === impl Saved ===
+
+impl Saved {
+    pub fn of(at: SecretAt) -> Self {
+        Self { uid: at.uid, revision: at.revision }
+    }
+
+    fn both(&mut self) -> [&mut Revision; 2] {
+        [&mut self.uid, &mut self.revision]
     }
 }
 
@@ -251,11 +304,12 @@ impl View {
 impl State {
     pub fn first(key: Id, budget: Budget) -> Self {
         Self {
-            key: KeyAt { object: key, revision: 1 },
+            key: KeyAt { object: key, revision: 1, saved: None },
             secret: None,
             operators: [Operator::default(); 2],
             flight: Vec::new(),
             backup: None,
+            earlier: None,
             shown: DataKeys::default(),
             uids: 0,
             revisions: 1,
@@ -311,6 +365,18 @@ impl State {
         for write in &mut self.flight {
             if let Write::Replace { on, .. } = write {
                 secret(on);
+            }
+        }
+        let mut saved = |saved: &mut Option<Saved>| saved.iter_mut().flat_map(Saved::both).for_each(&mut visit);
+        saved(&mut self.key.saved);
+        for operator in &mut self.operators {
+            operator.key.iter_mut().for_each(|at| saved(&mut at.saved));
+            operator.run.iter_mut().for_each(|run| saved(&mut run.key.saved));
+        }
+        for write in &mut self.flight {
+            if let Write::Status { on, saved: new, .. } = write {
+                saved(&mut on.saved);
+                saved(new);
             }
         }
         visit(&mut self.key.revision);

@@ -64,14 +64,18 @@ async fn a_restored_secret_takes_a_new_version() {
 }
 
 #[tokio::test]
-async fn a_restored_secret_gets_the_owner_that_the_policy_asks_for() {
+async fn under_delete_an_adopted_secret_has_no_owner() {
     let test = Test::new("restored-owner").await;
     let _operator = test.operator();
     let backup = test.backup("k", &json!({ "deletionPolicy": "Delete" })).await;
     test.create_secret(&backup).await;
-    let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
-    let owners = test.secret("k").await.metadata.owner_references.unwrap();
-    assert_eq!(owners.iter().map(|owner| Some(&owner.uid)).collect::<Vec<_>>(), [key.metadata.uid.as_ref()]);
+    test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let data = test.data("k").await;
+    assert_eq!(test.secret("k").await.metadata.owner_references, None);
+    // Nor has one that is created again from what was adopted.
+    test.delete_secret("k").await;
+    test.holds("k", &data).await;
+    assert_eq!(test.secret("k").await.metadata.owner_references, None);
 }
 
 #[tokio::test]
@@ -209,8 +213,7 @@ async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
         assert_eq!(new.record(), old.record(), "{name}");
         assert_eq!(test.data(name).await, data, "{name}");
         assert_eq!(test.proxy.calls(), calls, "{name}");
-        let owner = test.secret(name).await.metadata.owner_references.unwrap().remove(0);
-        assert_eq!(Some(owner.uid), new.metadata.uid, "{name}");
+        assert_eq!(test.secret(name).await.metadata.owner_references, None, "{name}: it was adopted");
     }
 }
 

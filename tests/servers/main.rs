@@ -22,6 +22,7 @@ mod privilege;
 mod process;
 mod record;
 mod recorded;
+mod tenant;
 mod test;
 mod wait;
 mod witness;

@@ -46,9 +46,34 @@ async fn the_settings_of_an_issued_version_are_fixed() {
     ] {
         assert_refused(test.try_patch("k", &json!({ "spec": change })).await, FIXED);
     }
-    for change in [json!({ "grantTokens": ["t"] }), json!({ "deletionPolicy": "Delete" }), json!({ "version": 1 })] {
+    for change in [json!({ "grantTokens": ["t"] }), json!({ "deletionPolicy": "Retain" }), json!({ "version": 1 })] {
         test.patch("k", &json!({ "spec": change })).await;
     }
+}
+
+#[tokio::test]
+async fn the_deletion_policy_of_an_issued_version_is_fixed() {
+    let test = Test::new("fixed-policy").await;
+    let message = "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret";
+    for (name, policy, others) in [
+        ("absent", Value::Null, vec![json!("Delete")]),
+        ("retain", json!("Retain"), vec![json!("Delete")]),
+        ("delete", json!("Delete"), vec![json!("Retain"), Value::Null]),
+    ] {
+        test.create(name, &json!({})).await;
+        for policy in others.iter().chain([&policy]) {
+            test.patch(name, &json!({ "spec": { "deletionPolicy": policy } })).await;
+        }
+        let request = to_json(&test.get(name).await.spec.request());
+        test.try_patch_status(name, &json!({ "versions": [version(1, &request)] })).await.unwrap();
+        for other in others {
+            assert_refused(test.try_patch(name, &json!({ "spec": { "deletionPolicy": other } })).await, message);
+        }
+        test.patch(name, &json!({ "spec": { "deletionPolicy": policy, "version": 2 } })).await;
+    }
+    // Retain and nothing are the same.
+    test.patch("absent", &json!({ "spec": { "deletionPolicy": "Retain" } })).await;
+    test.patch("retain", &json!({ "spec": { "deletionPolicy": null } })).await;
 }
 
 #[tokio::test]

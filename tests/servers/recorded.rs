@@ -93,7 +93,7 @@ fn normalise(value: &mut Value) {
                     "uid" | "requestId" => UID,
                     "resourceVersion" => "1",
                     "ciphertextBlob" => BLOB,
-                    "keyMaterialId" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                    "keyMaterialId" | "digest" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
                     "creationTimestamp" | "deletionTimestamp" | "issuedAt" | "lastTransitionTime"
                         if *value != "1970-01-01T00:00:00Z" =>
                     {
@@ -243,6 +243,11 @@ async fn failures_of_the_cluster() -> States {
     })
     .await;
     states.add_failure(&test, &contested.unwrap(), Reason::SecretContested);
+
+    let name = file_name(Reason::SecretImmutable);
+    test.issue(&name, &json!({})).await;
+    test.edit_secret(&name, &json!({ "immutable": true, "data": { "ciphertextBlob": "eA==" } })).await;
+    states.add_failure(&test, &test.failed(&name, "SecretImmutable").await, Reason::SecretImmutable);
 
     test.secrets_are_refused().await;
     let name = file_name(Reason::Refused);

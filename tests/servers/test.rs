@@ -16,7 +16,10 @@ use datakey_operator::{
     status,
 };
 use futures::{StreamExt, stream};
-use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Secret},
+    events::v1::Event,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
@@ -349,6 +352,11 @@ impl Test {
         })
         .await;
         data.unwrap_or_default().into_iter().map(|(name, value)| (name, value.0)).collect()
+    }
+
+    pub async fn namespace_uid(&self) -> String {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.get(&self.namespace).await.unwrap().metadata.uid.unwrap()
     }
 
     pub async fn secret(&self, name: &str) -> Secret {

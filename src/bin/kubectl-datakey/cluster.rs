@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use datakey_operator::{
     api::DataKey,
-    secret::{Facts, requests},
+    secret::{metadata::SecretMetadata, requests},
 };
 use k8s_openapi::api::core::v1::{Event, Secret};
 use kube::{
@@ -149,7 +149,7 @@ impl Cluster {
     }
 
     /// The metadata of a Secret.
-    pub async fn look_at_secret(&self, namespace: &str, name: &str) -> Result<Option<Facts>, Failure> {
+    pub async fn look_at_secret(&self, namespace: &str, name: &str) -> Result<Option<SecretMetadata>, Failure> {
         requests::look(&self.client, namespace, name).await.map_err(|error| secret_failure(&error, namespace, name))
     }
 

@@ -3,8 +3,10 @@
 use datakey_operator::{
     api::DataKey,
     secret::{
-        Facts, Projection,
+        Projection,
         content::{self, Verdict},
+        index::Known,
+        metadata::SecretMetadata,
         project,
     },
 };
@@ -66,10 +68,12 @@ impl Comparison {
     }
 
     /// From its metadata alone; `None` where they can't tell.
-    pub fn by_metadata(key: &DataKey, facts: Option<&Facts>) -> Option<Self> {
+    pub fn by_metadata(key: &DataKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
         let Some(wanted) = wanted(key) else { return Some(Self::new(key, State::NotIssued)) };
-        let Some(facts) = facts else { return Some(Self::new(key, State::Missing)) };
-        (facts.fingerprint == wanted.fingerprint()).then(|| Self::new(key, State::Intact))
+        let Some(metadata) = metadata else { return Some(Self::new(key, State::Missing)) };
+        let known = Known { metadata: metadata.clone(), verified: None };
+        let saved = known.saved_in(key).filter(|saved| saved.digest == wanted.digest().to_string());
+        saved.map(|_| Self::new(key, State::Intact))
     }
 
     /// From all of it.
@@ -78,11 +82,9 @@ impl Comparison {
         let Some(secret) = secret else { return Self::new(key, State::Missing) };
         match content::compare(key, &wanted, secret) {
             Verdict::Same => Self::new(key, State::Intact),
-            Verdict::PutRight => Self {
-                detail: Facts::of(&secret.metadata).changed_by.map(|by| format!("its data were written by {by}")),
-                differences: content::changes(key, &wanted, secret),
-                ..Self::new(key, State::Changed)
-            },
+            Verdict::PutRight => {
+                Self { differences: content::changes(&wanted, secret), ..Self::new(key, State::Changed) }
+            }
             Verdict::Conflict(why) => Self { detail: Some(why), ..Self::new(key, State::Conflict) },
         }
     }
@@ -110,6 +112,7 @@ fn wanted(key: &DataKey) -> Option<Projection> {
 
 #[cfg(test)]
 mod tests {
+    use datakey_operator::{api::VerifiedSecret, secret::metadata::Revision};
     use k8s_openapi::ByteString;
     use serde_json::json;
 
@@ -150,12 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn metadata_tell_of_a_secret_that_is_missing_or_not_issued_yet_and_leave_the_rest_to_a_reader() {
+    fn metadata_alone_detect_missing_unissued_and_intact() {
         assert_eq!(Comparison::by_metadata(&ready(&[1]).key, None).unwrap().state, State::Missing);
         assert_eq!(Comparison::by_metadata(&recorded(&[]).key, None).unwrap().state, State::NotIssued);
-        // Without managed fields nobody is known to own the entries.
-        let object = ready(&[1]);
-        let facts = Facts::of(&secret(&object.key, 1).metadata);
-        assert_eq!(Comparison::by_metadata(&object.key, Some(&facts)), None);
+        let mut key = ready(&[1]).key;
+        let mut metadata = SecretMetadata::of(&secret(&key, 1).metadata);
+        metadata.revision = Revision { uid: "s".into(), resource_version: "7".into() };
+        assert_eq!(Comparison::by_metadata(&key, Some(&metadata)), None, "only a reader can know");
+        key.status.as_mut().unwrap().secret = Some(VerifiedSecret {
+            uid: "s".into(),
+            resource_version: "7".into(),
+            digest: project(&key, 1).unwrap().digest().to_string(),
+        });
+        assert_eq!(Comparison::by_metadata(&key, Some(&metadata)).unwrap().state, State::Intact);
+        metadata.revision.resource_version = "8".into();
+        assert_eq!(Comparison::by_metadata(&key, Some(&metadata)), None, "it was changed since");
     }
 }

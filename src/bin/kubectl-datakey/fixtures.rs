@@ -64,7 +64,7 @@ pub fn recorded(versions: &[i32]) -> Object {
 pub fn ready(versions: &[i32]) -> Object {
     let object = recorded(versions);
     let current = object.key.issued(object.key.version()).unwrap().clone();
-    with_status(object, |key| status::ready(key, &current, at(60)))
+    with_status(object, |key| status::ready(key, &current, None, at(60)))
 }
 
 /// The same with another status.

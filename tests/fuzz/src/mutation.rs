@@ -11,7 +11,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::properties::{ISSUED, Objects, owner_of};
+use super::properties::{ISSUED, Objects};
 
 /// A mutator of bytes, for texts and for what is no JSON.
 pub type Bytes<'a> = &'a mut dyn FnMut(&mut Vec<u8>);
@@ -190,9 +190,6 @@ impl Mutator<'_> {
             let labels = secret.metadata.labels.get_or_insert_default();
             labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
             labels.insert(NAME.to_owned(), key.metadata.name.clone().unwrap_or_default());
-        }
-        if self.one_in(4) {
-            secret.metadata.managed_fields = Some(vec![owner_of(secret)]);
         }
         if self.one_in(8) {
             let mut bare = key.clone();

@@ -12,21 +12,17 @@ use datakey_operator::{
     pins,
     plan::{SecretView, Step, World, plan},
     secret::{
-        Facts, Projection, Provenance, TYPE, VERSION,
+        Projection, Provenance, TYPE, VERSION,
         content::{self, Verdict},
-        index::Known,
+        digest::Digest,
+        index::{Known, Verified},
+        metadata::SecretMetadata,
         project, sha256,
     },
     status::{self, Failure, Reason},
 };
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::Secret,
-    apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry},
-    jiff::Timestamp,
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, json};
 
 /// Prefix of the annotation about one version.
 pub const ISSUED: &str = "datakey.dev/issued.v";
@@ -98,7 +94,7 @@ pub fn adoption(data: &[u8]) -> Reached {
         return Reached::Nothing;
     };
     if let Some(wanted) = project(&key, key.version()) {
-        metadata_tell_what_reading_tells(&key, &wanted, &secret);
+        digest_decides_as_comparing_does(&key, &wanted, &secret);
     }
     let mut key = without_record(key);
     key.spec.wrapped_keys = None;
@@ -187,51 +183,29 @@ fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], sec
     if is_deleted(key) {
         return;
     }
-    let facts = Facts::of(&secret.metadata);
+    let metadata = SecretMetadata::of(&secret.metadata);
     assert!(matches!(next(key, &SecretView::NotCached), Step::Look));
-    assert!(matches!(next(key, &SecretView::Found(facts.clone())), Step::Read));
-    assert!(matches!(next(key, &SecretView::Cached(Known { facts, verified: None })), Step::Read));
+    assert!(matches!(next(key, &SecretView::Found(metadata.clone())), Step::Read));
+    assert!(matches!(next(key, &SecretView::Cached(Known { metadata, verified: None })), Step::Read));
     let view = SecretView::Read(Box::new(secret));
     let step = next(key, &view);
     assert!(matches!(&step, Step::Record(found) if found == versions), "{step:?}");
     match next(recorded, &view) {
         Step::Verified(..) => {}
-        Step::Replace(secret) => holds_the_record(recorded, &secret),
+        Step::Replace(secret, _) => holds_the_record(recorded, &secret),
+        Step::Fail(failure) if failure.reason == Reason::SecretImmutable => {}
         Step::Issue => assert!(recorded.issued(recorded.version()).is_none()),
         Step::Fail(failure) => assert_eq!(failure.reason, Reason::TooManyVersions),
         step => panic!("{step:?}"),
     }
 }
 
-/// A Secret is watched by its metadata only: they must not tell less than reading it does.
-fn metadata_tell_what_reading_tells(key: &DataKey, wanted: &Projection, secret: &Secret) {
-    let facts = Facts::of(&secret.metadata);
-    let intact = facts.fingerprint == wanted.fingerprint();
-    if intact {
-        let metadata = &secret.metadata;
-        let (labels, annotations) = (metadata.labels.as_ref().unwrap(), metadata.annotations.as_ref().unwrap());
-        assert!(wanted.labels.iter().all(|(name, value)| labels.get(name) == Some(value)));
-        assert!(wanted.annotations.iter().all(|(name, value)| annotations.get(name) == Some(value)));
-        assert!(facts.bears_our_marks);
-        assert_eq!((facts.belongs_to, facts.changed_by), (wanted.labels.values().last().cloned(), None));
-    }
+/// A Secret is intact exactly when its digest is the projection's, and then nothing of it differs.
+fn digest_decides_as_comparing_does(key: &DataKey, wanted: &Projection, secret: &Secret) {
+    let same = Digest::of(secret) == wanted.digest();
+    assert_eq!(same, secret.type_.as_deref() == Some(TYPE) && content::changes(wanted, secret).is_empty());
     let verdict = content::compare(key, wanted, secret);
-    if verdict == Verdict::Same {
-        let mut metadata = secret.metadata.clone();
-        metadata.managed_fields = Some(vec![owner_of(secret)]);
-        assert_eq!(Facts::of(&metadata).fingerprint, wanted.fingerprint());
-    }
-}
-
-/// What the server says of a Secret that this operator wrote.
-pub fn owner_of(secret: &Secret) -> ManagedFieldsEntry {
-    let entries: Map<_, _> = secret.data.iter().flatten().map(|(name, _)| (format!("f:{name}"), json!({}))).collect();
-    ManagedFieldsEntry {
-        manager: Some(datakey_operator::secret::MANAGER.to_owned()),
-        operation: Some("Update".to_owned()),
-        fields_v1: Some(FieldsV1(json!({ "f:data": entries, "f:type": {} }))),
-        ..ManagedFieldsEntry::default()
-    }
+    assert!(same || verdict != Verdict::Same);
 }
 
 // === decisions ===
@@ -246,21 +220,21 @@ pub fn data_key(data: &[u8]) -> Reached {
     let published = key.status.as_ref().and_then(|status| project(&key, status.version?));
     let secret = secret.unwrap_or_else(|| created.clone());
 
-    let facts = Facts::of(&secret.metadata);
-    let foreign = Facts { bears_our_marks: false, ..facts.clone() };
+    let metadata = SecretMetadata::of(&secret.metadata);
+    let foreign = SecretMetadata { is_managed: false, ..metadata.clone() };
     let mut views = vec![
         SecretView::NotCached,
         SecretView::Missing,
-        SecretView::Found(facts.clone()),
+        SecretView::Found(metadata.clone()),
         SecretView::Found(foreign),
-        SecretView::Cached(Known { facts: facts.clone(), verified: None }),
+        SecretView::Cached(Known { metadata: metadata.clone(), verified: None }),
         SecretView::Read(Box::new(secret)),
         SecretView::Read(Box::new(created)),
     ];
-    for held in wanted.iter().chain(&published).map(Projection::fingerprint) {
-        let intact = Facts { fingerprint: held, ..facts.clone() };
-        views.push(SecretView::Cached(Known { facts: intact, verified: None }));
-        views.push(SecretView::Cached(Known { facts: facts.clone(), verified: Some(held) }));
+    for digest in wanted.iter().chain(&published).map(Projection::digest) {
+        for verified in [Verified::written(digest), Verified::read(digest)] {
+            views.push(SecretView::Cached(Known { metadata: metadata.clone(), verified: Some(verified) }));
+        }
     }
     for view in &views {
         for choice in 0..8 {
@@ -270,8 +244,9 @@ pub fn data_key(data: &[u8]) -> Reached {
                 failure: None,
                 wait: (choice & 1 > 0).then_some(Duration::from_secs(9)),
                 turn: choice & 2 > 0,
-                contested: choice & 4 > 0,
+                contested: (choice & 4 > 0).then_some("it was deleted"),
                 region: None,
+                revision_is_kept: true,
             };
             keeps_the_protocol(&world, plan(&world, now(0)));
         }
@@ -285,7 +260,19 @@ pub fn data_key(data: &[u8]) -> Reached {
 }
 
 fn next(key: &DataKey, secret: &SecretView) -> Step {
-    plan(&World { key, secret, failure: None, wait: None, turn: true, contested: false, region: None }, now(0))
+    plan(
+        &World {
+            key,
+            secret,
+            failure: None,
+            wait: None,
+            turn: true,
+            contested: None,
+            region: None,
+            revision_is_kept: true,
+        },
+        now(0),
+    )
 }
 
 fn keeps_the_protocol(world: &World<'_>, step: Step) {
@@ -319,7 +306,7 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
             assert!(recorded && matches!(view, SecretView::NotCached | SecretView::Missing));
             is_right(key, secret);
         }
-        Step::Replace(secret) => {
+        Step::Replace(secret, _) => {
             let SecretView::Read(read) = view else { panic!("replaced without reading it") };
             assert!(recorded);
             assert_eq!(read.type_.as_deref(), Some(TYPE), "a foreign Secret is replaced");
@@ -329,9 +316,9 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
             loses_no_data_key(key, read, &secret);
             is_right(key, secret);
         }
-        Step::Verified(facts, held) => {
+        Step::Verified(metadata, digest) => {
             assert!(recorded);
-            let view = SecretView::Cached(Known { facts, verified: Some(held) });
+            let view = SecretView::Cached(Known { metadata, verified: Some(Verified::written(digest)) });
             is_told_once(key, &view, None);
         }
         Step::Fail(failure) => {
@@ -401,7 +388,8 @@ fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
 
 /// A status that is wanted and then set is not wanted again.
 fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
-    let world = World { key, secret, failure, wait: None, turn: false, contested: false, region: None };
+    let world =
+        World { key, secret, failure, wait: None, turn: false, contested: None, region: None, revision_is_kept: true };
     let status = match plan(&world, now(0)) {
         Step::Done => return,
         Step::SetStatus(status) => status,

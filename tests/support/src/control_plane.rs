@@ -111,7 +111,13 @@ impl ControlPlane {
     /// Starts one with nothing installed and no controllers.
     pub async fn bare() -> Self {
         let workdir = Workdir::new("control-plane");
-        let flags = ["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"].map(str::to_owned);
+        let flags = [
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            // On by default in OpenShift: only a client that may delete an object may change its owner references.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+        ]
+        .map(str::to_owned);
         Self::serve(workdir, "127.0.0.1", free_port(), flags).await
     }
 

@@ -1,0 +1,64 @@
+//! How often Secrets are read to verify them: other clients may change a label of every Secret at once, or of one Secret all
+//! the time, and neither may cost the API server a read for each change.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use kube::runtime::reflector::ObjectRef;
+
+use crate::{
+    api::DataKey,
+    kms::turns::{Turn, Turns, Wake},
+    streaks::Streaks,
+};
+
+/// Reads a second, of all Secrets together. A kube-apiserver answers about 1,000 a second on two cores.
+const RATE: NonZeroU32 = NonZeroU32::new(250).unwrap();
+
+/// All reads share one lane.
+const LANE: &str = "";
+
+/// The reads of all Secrets. Namespaces are served in turn.
+pub struct Reads {
+    /// Objects that wait for their read.
+    pub queue: Turns,
+    recent: Streaks,
+}
+
+/// Whether a Secret may be read.
+pub enum Permission {
+    /// Now, within the rate.
+    Granted(Turn),
+    /// The object waits; it is queued again when it may read.
+    Queued,
+    /// Not before this time has passed: the Secret was read very often lately.
+    Later(Duration),
+}
+
+// === impl Reads ===
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self { queue: Turns::new(RATE), recent: Streaks::of_reads() }
+    }
+}
+
+impl Reads {
+    /// Asks for a read.
+    pub fn request(&self, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Permission {
+        if let Some(wait) = self.recent.wait(uid) {
+            return Permission::Later(wait);
+        }
+        self.queue.enter(LANE, uid, object, wake).map_or(Permission::Queued, Permission::Granted)
+    }
+
+    /// Takes in that the Secret was read.
+    pub fn done(&self, uid: &str) {
+        self.recent.done(uid, "");
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.queue.leave(uid);
+        self.recent.forget(uid);
+    }
+}

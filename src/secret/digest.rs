@@ -1,0 +1,136 @@
+//! The digest of what a Secret holds. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use sha2::{Digest as _, Sha256};
+
+use super::{MANAGED_BY, NAME, PREFIX, Projection, TYPE};
+
+/// SHA-256 of everything in a Secret that the operator decides on: type, data, its own labels and its own annotations. Two
+/// Secrets have the same digest only if all of that is equal. Owner references, finalizers, `immutable`, and the labels and
+/// annotations of others are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+// === impl Digest ===
+
+impl Digest {
+    /// Of a Secret as the API server has it.
+    pub fn of(secret: &Secret) -> Self {
+        let own = |names: Option<&BTreeMap<String, String>>, is_own: fn(&str) -> bool| {
+            let pairs = names.into_iter().flatten().filter(|(name, _)| is_own(name));
+            pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        let labels = own(secret.metadata.labels.as_ref(), |name| [MANAGED_BY, NAME].contains(&name));
+        let annotations = own(secret.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX));
+        let nothing = BTreeMap::new();
+        Self::new(
+            secret.type_.as_deref().unwrap_or_default(),
+            &labels,
+            &annotations,
+            secret.data.as_ref().unwrap_or(&nothing),
+        )
+    }
+
+    fn new(
+        type_: &str,
+        labels: &BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+        data: &BTreeMap<String, ByteString>,
+    ) -> Self {
+        let mut hash = Sha256::new();
+        // Each part is preceded by its length: no two lists of parts run together into the same bytes.
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(type_.as_bytes());
+        for pairs in [labels, annotations] {
+            part(&(pairs.len() as u64).to_le_bytes());
+            for (name, value) in pairs {
+                part(name.as_bytes());
+                part(value.as_bytes());
+            }
+        }
+        for (name, value) in data {
+            part(name.as_bytes());
+            part(&value.0);
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+impl fmt::Display for Digest {
+    /// As `sha256sum` prints it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base16ct::lower::encode_string(&self.0))
+    }
+}
+
+// === impl Projection ===
+
+impl Projection {
+    /// The digest of a Secret that holds exactly this.
+    pub fn digest(&self) -> Digest {
+        Digest::new(TYPE, &self.labels, &self.annotations, &self.data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+    use super::*;
+    use crate::{
+        fixtures::{Edit, recorded},
+        secret::{VERSION, project},
+    };
+
+    fn created() -> Secret {
+        let key = recorded(&[1]);
+        project(&key, 1).unwrap().create(&key)
+    }
+
+    #[test]
+    fn a_secret_as_it_is_created_has_the_digest_of_its_projection() {
+        let key = recorded(&[1, 2]);
+        for version in [1, 2] {
+            let wanted = project(&key, version).unwrap();
+            assert_eq!(Digest::of(&wanted.clone().create(&key)), wanted.digest());
+        }
+        assert_ne!(project(&key, 1).unwrap().digest(), project(&key, 2).unwrap().digest());
+        assert_eq!(project(&key, 1).unwrap().digest().to_string().len(), 64);
+    }
+
+    #[test]
+    fn every_change_of_what_is_ours_changes_the_digest() {
+        let edits: [Edit<Secret>; 9] = [
+            |secret| _ = secret.data.as_mut().unwrap().insert("ciphertextBlob".into(), ByteString(b"x".to_vec())),
+            |secret| _ = secret.data.as_mut().unwrap().insert("more".into(), ByteString(vec![])),
+            |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1"),
+            |secret| secret.data = None,
+            |secret| secret.type_ = Some("Opaque".into()),
+            |secret| _ = secret.metadata.labels.as_mut().unwrap().insert(MANAGED_BY.into(), "x".into()),
+            |secret| _ = secret.metadata.labels.as_mut().unwrap().remove(NAME),
+            |secret| _ = secret.metadata.annotations.as_mut().unwrap().insert(VERSION.into(), "7".into()),
+            |secret| _ = secret.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), String::new()),
+        ];
+        for (number, edit) in edits.iter().enumerate() {
+            let mut secret = created();
+            edit(&mut secret);
+            assert_ne!(Digest::of(&secret), Digest::of(&created()), "edit {number}");
+        }
+    }
+
+    #[test]
+    fn what_others_add_to_the_metadata_leaves_the_digest() {
+        let mut secret = created();
+        secret.metadata.labels.as_mut().unwrap().insert("team".into(), "shop".into());
+        secret.metadata.annotations.as_mut().unwrap().insert("backup".into(), "yes".into());
+        secret.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+        secret.metadata.owner_references = Some(vec![OwnerReference::default()]);
+        secret.immutable = Some(true);
+        assert_eq!(Digest::of(&secret), Digest::of(&created()));
+    }
+}

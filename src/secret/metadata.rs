@@ -1,0 +1,200 @@
+//! The metadata of a Secret, as far as the operator uses them.
+//!
+//! Decoded field by field: Kubernetes accepts metadata that no Rust type can hold, such as times beyond the year 9999 in
+//! `managedFields`, and one such object would make a whole list fail. (kube's `DeserializeGuard` decodes all of `ObjectMeta`
+//! and fails with it.)
+
+use std::{borrow::Cow, collections::HashMap};
+
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::Resource;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+use super::{MANAGED_BY, MANAGER, NAME, PREFIX};
+
+/// One state of one Secret: as long as both are the same, not a byte of it has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// `metadata.uid`: a Secret restored in another cluster can meet the same resource version.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+}
+
+/// What is kept of a Secret's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretMetadata {
+    /// Which state this is.
+    pub revision: Revision,
+    /// The `DataKey` that the label `datakey.dev/name` names.
+    pub belongs_to: Option<String>,
+    /// Whether a label or annotation says that the operator manages it. Any client can write that: it decides on whether the
+    /// Secret may be read, never on whether it is intact.
+    pub is_managed: bool,
+}
+
+/// A Secret as the metadata watch delivers it.
+#[derive(Clone, Debug, Default)]
+pub struct WatchedSecret {
+    identity: ObjectMeta,
+    /// The rest of what is used.
+    pub metadata: SecretMetadata,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: WireMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMetadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    // serde reads a JSON object into no set; the values are passed over.
+    #[allow(clippy::zero_sized_map_values)]
+    annotations: Option<HashMap<String, IgnoredAny>>,
+}
+
+// === impl Revision ===
+
+impl Revision {
+    /// Whether this is an older state of the same Secret. Kubernetes compares resource versions as whole numbers since 1.35
+    /// and etcd's always were; one that is no number counts as newer.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        let number = |revision: &Self| revision.resource_version.parse::<u64>().ok();
+        self.uid == other.uid && matches!((number(self), number(other)), (Some(this), Some(other)) if this < other)
+    }
+}
+
+// === impl SecretMetadata ===
+
+impl SecretMetadata {
+    /// Of a Secret that was read or written.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let labels = metadata.labels.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        let annotations = metadata.annotations.iter().flatten().map(|(name, _)| name.as_str());
+        Self::new(metadata.uid.clone(), metadata.resource_version.clone(), labels, annotations)
+    }
+
+    fn new<'a>(
+        uid: Option<String>,
+        resource_version: Option<String>,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        mut annotations: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let (mut belongs_to, mut is_managed) = (None, false);
+        for (name, value) in labels {
+            match name {
+                NAME => belongs_to = Some(value.to_owned()),
+                MANAGED_BY => is_managed = value == MANAGER,
+                _ => {}
+            }
+        }
+        let is_managed = is_managed || belongs_to.is_some() || annotations.any(|name| name.starts_with(PREFIX));
+        let revision =
+            Revision { uid: uid.unwrap_or_default(), resource_version: resource_version.unwrap_or_default() };
+        Self { revision, belongs_to, is_managed }
+    }
+}
+
+// === impl WatchedSecret ===
+
+impl<'de> Deserialize<'de> for WatchedSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let WireMetadata { name, namespace, uid, resource_version, labels, annotations } =
+            Wire::deserialize(deserializer)?.metadata;
+        let pairs = labels.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        let names = annotations.iter().flatten().map(|(name, _)| name.as_str());
+        let metadata = SecretMetadata::new(uid, resource_version.clone(), pairs, names);
+        Ok(Self { identity: ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }, metadata })
+    }
+}
+
+impl Resource for WatchedSecret {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Secret::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Secret::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        <Secret as Resource>::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Secret::plural(&())
+    }
+
+    /// Only metadata cross the wire.
+    fn metadata_api() -> bool {
+        true
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.identity
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.identity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn watched(metadata: &Value) -> WatchedSecret {
+        serde_json::from_value(json!({ "kind": "PartialObjectMetadata", "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn no_time_and_no_foreign_field_keeps_it_from_being_decoded() {
+        let far = "9999-12-31T23:59:59Z";
+        let secret = watched(&json!({
+            "name": "orders", "namespace": "shop", "uid": "u", "resourceVersion": "7",
+            "creationTimestamp": far, "deletionTimestamp": far, "generation": "many",
+            "managedFields": [{ "manager": "x", "time": far, "fieldsV1": [] }, null],
+            "annotations": { "note": null },
+        }));
+        assert_eq!(secret.metadata.revision, Revision { uid: "u".into(), resource_version: "7".into() });
+        assert_eq!((secret.meta().name.as_deref(), secret.meta().namespace.as_deref()), (Some("orders"), Some("shop")));
+        assert!(!secret.metadata.is_managed);
+    }
+
+    #[test]
+    fn one_label_or_annotation_of_ours_makes_it_managed() {
+        for (metadata, belongs_to, is_managed) in [
+            (json!({ "labels": { NAME: "orders" } }), Some("orders"), true),
+            (json!({ "labels": { MANAGED_BY: MANAGER } }), None, true),
+            (json!({ "labels": { MANAGED_BY: "Helm" } }), None, false),
+            (json!({ "annotations": { "datakey.dev/version": "1" } }), None, true),
+            (json!({ "annotations": { "example.com/note": "1" } }), None, false),
+            (json!({}), None, false),
+        ] {
+            let found = watched(&metadata).metadata;
+            assert_eq!((found.belongs_to.as_deref(), found.is_managed), (belongs_to, is_managed), "{metadata}");
+            let whole: ObjectMeta = serde_json::from_value(metadata).unwrap();
+            assert_eq!(SecretMetadata::of(&whole), found);
+        }
+    }
+
+    #[test]
+    fn only_numbers_of_one_secret_are_older_or_newer() {
+        let at = |uid: &str, version: &str| Revision { uid: uid.into(), resource_version: version.into() };
+        assert!(at("a", "9").is_older_than(&at("a", "10")));
+        assert!(!at("a", "10").is_older_than(&at("a", "10")));
+        assert!(!at("a", "9").is_older_than(&at("b", "10")));
+        assert!(!at("a", "x").is_older_than(&at("a", "10")) && !at("a", "9").is_older_than(&at("a", "x")));
+    }
+}

@@ -1,0 +1,119 @@
+//! What a user who holds only the aggregated role `edit` in a namespace, or an ordinary admission policy, can do to a data
+//! key: never lose it, replace it or stop it. A file for each kind of attack; each attack also while no operator runs.
+
+mod blocked;
+mod deletion;
+mod replaced;
+mod undecodable;
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use testbed::{commands, control_plane::client_from, eventually};
+
+use crate::test::{SOON, Test};
+
+/// A user with the role `edit`.
+struct Tenant {
+    kubeconfig: PathBuf,
+    secrets: Api<Secret>,
+}
+
+// === impl Tenant ===
+
+impl Tenant {
+    /// `None` where no controller aggregates the role.
+    async fn of(test: &Test) -> Option<Self> {
+        if !test.plane.has_controllers() {
+            return None;
+        }
+        let (namespace, account) = (test.namespace.as_str(), format!("tenant-{}", test.namespace));
+        let subject = format!("--serviceaccount={namespace}:{account}");
+        for command in [
+            vec!["create", "serviceaccount", &account, "-n", namespace],
+            vec!["create", "rolebinding", "tenant", "-n", namespace, "--clusterrole=edit", &subject],
+        ] {
+            test.plane.kubectl(&command).await.unwrap();
+        }
+        let kubeconfig = test.plane.kubeconfig_of(namespace, &account).await;
+        let secrets: Api<Secret> = Api::namespaced(client_from(&kubeconfig).await, namespace);
+        eventually(SOON, "the tenant may list Secrets", async || secrets.list(&<_>::default()).await.is_ok()).await;
+        Some(Self { kubeconfig, secrets })
+    }
+
+    /// Runs kubectl as the tenant.
+    async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        commands::kubectl(&self.kubeconfig, arguments).await
+    }
+
+    /// Changes a Secret under a field manager of the tenant's choice.
+    async fn try_change(&self, name: &str, manager: &str, patch: &Value) -> kube::Result<Secret> {
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        self.secrets.patch(name, &params, &Patch::Merge(patch)).await
+    }
+
+    async fn change(&self, name: &str, patch: &Value) -> Secret {
+        self.try_change(name, "kubectl-edit", patch).await.unwrap()
+    }
+}
+
+impl Test {
+    /// Attacks a ready `DataKey`, and checks; once while the operator runs, and once while it is stopped.
+    async fn withstands(&self, attack: impl AsyncFn(&str), check: impl AsyncFn(&str)) {
+        for (name, stopped) in [("running", false), ("stopped", true)] {
+            let mut operator = Some(self.operator());
+            self.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
+            let calls = self.proxy.calls();
+            if stopped {
+                operator = None;
+            }
+            attack(name).await;
+            let _operator = operator.take().unwrap_or_else(|| self.operator());
+            check(name).await;
+            assert_eq!(self.proxy.calls(), calls, "{name}: KMS is not asked");
+        }
+    }
+
+    /// Applies one of the policies that clusters have, to this namespace alone.
+    async fn mutates_secrets(&self, expression: &str) {
+        let group = "admissionregistration.k8s.io/v1";
+        let policy = json!({
+            "apiVersion": group,
+            "kind": "MutatingAdmissionPolicy",
+            "metadata": { "name": self.namespace },
+            "spec": {
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "matchConstraints": {
+                    "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": self.namespace } },
+                    "resourceRules": [{
+                        "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"],
+                    }],
+                },
+                "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": expression } }],
+            },
+        });
+        let binding = json!({
+            "apiVersion": group,
+            "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": { "name": self.namespace },
+            "spec": { "policyName": self.namespace },
+        });
+        self.apply(&[policy, binding]).await;
+        let probe: Secret =
+            serde_json::from_value(json!({ "metadata": { "name": "probe" }, "data": { "ciphertextBlob": "" } }))
+                .unwrap();
+        let dry = kube::api::PostParams { dry_run: true, ..<_>::default() };
+        eventually(SOON, "the policy works", async || {
+            let stored = self.secrets().create(&dry, &probe).await.unwrap();
+            (stored.data, stored.metadata.labels, stored.immutable)
+                != (probe.data.clone(), probe.metadata.labels.clone(), None)
+        })
+        .await;
+    }
+}

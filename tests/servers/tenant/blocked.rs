@@ -1,0 +1,95 @@
+//! Restores that the API server refuses: the condition says what to do, and owner references block nothing.
+
+use serde_json::json;
+
+use super::Tenant;
+use crate::test::Test;
+
+#[tokio::test]
+async fn an_immutable_secret_is_restored_once_it_is_deleted() {
+    let test = Test::new("immutable").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let change = json!({ "immutable": true, "data": { "ciphertextBlob": "Y2hhbmdlZA==" } });
+    test.withstands(
+        async |name| drop(tenant.change(name, &change).await),
+        async |name| {
+            let key = test.failed(name, "SecretImmutable").await;
+            let message = &key.status.as_ref().unwrap().conditions[0].message;
+            assert!(message.contains("kubectl delete secret"), "{message}");
+            assert!(message.contains("entry ciphertextBlob was changed"), "{message}");
+            tenant.secrets.delete(name, &<_>::default()).await.unwrap();
+            test.ready(name).await;
+            let blob = test.get(name).await.record()[0].ciphertext_blob.0.clone();
+            assert_eq!(test.data(name).await["ciphertextBlob"], blob);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_intact_immutable_secret_is_ready() {
+    let test = Test::new("immutable-intact").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    tenant.change("k", &json!({ "immutable": true })).await;
+    test.settled().await;
+    test.ready("k").await;
+    // A new version needs another Secret: it is recorded, and the condition says how it gets into the Secret.
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    let key = test.failed("k", "SecretImmutable").await;
+    assert_eq!(key.record().len(), 2);
+    tenant.secrets.delete("k", &<_>::default()).await.unwrap();
+    test.ready("k").await;
+    assert_eq!(test.data("k").await["ciphertextBlob.v2"], key.record()[1].ciphertext_blob.0);
+}
+
+#[tokio::test]
+async fn owner_references_of_others_block_no_restore() {
+    let test = Test::new("foreign-owner").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let uid = test.namespace_uid().await;
+    let reference = json!({
+        "apiVersion": "v1", "kind": "Namespace", "name": test.namespace, "uid": uid, "controller": true,
+    });
+    let change = json!({
+        "metadata": { "ownerReferences": [reference] },
+        "data": { "ciphertextBlob": "Y2hhbmdlZA==" },
+    });
+    test.withstands(
+        async |name| drop(tenant.change(name, &change).await),
+        async |name| {
+            let blob = test.get(name).await.record()[0].ciphertext_blob.0.clone();
+            testbed::eventually(crate::test::SOON, "restored", async || {
+                test.data(name).await["ciphertextBlob"] == blob
+            })
+            .await;
+            test.ready(name).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_restore_says_that_deleting_the_secret_helps() {
+    let test = Test::new("full-annotations").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    // All annotations together may have 256 KiB: without room, the operator's own cannot be restored.
+    let full = json!({ "metadata": { "annotations": {
+        "datakey.dev/issued.v1": null, "datakey.dev/version": null, "full": "x".repeat(256 * 1024 - 10),
+    }}});
+    test.withstands(
+        async |name| drop(tenant.change(name, &full).await),
+        async |name| {
+            let key = test.failed(name, "Refused").await;
+            let message = &key.status.as_ref().unwrap().conditions[0].message;
+            assert!(
+                message.contains("Once the Secret is deleted, the operator creates it from the record"),
+                "{message}"
+            );
+            tenant.secrets.delete(name, &<_>::default()).await.unwrap();
+            test.ready(name).await;
+        },
+    )
+    .await;
+}

@@ -1,0 +1,236 @@
+//! Deletion: the policy that a reader of the spec sees is the one that holds. All of it with the admission plugin
+//! `OwnerReferencesPermissionEnforcement`, as on OpenShift.
+
+use std::time::Duration;
+
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use super::Tenant;
+use crate::test::{Data, SOON, Test, assert_refused, to_json};
+
+/// The garbage collector learns of a new kind of objects within 30 seconds.
+const COLLECTED: Duration = Duration::from_secs(90);
+
+impl Test {
+    async fn cascade(&self, name: &str, cascade: &str) {
+        let cascade = format!("--cascade={cascade}");
+        let delete = ["delete", "datakey", name, "-n", &self.namespace, &cascade, "--timeout=60s"];
+        self.plane.kubectl(&delete).await.unwrap();
+    }
+
+    async fn is_collected(&self, name: &str) {
+        let is_gone = async || self.secrets().get_opt(name).await.unwrap().is_none();
+        eventually(COLLECTED, &format!("{name} is collected"), is_gone).await;
+    }
+
+    /// After the garbage collector has deleted the Secret of a `DataKey` that is deleted later, it has seen this one, too.
+    async fn is_kept(&self, name: &str, data: &Data) {
+        let marker = format!("marker-{}", fastrand::u32(..));
+        self.issue(&marker, &json!({ "deletionPolicy": "Delete" })).await;
+        self.delete(&marker).await;
+        self.is_collected(&marker).await;
+        assert_eq!(&self.data(name).await, data, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_cascade_does_as_the_policy_says() {
+    let test = Test::new("cascades").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let _operator = test.operator();
+    for (policy, cascade, kept) in [
+        ("Retain", "orphan", true),
+        ("Retain", "background", true),
+        ("Retain", "foreground", true),
+        ("Delete", "orphan", true),
+        ("Delete", "background", false),
+        ("Delete", "foreground", false),
+    ] {
+        let name = format!("{}-{cascade}", policy.to_lowercase());
+        test.issue(&name, &json!({ "deletionPolicy": policy })).await;
+        let data = test.data(&name).await;
+        test.cascade(&name, cascade).await;
+        if kept {
+            test.is_kept(&name, &data).await;
+            assert_eq!(test.secret(&name).await.metadata.owner_references, None, "{name}");
+        } else {
+            test.is_collected(&name).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_of_delete_is_not_changed_to_retain_in_vain() {
+    let test = Test::new("policy-race").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let operator = test.operator();
+    test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let data = test.data("k").await;
+    for operator in [Some(operator), None] {
+        let retain = json!({ "spec": { "deletionPolicy": "Retain" } });
+        assert_refused(test.try_patch("k", &retain).await, "kubectl datakey keep NAME");
+        drop(operator);
+    }
+    // The way that the message names, with no operator to help.
+    let delete = ["delete", "datakey", "k", "-n", "policy-race", "--cascade=orphan"];
+    eventually(SOON, "the tenant may delete it", async || tenant.kubectl(&delete).await.is_ok()).await;
+    let mut manifest = test.manifest("k", &json!({ "deletionPolicy": "Retain" }));
+    manifest["metadata"]["labels"] = json!({ "kept": "yes" });
+    test.try_create(&manifest).await.unwrap();
+    let _operator = test.operator();
+    test.ready("k").await;
+    test.cascade("k", "background").await;
+    test.is_kept("k", &data).await;
+}
+
+#[tokio::test]
+async fn what_was_adopted_or_pinned_is_kept_under_delete() {
+    let test = Test::new("delete-keeps").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let operator = test.operator();
+    let delete = json!({ "deletionPolicy": "Delete" });
+    test.issue("adopted", &json!({})).await;
+    test.delete("adopted").await;
+    test.issue("adopted", &delete).await;
+
+    test.issue("origin", &json!({})).await;
+    let pin = to_json(&test.get("origin").await.record());
+    test.issue("pinned", &json!({ "deletionPolicy": "Delete", "wrappedKeys": pin })).await;
+
+    let (adopted, pinned) = (test.data("adopted").await, test.data("pinned").await);
+    for operator in [Some(operator), None] {
+        for (name, data) in [("adopted", &adopted), ("pinned", &pinned)] {
+            test.delete(name).await;
+            let running = if operator.is_some() { None } else { Some(test.operator()) };
+            test.is_kept(name, data).await;
+            // Again for the next round.
+            test.issue(name, &delete).await;
+            drop(running);
+        }
+        drop(operator);
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_while_no_operator_runs_does_as_the_policy_says() {
+    let test = Test::new("deletion-alone").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let operator = test.operator();
+    test.issue("kept", &json!({})).await;
+    test.issue("gone", &json!({ "deletionPolicy": "Delete" })).await;
+    let data = test.data("kept").await;
+    drop(operator);
+    test.delete("kept").await;
+    test.delete("gone").await;
+    test.is_collected("gone").await;
+    assert_eq!(test.data("kept").await, data);
+}
+
+#[tokio::test]
+async fn a_deleted_definition_leaves_secrets_under_retain() {
+    let test = Test::alone("definition-goes").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let _operator = test.operator();
+    test.issue("kept", &json!({})).await;
+    test.issue("gone", &json!({ "deletionPolicy": "Delete" })).await;
+    let data = test.data("kept").await;
+    test.plane.kubectl(&["delete", "crd", "datakeys.datakey.dev", "--timeout=60s"]).await.unwrap();
+    test.is_collected("gone").await;
+    assert_eq!(test.data("kept").await, data);
+    assert_eq!(test.secret("kept").await.metadata.owner_references, None);
+}
+
+#[tokio::test]
+async fn a_forced_replacement_keeps_the_data_key_under_retain() {
+    let test = Test::new("forced").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let _operator = test.operator();
+    let force = async |name: &str, policy: &str| {
+        let manifest: Value = test.manifest(name, &json!({ "deletionPolicy": policy }));
+        let file = test.plane.workdir().file(&format!("forced-{name}.json"));
+        std::fs::write(&file, manifest.to_string()).unwrap();
+        test.plane.kubectl(&["replace", "--force", "-f", &file.display().to_string()]).await.unwrap();
+    };
+    let old = test.issue("kept", &json!({ "deletionPolicy": "Retain" })).await;
+    let data = test.data("kept").await;
+    let calls = test.proxy.calls();
+    force("kept", "Retain").await;
+    let new = test.ready("kept").await;
+    assert_ne!(new.metadata.uid, old.metadata.uid);
+    assert_eq!(test.data("kept").await, data);
+    assert_eq!(test.proxy.calls(), calls);
+
+    // Under Delete the Secret goes with the old DataKey. The new one adopts it, if it comes before the garbage collector, or
+    // is issued another data key; in both cases record and Secret agree in the end.
+    let old = test.issue("forced", &json!({ "deletionPolicy": "Delete" })).await;
+    let old_uid = test.secret("forced").await.metadata.uid;
+    force("forced", "Delete").await;
+    eventually(COLLECTED, "the Secret of the old DataKey is collected", async || {
+        test.secrets().get_opt("forced").await.unwrap().is_some_and(|secret| secret.metadata.uid != old_uid)
+    })
+    .await;
+    let new = test.ready("forced").await;
+    assert_ne!(new.metadata.uid, old.metadata.uid);
+    test.secrets_hold_the_record(std::slice::from_ref(&new)).await;
+    let adopted = new.record() == old.record();
+    assert_eq!(test.proxy.calls(), calls + if adopted { 1 } else { 2 });
+}
+
+#[tokio::test]
+async fn a_forged_owner_reference_loses_no_data_key() {
+    let test = Test::new("forged-owner").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    // An owner that does not exist: the garbage collector deletes the Secret.
+    let reference = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "0000" });
+    let change = json!({ "metadata": { "ownerReferences": [reference] } });
+    test.withstands(
+        async |name| {
+            let before = test.secret(name).await.metadata.uid;
+            tenant.change(name, &change).await;
+            eventually(COLLECTED, "it is collected", async || {
+                test.secrets().get_opt(name).await.unwrap().is_none_or(|secret| secret.metadata.uid != before)
+            })
+            .await;
+        },
+        async |name| {
+            let key = test.get(name).await;
+            test.secrets_hold_the_record(&[key]).await;
+            test.ready(name).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_owned_secret_is_deleted_only_with_its_owner() {
+    let test = Test::new("owner-kept").await;
+    let _operator = test.operator();
+    let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let reference = |key: &datakey_operator::api::DataKey| key.metadata.uid.clone();
+    let owner = async || test.secret("k").await.metadata.owner_references.unwrap()[0].uid.clone();
+    assert_eq!(Some(owner().await), reference(&key));
+    // A new version and a restore leave the reference as it is.
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("k").await;
+    assert_eq!(Some(owner().await), reference(&key));
+    test.edit_secret("k", &json!({ "data": { "version": "OQ==" } })).await;
+    eventually(SOON, "restored", async || test.data("k").await["version"] == b"2").await;
+    assert_eq!(Some(owner().await), reference(&key));
+    // Removed by another client it is not added again; then the Secret stays.
+    test.edit_secret("k", &json!({ "metadata": { "ownerReferences": null } })).await;
+    test.settled().await;
+    assert_eq!(test.secret("k").await.metadata.owner_references, None);
+    test.keys().delete("k", &DeleteParams::default()).await.unwrap();
+}

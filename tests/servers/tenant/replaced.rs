@@ -1,0 +1,146 @@
+//! Another data key in the Secret: it is always noticed, whoever is said to have written it.
+
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use testbed::eventually;
+use tokio::time::Duration;
+
+use super::Tenant;
+use crate::test::{SOON, Test};
+
+const OTHER: &str = "Y2hhbmdlZA==";
+
+#[tokio::test]
+async fn a_forged_field_manager_hides_no_change() {
+    let test = Test::new("forged-manager").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    for (prefix, manager) in [("one", "datakey-operator"), ("two", "kubectl")] {
+        let name = |name: &str| format!("{prefix}-{name}");
+        let mut operator = Some(test.operator());
+        for stopped in [false, true] {
+            let name = name(if stopped { "stopped" } else { "running" });
+            test.issue(&name, &json!({})).await;
+            let (data, calls) = (test.data(&name).await, test.proxy.calls());
+            if stopped {
+                operator = None;
+            }
+            let other = json!({ "data": { "ciphertextBlob": OTHER, "ciphertextBlob.v1": OTHER } });
+            tenant.try_change(&name, manager, &other).await.unwrap();
+            if stopped {
+                operator = Some(test.operator());
+            }
+            test.holds(&name, &data).await;
+            test.ready(&name).await;
+            assert_eq!(test.proxy.calls(), calls);
+        }
+        drop(operator);
+    }
+}
+
+#[tokio::test]
+async fn a_server_side_apply_as_the_operator_hides_no_change() {
+    let test = Test::new("forged-apply").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let data = test.data("k").await;
+    let mut other = test.secret("k").await;
+    other.metadata.managed_fields = None;
+    other.metadata.resource_version = None;
+    other.data.as_mut().unwrap().get_mut("ciphertextBlob").unwrap().0 = b"changed".to_vec();
+    let params = PatchParams::apply("datakey-operator").force();
+    tenant.secrets.patch("k", &params, &Patch::Apply(&other)).await.unwrap();
+    test.holds("k", &data).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn an_earlier_state_of_the_secret_is_noticed() {
+    let test = Test::new("earlier-state").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let mut earlier = test.secret("k").await;
+    earlier.metadata.resource_version = None;
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("k").await;
+    let data = test.data("k").await;
+    // Byte for byte, with its managed fields.
+    tenant.secrets.replace("k", &<_>::default(), &earlier).await.unwrap();
+    test.holds("k", &data).await;
+
+    drop(operator);
+    tenant.secrets.replace("k", &<_>::default(), &earlier).await.unwrap();
+    let _operator = test.operator();
+    test.holds("k", &data).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_secret_that_was_created_again_is_noticed() {
+    let test = Test::new("created-again").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let mut operator = Some(test.operator());
+    test.issue("k", &json!({})).await;
+    let (data, whole) = (test.data("k").await, crate::test::restored(&test.secret("k").await));
+    let mut other = whole.clone();
+    other.data.as_mut().unwrap().get_mut("ciphertextBlob").unwrap().0 = b"changed".to_vec();
+    for stopped in [false, true] {
+        operator = operator.filter(|_| !stopped);
+        tenant.secrets.delete("k", &<_>::default()).await.unwrap();
+        // A running operator may be faster; then there is nothing to attack.
+        let created = tenant.secrets.create(&<_>::default(), &other).await;
+        assert!(created.is_ok() || !stopped, "{created:?}");
+        operator = operator.or_else(|| Some(test.operator()));
+        test.holds("k", &data).await;
+    }
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn admission_that_changes_the_operators_write_is_reported() {
+    for (name, expression, named) in [
+        (
+            "mutate-data",
+            r#"[JSONPatch{op: "replace", path: "/data/ciphertextBlob", value: "Y2hhbmdlZA=="}]"#,
+            "entry ciphertextBlob was changed",
+        ),
+        (
+            "mutate-label",
+            r#"(has(object.metadata.labels) ? [] : [JSONPatch{op: "add", path: "/metadata/labels", value: {}}]) +
+               [JSONPatch{op: "add", path: "/metadata/labels/" + jsonpatch.escapeKey("app.kubernetes.io/managed-by"),
+                value: "platform"}]"#,
+            "label app.kubernetes.io/managed-by was changed",
+        ),
+    ] {
+        let test = Test::new(name).await;
+        test.mutates_secrets(expression).await;
+        let (api, kubeconfig) = test.api_proxy().await;
+        // With the waits of production, for a rate that can be seen.
+        let _operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m"]);
+        test.create("k", &json!({})).await;
+        let key = test.failed("k", "SecretContested").await;
+        let message = &key.status.as_ref().unwrap().conditions[0].message;
+        assert!(message.contains(named) && message.contains("admission policy"), "{message}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let writes = api.count("create", "secrets") + api.count("update", "secrets");
+        assert!(writes <= 2, "{writes} writes of the Secret within three seconds");
+        assert_eq!(test.proxy.calls(), 1);
+        eventually(SOON, "an event", async || !test.events("k", "SecretContested").await.is_empty()).await;
+
+        // Once the policy is gone, any change of the Secret is enough for another try.
+        for kind in ["mutatingadmissionpolicybinding", "mutatingadmissionpolicy"] {
+            test.plane.kubectl(&["delete", kind, name]).await.unwrap();
+        }
+        eventually(2 * SOON, "the Secret holds what is recorded", async || {
+            test.edit_secret("k", &json!({ "metadata": { "labels": { "try": fastrand::u16(..).to_string() } } })).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            test.data("k").await["ciphertextBlob"] == test.get("k").await.record()[0].ciphertext_blob.0
+        })
+        .await;
+        test.ready("k").await;
+    }
+}
