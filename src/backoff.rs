@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use crate::status::{Class, Failure, Reason};
 
+/// How many errors in a row that may pass by themselves are reported: an API server that restarts is no news.
+const REPORT_AFTER: u32 = 3;
+
 /// Bounds of the waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
@@ -39,6 +42,10 @@ struct Memory {
     gate: Option<Gate>,
     /// The failure, until the status tells it.
     untold: Option<Failure>,
+    /// The failure that an Event reported because the status could not.
+    announced: Option<Reason>,
+    /// Whether the last write of a record failed: KMS is not asked again before a dry run of it was accepted.
+    record_failed: bool,
 }
 
 #[derive(Debug)]
@@ -94,16 +101,17 @@ impl Backoff {
     pub fn remaining(&self, uid: &str, subject: &Subject, shown: Option<Reason>) -> Option<Duration> {
         let now = Instant::now();
         let mut objects = self.lock();
-        if let (None, Some(reason)) = (objects.get(uid), shown) {
+        let is_known = objects.get(uid).is_some_and(|memory| memory.gate.is_some() || memory.failures > 0);
+        if let (false, Some(reason)) = (is_known, shown) {
             let not_before = now + self.waits.spread(reason.class());
             let gate = Gate { subject: subject.clone(), of_the_secret: reason.is_of_the_secret(), not_before };
-            objects.insert(uid.to_owned(), Memory { gate: Some(gate), ..Memory::default() });
+            objects.entry(uid.to_owned()).or_default().gate = Some(gate);
         }
         let memory = objects.get_mut(uid)?;
         let gate = memory.gate.as_ref()?;
         let same_spec = gate.subject.generation == subject.generation;
         if !same_spec || gate.of_the_secret && gate.subject.secret != subject.secret {
-            *memory = Memory::default();
+            *memory = Memory { record_failed: memory.record_failed, ..Memory::default() };
             return None;
         }
         Some(gate.not_before.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
@@ -141,6 +149,33 @@ impl Backoff {
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.errors = memory.errors.saturating_add(1);
         self.waits.after(Class::RetrySoon, memory.errors)
+    }
+
+    /// Whether an error in a row after those before it is reported: something is reported already, or it is one of many.
+    pub fn is_worth_reporting(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|memory| memory.failures > 0 || memory.errors + 1 >= REPORT_AFTER)
+    }
+
+    /// Takes in that an Event reports a failure; false if one has reported it already.
+    pub fn announce(&self, uid: &str, reason: Reason) -> bool {
+        self.lock().entry(uid.to_owned()).or_default().announced.replace(reason) != Some(reason)
+    }
+
+    /// Takes in whether a record could be written.
+    pub fn record_written(&self, uid: &str, written: bool) {
+        let mut objects = self.lock();
+        match (objects.get_mut(uid), written) {
+            (Some(memory), _) => memory.record_failed = !written,
+            (None, true) => {}
+            (None, false) => {
+                objects.insert(uid.to_owned(), Memory { record_failed: true, ..Memory::default() });
+            }
+        }
+    }
+
+    /// Whether the last write of a record failed.
+    pub fn has_failed_record(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|memory| memory.record_failed)
     }
 
     /// Forgets an object: it is as it should be, or gone.
@@ -232,6 +267,40 @@ mod tests {
         backoff.failed("a", subject(1, "s"), &Reason::AccessDenied.into());
         assert_eq!(backoff.remaining("a", &subject(2, "s"), None), None);
         assert_eq!(backoff.untold("a"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_is_reported_once_it_is_one_of_many() {
+        let backoff = Backoff::new(WAITS);
+        assert!(!backoff.is_worth_reporting("a"));
+        backoff.erred("a");
+        assert!(!backoff.is_worth_reporting("a"));
+        backoff.erred("a");
+        assert!(backoff.is_worth_reporting("a"), "the third in a row");
+        backoff.failed("a", subject(1, "s"), &Reason::ApiServerFailed.into());
+        assert!(backoff.is_worth_reporting("a"), "it goes on");
+        backoff.forget("a");
+        assert!(!backoff.is_worth_reporting("a"));
+    }
+
+    #[test]
+    fn an_event_reports_each_failure_once() {
+        let backoff = Backoff::new(WAITS);
+        assert!(backoff.announce("a", Reason::Refused));
+        assert!(!backoff.announce("a", Reason::Refused));
+        assert!(backoff.announce("a", Reason::ApiServerFailed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_record_is_remembered_across_changes_of_the_spec() {
+        let backoff = Backoff::new(WAITS);
+        assert!(!backoff.has_failed_record("a"));
+        backoff.record_written("a", false);
+        backoff.failed("a", subject(1, "s"), &Reason::Refused.into());
+        assert_eq!(backoff.remaining("a", &subject(2, "s"), None), None);
+        assert!(backoff.has_failed_record("a"));
+        backoff.record_written("a", true);
+        assert!(!backoff.has_failed_record("a"));
     }
 
     #[tokio::test(start_paused = true)]

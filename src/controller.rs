@@ -152,7 +152,16 @@ fn scope(
     let walks = walks(Arc::clone(&scope), Arc::clone(context), wake.clone());
     let saves = save_revisions(Arc::clone(&scope), wake.clone());
     let work = applier(
-        move |key, context| Box::pin(spawned(guarded(key, keys.clone(), Arc::clone(&index), wake.clone(), context))),
+        move |key, context| {
+            let (keys, index, wake) = (keys.clone(), Arc::clone(&index), wake.clone());
+            Box::pin(async move {
+                let work = guarded(Arc::clone(&key), keys, Arc::clone(&index), wake.clone(), Arc::clone(&context));
+                match spawned(work).await {
+                    Err(Error::Panicked) => spawned(panicked(key, index, wake, context)).await,
+                    result => result,
+                }
+            })
+        },
         |key, error, context| again(&key, error, &context),
         Arc::clone(context),
         scope.keys.clone(),
@@ -303,6 +312,19 @@ fn backoff() -> watcher::ExponentialBackoff {
 /// On a task of its own: a panic ends this reconcile only.
 async fn spawned(work: impl Future<Output = Result<Action, Error>> + Send + 'static) -> Result<Action, Error> {
     tokio::spawn(work).await.unwrap_or(Err(Error::Panicked))
+}
+
+/// The condition says that a reconcile panicked.
+async fn panicked(
+    key: Arc<Cached>,
+    index: Arc<SecretIndex>,
+    wake: Wake,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    match key.decode() {
+        Ok(key) => reconcile::report_panic(context.written.newest(Arc::new(key), None), &index, &wake, &context).await,
+        Err(_) => Err(Error::Panicked),
+    }
 }
 
 async fn guarded(

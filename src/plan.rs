@@ -41,6 +41,8 @@ pub struct World<'a> {
     pub region: Option<&'a str>,
     /// Whether the installed definition keeps `status.secret`.
     pub revision_is_kept: bool,
+    /// Whether the last write of a record failed, and no dry run of it was accepted since.
+    pub rehearse: bool,
 }
 
 /// What is known of the Secret of that name.
@@ -71,6 +73,9 @@ pub enum Step {
     Read,
     /// Take a turn to call KMS, or wait for it.
     Queue,
+    /// Write the record with a data key of the largest size, as a dry run: admission that refuses every record must not cost a
+    /// call to KMS for each try.
+    Rehearse,
     /// Ask KMS for a data key and record it.
     Issue,
     /// Record what the Secret of a `DataKey` without a record holds.
@@ -153,11 +158,11 @@ fn issue(world: &World<'_>) -> Step {
         // The look is part of the turn: while many wait, none of them costs the API server anything.
         SecretView::NotCached => in_turn(world, Step::Look),
         SecretView::Cached(known) => match last_published(key) {
-            Some(earlier) if is_intact(key, known, &earlier) => in_turn(world, Step::Issue),
+            Some(earlier) if is_intact(key, known, &earlier) => in_turn(world, ask_kms(world)),
             _ => Step::Read,
         },
         SecretView::Found(metadata) => read_if_managed(metadata),
-        SecretView::Missing => in_turn(world, Step::Issue),
+        SecretView::Missing => in_turn(world, ask_kms(world)),
         SecretView::Read(secret) if key.record().is_empty() => match content::adopt(key, secret) {
             Ok(versions) => Step::Record(versions),
             // With neither record nor Secret there is nothing to tell this DataKey from a new one.
@@ -174,10 +179,14 @@ fn issue(world: &World<'_>) -> Step {
             let earlier = key.record().last().and_then(|last| project(key, last.version));
             match earlier.map(|earlier| content::compare(key, &earlier, secret)) {
                 Some(Verdict::Conflict(why)) => conflict(key, &why),
-                _ => in_turn(world, Step::Issue),
+                _ => in_turn(world, ask_kms(world)),
             }
         }
     }
+}
+
+fn ask_kms(world: &World<'_>) -> Step {
+    if world.rehearse { Step::Rehearse } else { Step::Issue }
 }
 
 fn in_turn(world: &World<'_>, step: Step) -> Step {
@@ -319,6 +328,7 @@ mod tests {
             contested: None,
             region: None,
             revision_is_kept: true,
+            rehearse: false,
         }
     }
 
@@ -736,6 +746,16 @@ mod tests {
             assert!(failure.to_string().contains("entry keyId was changed"), "{failure}");
         }
         assert!(matches!(contested(&intact(&key)), Step::Done), "only while it is changed");
+    }
+
+    #[test]
+    fn after_a_failed_record_a_dry_run_comes_before_kms() {
+        let rehearse = |turn| {
+            let (key, secret) = (data_key(), SecretView::Missing);
+            plan(&World { turn, rehearse: true, ..world(&key, &secret) }, at(0))
+        };
+        assert!(matches!(rehearse(true), Step::Rehearse));
+        assert!(matches!(rehearse(false), Step::Queue));
     }
 
     #[test]

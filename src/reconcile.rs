@@ -28,7 +28,7 @@ use crate::{
     backoff::{Backoff, Subject},
     controller::chain,
     kms::{
-        Kms, NotIssued, redact,
+        Kms, MAX_BLOB, NotIssued, redact,
         turns::{Turn, Wake},
     },
     metrics::{Metrics, Operation, Outcome},
@@ -111,6 +111,34 @@ enum Answer<T> {
     Refused(String),
 }
 
+// === impl Error ===
+
+impl Error {
+    /// As the user sees it; `None` for what is only repeated.
+    fn failure(&self) -> Option<Failure> {
+        let of_status = |code: u16, message: &str| match code {
+            401 | 403 => Failure::new(Reason::Refused, message),
+            _ if message.contains("failed calling webhook") => Failure::new(Reason::AdmissionUnavailable, message),
+            _ => Failure::new(Reason::ApiServerFailed, format!("it answers {code}: {message}")),
+        };
+        Some(match self {
+            Self::Conflict => return None,
+            Self::Timeout(limit) => Failure::new(
+                Reason::ApiServerFailed,
+                format!("no answer within {limit:?}; a slow admission webhook can be the cause"),
+            ),
+            Self::StatusRefused(message) => Failure::new(Reason::Refused, format!("the status: {message}")),
+            Self::Server(code, message) => of_status(*code, message),
+            Self::Request(RequestError::Kube(kube::Error::Api(status))) => of_status(status.code, &status.message),
+            Self::Request(_) => Failure::new(Reason::ApiServerFailed, "no usable answer"),
+            Self::Unsettled => {
+                Failure::new(Reason::ApiServerFailed, "the DataKey or its Secret changes with every request")
+            }
+            Self::Panicked => Reason::InternalError.into(),
+        })
+    }
+}
+
 // === impl Context ===
 
 impl Context {
@@ -136,7 +164,7 @@ pub async fn reconcile(
 ) -> Result<Action, Error> {
     let begun = Instant::now();
     let mut run = Run::new(key, index, wake, context);
-    let result = run.steps().await;
+    let mut result = run.steps().await;
     // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
     if run.waits != Some(Queue::Kms) {
         context.kms.turns.leave(&run.uid);
@@ -158,8 +186,24 @@ pub async fn reconcile(
             Outcome::Error
         }
     };
+    if let Err(error) = result {
+        result = run.report(error).await;
+    }
     context.metrics.reconciled(outcome, begun.elapsed());
     result
+}
+
+/// Reports that a reconcile of an object panicked.
+///
+/// # Errors
+/// Where that cannot be reported either.
+pub async fn report_panic(
+    key: Arc<DataKey>,
+    index: &SecretIndex,
+    wake: &Wake,
+    context: &Context,
+) -> Result<Action, Error> {
+    Run::new(key, index, wake, context).report(Error::Panicked).await
 }
 
 /// Whether there is nothing to do for a `DataKey` as the caches have it.
@@ -176,6 +220,7 @@ pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) ->
         contested: None,
         region: context.kms.own_region(),
         revision_is_kept: context.revision_is_kept.load(Ordering::Relaxed),
+        rehearse: false,
     };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
     if at_rest {
@@ -209,6 +254,8 @@ struct Run<'a> {
     subject: Subject,
     turn: Option<Turn>,
     waits: Option<Queue>,
+    /// A dry run of the record was accepted.
+    rehearsed: bool,
     failure: Option<Failure>,
     retry: Option<Duration>,
 }
@@ -234,6 +281,7 @@ impl<'a> Run<'a> {
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
             turn: None,
             waits: None,
+            rehearsed: false,
             failure: None,
             retry: None,
         }
@@ -257,6 +305,7 @@ impl<'a> Run<'a> {
                 contested: contested.as_deref(),
                 region: self.context.kms.own_region(),
                 revision_is_kept: self.context.revision_is_kept.load(Ordering::Relaxed),
+                rehearse: !self.rehearsed && backoff.has_failed_record(&self.uid),
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
@@ -273,6 +322,7 @@ impl<'a> Run<'a> {
                         return Ok(Action::await_change());
                     }
                 }
+                Step::Rehearse => self.rehearse().await?,
                 Step::Issue => self.issue().await?,
                 Step::Record(versions) | Step::Pin(versions) => self.take_over(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
@@ -301,6 +351,31 @@ impl<'a> Run<'a> {
     fn fail(&mut self, failure: Failure) {
         self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
         self.failure = Some(failure);
+    }
+
+    /// Reports an error that does not pass by itself: in the status, and where that cannot be written, by an Event.
+    async fn report(&mut self, error: Error) -> Result<Action, Error> {
+        let backoff = &self.context.backoff;
+        let Some(cause) = error.failure() else { return Err(error) };
+        let is_certain = matches!(error, Error::StatusRefused(_) | Error::Panicked) || cause.reason == Reason::Refused;
+        if !is_certain && !backoff.is_worth_reporting(&self.uid) {
+            return Err(error);
+        }
+        // Where the status of an earlier failure cannot be written, that failure is what has to be reported.
+        let failure = self.failure.clone().unwrap_or_else(|| cause.clone());
+        self.fail(cause);
+        let retry = Action::requeue(self.retry.unwrap_or_default());
+        let wanted = status::failed(&self.key, &failure, Timestamp::now());
+        let is_written = self.key.status.as_ref() == Some(&wanted);
+        self.failure = Some(failure.clone());
+        if is_written || !matches!(error, Error::StatusRefused(_)) && self.set_status(wanted).await.is_ok() {
+            return Ok(retry);
+        }
+        if backoff.announce(&self.uid, failure.reason) {
+            let note = format!("{failure}. The status could not be written: {}", chain(&error));
+            self.tell(EventType::Warning, failure.reason.as_str(), note).await;
+        }
+        Ok(retry)
     }
 
     /// Takes in what a revision of the Secret holds.
@@ -430,9 +505,38 @@ impl<'a> Run<'a> {
     }
 
     async fn record(&mut self, versions: Vec<IssuedVersion>) -> Result<(), Error> {
-        match self.put_status(status::recorded(&self.key, versions)).await? {
+        let written = self.put_status(status::recorded(&self.key, versions)).await;
+        // A conflict says nothing of the next try.
+        if !matches!(written, Err(Error::Conflict)) {
+            self.context.backoff.record_written(&self.uid, matches!(written, Ok(Answer::Done(_))));
+        }
+        match written? {
             Answer::Done(key) => self.key = key,
-            Answer::Refused(words) => self.fail(Failure::new(Reason::Refused, words)),
+            Answer::Refused(words) => self.fail(Failure::new(Reason::Refused, format!("the record: {words}"))),
+        }
+        Ok(())
+    }
+
+    /// Writes the record with a data key of the largest size, as a dry run.
+    async fn rehearse(&mut self) -> Result<(), Error> {
+        let request = self.key.spec.request();
+        let region = self.context.kms.region(&request).unwrap_or_default();
+        let largest = IssuedVersion {
+            version: self.key.version(),
+            key_id: format!("arn:aws:kms:{region}:000000000000:key/00000000-0000-0000-0000-000000000000"),
+            request,
+            ciphertext_blob: ByteString(vec![0; MAX_BLOB]),
+            key_material_id: Some("0".repeat(64)),
+            issued_at: self.issued_at(),
+            request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
+        };
+        let object = self.with_status(status::recorded(&self.key, vec![largest]));
+        let tried = put_status(&self.context.client, &self.namespace, &self.name, &object, true);
+        match answered(self.within(tried).await?, &object)? {
+            Answer::Done(_) => self.rehearsed = true,
+            // A webhook that cannot be dry-run says nothing of the write itself, which is tried with the wait of a failure.
+            Answer::Refused(words) if words.contains("does not support dry run") => self.rehearsed = true,
+            Answer::Refused(words) => self.fail(Failure::new(Reason::Refused, format!("the record: {words}"))),
         }
         Ok(())
     }
@@ -466,7 +570,7 @@ impl<'a> Run<'a> {
                     Operation::Create => "",
                     Operation::Update => ". Once the Secret is deleted, the operator creates it from the record",
                 };
-                self.fail(Failure::new(Reason::Refused, format!("{words}{way_out}")));
+                self.fail(Failure::new(Reason::Refused, format!("the Secret: {words}{way_out}")));
                 return Ok(());
             }
         };
@@ -523,6 +627,22 @@ impl<'a> Run<'a> {
 
     /// Writes the status of exactly the object that was decided on: uid and resource version go with it.
     async fn put_status(&self, status: DataKeyStatus) -> Result<Answer<Arc<DataKey>>, Error> {
+        let object = self.with_status(status);
+        let put = put_status(&self.context.client, &self.namespace, &self.name, &object, false);
+        let written = self.within(put).await?;
+        Ok(match answered(written, &object)? {
+            Answer::Done(key) => {
+                self.notice_the_definition(&object, &key);
+                let key = Arc::new(key);
+                self.context.written.learn(&key);
+                Answer::Done(key)
+            }
+            Answer::Refused(words) => Answer::Refused(words),
+        })
+    }
+
+    /// The object as it is sent: of the metadata only what says which object it is, and in which state it was decided on.
+    fn with_status(&self, status: DataKeyStatus) -> DataKey {
         let old = &self.key.metadata;
         let mut object = DataKey::new(&self.name, self.key.spec.clone());
         object.metadata = ObjectMeta {
@@ -533,16 +653,7 @@ impl<'a> Run<'a> {
             ..ObjectMeta::default()
         };
         object.status = Some(status);
-        let written = self.within(put_status(&self.context.client, &self.namespace, &self.name, &object)).await?;
-        Ok(match answered(written, &object)? {
-            Answer::Done(key) => {
-                self.notice_the_definition(&object, &key);
-                let key = Arc::new(key);
-                self.context.written.learn(&key);
-                Answer::Done(key)
-            }
-            Answer::Refused(words) => Answer::Refused(words),
-        })
+        object
     }
 
     /// A definition of an older release drops `status.secret`, and to write it again and again would not help.
@@ -580,9 +691,15 @@ impl<'a> Run<'a> {
     }
 }
 
-async fn put_status(client: &Client, namespace: &str, name: &str, object: &DataKey) -> Result<DataKey, RequestError> {
+async fn put_status(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    object: &DataKey,
+    dry_run: bool,
+) -> Result<DataKey, RequestError> {
     let body = serde_json::to_vec(object).map_err(RequestError::Encode)?;
-    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
     let url = DataKey::url_path(&(), Some(namespace));
     requests::send(client, Request::new(url).replace_subresource("status", name, &params, body)?).await
 }

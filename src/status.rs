@@ -83,6 +83,12 @@ pub enum Reason {
     SecretImmutable,
     /// The API server refused a write: quota, admission policy, a namespace being deleted.
     Refused,
+    /// An admission webhook that the API server must ask before a write cannot be reached.
+    AdmissionUnavailable,
+    /// The API server failed, or did not answer in time.
+    ApiServerFailed,
+    /// A defect of the operator.
+    InternalError,
     /// The spec got past a validation that this operator relies on.
     SpecInvalid,
     /// All 64 versions are used.
@@ -191,7 +197,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -212,6 +218,9 @@ impl Reason {
         Self::SecretContested,
         Self::SecretImmutable,
         Self::Refused,
+        Self::AdmissionUnavailable,
+        Self::ApiServerFailed,
+        Self::InternalError,
         Self::SpecInvalid,
         Self::TooManyVersions,
         Self::PinConflict,
@@ -329,6 +338,23 @@ impl Reason {
                  delete the Secret (kubectl delete secret NAME); the operator creates it again with the recorded data keys",
             ),
             Self::Refused => ("Refused", RetrySlowly, "the API server refused a write of the operator"),
+            Self::AdmissionUnavailable => (
+                "AdmissionUnavailable",
+                RetrySlowly,
+                "an admission webhook that the API server asks before each write cannot be called: repair that webhook, or \
+                 exclude the namespace from it; the operator tries again",
+            ),
+            Self::ApiServerFailed => (
+                "ApiServerFailed",
+                RetrySoon,
+                "the API server failed to answer a request of the operator: check the API server and its admission \
+                 webhooks; the operator tries again",
+            ),
+            Self::InternalError => (
+                "InternalError",
+                RetrySlowly,
+                "the operator met a defect of its own, and tries again: please report it with the operator's log",
+            ),
             Self::SpecInvalid => (
                 "SpecInvalid",
                 WaitForChange,
@@ -379,6 +405,7 @@ impl Reason {
                 | Self::SecretContested
                 | Self::SecretImmutable
                 | Self::Refused
+                | Self::AdmissionUnavailable
                 | Self::PinConflict
                 | Self::PinInvalid
         )

@@ -88,6 +88,7 @@ impl Model {
                 contested: None,
                 region: None,
                 revision_is_kept: true,
+                rehearse: false,
             },
             now(),
         );
@@ -95,6 +96,7 @@ impl Model {
         match step {
             Step::Done | Step::Wait(_) => Decision::End,
             Step::Queue => unreachable!("it is always its turn"),
+            Step::Rehearse => unreachable!("no dry run is asked for"),
             Step::Look => Decision::Look,
             Step::Read => Decision::Read,
             Step::Issue => Decision::Issue,

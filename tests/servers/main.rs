@@ -25,4 +25,5 @@ mod recorded;
 mod tenant;
 mod test;
 mod wait;
+mod webhooks;
 mod witness;

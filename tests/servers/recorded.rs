@@ -257,6 +257,34 @@ async fn failures_of_the_cluster() -> States {
     states
 }
 
+/// What goes wrong beside the cluster: in its admission, at the API server, in the operator.
+async fn failures_around_the_cluster() -> States {
+    let (test, mut states) = (Test::new("recorded-around").await, States::default());
+    for reason in [Reason::AdmissionUnavailable, Reason::ApiServerFailed, Reason::InternalError] {
+        let (api, kubeconfig) = test.api_proxy().await;
+        match reason {
+            Reason::AdmissionUnavailable => {
+                let words = "Internal error occurred: failed calling webhook \"policy.example.com\"";
+                api.always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
+            }
+            Reason::ApiServerFailed => {
+                let words = "etcdserver: leader changed";
+                api.always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
+            }
+            _ => {}
+        }
+        let kubeconfig = kubeconfig.display().to_string();
+        let environment = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ACCESS_KEY_ID", "key\n")];
+        let odd = usize::from(reason == Reason::InternalError);
+        let _operator = test.operator_with(&[], &environment[..=odd]);
+        let name = file_name(reason);
+        test.create(&name, &json!({})).await;
+        states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
+        test.delete(&name).await;
+    }
+    states
+}
+
 /// What is wrong with pins.
 async fn failures_of_pins() -> States {
     let (test, mut states) = (Test::new("recorded-pins").await, States::default());
@@ -297,16 +325,17 @@ async fn failures_of_an_outdated_definition() -> States {
 
 #[tokio::test]
 async fn the_recorded_states_are_what_the_operator_leaves_today() {
-    let (life, kms, settings, cluster, pins, definition) = tokio::join!(
+    let (life, kms, settings, cluster, around, pins, definition) = tokio::join!(
         a_life(),
         failures_of_kms(),
         failures_of_the_settings(),
         failures_of_the_cluster(),
+        failures_around_the_cluster(),
         failures_of_pins(),
         failures_of_an_outdated_definition(),
     );
     let states: BTreeMap<_, _> =
-        [life, kms, settings, cluster, pins, definition].into_iter().flat_map(|part| part.0).collect();
+        [life, kms, settings, cluster, around, pins, definition].into_iter().flat_map(|part| part.0).collect();
     for reason in Reason::ALL {
         assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
     }

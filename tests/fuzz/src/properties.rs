@@ -247,6 +247,7 @@ pub fn data_key(data: &[u8]) -> Reached {
                 contested: (choice & 4 > 0).then_some("it was deleted"),
                 region: None,
                 revision_is_kept: true,
+                rehearse: false,
             };
             keeps_the_protocol(&world, plan(&world, now(0)));
         }
@@ -270,6 +271,7 @@ fn next(key: &DataKey, secret: &SecretView) -> Step {
             contested: None,
             region: None,
             revision_is_kept: true,
+            rehearse: false,
         },
         now(0),
     )
@@ -292,6 +294,7 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
         }
         Step::Read => assert!(matches!(view, SecretView::Cached(_) | SecretView::Found(_))),
         Step::Queue => assert!(!recorded && !turn && pins == Ok(vec![])),
+        Step::Rehearse => panic!("no record failed"),
         Step::Issue => {
             assert!(!recorded && turn, "issued again, or out of turn");
             assert_eq!(pins, Ok(vec![]), "issued while a pin is not recorded");
@@ -388,8 +391,17 @@ fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
 
 /// A status that is wanted and then set is not wanted again.
 fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
-    let world =
-        World { key, secret, failure, wait: None, turn: false, contested: None, region: None, revision_is_kept: true };
+    let world = World {
+        key,
+        secret,
+        failure,
+        wait: None,
+        turn: false,
+        contested: None,
+        region: None,
+        revision_is_kept: true,
+        rehearse: false,
+    };
     let status = match plan(&world, now(0)) {
         Step::Done => return,
         Step::SetStatus(status) => status,

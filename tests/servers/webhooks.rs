@@ -1,0 +1,225 @@
+//! Writes that the API server cannot carry out: webhooks that are down or slow, a status that is refused, a defect of the
+//! operator. Each reaches the condition or, where that cannot be written, an Event; and KMS is not asked again and again.
+
+use serde_json::{Value, json};
+use testbed::eventually;
+use tokio::net::TcpListener;
+
+use crate::test::{SOON, Test};
+
+impl Test {
+    /// From now on the API server asks this webhook before these writes in the namespace.
+    async fn webhook(&self, resource: &str, url: &str) {
+        let (group, operations) = match resource {
+            "secrets" => ("", vec!["CREATE", "UPDATE"]),
+            _ => ("datakey.dev", vec!["UPDATE"]),
+        };
+        self.apply(&[json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": { "name": self.namespace },
+            "webhooks": [{
+                "name": format!("{}.example.com", self.namespace),
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": "Fail",
+                "timeoutSeconds": 12,
+                "clientConfig": { "url": url },
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": self.namespace } },
+                "rules": [{ "apiGroups": [group], "apiVersions": ["*"], "operations": operations, "resources": [resource] }],
+            }],
+        })])
+        .await;
+        let probe: Value = json!({ "metadata": { "name": "probe" }, "data": {} });
+        let dry = kube::api::PostParams { dry_run: true, ..<_>::default() };
+        if resource == "secrets" && url.contains(":9/") {
+            let probe = serde_json::from_value(probe).unwrap();
+            eventually(SOON, "the webhook is asked", async || self.secrets().create(&dry, &probe).await.is_err()).await;
+        }
+    }
+
+    async fn no_webhook(&self) {
+        self.plane.kubectl(&["delete", "validatingwebhookconfiguration", &self.namespace]).await.unwrap();
+    }
+
+    /// Waits until some Event of this reason says this about a `DataKey`.
+    async fn event_says(&self, name: &str, reason: &str, words: &str) {
+        eventually(SOON, &format!("an Event {reason} says {words}"), async || {
+            let events = self.events(name, reason).await;
+            events.iter().any(|event| event.note.as_ref().is_some_and(|note| note.contains(words)))
+        })
+        .await;
+    }
+
+    fn message(key: &datakey_operator::api::DataKey) -> &str {
+        &key.status.as_ref().unwrap().conditions[0].message
+    }
+}
+
+/// Port 9 of loopback: the connection is refused.
+const DOWN: &str = "https://127.0.0.1:9/x";
+
+#[tokio::test]
+async fn a_webhook_for_secrets_that_is_down_is_named() {
+    let test = Test::new("secrets-webhook-down").await;
+    let _operator = test.operator();
+    test.issue("ready", &json!({})).await;
+    test.webhook("secrets", DOWN).await;
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "AdmissionUnavailable").await;
+    let message = Test::message(&key);
+    assert!(message.contains("secrets-webhook-down.example.com"), "{message}");
+    test.event_says("k", "AdmissionUnavailable", "secrets-webhook-down.example.com").await;
+    // One that was Ready does not stay so once its Secret is gone.
+    test.delete_secret("ready").await;
+    test.failed("ready", "AdmissionUnavailable").await;
+    assert_eq!(test.proxy.calls(), 2, "what is recorded is not issued again");
+    test.no_webhook().await;
+    test.ready("k").await;
+    test.ready("ready").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
+    let test = Test::new("status-webhook-down").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    test.webhook("datakeys/status", DOWN).await;
+    let is_asked = async |key: &str| test.try_patch_status(key, &json!({ "version": 1 })).await.is_err();
+    test.create("probe", &json!({})).await;
+    eventually(SOON, "the webhook is asked", async || is_asked("probe").await).await;
+    test.keys().delete("probe", &<_>::default()).await.unwrap();
+
+    let _operator = test.operator_by(&kubeconfig, &[]);
+    test.create("k", &json!({})).await;
+    test.event_says("k", "AdmissionUnavailable", "status-webhook-down.example.com").await;
+    let before = api.count("update", "datakeys/status");
+    eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= before + 10).await;
+    assert_eq!(test.proxy.calls(), 1, "before the next call a dry run has to be accepted");
+    // A changed spec is tried at once, and is no way around the dry run.
+    test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
+    let before = api.count("update", "datakeys/status");
+    eventually(SOON, "it is tried again", async || api.count("update", "datakeys/status") >= before + 2).await;
+    assert_eq!(test.proxy.calls(), 1);
+    test.no_webhook().await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_slow_webhook_is_reported() {
+    let test = Test::new("webhook-slow").await;
+    // Connections are taken and never answered.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _operator = test.operator_with(&["--kube-timeout=500ms"], &[]);
+    test.issue("ready", &json!({})).await;
+    test.webhook("secrets", &format!("https://127.0.0.1:{port}/x")).await;
+    eventually(SOON, "the webhook is asked", async || {
+        test.delete_secret("ready").await;
+        tokio::time::timeout(std::time::Duration::from_millis(300), listener.accept()).await.is_ok()
+    })
+    .await;
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "ApiServerFailed").await;
+    assert!(Test::message(&key).contains("a slow admission webhook can be the cause"), "{}", Test::message(&key));
+    test.failed("ready", "ApiServerFailed").await;
+    assert_eq!(test.proxy.calls(), 2);
+    test.no_webhook().await;
+    test.ready("k").await;
+    test.ready("ready").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_status_is_reported_by_an_event() {
+    let test = Test::new("status-refused").await;
+    let group = "admissionregistration.k8s.io/v1";
+    let policy = json!({
+        "apiVersion": group,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": "status-refused" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": ["datakey.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["datakeys/status"],
+            }]},
+            "validations": [{ "expression": "false", "message": "no status today" }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": group,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": "status-refused" },
+        "spec": {
+            "policyName": "status-refused",
+            "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "status-refused" } } },
+        },
+    });
+    test.apply(&[policy, binding]).await;
+    test.create("probe", &json!({})).await;
+    eventually(SOON, "the policy works", async || {
+        test.try_patch_status("probe", &json!({ "version": 1 })).await.is_err()
+    })
+    .await;
+    test.keys().delete("probe", &<_>::default()).await.unwrap();
+    let (api, kubeconfig) = test.api_proxy().await;
+    let _operator = test.operator_by(&kubeconfig, &[]);
+    test.create("k", &json!({})).await;
+    test.event_says("k", "Refused", "no status today").await;
+    let before = api.count("update", "datakeys/status");
+    eventually(SOON, "it is tried five times", async || api.count("update", "datakeys/status") >= before + 5).await;
+    assert_eq!(test.proxy.calls(), 1);
+    assert_eq!(test.events("k", "Refused").await.len(), 1, "an Event for each failure, not for each try");
+    for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+        test.plane.kubectl(&["delete", kind, "status-refused"]).await.unwrap();
+    }
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_panic_is_reported_in_the_condition() {
+    let test = Test::new("panic").await;
+    // The SDK panics over an access key that no HTTP header can hold.
+    let _operator = test.operator_with(&[], &[("AWS_ACCESS_KEY_ID", "key\n")]);
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "InternalError").await;
+    assert!(Test::message(&key).contains("report it with the operator's log"), "{}", Test::message(&key));
+    test.event_says("k", "InternalError", "report it").await;
+    assert!(test.secrets().get_opt("k").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_missing_right_in_the_cluster_is_reported() {
+    let test = Test::new("no-right").await;
+    let account = "system:serviceaccount:no-right:blind";
+    test.plane.kubectl(&["create", "serviceaccount", "blind", "-n", "no-right"]).await.unwrap();
+    let rules = ["list", "watch"];
+    test.apply(&[
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": { "name": "blind", "namespace": "no-right" },
+            "rules": [
+                { "apiGroups": [""], "resources": ["secrets"], "verbs": rules },
+                { "apiGroups": ["datakey.dev"], "resources": ["datakeys"], "verbs": rules },
+                { "apiGroups": ["datakey.dev"], "resources": ["datakeys/status"], "verbs": ["update"] },
+                { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": { "name": "blind", "namespace": "no-right" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "blind" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "blind", "namespace": "no-right" }],
+        }),
+    ])
+    .await;
+    let kubeconfig = test.plane.kubeconfig_of("no-right", "blind").await;
+    let _operator = test.operator_by(&kubeconfig, &[]);
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "Refused").await;
+    let message = Test::message(&key);
+    assert!(message.contains(account) && message.contains("cannot get resource"), "{message}");
+    assert_eq!(test.proxy.calls(), 0);
+}
