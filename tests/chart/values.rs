@@ -363,11 +363,10 @@ pub fn cases() -> Vec<Case> {
             "protectSecrets.allowedUsers",
             json!(["velero"]),
             "ValidatingAdmissionPolicy",
-            "/spec/validations/0/expression",
+            "/spec/matchConditions/1/expression",
             json!(concat!(
-                r#"request.userInfo.username in ["system:serviceaccount:datakey-system:datakey-operator","#,
-                r#""system:serviceaccount:kube-system:namespace-controller","#,
-                r#""system:serviceaccount:kube-system:generic-garbage-collector","velero"]"#,
+                r#"!(request.userInfo.username in ["system:serviceaccount:datakey-system:datakey-operator","#,
+                r#""velero"])"#,
             )),
         )
         .with(json!({ "protectSecrets": { "enabled": true } })),

@@ -7,11 +7,11 @@ use testbed::{commands, control_plane::ControlPlane, eventually, proxy::KmsProxy
 use crate::test::{Operator, SOON, Test};
 
 /// Runs Helm as a cluster admin.
-async fn helm(plane: &ControlPlane, arguments: &[&str]) -> Result<String, String> {
+pub async fn helm(plane: &ControlPlane, arguments: &[&str]) -> Result<String, String> {
     commands::helm(&plane.admin_kubeconfig(), &plane.workdir().file("helm"), arguments).await
 }
 
-fn chart() -> String {
+pub fn chart() -> String {
     repository().join("charts/datakey-operator").display().to_string()
 }
 
@@ -185,49 +185,5 @@ async fn whoever_may_edit_in_a_namespace_may_edit_data_keys_but_never_the_record
         let user = format!("--as={user}");
         let record = ["auth", "can-i", verb, "datakeys", "--subresource=status", "-n", "aggregated", &user];
         assert!(test.plane.kubectl(&record).await.is_err(), "{user} may {verb} the record");
-    }
-}
-
-#[tokio::test]
-async fn protected_secrets_are_changed_and_deleted_by_nobody_but_the_operator() {
-    let test = Test::alone("protected").await;
-    let chart = chart();
-    let render =
-        ["template", "datakey-operator", &chart, "-n", "datakey-system", "--set", "protectSecrets.enabled=true"];
-    let only = ["--show-only", "templates/protect-secrets.yaml"];
-    let policy = helm(&test.plane, &[&render[..], &only].concat()).await.unwrap();
-    let file = test.plane.workdir().file("policy.yaml");
-    std::fs::write(&file, policy).unwrap();
-    test.plane.kubectl(&["apply", "-f", &file.display().to_string()]).await.unwrap();
-    let operator = test.operator();
-    test.issue("k", &json!({})).await;
-    test.issue("owned", &json!({ "deletionPolicy": "Delete" })).await;
-    let data = test.data("k").await;
-
-    let delete = ["delete", "secret", "k", "-n", "protected"];
-    eventually(SOON, "the policy works", async || {
-        test.plane.kubectl(&delete).await.is_err_and(|error| error.contains("only datakey-operator may"))
-    })
-    .await;
-    let edit = |patch: &'static str| ["patch", "secret", "k", "-n", "protected", "--type=merge", "-p", patch];
-    for patch in [r#"{"data":{"version":"eA=="}}"#, r#"{"data":{"more":"eA=="}}"#, r#"{"data":null}"#] {
-        assert!(test.plane.kubectl(&edit(patch)).await.is_err(), "{patch}");
-    }
-    assert!(test.plane.kubectl(&["delete", "secrets", "--all", "-n", "protected"]).await.is_err());
-    // Labels are free, and other Secrets are nobody's business.
-    test.plane.kubectl(&edit(r#"{"metadata":{"labels":{"team":"shop"}}}"#)).await.unwrap();
-    test.plane.kubectl(&["create", "secret", "generic", "other", "-n", "protected"]).await.unwrap();
-    test.plane.kubectl(&["delete", "secret", "other", "-n", "protected"]).await.unwrap();
-    assert_eq!(test.data("k").await, data);
-
-    // The operator, garbage collection and namespace deletion may.
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.ready("k").await;
-    if test.plane.has_controllers() {
-        test.delete("owned").await;
-        eventually(SOON, "garbage collection works", async || test.secrets().get_opt("owned").await.unwrap().is_none())
-            .await;
-        drop(operator);
-        test.plane.kubectl(&["delete", "namespace", "protected", "--timeout=60s"]).await.unwrap();
     }
 }

@@ -20,6 +20,7 @@ mod pins;
 mod plugin;
 mod privilege;
 mod process;
+mod protection;
 mod record;
 mod recorded;
 mod tenant;
