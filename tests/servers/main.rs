@@ -25,6 +25,7 @@ mod record;
 mod recorded;
 mod tenant;
 mod test;
+mod upgrade;
 mod wait;
 mod webhooks;
 mod witness;

@@ -40,6 +40,9 @@ use tokio::sync::OnceCell;
 /// Longest wait for anything that should happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// The operator of this release.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_datakey-operator");
+
 /// In place of a variable's value: it is not set at all.
 pub const UNSET: &str = "(unset)";
 
@@ -136,7 +139,8 @@ impl Test {
         }
     }
 
-    async fn on(name: &str, plane: Arc<ControlPlane>, operator: PathBuf, proxy: KmsProxy) -> Self {
+    /// A test on this control plane, with the operator's kubeconfig and a proxy of its own.
+    pub async fn on(name: &str, plane: Arc<ControlPlane>, operator: PathBuf, proxy: KmsProxy) -> Self {
         let kms = &shared().await.kms;
         plane.namespace(name).await;
         Self {
@@ -170,11 +174,17 @@ impl Test {
 
     /// Starts one with more flags and another environment.
     pub fn operator_with(&self, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
+        self.operator_of(Path::new(PROGRAM), flags, environment)
+    }
+
+    /// Starts the binary of another release.
+    pub fn operator_of(&self, program: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
         let mut variables: BTreeMap<_, _> = kms::environment(&self.proxy.url()).into();
         variables.insert("KUBECONFIG", self.operator.display().to_string());
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
         variables.retain(|_, value| value != UNSET);
-        Operator::start(&[&["--namespace", &self.namespace], flags].concat(), variables, &self.log_file(1))
+        let flags = [&["--namespace", &self.namespace], flags].concat();
+        Operator::run(program, &flags, variables, &self.log_file(1))
     }
 
     /// The log of the last operator that was started, or of the next one.
@@ -494,7 +504,11 @@ pub fn to_json(value: &impl Serialize) -> Value {
 
 impl Operator {
     /// Starts the binary with waits that suit tests.
-    pub fn start(flags: &[&str], environment: BTreeMap<&str, String>, log: &std::path::Path) -> Self {
+    pub fn start(flags: &[&str], environment: BTreeMap<&str, String>, log: &Path) -> Self {
+        Self::run(Path::new(PROGRAM), flags, environment, log)
+    }
+
+    fn run(program: &Path, flags: &[&str], environment: BTreeMap<&str, String>, log: &Path) -> Self {
         let common = [
             "run",
             "--admin-address=127.0.0.1:0",
@@ -503,7 +517,6 @@ impl Operator {
             "--retry-min=20ms",
             "--retry-max=1s",
         ];
-        let program = std::path::Path::new(env!("CARGO_BIN_EXE_datakey-operator"));
         Self { process: Process::start(program, common.iter().chain(flags), environment, log) }
     }
 

@@ -1,0 +1,269 @@
+//! The upgrade from 0.1.0: objects that a real 0.1.0 left in a real API server, taken over by the present operator. No
+//! byte of a Secret changes, and nothing that is recorded is asked of KMS again.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use datakey_operator::{
+    api::DataKey,
+    secret::{MANAGER, TYPE, project},
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, ResourceExt,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING, repository};
+
+use crate::test::{SOON, Test, to_json};
+
+mod record;
+mod scale;
+
+/// Where the recorded objects are; the README there says how to record them.
+const FOLDER: &str = "tests/servers/upgrade/0.1.0";
+
+/// The KMS key of what 0.1.0 left unissued.
+const PENDING: &str = "alias/upgrade-pending";
+
+/// Whether the present operator keeps the Secret's revision in the status (`status.secret`), which 0.1.0 did not. Then it
+/// reads each Secret once and writes each status once after the upgrade, and after that no more.
+const REVISION_IN_STATUS: bool = false;
+
+/// The path of a 0.1.0 binary.
+fn binary_of_0_1_0() -> PathBuf {
+    let path = std::env::var_os("DATAKEY_010_BINARY").expect("DATAKEY_010_BINARY, the path of a 0.1.0 binary");
+    path.into()
+}
+
+/// What 0.1.0 left: a `DataKey`, and the Secret of its name where there is one.
+struct Recorded {
+    name: String,
+    key: Value,
+    secret: Option<Value>,
+}
+
+/// The same in a namespace of this run.
+struct Loaded {
+    name: String,
+    key: DataKey,
+    secret: Option<Secret>,
+    /// Whether 0.1.0 had nothing more to do.
+    is_settled: bool,
+}
+
+// === impl Recorded ===
+
+impl Recorded {
+    fn all() -> Vec<Self> {
+        let files = std::fs::read_dir(repository().join(FOLDER)).unwrap().map(|file| file.unwrap().path());
+        let mut all: Vec<_> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .map(|path| {
+                let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                let secret = file["secret"].take();
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                Self { name, key: file["dataKey"].take(), secret: (!secret.is_null()).then_some(secret) }
+            })
+            .collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    fn ready(&self) -> &Value {
+        let conditions = self.key["status"]["conditions"].as_array().unwrap();
+        conditions.iter().find(|condition| condition["type"] == "Ready").unwrap()
+    }
+
+    /// Whether the status speaks of the spec that is there.
+    fn is_observed(&self) -> bool {
+        self.key["status"]["observedGeneration"] == self.key["metadata"]["generation"]
+    }
+
+    fn is_settled(&self) -> bool {
+        self.is_observed() && self.ready()["status"] == "True" && self.secret.is_some()
+    }
+
+    /// Creates the same objects. The server gives them new uids and generations, so these are translated.
+    async fn load(&self, test: &Test) -> Loaded {
+        let metadata = &self.key["metadata"];
+        let mut manifest = test.manifest(&self.name, &self.key["spec"]);
+        for field in ["labels", "annotations"] {
+            manifest["metadata"][field] = metadata[field].clone();
+        }
+        let created = test.try_create(&manifest).await.unwrap();
+        let mut status = self.key["status"].clone();
+        let generation = if self.is_observed() { created.metadata.generation.unwrap() } else { -1 };
+        status["observedGeneration"] = json!(generation);
+        for condition in status["conditions"].as_array_mut().unwrap() {
+            condition["observedGeneration"] = json!(generation);
+        }
+        let key = test.try_patch_status(&self.name, &status).await.unwrap();
+        assert_eq!(to_json(&key)["status"]["versions"], self.key["status"]["versions"], "{}", self.name);
+        let secret = match &self.secret {
+            Some(secret) => Some(create(test, secret, &key).await),
+            None => None,
+        };
+        Loaded { name: self.name.clone(), key, secret, is_settled: self.is_settled() }
+    }
+}
+
+/// Creates a recorded Secret, with the field managers that it has, owned by the present objects of its owners' names.
+async fn create(test: &Test, recorded: &Value, key: &DataKey) -> Secret {
+    let mut secret: Secret = serde_json::from_value(recorded.clone()).unwrap();
+    let metadata = &mut secret.metadata;
+    let owns_data = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some())
+    };
+    let writer = metadata.managed_fields.iter().flatten().find(owns_data).and_then(|entry| entry.manager.clone());
+    for owner in metadata.owner_references.iter_mut().flatten() {
+        owner.uid = if owner.kind == "DataKey" {
+            assert_eq!(owner.name, key.name_any());
+            key.uid().unwrap()
+        } else {
+            let maps: Api<ConfigMap> = Api::namespaced(test.client.clone(), &test.namespace);
+            let metadata = ObjectMeta { name: Some(owner.name.clone()), ..ObjectMeta::default() };
+            let map = ConfigMap { metadata, ..ConfigMap::default() };
+            maps.create(&PostParams::default(), &map).await.unwrap().uid().unwrap()
+        };
+    }
+    (metadata.uid, metadata.resource_version, metadata.creation_timestamp) = (None, None, None);
+    metadata.namespace = Some(test.namespace.clone());
+    let params =
+        PostParams { field_manager: Some(writer.unwrap_or_else(|| MANAGER.to_owned())), ..PostParams::default() };
+    test.secrets().create(&params, &secret).await.unwrap()
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Whether the version that the spec wants is not recorded: only then may KMS be asked.
+    fn wants_a_data_key(&self) -> bool {
+        self.key.issued(self.key.version()).is_none()
+    }
+
+    fn is_failing(&self) -> bool {
+        self.key.spec.key_id.starts_with(FAILING) || self.secret.as_ref().is_some_and(is_foreign)
+    }
+
+    /// Waits until the present operator has dealt with it, and checks that nothing was lost.
+    async fn is_taken_over(&self, test: &Test) {
+        let name = &self.name;
+        let key = if self.is_failing() {
+            eventually(SOON, &format!("{name} is looked at"), async || {
+                let status = test.get(name).await.status.unwrap();
+                let is_current = status.observed_generation == self.key.metadata.generation;
+                is_current && status.conditions.iter().any(|ready| ready.type_ == "Ready" && ready.status == "False")
+            })
+            .await;
+            test.get(name).await
+        } else {
+            test.ready(name).await
+        };
+        let (before, after) = (self.key.record(), key.record());
+        assert_eq!(before, &after[..before.len()], "{name}: the record");
+        assert_eq!(after.len() - before.len(), usize::from(self.wants_a_data_key() && !self.is_failing()), "{name}");
+
+        let secret = test.secrets().get_opt(key.secret_name()).await.unwrap();
+        match (&self.secret, secret) {
+            (None, None) => assert!(self.is_failing(), "{name}: no Secret"),
+            (None, Some(secret)) => {
+                assert_eq!(secret.data, project(&key, key.version()).map(|wanted| wanted.data), "{name}");
+            }
+            (Some(_), None) => panic!("{name}: the Secret is gone"),
+            (Some(before), Some(after)) => {
+                assert_eq!(before.uid(), after.uid(), "{name}");
+                assert_eq!(before.owner_references(), after.owner_references(), "{name}: owner references");
+                if !self.wants_a_data_key() || self.is_failing() {
+                    assert_eq!(before.data, after.data, "{name}: bytes");
+                }
+                let after = after.data.unwrap_or_default();
+                for (entry, bytes) in before.data.iter().flatten().filter(|(entry, _)| entry.contains(".v")) {
+                    assert_eq!(after.get(entry), Some(bytes), "{name}: {entry}");
+                }
+            }
+        }
+    }
+}
+
+fn is_foreign(secret: &Secret) -> bool {
+    secret.type_.as_deref() != Some(TYPE)
+}
+
+/// How often each name was asked for so.
+fn by_name(api: &ApiProxy, verb: &str, resource: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for request in api.requests().into_iter().filter(|request| request.is(verb, resource)) {
+        *counts.entry(request.name).or_default() += 1;
+    }
+    counts
+}
+
+/// The KMS keys of the calls so far that no recorded version explains.
+fn unexplained_calls(test: &Test) -> Vec<String> {
+    let keys = test.proxy.requests().into_iter().map(|call| call.body["KeyId"].as_str().unwrap().to_owned());
+    keys.filter(|key| !key.starts_with(FAILING) && key != PENDING).collect()
+}
+
+#[tokio::test]
+async fn what_0_1_0_left_is_taken_over_byte_for_byte() {
+    let test = Test::with_many("upgrade-loaded").await;
+    let recorded = Recorded::all();
+    assert!(recorded.len() >= 20, "{} are recorded", recorded.len());
+    let mut loaded = Vec::new();
+    for recorded in &recorded {
+        loaded.push(recorded.load(&test).await);
+    }
+    let settled: Vec<_> = loaded.iter().filter(|loaded| loaded.is_settled).collect();
+    assert!(settled.len() >= 15, "{} are settled", settled.len());
+
+    let (api, kubeconfig) = test.api_proxy().await;
+    for start in ["first", "second"] {
+        api.forget();
+        let operator = test.operator_by(&kubeconfig, &[]);
+        operator.is_ready().await;
+        for loaded in &loaded {
+            loaded.is_taken_over(&test).await;
+        }
+        test.is_quiet_about(&api, &settled).await;
+        let (read, written) = (by_name(&api, "get", "secrets"), by_name(&api, "update", "datakeys/status"));
+        for loaded in &settled {
+            let count = |counts: &BTreeMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default();
+            let counts = (count(&read, loaded.key.secret_name()), count(&written, &loaded.name));
+            if REVISION_IN_STATUS {
+                let once = usize::from(start == "first");
+                assert_eq!(counts, (once, once), "{}: read and written in the {start} start", loaded.name);
+            } else {
+                assert!(counts.0 <= 1 && counts.1 == 0, "{}: read and written {counts:?}", loaded.name);
+            }
+        }
+        let touched =
+            by_name(&api, "update", "secrets").into_keys().chain(by_name(&api, "patch", "secrets").into_keys());
+        let touched: Vec<_> = touched.filter(|name| settled.iter().any(|it| it.key.secret_name() == name)).collect();
+        assert!(touched.is_empty(), "written in the {start} start: {touched:?}");
+        assert!(unexplained_calls(&test).is_empty(), "{:?}", unexplained_calls(&test));
+    }
+    assert_eq!(test.proxy.requests().iter().filter(|call| call.body["KeyId"] == PENDING).count(), 2, "once each");
+}
+
+impl Test {
+    /// Waits until the operator asks nothing more about these.
+    async fn is_quiet_about(&self, api: &ApiProxy, settled: &[&Loaded]) {
+        let about = || {
+            let requests = api.requests();
+            requests.into_iter().filter(|it| settled.iter().any(|loaded| loaded.name == it.name)).count()
+        };
+        eventually(SOON, "nothing more is asked", async || {
+            let before = about();
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            about() == before
+        })
+        .await;
+    }
+
+    /// Edits a Secret under a field manager.
+    async fn edit_secret_as(&self, manager: &str, name: &str, patch: &Value) -> Secret {
+        let params = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
+        self.secrets().patch(name, &params, &Patch::Merge(patch)).await.unwrap()
+    }
+}

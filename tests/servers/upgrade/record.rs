@@ -1,0 +1,165 @@
+//! Records what 0.1.0 leaves behind, from a real binary at work. Run again only to add a state: the files are the evidence.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+use serde_json::{Value, json};
+use testbed::{eventually, proxy::Fault, repository};
+
+use super::{FOLDER, PENDING, binary_of_0_1_0};
+use crate::test::{SOON, Test, restored};
+
+/// An object exactly as the server answers it.
+async fn raw(test: &Test, path: &str) -> Option<Value> {
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    match test.client.request(request).await {
+        Ok(object) => Some(object),
+        Err(kube::Error::Api(status)) if status.is_not_found() => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn write(test: &Test, name: &str) {
+    let namespace = &test.namespace;
+    let key = raw(test, &format!("/apis/datakey.dev/v1alpha1/namespaces/{namespace}/datakeys/{name}")).await.unwrap();
+    let secret = key["spec"]["secretName"].as_str().unwrap_or(name);
+    let secret = raw(test, &format!("/api/v1/namespaces/{namespace}/secrets/{secret}")).await;
+    let text = serde_json::to_string_pretty(&json!({ "dataKey": key, "secret": secret })).unwrap() + "\n";
+    std::fs::write(repository().join(FOLDER).join(format!("{name}.json")), text).unwrap();
+}
+
+/// Raises the version of a `DataKey`, so that it has these.
+async fn versions(test: &Test, name: &str, versions: impl IntoIterator<Item = i32>) {
+    for version in versions {
+        test.patch(name, &json!({ "spec": { "version": version } })).await;
+        test.ready(name).await;
+    }
+}
+
+/// `DataKey`s that are ready from their creation on.
+async fn ready(test: &Test) {
+    let odd = json!({
+        "it's \"quoted\"": "a\\b $(id) `id`",
+        "schlüssel-鍵": "🗝 ",
+        "new\nline": "tab\tand\r\n",
+        "control": "\u{1}\u{7f}",
+        "yes": "012",
+    });
+    for (name, spec) in [
+        ("retain", json!({})),
+        ("delete", json!({ "deletionPolicy": "Delete" })),
+        ("with-context", json!({ "encryptionContext": { "purpose": "orders" }, "deletionPolicy": "Retain" })),
+        ("odd-context", json!({ "encryptionContext": odd })),
+        ("number-of-bytes", json!({ "numberOfBytes": 1024, "deletionPolicy": "Delete" })),
+        ("aes-128", json!({ "keySpec": "AES_128", "grantTokens": ["example"] })),
+        ("region", json!({ "region": "eu-west-1" })),
+        ("key-arn", json!({ "keyId": test.key.arn })),
+        ("secret-name", json!({ "secretName": "wrapped", "deletionPolicy": "Delete" })),
+        ("explicit-version", json!({ "version": 2_147_483_647 })),
+    ] {
+        test.issue(name, &spec).await;
+    }
+    test.issue("several-versions", &json!({})).await;
+    versions(test, "several-versions", [2, 5]).await;
+    test.issue("several-versions-delete", &json!({ "deletionPolicy": "Delete" })).await;
+    versions(test, "several-versions-delete", [2, 3]).await;
+    test.issue("reverted", &json!({})).await;
+    versions(test, "reverted", [2, 1]).await;
+
+    let arn = "arn:aws:kms:us-west-2:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab";
+    let pin = |version: i32| {
+        let request = json!({ "keyId": "alias/orders", "keySpec": "AES_256" });
+        let blob = k8s_openapi::ByteString(format!("wrapped data key {version}").into());
+        json!({ "version": version, "request": request, "ciphertextBlob": blob, "keyId": arn, "issuedAt": "2026-01-02T03:04:05Z" })
+    };
+    let pinned = json!({ "keyId": "alias/orders", "version": 2, "wrappedKeys": [pin(1), pin(2)] });
+    test.issue("pinned-multi-region", &pinned).await;
+}
+
+/// `DataKey`s whose Secrets were there before them, or were changed since.
+async fn changed(test: &Test) {
+    for (name, policy) in [("adopted", "Retain"), ("adopted-delete", "Delete")] {
+        test.issue(name, &json!({})).await;
+        test.delete(name).await;
+        test.issue(name, &json!({ "deletionPolicy": policy })).await;
+    }
+    test.issue("restored", &json!({})).await;
+    let backup = restored(&test.secret("restored").await);
+    test.delete("restored").await;
+    test.delete_secret("restored").await;
+    let velero = PostParams { field_manager: Some("velero-server".into()), ..PostParams::default() };
+    test.secrets().create(&velero, &backup).await.unwrap();
+    test.issue("restored", &json!({})).await;
+
+    test.issue("foreign-metadata", &json!({ "deletionPolicy": "Delete" })).await;
+    let maps: Api<ConfigMap> = Api::namespaced(test.client.clone(), &test.namespace);
+    let metadata = ObjectMeta { name: Some("owner".into()), ..ObjectMeta::default() };
+    let owner = maps.create(&PostParams::default(), &ConfigMap { metadata, ..ConfigMap::default() }).await.unwrap();
+    let mut owners = serde_json::to_value(test.secret("foreign-metadata").await.owner_references()).unwrap();
+    let another = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid() });
+    owners.as_array_mut().unwrap().push(another);
+    let labels = json!({ "team": "shop", "app.kubernetes.io/part-of": "shop" });
+    let metadata =
+        json!({ "labels": labels, "annotations": { "example.com/note": "a: b" }, "ownerReferences": owners });
+    test.edit_secret_as("kubectl-edit", "foreign-metadata", &json!({ "metadata": metadata })).await;
+
+    test.issue("repaired", &json!({})).await;
+    let held = test.data("repaired").await;
+    test.edit_secret("repaired", &json!({ "data": { "version": "OQ==" } })).await;
+    test.holds("repaired", &held).await;
+
+    for (name, before, after, owners) in [("kept", "Delete", "Retain", 0), ("given-up", "Retain", "Delete", 1)] {
+        test.issue(name, &json!({ "deletionPolicy": before })).await;
+        test.patch(name, &json!({ "spec": { "deletionPolicy": after } })).await;
+        eventually(SOON, "the owner reference follows", async || {
+            test.secret(name).await.owner_references().len() == owners
+        })
+        .await;
+        test.ready(name).await;
+    }
+}
+
+/// `DataKey`s that are not ready.
+async fn failing(test: &Test) {
+    test.create("key-not-found", &json!({ "keyId": "alias/failing/NotFoundException" })).await;
+    test.failed("key-not-found", "KeyNotFound").await;
+    let metadata = ObjectMeta { name: Some("secret-conflict".into()), ..ObjectMeta::default() };
+    test.create_secret(&Secret { metadata, ..Secret::default() }).await;
+    test.create("secret-conflict", &json!({})).await;
+    test.failed("secret-conflict", "SecretConflict").await;
+
+    test.issue("failing-version-2", &json!({})).await;
+    test.proxy.always(Fault::code("AccessDeniedException"));
+    let denied = json!({ "version": 2, "keyId": "alias/failing/AccessDeniedException" });
+    test.patch("failing-version-2", &json!({ "spec": denied })).await;
+    test.failed("failing-version-2", "AccessDenied").await;
+    test.create("access-denied", &json!({ "keyId": "alias/failing/AccessDeniedException" })).await;
+    test.failed("access-denied", "AccessDenied").await;
+    test.proxy.always(Fault::code("ThrottlingException"));
+    test.create("throttled", &json!({ "keyId": "alias/failing/ThrottlingException" })).await;
+    test.failed("throttled", "Throttled").await;
+}
+
+#[tokio::test]
+#[ignore = "writes files; see tests/servers/upgrade/0.1.0/README.md"]
+async fn record_what_0_1_0_leaves() {
+    let test = Test::new("upgrade-recorded").await;
+    let operator = test.operator_of(&binary_of_0_1_0(), &["--retry-min=200ms"], &[]);
+    ready(&test).await;
+    changed(&test).await;
+    for name in ["spec-changed", "secret-lost"] {
+        test.issue(name, &json!({})).await;
+    }
+    failing(&test).await;
+    drop(operator);
+
+    // What the present operator finds undone.
+    test.patch("spec-changed", &json!({ "spec": { "version": 2, "keyId": PENDING } })).await;
+    test.delete_secret("secret-lost").await;
+    test.create("born", &json!({ "keyId": PENDING })).await;
+    for key in test.keys().list(&kube::api::ListParams::default()).await.unwrap() {
+        write(&test, &key.name_any()).await;
+    }
+}
