@@ -49,6 +49,7 @@ pub type EncryptionContext = BTreeMap<String, String>;
     validation = crd::secret_name_is_fixed_once_issued(),
     validation = crd::deletion_policy_is_fixed_once_issued(),
     validation = crd::pins_agree_with_the_record(),
+    validation = crd::pins_are_not_other_recorded_versions(),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(
@@ -165,17 +166,17 @@ pub struct DataKeySpec {
     /// Pins: wrapped data keys that were issued before, here or in another cluster, at most 64. A pinned version is
     /// never issued again: status and Secret are made from the pin, without a call to AWS KMS. So clusters that are
     /// given the same manifest have the same data key, and one that is lost can be built again from Git. Each pin is a
-    /// copy of an entry of another DataKey's `status.versions`; it is ciphertext and may stand in Git. A pin may be
-    /// added at any time and removed once it is recorded, but it can't differ from what is recorded. The pin of a
-    /// multi-Region key (`mrk-`) serves in every Region: the Secret names the key of the Region that this DataKey is
-    /// for. Example: `[{version: 1, request: {keyId: alias/orders, keySpec: AES_256}, ciphertextBlob: AQIDAHg...,
-    /// keyId: "arn:aws:kms:eu-west-1:111122223333:key/mrk-...", issuedAt: "2026-11-24T01:02:03Z"}]`.
+    /// copy of an entry of another DataKey's `status.versions`, and each has a `ciphertextBlob` of its own; it is
+    /// ciphertext and may stand in Git. A pin may be added at any time and removed once it is recorded, but it can't
+    /// differ from what is recorded. The pin of a multi-Region key (`mrk-`) serves in every Region: the Secret names
+    /// the key of the Region that this DataKey is for. Example: `[{version: 1, request: {keyId: alias/orders, keySpec:
+    /// AES_256}, ciphertextBlob: AQIDAHg..., keyId: "arn:aws:kms:eu-west-1:111122223333:key/mrk-...", issuedAt:
+    /// "2026-11-24T01:02:03Z"}]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["version".into()]),
-        validation = crd::pins_name_a_key_arn(),
-        validation = crd::pins_have_one_length()
+        validation = crd::pins_are_different_data_keys()
     )]
     pub wrapped_keys: Option<Vec<IssuedVersion>>,
 }
@@ -206,6 +207,10 @@ pub enum DeletionPolicy {
 /// What was issued, and whether the Secret holds it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = crd::secret_name_stays(),
+    validation = crd::recorded_versions_are_different_data_keys()
+)]
 pub struct DataKeyStatus {
     /// The `metadata.generation` that the conditions speak of; -1 until the operator has seen the DataKey.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,7 +229,7 @@ pub struct DataKeyStatus {
 
     /// ARN of the KMS key that wrapped the current version; the requested key ID until it is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(length(max = 2048), regex(pattern = "^[0-9A-Za-z:/_-]*$"))]
     pub key_id: Option<String>,
 
     /// When the current version was issued.
@@ -234,6 +239,7 @@ pub struct DataKeyStatus {
     /// Name of the Secret. Set with the first issued version and fixed from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
+    #[x_kube(validation = crd::secret_name_has_a_valid_form())]
     pub secret_name: Option<String>,
 
     /// The Secret as the operator last wrote it, or read it and found it to hold what is recorded.
@@ -283,11 +289,12 @@ pub struct IssuedVersion {
 
     /// ARN of the KMS key that wrapped it. Give it to KMS Decrypt.
     #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = crd::key_id_is_a_key_arn())]
     pub key_id: String,
 
     /// ID of the key material within the KMS key, where KMS told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = "^[0-9A-Za-z-]*$"))]
     pub key_material_id: Option<String>,
 
     /// When it was issued, in whole seconds, UTC.
@@ -296,16 +303,18 @@ pub struct IssuedVersion {
 
     /// Request ID of the KMS call, to find it in AWS CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
     pub request_id: Option<String>,
 }
 
 /// What is asked of KMS for one version: these fields of the spec are fixed once the version is issued.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = crd::request_has_one_length(), validation = crd::no_region_beside_an_arn())]
 pub struct KeyRequest {
     /// The requested KMS key, as in the spec.
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = crd::key_id_has_a_known_form(), validation = crd::key_is_customer_managed())]
     pub key_id: String,
 
     /// The requested key spec, as in the spec.
@@ -320,11 +329,18 @@ pub struct KeyRequest {
     /// The encryption context, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "encryption_context_schema")]
+    #[x_kube(
+        validation = crd::context_keys_are_not_empty(),
+        validation = crd::context_keys_are_not_reserved(),
+        validation = crd::context_keys_differ_in_more_than_case(),
+        validation = crd::context_fits()
+    )]
     pub encryption_context: Option<EncryptionContext>,
 
     /// The requested Region, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = crd::region_has_a_known_form())]
     pub region: Option<String>,
 }
 
@@ -344,7 +360,8 @@ fn ciphertext_blob_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn whole_seconds_schema(_: &mut SchemaGenerator) -> Schema {
     // A fraction would be lost when the record is written again, and the record is write-once.
-    let whole = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
+    // Nor could the operator read a time at the end of the year 9999.
+    let whole = "^(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
     json_schema!({ "type": "string", "format": "date-time", "maxLength": 20, "pattern": whole })
 }
 

@@ -273,7 +273,10 @@ fn check(
     if !key_id::answers(&request.key_id, region, &arn) {
         return Err(unusable("KeyId is not the ARN of the key that was asked for".to_owned()));
     }
-    Ok(WrappedKey { ciphertext_blob: blob, key_arn: arn, key_material_id: output.key_material_id, request_id })
+    // What only tells of the call is left out where the record would not take it: that would cost the data key.
+    let key_material_id = output.key_material_id.filter(|id| key_id::is_key_material_id(id));
+    let request_id = request_id.filter(|id| key_id::is_request_id(id));
+    Ok(WrappedKey { ciphertext_blob: blob, key_arn: arn, key_material_id, request_id })
 }
 
 fn call_failure(error: &CallError, grant_tokens: &[String]) -> NotIssued {
@@ -339,7 +342,19 @@ mod tests {
         assert!(why_unusable(output().ciphertext_blob(Blob::new(vec![])).build()).contains("no CiphertextBlob"));
         assert!(why_unusable(output().ciphertext_blob(Blob::new(vec![0; 6145])).build()).contains("6145 bytes"));
         assert!(why_unusable(output().set_key_id(None).build()).contains("no KeyId"));
-        assert!(why_unusable(output().key_id("alias/orders").build()).contains("not the ARN"));
+        for odd in ["alias/orders", &ARN.replace("1234abcd", "\u{1b}[2J"), &format!("{ARN} "), &ARN.replace("-1:", ":")]
+        {
+            assert!(why_unusable(output().key_id(odd).build()).contains("not the ARN"), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn ids_that_the_record_would_not_take_are_left_out() {
+        let answer = |id: &str| check(output().key_material_id(id).build(), &request(), "eu-west-1");
+        for (id, kept) in [("ab".repeat(32), true), ("ab\u{202e}".to_owned(), false), ("a".repeat(65), false)] {
+            let Ok(key) = answer(&id) else { panic!("was refused") };
+            assert_eq!(key.key_material_id.is_some(), kept, "{id:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`api`] | the custom resource: spec, status, validation rules |
 //! | [`plan`] | pure: every decision, as the next step |
 //! | [`pins`] | pure: what the spec pins, against the record and the Secret |
+//! | [`flaws`] | pure: what a pin or a version out of a Secret must be to be recorded |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
 //! | [`kms`] | the one call to KMS: client, error classes, turns |
@@ -30,6 +31,7 @@ pub mod cache;
 pub mod controller;
 #[cfg(test)]
 mod fixtures;
+pub mod flaws;
 pub mod kms;
 pub mod lease;
 pub mod logging;

@@ -9,10 +9,8 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
     api::{DataKey, IssuedVersion, MAX_VERSIONS},
-    kms::{
-        MAX_BLOB,
-        key_id::{self, KmsArn},
-    },
+    flaws::{flaw, twins},
+    kms::key_id::{self, KmsArn},
     secret::content::{self, Contradiction},
     status::{self, Failure, Reason},
 };
@@ -43,6 +41,12 @@ pub fn pending(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, F
     if let Some([twice, _]) = pending.array_windows().find(|[one, next]| one.version == next.version) {
         return Err(invalid(twice, "it is there twice"));
     }
+    if !pending.is_empty()
+        && let Some((one, other)) = twins(key.record().iter().chain(&pending))
+    {
+        let why = format!("ciphertextBlob is that of version {one}, too; each version must have a data key of its own");
+        return Err(Failure::new(Reason::PinInvalid, format!("version {other}: {why}")));
+    }
     Ok(pending)
 }
 
@@ -71,6 +75,12 @@ pub fn beside(key: &DataKey, pins: Vec<IssuedVersion>, secret: &Secret) -> Resul
     if versions.len() > MAX_VERSIONS {
         return Err(format!("what it holds and what spec.wrappedKeys pins are more than {MAX_VERSIONS} versions"));
     }
+    if let Some((one, other)) = twins(key.record().iter().chain(&versions)) {
+        return Err(format!(
+            "with what spec.wrappedKeys pins or status.versions records, versions {one} and {other} would be the same \
+             data key"
+        ));
+    }
     versions.sort_by_key(|issued| issued.version);
 
     // What will be asked of the Secret as soon as they are recorded.
@@ -92,15 +102,8 @@ pub fn beside(key: &DataKey, pins: Vec<IssuedVersion>, secret: &Secret) -> Resul
 /// A pin as it is recorded.
 fn usable(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
     let request = &pin.request;
-    if KmsArn::parse(&pin.key_id).is_none_or(|arn| !arn.resource.starts_with("key/")) {
-        return Err(invalid(pin, "keyId is not the ARN of a KMS key"));
-    }
-    if !(1..=MAX_BLOB).contains(&pin.ciphertext_blob.0.len()) {
-        return Err(invalid(pin, "ciphertextBlob must have 1 to 6144 bytes"));
-    }
-    let bytes_fit = request.number_of_bytes.is_none_or(|bytes| (1..=1024).contains(&bytes));
-    if pin.version < 1 || request.key_spec.is_some() == request.number_of_bytes.is_some() || !bytes_fit {
-        return Err(invalid(pin, "it must have exactly one of keySpec and numberOfBytes (1 to 1024)"));
+    if let Some(flaw) = flaw(pin) {
+        return Err(invalid(pin, flaw));
     }
     // A key of one Region stays where it is: data keys that it wrapped are unwrapped there and nowhere else.
     let named = key_id::region(&request.key_id, request.region.as_deref(), None);
@@ -144,6 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{ARN, Edit, OTHER_REQUESTS, at, data_key, issued, pinned, recorded},
+        flaws::tests::FLAWS,
         secret::project,
     };
 
@@ -237,25 +241,26 @@ mod tests {
 
     #[test]
     fn a_pin_that_can_not_be_recorded_is_told_and_none_is() {
-        let edits: [(Edit<IssuedVersion>, &str); 10] = [
-            (|pin| pin.key_id = "alias/orders".into(), "not the ARN of a KMS key"),
-            (|pin| pin.key_id = ARN.replace("key/", "alias/"), "not the ARN of a KMS key"),
-            (|pin| pin.ciphertext_blob = ByteString(vec![]), "1 to 6144 bytes"),
-            (|pin| pin.ciphertext_blob = ByteString(vec![0; MAX_BLOB + 1]), "1 to 6144 bytes"),
-            (|pin| pin.request.key_spec = None, "exactly one"),
-            (|pin| pin.request.number_of_bytes = Some(32), "exactly one"),
-            (|pin| (pin.request.key_spec, pin.request.number_of_bytes) = (None, Some(1025)), "exactly one"),
+        let edits: [(Edit<IssuedVersion>, &str); 4] = [
             (|pin| pin.request.key_id = ARN.replace("1234abcd", "99999999"), "not the ARN of the key that"),
             (|pin| pin.request.region = Some("us-east-1".into()), "not the ARN of the key that"),
             (|pin| pin.version = 2, "it is there twice"),
+            (|pin| pin.ciphertext_blob = issued(2).ciphertext_blob, "ciphertextBlob is that of version 1, too"),
         ];
-        for (edit, why) in edits {
+        for (edit, why) in edits.into_iter().chain(FLAWS) {
             let mut key = pinned(&[1, 2]);
             key.spec.version = Some(2);
             edit(&mut pins(&mut key)[0]);
             let refused = refusal(&key);
             assert!(refused.contains(why), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_pin_of_a_recorded_data_key_under_another_version_is_refused() {
+        let mut key = recorded(&[1]);
+        key.spec.wrapped_keys = Some(vec![issued(1), IssuedVersion { version: 2, ..issued(1) }]);
+        assert!(refusal(&key).contains("version 2: ciphertextBlob is that of version 1, too"));
     }
 
     #[test]

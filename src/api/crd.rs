@@ -16,6 +16,15 @@ use serde_json::json;
 use super::DataKey;
 use crate::status;
 
+/// The ID of a KMS key, of one Region or of several.
+const KEY: &str = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})";
+
+/// The code of an AWS Region.
+const REGION: &str = "[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}";
+
+/// An ARN of KMS up to its resource.
+const ARN: &str = "arn:aws[a-z-]*:kms:[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:";
+
 /// The `CustomResourceDefinition` of `DataKey`, as `datakey-operator crd` prints it.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = DataKey::crd();
@@ -27,6 +36,7 @@ pub fn crd() -> CustomResourceDefinition {
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // Born not ready: kstatus reads an object without status as Current, Argo CD as Healthy.
             status.default = Some(JSON(json!(status::at_birth())));
+            bound_conditions(status);
         }
     }
     crd
@@ -51,6 +61,24 @@ fn tidy(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
         tidy(values);
     }
+}
+
+/// The bounds that Kubernetes gives to conditions (`metav1.Condition`); the generated type has none.
+fn bound_conditions(status: &mut JSONSchemaProps) {
+    let conditions = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions"));
+    let Some(JSONSchemaPropsOrArray::Schema(condition)) = conditions.and_then(|list| list.items.as_mut()) else {
+        return;
+    };
+    let domain = "([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?";
+    let mut bound = |field: &str, min: i64, max: i64, pattern: Option<String>| {
+        if let Some(field) = condition.properties.as_mut().and_then(|properties| properties.get_mut(field)) {
+            (field.min_length, field.max_length, field.pattern) = (Some(min), Some(max), pattern);
+        }
+    };
+    bound("type", 1, 316, Some(format!("^{domain}([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")));
+    bound("status", 4, 7, Some("^(True|False|Unknown)$".to_owned()));
+    bound("reason", 1, 1024, Some("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$".to_owned()));
+    bound("message", 0, 32768, None);
 }
 
 // === rules of the whole object, where spec and status are seen together ===
@@ -120,6 +148,21 @@ pub(super) fn pins_agree_with_the_record() -> Rule {
     )
 }
 
+/// A transition rule: what was there together before this rule is tolerated, or the status could not be written any more.
+pub(super) fn pins_are_not_other_recorded_versions() -> Rule {
+    Rule::new(
+        "!has(self.spec.wrappedKeys) || !has(self.status) || !has(self.status.versions) || \
+         self.spec.wrappedKeys.all(p, self.status.versions.all(v, v.version == p.version || \
+         [v.ciphertextBlob] != [p.ciphertextBlob] || (has(oldSelf.spec.wrappedKeys) && has(oldSelf.status) && \
+         has(oldSelf.status.versions) && oldSelf.status.versions.exists(o, o.version == v.version) && \
+         oldSelf.spec.wrappedKeys.exists(o, o.version == p.version))))",
+    )
+    .message(
+        "spec.wrappedKeys pins a data key that status.versions records as another version, and each version must have \
+         a data key of its own. Remove that pin, or pin the entry that belongs to its version",
+    )
+}
+
 pub(super) fn secret_name_is_fixed_once_issued() -> Rule {
     Rule::new(
         "!has(self.status) || !has(self.status.secretName) || \
@@ -169,30 +212,51 @@ pub(super) fn pin_of_the_version_answers_the_spec() -> Rule {
     )
 }
 
-// === rules of the pins ===
+// === rules of the status ===
 
-pub(super) fn pins_name_a_key_arn() -> Rule {
-    Rule::new("self.all(p, p.keyId.matches('^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+$'))").message(
-        "keyId of each entry must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID): copy the entry from \
+/// On the status, which is always there before and after a write: a rule on the list is not asked when it is new.
+pub(super) fn recorded_versions_are_different_data_keys() -> Rule {
+    Rule::new(
+        "!has(self.versions) || self.versions.all(v, \
+         (has(oldSelf.versions) && oldSelf.versions.exists(o, o.version == v.version)) || \
+         self.versions.exists_one(o, [o.ciphertextBlob] == [v.ciphertextBlob]))",
+    )
+    .message("versions records one ciphertextBlob twice: each version must have a data key of its own")
+}
+
+pub(super) fn secret_name_stays() -> Rule {
+    Rule::new("!has(oldSelf.secretName) || (has(self.secretName) && self.secretName == oldSelf.secretName)")
+        .message("secretName is fixed once a version is issued: leave it as it is")
+}
+
+// === rules of pins and recorded versions ===
+
+pub(super) fn pins_are_different_data_keys() -> Rule {
+    Rule::new("self.all(p, self.exists_one(o, [o.ciphertextBlob] == [p.ciphertextBlob]))").message(
+        "two entries have the same ciphertextBlob: each version must have a data key of its own. Copy each entry from \
          status.versions as it is",
     )
 }
 
-pub(super) fn pins_have_one_length() -> Rule {
-    Rule::new("self.all(p, has(p.request.keySpec) != has(p.request.numberOfBytes))").message(
-        "request of each entry must have exactly one of keySpec and numberOfBytes: copy the entry from status.versions \
-         as it is",
+pub(super) fn key_id_is_a_key_arn() -> Rule {
+    Rule::new(format!("self.matches('^{ARN}key/{KEY}$')")).message(
+        "keyId must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID): copy the entry from \
+         status.versions as it is",
+    )
+}
+
+pub(super) fn request_has_one_length() -> Rule {
+    Rule::new("has(self.keySpec) != has(self.numberOfBytes)").message(
+        "request must have exactly one of keySpec and numberOfBytes: copy the entry from status.versions as it is",
     )
 }
 
 // === rules of the fields of the spec ===
 
 pub(super) fn key_id_has_a_known_form() -> Rule {
-    Rule::new(concat!(
-        "self.matches('^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?(alias/[a-zA-Z0-9/_-]{1,250}|",
-        "key/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32}))$') && ",
-        "!self.startsWith('key/') || ",
-        "self.matches('^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$')",
+    Rule::new(format!(
+        "self.matches('^({ARN})?(alias/[a-zA-Z0-9/_-]{{1,250}}|key/{KEY})$') && !self.startsWith('key/') || \
+         self.matches('^{KEY}$')"
     ))
     .message(
         "keyId must be a key ID (1234abcd-12ab-34cd-56ef-1234567890ab or mrk-...), a key ARN \
@@ -209,7 +273,7 @@ pub(super) fn key_is_customer_managed() -> Rule {
 }
 
 pub(super) fn region_has_a_known_form() -> Rule {
-    Rule::new("self.matches('^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$')")
+    Rule::new(format!("self.matches('^{REGION}$')"))
         .message("region must be the code of an AWS Region, for example eu-west-1")
 }
 

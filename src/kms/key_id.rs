@@ -19,11 +19,11 @@ pub fn region<'a>(key_id: &'a str, asked: Option<&'a str>, own: Option<&'a str>)
 /// Whether an ARN that KMS answered can be the key that was asked for. An alias may point anywhere, but not into
 /// another account or Region.
 pub fn answers(key_id: &str, region: &str, arn: &str) -> bool {
-    let Some(answer) = KmsArn::parse(arn).filter(|answer| answer.resource.starts_with("key/")) else {
+    let Some(answer) = KmsArn::parse(arn).filter(KmsArn::is_key) else {
         return false;
     };
     match KmsArn::parse(key_id) {
-        Some(asked) if asked.resource.starts_with("key/") => asked == answer,
+        Some(asked) if asked.is_key() => asked == answer,
         Some(asked) => (asked.region, asked.account) == (answer.region, answer.account),
         None if key_id.starts_with("alias/") => answer.region == region,
         None => answer.region == region && answer.resource.strip_prefix("key/") == Some(key_id),
@@ -32,17 +32,70 @@ pub fn answers(key_id: &str, region: &str, arn: &str) -> bool {
 
 /// The same multi-Region key in another Region: primary and replicas differ in nothing but the Region of their ARN, and
 /// each decrypts what another one encrypted (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS"). `None` for a
-/// key that is in one Region only.
+/// key that is in one Region only, and where the Region has not the form of one.
 pub fn in_region(arn: &str, region: &str) -> Option<String> {
     let KmsArn { account, resource, .. } = KmsArn::parse(arn)?;
     let partition = arn.split(':').nth(1)?;
-    resource.starts_with("key/mrk-").then(|| format!("arn:{partition}:kms:{region}:{account}:{resource}"))
+    (is_region(region) && resource.starts_with("key/mrk-"))
+        .then(|| format!("arn:{partition}:kms:{region}:{account}:{resource}"))
 }
 
 /// Whether what the one key encrypted the other one decrypts.
 pub fn is_same_key(one: &str, other: &str) -> bool {
     let there = || in_region(one, KmsArn::parse(other)?.region);
     one == other || there().as_deref() == Some(other)
+}
+
+/// Whether this is the ID of a KMS key: a UUID, or `mrk-` and 32 hexadecimal digits for a multi-Region key.
+pub fn is_key_id(text: &str) -> bool {
+    let hex =
+        |text: &str, length| text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if let Some(digits) = text.strip_prefix("mrk-") {
+        return hex(digits, 32);
+    }
+    let mut lengths = [8, 4, 4, 4, 12].into_iter();
+    text.split('-').all(|part| lengths.next().is_some_and(|length| hex(part, length))) && lengths.next().is_none()
+}
+
+/// Whether this is the name of an alias, `alias/NAME`.
+pub fn is_alias(text: &str) -> bool {
+    let taken = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-".contains(&byte);
+    text.strip_prefix("alias/").is_some_and(|name| (1..=250).contains(&name.len()) && name.bytes().all(taken))
+}
+
+/// Whether this has one of the four forms that KMS takes as `KeyId`.
+pub fn has_known_form(key_id: &str) -> bool {
+    is_key_id(key_id) || is_alias(key_id) || KmsArn::parse(key_id).is_some()
+}
+
+/// Whether this is an alias of a key that AWS manages for its services.
+pub fn is_aws_managed(key_id: &str) -> bool {
+    let resource = KmsArn::parse(key_id).map_or(key_id, |arn| arn.resource);
+    resource.starts_with("alias/aws/")
+}
+
+/// Whether this has the form of the code of an AWS Region, for example `eu-west-1`.
+pub fn is_region(text: &str) -> bool {
+    let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    let Some((area, number)) = text.rsplit_once('-') else {
+        return false;
+    };
+    let mut parts = area.split('-');
+    (1..=2).contains(&number.len())
+        && number.bytes().all(|digit| digit.is_ascii_digit())
+        && parts.next().is_some_and(|first| first.len() >= 2 && letters(first))
+        && area.contains('-')
+        && parts.all(letters)
+}
+
+/// Whether the record takes this as the ID of key material: KMS answers 64 hexadecimal digits.
+pub fn is_key_material_id(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Whether the record takes this as the request ID of a call: KMS answers a UUID.
+pub fn is_request_id(text: &str) -> bool {
+    text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=._:-".contains(&byte))
 }
 
 // === impl KmsArn ===
@@ -54,14 +107,20 @@ impl<'a> KmsArn<'a> {
         let mut next = || parts.next();
         let (prefix, partition, service, region, account, resource) =
             (next()?, next()?, next()?, next()?, next()?, next()?);
+        let is_partition = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         let whole = prefix == "arn"
-            && partition.starts_with("aws")
+            && partition.strip_prefix("aws").is_some_and(is_partition)
             && service == "kms"
-            && !region.is_empty()
+            && is_region(region)
             && account.len() == 12
             && account.bytes().all(|digit| digit.is_ascii_digit())
-            && ["key/", "alias/"].iter().any(|kind| resource.strip_prefix(kind).is_some_and(|id| !id.is_empty()));
+            && (is_alias(resource) || resource.strip_prefix("key/").is_some_and(is_key_id));
         whole.then_some(Self { region, account, resource })
+    }
+
+    /// Whether it names a key, not an alias.
+    pub fn is_key(&self) -> bool {
+        self.resource.starts_with("key/")
     }
 }
 
@@ -80,6 +139,27 @@ mod tests {
 
     #[test]
     fn what_is_no_kms_arn_is_not_parsed() {
+        let key_id = KEY.rsplit_once('/').unwrap().1;
+        let changed = |from: &str, to: &str| KEY.replace(from, to);
+        let changed = [
+            changed(key_id, "*"),
+            changed(key_id, "\u{1b}[2J"),
+            changed(key_id, "\u{202e}gnp"),
+            changed(key_id, "a b"),
+            changed(key_id, &"x".repeat(500)),
+            changed(key_id, &key_id.to_uppercase()),
+            changed(key_id, "mrk-1234"),
+            format!("{KEY}-0123"),
+            format!("{KEY}\n"),
+            changed(":aws:", ":aws1:"),
+            changed(":aws:", ":\u{202e}aws:"),
+            changed("eu-west-1", "europe"),
+            changed("eu-west-1", "eu-west-1.attacker.example"),
+            changed("key/", "alias/aws orders/"),
+        ];
+        for text in &changed {
+            assert_eq!(KmsArn::parse(text), None, "{text:?}");
+        }
         for text in [
             "",
             "alias/orders",
@@ -92,6 +172,27 @@ mod tests {
             "arn:aws:kms:eu-west-1:111122223333",
         ] {
             assert_eq!(KmsArn::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn forms_of_key_ids_aliases_and_regions() {
+        let mrk = format!("mrk-{}", "0a".repeat(16));
+        for known in [KEY, ALIAS, "1234abcd-12ab-34cd-56ef-1234567890ab", &mrk, "alias/a/B_c-1"] {
+            assert!(has_known_form(known), "{known}");
+        }
+        for unknown in ["", "orders", "alias/", "alias/a b", "alias/\u{202e}a", "mrk-1", "1234abcd", "alias/ä"] {
+            assert!(!has_known_form(unknown), "{unknown:?}");
+        }
+        assert!(is_aws_managed("alias/aws/s3") && is_aws_managed(&ALIAS.replace("orders", "aws/s3")));
+        assert!(!is_aws_managed("alias/awsome") && !is_aws_managed(KEY));
+        for region in ["eu-west-1", "us-gov-east-1", "ap-southeast-12", "us-isob-east-1", "eusc-de-east-1"] {
+            assert!(is_region(region), "{region}");
+        }
+        for other in
+            ["", "-", "europe", "eu-1", "eu-west-", "eu-west-123", "EU-west-1", "e-west-1", "eu--west-1", "eu-west-1\n"]
+        {
+            assert!(!is_region(other), "{other:?}");
         }
     }
 

@@ -11,6 +11,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use super::{ISSUED, MANAGED_BY, MANAGER, NAME, PREFIX, Projection, Provenance, TYPE, VERSION, digest::Digest, sha256};
 use crate::{
     api::{DataKey, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
+    flaws::{flaw, twins},
     kms::{
         MAX_BLOB,
         key_id::{self, KmsArn},
@@ -107,6 +108,9 @@ pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, Strin
         if !key_id::answers(&request.key_id, region.unwrap_or(answered), &found.key_id) {
             return Err(format!("keyId of version {} is not the ARN of the key that was asked for", found.version));
         }
+    }
+    if let Some((one, other)) = twins(&versions) {
+        return Err(format!("its versions {one} and {other} are the same data key"));
     }
     match versions.iter().find(|found| found.version == key.version()) {
         Some(found) if !found.request.asks_the_same(&key.spec.request()) => Err(format!(
@@ -215,9 +219,8 @@ pub(crate) fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion,
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))
         .filter(|blob| (1..=MAX_BLOB).contains(&blob.0.len()) && sha256(&blob.0) == provenance.sha256)
         .ok_or_else(|| wrong("ciphertextBlob"))?;
-    let arn = text("keyId")
-        .filter(|arn| KmsArn::parse(arn).is_some_and(|arn| arn.resource.starts_with("key/")))
-        .ok_or_else(|| wrong("keyId"))?;
+    let arn =
+        text("keyId").filter(|arn| KmsArn::parse(arn).is_some_and(|arn| arn.is_key())).ok_or_else(|| wrong("keyId"))?;
     let key_spec = [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| text("keySpec") == Some(spec.as_str()));
     let bytes = text("numberOfBytes").and_then(|bytes| bytes.parse().ok()).filter(|bytes| (1..=1024).contains(bytes));
     if key_spec.is_some() == bytes.is_some() {
@@ -226,7 +229,7 @@ pub(crate) fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion,
     let context: EncryptionContext = text("encryptionContext")
         .and_then(|context| serde_json::from_str(context).ok())
         .ok_or_else(|| wrong("encryptionContext"))?;
-    Ok(IssuedVersion {
+    let found = IssuedVersion {
         version,
         request: KeyRequest {
             key_id: provenance.key_id,
@@ -240,7 +243,11 @@ pub(crate) fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion,
         key_material_id: provenance.key_material_id,
         issued_at: provenance.issued_at,
         request_id: provenance.request_id,
-    })
+    };
+    match flaw(&found) {
+        None => Ok(found),
+        Some(flaw) => Err(format!("what it holds as version {version} can't be recorded: {flaw}")),
+    }
 }
 
 /// The fields in which two requests differ, as in the spec.
@@ -262,6 +269,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{Edit, OTHER_REQUESTS, data_key, issued, recorded},
+        flaws::tests::FLAWS,
         secret::project,
     };
 
@@ -463,6 +471,31 @@ mod tests {
             let refusal = adopt(&data_key(), &secret).unwrap_err();
             assert!(refusal.contains(why), "edit {number}: {refusal}");
         }
+    }
+
+    #[test]
+    fn what_the_record_would_not_take_is_not_adopted() {
+        // What a Secret can't express.
+        let expressed = FLAWS.into_iter().filter(|(_, words)| !["version must", "exactly one"].contains(words));
+        for (edit, words) in expressed {
+            let mut key = recorded(&[1]);
+            edit(&mut key.status.as_mut().unwrap().versions[0]);
+            let refusal = adopt(&data_key(), &project(&key, 1).unwrap().create(&key)).unwrap_err();
+            let earlier =
+                ["keyId", "ciphertextBlob"].map(|field| format!("{field} of version 1 is missing or was changed"));
+            assert!(refusal.contains(words) || earlier.contains(&refusal), "{words}: {refusal}");
+            assert!(!refusal.chars().any(char::is_control), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn one_data_key_under_two_versions_is_not_adopted() {
+        let mut key = recorded(&[1, 2]);
+        key.status.as_mut().unwrap().versions[1].ciphertext_blob = issued(1).ciphertext_blob;
+        let secret = project(&key, 2).unwrap().create(&key);
+        let mut born = data_key();
+        born.spec.version = Some(2);
+        assert_eq!(adopt(&born, &secret).unwrap_err(), "its versions 1 and 2 are the same data key");
     }
 
     #[test]

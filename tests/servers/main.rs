@@ -13,6 +13,7 @@ mod consumers;
 mod costs;
 mod credentials;
 mod drift;
+mod entries;
 mod failures;
 mod issuance;
 mod leadership;

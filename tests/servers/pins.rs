@@ -22,7 +22,7 @@ impl Test {
         json!({
             "version": version,
             "request": { "keyId": self.alias(), "keySpec": "AES_256" },
-            "ciphertextBlob": "AQIDAHg=",
+            "ciphertextBlob": format!("AQID{version:04}"),
             "keyId": ARN,
             "issuedAt": "2026-11-23T00:00:00Z",
         })
@@ -215,7 +215,7 @@ async fn a_malformed_pin_is_refused() {
         vec![pin]
     };
     for key_id in ["alias/orders", "arn:aws:kms:eu-west-1:111122223333:alias/orders", "arn:aws:s3:::orders"] {
-        refuses(with("keyId", json!(key_id)), "keyId of each entry must be the ARN of a KMS key").await;
+        refuses(with("keyId", json!(key_id)), "keyId must be the ARN of a KMS key").await;
     }
     for length in [json!({}), json!({ "keySpec": "AES_256", "numberOfBytes": 32 })] {
         let mut request = length;

@@ -13,7 +13,7 @@ fn version(version: i32, request: &Value) -> Value {
     json!({
         "version": version,
         "request": request,
-        "ciphertextBlob": "AQIDAHg=",
+        "ciphertextBlob": format!("AQID{version:04}"),
         "keyId": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         "issuedAt": "2026-11-23T00:00:00Z",
     })

@@ -216,7 +216,8 @@ async fn failures_of_the_cluster() -> States {
     let (test, mut states) = (Test::new("recorded-cluster").await, States::default());
     let name = file_name(Reason::TooManyVersions);
     let request = to_json(&test.create(&name, &json!({})).await.spec.request());
-    let version = |version: i32| json!({ "version": version, "request": request, "ciphertextBlob": BLOB, "keyId": ARN, "issuedAt": TIME });
+    let blob = |version: i32| format!("AQID{version:04}");
+    let version = |version: i32| json!({ "version": version, "request": request, "ciphertextBlob": blob(version), "keyId": ARN, "issuedAt": TIME });
     let full = json!({ "secretName": name, "versions": (1..=64).map(version).collect::<Vec<_>>() });
     test.try_patch_status(&name, &full).await.unwrap();
     test.patch(&name, &json!({ "spec": { "version": 65 } })).await;

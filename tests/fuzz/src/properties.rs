@@ -442,7 +442,8 @@ pub fn key_id(data: &[u8]) -> Reached {
         if let Some(KmsArn { region, account, resource }) = KmsArn::parse(text) {
             let partition = text.split(':').nth(1).unwrap();
             assert_eq!(format!("arn:{partition}:kms:{region}:{account}:{resource}"), text);
-            assert!(account.len() == 12 && account.parse::<u64>().is_ok() && !region.is_empty());
+            assert!(account.len() == 12 && account.parse::<u64>().is_ok() && key_id::is_region(region));
+            assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");
             assert_eq!(key_id::region(text, Some(asked), None), Some(region), "an ARN names its Region itself");
             assert_eq!(key_id::answers(text, asked, text), resource.starts_with("key/"), "a key answers for itself");
         }
@@ -450,7 +451,7 @@ pub fn key_id(data: &[u8]) -> Reached {
     if KmsArn::parse(id).is_none() {
         assert_eq!(key_id::region(id, Some(asked), Some("own")), Some(asked));
         let made = format!("arn:aws:kms:{asked}:111122223333:key/{id}");
-        let possible = !asked.is_empty() && !asked.contains(':') && !id.is_empty();
+        let possible = key_id::is_region(asked) && key_id::is_key_id(id);
         assert_eq!(key_id::answers(id, asked, &made), possible, "{made}");
     }
     let answers = key_id::answers(id, asked, arn);
