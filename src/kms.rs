@@ -34,6 +34,7 @@ use crate::{
     api::{KeyRequest, KeySpec},
     metrics::Metrics,
     status::{Failure, Reason},
+    text::printable,
 };
 
 use turns::{Turn, Turns};
@@ -172,7 +173,7 @@ impl Kms {
         if checked.as_ref().is_err_and(|failed| failed.failure.reason == Reason::Throttled) {
             self.turns.throttled(region);
         }
-        let label = if regional.answered.load(Ordering::Relaxed) { region } else { "unreached" };
+        let label = if regional.answered.load(Ordering::Relaxed) { &printable(region, 64) } else { "unreached" };
         let code = checked.as_ref().map_or_else(|failed| failed.code, |_| "OK");
         self.metrics.kms_call(label, code, begun.elapsed());
         checked

@@ -19,6 +19,7 @@
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
 //! | [`lease`] | which of several replicas works |
+//! | [`text`] | pure: text of users and servers as it may be shown |
 //! | [`args`], [`run`] | flags; start and stop |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -44,4 +45,5 @@ pub mod run;
 pub mod secret;
 pub mod status;
 mod streaks;
+pub mod text;
 mod written;

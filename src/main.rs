@@ -7,6 +7,7 @@ use datakey_operator::{
     api,
     args::{Cli, Command, Run},
     logging, run,
+    text::printable,
 };
 
 #[cfg(target_env = "musl")]
@@ -50,6 +51,6 @@ fn start(args: Run) -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    eprintln!("datakey-operator: {error}");
+    eprintln!("datakey-operator: {}", printable(&error.to_string(), usize::MAX));
     ExitCode::from(code)
 }

@@ -43,6 +43,7 @@ use crate::{
     },
     status::{self, Failure, Reason},
     streaks::Streaks,
+    text::printable,
     written::Written,
 };
 
@@ -672,7 +673,8 @@ impl<'a> Run<'a> {
     }
 
     /// An event more or less must not fail a reconcile.
-    async fn tell(&self, type_: EventType, reason: &str, mut note: String) {
+    async fn tell(&self, type_: EventType, reason: &str, note: String) {
+        let mut note = printable(&note, MAX_NOTE);
         note.truncate(note.floor_char_boundary(MAX_NOTE));
         let event =
             Event { type_, reason: reason.to_owned(), note: Some(note), action: "Reconcile".into(), secondary: None };

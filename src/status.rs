@@ -11,7 +11,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::api::{DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret};
+use crate::{
+    api::{DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret},
+    text::printable,
+};
 
 /// The condition that says whether the Secret holds the data key of the spec.
 pub const READY: &str = "Ready";
@@ -182,7 +185,7 @@ fn condition(key: &DataKey, type_: &str, status: &str, reason: &str, message: St
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message,
+        message: printable(&message, MAX_MESSAGE),
         last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
         observed_generation: key.metadata.generation,
     }
@@ -433,9 +436,9 @@ impl fmt::Display for Failure {
         match &self.detail {
             None => f.write_str(advice),
             Some(detail) => {
-                let room = MAX_MESSAGE.saturating_sub(advice.len() + 3);
-                let end = detail.char_indices().nth(room).map_or(detail.len(), |(end, _)| end);
-                write!(f, "{advice} ({})", &detail[..end])
+                // Servers repeat in their words what users wrote.
+                let detail = printable(detail, MAX_MESSAGE.saturating_sub(advice.len() + 3));
+                write!(f, "{advice} ({detail})")
             }
         }
     }
@@ -517,7 +520,23 @@ mod tests {
 
     #[test]
     fn a_long_detail_is_cut_at_a_character() {
-        let message = Failure::new(Reason::Refused, "ä".repeat(5000)).to_string();
-        assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
+        for detail in ["ä", "\u{202e}"] {
+            let message = Failure::new(Reason::Refused, detail.repeat(5000)).to_string();
+            assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
+        }
+    }
+
+    #[test]
+    fn no_message_holds_what_cannot_be_seen() {
+        let odd = "refused: \u{1b}[2J\r\n\u{202e}x";
+        let mut key = data_key();
+        key.spec.secret_name = Some(odd.to_owned());
+        for status in [ready(&key, &issued(1), at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
+        {
+            for condition in status.conditions {
+                assert!(condition.message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{}", condition.message);
+                assert!(condition.message.chars().all(crate::text::is_printable), "{}", condition.message);
+            }
+        }
     }
 }

@@ -43,6 +43,11 @@ impl Test {
 
     /// From now on an admission policy refuses new Secrets in the namespace.
     pub async fn secrets_are_refused(&self) {
+        self.secrets_are_refused_with("secrets need a ticket").await;
+    }
+
+    /// The same, in these words.
+    pub async fn secrets_are_refused_with(&self, message: &str) {
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
@@ -51,7 +56,7 @@ impl Test {
                 "matchConstraints": { "resourceRules": [{
                     "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
                 }]},
-                "validations": [{ "expression": "false", "message": "secrets need a ticket" }],
+                "validations": [{ "expression": "false", "message": message }],
             },
         });
         let binding = json!({

@@ -27,6 +27,7 @@ mod recorded;
 mod tenant;
 mod test;
 mod upgrade;
+mod texts;
 mod wait;
 mod webhooks;
 mod witness;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use datakey_operator::text::{is_printable, printable_json};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -97,14 +98,31 @@ pub fn render<T: Serialize>(format: Format, value: &T, table: impl FnOnce(&T) ->
 /// JSON for people and machines, with a line's end.
 pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| cannot_write("JSON", &error))?;
-    Ok(text + "\n")
+    Ok(printable_json(&text).into_owned() + "\n")
 }
 
-/// YAML.
+/// YAML. Where it would hold characters that can't be seen, which YAML takes as they are, it is JSON, which is YAML too.
 pub fn yaml(value: &impl Serialize) -> Result<String, Failure> {
-    serde_saphyr::to_string(value).map_err(|error| cannot_write("YAML", &error))
+    let text = serde_saphyr::to_string(value).map_err(|error| cannot_write("YAML", &error))?;
+    if text.chars().all(|character| character == '\n' || is_printable(character)) { Ok(text) } else { json(value) }
 }
 
 fn cannot_write(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::Work(format!("can't write this as {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_read_the_same_and_terminals_nothing_that_cannot_be_seen() {
+        let value = serde_json::json!({ "context": { "a\u{202e}": "b\u{1b}[2J\u{7f}\r\n" } });
+        let (json, yaml) = (json(&value).unwrap(), yaml(&value).unwrap());
+        for text in [&json, &yaml] {
+            assert!(text.chars().all(|character| character == '\n' || is_printable(character)), "{text:?}");
+        }
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), value);
+        assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap(), value);
+    }
 }

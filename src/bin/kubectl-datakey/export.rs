@@ -11,6 +11,7 @@ use std::{
 use datakey_operator::{
     api::{EncryptionContext, IssuedVersion, KeySpec},
     secret::sha256,
+    text::printable_json,
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
 use serde::Serialize;
@@ -151,7 +152,7 @@ fn entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let bytes = request.number_of_bytes.map(|bytes| ("numberOfBytes", bytes.to_string()));
     let always = [
         ("keyId", issued.key_id.clone()),
-        ("encryptionContext", json!(request.context()).to_string()),
+        ("encryptionContext", printable_json(&json!(request.context()).to_string()).into_owned()),
         ("version", issued.version.to_string()),
     ];
     always.into_iter().chain(spec).chain(bytes).collect()

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match run(cli).and_then(|answer| print(&answer).map(|()| answer)) {
         Ok(answer) => answer.outcome.into(),
         Err(failure) => {
-            eprintln!("kubectl datakey: {failure}");
+            eprintln!("kubectl datakey: {}", text::printable(&failure.to_string()));
             failure.into()
         }
     }
@@ -87,7 +87,7 @@ async fn work(Cli { connection, command }: Cli) -> Result<Answer, Failure> {
 /// A reader that has read enough is no failure: `kubectl datakey list | head`.
 fn print(answer: &Answer) -> Result<(), Failure> {
     for note in &answer.notes {
-        eprintln!("{note}");
+        eprintln!("{}", text::printable(note));
     }
     let mut out = std::io::stdout().lock();
     match out.write_all(&answer.out).and_then(|()| out.flush()) {

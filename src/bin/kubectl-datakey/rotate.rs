@@ -11,6 +11,7 @@ use crate::{
     args::Rotate,
     cluster::{Cluster, Object},
     standing::Standing,
+    text::printable,
 };
 
 /// How often the API server is asked while waiting.
@@ -51,7 +52,7 @@ pub async fn run(cluster: &Cluster, args: &Rotate) -> Result<Answer, Failure> {
     answer.out = format!("{} rotated from version {from} to {next}\n", args.name).into_bytes();
     if args.wait {
         for note in answer.notes.drain(..) {
-            eprintln!("{note}");
+            eprintln!("{}", printable(&note));
         }
         eprintln!("spec.version is {next}; waiting until the data key is issued and in the Secret");
         wait(cluster, args, changed, next).await?;

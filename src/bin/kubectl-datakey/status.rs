@@ -110,7 +110,9 @@ fn drawn(standing: &Standing, now: Timestamp) -> String {
     let deleting = if standing.deleting { ", being deleted" } else { "" };
     let mut out = format!(
         "{} in namespace {}: {state} ({}){since}{deleting}\n",
-        standing.name, standing.namespace, standing.reason
+        standing.name,
+        standing.namespace,
+        printable(&standing.reason)
     );
     let mut line = |name: &str, text: &str| {
         let _ = writeln!(out, "  {name:<9} {}", printable(text));

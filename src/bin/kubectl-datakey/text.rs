@@ -33,16 +33,9 @@ fn cell_text(cell: &str) -> String {
     if cell.is_empty() { "<none>".to_owned() } else { printable(cell) }
 }
 
-/// Text from a cluster as a terminal may show it: control characters, by which it could be led astray, are spelled out.
+/// Text from a cluster as a terminal may show it, whole.
 pub fn printable(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, character| {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-        out
-    })
+    datakey_operator::text::printable(text, usize::MAX)
 }
 
 /// The text with each of its lines moved to the right.
@@ -93,8 +86,9 @@ mod tests {
 
     #[test]
     fn a_terminal_is_not_led_astray() {
-        assert_eq!(printable("a\u{1b}[2Jb\rc\nd\u{9b}ä"), r"a\u{1b}[2Jb\rc\nd\u{9b}ä");
-        assert!(!table(&["NAME"], &[vec!["\u{1b}[31m".to_owned()]]).contains('\u{1b}'));
+        assert_eq!(printable("a\u{1b}[2Jb\rc\nd\u{9b}ä\u{202e}"), r"a\u{1b}[2Jb\rc\nd\u{9b}ä\u{202e}");
+        let drawn = table(&["NAME"], &[vec!["\u{1b}[31m\u{202e}".to_owned()]]);
+        assert!(!drawn.contains(['\u{1b}', '\u{202e}']), "{drawn:?}");
     }
 
     #[test]

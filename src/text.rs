@@ -1,0 +1,112 @@
+//! Text from users, Secrets and servers as a terminal, a log or a condition may show it. Pure.
+//!
+//! A control character can lead a terminal astray and break a log line in two; a bidirectional control or another
+//! invisible character makes a text read as another one. They are spelled out, as Rust writes them: `\u{202e}`.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+/// The text on one line and without characters that can't be seen, cut to this many characters.
+pub fn printable(text: &str, max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(max));
+    let mut length = 0;
+    for character in text.chars() {
+        let spelled = if is_printable(character) {
+            Cow::Borrowed("")
+        } else {
+            Cow::Owned(character.escape_default().to_string())
+        };
+        length += spelled.len().max(1);
+        if length > max {
+            break;
+        }
+        if spelled.is_empty() {
+            out.push(character);
+        } else {
+            out += &spelled;
+        }
+    }
+    out
+}
+
+/// JSON that says the same without characters that can't be seen: they only stand in its strings. Line ends and tabs
+/// between its values are left.
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    let odd = |character: char| !matches!(character, '\n' | '\r' | '\t') && !is_printable(character);
+    if !json.contains(odd) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if odd(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a String can't fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Whether a character shows as what it is.
+pub fn is_printable(character: char) -> bool {
+    if character.is_ascii() {
+        return matches!(character, ' '..='~');
+    }
+    // Letters and marks without a glyph; Unicode has them as ignorable, beside the format characters.
+    let invisible = matches!(
+        character,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{ffa0}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}'
+    );
+    // The standard library knows the categories: in the middle of a text it escapes what is a control, a format
+    // character, a separator but the blank, unassigned or private, and leaves combining marks.
+    let mut middle = [b'a', 0, 0, 0, 0];
+    let length = 1 + character.encode_utf8(&mut middle[1..]).len();
+    let escaped = str::from_utf8(&middle[..length]).is_ok_and(|middle| middle.escape_debug().nth(2).is_some());
+    !invisible && !escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_spelled_out() {
+        assert_eq!(printable("a\u{1b}[2J\u{7}b\r\nc\t\u{7f}\u{9b}", 100), r"a\u{1b}[2J\u{7}b\r\nc\t\u{7f}\u{9b}");
+        let hidden =
+            ["\u{ad}", "\u{61c}", "\u{180e}", "\u{feff}", "\u{fff9}", "\u{e0041}", "\u{e0100}", "\u{3164}", "\u{fe0f}"];
+        let ranges = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{80}'..='\u{9f}'];
+        let ranges = ranges.into_iter().flatten().map(String::from);
+        for odd in hidden.into_iter().map(str::to_owned).chain(ranges) {
+            let spelled = printable(&odd, 100);
+            assert!(spelled.starts_with('\\') && spelled.is_ascii(), "{spelled}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_seen_stays_as_it_is() {
+        for text in ["alias/orders", r#"a "b" 'c' \n"#, "Aufträge", "目的 注文 🔑", "e\u{301}", "שלום", "العربية"]
+        {
+            assert_eq!(printable(text, 100), text);
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_no_escape_in_two() {
+        assert_eq!(printable("ääää", 3), "äää");
+        assert_eq!(printable("a\u{202e}b", 8), "a");
+        assert_eq!(printable("a\u{202e}b", 9), r"a\u{202e}");
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_cannot_be_seen() {
+        let value = serde_json::json!({ "a\u{202e}": "b\u{7f}\u{1b}\u{e0041}\n" });
+        let json = format!("{value:#}\n");
+        let plain = printable_json(&json);
+        assert!(plain.chars().all(|character| character == '\n' || is_printable(character)), "{plain:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), value);
+        assert!(matches!(printable_json("{\n\t\"a\": \"ä\"\n}\n"), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,98 @@
+//! What users and servers write reaches no log, Event, condition, metric or terminal with characters that lead it astray.
+
+use std::path::Path;
+
+use datakey_operator::text::is_printable;
+use serde_json::json;
+use testbed::{commands, eventually, kms, proxy::Fault};
+
+use crate::test::{Operator, SOON, Test};
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-datakey");
+
+/// Clears a screen, rings, feigns a line of the log, and turns the reading direction.
+const ODD: &str = "marker\u{1b}[2J\u{7}\r\nWARN feigned\u{202e}\u{2028}\u{9b}z";
+
+/// The same on one line, as an admission policy may say it.
+const ODD_LINE: &str = "marker\u{1b}[2J\u{7}\u{202e}z";
+
+/// What is shown of either.
+const SHOWN: &str = r"marker\u{1b}[2J\u{7}";
+
+fn assert_plain(what: &str, text: &str) {
+    let odd = text.chars().find(|&character| character != '\n' && !is_printable(character));
+    assert!(odd.is_none(), "{what} holds {odd:?}:\n{text:?}");
+    assert!(text.lines().all(|line| !line.starts_with("WARN feigned")), "{what}:\n{text}");
+}
+
+/// A `DataKey` that is ready, one that KMS fails, and one whose Secret is refused.
+async fn odd_states(test: &Test) {
+    let odd = json!({ "encryptionContext": { "purpose": ODD, ODD: "x" } });
+    test.issue("issued", &odd).await;
+    test.proxy.always(Fault::Error(400, "DisabledException".to_owned(), ODD.to_owned()));
+    test.create("failed", &odd).await;
+    test.failed("failed", "KeyDisabled").await;
+    test.proxy.heal();
+    test.secrets_are_refused_with(ODD_LINE).await;
+    test.create("refused", &odd).await;
+    let key = test.failed("refused", "Refused").await;
+    let message = &key.status.as_ref().unwrap().conditions[0].message;
+    assert!(message.contains(SHOWN), "{message}");
+    assert_plain("the condition", message);
+}
+
+async fn said(test: &Test, operator: &Operator) {
+    let notes = async || {
+        let notes: Vec<_> =
+            test.events("refused", "Refused").await.into_iter().filter_map(|event| event.note).collect();
+        notes.join("\n")
+    };
+    eventually(SOON, "an event tells of the refusal", async || notes().await.contains(SHOWN)).await;
+    assert_plain("the event", &notes().await);
+    let log = operator.process.log();
+    assert!(log.contains("marker"), "{log}");
+    assert_plain("the log", &log);
+}
+
+#[tokio::test]
+async fn no_text_leads_logs_events_or_terminals_astray() {
+    let test = Test::new("texts").await;
+    let operator = test.operator();
+    odd_states(&test).await;
+    said(&test, &operator).await;
+    assert_plain("metrics", &operator.admin("/metrics").await.1);
+
+    let mut environment: Vec<_> = kms::environment(&test.proxy.url()).into();
+    environment.push(("KUBECONFIG", test.plane.admin_kubeconfig().display().to_string()));
+    for words in [
+        &["list"][..],
+        &["list", "-o", "yaml"],
+        &["status"],
+        &["status", "issued"],
+        &["status", "refused"],
+        &["status", "issued", "-o", "json"],
+        &["status", "issued", "-o", "yaml"],
+        &["verify", "issued", "--decrypt"],
+        &["verify", "refused"],
+        &["export", "issued", "-o", "json"],
+        &["export", "issued", "-o", "env"],
+        &["export", "issued", "-o", "manifest"],
+        &["export", "issued", "--pin"],
+        &["policy", "issued"],
+        &["rotate", "refused"],
+        &["status", ODD_LINE],
+    ] {
+        let all = [&["datakey"], words, &["-n", &test.namespace]].concat();
+        let ended = commands::plugin(Path::new(PLUGIN), &environment, &all).await;
+        let out = String::from_utf8(ended.out).unwrap();
+        assert_plain(&format!("{words:?}"), &format!("{out}{}", ended.err));
+    }
+}
+
+#[tokio::test]
+async fn no_text_breaks_a_line_of_the_text_log() {
+    let test = Test::new("texts-log").await;
+    let operator = test.operator_with(&["--log-format=text"], &[]);
+    odd_states(&test).await;
+    said(&test, &operator).await;
+}
