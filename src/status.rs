@@ -133,7 +133,7 @@ pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecre
     let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
     DataKeyStatus {
         observed_generation: key.metadata.generation,
-        conditions: vec![condition(key, READY, "True", ISSUED, message, now)],
+        conditions: vec![condition(key, READY, "True", ISSUED, &message, now)],
         version: Some(issued.version),
         key_id: Some(issued.key_id.clone()),
         issued_at: Some(issued.issued_at.clone()),
@@ -146,9 +146,9 @@ pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecre
 pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus {
     let old = key.status.clone().unwrap_or_default();
     let (reason, message) = (failure.reason.as_str(), failure.to_string());
-    let mut conditions = vec![condition(key, READY, "False", reason, message.clone(), now)];
+    let mut conditions = vec![condition(key, READY, "False", reason, &message, now)];
     if failure.reason.class() == Class::WaitForChange {
-        conditions.push(condition(key, STALLED, "True", reason, message, now));
+        conditions.push(condition(key, STALLED, "True", reason, &message, now));
     }
     DataKeyStatus {
         observed_generation: key.metadata.generation,
@@ -178,14 +178,14 @@ pub fn shown_failure(key: &DataKey) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| current && reason.as_str() == ready.reason)
 }
 
-fn condition(key: &DataKey, type_: &str, status: &str, reason: &str, message: String, now: Timestamp) -> Condition {
+fn condition(key: &DataKey, type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> Condition {
     // Kubernetes API conventions: the time tells when `status` changed, not when the condition was written.
     let since = find(key, type_).filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: printable(&message, MAX_MESSAGE),
+        message: printable(message, MAX_MESSAGE),
         last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
         observed_generation: key.metadata.generation,
     }
@@ -531,7 +531,8 @@ mod tests {
         let odd = "refused: \u{1b}[2J\r\n\u{202e}x";
         let mut key = data_key();
         key.spec.secret_name = Some(odd.to_owned());
-        for status in [ready(&key, &issued(1), at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
+        for status in
+            [ready(&key, &issued(1), None, at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
         {
             for condition in status.conditions {
                 assert!(condition.message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{}", condition.message);

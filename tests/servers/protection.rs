@@ -120,9 +120,9 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
             let patch = json!({ "metadata": { "ownerReferences": owners } });
             refused(protected.patch(user, "k", &patch).await, "may be removed, not added or changed");
         }
-        let mut owner = to_json(&owned.owner_references()[0]);
-        owner["uid"] = json!("00000000-1111-2222-3333-444444444444");
-        let patch = json!({ "metadata": { "ownerReferences": [owner] } });
+        let mut reference = to_json(&owned.owner_references()[0]);
+        reference["uid"] = json!("00000000-1111-2222-3333-444444444444");
+        let patch = json!({ "metadata": { "ownerReferences": [reference] } });
         refused(protected.patch(user, "owned", &patch).await, "may be removed, not added or changed");
         for metadata in [
             json!({ "labels": { "datakey.dev/name": "other" } }),

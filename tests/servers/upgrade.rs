@@ -28,7 +28,7 @@ const PENDING: &str = "alias/upgrade-pending";
 
 /// Whether the present operator keeps the Secret's revision in the status (`status.secret`), which 0.1.0 did not. Then it
 /// reads each Secret once and writes each status once after the upgrade, and after that no more.
-const REVISION_IN_STATUS: bool = false;
+const REVISION_IN_STATUS: bool = true;
 
 /// The path of a 0.1.0 binary.
 fn binary_of_0_1_0() -> PathBuf {

@@ -26,8 +26,8 @@ async fn write(test: &Test, name: &str) {
     let key = raw(test, &format!("/apis/datakey.dev/v1alpha1/namespaces/{namespace}/datakeys/{name}")).await.unwrap();
     let secret = key["spec"]["secretName"].as_str().unwrap_or(name);
     let secret = raw(test, &format!("/api/v1/namespaces/{namespace}/secrets/{secret}")).await;
-    let text = serde_json::to_string_pretty(&json!({ "dataKey": key, "secret": secret })).unwrap() + "\n";
-    std::fs::write(repository().join(FOLDER).join(format!("{name}.json")), text).unwrap();
+    let pretty = serde_json::to_string_pretty(&json!({ "dataKey": key, "secret": secret })).unwrap() + "\n";
+    std::fs::write(repository().join(FOLDER).join(format!("{name}.json")), pretty).unwrap();
 }
 
 /// Raises the version of a `DataKey`, so that it has these.
