@@ -62,7 +62,8 @@ async fn readyz(State((_, view)): State<Shared>) -> impl IntoResponse {
 }
 
 async fn scrape(State((metrics, view)): State<Shared>) -> impl IntoResponse {
-    let snapshot = Snapshot { states: view.states(), waiting: view.waiting(), leads: view.leads() };
+    let (states, unreadable) = view.states();
+    let snapshot = Snapshot { states, unreadable, waiting: view.waiting(), leads: view.leads() };
     match metrics.render(snapshot) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -11,8 +11,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+mod conditions;
 mod crd;
+mod lenient;
 
+pub use conditions::Conditions;
 pub use crd::crd;
 
 /// The API group of `DataKey`, and the prefix of every label and annotation of the operator.
@@ -146,7 +149,7 @@ pub struct DataKeySpec {
     /// earlier ones, which stay in the Secret; a number that was issued before makes that data key current again.
     /// At most 64 versions. Existing data stays encrypted under the version that it was encrypted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub version: Option<i32>,
 
     /// Name of the Secret, in the same namespace; `metadata.name` where absent. A Secret that does not belong to this
@@ -213,27 +216,27 @@ pub enum DeletionPolicy {
 )]
 pub struct DataKeyStatus {
     /// The `metadata.generation` that the conditions speak of; -1 until the operator has seen the DataKey.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub observed_generation: Option<i64>,
 
     /// `Ready` is always there: True when the Secret holds the data key of the spec. `Stalled` is there, as True, only
     /// when a person must act; its message says how.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Conditions::is_absent")]
+    #[schemars(with = "Vec<Condition>", length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
+    pub conditions: Conditions,
 
     /// The version that the Secret's plain entries hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub version: Option<i32>,
 
     /// ARN of the KMS key that wrapped the current version; the requested key ID until it is issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     #[schemars(length(max = 2048), regex(pattern = "^[0-9A-Za-z:/_-]*$"))]
     pub key_id: Option<String>,
 
     /// When the current version was issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub issued_at: Option<Time>,
 
     /// Name of the Secret. Set with the first issued version and fixed from then on.
@@ -243,12 +246,12 @@ pub struct DataKeyStatus {
     pub secret_name: Option<String>,
 
     /// The Secret as the operator last wrote it, or read it and found it to hold what is recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub secret: Option<VerifiedSecret>,
 
     /// The record: every version that was issued, at most 64. The API server refuses to change or to remove an entry.
     /// It is ciphertext, and enough to restore the Secret.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::list")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
     pub versions: Vec<IssuedVersion>,
@@ -277,13 +280,14 @@ pub struct VerifiedSecret {
 #[serde(rename_all = "camelCase")]
 pub struct IssuedVersion {
     /// The version that this data key is.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub version: i32,
 
     /// What was asked of KMS, as in the spec.
     pub request: KeyRequest,
 
     /// The wrapped data key as KMS answered it, 1 to 6144 bytes, in base64.
+    #[serde(deserialize_with = "lenient::bytes")]
     #[schemars(schema_with = "ciphertext_blob_schema")]
     pub ciphertext_blob: ByteString,
 
@@ -298,6 +302,7 @@ pub struct IssuedVersion {
     pub key_material_id: Option<String>,
 
     /// When it was issued, in whole seconds, UTC.
+    #[serde(deserialize_with = "lenient::time")]
     #[schemars(schema_with = "whole_seconds_schema")]
     pub issued_at: Time,
 

@@ -6,28 +6,29 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::NamespaceResourceScope;
 use kube::{Resource, core::ObjectMeta};
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::{Error, Value, json};
+use serde_json::{Error, json};
 
 use crate::{
     api::{DataKey, DataKeySpec, DataKeyStatus},
+    decode::{self, Unreadable, Wire},
     metrics::State,
     status::{self, Reason},
 };
 
-/// A `DataKey` of the watch; copies share their content. One that can't be read is kept as the reason why, so that one odd
-/// object stops nothing.
+/// A `DataKey` of the watch; copies share their content. One that cannot be decoded is kept as the reason why, so that one
+/// odd object stops nothing.
 #[derive(Clone, Debug)]
 pub struct Cached(Arc<Content>);
 
 #[derive(Clone, Debug)]
 struct Content {
     metadata: ObjectMeta,
-    /// What the `Ready` condition says, and [`Rest`]; or why it can't be read.
-    read: Result<(State, Box<[u8]>), Box<str>>,
+    /// What the `Ready` condition says, and [`Rest`]; or why it cannot be decoded.
+    read: Result<(State, Box<[u8]>), Unreadable>,
 }
 
 /// What a `DataKey` is made of beside its metadata.
@@ -36,30 +37,6 @@ struct Rest {
     spec: DataKeySpec,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<DataKeyStatus>,
-}
-
-/// An object as it comes over the wire, before anything is required of it but that it has a name. `managedFields`, the most
-/// of it, are passed over.
-#[derive(Deserialize)]
-struct Wire {
-    metadata: Identity,
-    #[serde(default)]
-    spec: Value,
-    #[serde(default)]
-    status: Value,
-}
-
-/// Of the metadata, what the operator reads.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Identity {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
 }
 
 /// What many of them have in common: the names of the fields, in their order, and what often stands in them. LZ4 refers to it.
@@ -101,34 +78,33 @@ impl Rest {
 // === impl Cached ===
 
 impl Cached {
-    fn new(identity: Identity, read: Result<Rest, Error>) -> Self {
-        let Identity { name, namespace, uid, resource_version, generation, creation_timestamp, deletion_timestamp } =
-            identity;
-        let metadata = ObjectMeta {
-            name,
-            namespace,
-            uid,
-            resource_version,
-            generation,
-            creation_timestamp,
-            deletion_timestamp,
-            ..ObjectMeta::default()
+    fn new(metadata: ObjectMeta, read: Result<decode::Content, Unreadable>) -> Result<Self, Error> {
+        let read = match read {
+            Ok((spec, status)) => {
+                let rest = Rest { spec, status };
+                Ok((state(rest.status.as_ref()), rest.compress()?))
+            }
+            Err(unreadable) => Err(unreadable),
         };
-        let read = read.and_then(|rest| Ok((state(rest.status.as_ref()), rest.compress()?)));
-        Self(Arc::new(Content { metadata, read: read.map_err(|error| error.to_string().into()) }))
+        Ok(Self(Arc::new(Content { metadata, read })))
     }
 
-    /// The `DataKey`, or why it can't be read.
-    pub fn decode(&self) -> Result<DataKey, Cow<'_, str>> {
+    /// The `DataKey`, or why it cannot be decoded.
+    pub fn decode(&self) -> Result<DataKey, Unreadable> {
         let Content { metadata, read } = &*self.0;
-        let (_, rest) = read.as_ref().map_err(|error| Cow::Borrowed(&**error))?;
-        let Rest { spec, status } = Rest::decompress(rest).map_err(|error| Cow::Owned(error.to_string()))?;
+        let (_, rest) = read.as_ref().map_err(Clone::clone)?;
+        let Rest { spec, status } = Rest::decompress(rest).map_err(|_| Unreadable::in_memory())?;
         Ok(DataKey { metadata: metadata.clone(), spec, status })
     }
 
-    /// What its `Ready` condition says; `None` for one that can't be read.
-    pub fn state(&self) -> Option<State> {
-        self.0.read.as_ref().ok().map(|(state, _)| *state)
+    /// What its `Ready` condition says, or has to say.
+    pub fn state(&self) -> State {
+        self.0.read.as_ref().map_or(State::Failed(Reason::SpecInvalid), |(state, _)| *state)
+    }
+
+    /// Whether it can be decoded.
+    pub fn is_readable(&self) -> bool {
+        self.0.read.is_ok()
     }
 
     /// Whether both are the same state of the same object.
@@ -169,9 +145,8 @@ impl Resource for Cached {
 
 impl<'de> Deserialize<'de> for Cached {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
-        let read = || Ok(Rest { spec: serde_json::from_value(spec)?, status: serde_json::from_value(status)? });
-        Ok(Self::new(metadata, read()))
+        let (metadata, read) = Wire::deserialize(deserializer)?.decode();
+        Self::new(metadata, read).map_err(D::Error::custom)
     }
 }
 
@@ -193,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::{at, data_key, issued, recorded};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn cached(key: &DataKey) -> Cached {
         serde_json::from_value(serde_json::to_value(key).unwrap()).unwrap()
@@ -217,27 +193,27 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_cannot_be_read_is_kept_with_the_reason_why() {
+    fn an_object_that_cannot_be_decoded_is_kept_with_the_reason() {
         let mut odd = serde_json::to_value(data_key()).unwrap();
         odd["spec"]["version"] = json!("two");
         let odd: Cached = serde_json::from_value(odd).unwrap();
         assert_eq!((odd.name_any(), odd.namespace()), ("orders".to_owned(), Some("shop".to_owned())));
-        assert!(odd.decode().unwrap_err().contains("i32"), "{:?}", odd.decode());
-        assert_eq!(odd.state(), None);
-        assert!(
-            serde_json::from_value::<Cached>(json!({ "metadata": { "name": "orders" } })).unwrap().decode().is_err()
-        );
+        let failure = odd.decode().unwrap_err().failure();
+        assert!(failure.detail.unwrap().starts_with("spec.version: expected"));
+        assert_eq!((odd.state(), odd.is_readable()), (State::Failed(Reason::SpecInvalid), false));
+        let nothing: Cached = serde_json::from_value(json!({ "metadata": { "name": "orders" } })).unwrap();
+        assert!(nothing.decode().is_err());
     }
 
     #[test]
     fn its_state_is_what_the_condition_says() {
         let mut key = data_key();
-        assert_eq!(cached(&key).state(), Some(State::Pending));
+        assert_eq!(cached(&key).state(), State::Pending);
         key.status = Some(status::ready(&key, &issued(1), None, at(1)));
-        assert_eq!(cached(&key).state(), Some(State::Issued));
+        assert_eq!(cached(&key).state(), State::Issued);
         key.status = Some(status::failed(&key, &Reason::KeyDisabled.into(), at(1)));
-        assert_eq!(cached(&key).state(), Some(State::Failed(Reason::KeyDisabled)));
+        assert_eq!(cached(&key).state(), State::Failed(Reason::KeyDisabled));
         key.status = None;
-        assert_eq!(cached(&key).state(), Some(State::Pending));
+        assert_eq!(cached(&key).state(), State::Pending);
     }
 }

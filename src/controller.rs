@@ -31,6 +31,7 @@ use crate::{
     metrics::State,
     reconcile::{self, Context, Error, reconcile},
     secret::{TYPE, index::SecretIndex, metadata::WatchedSecret},
+    unreadable,
 };
 
 /// How often a server that can't be watched yet is asked again, and how often that is told.
@@ -211,7 +212,10 @@ async fn save_revisions(scope: Arc<Scope>, wake: Wake) {
 }
 
 fn is_at_rest(key: &Cached, index: &SecretIndex, context: &Context) -> bool {
-    key.decode().is_ok_and(|key| reconcile::is_at_rest(&Arc::new(key), index, context))
+    match key.decode() {
+        Ok(key) => reconcile::is_at_rest(&Arc::new(key), index, context),
+        Err(unreadable) => unreadable::wanted_status(key, &unreadable).is_none(),
+    }
 }
 
 /// `DataKey`s that changed, with the store kept up to date.
@@ -344,15 +348,7 @@ async fn guarded(
             let data_key = context.written.newest(Arc::new(data_key), before);
             reconcile(data_key, &index, &wake, &context).instrument(span).await
         }
-        Err(error) => {
-            span.in_scope(|| {
-                warn!(
-                    %error,
-                    "this DataKey can't be read: is the CustomResourceDefinition of this operator's version installed?"
-                );
-            });
-            Ok(Action::await_change())
-        }
+        Err(unreadable) => unreadable::report(&key, &unreadable, &context).instrument(span).await,
     }
 }
 
@@ -416,9 +412,14 @@ impl View {
         true
     }
 
-    /// What the `Ready` conditions say.
-    pub fn states(&self) -> Vec<State> {
+    /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
+    pub fn states(&self) -> (Vec<State>, usize) {
         let scopes = self.work.get().into_iter().flat_map(|work| &work.scopes);
-        scopes.flat_map(|scope| scope.keys.state()).filter_map(|key| key.state()).collect()
+        let mut unreadable = 0;
+        let states = scopes.flat_map(|scope| scope.keys.state()).map(|key| {
+            unreadable += usize::from(!key.is_readable());
+            key.state()
+        });
+        (states.collect(), unreadable)
     }
 }

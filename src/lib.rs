@@ -17,6 +17,7 @@
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
+//! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
 //! | [`lease`] | which of several replicas works |
 //! | [`text`] | pure: text of users and servers as it may be shown |
@@ -30,6 +31,7 @@ pub mod args;
 pub mod backoff;
 pub mod cache;
 pub mod controller;
+pub mod decode;
 #[cfg(test)]
 mod fixtures;
 pub mod flaws;
@@ -46,4 +48,5 @@ pub mod secret;
 pub mod status;
 mod streaks;
 pub mod text;
+mod unreadable;
 mod written;

@@ -29,6 +29,7 @@ pub struct Metrics {
     resyncs: Counter,
     secret_writes: Family<SecretWrite, Counter>,
     data_keys: Family<DataKeyState, Gauge>,
+    data_keys_unreadable: Gauge,
     kms_waiting: Gauge,
     leader: Gauge,
 }
@@ -38,6 +39,8 @@ pub struct Metrics {
 pub struct Snapshot {
     /// The state of every `DataKey`.
     pub states: Vec<State>,
+    /// How many `DataKey`s cannot be decoded.
+    pub unreadable: usize,
     /// How many `DataKey`s wait for their turn to call KMS.
     pub waiting: usize,
     /// Whether this replica leads.
@@ -124,6 +127,7 @@ impl Default for Metrics {
             resyncs: Counter::default(),
             secret_writes: Family::default(),
             data_keys: Family::default(),
+            data_keys_unreadable: Gauge::default(),
             kms_waiting: Gauge::default(),
             leader: Gauge::default(),
             registry: Mutex::default(),
@@ -153,6 +157,11 @@ impl Default for Metrics {
         );
         registry.register("secret_writes", "Secrets written, by operation", metrics.secret_writes.clone());
         registry.register("datakeys", "DataKeys by the reason of their Ready condition", metrics.data_keys.clone());
+        registry.register(
+            "datakeys_unreadable",
+            "DataKeys that this operator cannot decode; they are among those with SpecInvalid, too",
+            metrics.data_keys_unreadable.clone(),
+        );
         registry.register(
             "kms_waiting",
             "DataKeys that wait for their turn to call KMS, for the rate's sake",
@@ -196,6 +205,7 @@ impl Metrics {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.data_keys.clear();
         self.kms_waiting.set(i64::try_from(snapshot.waiting).unwrap_or(i64::MAX));
+        self.data_keys_unreadable.set(i64::try_from(snapshot.unreadable).unwrap_or(i64::MAX));
         self.leader.set(i64::from(snapshot.leads));
         for state in snapshot.states {
             self.data_keys.get_or_create(&DataKeyState { reason: state }).inc();
@@ -218,7 +228,7 @@ mod tests {
         metrics.secret_written(Operation::Create);
         metrics.resynced();
         let states = vec![State::Issued, State::Issued, State::Failed(Reason::KeyDisabled)];
-        let text = metrics.render(Snapshot { states, waiting: 3, leads: true }).unwrap();
+        let text = metrics.render(Snapshot { states, unreadable: 2, waiting: 3, leads: true }).unwrap();
         for line in [
             r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
             r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"} 1"#,
@@ -228,6 +238,7 @@ mod tests {
             r#"datakey_secret_writes_total{operation="Create"} 1"#,
             r#"datakey_datakeys{reason="Issued"} 2"#,
             r#"datakey_datakeys{reason="KeyDisabled"} 1"#,
+            "datakey_datakeys_unreadable 2",
             "datakey_kms_waiting 3",
             "datakey_leader 1",
             "datakey_build_info",

@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ObjectReference, Secret},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::PostParams,
@@ -27,6 +32,7 @@ use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion},
     backoff::{Backoff, Subject},
     controller::chain,
+    decode::Wire,
     kms::{
         Kms, MAX_BLOB, NotIssued, redact,
         turns::{Turn, Wake},
@@ -150,6 +156,20 @@ impl Context {
         self.reads.forget(uid);
         self.written.forget(uid);
         self.kms.turns.leave(uid);
+    }
+
+    /// Publishes an event. One more or less must not fail a reconcile.
+    pub async fn tell(&self, about: &ObjectReference, type_: EventType, reason: &str, note: String) {
+        let mut note = printable(&note, MAX_NOTE);
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        let event =
+            Event { type_, reason: reason.to_owned(), note: Some(note), action: "Reconcile".into(), secondary: None };
+        let (namespace, name) = (&about.namespace, &about.name);
+        match timeout(self.kube_timeout, self.recorder.publish(&event, about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(namespace, name, reason, error = chain(&error), "the event was not taken"),
+            Err(_) => debug!(namespace, name, reason, "the event was not taken in time"),
+        }
     }
 }
 
@@ -672,19 +692,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An event more or less must not fail a reconcile.
     async fn tell(&self, type_: EventType, reason: &str, note: String) {
-        let mut note = printable(&note, MAX_NOTE);
-        note.truncate(note.floor_char_boundary(MAX_NOTE));
-        let event =
-            Event { type_, reason: reason.to_owned(), note: Some(note), action: "Reconcile".into(), secondary: None };
-        let reference = self.key.object_ref(&());
-        let (namespace, name) = (&self.namespace, &self.name);
-        match timeout(self.context.kube_timeout, self.context.recorder.publish(&event, &reference)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(namespace, name, reason, error = chain(&error), "the event was not taken"),
-            Err(_) => debug!(namespace, name, reason, "the event was not taken in time"),
-        }
+        self.context.tell(&self.key.object_ref(&()), type_, reason, note).await;
     }
 
     async fn within<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
@@ -701,9 +710,21 @@ async fn put_status(
     dry_run: bool,
 ) -> Result<DataKey, RequestError> {
     let body = serde_json::to_vec(object).map_err(RequestError::Encode)?;
+    let written: Wire = requests::send(client, status_request(namespace, name, dry_run, body)?).await?;
+    let (metadata, content) = written.decode();
+    let (spec, status) = content.map_err(|_| RequestError::Decode)?;
+    Ok(DataKey { metadata, spec, status })
+}
+
+/// The request that replaces a status.
+pub fn status_request(
+    namespace: &str,
+    name: &str,
+    dry_run: bool,
+    body: Vec<u8>,
+) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
     let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
-    let url = DataKey::url_path(&(), Some(namespace));
-    requests::send(client, Request::new(url).replace_subresource("status", name, &params, body)?).await
+    Request::new(DataKey::url_path(&(), Some(namespace))).replace_subresource("status", name, &params, body)
 }
 
 /// Sorts the answer to a write: done, refused for a reason that the user can know, or to be repeated. The server can

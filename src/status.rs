@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    api::{DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret},
+    api::{Conditions, DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret},
     text::printable,
 };
 
@@ -122,7 +122,8 @@ pub fn at_birth() -> DataKeyStatus {
             message: "waiting for the operator".to_owned(),
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
             observed_generation: Some(-1),
-        }],
+        }]
+        .into(),
         ..DataKeyStatus::default()
     }
 }
@@ -131,9 +132,10 @@ pub fn at_birth() -> DataKeyStatus {
 pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {
     let old = key.status.clone().unwrap_or_default();
     let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
+    let ready = condition(&old.conditions, key.metadata.generation, READY, ("True", ISSUED), &message, now);
     DataKeyStatus {
         observed_generation: key.metadata.generation,
-        conditions: vec![condition(key, READY, "True", ISSUED, &message, now)],
+        conditions: Conditions::beside(vec![ready], old.conditions),
         version: Some(issued.version),
         key_id: Some(issued.key_id.clone()),
         issued_at: Some(issued.issued_at.clone()),
@@ -142,20 +144,31 @@ pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecre
     }
 }
 
-/// The status of a `DataKey` that can't be made ready now.
+/// The status of a `DataKey` that cannot be made ready now.
 pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus {
     let old = key.status.clone().unwrap_or_default();
-    let (reason, message) = (failure.reason.as_str(), failure.to_string());
-    let mut conditions = vec![condition(key, READY, "False", reason, &message, now)];
-    if failure.reason.class() == Class::WaitForChange {
-        conditions.push(condition(key, STALLED, "True", reason, &message, now));
-    }
+    let own = failed_conditions(failure, &old.conditions, key.metadata.generation, now);
     DataKeyStatus {
         observed_generation: key.metadata.generation,
-        conditions,
+        conditions: Conditions::beside(own, old.conditions),
         key_id: if old.versions.is_empty() { Some(key.spec.key_id.clone()) } else { old.key_id },
         ..old
     }
+}
+
+/// The operator's own conditions of an object that cannot be made ready now; `old` are those that it has.
+pub fn failed_conditions(
+    failure: &Failure,
+    old: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (reason, message) = (failure.reason.as_str(), failure.to_string());
+    let mut conditions = vec![condition(old, generation, READY, ("False", reason), &message, now)];
+    if failure.reason.class() == Class::WaitForChange {
+        conditions.push(condition(old, generation, STALLED, ("True", reason), &message, now));
+    }
+    conditions
 }
 
 /// The status that records newly issued versions. Conditions stay: the Secret is not written yet.
@@ -178,16 +191,23 @@ pub fn shown_failure(key: &DataKey) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| current && reason.as_str() == ready.reason)
 }
 
-fn condition(key: &DataKey, type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> Condition {
+fn condition(
+    old: &[Condition],
+    generation: Option<i64>,
+    type_: &str,
+    (status, reason): (&str, &str),
+    message: &str,
+    now: Timestamp,
+) -> Condition {
     // Kubernetes API conventions: the time tells when `status` changed, not when the condition was written.
-    let since = find(key, type_).filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
+    let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: printable(message, MAX_MESSAGE),
-        last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
-        observed_generation: key.metadata.generation,
+        last_transition_time: same.map_or_else(|| whole_seconds(now), |old| old.last_transition_time.clone()),
+        observed_generation: generation,
     }
 }
 
@@ -361,8 +381,8 @@ impl Reason {
             Self::SpecInvalid => (
                 "SpecInvalid",
                 WaitForChange,
-                "the spec is not valid, and the installed CustomResourceDefinition should have refused it: install the \
-                 definition of this operator's version and correct the spec",
+                "a field has a value that this operator cannot use, and the installed CustomResourceDefinition should have \
+                 refused it: correct that field, and install the definition of this operator's version",
             ),
             Self::TooManyVersions => (
                 "TooManyVersions",
@@ -534,7 +554,7 @@ mod tests {
         for status in
             [ready(&key, &issued(1), None, at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
         {
-            for condition in status.conditions {
+            for condition in &*status.conditions {
                 assert!(condition.message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{}", condition.message);
                 assert!(condition.message.chars().all(crate::text::is_printable), "{}", condition.message);
             }

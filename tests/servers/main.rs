@@ -27,6 +27,7 @@ mod recorded;
 mod tenant;
 mod test;
 mod texts;
+mod unreadable;
 mod upgrade;
 mod wait;
 mod webhooks;

@@ -1,0 +1,109 @@
+//! The conditions of a status: the operator's own, and those of other controllers, which it carries through unchanged.
+
+use std::ops::Deref;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq as _};
+use serde_json::Value;
+
+use crate::status;
+
+/// The conditions of one object, as a list-map by `type`. What is read through this type are the operator's own; an own one
+/// that cannot be decoded (a `lastTransitionTime` that no Rust time can hold) counts as absent, so the next write replaces
+/// it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    own: Vec<Condition>,
+    /// Kept as JSON: what other controllers write need not suit this operator.
+    others: Vec<Value>,
+}
+
+// === impl Conditions ===
+
+impl Conditions {
+    /// These conditions of the operator, beside those of other controllers in `old`.
+    pub fn beside(own: Vec<Condition>, old: Self) -> Self {
+        Self { own, others: old.others }
+    }
+
+    /// Whether there is none, of whomever.
+    pub fn is_absent(&self) -> bool {
+        self.own.is_empty() && self.others.is_empty()
+    }
+
+    /// Whether the operator writes conditions of this type.
+    pub fn is_own(type_: &str) -> bool {
+        [status::READY, status::STALLED].contains(&type_)
+    }
+}
+
+impl From<Vec<Condition>> for Conditions {
+    fn from(own: Vec<Condition>) -> Self {
+        Self { own, others: Vec::new() }
+    }
+}
+
+impl Deref for Conditions {
+    type Target = [Condition];
+
+    fn deref(&self) -> &[Condition] {
+        &self.own
+    }
+}
+
+impl<'a> IntoIterator for &'a Conditions {
+    type Item = &'a Condition;
+    type IntoIter = std::slice::Iter<'a, Condition>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.own.iter()
+    }
+}
+
+impl Serialize for Conditions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.own.len() + self.others.len()))?;
+        self.own.iter().try_for_each(|condition| list.serialize_element(condition))?;
+        self.others.iter().try_for_each(|condition| list.serialize_element(condition))?;
+        list.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Conditions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let all = Option::<Vec<Value>>::deserialize(deserializer)?.unwrap_or_default();
+        let (own, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|condition| condition["type"].as_str().is_some_and(Self::is_own));
+        let own = own.into_iter().filter_map(|condition| serde_json::from_value(condition).ok()).collect();
+        Ok(Self { own, others })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn condition(type_: &str, since: &str) -> Value {
+        json!({ "type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": since })
+    }
+
+    #[test]
+    fn conditions_of_other_controllers_are_kept_as_they_are() {
+        let mut foreign = condition("Backed-up", "9999-12-31T23:59:59Z");
+        foreign["since"] = json!({ "backup": [1, 2] });
+        let all = json!([foreign, condition("Ready", "2026-01-01T00:00:00Z")]);
+        let conditions: Conditions = serde_json::from_value(all).unwrap();
+        assert_eq!(conditions.iter().map(|own| own.type_.as_str()).collect::<Vec<_>>(), ["Ready"]);
+        let written = Conditions::beside(Vec::new(), conditions);
+        assert_eq!(serde_json::to_value(written).unwrap(), json!([foreign]));
+    }
+
+    #[test]
+    fn an_own_condition_that_cannot_be_decoded_counts_as_absent() {
+        let far = json!([condition("Ready", "9999-12-31T23:59:59Z"), { "type": "Stalled" }]);
+        assert_eq!(serde_json::from_value::<Conditions>(far).unwrap(), Conditions::default());
+        assert_eq!(serde_json::from_value::<Conditions>(Value::Null).unwrap(), Conditions::default());
+    }
+}

@@ -1,0 +1,336 @@
+//! `DataKey`s as the API server sends them. Each is decoded by itself, and only what the operator uses: whatever one of them
+//! holds, the others are read. One that cannot be decoded is kept as the reason why.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::core::ObjectMeta;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::{
+    api::{Conditions, DataKeySpec, DataKeyStatus},
+    status::{self, Failure, Reason},
+    text::printable,
+};
+
+/// Bound of the path of a field in a message, in characters: a key of a map can be long.
+const MAX_PATH: usize = 200;
+
+/// An object before anything is required of it. Spec and status are taken as text: what is nested too deeply for a decoder,
+/// or is of another shape, must not end the list that it came in. Metadata that are not used are passed over.
+#[derive(Deserialize)]
+pub struct Wire {
+    metadata: Identity,
+    #[serde(default)]
+    spec: Option<Box<RawValue>>,
+    #[serde(default)]
+    status: Option<Box<RawValue>>,
+}
+
+/// Of the metadata, what the operator reads.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    #[serde(default, deserialize_with = "any_time")]
+    creation_timestamp: Option<Time>,
+    #[serde(default, deserialize_with = "any_time")]
+    deletion_timestamp: Option<Time>,
+}
+
+/// Spec and status of an object that was decoded.
+pub type Content = (DataKeySpec, Option<DataKeyStatus>);
+
+/// Why an object cannot be decoded, and its status as the API server sent it.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// The path of the field, and what is expected there. Never its value.
+    why: Box<str>,
+    status: Option<Box<RawValue>>,
+}
+
+/// A status of which only the conditions and the observed generation are understood. Everything else is text, so it is
+/// written back byte for byte.
+pub type RawStatus = BTreeMap<String, Box<RawValue>>;
+
+/// Only that it is there counts.
+fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let time = Option::<String>::deserialize(deserializer)?;
+    Ok(time.map(|time| Time(time.parse().unwrap_or(Timestamp::MAX))))
+}
+
+// === impl Wire ===
+
+impl Wire {
+    /// The metadata that the operator uses, and the rest or why it cannot be decoded.
+    pub fn decode(self) -> (ObjectMeta, Result<Content, Unreadable>) {
+        let Self { metadata, spec, status } = self;
+        let content = part("spec", spec.as_deref())
+            .and_then(|spec| Ok((spec, status.as_deref().map(|raw| part("status", Some(raw))).transpose()?)));
+        (metadata.into(), content.map_err(|why| Unreadable { why: why.into(), status }))
+    }
+}
+
+fn part<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>) -> Result<T, String> {
+    let Some(raw) = raw else {
+        return Err(format!("{name} is missing"));
+    };
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = match error.path().to_string() {
+            path if path == "." => name.to_owned(),
+            path => format!("{name}.{path}"),
+        };
+        format!("{}: {}", printable(&path, MAX_PATH), expectation(&error.into_inner().to_string()))
+    })
+}
+
+/// What a decoder's error expects. The value, which it names too, is left out: it can be anything.
+fn expectation(error: &str) -> String {
+    let error = error.rsplit_once(" at line ").map_or(error, |(error, _)| error);
+    if error.starts_with("missing field `") {
+        return error.to_owned();
+    }
+    match error.rsplit_once(", expected ") {
+        Some((_, "i32")) => format!("expected a whole number of at most {}", i32::MAX),
+        Some((_, expected)) => format!("expected {}", expected.replace("struct ", "an object ")),
+        // Of these texts it is not known whether they repeat the value.
+        None => "it has a value that this operator cannot read".to_owned(),
+    }
+}
+
+// === impl Identity ===
+
+impl From<Identity> for ObjectMeta {
+    fn from(identity: Identity) -> Self {
+        let Identity { name, namespace, uid, resource_version, generation, creation_timestamp, deletion_timestamp } =
+            identity;
+        Self {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            creation_timestamp,
+            deletion_timestamp,
+            ..Self::default()
+        }
+    }
+}
+
+// === impl Unreadable ===
+
+impl Unreadable {
+    /// What was kept of it in memory cannot be decoded: a defect. Nothing is written.
+    pub fn in_memory() -> Self {
+        let no_object = serde_json::value::to_raw_value("").ok();
+        Self { why: "it cannot be decoded from memory: restart the operator".into(), status: no_object }
+    }
+
+    /// As the status reports it.
+    pub fn failure(&self) -> Failure {
+        Failure::new(Reason::SpecInvalid, &*self.why)
+    }
+
+    /// The status that reports it: the present one with other conditions. `None` where the present one does already, or
+    /// cannot be kept.
+    pub fn report(&self, generation: Option<i64>, now: Timestamp) -> Option<RawStatus> {
+        let mut fields = match &self.status {
+            Some(status) => serde_json::from_str::<RawStatus>(status.get()).ok()?,
+            None => RawStatus::new(),
+        };
+        let present: Vec<Box<RawValue>> =
+            fields.get("conditions").and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default();
+        let (own, others): (Vec<_>, Vec<_>) = present.into_iter().partition(|condition| is_own(condition));
+        let own: Vec<_> = own.iter().filter_map(|condition| serde_json::from_str(condition.get()).ok()).collect();
+        let observed: Option<i64> =
+            fields.get("observedGeneration").and_then(|number| serde_json::from_str(number.get()).ok());
+        let wanted = status::failed_conditions(&self.failure(), &own, generation, now);
+        if observed == generation && own == wanted {
+            return None;
+        }
+        let mut conditions: Vec<_> = wanted.iter().map(raw).collect::<Option<_>>()?;
+        conditions.extend(others);
+        fields.insert("conditions".to_owned(), raw(&conditions)?);
+        fields.insert("observedGeneration".to_owned(), raw(&generation)?);
+        Some(fields)
+    }
+}
+
+impl PartialEq for Unreadable {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |unreadable: &Self| unreadable.status.as_ref().map(|status| status.get().to_owned());
+        self.why == other.why && text(self) == text(other)
+    }
+}
+
+fn raw<T: Serialize + ?Sized>(value: &T) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(value).ok()
+}
+
+fn is_own(condition: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Typed {
+        #[serde(rename = "type")]
+        type_: String,
+    }
+    serde_json::from_str(condition.get()).is_ok_and(|Typed { type_ }| Conditions::is_own(&type_))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        api::DataKey,
+        fixtures::{Edit, at, data_key, pinned, recorded},
+    };
+
+    fn decoded(value: &Value) -> Result<Content, Unreadable> {
+        serde_json::from_str::<Wire>(&value.to_string()).unwrap().decode().1
+    }
+
+    fn json_of(key: &DataKey) -> Value {
+        serde_json::to_value(key).unwrap()
+    }
+
+    fn why(value: &Value) -> String {
+        decoded(value).unwrap_err().why.into()
+    }
+
+    #[test]
+    fn no_time_in_the_metadata_can_make_it_unreadable() {
+        let mut key = json_of(&data_key());
+        let far = "9999-12-31T23:59:59Z";
+        key["metadata"]["creationTimestamp"] = json!(far);
+        key["metadata"]["deletionTimestamp"] = json!(far);
+        key["metadata"]["managedFields"] = json!([{ "manager": "kubectl", "time": far, "operation": "Update" }]);
+        let (metadata, content) = serde_json::from_value::<Wire>(key).unwrap().decode();
+        assert!(metadata.deletion_timestamp.is_some() && content.is_ok());
+    }
+
+    #[test]
+    fn the_field_is_named_and_what_is_expected_there() {
+        let edits: [(Edit<Value>, &str); 12] = [
+            (
+                |key| key["spec"]["wrappedKeys"][1]["issuedAt"] = json!("9999-12-31T23:59:59Z"),
+                "spec.wrappedKeys[1].issuedAt: expected a time such as 2026-11-24T01:02:03Z, before the year 9999",
+            ),
+            (
+                |key| key["spec"]["wrappedKeys"][0]["ciphertextBlob"] = json!("secret!"),
+                "spec.wrappedKeys[0].ciphertextBlob: expected base64 with padding",
+            ),
+            (
+                |key| key["spec"]["version"] = json!(3_000_000_000_u64),
+                "spec.version: expected a whole number of at most 2147483647",
+            ),
+            (|key| key["spec"]["keySpec"] = json!("AES_512"), "spec.keySpec: expected `AES_256` or `AES_128`"),
+            (
+                |key| key["spec"]["deletionPolicy"] = json!("Snapshot"),
+                "spec.deletionPolicy: expected `Retain` or `Delete`",
+            ),
+            (|key| key["spec"]["grantTokens"] = json!([7]), "spec.grantTokens[0]: expected a string"),
+            (|key| _ = key["spec"].as_object_mut().unwrap().remove("keyId"), "spec: missing field `keyId`"),
+            (|key| key["spec"] = Value::Null, "spec is missing"),
+            (|key| key["spec"] = json!("text"), "spec: expected an object DataKeySpec"),
+            (
+                |key| key["status"]["versions"] = json!([{ "version": 1, "request": null }]),
+                "status.versions[0].request: expected an object KeyRequest",
+            ),
+            (|key| key["status"]["secretName"] = json!([]), "status.secretName: expected a string"),
+            (
+                |key| key["spec"]["encryptionContext"]["a\nb\u{1b}"] = json!(7),
+                "spec.encryptionContext.a\\nb\\u{1b}: expected a string",
+            ),
+        ];
+        for (edit, expected) in edits {
+            let mut key = json_of(&pinned(&[1, 2]));
+            edit(&mut key);
+            assert_eq!(why(&key), expected);
+        }
+    }
+
+    #[test]
+    fn no_value_of_the_spec_is_repeated() {
+        let hidden = "hidden, expected nothing at line 1";
+        for (field, value) in [
+            ("grantTokens", json!({ "a": hidden })),
+            ("grantTokens", json!(hidden)),
+            ("keySpec", json!(hidden)),
+            ("version", json!(hidden)),
+            ("wrappedKeys", json!([{ "version": 1, "request": {}, "ciphertextBlob": hidden }])),
+            ("wrappedKeys", json!([{ "issuedAt": hidden }])),
+        ] {
+            let mut key = json_of(&data_key());
+            key["spec"][field] = value;
+            assert!(!why(&key).contains("hidden"), "{}", why(&key));
+        }
+    }
+
+    #[test]
+    fn a_long_key_of_a_map_is_cut() {
+        let mut key = json_of(&data_key());
+        key["spec"]["encryptionContext"]["ä".repeat(1_000_000)] = json!(7);
+        let why = why(&key);
+        assert!(why.chars().count() < 300 && why.contains("ä...: expected"), "{why}");
+    }
+
+    #[test]
+    fn what_is_nested_deeply_stops_the_object_alone() {
+        let mut key = json_of(&data_key());
+        key["spec"]["encryptionContext"] = json!("DEEP");
+        let deep = format!("{}{}", r#"{"a":"#.repeat(5000), "1".to_owned() + &"}".repeat(5000));
+        let list = format!("[{}, {}]", key.to_string().replace(r#""DEEP""#, &deep), json_of(&data_key()));
+        let mut read = serde_json::from_str::<Vec<Wire>>(&list).unwrap().into_iter().map(|wire| wire.decode().1);
+        assert!(read.next().unwrap().is_err() && read.next().unwrap().is_ok());
+    }
+
+    #[test]
+    fn what_the_operator_derives_is_no_reason_not_to_read_it() {
+        let mut key = json_of(&recorded(&[1]));
+        let far = json!({
+            "issuedAt": "9999-12-31T23:59:59Z", "version": 5_000_000_000_u64, "keyId": 7, "observedGeneration": "x",
+            "conditions": [{ "type": "Ready", "lastTransitionTime": "9999-12-31T23:59:59Z" }],
+        });
+        for (field, value) in far.as_object().unwrap() {
+            key["status"][field] = value.clone();
+        }
+        let status = decoded(&key).unwrap().1.unwrap();
+        assert_eq!((status.issued_at, status.version, status.conditions.len()), (None, None, 0));
+        assert_eq!(status.versions, recorded(&[1]).record());
+    }
+
+    #[test]
+    fn the_report_leaves_the_rest_of_the_status_byte_for_byte() {
+        let mut key = json_of(&recorded(&[1]));
+        key["spec"]["version"] = json!("two");
+        key["status"]["foo"] = json!({ "b": 1.10, "a": null });
+        key["status"]["conditions"].as_array_mut().unwrap().push(json!({ "type": "Other" }));
+        let unreadable = decoded(&key).unwrap_err();
+        let report = unreadable.report(Some(7), at(5)).unwrap();
+        let mut written = serde_json::to_value(&report).unwrap();
+        assert_eq!(written["versions"], key["status"]["versions"]);
+        assert_eq!(written["foo"], key["status"]["foo"]);
+        assert_eq!(written["observedGeneration"], json!(7));
+        let reasons: Vec<_> = written["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|condition| format!("{}={} {}", condition["type"], condition["status"], condition["reason"]))
+            .collect();
+        assert_eq!(
+            reasons,
+            [r#""Ready"="False" "SpecInvalid""#, r#""Stalled"="True" "SpecInvalid""#, r#""Other"=null null"#]
+        );
+
+        key["status"] = written.take();
+        assert!(decoded(&key).unwrap_err().report(Some(7), at(9)).is_none(), "it is reported");
+        assert!(decoded(&key).unwrap_err().report(Some(8), at(9)).is_some(), "of an earlier spec");
+    }
+}

@@ -1,0 +1,81 @@
+//! What is reported of a `DataKey` that cannot be decoded: conditions, one event, one line of the log. Its record, its
+//! Secret and everything else of it stay as they are.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Resource, ResourceExt,
+    runtime::{controller::Action, events::EventType},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::{
+    api::DataKey,
+    cache::Cached,
+    decode::{RawStatus, Unreadable},
+    reconcile::{Context, Error, status_request},
+    secret::requests::{self, RequestError},
+};
+
+/// The object as it is written: uid and resource version say which it was, and the server takes nothing but the status.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    api_version: String,
+    kind: String,
+    metadata: Value,
+    status: &'a RawStatus,
+}
+
+/// The status to be written; `None` where there is nothing to report or it is reported.
+pub fn wanted_status(key: &Cached, unreadable: &Unreadable) -> Option<RawStatus> {
+    let metadata = key.meta();
+    let leaves = metadata.deletion_timestamp.is_some();
+    (!leaves).then(|| unreadable.report(metadata.generation, Timestamp::now()))?
+}
+
+/// Reports it, once. It is looked at again when it changes.
+///
+/// # Errors
+/// The status could not be written; it is tried again.
+pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) -> Result<Action, Error> {
+    let metadata = key.meta();
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    // It may have waited for KMS while it could be decoded.
+    context.kms.turns.leave(uid);
+    let Some(status) = wanted_status(key, unreadable) else {
+        context.backoff.forget(uid);
+        return Ok(Action::await_change());
+    };
+    let (namespace, name) = (key.namespace().unwrap_or_default(), key.name_any());
+    let report = Report {
+        api_version: DataKey::api_version(&()).into_owned(),
+        kind: DataKey::kind(&()).into_owned(),
+        metadata: json!({
+            "name": name, "namespace": namespace, "uid": metadata.uid, "resourceVersion": metadata.resource_version,
+        }),
+        status: &status,
+    };
+    let body = serde_json::to_vec(&report).map_err(RequestError::Encode)?;
+    let request = status_request(&namespace, &name, false, body).map_err(RequestError::Build)?;
+    let limit = context.kube_timeout;
+    let written = requests::send::<serde::de::IgnoredAny>(&context.client, request);
+    match timeout(limit, written).await.map_err(|_| Error::Timeout(limit))? {
+        Ok(_) => {}
+        Err(RequestError::Kube(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+            return Err(Error::Conflict);
+        }
+        // The server's words can repeat what was sent.
+        Err(RequestError::Kube(kube::Error::Api(status))) => {
+            return Err(Error::StatusRefused(format!("{} {}", status.code, status.reason)));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let failure = unreadable.failure();
+    let (reason, detail) = (failure.reason.as_str(), &failure.detail);
+    warn!(reason, detail, "the DataKey cannot be decoded, and nothing of it was touched");
+    context.tell(&key.object_ref(&()), EventType::Warning, reason, failure.to_string()).await;
+    Ok(Action::await_change())
+}

@@ -1,0 +1,251 @@
+//! DataKeys that the operator cannot decode: whatever a user with the role `edit` writes, it stops that DataKey alone, and
+//! the user learns which field it is. Each also while the operator is away, so that it comes with the first list.
+
+use std::fmt::Write as _;
+
+use datakey_operator::{api, status};
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::test::{Operator, SOON, Test, assert_refused, to_json};
+
+const FAR: &str = "9999-12-31T23:59:59Z";
+
+/// Somebody with the aggregated role `edit` in one namespace.
+struct Editor<'a>(&'a Test);
+
+// === impl Editor ===
+
+impl<'a> Editor<'a> {
+    async fn of(test: &'a Test) -> Self {
+        let namespace = test.namespace.as_str();
+        let bind = ["create", "rolebinding", "editor", "-n", namespace, "--clusterrole=edit", "--user=editor"];
+        test.plane.kubectl(&bind).await.unwrap();
+        let may = ["auth", "can-i", "create", "datakeys", "-n", namespace, "--as=editor"];
+        eventually(SOON, "the roles are aggregated", async || test.plane.kubectl(&may).await.is_ok()).await;
+        Self(test)
+    }
+
+    /// A new `DataKey`. Its manifest need not suit the type.
+    async fn create(&self, name: &str, spec: &Value) -> Result<String, String> {
+        let file = self.0.plane.workdir().file(&format!("{}-{name}.json", self.0.namespace));
+        std::fs::write(&file, self.0.manifest(name, spec).to_string()).unwrap();
+        let file = file.display().to_string();
+        self.0.plane.kubectl(&["create", "--validate=false", "--as=editor", "-f", &file]).await
+    }
+
+    async fn patch(&self, name: &str, kind: &str, patch: &Value) {
+        let (kind, patch) = (format!("--type={kind}"), patch.to_string());
+        let command = ["patch", "datakey", name, "-n", &self.0.namespace, "--as=editor", &kind, "-p", &patch];
+        self.0.plane.kubectl(&command).await.unwrap();
+    }
+}
+
+impl Test {
+    /// A `DataKey` as the API server has it, whether or not it can be decoded.
+    async fn raw(&self, name: &str) -> Value {
+        let get = ["get", "datakey", name, "-n", &self.namespace, "-o", "json"];
+        serde_json::from_str(&self.plane.kubectl(&get).await.unwrap()).unwrap()
+    }
+
+    /// Waits until the conditions of the present generation say so; the message.
+    async fn raw_condition(&self, name: &str, expected: &str) -> String {
+        let mut last = Value::Null;
+        eventually(SOON, &format!("{name} is {expected}"), async || {
+            last = self.raw(name).await;
+            let mut said = String::new();
+            for condition in last["status"]["conditions"].as_array().into_iter().flatten() {
+                if condition["observedGeneration"] == last["metadata"]["generation"] {
+                    let field = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+                    write!(said, "{}={} {} ", field("type"), field("status"), field("reason")).unwrap();
+                }
+            }
+            said.trim() == expected && last["status"]["observedGeneration"] == last["metadata"]["generation"]
+        })
+        .await;
+        last["status"]["conditions"][0]["message"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until it is reported as invalid, in this field.
+    async fn names_the_field(&self, name: &str, field: &str) {
+        let message = self.raw_condition(name, "Ready=False SpecInvalid Stalled=True SpecInvalid").await;
+        assert!(message.contains(field), "{name}: {message}");
+    }
+
+    /// An operator that has not seen the namespace before gets ready, and so does another `DataKey`.
+    async fn others_go_on(&self, another: &str) -> Operator {
+        let operator = self.operator();
+        operator.is_ready().await;
+        self.issue(another, &json!({})).await;
+        operator
+    }
+
+    /// Installs a definition that lacks what refuses such values, as an older or a newer one.
+    async fn loosen(&self) {
+        let mut definition = to_json(&api::crd());
+        let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        let spec = &mut schema["spec"]["properties"];
+        for field in ["keySpec", "deletionPolicy"] {
+            spec[field].as_object_mut().unwrap().remove("enum");
+        }
+        spec["version"] = json!({ "type": "integer", "format": "int64" });
+        let pin = &mut spec["wrappedKeys"]["items"]["properties"];
+        pin["issuedAt"] = json!({ "type": "string", "maxLength": 20 });
+        let status = &mut schema["status"]["properties"];
+        status["versions"]["items"]["properties"]["issuedAt"] = json!({ "type": "string", "maxLength": 20 });
+        status["secretName"] = json!({ "x-kubernetes-preserve-unknown-fields": true });
+        for root in ["spec", "status"] {
+            schema[root].as_object_mut().unwrap().remove("x-kubernetes-validations");
+        }
+        // They read what is of another type now.
+        let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        root.as_object_mut().unwrap().remove("x-kubernetes-validations");
+        self.apply(&[definition]).await;
+        let probe = json!({ "keySpec": "AES_512" });
+        eventually(SOON, "the definition is installed", async || {
+            let manifest = self.manifest("probe", &probe);
+            self.send::<Value>("POST", "", &manifest).await.is_ok()
+        })
+        .await;
+        self.plane.kubectl(&["delete", "datakey", "probe", "-n", &self.namespace]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn times_beyond_a_rust_time_are_refused_at_admission() {
+    let test = Test::new("far-refused").await;
+    let editor = Editor::of(&test).await;
+    let pin = |at: &str| {
+        let mut pin = test.pin(1);
+        pin["issuedAt"] = json!(at);
+        json!({ "wrappedKeys": [pin] })
+    };
+    for far in [FAR, "9999-12-30T22:00:01Z", "9999-01-01T00:00:00Z"] {
+        let refused = editor.create("far", &pin(far)).await.unwrap_err();
+        assert!(refused.contains("spec.wrappedKeys[0].issuedAt"), "{refused}");
+    }
+    let request = to_json(&test.create("recorded", &json!({})).await.spec.request());
+    let mut version = test.pin(1);
+    (version["request"], version["issuedAt"]) = (request, json!(FAR));
+    assert_refused(test.try_patch_status("recorded", &json!({ "versions": [version] })).await, "issuedAt");
+
+    let _operator = test.operator();
+    for (name, at) in [("late", "9998-12-31T23:59:59Z"), ("early", "0000-01-01T00:00:00Z")] {
+        editor.create(name, &pin(at)).await.unwrap();
+        test.ready(name).await;
+    }
+    assert!(editor.create("large", &json!({ "version": 2_147_483_648_u64 })).await.is_err());
+    test.issue("largest", &json!({ "version": i32::MAX })).await;
+}
+
+#[tokio::test]
+async fn far_times_in_metadata_stop_nothing() {
+    let test = Test::new("far-metadata").await;
+    let editor = Editor::of(&test).await;
+    // Together with a change, else the server does not take it.
+    let far = json!([
+        { "op": "replace", "path": "/metadata/managedFields/0/time", "value": FAR },
+        { "op": "add", "path": "/metadata/labels", "value": { "seen": "x" } },
+    ]);
+    {
+        let _operator = test.operator();
+        test.issue("k", &json!({})).await;
+        editor.patch("k", "json", &far).await;
+        assert!(test.raw("k").await["metadata"]["managedFields"].to_string().contains(FAR));
+        editor.patch("k", "merge", &json!({ "spec": { "version": 2 } })).await;
+        test.raw_condition("k", "Ready=True Issued").await;
+    }
+    editor.create("born-far", &json!({})).await.unwrap();
+    editor.patch("born-far", "json", &far).await;
+    let _operator = test.others_go_on("another").await;
+    test.raw_condition("born-far", "Ready=True Issued").await;
+    test.delete_secret("k").await;
+    test.data("k").await;
+    assert!(test.raw("k").await["metadata"]["managedFields"].to_string().contains(FAR), "it still is far");
+}
+
+#[tokio::test]
+async fn one_odd_data_key_stops_itself_alone_and_names_the_field() {
+    let test = Test::alone("odd").await;
+    test.loosen().await;
+    let editor = Editor::of(&test).await;
+    let mut far = test.pin(1);
+    far["issuedAt"] = json!(FAR);
+    let odd = [
+        ("far-pin", json!({ "wrappedKeys": [far] }), "spec.wrappedKeys[0].issuedAt: expected a time"),
+        ("large", json!({ "version": 2_147_483_648_u64 }), "spec.version: expected a whole number"),
+        ("new-spec", json!({ "keySpec": "AES_512" }), "spec.keySpec: expected `AES_256` or `AES_128`"),
+        ("new-policy", json!({ "deletionPolicy": "Snapshot" }), "spec.deletionPolicy: expected `Retain` or `Delete`"),
+    ];
+    let right = json!({ "spec": { "wrappedKeys": null, "version": 1, "keySpec": "AES_256", "deletionPolicy": null } });
+    // Seen by a running operator, and by one that finds them there.
+    for seen in ["first", "found"] {
+        let running = (seen == "first").then(|| test.operator());
+        for (name, spec, _) in &odd {
+            editor.create(&format!("{name}-{seen}"), spec).await.unwrap();
+        }
+        drop(running);
+        let operator = test.others_go_on(&format!("another-{seen}")).await;
+        for (name, _, field) in &odd {
+            test.names_the_field(&format!("{name}-{seen}"), field).await;
+        }
+        let reported = async || test.events(&format!("far-pin-{seen}"), "SpecInvalid").await.len() == 1;
+        eventually(SOON, "an event", reported).await;
+        let (_, metrics) = operator.admin("/metrics").await;
+        for line in [r#"datakey_datakeys{reason="SpecInvalid"} 4"#, "datakey_datakeys_unreadable 4"] {
+            assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        }
+
+        // Nothing is said twice, however much else happens.
+        test.settled().await;
+        let said = operator.process.log().lines().filter(|line| line.contains("cannot be decoded")).count();
+        assert!(said <= odd.len(), "{said} lines");
+        drop(operator);
+        let operator = test.others_go_on(&format!("one-more-{seen}")).await;
+        assert!(!operator.process.log().contains("cannot be decoded"), "it is reported");
+
+        let calls = test.proxy.calls();
+        for (name, ..) in &odd {
+            let name = format!("{name}-{seen}");
+            editor.patch(&name, "merge", &right).await;
+            test.ready(&name).await;
+        }
+        assert_eq!(test.proxy.calls(), calls + odd.len(), "each is issued now, and once");
+    }
+}
+
+#[tokio::test]
+async fn an_odd_status_is_replaced_and_an_odd_record_reported() {
+    let test = Test::alone("odd-status").await;
+    test.loosen().await;
+    let operator = test.operator();
+    let foreign = |type_: &str| json!({ "type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": FAR });
+    for name in ["conditions", "record"] {
+        test.issue(name, &json!({})).await;
+    }
+    drop(operator);
+    // The operator's own conditions and what it derives are written again, those of others kept.
+    let patch = async |name: &str, status: Value| {
+        let patch = json!({ "status": status }).to_string();
+        let namespace = test.namespace.as_str();
+        let patch =
+            ["patch", "datakey", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch.as_str()];
+        test.plane.kubectl(&patch).await.unwrap();
+    };
+    patch("conditions", json!({ "issuedAt": FAR, "conditions": [foreign("Ready"), foreign("BackedUp")] })).await;
+    patch("record", json!({ "secretName": { "a": 1 } })).await;
+    let before = test.raw("record").await;
+    let _operator = test.others_go_on("another").await;
+    eventually(SOON, "the status is written again", async || {
+        test.raw("conditions").await["status"]["issuedAt"] != json!(FAR)
+    })
+    .await;
+    let conditions = test.raw("conditions").await["status"]["conditions"].clone();
+    assert_eq!(conditions[0]["reason"], json!(status::ISSUED));
+    assert_eq!(conditions[1], foreign("BackedUp"));
+
+    test.names_the_field("record", "status.secretName: expected a string").await;
+    assert_eq!(test.raw("record").await["status"]["versions"], before["status"]["versions"]);
+    patch("record", json!({ "secretName": "record" })).await;
+    test.ready("record").await;
+}
