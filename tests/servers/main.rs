@@ -16,6 +16,7 @@ mod drift;
 mod entries;
 mod failures;
 mod issuance;
+mod keep;
 mod leadership;
 mod pins;
 mod plugin;

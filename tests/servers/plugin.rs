@@ -15,7 +15,7 @@ use crate::test::{SOON, Test, UNSET, to_json};
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-datakey");
 
 /// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
-struct User<'a> {
+pub struct User<'a> {
     test: &'a Test,
     environment: BTreeMap<&'static str, String>,
     seen: Mutex<Vec<u8>>,
@@ -24,26 +24,26 @@ struct User<'a> {
 // === impl User ===
 
 impl<'a> User<'a> {
-    fn of(test: &'a Test) -> Self {
+    pub fn of(test: &'a Test) -> Self {
         let mut environment: BTreeMap<_, _> = kms::environment(&test.proxy.url()).into();
         environment.insert("KUBECONFIG", test.plane.admin_kubeconfig().display().to_string());
         Self { test, environment, seen: Mutex::default() }
     }
 
     /// The same with another environment.
-    fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.environment.insert(name, value.to_owned());
         self.environment.retain(|_, value| value != UNSET);
         self
     }
 
     /// Runs `kubectl datakey` with these words, in the test's namespace.
-    async fn runs(&self, words: &[&str]) -> Ended {
+    pub async fn runs(&self, words: &[&str]) -> Ended {
         self.types(&[&["datakey"], words, &["-n", &self.test.namespace]].concat()).await
     }
 
     /// Runs kubectl with these words.
-    async fn types(&self, words: &[&str]) -> Ended {
+    pub async fn types(&self, words: &[&str]) -> Ended {
         let environment: Vec<_> = self.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
         let ended = commands::plugin(Path::new(PLUGIN), &environment, words).await;
         let mut seen = self.seen.lock().unwrap();
@@ -53,20 +53,20 @@ impl<'a> User<'a> {
     }
 
     /// The same, and it must end so.
-    async fn ends(&self, code: i32, words: &[&str]) -> Ended {
+    pub async fn ends(&self, code: i32, words: &[&str]) -> Ended {
         let ended = self.runs(words).await;
         assert_eq!(ended.code, code, "{words:?}:\n{}{}", text(&ended), ended.err);
         ended
     }
 
     /// The same, with JSON as output.
-    async fn json(&self, code: i32, words: &[&str]) -> Value {
+    pub async fn json(&self, code: i32, words: &[&str]) -> Value {
         let ended = self.ends(code, &[words, &["-o", "json"]].concat()).await;
         serde_json::from_slice(&ended.out).unwrap_or_else(|error| panic!("{words:?}: {error}:\n{}", text(&ended)))
     }
 
     /// Whether something was on the screen: the bytes, or how they are mostly written.
-    fn saw(&self, bytes: &[u8]) -> bool {
+    pub fn saw(&self, bytes: &[u8]) -> bool {
         let seen = self.seen.lock().unwrap();
         let holds = |needle: &[u8]| seen.windows(needle.len()).any(|window| window == needle);
         let base64 = json!(k8s_openapi::ByteString(bytes.to_vec()));
@@ -77,7 +77,7 @@ impl<'a> User<'a> {
     }
 }
 
-fn text(ended: &Ended) -> String {
+pub fn text(ended: &Ended) -> String {
     String::from_utf8_lossy(&ended.out).into_owned()
 }
 
@@ -437,7 +437,9 @@ async fn wrong_words_and_what_is_not_there_end_with_their_codes_and_what_to_do()
     let version = user.types(&["datakey", "--version"]).await;
     assert_eq!(text(&version), concat!("kubectl-datakey ", env!("CARGO_PKG_VERSION"), "\n"));
 
-    for command in [&["status", "k"][..], &["export", "k"], &["verify", "k"], &["rotate", "k"], &["policy", "k"]] {
+    for command in
+        [&["status", "k"][..], &["export", "k"], &["verify", "k"], &["rotate", "k"], &["policy", "k"], &["keep", "k"]]
+    {
         let ended = user.ends(1, command).await;
         assert!(ended.err.contains("DataKey k in namespace plugin-codes: there is none"), "{ended:?}");
     }

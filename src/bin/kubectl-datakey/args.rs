@@ -10,7 +10,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
 found a difference; 64, wrong flags or arguments.";
 
-/// Looks after DataKeys: shows, verifies, exports and rotates them, and prints the policies that they need.
+/// Looks after DataKeys: shows, verifies, exports, rotates and keeps them, and prints the policies that they need.
 ///
 /// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
 #[derive(Debug, Parser)]
@@ -62,6 +62,13 @@ pub enum Command {
     Verify(Verify),
     /// Have a new data key issued, by raising spec.version to the next free number. Earlier ones stay.
     Rotate(Rotate),
+    /// Keep the Secret of a DataKey under deletionPolicy Delete: create the DataKey again under Retain, with the same data
+    /// keys and the same Secret.
+    ///
+    /// deletionPolicy is fixed once a version is issued. So the DataKey is saved in a file with everything that was issued
+    /// as spec.wrappedKeys, deleted without its Secret (--cascade=orphan), and created from that file. AWS KMS is not
+    /// called. After an interruption, run the same command again, or kubectl create -f FILE.
+    Keep(Keep),
     /// Print the IAM and key policies that a DataKey needs, for the operator and for the workload.
     Policy(Policy),
     /// Print a completion script for a shell, or for kubectl itself.
@@ -183,6 +190,30 @@ pub struct Rotate {
     pub timeout: Duration,
 }
 
+/// Flags of `keep`.
+#[derive(Debug, Args)]
+pub struct Keep {
+    /// The DataKey.
+    pub name: String,
+
+    /// The file in which the DataKey is saved before it is deleted; without it datakey-NAMESPACE-NAME.yaml in the current
+    /// directory. A file that an earlier run left is used, no other one is overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+
+    /// Print what would be saved and created, have the API server check it, and change nothing.
+    #[arg(long, conflicts_with_all = ["to", "yes"])]
+    pub dry_run: bool,
+
+    /// Do not ask before the DataKey is deleted.
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// How long to wait until the DataKey is deleted, created and Ready again.
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
 /// Flags of `policy`.
 #[derive(Debug, Args)]
 pub struct Policy {
@@ -299,6 +330,8 @@ mod tests {
             &["rotate", "orders", "--patch", "--wait"],
             &["rotate", "orders", "--dry-run", "--patch"],
             &["rotate", "orders", "--timeout", "1m"],
+            &["keep"],
+            &["keep", "orders", "--dry-run", "--yes"],
             &["policy", "orders", "--role-arn", "arn:aws:iam::1111:role/x"],
             &["policy", "orders", "--role-arn", "orders"],
             &["export"],

@@ -9,7 +9,10 @@ use datakey_operator::{
 use k8s_openapi::api::core::v1::{Event, Secret};
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+        PropagationPolicy,
+    },
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
@@ -121,6 +124,14 @@ impl Cluster {
         }
     }
 
+    /// The `DataKey` of that name in the namespace, where there is one.
+    pub async fn find(&self, name: &str) -> Result<Option<Object>, Failure> {
+        match self.data_keys_in(Some(&self.namespace)).get_opt(name).await {
+            Ok(object) => object.map(parsed).transpose(),
+            Err(error) => Err(failure(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
+        }
+    }
+
     /// The `DataKey`s of the namespace, or of all.
     pub async fn data_keys(&self, all_namespaces: bool) -> Result<Found, Failure> {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
@@ -145,6 +156,50 @@ impl Cluster {
                 "DataKey {name} was changed meanwhile, and nothing was done: look at it, and try again"
             ))),
             Err(error) => Err(failure(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
+        }
+    }
+
+    /// Deletes a `DataKey` without its Secret, if it still is as it was read.
+    pub async fn orphan(&self, object: &Object) -> Result<(), Failure> {
+        let (name, metadata) = (object.name(), &object.key.metadata);
+        let (Some(uid), Some(read)) = (metadata.uid.clone(), metadata.resource_version.clone()) else {
+            return Err(Failure::Work("the API server's answer has no uid or resourceVersion".to_owned()));
+        };
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Orphan),
+            preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(read) }),
+            ..DeleteParams::default()
+        };
+        match self.data_keys_in(Some(&self.namespace)).delete(&name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(Failure::Work(format!(
+                "DataKey {name} was changed meanwhile, and was not deleted: look at it, and try again"
+            ))),
+            Err(error) => Err(failure(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
+        }
+    }
+
+    /// Creates a `DataKey`. One that is there already is left alone.
+    pub async fn create(&self, manifest: &Value) -> Result<(), Failure> {
+        self.post(manifest, false).await
+    }
+
+    /// Has the API server check a `DataKey` as if it were created, whether or not one of that name is there.
+    pub async fn would_create(&self, manifest: &Value) -> Result<(), Failure> {
+        self.post(manifest, true).await
+    }
+
+    async fn post(&self, manifest: &Value, dry_run: bool) -> Result<(), Failure> {
+        let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+        let what = format!("DataKey {name} in namespace {}", self.namespace);
+        let object: DynamicObject = serde_json::from_value(manifest.clone())
+            .map_err(|error| Failure::Work(format!("{what} is not of a form that can be created: {error}")))?;
+        let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
+        match self.data_keys_in(Some(&self.namespace)).create(&params, &object).await {
+            Ok(_) => Ok(()),
+            // Everything else is checked before.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(error) => Err(failure(&error, &what)),
         }
     }
 

@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn commands_flags_values_and_data_keys_are_completed_where_they_stand() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 7, "the hidden one is not among them");
+        assert_eq!(found("").len(), 8, "the hidden one is not among them");
         assert_eq!(found("status or"), ["DATAKEYS"]);
         assert_eq!(found("status orders "), [""; 0]);
         assert_eq!(found("-n shop export "), ["DATAKEYS"]);
@@ -211,6 +211,8 @@ mod tests {
         assert_eq!(found("export --output=json "), ["DATAKEYS"]);
         assert_eq!(found("export orders --to "), ["FILES"]);
         assert_eq!(found("rotate orders --dr"), ["--dry-run"]);
+        assert_eq!(found("keep "), ["DATAKEYS"]);
+        assert_eq!(found("keep orders --to "), ["FILES"]);
         assert_eq!(found("rotate orders --name"), ["--namespace"]);
         assert_eq!(found("completion z"), ["zsh"]);
         assert_eq!(found("list "), [""; 0]);

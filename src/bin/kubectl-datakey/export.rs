@@ -56,7 +56,7 @@ pub async fn run(cluster: &Cluster, args: &Export) -> Result<Answer, Failure> {
 }
 
 /// Writes a new file.
-fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::Work(format!(
             "{} is there already and was left alone: remove it, or name another file by --to",
@@ -189,7 +189,7 @@ fn screaming(name: &str) -> String {
 }
 
 /// The `DataKey` as it belongs in Git: what somebody wrote, and everything that was issued, as it was answered.
-fn pinned(object: &Object) -> Result<Value, Failure> {
+pub fn pinned(object: &Object) -> Result<Value, Failure> {
     let value = &object.value;
     let versions = &value["status"]["versions"];
     if versions.as_array().is_none_or(Vec::is_empty) {

@@ -8,7 +8,7 @@
 //! | [`cluster`] | the only place that talks to the API server |
 //! | [`unwrap`] | the only place that talks to KMS |
 //! | [`standing`], [`comparison`] | pure: how a DataKey stands, how its Secret does |
-//! | [`list`], [`status`], [`export`], [`verify`], [`rotate`], [`policy`] | one command each: a pure part and its effects |
+//! | [`list`], [`status`], [`export`], [`verify`], [`rotate`], [`keep`], [`policy`] | one command each: a pure part and its effects |
 //! | [`text`] | pure: tables, times, quoting |
 //! | [`completion`] | of shells and of kubectl |
 
@@ -30,6 +30,7 @@ mod completion;
 mod export;
 #[cfg(test)]
 mod fixtures;
+mod keep;
 mod list;
 mod policy;
 mod rotate;
@@ -78,6 +79,7 @@ async fn work(Cli { connection, command }: Cli) -> Result<Answer, Failure> {
         Command::Export(args) => export::run(&cluster().await?, &args).await,
         Command::Verify(args) => verify::run(&cluster().await?, &args).await,
         Command::Rotate(args) => rotate::run(&cluster().await?, &args).await,
+        Command::Keep(args) => keep::run(&cluster().await?, &args).await,
         Command::Policy(args) => policy::run(&cluster().await?, &args).await,
         Command::Complete { words } => Ok(completion::complete(&words).await),
         Command::Completion { shell } => Ok(completion::script(shell)),

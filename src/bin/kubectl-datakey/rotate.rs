@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often the API server is asked while waiting.
-const EVERY: Duration = Duration::from_millis(500);
+pub const EVERY: Duration = Duration::from_millis(500);
 
 /// Labels and annotations by which tools mark what they apply from Git.
 const FROM_GIT: [(&str, &str); 5] = [
@@ -117,7 +117,7 @@ fn patch_for_git(object: &Object, next: i32) -> Result<String, Failure> {
 }
 
 /// The tool that applies the `DataKey` from elsewhere, where it marks what it applies.
-fn applied_by(object: &Object) -> Option<&'static str> {
+pub fn applied_by(object: &Object) -> Option<&'static str> {
     let metadata = &object.key.metadata;
     let marked = |mark: &str| {
         [&metadata.labels, &metadata.annotations].into_iter().flatten().any(|marks| marks.contains_key(mark))

@@ -1,0 +1,210 @@
+//! `kubectl datakey keep`: from `deletionPolicy: Delete` to `Retain`, with the same Secret and without a KMS call.
+
+use std::path::PathBuf;
+
+use datakey_operator::api::{DataKey, DeletionPolicy};
+use kube::{ResourceExt, api::DeleteParams};
+use serde_json::{Value, json};
+use testbed::{
+    api_proxy::{ApiProxy, Fault},
+    eventually,
+};
+
+use crate::{
+    plugin::{User, text},
+    test::{SOON, Test, to_json},
+};
+
+impl Test {
+    /// The file that a run saves to.
+    fn keep_file(&self, name: &str) -> (PathBuf, String) {
+        let file = self.plane.workdir().file(&format!("{}-{name}.yaml", self.namespace));
+        (file.clone(), format!("--to={}", file.display()))
+    }
+
+    /// A `DataKey` under `Delete` with two versions.
+    async fn two_versions(&self, name: &str) -> DataKey {
+        self.issue(name, &json!({ "deletionPolicy": "Delete", "encryptionContext": { "purpose": "orders" } })).await;
+        self.patch(name, &json!({ "spec": { "version": 2 } })).await;
+        let key = self.ready(name).await;
+        assert_eq!(self.secret(name).await.owner_references().len(), 1);
+        key
+    }
+
+    /// Asserts that a `DataKey` is under `Retain` with the record, the Secret and the bytes that were there before.
+    async fn is_kept(&self, before: &DataKey, secret_before: &k8s_openapi::api::core::v1::Secret) {
+        let name = before.name_any();
+        let key = self.get(&name).await;
+        assert_ne!(key.uid(), before.uid());
+        assert_eq!((key.spec.deletion_policy(), key.record()), (DeletionPolicy::Retain, before.record()));
+        assert_eq!(to_json(&key)["spec"]["wrappedKeys"], to_json(&before)["status"]["versions"]);
+        let secret = self.secret(&name).await;
+        assert_eq!((secret.uid(), &secret.data), (secret_before.uid(), &secret_before.data));
+        assert!(secret.owner_references().is_empty());
+    }
+}
+
+/// A user of the namespace whose requests lead through a proxy.
+async fn through_a_proxy(test: &Test) -> (ApiProxy, String) {
+    let (rbac, name) = ("rbac.authorization.k8s.io", json!({ "name": "keeper", "namespace": test.namespace }));
+    test.apply(&[
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
+        json!({
+            "apiVersion": format!("{rbac}/v1"),
+            "kind": "RoleBinding",
+            "metadata": name,
+            "roleRef": { "apiGroup": rbac, "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "keeper", "namespace": test.namespace }],
+        }),
+    ])
+    .await;
+    let kubeconfig = test.plane.kubeconfig_of(&test.namespace, "keeper").await;
+    let proxy = ApiProxy::start(&kubeconfig).await;
+    let kubeconfig = proxy.kubeconfig(&kubeconfig).display().to_string();
+    (proxy, kubeconfig)
+}
+
+#[tokio::test]
+async fn keep_changes_the_policy_and_neither_secret_nor_kms_call() {
+    let test = Test::new("keep").await;
+    if !test.plane.has_controllers() {
+        // Orphaning is garbage collection.
+        return;
+    }
+    let _operator = test.operator();
+    test.two_versions("k").await;
+    let metadata = json!({
+        "labels": { "team": "shop" },
+        "annotations": { "argocd.argoproj.io/tracking-id": "x", "kubectl.kubernetes.io/last-applied-configuration": "{}" },
+    });
+    let before = test.patch("k", &json!({ "metadata": metadata })).await;
+    let (secret, calls) = (test.secret("k").await, test.proxy.calls());
+    let user = User::of(&test);
+    let (file, to) = test.keep_file("k");
+
+    let dry = user.ends(0, &["keep", "k", "--dry-run"]).await;
+    let manifest: Value = serde_saphyr::from_str(&text(&dry)).unwrap();
+    let no = user.ends(1, &["keep", "k", &to]).await;
+    assert!(no.err.contains("Do you want to continue?") && no.err.contains("nothing was done"), "{no:?}");
+    assert!(!file.exists());
+    assert_eq!(test.get("k").await.resource_version(), before.resource_version());
+
+    let kept = user.ends(0, &["keep", "k", "--yes", &to]).await;
+    assert!(text(&kept).contains("Secret k holds its data keys as before (2)"), "{kept:?}");
+    assert!(kept.err.contains("Argo CD applies this DataKey") && kept.err.contains("commit it"), "{kept:?}");
+    test.is_kept(&before, &secret).await;
+    let saved: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(saved, manifest);
+    let after = test.get("k").await;
+    assert_eq!(after.labels(), before.labels());
+    assert_eq!(after.annotations().keys().collect::<Vec<_>>(), ["argocd.argoproj.io/tracking-id"]);
+    assert!(text(&user.ends(0, &["keep", "k", "--yes", &to]).await).contains("as before (2)"), "again with the file");
+    let (_, elsewhere) = test.keep_file("elsewhere");
+    assert!(text(&user.ends(0, &["keep", "k", &elsewhere]).await).contains("Retain already"));
+    assert_eq!(test.proxy.calls(), calls);
+
+    // What it was for.
+    test.delete("k").await;
+    test.settled().await;
+    assert_eq!(test.secret("k").await.uid(), secret.uid());
+}
+
+#[tokio::test]
+async fn keep_goes_on_after_it_was_interrupted() {
+    let test = Test::new("keep-interrupted").await;
+    if !test.plane.has_controllers() {
+        return;
+    }
+    let _operator = test.operator();
+    let (proxy, kubeconfig) = through_a_proxy(&test).await;
+    let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
+    for name in ["again", "create", "held", "gone"] {
+        let before = test.two_versions(name).await;
+        let (secret, calls) = (test.secret(name).await, test.proxy.calls());
+        let (file, to) = test.keep_file(name);
+        if name == "held" {
+            // The deletion itself takes long.
+            test.patch(name, &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
+            let held = user.ends(2, &["keep", name, "--yes", &to, "--timeout=1s"]).await;
+            assert!(
+                held.err.contains("example.com/hold") && held.err.contains("run the same command again"),
+                "{held:?}"
+            );
+            let (_, elsewhere) = test.keep_file("elsewhere");
+            let refused = user.ends(2, &["keep", name, "--yes", &elsewhere]).await;
+            assert!(refused.err.contains("is being deleted, and nothing was done"), "{refused:?}");
+            eventually(SOON, "garbage collection has orphaned the Secret", async || {
+                test.get(name).await.finalizers() == ["example.com/hold"]
+            })
+            .await;
+            test.patch(name, &json!({ "metadata": { "finalizers": null } })).await;
+        } else {
+            // The connection ends between deletion and creation; the first POST only asks whether it would be accepted.
+            proxy.after(1, "create", "datakeys", Fault::Lose);
+            let lost = user.ends(1, &["keep", name, "--yes", &to]).await;
+            assert!(lost.err.contains("to finish") && lost.err.contains(&file.display().to_string()), "{lost:?}");
+            proxy.heal();
+            assert!(test.keys().get_opt(name).await.unwrap().is_none(), "{name} is gone");
+            assert!(test.secret(name).await.owner_references().is_empty());
+        }
+        match name {
+            "create" => {
+                let create = ["create", "-f", &file.display().to_string(), "-n", "keep-interrupted"];
+                test.plane.kubectl(&create).await.unwrap();
+                test.ready(name).await;
+            }
+            "gone" => {
+                // Even without the Secret the file has everything.
+                test.delete_secret(name).await;
+                user.ends(0, &["keep", name, &to]).await;
+                assert_eq!(test.secret(name).await.data, secret.data);
+                assert_eq!(test.get(name).await.record(), before.record());
+            }
+            _ => drop(user.ends(0, &["keep", name, &to]).await),
+        }
+        if name != "gone" {
+            test.is_kept(&before, &secret).await;
+        }
+        assert_eq!(test.proxy.calls(), calls, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn keep_refuses_before_anything_is_deleted() {
+    let test = Test::new("keep-refused").await;
+    let _operator = test.operator();
+    let user = User::of(&test);
+    let (file, to) = test.keep_file("k");
+    test.issue("retained", &json!({})).await;
+    assert!(text(&user.ends(0, &["keep", "retained", "--yes", &to]).await).contains("Retain already"));
+
+    let missing = json!({ "keyId": "alias/keep-refused-missing", "deletionPolicy": "Delete" });
+    test.create("unissued", &missing).await;
+    test.failed("unissued", "KeyNotFound").await;
+    assert!(user.ends(2, &["keep", "unissued", "--yes", &to]).await.err.contains("set deletionPolicy to Retain"));
+
+    // Its name was taken by another Secret.
+    let before = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let mut foreign = test.secret("k").await;
+    foreign.type_ = Some("Opaque".into());
+    foreign.metadata = kube::api::ObjectMeta { name: Some("k".into()), ..<_>::default() };
+    let (api, kubeconfig) = through_a_proxy(&test).await;
+    eventually(SOON, "a foreign Secret took the name", async || {
+        test.secrets().delete("k", &DeleteParams::default()).await.ok();
+        test.secrets().create(&<_>::default(), &foreign).await.is_ok()
+    })
+    .await;
+    assert!(user.ends(2, &["keep", "k", "--yes", &to]).await.err.contains("is not touched by the operator"));
+    test.delete_secret("k").await;
+    test.ready("k").await;
+
+    // What the API server would not create is not deleted either, nor what changed since it was read.
+    let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
+    api.next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
+    assert!(user.ends(1, &["keep", "k", "--yes", &to]).await.err.contains("a policy refuses it"));
+    assert!(!file.exists());
+    std::fs::write(&file, "kind: Secret\n").unwrap();
+    assert!(user.ends(1, &["keep", "k", "--yes", &to]).await.err.contains("name another file by --to"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kind: Secret\n");
+    assert_eq!((test.get("k").await.uid(), api.count("delete", "*")), (before.uid(), 0));
+}
