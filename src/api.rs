@@ -21,6 +21,12 @@ pub use crd::crd;
 /// The API group of `DataKey`, and the prefix of every label and annotation of the operator.
 pub const GROUP: &str = "datakey.dev";
 
+/// The label that Velero gives to everything that it restores.
+pub const VELERO_RESTORE: &str = "velero.io/restore-name";
+
+/// The annotation that other tools give to a `DataKey` that they restore.
+pub const RESTORED: &str = "datakey.dev/restored";
+
 /// The most versions that one `DataKey` records.
 pub const MAX_VERSIONS: usize = 64;
 
@@ -400,6 +406,16 @@ impl DataKey {
     /// The data keys that the spec pins.
     pub fn pins(&self) -> &[IssuedVersion] {
         self.spec.wrapped_keys.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a backup tool restored it and nobody has changed its spec since: its data key may exist, though it is
+    /// not recorded.
+    pub fn is_restored(&self) -> bool {
+        let has =
+            |marks: &Option<BTreeMap<String, String>>, mark| marks.as_ref().is_some_and(|of| of.contains_key(mark));
+        let Self { metadata, .. } = self;
+        metadata.generation == Some(1)
+            && (has(&metadata.labels, VELERO_RESTORE) || has(&metadata.annotations, RESTORED))
     }
 
     /// The recorded data key of a version.

@@ -43,6 +43,20 @@ pub struct Run {
     #[arg(long, env = "DATAKEY_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
 
+    /// Whether data keys are issued. With --issue=false KMS is never called: what is recorded, pinned or in a Secret is
+    /// published, and every other version reads IssuingDisabled. For restore drills, and until a restore is complete.
+    #[arg(
+        long,
+        env = "DATAKEY_ISSUE",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub issue: bool,
+
     /// Calls to KMS a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
     /// that encrypts, S3 and EBS included.
     #[arg(long, env = "DATAKEY_KMS_RATE", default_value = "100", value_name = "PER_SECOND")]
@@ -174,10 +188,22 @@ mod tests {
     }
 
     #[test]
+    fn issuing_is_on_unless_it_is_turned_off() {
+        for (flags, issues) in
+            [(&[][..], true), (&["--issue"], true), (&["--issue=true"], true), (&["--issue=false"], false)]
+        {
+            let cli = Cli::parse_from([&["datakey-operator", "run"], flags].concat());
+            let Command::Run(run) = cli.command else { panic!() };
+            assert_eq!(run.issue, issues, "{flags:?}");
+        }
+    }
+
+    #[test]
     fn wrong_values_are_refused() {
         for wrong in [
             ["--kms-rate", "0"],
             ["--concurrency", "0"],
+            ["--issue=no", "--leader-elect"],
             ["--kms-timeout", "soon"],
             ["--retry-min", "0s"],
             ["--log-format", "xml"],

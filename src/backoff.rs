@@ -28,6 +28,10 @@ pub struct Waits {
 pub struct Subject {
     /// `metadata.generation` of the `DataKey`.
     pub generation: Option<i64>,
+    /// Whether it bears the sign of a backup tool.
+    pub restored: bool,
+    /// Whether the wanted version is recorded.
+    pub recorded: bool,
     /// Resource version of the Secret that the watch knows.
     pub secret: Option<String>,
 }
@@ -51,7 +55,7 @@ struct Memory {
 #[derive(Debug)]
 struct Gate {
     subject: Subject,
-    of_the_secret: bool,
+    reason: Reason,
     not_before: Instant,
 }
 
@@ -88,6 +92,20 @@ impl Waits {
     }
 }
 
+// === impl Subject ===
+
+impl Subject {
+    /// Whether a failure of this reason can't be any more: what it lacked has come, or its sign is gone.
+    fn is_past(&self, reason: Reason) -> bool {
+        is_of_a_restore(reason) && (self.recorded || reason == Reason::RestoredWithoutKey && !self.restored)
+    }
+}
+
+/// Whether it passes as soon as what was issued before comes back.
+fn is_of_a_restore(reason: Reason) -> bool {
+    matches!(reason, Reason::RestoredWithoutKey | Reason::IssuingDisabled)
+}
+
 // === impl Backoff ===
 
 impl Backoff {
@@ -102,15 +120,19 @@ impl Backoff {
         let now = Instant::now();
         let mut objects = self.lock();
         let is_known = objects.get(uid).is_some_and(|memory| memory.gate.is_some() || memory.failures > 0);
+        // What came back while nothing watched it is taken over at once.
+        let is_back = |reason| subject.is_past(reason) || is_of_a_restore(reason) && subject.secret.is_some();
+        let shown = shown.filter(|&reason| !is_back(reason));
         if let (false, Some(reason)) = (is_known, shown) {
             let not_before = now + self.waits.spread(reason.class());
-            let gate = Gate { subject: subject.clone(), of_the_secret: reason.is_of_the_secret(), not_before };
+            let gate = Gate { subject: subject.clone(), reason, not_before };
             objects.entry(uid.to_owned()).or_default().gate = Some(gate);
         }
         let memory = objects.get_mut(uid)?;
         let gate = memory.gate.as_ref()?;
         let same_spec = gate.subject.generation == subject.generation;
-        if !same_spec || gate.of_the_secret && gate.subject.secret != subject.secret {
+        let same_secret = !gate.reason.is_of_the_secret() || gate.subject.secret == subject.secret;
+        if !same_spec || !same_secret || subject.is_past(gate.reason) {
             *memory = Memory { record_failed: memory.record_failed, ..Memory::default() };
             return None;
         }
@@ -125,8 +147,7 @@ impl Backoff {
         memory.failures = memory.failures.saturating_add(1);
         memory.errors = 0;
         let wait = self.waits.after(reason.class(), memory.failures);
-        memory.gate =
-            Some(Gate { subject, of_the_secret: reason.is_of_the_secret(), not_before: Instant::now() + wait });
+        memory.gate = Some(Gate { subject, reason, not_before: Instant::now() + wait });
         memory.untold = Some(failure.clone());
         wait
     }
@@ -196,7 +217,32 @@ mod tests {
     const WAITS: Waits = Waits { min: Duration::from_secs(1), max: Duration::from_mins(10) };
 
     fn subject(generation: i64, secret: &str) -> Subject {
-        Subject { generation: Some(generation), secret: Some(secret.to_owned()) }
+        Subject { generation: Some(generation), restored: false, recorded: false, secret: Some(secret.to_owned()) }
+    }
+
+    #[test]
+    fn what_a_restore_brings_back_is_not_waited_for() {
+        let lacking = Subject { restored: true, secret: None, ..subject(1, "") };
+        let comes = [
+            Subject { recorded: true, ..lacking.clone() },
+            Subject { restored: false, ..lacking.clone() },
+            Subject { secret: Some("7".to_owned()), ..lacking.clone() },
+            Subject { generation: Some(2), ..lacking.clone() },
+        ];
+        for there in comes {
+            let backoff = Backoff::new(WAITS);
+            let _ = backoff.failed("a", lacking.clone(), &Reason::RestoredWithoutKey.into());
+            assert!(backoff.remaining("a", &lacking, None).is_some());
+            assert_eq!(backoff.remaining("a", &there, None), None, "{there:?}");
+            // Nor after a restart, which begins with a wait for what failed before.
+            let restarted = Backoff::new(WAITS);
+            let seen = restarted.remaining(
+                "a",
+                &there,
+                Some(Reason::RestoredWithoutKey).filter(|_| there.generation == Some(1)),
+            );
+            assert_eq!(seen, None, "{there:?}");
+        }
     }
 
     #[test]

@@ -167,6 +167,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::{RESTORED, VELERO_RESTORE};
     use crate::fixtures::{at, data_key, issued, recorded};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -190,6 +191,21 @@ mod tests {
         key.metadata.labels = Some([("team".into(), "shop".into())].into());
         key.metadata.managed_fields = Some(Vec::new());
         assert_eq!(cached(&key).decode().unwrap().metadata, data_key().metadata);
+    }
+
+    #[test]
+    fn that_it_was_restored_is_kept_and_no_other_mark() {
+        let marks =
+            |mark: &str| Some([(mark.to_owned(), "x".to_owned()), ("team".to_owned(), "shop".to_owned())].into());
+        let (mut labelled, mut annotated) = (data_key(), data_key());
+        labelled.metadata.labels = marks(VELERO_RESTORE);
+        annotated.metadata.annotations = marks(RESTORED);
+        for key in [labelled, annotated] {
+            let decoded = cached(&key).decode().unwrap();
+            assert!(decoded.is_restored() && decoded.metadata.labels.is_none());
+            assert_eq!(decoded.metadata.annotations.unwrap().len(), 1);
+        }
+        assert!(!cached(&data_key()).decode().unwrap().is_restored());
     }
 
     #[test]

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::core::ObjectMeta;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, DataKeySpec, DataKeyStatus},
+    api::{Conditions, DataKeySpec, DataKeyStatus, RESTORED, VELERO_RESTORE},
     status::{self, Failure, Reason},
     text::printable,
 };
@@ -41,7 +44,15 @@ struct Identity {
     creation_timestamp: Option<Time>,
     #[serde(default, deserialize_with = "any_time")]
     deletion_timestamp: Option<Time>,
+    #[serde(default)]
+    labels: Names,
+    #[serde(default)]
+    annotations: Names,
 }
+
+/// The names of labels or annotations; null is none. A set is not read from a map.
+#[allow(clippy::zero_sized_map_values)]
+type Names = Option<BTreeMap<String, IgnoredAny>>;
 
 /// Spec and status of an object that was decoded.
 pub type Content = (DataKeySpec, Option<DataKeyStatus>);
@@ -107,17 +118,19 @@ fn expectation(error: &str) -> String {
 // === impl Identity ===
 
 impl From<Identity> for ObjectMeta {
+    /// Of labels and annotations only whether a backup tool restored the object is kept, as one annotation.
     fn from(identity: Identity) -> Self {
-        let Identity { name, namespace, uid, resource_version, generation, creation_timestamp, deletion_timestamp } =
-            identity;
+        let has = |names: &Names, name| names.as_ref().is_some_and(|names| names.contains_key(name));
+        let restored = has(&identity.labels, VELERO_RESTORE) || has(&identity.annotations, RESTORED);
         Self {
-            name,
-            namespace,
-            uid,
-            resource_version,
-            generation,
-            creation_timestamp,
-            deletion_timestamp,
+            name: identity.name,
+            namespace: identity.namespace,
+            uid: identity.uid,
+            resource_version: identity.resource_version,
+            generation: identity.generation,
+            creation_timestamp: identity.creation_timestamp,
+            deletion_timestamp: identity.deletion_timestamp,
+            annotations: restored.then(|| [(RESTORED.to_owned(), String::new())].into()),
             ..Self::default()
         }
     }

@@ -43,6 +43,8 @@ pub struct World<'a> {
     pub revision_is_kept: bool,
     /// Whether the last write of a record failed, and no dry run of it was accepted since.
     pub rehearse: bool,
+    /// Whether data keys may be issued at all: not under `--issue=false`.
+    pub may_issue: bool,
 }
 
 /// What is known of the Secret of that name.
@@ -189,8 +191,24 @@ fn ask_kms(world: &World<'_>) -> Step {
     if world.rehearse { Step::Rehearse } else { Step::Issue }
 }
 
+/// A step on the way to KMS: only where a data key may be issued, and with a permit.
 fn in_turn(world: &World<'_>, step: Step) -> Step {
-    if world.turn { step } else { Step::Queue }
+    match must_not_be_issued(world) {
+        Some(reason) => Step::Fail(reason.into()),
+        None if world.turn => step,
+        None => Step::Queue,
+    }
+}
+
+/// Why what is neither recorded nor pinned nor in the Secret is not issued either.
+fn must_not_be_issued(world: &World<'_>) -> Option<Reason> {
+    if world.key.is_restored() {
+        Some(Reason::RestoredWithoutKey)
+    } else if world.may_issue {
+        None
+    } else {
+        Some(Reason::IssuingDisabled)
+    }
 }
 
 /// The record has the data key: the Secret must hold it, whatever becomes of further pins.
@@ -306,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::{RESTORED, VELERO_RESTORE},
         fixtures::{at, data_key, issued, pinned, recorded},
         secret::{index::Verified, metadata::Revision},
     };
@@ -329,7 +348,14 @@ mod tests {
             region: None,
             revision_is_kept: true,
             rehearse: false,
+            may_issue: true,
         }
+    }
+
+    fn restored() -> DataKey {
+        let mut key = data_key();
+        key.metadata.labels = Some([(VELERO_RESTORE.to_owned(), "drill".to_owned())].into());
+        key
     }
 
     fn metadata(resource_version: &str) -> SecretMetadata {
@@ -384,6 +410,52 @@ mod tests {
     fn a_new_data_key_looks_at_the_secrets_name_before_it_asks_kms() {
         assert!(matches!(next(&data_key(), SecretView::NotCached), Step::Look));
         assert!(matches!(next(&data_key(), SecretView::Missing), Step::Issue));
+    }
+
+    #[test]
+    fn a_restored_data_key_is_adopted_recorded_or_pinned_never_issued() {
+        // With a turn and without one: no turn is taken.
+        for view in [SecretView::NotCached, SecretView::Missing] {
+            assert_eq!(failure(next(&restored(), &view)).reason, Reason::RestoredWithoutKey);
+            assert_eq!(failure(plan(&world(&restored(), &view), at(0))).reason, Reason::RestoredWithoutKey);
+        }
+        assert!(matches!(next(&restored(), changed()), Step::Read));
+        assert!(matches!(next(&restored(), read(&recorded(&[1]))), Step::Record(_)));
+        let mut key = restored();
+        key.status = recorded(&[1]).status;
+        assert!(matches!(next(&key, SecretView::Missing), Step::Create(_)));
+        key.spec.version = Some(2);
+        assert_eq!(failure(next(&key, SecretView::Missing)).reason, Reason::RestoredWithoutKey);
+        key.spec.wrapped_keys = Some(vec![issued(2)]);
+        assert!(matches!(next(&key, SecretView::Missing), Step::Pin(_)));
+    }
+
+    #[test]
+    fn a_restored_data_key_without_its_sign_is_issued() {
+        let mut key = restored();
+        key.metadata.generation = Some(2);
+        assert!(matches!(next(&key, SecretView::Missing), Step::Issue), "the spec was changed");
+        let mut key = restored();
+        key.metadata.labels = None;
+        assert!(matches!(next(&key, SecretView::Missing), Step::Issue));
+        key.metadata.annotations = Some([(RESTORED.to_owned(), String::new())].into());
+        assert_eq!(failure(next(&key, SecretView::Missing)).reason, Reason::RestoredWithoutKey);
+    }
+
+    #[test]
+    fn without_issuing_what_exists_is_published() {
+        let disabled =
+            |key: &DataKey, view: SecretView| plan(&World { may_issue: false, turn: true, ..world(key, &view) }, at(0));
+        for view in [SecretView::NotCached, SecretView::Missing] {
+            assert_eq!(failure(disabled(&data_key(), view)).reason, Reason::IssuingDisabled);
+        }
+        assert!(matches!(disabled(&data_key(), read(&recorded(&[1]))), Step::Record(_)));
+        assert!(matches!(disabled(&pinned(&[1]), SecretView::Missing), Step::Pin(_)));
+        assert!(matches!(disabled(&recorded(&[1]), SecretView::Missing), Step::Create(_)));
+        let mut key = published(&[1]);
+        let before = intact(&key);
+        key.spec.version = Some(2);
+        assert_eq!(failure(disabled(&key, before)).reason, Reason::IssuingDisabled);
     }
 
     #[test]

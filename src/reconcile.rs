@@ -83,6 +83,8 @@ pub struct Context {
     pub kube_timeout: Duration,
     /// How often an object is looked at without any event, in the caches only.
     pub resync: Duration,
+    /// Whether data keys may be issued.
+    pub may_issue: bool,
 }
 
 /// Something passing was in the way; the object is reconciled again soon.
@@ -242,6 +244,7 @@ pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) ->
         region: context.kms.own_region(),
         revision_is_kept: context.revision_is_kept.load(Ordering::Relaxed),
         rehearse: false,
+        may_issue: context.may_issue,
     };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
     if at_rest {
@@ -295,6 +298,8 @@ impl<'a> Run<'a> {
             uid: key.uid().unwrap_or_default(),
             subject: Subject {
                 generation: key.metadata.generation,
+                restored: key.is_restored(),
+                recorded: key.issued(key.version()).is_some(),
                 secret: known.as_ref().map(|known| known.metadata.revision.resource_version.clone()),
             },
             namespace,
@@ -327,6 +332,7 @@ impl<'a> Run<'a> {
                 region: self.context.kms.own_region(),
                 revision_is_kept: self.context.revision_is_kept.load(Ordering::Relaxed),
                 rehearse: !self.rehearsed && backoff.has_failed_record(&self.uid),
+                may_issue: self.context.may_issue,
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),

@@ -70,6 +70,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     let Run {
         namespaces,
         concurrency,
+        issue,
         kms_rate,
         kms_timeout,
         kube_timeout,
@@ -86,6 +87,9 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         log_format: _,
     } = args;
     info!(version = env!("CARGO_PKG_VERSION"), ?namespaces, "datakey-operator starts");
+    if !issue {
+        info!("no data key is issued (--issue=false): what is recorded, pinned or in a Secret is published");
+    }
     let stop = stop_signal()?;
     let metrics = Arc::new(Metrics::default());
     let view = View::default();
@@ -134,6 +138,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         written: Written::default(),
         kube_timeout,
         resync,
+        may_issue: issue,
     });
     let settings = Settings { concurrency, grace: shutdown_grace };
     let work = controller::run(context, namespaces, settings, view, stopped(stop));

@@ -100,6 +100,10 @@ pub enum Reason {
     PinConflict,
     /// A pin can't be recorded.
     PinInvalid,
+    /// A backup tool restored the `DataKey`, and its data key is not there (yet).
+    RestoredWithoutKey,
+    /// The operator was started with `--issue=false`.
+    IssuingDisabled,
 }
 
 /// A failure as the user sees it: a reason, and what is special about this case.
@@ -220,7 +224,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -248,6 +252,8 @@ impl Reason {
         Self::TooManyVersions,
         Self::PinConflict,
         Self::PinInvalid,
+        Self::RestoredWithoutKey,
+        Self::IssuingDisabled,
     ];
 
     // One row a reason: a table, however long.
@@ -401,6 +407,21 @@ impl Reason {
                 "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued anew: copy the entry \
                  again from status.versions of the DataKey that it was issued for, or remove it",
             ),
+            Self::RestoredWithoutKey => (
+                "RestoredWithoutKey",
+                WaitForChange,
+                "a backup tool restored this DataKey, and its data key is not there: restore the Secret, or the status \
+                 (Velero: --restore-status), or pin the data key in spec.wrappedKeys; nothing is issued in its place. If \
+                 no data is encrypted under an earlier data key, remove the label velero.io/restore-name (kubectl label \
+                 datakey NAME velero.io/restore-name-) or the annotation datakey.dev/restored, and one is issued",
+            ),
+            Self::IssuingDisabled => (
+                "IssuingDisabled",
+                RetrySlowly,
+                "the operator runs with --issue=false, and this version is neither in status.versions nor pinned in \
+                 spec.wrappedKeys nor in a Secret: restore the Secret, pin the data key, or ask the platform team to \
+                 turn issuing on",
+            ),
         }
     }
 
@@ -431,6 +452,8 @@ impl Reason {
                 | Self::AdmissionUnavailable
                 | Self::PinConflict
                 | Self::PinInvalid
+                | Self::RestoredWithoutKey
+                | Self::IssuingDisabled
         )
     }
 }

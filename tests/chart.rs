@@ -155,6 +155,7 @@ fn unknown_and_wrong_values_are_refused() {
         ("image.digest", json!("sha256:short")),
         ("watchNamespaces", json!(["Not_A_Namespace"])),
         ("leaderElection.duration", json!("500ms")),
+        ("config.issue", json!("no")),
         ("config.kmsRate", json!(0)),
         ("config.retryMax", json!("soon")),
         ("config.logFormat", json!("xml")),

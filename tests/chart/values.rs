@@ -134,6 +134,7 @@ pub fn cases() -> Vec<Case> {
             variable["name"] == "AWS_EC2_METADATA_DISABLED"
         }),
         flag("config.concurrency", json!(7), "--concurrency=7", |flag| starts(flag, "--concurrency")),
+        flag("config.issue", json!(false), "--issue=false", |flag| starts(flag, "--issue")),
         flag("config.kmsRate", json!(7), "--kms-rate=7", |flag| starts(flag, "--kms-rate")),
         flag("config.kmsTimeout", json!("7s"), "--kms-timeout=7s", |flag| starts(flag, "--kms-timeout")),
         flag("config.kubeTimeout", json!("7s"), "--kube-timeout=7s", |flag| starts(flag, "--kube-timeout")),

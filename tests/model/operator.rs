@@ -89,6 +89,7 @@ impl Model {
                 region: None,
                 revision_is_kept: true,
                 rehearse: false,
+                may_issue: true,
             },
             now(),
         );

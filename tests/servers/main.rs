@@ -25,6 +25,7 @@ mod process;
 mod protection;
 mod record;
 mod recorded;
+mod restored;
 mod tenant;
 mod test;
 mod texts;

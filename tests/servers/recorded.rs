@@ -211,6 +211,26 @@ async fn failures_of_the_settings() -> States {
     states
 }
 
+/// What must not be issued.
+async fn failures_of_restores() -> States {
+    let (test, mut states) = (Test::new("recorded-restores").await, States::default());
+    let name = file_name(Reason::RestoredWithoutKey);
+    {
+        let _operator = test.operator();
+        let mut manifest = test.manifest(&name, &json!({}));
+        manifest["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill" });
+        test.try_create(&manifest).await.unwrap();
+        let key = test.failed(&name, "RestoredWithoutKey").await;
+        states.add_failure(&test, &key, Reason::RestoredWithoutKey);
+    }
+    let _operator = test.operator_with(&["--issue=false"], &[]);
+    let name = file_name(Reason::IssuingDisabled);
+    test.create(&name, &json!({})).await;
+    states.add_failure(&test, &test.failed(&name, "IssuingDisabled").await, Reason::IssuingDisabled);
+    assert_eq!(test.proxy.calls(), 0);
+    states
+}
+
 /// What goes wrong in the cluster.
 async fn failures_of_the_cluster() -> States {
     let (test, mut states) = (Test::new("recorded-cluster").await, States::default());
@@ -326,17 +346,20 @@ async fn failures_of_an_outdated_definition() -> States {
 
 #[tokio::test]
 async fn the_recorded_states_are_what_the_operator_leaves_today() {
-    let (life, kms, settings, cluster, around, pins, definition) = tokio::join!(
+    let (life, kms, settings, restores, cluster, around, pins, definition) = tokio::join!(
         a_life(),
         failures_of_kms(),
         failures_of_the_settings(),
+        failures_of_restores(),
         failures_of_the_cluster(),
         failures_around_the_cluster(),
         failures_of_pins(),
         failures_of_an_outdated_definition(),
     );
-    let states: BTreeMap<_, _> =
-        [life, kms, settings, cluster, around, pins, definition].into_iter().flat_map(|part| part.0).collect();
+    let states: BTreeMap<_, _> = [life, kms, settings, restores, cluster, around, pins, definition]
+        .into_iter()
+        .flat_map(|part| part.0)
+        .collect();
     for reason in Reason::ALL {
         assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
     }

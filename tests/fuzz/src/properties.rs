@@ -237,7 +237,7 @@ pub fn data_key(data: &[u8]) -> Reached {
         }
     }
     for view in &views {
-        for choice in 0..8 {
+        for choice in (0..8).chain([10]) {
             let world = World {
                 key: &key,
                 secret: view,
@@ -248,6 +248,7 @@ pub fn data_key(data: &[u8]) -> Reached {
                 region: None,
                 revision_is_kept: true,
                 rehearse: false,
+                may_issue: choice & 8 == 0,
             };
             keeps_the_protocol(&world, plan(&world, now(0)));
         }
@@ -272,6 +273,7 @@ fn next(key: &DataKey, secret: &SecretView) -> Step {
             region: None,
             revision_is_kept: true,
             rehearse: false,
+            may_issue: true,
         },
         now(0),
     )
@@ -293,9 +295,10 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
             assert!(turn || pins.is_ok_and(|pins| !pins.is_empty()), "out of turn");
         }
         Step::Read => assert!(matches!(view, SecretView::Cached(_) | SecretView::Found(_))),
-        Step::Queue => assert!(!recorded && !turn && pins == Ok(vec![])),
+        Step::Queue => assert!(world.may_issue && !key.is_restored() && !recorded && !turn && pins == Ok(vec![])),
         Step::Rehearse => panic!("no record failed"),
         Step::Issue => {
+            assert!(world.may_issue && !key.is_restored(), "issued where nothing may be");
             assert!(!recorded && turn, "issued again, or out of turn");
             assert_eq!(pins, Ok(vec![]), "issued while a pin is not recorded");
             let SecretView::Read(secret) = view else {
@@ -401,6 +404,7 @@ fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
         region: None,
         revision_is_kept: true,
         rehearse: false,
+        may_issue: true,
     };
     let status = match plan(&world, now(0)) {
         Step::Done => return,

@@ -1,0 +1,152 @@
+//! `DataKey`s that a backup tool restored without their data keys, and an operator that must not issue any.
+
+use datakey_operator::status;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+
+use crate::test::{Data, Operator, Test, restored, to_json};
+
+/// Nothing is tried again by itself while a test lasts.
+const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
+
+impl Test {
+    fn patient_operator(&self) -> Operator {
+        self.operator_with(&NO_RETRY, &[])
+    }
+
+    /// A `DataKey` as Velero restores it.
+    async fn velero_restores(&self, name: &str, spec: &Value) {
+        let mut manifest = self.manifest(name, spec);
+        manifest["metadata"]["labels"] =
+            json!({ "velero.io/restore-name": "drill", "velero.io/backup-name": "nightly" });
+        self.try_create(&manifest).await.unwrap();
+    }
+
+    /// What a backup has of a `DataKey` that was issued; then the cluster has nothing of it any more.
+    async fn backed_up(&self, name: &str) -> (Value, Secret, Data) {
+        let key = self.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
+        let (secret, data) = (restored(&self.secret(name).await), self.data(name).await);
+        self.delete(name).await;
+        self.delete_secret(name).await;
+        (to_json(&key), secret, data)
+    }
+}
+
+#[tokio::test]
+async fn a_data_key_that_velero_restored_waits_for_its_secret() {
+    let test = Test::new("restored-first").await;
+    let operator = test.patient_operator();
+    let (backup, secret, data) = test.backed_up("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+
+    test.velero_restores("k", &backup["spec"]).await;
+    let key = test.failed("k", "RestoredWithoutKey").await;
+    let message = &status::find(&key, status::READY).unwrap().message;
+    for way in ["restore the Secret", "--restore-status", "spec.wrappedKeys", "velero.io/restore-name-"] {
+        assert!(message.contains(way), "{message}");
+    }
+    assert!(status::find(&key, status::STALLED).is_some());
+
+    // Nor after a restart; and what comes back is adopted at once.
+    drop(operator);
+    let _operator = test.patient_operator();
+    test.settled().await;
+    test.failed("k", "RestoredWithoutKey").await;
+    test.create_secret(&secret).await;
+    let key = test.ready("k").await;
+    assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
+    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.proxy.calls(), 2, "one to begin with, and one of the DataKey that shows that all is settled");
+}
+
+#[tokio::test]
+async fn a_restored_status_is_the_record() {
+    let test = Test::new("restored-status").await;
+    let _operator = test.patient_operator();
+    let (backup, _, data) = test.backed_up("k").await;
+    test.velero_restores("k", &backup["spec"]).await;
+    test.failed("k", "RestoredWithoutKey").await;
+    let status = json!({ "secretName": "k", "versions": backup["status"]["versions"] });
+    test.try_patch_status("k", &status).await.unwrap();
+    let key = test.ready("k").await;
+    assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
+    test.holds("k", &data).await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_restored_data_key_is_pinned_without_a_call() {
+    let test = Test::new("restored-pinned").await;
+    let _operator = test.patient_operator();
+    test.velero_restores("k", &json!({ "wrappedKeys": [test.pin(1)] })).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
+    let test = Test::new("restored-label").await;
+    let _operator = test.patient_operator();
+    test.velero_restores("labelled", &json!({})).await;
+    test.failed("labelled", "RestoredWithoutKey").await;
+    let mut annotated = test.manifest("annotated", &json!({}));
+    annotated["metadata"]["annotations"] = json!({ "datakey.dev/restored": "" });
+    test.try_create(&annotated).await.unwrap();
+    test.failed("annotated", "RestoredWithoutKey").await;
+    assert_eq!(test.proxy.calls(), 0);
+
+    // As the message says.
+    let (namespace, label) = (&test.namespace, "velero.io/restore-name-");
+    test.plane.kubectl(&["label", "datakey", "labelled", label, "-n", namespace]).await.unwrap();
+    test.ready("labelled").await;
+    test.patch("annotated", &json!({ "metadata": { "annotations": { "datakey.dev/restored": null } } })).await;
+    test.ready("annotated").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_restored_data_key_is_issued_once_its_spec_is_changed() {
+    let test = Test::new("restored-changed").await;
+    let _operator = test.patient_operator();
+    test.velero_restores("k", &json!({})).await;
+    test.failed("k", "RestoredWithoutKey").await;
+    // Other labels change nothing.
+    test.patch("k", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
+    test.settled().await;
+    test.failed("k", "RestoredWithoutKey").await;
+    let before = test.proxy.calls();
+    test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), before + 1);
+}
+
+#[tokio::test]
+async fn without_issuing_only_what_exists_is_published() {
+    let test = Test::new("no-issuing").await;
+    let (backup, secret, data) = {
+        let _operator = test.operator();
+        test.backed_up("adopted").await
+    };
+    let before = test.proxy.calls();
+    {
+        let _operator = test.operator_with(&["--issue=false", NO_RETRY[0], NO_RETRY[1]], &[]);
+        test.create("new", &json!({})).await;
+        let key = test.failed("new", "IssuingDisabled").await;
+        assert!(status::find(&key, status::STALLED).is_none());
+        test.create_secret(&secret).await;
+        test.create("adopted", &backup["spec"]).await;
+        test.ready("adopted").await;
+        test.holds("adopted", &data).await;
+        test.issue("pinned", &json!({ "wrappedKeys": [test.pin(1)] })).await;
+        test.patch("pinned", &json!({ "spec": { "version": 2 } })).await;
+        test.failed("pinned", "IssuingDisabled").await;
+        // A Secret that is deleted comes back.
+        test.delete_secret("adopted").await;
+        test.holds("adopted", &data).await;
+        assert_eq!(test.proxy.calls(), before);
+    }
+    let _operator = test.operator();
+    test.ready("new").await;
+    test.ready("pinned").await;
+    assert_eq!(test.proxy.calls(), before + 2);
+}
