@@ -296,10 +296,10 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 	$(TOOLS)/bin/cargo-deny --locked --config tests/tools/deny.toml check advisories
 
 .PHONY: generate
-generate: need-rust tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys
+generate: need-rust tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
 	UPDATE=1 cargo test --locked --test generated
 	UPDATE=1 cargo test --locked --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
-	UPDATE=1 cargo test --locked --test servers -- recorded::
+	UPDATE=1 cargo test --locked --test servers -- recorded:: known_regions
 
 # === the servers ===
 

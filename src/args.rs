@@ -4,6 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::kms::regions;
+
 /// Issues AWS KMS data keys into Kubernetes Secrets, without ever seeing a plaintext key.
 ///
 /// It watches DataKey resources, calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version, and keeps the
@@ -61,6 +63,18 @@ pub struct Run {
     /// that encrypts, S3 and EBS included.
     #[arg(long, env = "DATAKEY_KMS_RATE", default_value = "100", value_name = "PER_SECOND")]
     pub kms_rate: NonZeroU32,
+
+    /// Call KMS in these Regions, too; repeat it, or separate by commas, for several. The Regions of AWS that this
+    /// version knows and the operator's own need not be named. A DataKey that names another one is not issued
+    /// (RegionUnknown).
+    #[arg(
+        long,
+        env = "DATAKEY_EXTRA_REGIONS",
+        value_delimiter = ',',
+        value_parser = region,
+        value_name = "REGION"
+    )]
+    pub extra_regions: Vec<String>,
 
     /// How long to wait for KMS to answer, credentials included.
     #[arg(long, env = "DATAKEY_KMS_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
@@ -148,6 +162,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(duration) }
 }
 
+fn region(name: &str) -> Result<String, String> {
+    if regions::has_valid_form(name) {
+        Ok(name.to_owned())
+    } else {
+        Err("write the code of an AWS Region, for example eu-west-1".to_owned())
+    }
+}
+
 fn whole_seconds(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("whole seconds, at least 1s".to_owned()) }
@@ -181,6 +203,14 @@ mod tests {
     }
 
     #[test]
+    fn extra_regions_are_given_by_repetition_or_commas() {
+        let cli =
+            Cli::parse_from(["datakey-operator", "run", "--extra-regions=xx-a-1,xx-b-1", "--extra-regions=xx-c-1"]);
+        let Command::Run(run) = cli.command else { panic!() };
+        assert_eq!(run.extra_regions, ["xx-a-1", "xx-b-1", "xx-c-1"]);
+    }
+
+    #[test]
     fn the_last_of_a_repeated_flag_counts() {
         let cli = Cli::parse_from(["datakey-operator", "run", "--concurrency=1", "--concurrency=2"]);
         let Command::Run(run) = cli.command else { panic!() };
@@ -207,6 +237,7 @@ mod tests {
             ["--kms-timeout", "soon"],
             ["--retry-min", "0s"],
             ["--log-format", "xml"],
+            ["--extra-regions", "Mars"],
             ["--admin-address", "here"],
         ] {
             assert!(Cli::try_parse_from([&["datakey-operator", "run"], &wrong[..]].concat()).is_err(), "{wrong:?}");

@@ -123,7 +123,7 @@ pub async fn run(
     let mut work = Box::pin(future::join_all(runs));
     let turns = tokio::spawn({
         let context = Arc::clone(&context);
-        async move { future::join(context.kms.turns.give_out(), context.reads.queue.give_out()).await }
+        async move { future::join(context.kms.run(), context.reads.queue.give_out()).await }
     });
     tokio::select! {
         _ = &mut work => return,

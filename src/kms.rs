@@ -4,12 +4,8 @@
 //! decided by [`crate::reconcile`].
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,20 +23,22 @@ use aws_sdk_kms::{
     },
     types::DataKeySpec,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::{
     api::{KeyRequest, KeySpec},
-    metrics::Metrics,
+    metrics::{Metrics, OTHER_REGION},
     status::{Failure, Reason},
     text::printable,
 };
 
+use regions::{Held, IDLE, Regions};
 use turns::{Turn, Turns};
 
 mod classify;
 pub mod key_id;
+pub mod regions;
 pub mod turns;
 
 /// The largest `CiphertextBlob` of AWS KMS, in bytes (AWS KMS API reference, `CiphertextType`).
@@ -48,9 +46,6 @@ pub const MAX_BLOB: usize = 6144;
 
 /// The SDK's own default, said here because every other time limit is ours.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
-
-/// How many Regions are kept at hand. There are fewer; a spec can name some that don't exist.
-const MAX_REGIONS: usize = 64;
 
 /// Limits of the calls to KMS.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +56,13 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// A client for every Region that is asked for.
+/// A client for every Region that is called.
 pub struct Kms {
     shared: SdkConfig,
     limits: Limits,
     metrics: Arc<Metrics>,
-    regions: Mutex<BTreeMap<String, Arc<Regional>>>,
+    regions: Regions,
+    clients: Mutex<Held<Client>>,
     /// Whose turn it is.
     pub turns: Turns,
 }
@@ -82,12 +78,6 @@ pub struct WrappedKey {
     pub key_material_id: Option<String>,
     /// Request ID of the call.
     pub request_id: Option<String>,
-}
-
-struct Regional {
-    client: Client,
-    /// Whether KMS ever answered from there: only then the Region's name, which a spec can choose, becomes a label.
-    answered: AtomicBool,
 }
 
 type CallError = SdkError<GenerateDataKeyWithoutPlaintextError>;
@@ -111,8 +101,9 @@ pub struct NotIssued {
 impl Kms {
     /// Reads the AWS configuration as every AWS tool does: environment, profile, web identity (IRSA), container
     /// credentials (EKS Pod Identity), instance metadata; `AWS_ENDPOINT_URL_KMS`, FIPS and dual-stack settings.
-    /// Nothing is called but the instance metadata service, and that only where nothing else names a Region.
-    pub async fn from_env(limits: Limits, metrics: Arc<Metrics>) -> Self {
+    /// Nothing is called but the instance metadata service, and that only where nothing else names a Region. These
+    /// Regions may be called besides those of AWS.
+    pub async fn from_env(limits: Limits, extra_regions: Vec<String>, metrics: Arc<Metrics>) -> Self {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
         if let Ok(name) = AppName::new(concat!("datakey-operator-", env!("CARGO_PKG_VERSION"))) {
             loader = loader.app_name(name);
@@ -123,16 +114,32 @@ impl Kms {
             endpoint = std::env::var("AWS_ENDPOINT_URL_KMS").ok(),
             "AWS configuration read"
         );
-        Self { shared, limits, metrics, regions: Mutex::default(), turns: Turns::new(limits.rate) }
+        let regions = Regions::new(extra_regions, shared.region().map(AsRef::as_ref));
+        let turns = Turns::new(limits.rate);
+        Self { shared, limits, metrics, regions, clients: Mutex::default(), turns }
     }
 
     /// The Region to call for a key.
     ///
     /// # Errors
-    /// [`Reason::RegionMissing`] where nothing names one.
+    /// [`Reason::RegionMissing`] where nothing names one, [`Reason::RegionUnknown`] where it is none of those that may be
+    /// called.
     pub fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
-        key_id::region(&request.key_id, request.region.as_deref(), self.own_region())
-            .ok_or_else(|| Reason::RegionMissing.into())
+        let region = key_id::region(&request.key_id, request.region.as_deref(), self.own_region());
+        let region = region.ok_or(Reason::RegionMissing)?;
+        let unknown = || Failure::new(Reason::RegionUnknown, region);
+        self.regions.is_known(region).then_some(region).ok_or_else(unknown)
+    }
+
+    /// Gives turns out, and drops what idle Regions hold, until it is dropped.
+    pub async fn run(&self) {
+        let drop_idle = async {
+            loop {
+                sleep(IDLE / 10).await;
+                self.drop_idle();
+            }
+        };
+        tokio::join!(self.turns.give_out(), drop_idle);
     }
 
     /// Issues a data key, in the Region that it is the turn of.
@@ -148,9 +155,9 @@ impl Kms {
         let length = Length::of(request).map_err(NotIssued::before_the_call)?;
         let under_way = turn.begin().await;
         let region = under_way.region();
-        let regional = self.regional(region);
+        let (client, label) = self.client(region);
 
-        let call = regional.client.generate_data_key_without_plaintext().key_id(&request.key_id);
+        let call = client.generate_data_key_without_plaintext().key_id(&request.key_id);
         let call = match length {
             Length::Spec(spec) => call.key_spec(spec),
             Length::Bytes(bytes) => call.number_of_bytes(bytes),
@@ -163,9 +170,6 @@ impl Kms {
 
         let begun = Instant::now();
         let answer = call.send().await;
-        if !matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))) {
-            regional.answered.store(true, Ordering::Relaxed);
-        }
         let checked = match answer {
             Ok(output) => check(output, request, region),
             Err(error) => Err(call_failure(&error, grant_tokens)),
@@ -173,7 +177,6 @@ impl Kms {
         if checked.as_ref().is_err_and(|failed| failed.failure.reason == Reason::Throttled) {
             self.turns.throttled(region);
         }
-        let label = if regional.answered.load(Ordering::Relaxed) { &printable(region, 64) } else { "unreached" };
         let code = checked.as_ref().map_or_else(|failed| failed.code, |_| "OK");
         self.metrics.kms_call(label, code, begun.elapsed());
         checked
@@ -184,19 +187,13 @@ impl Kms {
         self.shared.region().map(AsRef::as_ref).filter(|region| !region.is_empty())
     }
 
-    fn regional(&self, region: &str) -> Arc<Regional> {
-        // A panic elsewhere can't leave the map half-changed: every change is one insertion or removal.
-        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = regions.get(region) {
-            return Arc::clone(known);
-        }
-        if regions.len() >= MAX_REGIONS {
-            regions.retain(|_, regional| regional.answered.load(Ordering::Relaxed));
-        }
-        if regions.len() >= MAX_REGIONS {
-            // An endpoint of the user's own answers for any name.
-            regions.clear();
-        }
+    /// The client for a Region, and what the metrics call it.
+    fn client<'a>(&self, region: &'a str) -> (Client, &'a str) {
+        let held = self.lock().get_or_make(region, Instant::now(), || self.new_client(region));
+        held.map_or_else(|| (self.new_client(region), OTHER_REGION), |client| (client, region))
+    }
+
+    fn new_client(&self, region: &str) -> Client {
         let timeout = self.limits.timeout;
         let config = aws_sdk_kms::config::Builder::from(&self.shared)
             .region(Region::new(region.to_owned()))
@@ -210,9 +207,20 @@ impl Kms {
                     .build(),
             )
             .build();
-        let regional = Arc::new(Regional { client: Client::from_conf(config), answered: AtomicBool::new(false) });
-        regions.insert(region.to_owned(), Arc::clone(&regional));
-        regional
+        Client::from_conf(config)
+    }
+
+    /// Drops what idle Regions hold. The operator's own stays: a counter that comes and goes is hard to read.
+    fn drop_idle(&self) {
+        let is_busy = |region: &str| self.own_region() == Some(region) || self.turns.is_busy(region);
+        for region in self.lock().drop_idle(Instant::now(), is_busy) {
+            self.metrics.forget_region(&region);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held<Client>> {
+        // A panic elsewhere can't leave it half-changed: every change is one insertion or removal.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,7 +13,7 @@
 //! | [`flaws`] | pure: what a pin or a version out of a Secret must be to be recorded |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
-//! | [`kms`] | the one call to KMS: client, error classes, turns |
+//! | [`kms`] | the one call to KMS: client, error classes, known Regions, turns |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |

@@ -1,6 +1,7 @@
 //! The values behind `/metrics`. No label has a value that a user of the cluster can choose freely.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -19,11 +20,16 @@ use prometheus_client::{
 
 use crate::status::Reason;
 
+/// What calls in Regions are counted under that have no label value of their own.
+pub const OTHER_REGION: &str = "other";
+
 /// Every metric of the operator.
 pub struct Metrics {
     registry: Mutex<Registry>,
     kms_calls: Family<KmsCall, Counter>,
     kms_seconds: Family<KmsRegion, Histogram>,
+    /// The codes that each Region has label values for.
+    kms_codes: Mutex<BTreeMap<String, BTreeSet<&'static str>>>,
     reconciles: Family<Reconcile, Counter>,
     reconcile_seconds: Histogram,
     resyncs: Counter,
@@ -122,6 +128,7 @@ impl Default for Metrics {
         let metrics = Self {
             kms_calls: Family::default(),
             kms_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.002, 2.0, 14))),
+            kms_codes: Mutex::default(),
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             resyncs: Counter::default(),
@@ -177,8 +184,19 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts a call to KMS.
     pub fn kms_call(&self, region: &str, code: &'static str, took: Duration) {
+        let mut codes = self.kms_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.entry(region.to_owned()).or_default().insert(code);
         self.kms_calls.get_or_create(&KmsCall { region: region.to_owned(), code }).inc();
         self.kms_seconds.get_or_create(&KmsRegion { region: region.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// Drops the label values of a Region.
+    pub fn forget_region(&self, region: &str) {
+        let mut codes = self.kms_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        for code in codes.remove(region).into_iter().flatten() {
+            self.kms_calls.remove(&KmsCall { region: region.to_owned(), code });
+        }
+        self.kms_seconds.remove(&KmsRegion { region: region.to_owned() });
     }
 
     /// Counts a reconcile.
@@ -245,6 +263,17 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_forgotten_region_is_not_shown() {
+        let metrics = Metrics::default();
+        for (region, code) in [("eu-west-1", "OK"), ("us-east-1", "OK"), ("us-east-1", "Timeout")] {
+            metrics.kms_call(region, code, Duration::from_millis(9));
+        }
+        metrics.forget_region("us-east-1");
+        let text = metrics.render(Snapshot::default()).unwrap();
+        assert!(text.contains("eu-west-1") && !text.contains("us-east-1"), "{text}");
     }
 
     #[test]

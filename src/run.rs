@@ -72,6 +72,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         concurrency,
         issue,
         kms_rate,
+        extra_regions,
         kms_timeout,
         kube_timeout,
         retry_min,
@@ -122,7 +123,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     } else {
         None
     };
-    let kms = Kms::from_env(Limits { rate: kms_rate, timeout: kms_timeout }, Arc::clone(&metrics)).await;
+    let kms = Kms::from_env(Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
     // The pod's name, where the manifest hands it on.
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
     let waits = Waits { min: retry_min, max: retry_max.max(retry_min) };

@@ -66,6 +66,8 @@ pub enum Reason {
     CredentialsRejected,
     /// Neither the spec nor the operator names a Region.
     RegionMissing,
+    /// The Region is none of those that the operator calls.
+    RegionUnknown,
     /// KMS: too many requests.
     Throttled,
     /// KMS failed for reasons of its own.
@@ -224,7 +226,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -235,6 +237,7 @@ impl Reason {
         Self::CredentialsMissing,
         Self::CredentialsRejected,
         Self::RegionMissing,
+        Self::RegionUnknown,
         Self::Throttled,
         Self::KmsUnavailable,
         Self::KmsUnreachable,
@@ -317,6 +320,12 @@ impl Reason {
                 "RegionMissing",
                 WaitForChange,
                 "no AWS Region is known: set spec.region, write spec.keyId as an ARN, or set AWS_REGION for the operator",
+            ),
+            Self::RegionUnknown => (
+                "RegionUnknown",
+                WaitForChange,
+                "the operator knows no such AWS Region and calls nothing there: correct spec.region or the ARN in \
+                 spec.keyId, or ask the platform team to add the Region to --extra-regions of the operator",
             ),
             Self::Throttled => (
                 "Throttled",

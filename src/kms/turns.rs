@@ -202,6 +202,13 @@ impl Turns {
         }
     }
 
+    /// Whether objects wait for a Region, or calls there are in flight.
+    pub fn is_busy(&self, region: &str) -> bool {
+        let is_busy =
+            |lane: &Lane| !lane.waiting.is_empty() || lane.granted.len() + lane.taken + lane.calls.under_way > 0;
+        self.shared.lock().get(region).is_some_and(is_busy)
+    }
+
     /// How many objects wait.
     pub fn waiting(&self) -> usize {
         self.shared.lock().values().map(|lane| lane.waiting.members.len()).sum()

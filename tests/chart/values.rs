@@ -112,6 +112,9 @@ pub fn cases() -> Vec<Case> {
         variable("aws.region", json!("eu-west-1"), json!({ "name": "AWS_REGION", "value": "eu-west-1" }), |variable| {
             variable["name"] == "AWS_REGION"
         }),
+        flag("aws.extraRegions", json!(["xx-a-1", "xx-b-1", "xx-a-1"]), "--extra-regions=xx-a-1,xx-b-1", |flag| {
+            starts(flag, "--extra-regions")
+        }),
         variable(
             "aws.kmsEndpoint",
             json!("https://kms.example.com"),

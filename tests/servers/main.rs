@@ -25,6 +25,7 @@ mod process;
 mod protection;
 mod record;
 mod recorded;
+mod regions;
 mod restored;
 mod tenant;
 mod test;

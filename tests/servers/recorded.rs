@@ -208,6 +208,10 @@ async fn failures_of_the_settings() -> States {
         states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
         test.delete(&name).await;
     }
+    let _operator = test.operator();
+    let name = file_name(Reason::RegionUnknown);
+    test.create(&name, &json!({ "region": "xx-nowhere-1" })).await;
+    states.add_failure(&test, &test.failed(&name, "RegionUnknown").await, Reason::RegionUnknown);
     states
 }
 

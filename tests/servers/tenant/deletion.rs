@@ -26,7 +26,7 @@ impl Test {
     }
 
     /// After the garbage collector has deleted the Secret of a `DataKey` that is deleted later, it has seen this one, too.
-    async fn is_kept(&self, name: &str, data: &Data) {
+    async fn survives_deletion(&self, name: &str, data: &Data) {
         let marker = format!("marker-{}", fastrand::u32(..));
         self.issue(&marker, &json!({ "deletionPolicy": "Delete" })).await;
         self.delete(&marker).await;
@@ -55,7 +55,7 @@ async fn every_cascade_does_as_the_policy_says() {
         let data = test.data(&name).await;
         test.cascade(&name, cascade).await;
         if kept {
-            test.is_kept(&name, &data).await;
+            test.survives_deletion(&name, &data).await;
             assert_eq!(test.secret(&name).await.metadata.owner_references, None, "{name}");
         } else {
             test.is_collected(&name).await;
@@ -84,7 +84,7 @@ async fn a_policy_of_delete_is_not_changed_to_retain_in_vain() {
     let _operator = test.operator();
     test.ready("k").await;
     test.cascade("k", "background").await;
-    test.is_kept("k", &data).await;
+    test.survives_deletion("k", &data).await;
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn what_was_adopted_or_pinned_is_kept_under_delete() {
         for (name, data) in [("adopted", &adopted), ("pinned", &pinned)] {
             test.delete(name).await;
             let running = if operator.is_some() { None } else { Some(test.operator()) };
-            test.is_kept(name, data).await;
+            test.survives_deletion(name, data).await;
             // Again for the next round.
             test.issue(name, &delete).await;
             drop(running);
