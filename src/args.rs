@@ -41,7 +41,7 @@ pub struct Run {
     #[arg(long = "namespace", env = "DATAKEY_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     pub namespaces: Vec<String>,
 
-    /// How many DataKeys are reconciled at the same time.
+    /// How many DataKeys are reconciled at the same time. Those that wait for KMS do not count.
     #[arg(long, env = "DATAKEY_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
 

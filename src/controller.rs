@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc, future, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, channel::mpsc, future, stream};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
@@ -27,10 +27,11 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::{
     api::DataKey,
     cache::Cached,
-    kms::turns::Wake,
+    kms::{shares::Shares, turns::Wake},
     metrics::State,
     reconcile::{self, Context, Error, reconcile},
     secret::{TYPE, index::SecretIndex, metadata::WatchedSecret},
+    slots::{Slot, Slots},
     unreadable,
 };
 
@@ -40,6 +41,10 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// First and longest wait before an interrupted watch is resumed, without the jitter: up to as much again.
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+
+/// How many reconciles wait for a slot, where the namespaces take turns, at most. More wait in order before that, where each
+/// takes less memory.
+const WAITING: u16 = 8192;
 
 /// How many `DataKey`s are looked at before others have their turn on the processor.
 const AT_A_STRETCH: usize = 128;
@@ -148,17 +153,33 @@ fn scope(
     let woken = woken.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
     let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
     let queue = stream::select(changes, woken);
-    let config = Config::default().concurrency(settings.concurrency);
+    let slots = Slots::new(settings.concurrency);
+    // Those that wait for KMS have no slot, and are never more than the shares permit.
+    let begun = settings.concurrency.saturating_add(Shares::DEFAULT.all()).saturating_add(WAITING);
+    let config = Config::default().concurrency(begun);
+    let stop = stop.inspect({
+        let slots = slots.clone();
+        move |()| slots.close()
+    });
     let (keys, index) = (scope.keys.clone(), Arc::clone(&scope.index));
     let walks = walks(Arc::clone(&scope), Arc::clone(context), wake.clone());
     let saves = save_revisions(Arc::clone(&scope), wake.clone());
     let work = applier(
         move |key, context| {
             let (keys, index, wake) = (keys.clone(), Arc::clone(&index), wake.clone());
+            let namespace = key.namespace().unwrap_or_default();
+            let slots = slots.clone();
             Box::pin(async move {
-                let work = guarded(Arc::clone(&key), keys, Arc::clone(&index), wake.clone(), Arc::clone(&context));
-                match spawned(work).await {
-                    Err(Error::Panicked) => spawned(panicked(key, index, wake, context)).await,
+                let work = {
+                    let (key, index, wake, context) =
+                        (Arc::clone(&key), Arc::clone(&index), wake.clone(), Arc::clone(&context));
+                    move |slot| guarded(key, slot, keys, index, wake, context)
+                };
+                match spawned(slots.clone(), &namespace, work).await {
+                    Err(Error::Panicked) => {
+                        let work = move |slot| panicked(key, slot, index, wake, context);
+                        spawned(slots, &namespace, work).await
+                    }
                     result => result,
                 }
             })
@@ -313,26 +334,36 @@ fn backoff() -> watcher::ExponentialBackoff {
     delays.with_factor(2.0).with_jitter().without_max_times().into()
 }
 
-/// On a task of its own: a panic ends this reconcile only.
-async fn spawned(work: impl Future<Output = Result<Action, Error>> + Send + 'static) -> Result<Action, Error> {
-    tokio::spawn(work).await.unwrap_or(Err(Error::Panicked))
+/// Begins the work once there is a slot, on a task of its own: a panic ends this reconcile only.
+async fn spawned<F>(slots: Slots, namespace: &str, work: impl FnOnce(Slot) -> F) -> Result<Action, Error>
+where
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    // Without one the operator stops.
+    let Some(slot) = slots.begin(namespace).await else { return Ok(Action::await_change()) };
+    tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
 }
 
 /// The condition says that a reconcile panicked.
 async fn panicked(
     key: Arc<Cached>,
+    slot: Slot,
     index: Arc<SecretIndex>,
     wake: Wake,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     match key.decode() {
-        Ok(key) => reconcile::report_panic(context.written.newest(Arc::new(key), None), &index, &wake, &context).await,
+        Ok(key) => {
+            let key = context.written.newest(Arc::new(key), None);
+            reconcile::report_panic(key, slot, &index, &wake, &context).await
+        }
         Err(_) => Err(Error::Panicked),
     }
 }
 
 async fn guarded(
     key: Arc<Cached>,
+    slot: Slot,
     keys: Store<Cached>,
     index: Arc<SecretIndex>,
     wake: Wake,
@@ -346,7 +377,7 @@ async fn guarded(
     match key.decode() {
         Ok(data_key) => {
             let data_key = context.written.newest(Arc::new(data_key), before);
-            reconcile(data_key, &index, &wake, &context).instrument(span).await
+            reconcile(data_key, slot, &index, &wake, &context).instrument(span).await
         }
         Err(unreadable) => unreadable::report(&key, &unreadable, &context).instrument(span).await,
     }

@@ -30,15 +30,16 @@ use crate::{
     api::{KeyRequest, KeySpec},
     metrics::{Metrics, OTHER_REGION},
     status::{Failure, Reason},
-    text::printable,
 };
 
 use regions::{Held, IDLE, Regions};
+use shares::Shares;
 use turns::{Turn, Turns};
 
 mod classify;
 pub mod key_id;
 pub mod regions;
+pub mod shares;
 pub mod turns;
 
 /// The largest `CiphertextBlob` of AWS KMS, in bytes (AWS KMS API reference, `CiphertextType`).
@@ -115,7 +116,7 @@ impl Kms {
             "AWS configuration read"
         );
         let regions = Regions::new(extra_regions, shared.region().map(AsRef::as_ref));
-        let turns = Turns::new(limits.rate);
+        let turns = Turns::new(limits.rate, Shares::DEFAULT);
         Self { shared, limits, metrics, regions, clients: Mutex::default(), turns }
     }
 
@@ -170,6 +171,7 @@ impl Kms {
 
         let begun = Instant::now();
         let answer = call.send().await;
+        under_way.ended(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let checked = match answer {
             Ok(output) => check(output, request, region),
             Err(error) => Err(call_failure(&error, grant_tokens)),

@@ -13,9 +13,10 @@
 //! | [`flaws`] | pure: what a pin or a version out of a Secret must be to be recorded |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
-//! | [`kms`] | the one call to KMS: client, error classes, known Regions, turns |
+//! | [`kms`] | the one call to KMS: client, error classes, known Regions, turns, shares |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
+//! | [`slots`], `round` | how many reconciles work at the same time; namespaces take turns |
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
 //! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
@@ -43,8 +44,10 @@ pub mod pins;
 pub mod plan;
 pub mod reads;
 pub mod reconcile;
+mod round;
 pub mod run;
 pub mod secret;
+pub mod slots;
 pub mod status;
 mod streaks;
 pub mod text;

@@ -7,7 +7,10 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::{
     api::DataKey,
-    kms::turns::{Turn, Turns, Wake},
+    kms::{
+        shares::Shares,
+        turns::{Turn, Turns, Wake},
+    },
     streaks::Streaks,
 };
 
@@ -38,7 +41,7 @@ pub enum Permission {
 
 impl Default for Reads {
     fn default() -> Self {
-        Self { queue: Turns::new(RATE), recent: Streaks::of_reads() }
+        Self { queue: Turns::new(RATE, Shares::DEFAULT), recent: Streaks::of_reads() }
     }
 }
 

@@ -47,6 +47,7 @@ use crate::{
         metadata::SecretMetadata,
         requests::{self, RequestError},
     },
+    slots::Slot,
     status::{self, Failure, Reason},
     streaks::Streaks,
     text::printable,
@@ -181,12 +182,13 @@ impl Context {
 /// What passes by itself. Failures that the user has to know of are told in the status instead.
 pub async fn reconcile(
     key: Arc<DataKey>,
+    slot: Slot,
     index: &SecretIndex,
     wake: &Wake,
     context: &Context,
 ) -> Result<Action, Error> {
     let begun = Instant::now();
-    let mut run = Run::new(key, index, wake, context);
+    let mut run = Run::new(key, slot, index, wake, context);
     let mut result = run.steps().await;
     // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
     if run.waits != Some(Queue::Kms) {
@@ -222,11 +224,12 @@ pub async fn reconcile(
 /// Where that cannot be reported either.
 pub async fn report_panic(
     key: Arc<DataKey>,
+    slot: Slot,
     index: &SecretIndex,
     wake: &Wake,
     context: &Context,
 ) -> Result<Action, Error> {
-    Run::new(key, index, wake, context).report(Error::Panicked).await
+    Run::new(key, slot, index, wake, context).report(Error::Panicked).await
 }
 
 /// Whether there is nothing to do for a `DataKey` as the caches have it.
@@ -274,6 +277,7 @@ struct Run<'a> {
     name: String,
     uid: String,
     key: Arc<DataKey>,
+    slot: Slot,
     secret: SecretView,
     subject: Subject,
     turn: Option<Turn>,
@@ -287,7 +291,7 @@ struct Run<'a> {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    fn new(key: Arc<DataKey>, index: &'a SecretIndex, wake: &'a Wake, context: &'a Context) -> Self {
+    fn new(key: Arc<DataKey>, slot: Slot, index: &'a SecretIndex, wake: &'a Wake, context: &'a Context) -> Self {
         let namespace = key.namespace().unwrap_or_default();
         let known = index.get(&namespace, key.secret_name());
         Self {
@@ -304,6 +308,7 @@ impl<'a> Run<'a> {
             },
             namespace,
             key,
+            slot,
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
             turn: None,
             waits: None,
@@ -453,11 +458,12 @@ impl<'a> Run<'a> {
             None
         };
         let read = requests::read(&self.context.client, &self.namespace, self.key.secret_name());
-        let secret = self.within(read).await??;
-        drop(permit);
-        if limited {
+        let answer = self.within(read).await;
+        if let Some(permit) = permit {
+            permit.ended(matches!(answer, Ok(Ok(_))));
             self.context.reads.done(&self.uid);
         }
+        let secret = answer??;
         self.secret = secret.map_or(SecretView::Missing, |secret| SecretView::Read(Box::new(secret)));
         Ok(None)
     }
@@ -470,7 +476,8 @@ impl<'a> Run<'a> {
         let Some(turn) = self.turn.take() else {
             return Ok(());
         };
-        let wrapped = match self.context.kms.issue(turn, &request, tokens).await {
+        // KMS may take its time, or never answer.
+        let wrapped = match self.slot.free_during(self.context.kms.issue(turn, &request, tokens)).await {
             Ok(wrapped) => wrapped,
             Err(NotIssued { failure, code, words, request_id }) => {
                 let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());

@@ -1,5 +1,6 @@
-//! Whose turn it is to call KMS: a rate for each Region, given out in turn to the namespaces that wait. Whoever waits
-//! holds nothing but a place here, so a namespace with thousands of new DataKeys holds up no other one. A few have their
+//! Whose turn it is to call KMS: a rate for each Region, given out in turn to the namespaces that wait. A DataKey that waits
+//! holds nothing but a place here, so a namespace with thousands of new DataKeys holds up no other one. A lane, which is a
+//! Region, never has more calls in flight than its [share](super::shares). A few have their
 //! turn at a time, and look at their Secret meanwhile; the rate is kept where they call, so that what delays one of them on its
 //! way never makes two calls out of one. However long a call is on its way, KMS never gets more calls in a second than the rate:
 //! each holds its place until a second after its answer.
@@ -21,7 +22,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::api::DataKey;
+use super::shares::{Shares, Taken};
+use crate::{api::DataKey, round::Round};
 
 /// How late a call may be let go without its turn being lost: what is late is made up for at once.
 const LATE: Duration = Duration::from_millis(50);
@@ -44,8 +46,8 @@ const UNCLAIMED: Duration = Duration::from_mins(1);
 /// Where the object is sent whose turn has come.
 pub type Wake = UnboundedSender<ObjectRef<DataKey>>;
 
-/// For how much of a second's calls turns are given out ahead, and for how many at most: whoever has one holds up one of the
-/// reconciles that run at the same time.
+/// For how much of a second's calls turns are given out ahead, and for how many at most: each of these looks at its Secret
+/// meanwhile.
 const AHEAD: (f64, u16) = (0.16, 10);
 
 /// Permission for one call in one Region. Dropped, it is somebody else's.
@@ -63,6 +65,7 @@ pub struct Call {
 /// The turns of all Regions.
 pub struct Turns {
     limit: NonZeroU32,
+    shares: Shares,
     shared: Arc<Shared>,
 }
 
@@ -81,15 +84,16 @@ struct Lane {
     granted: HashMap<String, Instant>,
     /// How many turns are taken.
     taken: usize,
+    /// Whether the last call that ended was answered. A new lane has to show it first.
+    answers: bool,
 }
 
-/// Who waits: by namespace, and the namespaces in turn.
+/// Who waits.
 #[derive(Default)]
 struct Waiting {
     /// The uids of all who wait. A ticket of anybody else is void.
     members: HashSet<String>,
-    namespaces: HashMap<String, VecDeque<Ticket>>,
-    round: VecDeque<String>,
+    tickets: Round<Ticket>,
 }
 
 struct Ticket {
@@ -146,6 +150,13 @@ impl Call {
     pub fn region(&self) -> &str {
         &self.region
     }
+
+    /// KMS answered, with whatever, or it did not.
+    pub fn ended(&self, answered: bool) {
+        if let Some(lane) = self.shared.lock().get_mut(&self.region) {
+            lane.answers = answered;
+        }
+    }
 }
 
 impl Drop for Call {
@@ -153,6 +164,7 @@ impl Drop for Call {
         if let Some(lane) = self.shared.lock().get_mut(&self.region) {
             lane.calls.end(Instant::now());
         }
+        self.shared.changed.notify_one();
     }
 }
 
@@ -160,8 +172,8 @@ impl Drop for Call {
 
 impl Turns {
     /// Nobody waits.
-    pub fn new(limit: NonZeroU32) -> Self {
-        Self { limit, shared: Arc::default() }
+    pub fn new(limit: NonZeroU32, shares: Shares) -> Self {
+        Self { limit, shares, shared: Arc::default() }
     }
 
     /// The turn of an object, if it has come. Otherwise the object waits for it, once however often it asks, and is sent
@@ -169,10 +181,15 @@ impl Turns {
     pub fn enter(&self, region: &str, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Option<Turn> {
         let now = Instant::now();
         let mut lanes = self.shared.lock();
-        let limit = self.limit;
-        let lane = lanes.entry(region.to_owned()).or_insert_with(|| Lane::new(limit, now));
+        let (limit, shares) = (self.limit, self.shares);
+        if !lanes.contains_key(region) {
+            lanes.insert(region.to_owned(), Lane::new(limit, now));
+        }
+        let taken = shares.taken(lanes.values().map(Lane::in_flight));
+        // It was inserted where it was missing.
+        let lane = lanes.get_mut(region)?;
         let granted = lane.granted.remove(uid).is_some();
-        if granted || lane.waiting.is_empty() && lane.has_room(now) {
+        if granted || lane.waiting.is_empty() && lane.has_room(shares, taken, now) {
             lane.taken += 1;
             return Some(Turn { region: region.to_owned(), shared: Arc::clone(&self.shared) });
         }
@@ -204,9 +221,7 @@ impl Turns {
 
     /// Whether objects wait for a Region, or calls there are in flight.
     pub fn is_busy(&self, region: &str) -> bool {
-        let is_busy =
-            |lane: &Lane| !lane.waiting.is_empty() || lane.granted.len() + lane.taken + lane.calls.under_way > 0;
-        self.shared.lock().get(region).is_some_and(is_busy)
+        self.shared.lock().get(region).is_some_and(|lane| !lane.waiting.is_empty() || lane.in_flight() > 0)
     }
 
     /// How many objects wait.
@@ -217,7 +232,7 @@ impl Turns {
     /// Gives turns out, until it is dropped.
     pub async fn give_out(&self) {
         loop {
-            let next = self.shared.grant(Instant::now());
+            let next = self.shared.grant(self.shares, Instant::now());
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -236,11 +251,14 @@ impl Shared {
     }
 
     /// Grants what can be granted now; when to look again though nobody gave a turn back, if somebody has one.
-    fn grant(&self, now: Instant) -> Option<Instant> {
+    fn grant(&self, shares: Shares, now: Instant) -> Option<Instant> {
         let mut lanes = self.lock();
         for lane in lanes.values_mut() {
             lane.granted.retain(|_, since| now.saturating_duration_since(*since) < UNCLAIMED);
-            lane.grant(now);
+        }
+        let mut taken = shares.taken(lanes.values().map(Lane::in_flight));
+        for lane in lanes.values_mut() {
+            lane.grant(shares, &mut taken, now);
         }
         lanes.retain(|_, lane| !lane.is_idle(now));
         lanes.values().flat_map(|lane| lane.granted.values()).min().map(|since| *since + UNCLAIMED)
@@ -262,6 +280,7 @@ impl Lane {
             waiting: Waiting::default(),
             granted: HashMap::new(),
             taken: 0,
+            answers: false,
         }
     }
 
@@ -273,18 +292,24 @@ impl Lane {
         Ok(())
     }
 
+    /// The places of its share that are taken: by calls, and by those that are about to call.
+    fn in_flight(&self) -> usize {
+        self.granted.len() + self.taken + self.calls.under_way
+    }
+
     /// Whether another turn may be given out.
-    fn has_room(&self, now: Instant) -> bool {
+    fn has_room(&self, shares: Shares, taken: Taken, now: Instant) -> bool {
         let (part, most) = AHEAD;
         // A part of a call is none, and nobody would ever have a turn.
         let ahead = (1..=most).rev().find(|ahead| f64::from(*ahead) <= self.pace.rate(now) * part).unwrap_or(1);
-        self.granted.len() + self.taken < usize::from(ahead)
+        self.granted.len() + self.taken < usize::from(ahead) && shares.permits(taken, self.in_flight(), self.answers)
     }
 
-    fn grant(&mut self, now: Instant) {
-        while self.has_room(now)
+    fn grant(&mut self, shares: Shares, taken: &mut Taken, now: Instant) {
+        while self.has_room(shares, *taken, now)
             && let Some(Ticket { uid, object, wake }) = self.waiting.next()
         {
+            shares.take(taken, self.in_flight());
             self.granted.insert(uid, now);
             // Nobody listens any more only while the operator stops.
             let _ = wake.unbounded_send(object);
@@ -310,29 +335,13 @@ impl Waiting {
             return false;
         }
         let namespace = ticket.object.namespace.clone().unwrap_or_default();
-        let queue = self.namespaces.entry(namespace.clone()).or_insert_with(|| {
-            self.round.push_back(namespace);
-            VecDeque::new()
-        });
-        queue.push_back(ticket);
+        self.tickets.add(&namespace, ticket);
         true
     }
 
-    /// The first of the namespace whose turn it is; that namespace is then the last one.
+    /// The first of the namespace whose turn it is.
     fn next(&mut self) -> Option<Ticket> {
-        while let Some(namespace) = self.round.pop_front() {
-            let queue = self.namespaces.get_mut(&namespace)?;
-            let first = std::iter::from_fn(|| queue.pop_front()).find(|ticket| self.members.remove(&ticket.uid));
-            if queue.is_empty() {
-                self.namespaces.remove(&namespace);
-            } else {
-                self.round.push_back(namespace);
-            }
-            if first.is_some() {
-                return first;
-            }
-        }
-        None
+        self.tickets.next(|ticket| self.members.remove(&ticket.uid))
     }
 
     fn remove(&mut self, uid: &str) -> bool {
@@ -448,7 +457,7 @@ mod tests {
 
     /// When KMS gets the calls of 20 seconds, each so long on its way there and back.
     async fn arrivals(rate: u32, there: impl Fn() -> Duration, back: Duration) -> Vec<Instant> {
-        let turns = Turns::new(limit(rate));
+        let turns = Turns::new(limit(rate), Shares::UNLIMITED);
         let (wake, _woken) = mpsc::unbounded();
         let end = Instant::now() + Duration::from_secs(20);
         let mut calls = JoinSet::new();
@@ -490,7 +499,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_kms_does_not_answer_keep_the_others_waiting() {
-        let turns = Turns::new(limit(2));
+        let turns = Turns::new(limit(2), Shares::UNLIMITED);
         let call = async |number| {
             let (uid, object) = object("shop", number);
             turns.enter("r", &uid, &object, &mpsc::unbounded().0).unwrap().begin().await
@@ -548,7 +557,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_object_that_nobody_is_before_has_its_turn_at_once() {
-        let turns = Turns::new(limit(20));
+        let turns = Turns::new(limit(20), Shares::UNLIMITED);
         let (wake, _woken) = mpsc::unbounded();
         let (uid, a) = object("shop", 1);
         let enter = |region| turns.enter(region, &uid, &a, &wake);
@@ -558,13 +567,13 @@ mod tests {
         assert!(enter("eu-north-1").is_some(), "another Region has its own rate");
         assert_eq!(first.begin().await.region(), "eu-west-1");
         drop(second);
-        assert!(turns.shared.grant(Instant::now()).is_some(), "the one that waits");
+        assert!(turns.shared.grant(Shares::UNLIMITED, Instant::now()).is_some(), "the one that waits");
         assert!(enter("eu-west-1").is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_has_a_turn_calls_when_the_rate_lets_it_however_many_have_one() {
-        let turns = Turns::new(limit(100));
+        let turns = Turns::new(limit(100), Shares::UNLIMITED);
         let (wake, _woken) = mpsc::unbounded();
         let taken: Vec<_> = (0..50)
             .filter_map(|number| {
@@ -583,7 +592,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn namespaces_take_turns_however_many_objects_each_has() {
-        let turns = Turns::new(limit(10));
+        let turns = Turns::new(limit(10), Shares::UNLIMITED);
         let (wake, mut woken) = mpsc::unbounded();
         let enter = |namespace, number| {
             let (uid, object) = object(namespace, number);
@@ -621,9 +630,71 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_millis(1300), "{:?}", begun.elapsed());
     }
 
+    /// Takes turns in a Region until there is none left, and calls.
+    async fn call_as_often_as_possible(turns: &Turns, region: &str, wake: &Wake) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for number in 0..200 {
+            let (uid, object) = object(region, number);
+            if let Some(turn) = turns.enter(region, &uid, &object, wake) {
+                calls.push(turn.begin().await);
+            }
+        }
+        calls
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn regions_that_hang_take_no_place_of_another_region() {
+        let turns = Turns::new(limit(100), Shares::DEFAULT);
+        let (wake, mut woken) = mpsc::unbounded();
+        let mut hanging = Vec::new();
+        for region in 0..48 {
+            let calls = call_as_often_as_possible(&turns, &format!("hangs-{region}"), &wake).await;
+            assert_eq!(calls.len(), 4);
+            hanging.extend(calls);
+        }
+        let healthy = call_as_often_as_possible(&turns, "healthy", &wake).await;
+        assert_eq!(healthy.len(), 4);
+        for call in &healthy {
+            call.ended(true);
+        }
+        drop(healthy);
+        let begun = Instant::now();
+        for served in 0..196 {
+            turns.shared.grant(Shares::DEFAULT, Instant::now());
+            let object = woken.try_recv().unwrap();
+            assert_eq!(object.namespace.as_deref(), Some("healthy"), "{served}");
+            let call = turns.enter("healthy", &object.name, &object, &wake).unwrap().begin().await;
+            call.ended(true);
+            drop(call);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        drop(hanging);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_that_answers_has_more_calls_in_flight() {
+        let turns = Turns::new(limit(100), Shares::DEFAULT);
+        let (wake, mut woken) = mpsc::unbounded();
+        let mut calls = call_as_often_as_possible(&turns, "r", &wake).await;
+        assert_eq!((calls.len(), turns.waiting()), (4, 196));
+        let mut go_on = async |calls: &mut Vec<Call>| {
+            loop {
+                turns.shared.grant(Shares::DEFAULT, Instant::now());
+                let Ok(object) = woken.try_recv() else { return calls.len() };
+                calls.push(turns.enter("r", &object.name, &object, &wake).unwrap().begin().await);
+            }
+        };
+        calls.pop().unwrap().ended(true);
+        assert_eq!(go_on(&mut calls).await, 64);
+        calls.pop().unwrap().ended(false);
+        assert_eq!(go_on(&mut calls).await, 63, "it does not answer any more");
+        calls.truncate(3);
+        assert_eq!(go_on(&mut calls).await, 4);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_left_is_passed_over_and_an_idle_region_is_forgotten() {
-        let turns = Turns::new(limit(1));
+        let turns = Turns::new(limit(1), Shares::UNLIMITED);
         let (wake, mut woken) = mpsc::unbounded();
         let enter = |number| {
             let (uid, object) = object("shop", number);
@@ -633,19 +704,19 @@ mod tests {
         assert!(enter(1).is_none() && enter(2).is_none());
         turns.leave("shop-1");
         assert_eq!(turns.waiting(), 1);
-        turns.shared.grant(Instant::now());
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
         assert!(woken.try_recv().is_err(), "one at a time, at this rate");
         drop(turn);
-        turns.shared.grant(Instant::now());
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
         assert_eq!(woken.next().await, Some(object("shop", 2).1));
         advance(UNCLAIMED).await;
-        turns.shared.grant(Instant::now());
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
         assert!(turns.shared.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_needs_no_turn_any_more_leaves_the_granted_one_to_others() {
-        let turns = Turns::new(limit(1));
+        let turns = Turns::new(limit(1), Shares::UNLIMITED);
         let (wake, mut woken) = mpsc::unbounded();
         let enter = |number| {
             let (uid, object) = object("shop", number);
@@ -654,10 +725,10 @@ mod tests {
         let turn = enter(0).unwrap();
         assert!(enter(1).is_none() && enter(2).is_none());
         drop(turn);
-        turns.shared.grant(Instant::now());
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
         assert_eq!(woken.next().await, Some(object("shop", 1).1));
         turns.leave("shop-1");
-        turns.shared.grant(Instant::now());
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
         assert_eq!(woken.next().await, Some(object("shop", 2).1));
     }
 }

@@ -108,6 +108,11 @@ impl Test {
         Self::on(name, plane, operator, KmsProxy::stub().await).await
     }
 
+    /// Another namespace on the control plane of this test.
+    pub async fn beside(&self, name: &str) -> Self {
+        Self::on(name, Arc::clone(&self.plane), self.operator.clone(), KmsProxy::stub().await).await
+    }
+
     /// A test with a control plane of its own, to lose it; the KMS server is everybody's.
     pub async fn with_a_cluster_to_lose(name: &str) -> Self {
         let plane = Arc::new(ControlPlane::without_controllers().await);
@@ -174,17 +179,25 @@ impl Test {
 
     /// Starts one with more flags and another environment.
     pub fn operator_with(&self, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
-        self.operator_of(Path::new(PROGRAM), flags, environment)
+        self.start(Path::new(PROGRAM), &[&["--namespace", &self.namespace], flags].concat(), environment)
+    }
+
+    /// Starts one that watches every namespace of a control plane of the test's own.
+    pub fn operator_of_all(&self, flags: &[&str]) -> Operator {
+        self.start(Path::new(PROGRAM), flags, &[])
     }
 
     /// Starts the binary of another release.
     pub fn operator_of(&self, program: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
+        self.start(program, &[&["--namespace", &self.namespace], flags].concat(), environment)
+    }
+
+    fn start(&self, program: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
         let mut variables: BTreeMap<_, _> = kms::environment(&self.proxy.url()).into();
         variables.insert("KUBECONFIG", self.operator.display().to_string());
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
         variables.retain(|_, value| value != UNSET);
-        let flags = [&["--namespace", &self.namespace], flags].concat();
-        Operator::run(program, &flags, variables, &self.log_file(1))
+        Operator::run(program, flags, variables, &self.log_file(1))
     }
 
     /// The log of the last operator that was started, or of the next one.

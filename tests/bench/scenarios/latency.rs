@@ -1,12 +1,12 @@
 //! How long one DataKey takes from its creation to Ready.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use testbed::{kms, proxy::Fault};
+use testbed::{eventually, kms, proxy::Fault};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -17,13 +17,19 @@ use crate::{
     stats::percentile,
 };
 
-/// One DataKey after the other, with a fast and a slower KMS; then so many a second for a time.
+/// How many DataKeys wait for KMS while others are issued.
+const WAITING: usize = 400;
+
+/// One DataKey after the other, with a fast and a slower KMS; then so many a second for a time; then one after the other while
+/// other Regions hang.
 pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut Report) {
     let mut rows = Vec::new();
     let bare = one_by_one_bare(bed, count).await;
     let namespace = "latency";
     bed.plane.namespace(namespace).await;
-    let operator = bed.operator(namespace, &[UNLIMITED]).await;
+    let dead = "latency-dead";
+    bed.plane.namespace(dead).await;
+    let operator = bed.operator(namespace, &[UNLIMITED, "--namespace", dead]).await;
     for delay in [0, 10].map(Duration::from_millis) {
         bed.kms.always(Fault::Delay(delay));
         let ours = one_by_one(bed, namespace, &format!("idle-{}", delay.as_millis()), count).await;
@@ -45,8 +51,34 @@ pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut 
         String::new(),
         String::new(),
     ]);
+    let regions = let_regions_hang(bed, dead).await;
+    let ours = one_by_one(bed, namespace, "beside", count).await;
+    rows.push(vec![
+        format!("one at a time, KMS 0.0 ms, while {WAITING} of another namespace wait for {regions} Regions that hang"),
+        ms(percentile(&ours, 0.5)),
+        ms(percentile(&ours, 0.99)),
+        ms(percentile(&bare, 0.5)),
+        ms(percentile(&bare, 0.99)),
+    ]);
     drop(operator);
+    bed.kms.heal();
     report.table(&["creation to Ready", "p50", "p99", "bare requests, p50", "bare requests, p99"], &rows);
+}
+
+/// Every Region but the operator's hangs, and DataKeys wait for each; how many Regions.
+async fn let_regions_hang(bed: &Bed, namespace: &str) -> usize {
+    let regions: Vec<_> =
+        include_str!("../../../src/kms/regions.txt").lines().filter(|of| *of != kms::REGION).collect();
+    bed.kms.in_regions(regions.iter().copied(), &Fault::Hang);
+    for number in 0..WAITING {
+        bed::create(&bed.admin, namespace, &format!("k-{number}"), regions[number % regions.len()]).await;
+    }
+    let called = async || {
+        let called: BTreeSet<_> = bed.kms.requests().into_iter().map(|call| call.region).collect();
+        regions.iter().all(|region| called.contains(*region))
+    };
+    eventually(Duration::from_secs(30), "each Region is called", called).await;
+    regions.len()
 }
 
 async fn one_by_one(bed: &Bed, namespace: &str, prefix: &str, count: usize) -> Vec<Duration> {

@@ -66,6 +66,8 @@ struct Rule {
 struct State {
     calls: BTreeMap<String, Vec<Call>>,
     rule: Option<Rule>,
+    /// What becomes of the calls of a Region, whatever the rule.
+    regional: BTreeMap<String, Fault>,
     quota: Option<Quota>,
 }
 
@@ -167,9 +169,17 @@ impl KmsProxy {
         self.lock().rule = Some(Rule { fault, left: Some(calls) });
     }
 
+    /// From now on each call for a data key in these Regions meets this fault.
+    pub fn in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
+        let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
+        self.lock().regional.extend(faults);
+    }
+
     /// The cause of the faults goes away.
     pub fn heal(&self) {
-        self.lock().rule = None;
+        let mut state = self.lock();
+        state.rule = None;
+        state.regional.clear();
     }
 
     /// From now on more calls a second than this are throttled; none are without a number.
@@ -280,7 +290,8 @@ fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
     if operation == ISSUE {
         call.is_throttled = !state.quota.as_mut().is_none_or(Quota::take);
         let throttled = call.is_throttled.then(|| Fault::code("ThrottlingException"));
-        fault = throttled.or_else(|| state.rule.as_mut().and_then(Rule::take));
+        let regional = state.regional.get(&call.region).cloned();
+        fault = throttled.or(regional).or_else(|| state.rule.as_mut().and_then(Rule::take));
         state.rule.take_if(|rule| rule.left == Some(0));
     }
     state.calls.entry(operation.to_owned()).or_default().push(call);
