@@ -24,6 +24,7 @@ use crate::{
 
 /// What a decision rests on.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct World<'a> {
     /// The `DataKey`, from the cache or as the last write answered.
     pub key: &'a DataKey,
