@@ -33,6 +33,9 @@ pub const MAX_VERSIONS: usize = 64;
 /// The version of a `DataKey` whose spec names none.
 pub const FIRST_VERSION: i32 = 1;
 
+/// Fields that this release does not know, of a newer one. They are carried through every write unchanged.
+pub type Rest = BTreeMap<String, serde_json::Value>;
+
 /// Encryption context: pairs that KMS binds to a data key, in the order of their keys.
 pub type EncryptionContext = BTreeMap<String, String>;
 
@@ -188,6 +191,11 @@ pub struct DataKeySpec {
         validation = crd::pins_are_different_data_keys()
     )]
     pub wrapped_keys: Option<Vec<IssuedVersion>>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
 }
 
 /// Kind of a data key: `AES_256` (32 bytes) or `AES_128` (16 bytes).
@@ -256,11 +264,16 @@ pub struct DataKeyStatus {
     pub secret: Option<VerifiedSecret>,
 
     /// The record: every version that was issued, at most 64. The API server refuses to change or to remove an entry.
-    /// It is ciphertext, and enough to restore the Secret.
+    /// It is ciphertext, and enough to restore the Secret. Fields of a newer release are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::list")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
     pub versions: Vec<IssuedVersion>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
 }
 
 /// One revision of the Secret, and what it holds. As long as the Secret is at this revision, not a byte of it has changed.
@@ -284,6 +297,7 @@ pub struct VerifiedSecret {
 /// One issued data key, in its wrapped form.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct IssuedVersion {
     /// The version that this data key is.
     #[schemars(range(min = 1, max = 2_147_483_647))]
@@ -316,11 +330,17 @@ pub struct IssuedVersion {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
     pub request_id: Option<String>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
 }
 
 /// What is asked of KMS for one version: these fields of the spec are fixed once the version is issued.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[x_kube(validation = crd::request_has_one_length(), validation = crd::no_region_beside_an_arn())]
 pub struct KeyRequest {
     /// The requested KMS key, as in the spec.
@@ -353,6 +373,11 @@ pub struct KeyRequest {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = crd::region_has_a_known_form())]
     pub region: Option<String>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
 }
 
 fn encryption_context_schema(_: &mut SchemaGenerator) -> Schema {
@@ -435,12 +460,24 @@ impl DataKeySpec {
             number_of_bytes: self.number_of_bytes,
             encryption_context: self.encryption_context.clone(),
             region: self.region.clone(),
+            rest: Rest::new(),
         }
     }
 
     /// The deletion policy with its default.
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy.unwrap_or_default()
+    }
+}
+
+// === impl IssuedVersion ===
+
+impl IssuedVersion {
+    /// The fields that this release does not know, by their paths within the entry. What they mean for the Secret is known
+    /// to a newer release only.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
+        let of_the_request = self.request.rest.keys().map(|field| format!("request.{field}"));
+        self.rest.keys().cloned().chain(of_the_request)
     }
 }
 

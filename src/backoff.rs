@@ -122,7 +122,7 @@ impl Backoff {
         let is_known = objects.get(uid).is_some_and(|memory| memory.gate.is_some() || memory.failures > 0);
         // What came back while nothing watched it is taken over at once.
         let is_back = |reason| subject.is_past(reason) || is_of_a_restore(reason) && subject.secret.is_some();
-        let shown = shown.filter(|&reason| !is_back(reason));
+        let shown = shown.filter(|&reason| !is_back(reason) && !reason.is_of_the_object());
         if let (false, Some(reason)) = (is_known, shown) {
             let not_before = now + self.waits.spread(reason.class());
             let gate = Gate { subject: subject.clone(), reason, not_before };
@@ -299,6 +299,14 @@ mod tests {
         let (first, last) = (waits[0], waits[waits.len() - 1]);
         assert!(waits.len() > 95 && last.abs_diff(first) > Duration::from_mins(2), "{waits:?}");
         assert!(last <= Duration::from_mins(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_release_does_not_wait_for_what_it_may_understand() {
+        let backoff = Backoff::new(WAITS);
+        for (number, reason) in [Reason::RecordNewer, Reason::SpecNewer, Reason::SpecInvalid].into_iter().enumerate() {
+            assert_eq!(backoff.remaining(&number.to_string(), &subject(1, "s"), Some(reason)), None);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,6 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt, channel::mpsc, future,
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
-    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         controller::{self, Action, Config, ReconcileRequest, applier},
@@ -87,7 +86,7 @@ struct Work {
 
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duration) {
-    let api: Api<PartialObjectMeta<DataKey>> = reconcile::data_keys(client, namespaces.first().map(String::as_str));
+    let api: Api<Cached> = reconcile::data_keys(client, namespaces.first().map(String::as_str));
     let mut told: Option<Instant> = None;
     loop {
         let why = match timeout(limit, api.list(&ListParams::default().limit(1))).await {

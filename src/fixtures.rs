@@ -3,7 +3,7 @@
 use k8s_openapi::{ByteString, jiff::Timestamp};
 
 use crate::{
-    api::{DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec},
+    api::{DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec, Rest},
     status,
 };
 
@@ -20,12 +20,13 @@ pub fn request() -> KeyRequest {
         number_of_bytes: None,
         encryption_context: Some([("purpose".to_owned(), "orders".to_owned())].into()),
         region: None,
+        rest: Rest::new(),
     }
 }
 
 /// A `DataKey` as it is born.
 pub fn data_key() -> DataKey {
-    let KeyRequest { key_id, key_spec, number_of_bytes, encryption_context, region } = request();
+    let KeyRequest { key_id, key_spec, number_of_bytes, encryption_context, region, rest } = request();
     let mut key = DataKey::new(
         "orders",
         DataKeySpec {
@@ -39,6 +40,7 @@ pub fn data_key() -> DataKey {
             secret_name: None,
             deletion_policy: None,
             wrapped_keys: None,
+            rest,
         },
     );
     key.metadata.namespace = Some("shop".to_owned());
@@ -70,6 +72,7 @@ pub fn issued(version: i32) -> IssuedVersion {
         key_material_id: Some("ab".repeat(32)),
         issued_at: status::whole_seconds(at(i64::from(version))),
         request_id: Some(format!("request-{version}")),
+        rest: Rest::new(),
     }
 }
 

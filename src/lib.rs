@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`api`] | the custom resource: spec, status, validation rules |
 //! | [`plan`] | pure: every decision, as the next step |
+//! | [`newer`] | pure: what a newer release wrote, and this one must leave alone |
 //! | [`pins`] | pure: what the spec pins, against the record and the Secret |
 //! | [`flaws`] | pure: what a pin or a version out of a Secret must be to be recorded |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
@@ -40,6 +41,7 @@ pub mod kms;
 pub mod lease;
 pub mod logging;
 pub mod metrics;
+pub mod newer;
 pub mod pins;
 pub mod plan;
 pub mod reads;

@@ -10,7 +10,7 @@ use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 
 use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, MAX_VERSIONS, VerifiedSecret},
-    pins,
+    newer, pins,
     secret::{
         Projection,
         content::{self, Verdict},
@@ -107,13 +107,21 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     if let Some(failure) = world.failure {
         return set_status(world, status::failed(key, failure, now));
     }
-    let pins = pins::pending(key, world.region);
+    if let Some(failure) = newer::in_the_record(key) {
+        // What such a version means for the Secret is not known, and the Secret holds all versions or none.
+        return fail_once(world, failure);
+    }
+    let newer = newer::in_the_spec(key);
+    let pins = match (pins::pending(key, world.region), &newer) {
+        (Ok(pins), Some(failure)) if !pins.is_empty() => Err(failure.clone()),
+        (pins, _) => pins,
+    };
     match (key.issued(key.version()), project(key, key.version())) {
         (Some(issued), Some(wanted)) => publish(world, issued, &wanted, pins, now),
-        _ => match pins {
-            Ok(pins) if pins.is_empty() => issue(world),
-            Ok(pins) => pin(world, pins),
-            Err(failure) => fail_once(world, failure),
+        _ => match (pins, newer) {
+            (Err(failure), _) | (Ok(_), Some(failure)) => fail_once(world, failure),
+            (Ok(pins), None) if pins.is_empty() => issue(world),
+            (Ok(pins), None) => pin(world, pins),
         },
     }
 }
@@ -405,6 +413,45 @@ mod tests {
         let mut key = recorded(versions);
         key.status = Some(status::ready(&key, &issued(key.version()), Some(saved(&key, key.version())), at(0)));
         key
+    }
+
+    #[test]
+    fn a_record_of_a_newer_release_stops_everything_but_its_report() {
+        let mut key = recorded(&[1, 2]);
+        key.status.as_mut().unwrap().versions[0].rest.insert("asWritten".into(), true.into());
+        let intact = intact(&key);
+        for version in [1, 2, 3] {
+            key.spec.version = Some(version);
+            for secret in [&SecretView::NotCached, &SecretView::Missing, &intact] {
+                let Step::Fail(failure) = next(&key, secret) else { panic!("{:?}", next(&key, secret)) };
+                assert_eq!(failure.reason, Reason::RecordNewer);
+            }
+        }
+        key.status = Some(status::failed(&key, &Reason::RecordNewer.into(), at(1)));
+        assert!(matches!(waiting(&key, &intact), Step::Wait(_)), "reported once");
+    }
+
+    #[test]
+    fn a_field_of_a_newer_spec_stops_issuing_and_not_restoring() {
+        let mut key = recorded(&[1]);
+        key.spec.rest.insert("className".into(), "shop".into());
+        assert!(matches!(next(&key, SecretView::Missing), Step::Create(_)), "the recorded version is restored");
+        assert!(matches!(next(&key, intact(&key)), Step::SetStatus(_)), "and ready");
+        let mut born = data_key();
+        born.spec.rest.clone_from(&key.spec.rest);
+        key.spec.version = Some(2);
+        let mut with_pin = recorded(&[1]);
+        with_pin.spec.rest.clone_from(&key.spec.rest);
+        with_pin.spec.wrapped_keys = Some(vec![issued(2)]);
+        for (key, secret) in [
+            (&key, intact(&recorded(&[1]))),
+            (&born, SecretView::Missing),
+            (&born, SecretView::Read(Box::new(project(&recorded(&[1]), 1).unwrap().create(&born)))),
+            (&with_pin, intact(&recorded(&[1]))),
+        ] {
+            let step = next(key, secret);
+            assert!(matches!(&step, Step::Fail(failure) if failure.reason == Reason::SpecNewer), "{step:?}");
+        }
     }
 
     #[test]

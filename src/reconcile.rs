@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
-    api::{DataKey, DataKeyStatus, IssuedVersion},
+    api::{DataKey, DataKeyStatus, IssuedVersion, Rest},
     backoff::{Backoff, Subject},
     controller::chain,
     decode::Wire,
@@ -503,6 +503,7 @@ impl<'a> Run<'a> {
             key_material_id: wrapped.key_material_id,
             issued_at: self.issued_at(),
             request_id: wrapped.request_id,
+            rest: Rest::new(),
         };
         self.record(vec![issued]).await
     }
@@ -563,6 +564,7 @@ impl<'a> Run<'a> {
             key_material_id: Some("0".repeat(64)),
             issued_at: self.issued_at(),
             request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
+            rest: Rest::new(),
         };
         let object = self.with_status(status::recorded(&self.key, vec![largest]));
         let tried = put_status(&self.context.client, &self.namespace, &self.name, &object, true);

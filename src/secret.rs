@@ -15,7 +15,7 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion};
+use crate::api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Rest};
 
 pub mod content;
 pub mod digest;
@@ -62,6 +62,12 @@ pub struct Provenance {
     /// As in the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// What a newer release knows of the request.
+    #[serde(default, skip_serializing_if = "Rest::is_empty")]
+    pub request: Rest,
+    /// What a newer release knows beside it.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 /// All of a Secret that is this operator's to decide.
@@ -154,6 +160,8 @@ impl Provenance {
             key_material_id: issued.key_material_id.clone(),
             issued_at: issued.issued_at.clone(),
             request_id: issued.request_id.clone(),
+            request: issued.request.rest.clone(),
+            rest: issued.rest.clone(),
         }
     }
 }

@@ -106,6 +106,10 @@ pub enum Reason {
     RestoredWithoutKey,
     /// The operator was started with `--issue=false`.
     IssuingDisabled,
+    /// A newer release recorded a version with fields that this one does not know.
+    RecordNewer,
+    /// The spec has a field that this release does not know.
+    SpecNewer,
 }
 
 /// A failure as the user sees it: a reason, and what is special about this case.
@@ -226,7 +230,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -257,6 +261,8 @@ impl Reason {
         Self::PinInvalid,
         Self::RestoredWithoutKey,
         Self::IssuingDisabled,
+        Self::RecordNewer,
+        Self::SpecNewer,
     ];
 
     // One row a reason: a table, however long.
@@ -431,6 +437,19 @@ impl Reason {
                  spec.wrappedKeys nor in a Secret: restore the Secret, pin the data key, or ask the platform team to \
                  turn issuing on",
             ),
+            Self::RecordNewer => (
+                "RecordNewer",
+                WaitForChange,
+                "a version in status.versions was recorded by a newer release of the operator, with fields that this one \
+                 does not know: install that release. Nothing is lost; until then the Secret stays as it is and no data \
+                 key is issued",
+            ),
+            Self::SpecNewer => (
+                "SpecNewer",
+                WaitForChange,
+                "the spec has a field that this release of the operator does not know, so nothing is issued or recorded: \
+                 upgrade the operator, or remove that field from the spec",
+            ),
         }
     }
 
@@ -447,6 +466,12 @@ impl Reason {
     /// What it means and what the user can do.
     pub const fn advice(self) -> &'static str {
         self.row().2
+    }
+
+    /// Whether the object alone decides it, so that an operator that has just started decides again without a wait: it may be
+    /// of another release.
+    pub const fn is_of_the_object(self) -> bool {
+        matches!(self, Self::SpecInvalid | Self::RecordNewer | Self::SpecNewer)
     }
 
     /// Whether the Secret has a part in it, so that a change of the Secret is worth another try. With a pin that can't be

@@ -4,7 +4,7 @@
 
 use allocation_counter::measure;
 use datakey_operator::{
-    api::{DataKey, IssuedVersion, VerifiedSecret},
+    api::{DataKey, IssuedVersion, Rest, VerifiedSecret},
     cache::Cached,
     secret::{self, index::SecretIndex},
     status,
@@ -101,6 +101,7 @@ fn ready(number: usize) -> DataKey {
         key_material_id: Some("ab".repeat(32)),
         issued_at: status::whole_seconds(Timestamp::UNIX_EPOCH),
         request_id: Some(uid(number)),
+        rest: Rest::new(),
     };
     key.status = Some(status::recorded(&key, vec![issued.clone()]));
     let saved = VerifiedSecret {

@@ -33,6 +33,7 @@ pub fn crd() -> CustomResourceDefinition {
             continue;
         };
         tidy(root);
+        refuse_plaintext_in_pins(root);
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // Born not ready: kstatus reads an object without status as Current, Argo CD as Healthy.
             status.default = Some(JSON(json!(status::at_birth())));
@@ -40,6 +41,25 @@ pub fn crd() -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+/// Unknown fields of a pin are kept. A plaintext data key, copied along by mistake, must not be: it never gets into etcd. By its
+/// length, because the API server's message then does not repeat it.
+fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps) {
+    let pins =
+        root.properties.as_mut().and_then(|root| root.get_mut("spec")?.properties.as_mut()?.get_mut("wrappedKeys"));
+    let Some(JSONSchemaPropsOrArray::Schema(pin)) = pins.and_then(|pins| pins.items.as_mut()) else {
+        return;
+    };
+    for name in ["plaintext", "Plaintext"] {
+        let refused = JSONSchemaProps {
+            description: Some("Remove it: the plaintext of a data key must never be in the cluster.".to_owned()),
+            type_: Some("string".to_owned()),
+            max_length: Some(0),
+            ..JSONSchemaProps::default()
+        };
+        pin.properties.get_or_insert_default().insert(name.to_owned(), refused);
+    }
 }
 
 /// An optional field is absent or has a value; null is neither, and CEL's `has` would call it a value. The lines of a

@@ -237,17 +237,32 @@ pub(crate) fn version_in(secret: &Secret, version: i32) -> Result<IssuedVersion,
             number_of_bytes: bytes,
             encryption_context: (!context.is_empty()).then_some(context),
             region: provenance.region,
+            rest: provenance.request,
         },
         ciphertext_blob: blob.clone(),
         key_id: arn.to_owned(),
         key_material_id: provenance.key_material_id,
         issued_at: provenance.issued_at,
         request_id: provenance.request_id,
+        rest: provenance.rest,
     };
+    if names_fields_twice(&found) {
+        return Err(wrong("the annotation"));
+    }
     match flaw(&found) {
         None => Ok(found),
         Some(flaw) => Err(format!("what it holds as version {version} can't be recorded: {flaw}")),
     }
+}
+
+/// Whether what the annotation has of a newer release bears the names of fields that this one knows. Written beside them, the
+/// API server would take one or the other.
+fn names_fields_twice(issued: &IssuedVersion) -> bool {
+    if issued.unknown_fields().next().is_none() {
+        return false;
+    }
+    let written = serde_json::to_value(issued).and_then(serde_json::from_value::<IssuedVersion>);
+    !written.is_ok_and(|read| read.rest == issued.rest && read.request.rest == issued.request.rest)
 }
 
 /// The fields in which two requests differ, as in the spec.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use datakey_operator::{
-    api::{DataKey, IssuedVersion, VerifiedSecret},
+    api::{DataKey, IssuedVersion, Rest, VerifiedSecret},
     secret::{self, digest::Digest},
     status,
 };
@@ -49,6 +49,7 @@ impl Work {
             key_material_id: None,
             issued_at: status::whole_seconds(now),
             request_id: Some(format!("{:032x}", fastrand::u128(..))),
+            rest: Rest::new(),
         };
         let mut recorded = key.clone();
         recorded.status = Some(status::recorded(key, vec![issued.clone()]));

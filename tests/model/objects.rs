@@ -3,7 +3,7 @@
 use std::{collections::HashMap, rc::Rc};
 
 use datakey_operator::{
-    api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
+    api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec, Rest},
     status,
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -96,6 +96,7 @@ fn of_unknown_origin(version: i32, number: u8, settings: Settings) -> IssuedVers
         key_material_id: None,
         issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: None,
+        rest: Rest::new(),
     }
 }
 
@@ -172,6 +173,7 @@ impl Spec {
             secret_name: None,
             deletion_policy: Some(if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain }),
             wrapped_keys: Some(self.pins.whole()).filter(|pins| !pins.is_empty()),
+            rest: Rest::new(),
         }
     }
 

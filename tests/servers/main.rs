@@ -18,6 +18,7 @@ mod failures;
 mod issuance;
 mod keep;
 mod leadership;
+mod newer;
 mod pins;
 mod plugin;
 mod privilege;

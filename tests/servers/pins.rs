@@ -225,7 +225,9 @@ async fn a_malformed_pin_is_refused() {
     refuses(with("ciphertextBlob", json!("not base64!")), "ciphertextBlob").await;
     refuses(with("issuedAt", json!("2026-11-24T01:02:03.5Z")), "issuedAt").await;
     refuses(with("version", json!(0)), "should be greater than or equal to 1").await;
-    refuses(with("plaintext", json!("AQID")), r#"unknown field "spec.wrappedKeys[0].plaintext""#).await;
+    for plaintext in ["plaintext", "Plaintext"] {
+        refuses(with(plaintext, json!("AQID")), &format!("spec.wrappedKeys[0].{plaintext}: Too long")).await;
+    }
     refuses(vec![test.pin(1), test.pin(1)], "Duplicate value").await;
     refuses((1..=65).map(|version| test.pin(version)).collect(), "must have at most 64 items").await;
 }

@@ -313,7 +313,7 @@ async fn failures_around_the_cluster() -> States {
 /// What is wrong with pins.
 async fn failures_of_pins() -> States {
     let (test, mut states) = (Test::new("recorded-pins").await, States::default());
-    let _operator = test.operator();
+    let operator = test.operator();
     let pin = |key_id: &str, arn: &str| {
         let request = json!({ "keyId": key_id, "keySpec": "AES_256" });
         json!([{ "version": 1, "request": request, "ciphertextBlob": BLOB, "keyId": arn, "issuedAt": TIME }])
@@ -329,6 +329,20 @@ async fn failures_of_pins() -> States {
     test.issue(&name, &json!({ "keyId": "alias/orders", "wrappedKeys": multi_region("1") })).await;
     test.patch(&name, &json!({ "spec": { "wrappedKeys": multi_region("2") } })).await;
     states.add_failure(&test, &test.failed(&name, "PinConflict").await, Reason::PinConflict);
+
+    // What a newer release wrote: the definition keeps what it does not know of a version.
+    let name = file_name(Reason::SpecNewer);
+    let mut newer = pin("alias/orders", ARN);
+    newer[0]["asWritten"] = json!({ "keyId": "alias/short" });
+    test.create(&name, &json!({ "keyId": "alias/orders", "wrappedKeys": newer })).await;
+    states.add_failure(&test, &test.failed(&name, "SpecNewer").await, Reason::SpecNewer);
+
+    let name = file_name(Reason::RecordNewer);
+    drop(operator);
+    test.create(&name, &json!({ "keyId": "alias/orders" })).await;
+    test.try_patch_status(&name, &json!({ "secretName": name, "versions": newer })).await.unwrap();
+    let _operator = test.operator();
+    states.add_failure(&test, &test.failed(&name, "RecordNewer").await, Reason::RecordNewer);
     assert_eq!(test.proxy.calls(), 0);
     states
 }

@@ -11,7 +11,7 @@ use crate::test::{Operator, SOON, Test, assert_refused, to_json};
 
 const FAR: &str = "9999-12-31T23:59:59Z";
 
-/// Somebody with the aggregated role `edit` in one namespace.
+/// A user with the aggregated role `edit` in one namespace.
 struct Editor<'a>(&'a Test);
 
 // === impl Editor ===
@@ -44,7 +44,7 @@ impl<'a> Editor<'a> {
 impl Test {
     /// A `DataKey` as the API server has it, whether or not it can be decoded.
     async fn raw(&self, name: &str) -> Value {
-        let get = ["get", "datakey", name, "-n", &self.namespace, "-o", "json"];
+        let get = ["get", "datakey", name, "-n", &self.namespace, "-o", "json", "--show-managed-fields"];
         serde_json::from_str(&self.plane.kubectl(&get).await.unwrap()).unwrap()
     }
 
@@ -161,7 +161,8 @@ async fn far_times_in_metadata_stop_nothing() {
     test.raw_condition("born-far", "Ready=True Issued").await;
     test.delete_secret("k").await;
     test.data("k").await;
-    assert!(test.raw("k").await["metadata"]["managedFields"].to_string().contains(FAR), "it still is far");
+    let metadata = &test.raw("born-far").await["metadata"];
+    assert!(metadata["managedFields"].to_string().contains(FAR), "it still is far");
 }
 
 #[tokio::test]

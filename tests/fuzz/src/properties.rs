@@ -9,7 +9,7 @@ use datakey_operator::{
         MAX_BLOB,
         key_id::{self, KmsArn},
     },
-    pins,
+    newer, pins,
     plan::{SecretView, Step, World, plan},
     secret::{
         Projection, Provenance, TYPE, VERSION,
@@ -98,6 +98,11 @@ pub fn adoption(data: &[u8]) -> Reached {
     }
     let mut key = without_record(key);
     key.spec.wrapped_keys = None;
+    if newer::in_the_spec(&key).is_some() {
+        let step = next(&key, &SecretView::Read(Box::new(secret.clone())));
+        assert!(is_deleted(&key) || is_newer(&step, Reason::SpecNewer), "a newer spec: {step:?}");
+        key.spec.rest.clear();
+    }
     let Ok(versions) = content::adopt(&key, &secret) else {
         let step = next(&key, &SecretView::Read(Box::new(secret)));
         assert!(is_deleted(&key) || matches!(step, Step::Fail(_)), "a Secret that is not adopted: {step:?}");
@@ -122,11 +127,20 @@ pub fn adoption(data: &[u8]) -> Reached {
     let again = content::adopt(&key, &projection.create(&recorded));
     assert_eq!(again.as_deref(), Ok(recorded.record()), "adopted once more");
 
+    if newer::in_the_record(&recorded).is_some() {
+        let step = next(&recorded, &SecretView::Read(Box::new(secret)));
+        assert!(is_deleted(&key) || is_newer(&step, Reason::RecordNewer), "a newer record: {step:?}");
+        return Reached::All;
+    }
     if !is_deleted(&key) {
         pins_agree(&key, &versions, &secret);
     }
     is_planned(&key, &recorded, &versions, secret);
     Reached::All
+}
+
+fn is_newer(step: &Step, reason: Reason) -> bool {
+    matches!(step, Step::Fail(failure) if failure.reason == reason)
 }
 
 /// Numbers and the encryption context may be spelled otherwise than the operator spells them; all else is kept as it is.
@@ -413,6 +427,12 @@ fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
         Step::Pin(_) if failure.is_none() => return,
         Step::Fail(of_the_pins) if failure.is_none() && pins::pending(key, None).as_ref() == Err(&of_the_pins) => {
             return is_told_once(key, secret, Some(&of_the_pins));
+        }
+        Step::Fail(newer)
+            if failure.is_none()
+                && [newer::in_the_record(key), newer::in_the_spec(key)].contains(&Some(newer.clone())) =>
+        {
+            return is_told_once(key, secret, Some(&newer));
         }
         step => panic!("a status is wanted, or nothing: {step:?}"),
     };

@@ -1,0 +1,138 @@
+//! What a newer release of the operator wrote into a `DataKey`, and this one does not understand. Pure.
+//!
+//! Such fields are kept in every write. Nothing is decided without them: what they mean for a data key or for its Secret is
+//! known to the newer release only.
+
+use crate::{
+    api::{DataKey, IssuedVersion},
+    status::{Failure, Reason},
+    text::printable,
+};
+
+/// How many fields a message names.
+const MAX_NAMES: usize = 5;
+
+/// Bound of one of them, in characters.
+const MAX_NAME: usize = 200;
+
+/// A recorded version has fields that this release does not know: it must not be projected into a Secret.
+pub fn in_the_record(key: &DataKey) -> Option<Failure> {
+    let newer = key.record().iter().find(|issued| issued.unknown_fields().next().is_some())?;
+    let detail = format!("version {} has {}", newer.version, names(newer.unknown_fields()));
+    Some(Failure::new(Reason::RecordNewer, detail))
+}
+
+/// The spec, or a pin that is not recorded yet, has fields that this release does not know: nothing more may be issued,
+/// pinned or adopted.
+pub fn in_the_spec(key: &DataKey) -> Option<Failure> {
+    let of_the_spec = key.spec.rest.keys().map(|field| format!("spec.{field}"));
+    let is_recorded = |pin: &IssuedVersion| key.issued(pin.version).is_some();
+    let of_pins =
+        key.pins().iter().enumerate().filter(|(_, pin)| !is_recorded(pin)).flat_map(|(number, pin)| {
+            pin.unknown_fields().map(move |field| format!("spec.wrappedKeys[{number}].{field}"))
+        });
+    let mut fields = of_the_spec.chain(of_pins).peekable();
+    fields.peek()?;
+    Some(Failure::new(Reason::SpecNewer, names(fields)))
+}
+
+fn names(mut fields: impl Iterator<Item = String>) -> String {
+    let named: Vec<_> = fields.by_ref().take(MAX_NAMES).map(|field| printable(&field, MAX_NAME)).collect();
+    let more = fields.count();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{more}", named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        fixtures::{at, issued, pinned, recorded},
+        pins,
+        secret::{content, project},
+        status,
+    };
+
+    /// A version as a newer release records it.
+    fn newer(version: i32) -> IssuedVersion {
+        let mut newer = issued(version);
+        newer.rest = [("asWritten".to_owned(), json!({ "keyId": "alias/short", "n": [1, null] }))].into();
+        newer.request.rest = [("origin".to_owned(), json!("EXTERNAL"))].into();
+        newer
+    }
+
+    #[test]
+    fn the_fields_that_are_not_known_are_named() {
+        let mut key = recorded(&[1]);
+        assert_eq!((in_the_record(&key), in_the_spec(&key)), (None, None));
+        key.status.as_mut().unwrap().versions.push(newer(2));
+        let failure = Failure::new(Reason::RecordNewer, "version 2 has asWritten, request.origin");
+        assert_eq!(in_the_record(&key), Some(failure));
+
+        let mut key = pinned(&[1, 2]);
+        key.spec.wrapped_keys = Some(vec![issued(1), newer(2)]);
+        key.spec.rest = [("class\nName".to_owned(), json!("shop"))].into();
+        let expected = "spec.class\\nName, spec.wrappedKeys[1].asWritten, spec.wrappedKeys[1].request.origin";
+        assert_eq!(in_the_spec(&key), Some(Failure::new(Reason::SpecNewer, expected)));
+        key.spec.rest = (0..70).map(|number| (format!("{number}-{}", "x".repeat(100_000)), json!(1))).collect();
+        let detail = in_the_spec(&key).unwrap().detail.unwrap();
+        assert!(detail.len() < 1200 && detail.ends_with("and 67 more"), "{detail}");
+    }
+
+    #[test]
+    fn a_pin_that_is_recorded_already_needs_no_understanding() {
+        let mut key = recorded(&[1]);
+        key.spec.wrapped_keys = Some(vec![newer(1)]);
+        assert_eq!(in_the_spec(&key), None);
+    }
+
+    #[test]
+    fn an_entry_is_carried_through_json_status_and_pins() {
+        let mut key = recorded(&[1]);
+        let status = key.status.as_mut().unwrap();
+        status.versions.push(newer(2));
+        status.rest = [("inUse".to_owned(), json!({ "by": ["shop"] }))].into();
+        let through: DataKey = serde_json::from_str(&serde_json::to_string(&key).unwrap()).unwrap();
+        assert_eq!(through, key);
+        for status in [
+            status::failed(&key, &Reason::AccessDenied.into(), at(1)),
+            status::ready(&key, &issued(1), None, at(1)),
+            status::recorded(&key, vec![issued(3)]),
+        ] {
+            assert_eq!(status.versions[1], newer(2));
+            assert_eq!(status.rest, key.status.as_ref().unwrap().rest);
+        }
+        let mut pin = pinned(&[1]);
+        pin.spec.wrapped_keys = Some(vec![newer(1)]);
+        assert_eq!(pins::pending(&pin, None), Ok(vec![newer(1)]));
+    }
+
+    #[test]
+    fn an_entry_is_carried_through_the_secret_and_back() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions.push(newer(2));
+        let secret = project(&key, 1).unwrap().create(&key);
+        let mut created_again = crate::fixtures::data_key();
+        created_again.spec.version = Some(1);
+        assert_eq!(content::adopt(&created_again, &secret), Ok(vec![issued(1), newer(2)]));
+    }
+
+    #[test]
+    fn an_annotation_cannot_name_a_field_of_the_record_twice() {
+        let created_again = crate::fixtures::data_key();
+        let edits: [crate::fixtures::Edit<IssuedVersion>; 3] = [
+            |version| version.rest = [("ciphertextBlob".to_owned(), json!("AQIDAHg="))].into(),
+            |version| version.rest = [("version".to_owned(), json!(2))].into(),
+            |version| version.request.rest = [("encryptionContext".to_owned(), json!({}))].into(),
+        ];
+        for edit in edits {
+            let mut key = recorded(&[1]);
+            edit(&mut key.status.as_mut().unwrap().versions[0]);
+            let secret = project(&key, 1).unwrap().create(&key);
+            let why = content::adopt(&created_again, &secret).unwrap_err();
+            assert!(why.contains("the annotation of version 1"), "{why}");
+        }
+    }
+}

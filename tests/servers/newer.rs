@@ -1,0 +1,240 @@
+//! What a newer release wrote, met by this one: after `helm rollback`, or in a cluster that is restored by an older release.
+//! The record outlives releases; nothing is issued or written on what is not understood.
+
+use datakey_operator::{api, api::DataKey, status};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::test::{SOON, Test, assert_refused, restored, to_json};
+
+/// What a newer release might know of a version.
+fn invented() -> Value {
+    json!({ "keyId": "alias/short", "class": { "generation": 3, "ratio": [1, null, "x"] } })
+}
+
+/// The definition of this release, or the one of a newer release that has more fields.
+fn definition(newer: bool) -> Value {
+    let mut definition = to_json(&api::crd());
+    if newer {
+        let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        schema["spec"]["properties"]["className"] = json!({ "type": "string", "maxLength": 63 });
+        schema["status"]["properties"]["inUse"] = any.clone();
+        for entry in ["/spec/properties/wrappedKeys/items", "/status/properties/versions/items"] {
+            let entry = schema.pointer_mut(entry).unwrap();
+            entry["properties"]["asWritten"] = any.clone();
+            entry["properties"]["request"]["properties"]["origin"] = json!({ "type": "string", "maxLength": 63 });
+        }
+    }
+    definition
+}
+
+fn message(key: &DataKey) -> &str {
+    &status::find(key, status::READY).unwrap().message
+}
+
+impl Test {
+    /// Installs a definition, and waits until the API server goes by it.
+    async fn install(&self, newer: bool) {
+        self.apply(&[definition(newer)]).await;
+        let probe = self.manifest("probe", &json!({ "className": "shop" }));
+        // The others are refused by strict validation.
+        eventually(SOON, "the definition works", async || {
+            let dry_run = self.plane.workdir().file(&format!("{}-probe.json", self.namespace));
+            std::fs::write(&dry_run, probe.to_string()).unwrap();
+            let file = dry_run.display().to_string();
+            let created = ["create", "--dry-run=server", "--validate=strict", "-f", &file];
+            self.plane.kubectl(&created).await.is_ok() == newer
+        })
+        .await;
+    }
+
+    /// The version that a newer release records for the present spec of a `DataKey`.
+    fn newer_version(&self, key: &DataKey) -> Value {
+        let mut version = self.pin(key.version());
+        version["request"] = to_json(&key.spec.request());
+        version["request"]["origin"] = json!("EXTERNAL");
+        version["asWritten"] = invented();
+        version
+    }
+
+    /// Records a version of the present spec as a newer release does.
+    async fn record_newer(&self, name: &str) -> Value {
+        let key = self.get(name).await;
+        let newer = self.newer_version(&key);
+        let mut versions: Vec<_> = key.record().iter().map(to_json).collect();
+        versions.push(newer.clone());
+        let status = json!({ "versions": versions, "secretName": key.secret_name(), "inUse": { "by": ["shop"] } });
+        self.try_patch_status(name, &status).await.unwrap();
+        newer
+    }
+
+    async fn recorded_versions(&self, name: &str) -> Value {
+        to_json(&self.get(name).await.record())
+    }
+}
+
+#[tokio::test]
+async fn a_record_survives_one_release_down_and_up_again() {
+    let test = Test::alone("newer-record").await;
+    test.install(true).await;
+    let operator = test.operator();
+    test.issue("k", &json!({})).await;
+    drop(operator);
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    let newer = test.record_newer("k").await;
+    let foreign = json!({
+        "type": "BackedUp", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let mut conditions = to_json(&test.get("k").await.status.unwrap().conditions);
+    conditions.as_array_mut().unwrap().push(foreign.clone());
+    test.try_patch_status("k", &json!({ "conditions": conditions })).await.unwrap();
+    let record = test.recorded_versions("k").await;
+    assert_eq!(record[1], newer);
+    let secret = test.secret("k").await;
+    let calls = test.proxy.calls();
+
+    // The operator goes down a release, then the definition too, then the definition comes up again.
+    for newer_definition in [true, false, true] {
+        test.install(newer_definition).await;
+        let _operator = test.operator();
+        for version in [3, 1, 2] {
+            test.patch("k", &json!({ "spec": { "version": version } })).await;
+            let key = test.failed("k", "RecordNewer").await;
+            assert!(message(&key).contains("version 2 has asWritten, request.origin"), "{}", message(&key));
+            assert_eq!(to_json(&key.record()), record);
+            let status = to_json(&key.status);
+            assert!(status["conditions"].as_array().unwrap().contains(&foreign), "{status}");
+            if newer_definition && status["inUse"] != Value::Null {
+                assert_eq!(status["inUse"], json!({ "by": ["shop"] }));
+            }
+        }
+        test.settled().await;
+        assert_eq!(test.secret("k").await, secret, "the Secret is left as it is");
+    }
+    assert_eq!(test.proxy.calls(), calls + 3, "only the three that show that it has settled");
+
+    let mut other = record.clone();
+    other[1]["asWritten"]["keyId"] = json!("alias/other");
+    assert_refused(test.try_patch_status("k", &json!({ "versions": other })).await, "status.versions is write-once");
+    other[1].as_object_mut().unwrap().remove("asWritten");
+    assert_refused(test.try_patch_status("k", &json!({ "versions": other })).await, "status.versions is write-once");
+}
+
+#[tokio::test]
+async fn fields_of_a_newer_status_survive_every_write() {
+    let test = Test::alone("newer-status").await;
+    test.install(true).await;
+    test.create("k", &json!({})).await;
+    let in_use = json!({ "inUse": invented() });
+    test.try_patch_status("k", &in_use).await.unwrap();
+    let _operator = test.operator();
+    test.ready("k").await;
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("k").await;
+    test.proxy.always(testbed::proxy::Fault::code("AccessDeniedException"));
+    test.patch("k", &json!({ "spec": { "version": 3 } })).await;
+    let key = test.failed("k", "AccessDenied").await;
+    assert_eq!(to_json(&key.status)["inUse"], in_use["inUse"]);
+}
+
+#[tokio::test]
+async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
+    let test = Test::alone("newer-spec").await;
+    test.install(true).await;
+    let _operator = test.operator();
+    for name in ["k", "adopted"] {
+        test.issue(name, &json!({})).await;
+    }
+    let data = test.data("k").await;
+    let class = json!({ "spec": { "className": "shop" } });
+    test.patch("k", &class).await;
+    test.ready("k").await;
+    test.delete_secret("k").await;
+    test.holds("k", &data).await;
+
+    let calls = test.proxy.calls();
+    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.create("born", &class["spec"]).await;
+    let mut pinned = class["spec"].clone();
+    pinned["wrappedKeys"] = json!([test.pin(1)]);
+    test.create("pinned", &pinned).await;
+    test.delete("adopted").await;
+    test.create("adopted", &class["spec"]).await;
+    for name in ["k", "born", "pinned", "adopted"] {
+        let key = test.failed(name, "SpecNewer").await;
+        assert!(message(&key).ends_with("(spec.className)"), "{}", message(&key));
+        assert_eq!(key.record().len(), usize::from(name == "k"), "{name}");
+    }
+    assert_eq!(test.proxy.calls(), calls);
+    for name in ["k", "born", "pinned", "adopted"] {
+        test.patch(name, &json!({ "spec": { "className": null } })).await;
+        test.ready(name).await;
+    }
+    assert_eq!(test.proxy.calls(), calls + 2, "version 2 of one, version 1 of another");
+}
+
+#[tokio::test]
+async fn a_pin_with_unknown_fields_is_not_recorded() {
+    let test = Test::new("newer-pin").await;
+    let mut pin = test.pin(1);
+    pin["asWritten"] = invented();
+    pin["request"]["origin"] = json!("EXTERNAL");
+    let mut deep = test.pin(1);
+    deep["asWritten"] = json!("DEEP");
+    let deep = test.manifest("deep", &json!({ "wrappedKeys": [deep] })).to_string();
+    let nested = format!("{}1{}", r#"{"a":"#.repeat(300), "}".repeat(300));
+    let file = test.plane.workdir().file("newer-deep.json");
+    std::fs::write(&file, deep.replace(r#""DEEP""#, &nested)).unwrap();
+    test.plane.kubectl(&["create", "--validate=false", "-f", &file.display().to_string()]).await.unwrap();
+    test.create("k", &json!({ "wrappedKeys": [pin] })).await;
+
+    // What is nested too deeply to be decoded comes with the first list, and later by itself.
+    let operator = test.operator();
+    operator.is_ready().await;
+    let key = test.failed("k", "SpecNewer").await;
+    let fields = "spec.wrappedKeys[0].asWritten, spec.wrappedKeys[0].request.origin";
+    assert!(message(&key).contains(fields), "{}", message(&key));
+    assert!(key.record().is_empty());
+    assert_eq!(to_json(&key.pins()), json!([pin]), "it is as it was");
+    let reason = "jsonpath={.status.conditions[0].reason}";
+    let get = ["get", "datakey", "deep", "-n", &test.namespace, "-o", reason];
+    eventually(SOON, "it is reported", async || test.plane.kubectl(&get).await.unwrap() == "SpecInvalid").await;
+
+    for name in ["k", "deep"] {
+        let pins = json!({ "spec": { "wrappedKeys": [test.pin(1)] } });
+        test.plane
+            .kubectl(&["patch", "datakey", name, "-n", &test.namespace, "--type=merge", "-p", &pins.to_string()])
+            .await
+            .unwrap();
+        test.ready(name).await;
+    }
+    assert_eq!(test.proxy.calls(), 0);
+}
+
+#[tokio::test]
+async fn the_secret_of_a_newer_release_is_adopted_whole() {
+    let test = Test::new("newer-secret").await;
+    let _operator = test.operator();
+    let before = test.issue("k", &json!({})).await;
+    let mut secret = restored(&test.secret("k").await);
+    test.delete("k").await;
+    test.delete_secret("k").await;
+    let annotation = secret.annotations_mut().get_mut("datakey.dev/issued.v1").unwrap();
+    let mut provenance: Value = serde_json::from_str(annotation).unwrap();
+    provenance["asWritten"] = invented();
+    provenance["request"] = json!({ "origin": "EXTERNAL" });
+    *annotation = provenance.to_string();
+    let secret = test.create_secret(&secret).await;
+
+    let calls = test.proxy.calls();
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "RecordNewer").await;
+    let mut expected = to_json(&before.record());
+    expected[0]["asWritten"] = invented();
+    expected[0]["request"]["origin"] = json!("EXTERNAL");
+    assert_eq!(to_json(&key.record()), expected);
+    assert_eq!(test.secret("k").await, secret, "the Secret is left as it is");
+    assert_eq!(test.proxy.calls(), calls);
+}
