@@ -291,7 +291,7 @@ mod tests {
         let mut key = json_of(&data_key());
         key["spec"]["encryptionContext"]["ä".repeat(1_000_000)] = json!(7);
         let why = why(&key);
-        assert!(why.chars().count() < 300 && why.contains("ä...: expected"), "{why}");
+        assert!(why.chars().count() < 300 && why.contains("ä: expected"), "{why}");
     }
 
     #[test]
