@@ -259,6 +259,11 @@ pub struct DataKeyStatus {
     #[x_kube(validation = crd::secret_name_has_a_valid_form())]
     pub secret_name: Option<String>,
 
+    /// True once a version was taken over from the Secret or from `wrappedKeys`: it may be the last copy of an earlier DataKey's
+    /// data key, so the Secret is kept under `deletionPolicy: Delete`, too.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    pub adopted: Option<bool>,
+
     /// The Secret as the operator last wrote it, or read it and found it to hold what is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub secret: Option<VerifiedSecret>,

@@ -505,7 +505,7 @@ impl<'a> Run<'a> {
             request_id: wrapped.request_id,
             rest: Rest::new(),
         };
-        self.record(vec![issued]).await
+        self.record(status::recorded(&self.key, vec![issued])).await
     }
 
     /// The present time; not before the creation of the `DataKey`, by whichever clock that was set: a data key that is older
@@ -520,7 +520,7 @@ impl<'a> Run<'a> {
     async fn take_over(&mut self, versions: Vec<IssuedVersion>) -> Result<(), Error> {
         let is_pinned = |version: &i32| self.key.pins().iter().any(|pin| pin.version == *version);
         let (pinned, adopted): (Vec<_>, Vec<_>) = versions.iter().map(|issued| issued.version).partition(is_pinned);
-        self.record(versions).await?;
+        self.record(status::adopted(&self.key, versions)).await?;
         if self.failure.is_some() {
             return Ok(());
         }
@@ -539,8 +539,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn record(&mut self, versions: Vec<IssuedVersion>) -> Result<(), Error> {
-        let written = self.put_status(status::recorded(&self.key, versions)).await;
+    async fn record(&mut self, recorded: DataKeyStatus) -> Result<(), Error> {
+        let written = self.put_status(recorded).await;
         // A conflict says nothing of the next try.
         if !matches!(written, Err(Error::Conflict)) {
             self.context.backoff.record_written(&self.uid, matches!(written, Ok(Answer::Done(_))));

@@ -103,10 +103,13 @@ pub fn project(key: &DataKey, current: i32) -> Option<Projection> {
 /// controller reference: a Secret can have only one, and another client could take that place.
 fn owner(key: &DataKey) -> Option<OwnerReference> {
     let created = &key.metadata.creation_timestamp.as_ref()?.0;
+    // Times have whole seconds, so they alone do not tell a DataKey from one that was deleted in the same second.
+    let adopted = key.status.as_ref().is_some_and(|status| status.adopted == Some(true));
     let issued_here = |issued: &IssuedVersion| {
         issued.issued_at.0 >= *created && key.pins().iter().all(|pin| pin.version != issued.version)
     };
-    let is_owned = key.spec.deletion_policy() == DeletionPolicy::Delete && key.record().iter().all(issued_here);
+    let is_owned =
+        !adopted && key.spec.deletion_policy() == DeletionPolicy::Delete && key.record().iter().all(issued_here);
     is_owned.then(|| OwnerReference {
         api_version: DataKey::api_version(&()).into_owned(),
         kind: DataKey::kind(&()).into_owned(),
@@ -258,6 +261,9 @@ mod tests {
         let mut adopted = deleted_with_its_owner(&[1, 2]);
         adopted.metadata.creation_timestamp = Some(Time(at(2)));
         assert_eq!(owners(&adopted), None, "version 1 is older than the DataKey");
+        let mut marked = deleted_with_its_owner(&[1, 2]);
+        marked.status.as_mut().unwrap().adopted = Some(true);
+        assert_eq!(owners(&marked), None, "created within the second in which version 1 was issued");
         let mut pinned = deleted_with_its_owner(&[1, 2]);
         pinned.spec.wrapped_keys = Some(vec![issued(2)]);
         assert_eq!(owners(&pinned), None);

@@ -189,6 +189,11 @@ pub fn recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
     status
 }
 
+/// The status that records versions that another `DataKey` issued: pinned, or found in the Secret.
+pub fn adopted(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
+    DataKeyStatus { adopted: Some(true), ..recorded(key, versions) }
+}
+
 /// A condition of an object, if it is there.
 pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
     key.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)

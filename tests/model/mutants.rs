@@ -198,6 +198,7 @@ impl Model {
                 let mut young = key.clone();
                 young.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
                 young.spec.wrapped_keys = None;
+                young.status.as_mut().unwrap().adopted = None;
                 Step::Create(Box::new(wanted.create(&young)))
             }
             (Mutant::PinsOnly, _, Step::Pin(mut versions), _) => {

@@ -102,7 +102,7 @@ impl Model {
             Step::Read => Decision::Read,
             Step::Issue => Decision::Issue,
             Step::Record(versions) | Step::Pin(versions) => {
-                Decision::Adopt(self.with_status(id, Some(status::recorded(&key, versions))))
+                Decision::Adopt(self.with_status(id, Some(status::adopted(&key, versions))))
             }
             Step::Create(secret) => self.create(&view, *secret),
             Step::Replace(secret, _) => Decision::Replace(self.secret_number(secrets::stored(*secret))),

@@ -137,17 +137,18 @@ async fn a_life() -> States {
         test.patch("ready-version-2", &second).await;
         states.add(&test, "ready-version-2", &test.ready("ready-version-2").await, Health::Healthy);
 
+        test.proxy.always(Fault::code("ThrottlingException"));
+        test.patch("waiting-version-2", &second).await;
+        let key = test.failed("waiting-version-2", "Throttled").await;
+        states.add(&test, "waiting-version-2", &key, Health::Progressing);
+
+        // Last, so that what fails so does not fail otherwise afterwards.
         test.proxy.always(Fault::code("AccessDeniedException"));
         test.patch("failing-version-2", &second).await;
         let key = test.failed("failing-version-2", "AccessDenied").await;
         states.add(&test, "failing-version-2", &key, Health::Degraded);
         test.create("spec-corrected", &json!({})).await;
         test.failed("spec-corrected", "AccessDenied").await;
-
-        test.proxy.always(Fault::code("ThrottlingException"));
-        test.patch("waiting-version-2", &second).await;
-        let key = test.failed("waiting-version-2", "Throttled").await;
-        states.add(&test, "waiting-version-2", &key, Health::Progressing);
 
         test.patch("deleting", &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
         test.keys().delete("deleting", &DeleteParams::default()).await.unwrap();
