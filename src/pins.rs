@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_of_a_recorded_data_key_under_another_version_is_refused() {
+    fn a_pin_of_a_recorded_key_as_another_version_is_refused() {
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(1), IssuedVersion { version: 2, ..issued(1) }]);
         assert!(refusal(&key).contains("version 2: ciphertextBlob is that of version 1, too"));

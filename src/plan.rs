@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_data_key_is_adopted_recorded_or_pinned_never_issued() {
+    fn a_restored_data_key_is_never_issued() {
         // With a turn and without one: no turn is taken.
         for view in [SecretView::NotCached, SecretView::Missing] {
             assert_eq!(failure(next(&restored(), &view)).reason, Reason::RestoredWithoutKey);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machines_read_the_same_and_terminals_nothing_that_cannot_be_seen() {
+    fn no_output_shows_a_terminal_what_cannot_be_seen() {
         let value = serde_json::json!({ "context": { "a\u{202e}": "b\u{1b}[2J\u{7f}\r\n" } });
         let (json, yaml) = (json(&value).unwrap(), yaml(&value).unwrap());
         for text in [&json, &yaml] {

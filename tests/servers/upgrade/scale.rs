@@ -12,7 +12,7 @@ use super::{REVISION_IN_STATUS, binary_of_0_1_0, by_name};
 use crate::test::{Operator, Test};
 
 /// The most statuses that the first start after the upgrade writes in a second, on average of ten.
-const PACE: usize = 100;
+const PACE: usize = 250;
 
 /// So many are rotated by 0.1.0 after the way back.
 const ROTATED: usize = 10;
