@@ -17,6 +17,9 @@ use crate::{
     text::printable,
 };
 
+/// How much of the spec may be fields that this release does not know, in bytes: they are kept in memory.
+const MAX_UNKNOWN: usize = 64 * 1024;
+
 /// Bound of the path of a field in a message, in characters: a key of a map can be long.
 const MAX_PATH: usize = 200;
 
@@ -82,9 +85,23 @@ impl Wire {
     pub fn decode(self) -> (ObjectMeta, Result<Content, Unreadable>) {
         let Self { metadata, spec, status } = self;
         let content = part("spec", spec.as_deref())
+            .and_then(|spec| if knows_enough(&spec) { Ok(spec) } else { Err(too_much_unknown()) })
             .and_then(|spec| Ok((spec, status.as_deref().map(|raw| part("status", Some(raw))).transpose()?)));
         (metadata.into(), content.map_err(|why| Unreadable { why: why.into(), status }))
     }
+}
+
+/// Whether few enough of the spec are fields that this release does not know. The API server keeps them in pins, whatever they
+/// are.
+fn knows_enough(spec: &DataKeySpec) -> bool {
+    let pins = spec.wrapped_keys.iter().flatten();
+    let rests = pins.flat_map(|pin| [&pin.rest, &pin.request.rest]).chain([&spec.rest]).filter(|rest| !rest.is_empty());
+    let size = |rest| serde_json::to_vec(rest).map_or(usize::MAX, |json| json.len());
+    rests.map(size).fold(0, usize::saturating_add) <= MAX_UNKNOWN
+}
+
+fn too_much_unknown() -> String {
+    format!("spec: fields that this operator does not know take more than {MAX_UNKNOWN} bytes: remove them")
 }
 
 fn part<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>) -> Result<T, String> {
@@ -284,6 +301,17 @@ mod tests {
             key["spec"][field] = value;
             assert!(!why(&key).contains("hidden"), "{}", why(&key));
         }
+    }
+
+    #[test]
+    fn large_unknown_fields_of_pins_are_not_kept() {
+        let with = |bytes: usize| {
+            let mut key = json_of(&pinned(&[1]));
+            key["spec"]["wrappedKeys"][0]["more"] = json!("x".repeat(bytes));
+            key
+        };
+        assert!(decoded(&with(MAX_UNKNOWN / 2)).is_ok());
+        assert!(why(&with(MAX_UNKNOWN)).contains("remove them"));
     }
 
     #[test]

@@ -101,8 +101,9 @@ pub enum Step {
 pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     let key = world.key;
     if key.metadata.deletion_timestamp.is_some() {
-        // On its way out: nothing is issued, and garbage collection must not be worked against.
-        return Step::Done;
+        // Nothing is issued, and its Secret is left alone: restoring it would work against the garbage collector. A finalizer
+        // can hold the object for long, so Ready must not go on saying that the Secret holds the data key.
+        return set_status(world, status::failed(key, &Reason::Deleting.into(), now));
     }
     if let Some(failure) = world.failure {
         return set_status(world, status::failed(key, failure, now));
@@ -800,12 +801,16 @@ mod tests {
     }
 
     #[test]
-    fn a_data_key_on_its_way_out_is_left_alone() {
+    fn a_data_key_being_deleted_says_so_and_does_nothing_more() {
         for key in [data_key(), recorded(&[1]), published(&[1])] {
-            let mut key = key;
-            key.metadata.deletion_timestamp = Some(Time(at(0)));
             for view in [SecretView::NotCached, SecretView::Missing, changed()] {
-                assert!(matches!(next(&key, view), Step::Done));
+                let mut key = key.clone();
+                key.metadata.deletion_timestamp = Some(Time(at(0)));
+                let Step::SetStatus(status) = next(&key, view) else { panic!() };
+                assert_eq!(status.conditions[0].reason, "Deleting");
+                assert!(status.conditions.len() == 1 && status.versions == key.record());
+                key.status = Some(*status);
+                assert!(matches!(next(&key, SecretView::Missing), Step::Done), "once");
             }
         }
     }

@@ -655,8 +655,10 @@ impl<'a> Run<'a> {
             warn!(namespace, name, version, reason, detail, "the DataKey is not ready");
             let note = failure.to_string();
             self.tell(EventType::Warning, reason, note).await;
-        } else {
+        } else if status::find(&self.key, status::READY).is_some_and(|ready| ready.status == "True") {
             info!(namespace, name, version, secret = self.key.secret_name(), "the DataKey is ready");
+        } else {
+            info!(namespace, name, version, "the DataKey is being deleted");
         }
         Ok(())
     }

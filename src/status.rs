@@ -94,6 +94,8 @@ pub enum Reason {
     ApiServerFailed,
     /// A defect of the operator.
     InternalError,
+    /// The `DataKey` is being deleted, and a finalizer or its dependents hold it.
+    Deleting,
     /// The spec got past a validation that this operator relies on.
     SpecInvalid,
     /// All 64 versions are used.
@@ -235,7 +237,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -260,6 +262,7 @@ impl Reason {
         Self::AdmissionUnavailable,
         Self::ApiServerFailed,
         Self::InternalError,
+        Self::Deleting,
         Self::SpecInvalid,
         Self::TooManyVersions,
         Self::PinConflict,
@@ -403,6 +406,12 @@ impl Reason {
                 "InternalError",
                 RetrySlowly,
                 "the operator met a defect of its own, and tries again: please report it with the operator's log",
+            ),
+            Self::Deleting => (
+                "Deleting",
+                RetrySlowly,
+                "this DataKey is being deleted: nothing is issued for it any more, and its Secret is not restored; a \
+                 finalizer in metadata.finalizers can hold it",
             ),
             Self::SpecInvalid => (
                 "SpecInvalid",

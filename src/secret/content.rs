@@ -16,6 +16,7 @@ use crate::{
         MAX_BLOB,
         key_id::{self, KmsArn},
     },
+    text::printable,
 };
 
 /// How a Secret that was read stands to the record.
@@ -139,6 +140,12 @@ fn not_ours(key: &DataKey, secret: &Secret) -> Option<String> {
     (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
 }
 
+/// How many of what was changed is named: another client may have added thousands.
+const MAX_NAMED: usize = 10;
+
+/// Bound of one of these names, in characters.
+const MAX_NAME: usize = 80;
+
 /// What of a Secret is not as it should be, by name and without a value: what another client wrote into it may be anything.
 pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
     let nothing = BTreeMap::new();
@@ -148,6 +155,11 @@ pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
     changes.extend(differing("label", &wanted.labels, &labels));
     let annotations = pairs(secret.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX));
     changes.extend(differing("annotation", &wanted.annotations, &annotations));
+    let more = changes.len().saturating_sub(MAX_NAMED);
+    changes.truncate(MAX_NAMED);
+    if more > 0 {
+        changes.push(format!("and {more} more"));
+    }
     changes
 }
 
@@ -178,7 +190,7 @@ fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTr
         Some(other) => (other != value).then(|| format!("{what} {name} was changed")),
     });
     let added = found.keys().filter(|name| !wanted.contains_key(*name));
-    missing_or_changed.chain(added.map(|name| format!("{what} {name} was added"))).collect()
+    missing_or_changed.chain(added.map(|name| format!("{what} {} was added", printable(name, MAX_NAME)))).collect()
 }
 
 fn entry<'a>(secret: &'a Secret, name: &str) -> Option<&'a ByteString> {
@@ -316,6 +328,17 @@ mod tests {
                 "annotation datakey.dev/more was added",
             ]
         );
+    }
+
+    #[test]
+    fn of_many_changes_only_some_are_named() {
+        let mut found = secret(&[1]);
+        for number in 0..30_000 {
+            data(&mut found).insert(format!("{}-{number}", "k".repeat(200)), bytes(""));
+        }
+        let changes = changes(&project(&recorded(&[1]), 1).unwrap(), &found);
+        assert_eq!((changes.len(), changes[10].as_str()), (11, "and 29990 more"));
+        assert!(changes.join(", ").len() < 1200);
     }
 
     #[test]

@@ -152,8 +152,7 @@ async fn a_life() -> States {
 
         test.patch("deleting", &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
         test.keys().delete("deleting", &DeleteParams::default()).await.unwrap();
-        // Its generation has grown, and nobody acts on it any more.
-        states.add(&test, "deleting", &test.get("deleting").await, Health::NotSeen);
+        states.add_failure(&test, &test.failed("deleting", "Deleting").await, Reason::Deleting);
         test.patch("deleting", &json!({ "metadata": { "finalizers": null } })).await;
     }
     // Nobody has seen it.

@@ -45,7 +45,7 @@ async fn for_data_keys_that_are_ready_nobody_is_asked_anything_not_even_after_a_
     eventually(patience(0), "all were looked at", is_quiet).await;
     assert_eq!(api.count("list", "*") + api.count("watch", "*"), api.requests().len());
     // Once to see whether there is a definition; then each of the two watches.
-    let pages = count.div_ceil(500);
+    let pages = count.div_ceil(50);
     assert!(api.count("list", "*") <= 1 + 2 * pages, "{:?}", api.requests());
     assert_eq!(test.proxy.calls(), calls);
 }

@@ -144,3 +144,39 @@ async fn admission_that_changes_the_operators_write_is_reported() {
         test.ready("k").await;
     }
 }
+
+#[tokio::test]
+async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
+    let test = Test::new("held").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let operator = test.operator();
+    test.issue("k", &json!({})).await;
+    test.patch("k", &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
+    test.keys().delete("k", &<_>::default()).await.unwrap();
+    test.failed("k", "Deleting").await;
+    tenant.change("k", &json!({ "data": { "ciphertextBlob": OTHER } })).await;
+    drop(operator);
+    let _operator = test.operator();
+    test.settled().await;
+    test.failed("k", "Deleting").await;
+    assert_eq!(test.get("k").await.record().len(), 1);
+    test.patch("k", &json!({ "metadata": { "finalizers": null } })).await;
+}
+
+#[tokio::test]
+async fn thousands_of_added_entries_are_named_briefly() {
+    let test = Test::new("many-entries").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let operator = test.operator();
+    let key = test.issue("k", &json!({})).await;
+    let entries: serde_json::Map<_, _> = (0..20_000).map(|number| (format!("k{number}"), json!(""))).collect();
+    tenant.change("k", &json!({ "immutable": true, "data": entries })).await;
+    let failed = test.failed("k", "SecretImmutable").await;
+    let message = &failed.status.as_ref().unwrap().conditions[0].message;
+    assert!(message.contains("more") && message.len() < 1024, "{message}");
+    let longest = operator.process.log().lines().map(str::len).max().unwrap();
+    assert!(longest < 20_000, "a line of {longest} bytes");
+    tenant.secrets.delete("k", &<_>::default()).await.unwrap();
+    test.ready("k").await;
+    assert_eq!(test.get("k").await.record(), key.record());
+}
