@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := adoption data_key key_id
 
 # Server tests wait more than they work.
-export RUST_TEST_THREADS ?= 8
+export RUST_TEST_THREADS ?= 6
 
 .PHONY: help
 help: ## List the targets
