@@ -438,7 +438,7 @@ impl DataKey {
         self.spec.wrapped_keys.as_deref().unwrap_or_default()
     }
 
-    /// Whether a backup tool restored it and nobody has changed its spec since: its data key may exist, though it is
+    /// Whether a backup tool restored it and no one has changed its spec since: its data key may exist, though it is
     /// not recorded.
     pub fn is_restored(&self) -> bool {
         let has =

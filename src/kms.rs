@@ -284,7 +284,7 @@ fn check(
     if !key_id::answers(&request.key_id, region, &arn) {
         return Err(unusable("KeyId is not the ARN of the key that was asked for".to_owned()));
     }
-    // What only tells of the call is left out where the record would not take it: that would cost the data key.
+    // What only identifies the call is left out where the record would not take it: that would cost the data key.
     let key_material_id = output.key_material_id.filter(|id| key_id::is_key_material_id(id));
     let request_id = request_id.filter(|id| key_id::is_request_id(id));
     Ok(WrappedKey { ciphertext_blob: blob, key_arn: arn, key_material_id, request_id })

@@ -1,4 +1,4 @@
-//! Another data key in the Secret: it is always noticed, whoever is said to have written it.
+//! Another data key in the Secret: it is always noticed, under whatever field manager it was written.
 
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
