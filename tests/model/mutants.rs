@@ -228,7 +228,7 @@ impl Model {
         if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
     }
 
-    /// The watch tells of another revision of a Secret that was read.
+    /// The watch reports another revision of a Secret that was read.
     pub fn carry_verified(&self, operator: &mut Operator, new: Option<SecretAt>) {
         if let (Mutant::VerifiedForever, Some((at, held)), Some(new)) = (self.mutant, operator.verified, new)
             && at.uid == new.uid

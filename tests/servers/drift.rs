@@ -20,7 +20,7 @@ async fn deleted_secret_is_recreated_with_the_same_bytes() {
         test.holds("k", &data).await;
     }
     assert_ne!(test.secret("k").await.metadata.uid, secret.metadata.uid);
-    eventually(SOON, "an event tells of it", async || !test.events("k", "Restored").await.is_empty()).await;
+    eventually(SOON, "an event reports it", async || !test.events("k", "Restored").await.is_empty()).await;
 
     // And when nobody was there to see it.
     drop(operator);

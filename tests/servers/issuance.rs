@@ -250,7 +250,7 @@ async fn under_retain_the_secret_stays_and_a_new_data_key_adopts_it() {
     assert_eq!(recorded(&new, 1), recorded(&old, 1));
     assert_eq!(test.data("k").await, data);
     assert_eq!(test.proxy.calls(), calls);
-    eventually(SOON, "an event tells of the adoption", async || !test.events("k", "Adopted").await.is_empty()).await;
+    eventually(SOON, "an event reports the adoption", async || !test.events("k", "Adopted").await.is_empty()).await;
 }
 
 #[tokio::test]

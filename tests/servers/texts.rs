@@ -47,7 +47,7 @@ async fn said(test: &Test, operator: &Operator) {
             test.events("refused", "Refused").await.into_iter().filter_map(|event| event.note).collect();
         notes.join("\n")
     };
-    eventually(SOON, "an event tells of the refusal", async || notes().await.contains(SHOWN)).await;
+    eventually(SOON, "an event reports the refusal", async || notes().await.contains(SHOWN)).await;
     assert_plain("the event", &notes().await);
     let log = operator.process.log();
     assert!(log.contains("marker"), "{log}");

@@ -26,10 +26,6 @@ const FOLDER: &str = "tests/servers/upgrade/0.1.0";
 /// The KMS key of what 0.1.0 left unissued.
 const PENDING: &str = "alias/upgrade-pending";
 
-/// Whether the present operator keeps the Secret's revision in the status (`status.secret`), which 0.1.0 did not. Then it
-/// reads each Secret once and writes each status once after the upgrade, and after that no more.
-const REVISION_IN_STATUS: bool = true;
-
 /// The path of a 0.1.0 binary.
 fn binary_of_0_1_0() -> PathBuf {
     let path = std::env::var_os("DATAKEY_010_BINARY").expect("DATAKEY_010_BINARY, the path of a 0.1.0 binary");
@@ -230,12 +226,9 @@ async fn what_0_1_0_left_is_taken_over_byte_for_byte() {
         for loaded in &settled {
             let count = |counts: &BTreeMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default();
             let counts = (count(&read, loaded.key.secret_name()), count(&written, &loaded.name));
-            if REVISION_IN_STATUS {
-                let once = usize::from(start == "first");
-                assert_eq!(counts, (once, once), "{}: read and written in the {start} start", loaded.name);
-            } else {
-                assert!(counts.0 <= 1 && counts.1 == 0, "{}: read and written {counts:?}", loaded.name);
-            }
+            // 0.1.0 keeps no revision of the Secret in the status.
+            let once = usize::from(start == "first");
+            assert_eq!(counts, (once, once), "{}: read and written in the {start} start", loaded.name);
         }
         let touched =
             by_name(&api, "update", "secrets").into_keys().chain(by_name(&api, "patch", "secrets").into_keys());

@@ -51,7 +51,7 @@ pub enum Command {
     List(List),
     /// Tell how a DataKey stands: why it is not Ready, since when, what to do; its versions, its Secret, its events.
     ///
-    /// Without a name it tells of every DataKey of the namespace that is not Ready or whose Secret is not as it
+    /// Without a name it shows every DataKey of the namespace that is not Ready or whose Secret is not as it
     /// should be. Exit code 2 says that there is one.
     Status(Status),
     /// Print a wrapped data key and what is needed to unwrap it: never the plaintext.
