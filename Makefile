@@ -7,7 +7,10 @@ SHELL := /bin/sh
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 TOOLS := $(TARGET)/tools
 export DATAKEY_TOOLS := $(TOOLS)
-export DATAKEY_OPERATOR := $(TARGET)/debug/datakey-operator
+export DATAKEY_OPERATOR := $(TARGET)/operator/datakey-operator
+
+# The operator alone, wherever it is built: what is tested has the features of what is shipped.
+OPERATOR := --locked --package datakey-operator --no-default-features --bin datakey-operator
 
 # The Kubernetes version of the tests and the demo; tests/tools/go.mod has it too.
 KUBERNETES := 1.37.2
@@ -32,16 +35,16 @@ help: ## List the targets
 # === what users run ===
 
 .PHONY: demo
-demo: build-debug servers-tools ## Show the operator at work against real servers, and check every step
+demo: build-debug operator servers-tools ## Show the operator at work against real servers, and check every step
 	@$(TARGET)/debug/playground demo
 
 .PHONY: dev
-dev: build-debug servers-tools ## The servers and the operator of the demo, until Ctrl-C
+dev: build-debug operator servers-tools ## The servers and the operator of the demo, until Ctrl-C
 	@$(TARGET)/debug/playground dev
 
 .PHONY: release
 release: need-rust ## The release binary, target/release/datakey-operator, and that KMS operations in it are just the one
-	cargo build --release --locked --no-default-features --bin datakey-operator
+	cargo build --release $(OPERATOR)
 	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --test binary
 
 # The static binary is the same, byte for byte, wherever it is built from the same commit with the same toolchain.
@@ -75,7 +78,7 @@ need-musl: need-rust
 .PHONY: dist
 dist: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
 	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
-	$(STATIC) cargo auditable build --release --locked --no-default-features --bin datakey-operator --target $(MUSL)
+	$(STATIC) cargo auditable build --release $(OPERATOR) --target $(MUSL)
 	@mkdir -p $(TARGET)/dist/$(GOARCH)
 	@install -m 0555 $(TARGET)/$(MUSL)/release/datakey-operator $(TARGET)/dist/$(GOARCH)/datakey-operator
 	@install -m 0444 $(CA_BUNDLE) $(TARGET)/dist/ca-certificates.crt
@@ -125,6 +128,12 @@ image: dist ## The container image, with docker, podman or buildah; IMAGE names 
 build-debug: need-rust
 	@cargo build --locked --workspace
 
+.PHONY: operator
+operator: need-rust ## The operator of tests and demo, target/operator: a debug build of what is shipped
+	@cargo build $(OPERATOR)
+	@mkdir -p $(TARGET)/operator
+	@install -m 0755 $(TARGET)/debug/datakey-operator $(TARGET)/operator/datakey-operator
+
 # === checks ===
 
 .PHONY: test
@@ -143,7 +152,7 @@ lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
 	@cargo metadata --quiet --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || { echo "tests/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"; exit 1; }
 
 .PHONY: unit
-unit: need-rust ## Unit tests, the model of the protocol, the fuzz corpora, what the binary can do, bytes in memory, that files are fresh
+unit: operator ## Unit tests, the model of the protocol, the fuzz corpora, what the binary can do, bytes in memory, that files are fresh
 	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test krew --test model --test footprint
 
 .PHONY: model
@@ -160,11 +169,11 @@ alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building i
 	$(TOOLS)/bin/promtool test rules tests/chart/alerts_test.yaml
 
 .PHONY: servers
-servers: need-rust tools ## Tests against a real kube-apiserver and a KMS server
+servers: operator tools ## Tests against a real kube-apiserver and a KMS server
 	cargo test --locked --test servers
 
 .PHONY: chaos
-chaos: need-rust tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
+chaos: operator tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
 	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
 
 # What DataKeys of the first release are taken over from.
@@ -172,7 +181,7 @@ UPGRADE := $(TARGET)/upgrade
 UPGRADE_FROM := d7f9a2c
 
 .PHONY: upgrade
-upgrade: need-rust servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys
+upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys
 	@git cat-file -e $(UPGRADE_FROM)^{commit} || { echo "commit $(UPGRADE_FROM) is missing: git fetch --unshallow"; exit 1; }
 	@rm -rf $(UPGRADE)/0.1.0 && mkdir -p $(UPGRADE)/0.1.0
 	git archive $(UPGRADE_FROM) | tar -x -C $(UPGRADE)/0.1.0
@@ -200,7 +209,7 @@ status: need-go ## What kstatus and the health script for Argo CD read in a Data
 
 # Argo CD needs a newer Go than the rest; go downloads it where it is missing.
 .PHONY: gitops
-gitops: need-rust tools flux-tools ## Flux's own controller at work with DataKeys, and Argo CD's own engine; building both takes a quarter of an hour, once
+gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys, and Argo CD's own engine; building both takes a quarter of an hour, once
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto $(GO_TEST)
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
 	cargo test --locked --test gitops
@@ -296,7 +305,7 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 	$(TOOLS)/bin/cargo-deny --locked --config tests/tools/deny.toml check advisories
 
 .PHONY: generate
-generate: need-rust tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
+generate: operator tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
 	UPDATE=1 cargo test --locked --test generated
 	UPDATE=1 cargo test --locked --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
 	UPDATE=1 cargo test --locked --test servers -- recorded:: known_regions

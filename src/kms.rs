@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::{
     Client,
@@ -28,6 +28,7 @@ use tracing::info;
 
 use crate::{
     api::{KeyRequest, KeySpec},
+    aws::Aws,
     metrics::{Metrics, OTHER_REGION},
     status::{Failure, Reason},
 };
@@ -40,6 +41,7 @@ mod classify;
 pub mod key_id;
 pub mod regions;
 pub mod shares;
+mod tls;
 pub mod turns;
 
 /// The largest `CiphertextBlob` of AWS KMS, in bytes (AWS KMS API reference, `CiphertextType`).
@@ -59,13 +61,23 @@ pub struct Limits {
 
 /// A client for every Region that is called.
 pub struct Kms {
-    shared: SdkConfig,
+    /// Where the configuration comes from, and with it other credentials.
+    aws: Option<Aws>,
+    own_region: Option<String>,
     limits: Limits,
     metrics: Arc<Metrics>,
     regions: Regions,
-    clients: Mutex<Held<Client>>,
+    clients: Mutex<Clients>,
     /// Whose turn it is.
     pub turns: Turns,
+}
+
+/// The clients of all Regions, with the same credentials.
+struct Clients {
+    config: SdkConfig,
+    /// How often the credentials were read again.
+    generation: u64,
+    held: Held<Client>,
 }
 
 /// A usable answer of KMS.
@@ -100,24 +112,26 @@ pub struct NotIssued {
 // === impl Kms ===
 
 impl Kms {
-    /// Reads the AWS configuration as every AWS tool does: environment, profile, web identity (IRSA), container
-    /// credentials (EKS Pod Identity), instance metadata; `AWS_ENDPOINT_URL_KMS`, FIPS and dual-stack settings.
-    /// Nothing is called but the instance metadata service, and that only where nothing else names a Region. These
-    /// Regions may be called besides those of AWS.
-    pub async fn from_env(limits: Limits, extra_regions: Vec<String>, metrics: Arc<Metrics>) -> Self {
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
-        if let Ok(name) = AppName::new(concat!("datakey-operator-", env!("CARGO_PKG_VERSION"))) {
-            loader = loader.app_name(name);
-        }
-        let shared = loader.load().await;
+    /// Loads the AWS configuration as every AWS tool does: environment, profile, web identity (IRSA), container credentials
+    /// (EKS Pod Identity), instance metadata. These Regions may be called besides those of AWS.
+    pub async fn from_env(aws: Aws, limits: Limits, extra_regions: Vec<String>, metrics: Arc<Metrics>) -> Self {
+        let config = aws.load().await;
         info!(
-            region = shared.region().map(AsRef::as_ref),
+            region = config.region().map(AsRef::as_ref),
             endpoint = std::env::var("AWS_ENDPOINT_URL_KMS").ok(),
             "AWS configuration read"
         );
-        let regions = Regions::new(extra_regions, shared.region().map(AsRef::as_ref));
+        Self { aws: Some(aws), ..Self::new(config, limits, extra_regions, metrics) }
+    }
+
+    /// Calls KMS with this configuration, and never with another one.
+    pub fn new(config: SdkConfig, limits: Limits, extra_regions: Vec<String>, metrics: Arc<Metrics>) -> Self {
+        // An environment variable that is set to nothing names none.
+        let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
+        let regions = Regions::new(extra_regions, own_region.as_deref());
         let turns = Turns::new(limits.rate, Shares::DEFAULT);
-        Self { shared, limits, metrics, regions, clients: Mutex::default(), turns }
+        let clients = Mutex::new(Clients { config, generation: 0, held: Held::default() });
+        Self { aws: None, own_region, limits, metrics, regions, clients, turns }
     }
 
     /// The Region to call for a key.
@@ -156,7 +170,7 @@ impl Kms {
         let length = Length::of(request).map_err(NotIssued::before_the_call)?;
         let under_way = turn.begin().await;
         let region = under_way.region();
-        let (client, label) = self.client(region);
+        let (client, label, generation) = self.client(region);
 
         let call = client.generate_data_key_without_plaintext().key_id(&request.key_id);
         let call = match length {
@@ -179,25 +193,50 @@ impl Kms {
         if checked.as_ref().is_err_and(|failed| failed.failure.reason == Reason::Throttled) {
             self.turns.throttled(region);
         }
+        if let Err(failed) = &checked
+            && matches!(failed.failure.reason, Reason::CredentialsRejected | Reason::CredentialsMissing)
+        {
+            self.renew_credentials(generation).await;
+        }
         let code = checked.as_ref().map_or_else(|failed| failed.code, |_| "OK");
         self.metrics.kms_call(label, code, begun.elapsed());
         checked
     }
 
-    /// The operator's own Region. An environment variable that is set to nothing names none.
+    /// The operator's own Region.
     pub fn own_region(&self) -> Option<&str> {
-        self.shared.region().map(AsRef::as_ref).filter(|region| !region.is_empty())
+        self.own_region.as_deref()
     }
 
-    /// The client for a Region, and what the metrics call it.
-    fn client<'a>(&self, region: &'a str) -> (Client, &'a str) {
-        let held = self.lock().get_or_make(region, Instant::now(), || self.new_client(region));
-        held.map_or_else(|| (self.new_client(region), OTHER_REGION), |client| (client, region))
+    /// Reads the credentials again, profile files included, unless another call did since that generation. The SDK reads a
+    /// profile once, and keeps what it could not read as an error for ever.
+    async fn renew_credentials(&self, generation: u64) {
+        let Some(aws) = &self.aws else { return };
+        if self.lock().generation != generation {
+            return;
+        }
+        // Boxed: it is large, and rare.
+        let config = Box::pin(aws.load()).await;
+        let mut clients = self.lock();
+        if clients.generation == generation {
+            clients.held.replace(|region| self.new_client(&config, region));
+            (clients.config, clients.generation) = (config, generation.wrapping_add(1));
+        }
     }
 
-    fn new_client(&self, region: &str) -> Client {
+    /// The client for a Region, what the metrics call it, and the generation of its credentials.
+    fn client<'a>(&self, region: &'a str) -> (Client, &'a str, u64) {
+        let mut clients = self.lock();
+        let Clients { config, generation, held } = &mut *clients;
+        let held = held.get_or_make(region, Instant::now(), || self.new_client(config, region));
+        let (client, label) =
+            held.map_or_else(|| (self.new_client(config, region), OTHER_REGION), |client| (client, region));
+        (client, label, *generation)
+    }
+
+    fn new_client(&self, config: &SdkConfig, region: &str) -> Client {
         let timeout = self.limits.timeout;
-        let config = aws_sdk_kms::config::Builder::from(&self.shared)
+        let config = aws_sdk_kms::config::Builder::from(config)
             .region(Region::new(region.to_owned()))
             // The SDK's retries would pass by the rate and the classes of failure.
             .retry_config(RetryConfig::disabled())
@@ -215,12 +254,12 @@ impl Kms {
     /// Drops what idle Regions hold. The operator's own stays: a counter that comes and goes is hard to read.
     fn drop_idle(&self) {
         let is_busy = |region: &str| self.own_region() == Some(region) || self.turns.is_busy(region);
-        for region in self.lock().drop_idle(Instant::now(), is_busy) {
+        for region in self.lock().held.drop_idle(Instant::now(), is_busy) {
             self.metrics.forget_region(&region);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held<Client>> {
+    fn lock(&self) -> MutexGuard<'_, Clients> {
         // A panic elsewhere can't leave it half-changed: every change is one insertion or removal.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -291,24 +330,35 @@ fn check(
 }
 
 fn call_failure(error: &CallError, grant_tokens: &[String]) -> NotIssued {
-    let (code, reason) = match error {
+    let (code, failure) = match error {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let classify::Classified { code, reason } = classify::by_code(error.code(), status);
-            (code, reason)
+            // The words of KMS can repeat the request, and name the operator's role and other accounts: they are for the log.
+            // The request ID is, too: in a condition it would be another text, and so another write, at every retry.
+            (code, Failure::new(reason, code))
         }
-        SdkError::TimeoutError(_) => ("Timeout", Reason::KmsTimeout),
-        SdkError::ResponseError(_) => ("AnswerInvalid", Reason::KmsAnswerInvalid),
-        _ if has_source::<CredentialsError>(error) => ("NoCredentials", Reason::CredentialsMissing),
-        SdkError::DispatchFailure(_) => ("Unreachable", Reason::KmsUnreachable),
-        _ => ("Unknown", Reason::KmsError),
+        SdkError::TimeoutError(_) => ("Timeout", Reason::KmsTimeout.into()),
+        SdkError::ResponseError(_) => ("AnswerInvalid", Reason::KmsAnswerInvalid.into()),
+        _ => tls::problem(error).map_or_else(
+            || not_sent(error),
+            // Credentials can come over TLS, too.
+            |problem| ("TlsFailed", Failure::new(Reason::TlsFailed, problem)),
+        ),
     };
-    // The words of KMS can repeat the request, and name the operator's role and other accounts: they are for the log.
-    // The request ID is, too: in a condition it would be another text, and so another write, at every retry.
-    let detail = matches!(error, SdkError::ServiceError(_)).then(|| code.to_owned());
     let words = redact(&DisplayErrorContext(error).to_string(), grant_tokens);
     let request_id = error.request_id().map(str::to_owned);
-    NotIssued { failure: Failure { reason, detail }, code, words, request_id }
+    NotIssued { failure, code, words, request_id }
+}
+
+fn not_sent(error: &CallError) -> (&'static str, Failure) {
+    let (code, reason) = match error {
+        _ if has_source::<CredentialsError>(error) => ("NoCredentials", Reason::CredentialsMissing),
+        SdkError::DispatchFailure(_) => ("Unreachable", Reason::KmsUnreachable),
+        // What the configuration can be blamed for is refused at start.
+        _ => ("NotSent", Reason::InternalError),
+    };
+    (code, reason.into())
 }
 
 fn has_source<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {

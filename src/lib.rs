@@ -30,6 +30,7 @@
 pub mod admin;
 pub mod api;
 pub mod args;
+pub mod aws;
 pub mod backoff;
 pub mod cache;
 pub mod controller;

@@ -6,7 +6,8 @@ use clap::Parser;
 use datakey_operator::{
     api,
     args::{Cli, Command, Run},
-    logging, run,
+    logging,
+    run::{self, RunError, StartError},
     text::printable,
 };
 
@@ -46,6 +47,7 @@ fn start(args: Run) -> ExitCode {
     };
     match runtime.block_on(run::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ RunError::Start(StartError::Settings(_))) => fail(&error, USAGE),
         Err(error) => fail(&error, 1),
     }
 }

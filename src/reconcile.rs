@@ -20,7 +20,7 @@ use kube::{
     core::{ObjectMeta, request::Request},
     runtime::{
         controller::Action,
-        events::{Event, EventType, Recorder},
+        events::{Event, EventType, Recorder, Reporter},
         reflector::ObjectRef,
     },
 };
@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, Rest},
-    backoff::{Backoff, Subject},
+    backoff::{Backoff, Subject, Waits},
     controller::chain,
     decode::Wire,
     kms::{
@@ -86,6 +86,30 @@ pub struct Context {
     pub resync: Duration,
     /// Whether data keys may be issued.
     pub may_issue: bool,
+}
+
+// === impl Context ===
+
+impl Context {
+    /// With these waits, and what the flags' defaults say.
+    pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, waits: Waits) -> Self {
+        // The pod's name, where the manifest hands it on.
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            kms,
+            metrics,
+            backoff: Backoff::new(waits),
+            restores: Streaks::of_restores(waits),
+            reads: Reads::default(),
+            revision_is_kept: AtomicBool::new(true),
+            written: Written::default(),
+            kube_timeout: Duration::from_secs(10),
+            resync: Duration::from_hours(10),
+            may_issue: true,
+        }
+    }
 }
 
 /// Something passing was in the way; the object is reconciled again soon.

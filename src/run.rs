@@ -1,14 +1,8 @@
 //! The command `run`: puts the parts together, and stops them in order.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use kube::{
-    Client, Config,
-    runtime::events::{Recorder, Reporter},
-};
+use kube::{Client, Config};
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,16 +13,14 @@ use tracing::{error, info};
 use crate::{
     admin,
     args::Run,
-    backoff::{Backoff, Waits},
+    aws::{Aws, User},
+    backoff::Waits,
     controller::{self, Settings, View, chain},
     kms::{Kms, Limits},
     lease::{self, Election},
     metrics::Metrics,
-    reads::Reads,
     reconcile::Context,
     secret::MANAGER,
-    streaks::Streaks,
-    written::Written,
 };
 
 /// Watches end after 290 seconds, and the server sends bookmarks meanwhile.
@@ -37,6 +29,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(295);
 /// Why the operator can't start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// The environment or a profile file has a setting that cannot be used.
+    #[error("{0}")]
+    Settings(String),
     /// Neither a kubeconfig nor a service account.
     #[error("no way to the API server: {0}; set KUBECONFIG, or run in a pod with a service account")]
     Kubeconfig(String),
@@ -87,6 +82,8 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         log_level: _,
         log_format: _,
     } = args;
+    let aws = Aws::from_env(concat!("datakey-operator-", env!("CARGO_PKG_VERSION")), User::Service);
+    let aws = aws.await.map_err(StartError::Settings)?;
     info!(version = env!("CARGO_PKG_VERSION"), ?namespaces, "datakey-operator starts");
     if !issue {
         info!("no data key is issued (--issue=false): what is recorded, pinned or in a Secret is published");
@@ -123,24 +120,11 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     } else {
         None
     };
-    let kms = Kms::from_env(Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
-    // The pod's name, where the manifest hands it on.
-    let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+    let kms =
+        Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
     let waits = Waits { min: retry_min, max: retry_max.max(retry_min) };
-    let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        client,
-        kms,
-        metrics,
-        backoff: Backoff::new(waits),
-        restores: Streaks::of_restores(waits),
-        reads: Reads::default(),
-        revision_is_kept: AtomicBool::new(true),
-        written: Written::default(),
-        kube_timeout,
-        resync,
-        may_issue: issue,
-    });
+    let context =
+        Arc::new(Context { kube_timeout, resync, may_issue: issue, ..Context::new(client, kms, metrics, waits) });
     let settings = Settings { concurrency, grace: shutdown_grace };
     let work = controller::run(context, namespaces, settings, view, stopped(stop));
     if let Some(mut leadership) = leadership {

@@ -74,6 +74,8 @@ pub enum Reason {
     KmsUnavailable,
     /// No connection to KMS.
     KmsUnreachable,
+    /// No TLS connection to AWS.
+    TlsFailed,
     /// KMS did not answer in time.
     KmsTimeout,
     /// KMS answered, but not with a usable data key.
@@ -237,7 +239,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -252,6 +254,7 @@ impl Reason {
         Self::Throttled,
         Self::KmsUnavailable,
         Self::KmsUnreachable,
+        Self::TlsFailed,
         Self::KmsTimeout,
         Self::KmsAnswerInvalid,
         Self::KmsError,
@@ -355,6 +358,13 @@ impl Reason {
                 RetrySoon,
                 "no connection to AWS KMS: check spec.region, DNS, network policy, proxy and VPC endpoint of the \
                  operator; it is retried",
+            ),
+            Self::TlsFailed => (
+                "TlsFailed",
+                RetrySlowly,
+                "no TLS connection to AWS: check the certificate of the endpoint that the operator calls; where a private \
+                 CA or a proxy that inspects TLS issues it, add that CA's certificate to the file in AWS_CA_BUNDLE or \
+                 SSL_CERT_FILE of the operator",
             ),
             Self::KmsTimeout => {
                 ("KmsTimeout", RetrySoon, "AWS KMS did not answer in time: check the operator's network; it is retried")

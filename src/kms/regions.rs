@@ -76,6 +76,13 @@ impl<T: Clone> Held<T> {
         })
     }
 
+    /// Gives each Region that holds something another one instead.
+    pub fn replace(&mut self, make: impl Fn(&str) -> T) {
+        for (region, (held, _)) in &mut self.regions {
+            *held = make(region);
+        }
+    }
+
     /// Drops what idle Regions hold, and returns their names. One that is busy is not idle.
     pub fn drop_idle(&mut self, now: Instant, is_busy: impl Fn(&str) -> bool) -> Vec<String> {
         let idle = self

@@ -170,8 +170,7 @@ impl Bed {
 
     /// Starts one with another way to the API server.
     pub async fn operator_by(&self, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Operator {
-        let program = std::env::var_os("BENCH_OPERATOR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_datakey-operator")), PathBuf::from);
+        let program = std::env::var_os("BENCH_OPERATOR").map_or_else(testbed::operator, PathBuf::from);
         let address = format!("127.0.0.1:{}", free_port());
         let mut arguments = vec!["run", "--log-format=json", "--namespace", namespace, "--admin-address", &address];
         arguments.extend(flags);

@@ -100,6 +100,50 @@ async fn environment_and_profile() {
 }
 
 #[tokio::test]
+async fn a_profile_that_is_written_again_is_read_again() {
+    let test = Test::new("credentials-rotated").await;
+    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    let profile = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = test\n");
+    let file = test.file("credentials", &profile("AKIAFIRST"));
+    let path = file.display().to_string();
+    let environment = [&NONE[..3], &[("AWS_SHARED_CREDENTIALS_FILE", path.as_str())]].concat();
+    let _operator = test.operator_with(&[], &environment);
+    let spec = json!({ "keyId": test.key.arn });
+    test.issue("first", &spec).await;
+    std::fs::write(&file, profile("AKIASECOND")).unwrap();
+    test.issue("before-a-refusal", &spec).await;
+    test.proxy.always(Fault::code("UnrecognizedClientException"));
+    test.create("second", &spec).await;
+    test.failed("second", "CredentialsRejected").await;
+    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    test.ready("second").await;
+    // A file that is missing for a while is no error for ever.
+    std::fs::remove_file(&file).unwrap();
+    test.proxy.always(Fault::code("ExpiredTokenException"));
+    test.create("third", &spec).await;
+    test.failed("third", "CredentialsMissing").await;
+    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    std::fs::write(&file, profile("AKIATHIRD")).unwrap();
+    test.ready("third").await;
+    let mut used: Vec<_> = test.proxy.requests().into_iter().map(|call| call.access_key_id).collect();
+    assert_eq!(used.iter().filter(|id| *id == "AKIAFIRST").count(), 3, "issued, issued, refused: {used:?}");
+    used.dedup();
+    assert_eq!(used, ["AKIAFIRST", "AKIASECOND", "AKIATHIRD"]);
+}
+
+#[tokio::test]
+async fn credentials_that_no_request_can_carry_are_reported() {
+    let test = Test::new("credentials-odd").await;
+    let stub = Stub::start(vec![(Method::GET, "/v1/credentials", handed_out("ASIA\nODD").to_string())]).await;
+    let url = format!("{}/v1/credentials", stub.url);
+    let operator = test.operator_with(&[], &[&NONE[..], &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)]].concat());
+    test.create("k", &json!({})).await;
+    test.failed("k", "CredentialsMissing").await;
+    operator.says("the access key ID has blanks, control characters").await;
+    assert!(!operator.process.log().contains("panicked"));
+}
+
+#[tokio::test]
 async fn web_identity_as_irsa_gives_it() {
     let test = Test::new("credentials-irsa").await;
     let sts = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
@@ -142,10 +186,8 @@ async fn instance_metadata() {
     assert_eq!(test.issued_by(&imds).await, "ASIANODE");
 }
 
-#[tokio::test]
-async fn endpoints_of_the_region_fips_and_dual_stack() {
-    let test = Test::new("endpoints").await;
-    // An HTTPS proxy is told which host is wanted; none is reached.
+/// A proxy that keeps which host is wanted, and reaches none.
+async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let wanted = Arc::<Mutex<Vec<String>>>::default();
@@ -158,6 +200,48 @@ async fn endpoints_of_the_region_fips_and_dual_stack() {
             }
         }
     });
+    (proxy, wanted)
+}
+
+#[tokio::test]
+async fn servers_on_the_node_are_never_asked_through_a_proxy() {
+    let test = Test::new("proxy-node").await;
+    let (proxy, wanted) = proxy().await;
+    let role = "/latest/meta-data/iam/security-credentials/";
+    let stub = Stub::start(vec![
+        (Method::PUT, "/latest/api/token", "imds-token".to_owned()),
+        (Method::GET, role, "node-role".to_owned()),
+        (Method::GET, "/latest/meta-data/iam/security-credentials/node-role", handed_out("ASIANODE").to_string()),
+        (Method::GET, "/v1/credentials", handed_out("ASIAPODIDENTITY").to_string()),
+    ])
+    .await;
+    // By a name that NO_PROXY does not have; the API server is at the address that it has.
+    let node = stub.url.replace("127.0.0.1", "localhost");
+    let pod_identity = format!("{node}/v1/credentials");
+    test.create("k", &json!({ "keyId": test.key.arn })).await;
+    for (variables, asked) in [
+        (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", pod_identity.as_str())][..], "GET /v1/credentials "),
+        (
+            &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", node.as_str()), ("AWS_EC2_METADATA_DISABLED", "false")],
+            "PUT /latest/api/token ",
+        ),
+    ] {
+        let proxies = [("HTTPS_PROXY", proxy.as_str()), ("HTTP_PROXY", &proxy)];
+        let proxies = [&proxies[..], &[("NO_PROXY", "127.0.0.1"), ("AWS_ENDPOINT_URL_KMS", UNSET)]].concat();
+        wanted.lock().await.clear();
+        let _operator = test.operator_with(&["--kms-timeout=2s"], &[&NONE[..], &proxies, variables].concat());
+        let host = "kms.eu-west-1.amazonaws.com:443";
+        eventually(SOON, "KMS is wanted", async || wanted.lock().await.iter().any(|wanted| wanted == host)).await;
+        let wanted = wanted.lock().await.clone();
+        assert!(wanted.iter().all(|wanted| wanted == host), "{wanted:?}");
+        assert!(stub.was_asked(asked).await, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_of_the_region_fips_and_dual_stack() {
+    let test = Test::new("endpoints").await;
+    let (proxy, wanted) = proxy().await;
     test.create("k", &json!({ "region": "eu-north-1" })).await;
     for (settings, host) in [
         (&[][..], "kms.eu-north-1.amazonaws.com:443"),

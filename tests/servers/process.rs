@@ -163,8 +163,7 @@ async fn wrong_flags_and_settings_end_with_a_clear_error() {
         let log = test.plane.workdir().file(&format!("usage-{number}.log"));
         let flags = [&["run"], flags].concat();
         let none = std::iter::empty::<(&str, &str)>();
-        let program = std::path::Path::new(env!("CARGO_BIN_EXE_datakey-operator"));
-        let mut process = Process::start(program, flags, none, &log);
+        let mut process = Process::start(&testbed::operator(), flags, none, &log);
         assert_eq!(process.ended().await, code, "{}", process.log());
         assert!(process.log().contains(words), "{}", process.log());
     }

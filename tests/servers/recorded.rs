@@ -11,7 +11,11 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use testbed::{api_proxy, assert_fresh, eventually, http::Stop, proxy::Fault, repository};
 
-use crate::test::{SOON, Test, to_json};
+use crate::{
+    defect::Defect,
+    test::{SOON, Test, to_json},
+    tls::Tls,
+};
 
 const FOLDER: &str = "deploy/argocd/resource_customizations/datakey.dev/DataKey";
 
@@ -166,7 +170,7 @@ async fn a_life() -> States {
 /// What goes wrong at KMS.
 async fn failures_of_kms() -> States {
     let (test, mut states) = (Test::new("recorded-kms").await, States::default());
-    let _operator = test.operator_with(&["--kms-timeout=1s"], &[]);
+    let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
     for (reason, fault) in [
         (Reason::KeyNotFound, Fault::code("NotFoundException")),
         (Reason::KeyDisabled, Fault::code("DisabledException")),
@@ -189,6 +193,12 @@ async fn failures_of_kms() -> States {
         states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
         test.delete(&name).await;
     }
+    drop(operator);
+    let tls = Tls::before(&test).await;
+    let _operator = test.operator_with(&[], &[("AWS_ENDPOINT_URL_KMS", &tls.url)]);
+    let name = file_name(Reason::TlsFailed);
+    test.create(&name, &json!({})).await;
+    states.add_failure(&test, &test.failed(&name, "TlsFailed").await, Reason::TlsFailed);
     states
 }
 
@@ -285,28 +295,22 @@ async fn failures_of_the_cluster() -> States {
 /// What goes wrong beside the cluster: in its admission, at the API server, in the operator.
 async fn failures_around_the_cluster() -> States {
     let (test, mut states) = (Test::new("recorded-around").await, States::default());
-    for reason in [Reason::AdmissionUnavailable, Reason::ApiServerFailed, Reason::InternalError] {
+    for (reason, words) in [
+        (Reason::AdmissionUnavailable, "Internal error occurred: failed calling webhook \"policy.example.com\""),
+        (Reason::ApiServerFailed, "etcdserver: leader changed"),
+    ] {
         let (api, kubeconfig) = test.api_proxy().await;
-        match reason {
-            Reason::AdmissionUnavailable => {
-                let words = "Internal error occurred: failed calling webhook \"policy.example.com\"";
-                api.always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
-            }
-            Reason::ApiServerFailed => {
-                let words = "etcdserver: leader changed";
-                api.always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
-            }
-            _ => {}
-        }
-        let kubeconfig = kubeconfig.display().to_string();
-        let environment = [("KUBECONFIG", kubeconfig.as_str()), ("AWS_ACCESS_KEY_ID", "key\n")];
-        let odd = usize::from(reason == Reason::InternalError);
-        let _operator = test.operator_with(&[], &environment[..=odd]);
+        api.always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
+        let _operator = test.operator_by(&kubeconfig, &[]);
         let name = file_name(reason);
         test.create(&name, &json!({})).await;
         states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
         test.delete(&name).await;
     }
+    let _defect = Defect::at_kms(&test, test.kubeconfig()).await;
+    let name = file_name(Reason::InternalError);
+    test.create(&name, &json!({})).await;
+    states.add_failure(&test, &test.failed(&name, "InternalError").await, Reason::InternalError);
     states
 }
 

@@ -41,7 +41,6 @@ use tokio::sync::OnceCell;
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// The operator of this release.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_datakey-operator");
 
 /// In place of a variable's value: it is not set at all.
 pub const UNSET: &str = "(unset)";
@@ -177,14 +176,19 @@ impl Test {
         self.operator_with(flags, &[("KUBECONFIG", &kubeconfig.display().to_string())])
     }
 
+    /// The credentials of the operator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.operator
+    }
+
     /// Starts one with more flags and another environment.
     pub fn operator_with(&self, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
-        self.start(Path::new(PROGRAM), &[&["--namespace", &self.namespace], flags].concat(), environment)
+        self.start(&testbed::operator(), &[&["--namespace", &self.namespace], flags].concat(), environment)
     }
 
     /// Starts one that watches every namespace of a control plane of the test's own.
     pub fn operator_of_all(&self, flags: &[&str]) -> Operator {
-        self.start(Path::new(PROGRAM), flags, &[])
+        self.start(&testbed::operator(), flags, &[])
     }
 
     /// Starts the binary of another release.
@@ -518,7 +522,7 @@ pub fn to_json(value: &impl Serialize) -> Value {
 impl Operator {
     /// Starts the binary with waits that suit tests.
     pub fn start(flags: &[&str], environment: BTreeMap<&str, String>, log: &Path) -> Self {
-        Self::run(Path::new(PROGRAM), flags, environment, log)
+        Self::run(&testbed::operator(), flags, environment, log)
     }
 
     fn run(program: &Path, flags: &[&str], environment: BTreeMap<&str, String>, log: &Path) -> Self {

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use aws_config::{
-    AppName, BehaviorVersion, Region, SdkConfig, environment::region::EnvironmentVariableRegionProvider,
-    meta::region::RegionProviderChain, profile::ProfileFileRegionProvider,
+    Region, SdkConfig, environment::region::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
+    profile::ProfileFileRegionProvider,
 };
 use aws_sdk_kms::{
     Client,
@@ -17,6 +17,7 @@ use aws_sdk_kms::{
 };
 use datakey_operator::{
     api::{IssuedVersion, KeyRequest, KeySpec},
+    aws::{Aws, User},
     kms::key_id::KmsArn,
     secret::sha256,
 };
@@ -65,18 +66,18 @@ pub struct Unwrapper {
 
 impl Unwrapper {
     /// Reads the AWS configuration as the AWS CLI does: environment, profile, IAM Identity Center, credential process,
-    /// web identity, container and instance metadata; AWS_ENDPOINT_URL_KMS. Nothing is called yet.
-    pub async fn from_env() -> Self {
+    /// web identity, container and instance metadata; AWS_ENDPOINT_URL_KMS, AWS_CA_BUNDLE. Nothing is called yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be used.
+    pub async fn from_env() -> Result<Self, String> {
+        let aws = Aws::from_env(concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION")), User::Person).await?;
         // Each client has the Region of a recorded ARN; the user's own is for roles that are assumed on the way. A
         // terminal without one is seldom on EC2, so its metadata service is not asked.
         let own = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
             .or_else(Region::from_static("us-east-1"));
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(own);
-        if let Ok(name) = AppName::new(concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION"))) {
-            loader = loader.app_name(name);
-        }
-        Self { shared: loader.load().await, regions: BTreeMap::new() }
+        Ok(Self { shared: aws.loader().region(own).load().await, regions: BTreeMap::new() })
     }
 
     /// Asks KMS to unwrap a recorded data key by what is recorded of it: its key ARN and its encryption context.

@@ -50,7 +50,7 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Answer, Failure> {
         .collect()
         .await;
     if args.decrypt {
-        let mut unwrapper = Unwrapper::from_env().await;
+        let mut unwrapper = Unwrapper::from_env().await.map_err(Failure::Usage)?;
         for (object, finding) in found.objects.iter().zip(&mut findings) {
             for (issued, version) in object.key.record().iter().zip(&mut finding.versions) {
                 version.decrypt = Some(unwrapper.unwrap(issued).await);

@@ -62,6 +62,7 @@ var expected = map[string]flux.Status{
 	"kms-timeout":           flux.InProgressStatus,
 	"kms-unavailable":       flux.InProgressStatus,
 	"kms-unreachable":       flux.InProgressStatus,
+	"tls-failed":            flux.InProgressStatus,
 	"refused":               flux.InProgressStatus,
 	"secret-contested":      flux.InProgressStatus,
 	"throttled":             flux.InProgressStatus,

@@ -68,11 +68,11 @@ pub async fn plugin(program: &Path, environment: &[(&str, String)], arguments: &
     }
 }
 
-/// The user's own AWS settings and proxies are nobody's business here: all servers are on loopback.
+/// The AWS settings, certificates and proxies of the user who runs the tests do not count: all servers are on loopback.
 pub(crate) fn clear(command: &mut std::process::Command) {
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
-        if upper.starts_with("AWS_") || upper.ends_with("_PROXY") {
+        if upper.starts_with("AWS_") || upper.starts_with("SSL_CERT_") || upper.ends_with("_PROXY") {
             command.env_remove(name);
         }
     }

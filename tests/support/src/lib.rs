@@ -18,7 +18,10 @@ mod pki;
 pub mod process;
 pub mod proxy;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 /// The folder of the repository.
 pub fn repository() -> &'static Path {
@@ -32,6 +35,30 @@ pub fn repository() -> &'static Path {
 /// The folder of the tools that `make tools` builds.
 pub fn tools() -> PathBuf {
     std::env::var_os("DATAKEY_TOOLS").map_or_else(|| repository().join("target/tools"), PathBuf::from)
+}
+
+/// The operator under test, built by `make operator` with the features that are shipped. A build of the workspace has more: Cargo
+/// gives every binary of a package the features of all of them.
+///
+/// # Panics
+/// It is not there, or older than its sources.
+pub fn operator() -> PathBuf {
+    let path = std::env::var_os("DATAKEY_OPERATOR")
+        .map_or_else(|| repository().join("target/operator/datakey-operator"), PathBuf::from);
+    let built = modified(&path).unwrap_or_else(|| panic!("{} is missing: run `make operator`", path.display()));
+    let changed = newest(&repository().join("src")).max(modified(&repository().join("Cargo.lock")));
+    assert!(changed.is_none_or(|changed| changed <= built), "{} is stale: run `make operator`", path.display());
+    path
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+/// When a file of a folder was last changed.
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter_map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max()
 }
 
 /// A program of the Kubernetes test assets: from `KUBEBUILDER_ASSETS` where that is set, else as built here. `None` where

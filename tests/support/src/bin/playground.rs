@@ -124,9 +124,7 @@ async fn demo() -> Result<(), String> {
 
 impl Playground {
     async fn start() -> Result<Self, String> {
-        let binary = std::env::var_os("DATAKEY_OPERATOR").map(PathBuf::from);
-        let binary = binary.unwrap_or_else(|| repository().join("target/debug/datakey-operator"));
-        check(binary.exists(), &format!("{} is built", binary.display()))?;
+        let binary = testbed::operator();
 
         step("etcd, kube-apiserver, the controller manager and a KMS server start; deploy/ is installed");
         let plane = ControlPlane::start().await;

@@ -1,0 +1,71 @@
+//! What is wrong with a TLS connection, in the words of a condition.
+
+use std::{error::Error, io};
+
+use rustls::{CertificateError, Error as TlsError};
+
+/// What is wrong, if TLS is.
+pub fn problem(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let error = std::iter::successors(Some(error), |error| inner(*error)).find_map(|error| error.downcast_ref())?;
+    Some(match error {
+        TlsError::InvalidCertificate(invalid) => of_certificate(invalid),
+        TlsError::NoCertificatesPresented => "the server shows no certificate",
+        TlsError::InvalidMessage(_) => "the server does not speak TLS",
+        TlsError::AlertReceived(_) => "the server refuses the TLS handshake",
+        _ => "the TLS handshake fails; the certificate is not the reason",
+    })
+}
+
+/// An I/O error hides the error that it carries from [`Error::source`].
+fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(carried) => Some(carried),
+        None => error.source(),
+    }
+}
+
+fn of_certificate(invalid: &CertificateError) -> &'static str {
+    match invalid {
+        CertificateError::UnknownIssuer => "the certificate is issued by a CA that the operator does not trust",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the certificate is not valid yet; check the clock of the node"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the certificate is for another host name"
+        }
+        CertificateError::Revoked => "the certificate is revoked",
+        _ => "the certificate cannot be accepted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tls_error_is_found_wherever_it_is_carried() {
+        let unknown = || TlsError::InvalidCertificate(CertificateError::UnknownIssuer);
+        let carried = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, unknown()));
+        for error in [&unknown() as &(dyn Error + 'static), &carried] {
+            assert!(problem(error).unwrap().contains("a CA that the operator does not trust"));
+        }
+        for error in [io::Error::other("refused"), io::Error::from(io::ErrorKind::ConnectionRefused)] {
+            assert_eq!(problem(&error), None);
+        }
+    }
+
+    #[test]
+    fn problems_with_a_certificate_say_so() {
+        for invalid in [
+            CertificateError::UnknownIssuer,
+            CertificateError::Expired,
+            CertificateError::NotValidYet,
+            CertificateError::NotValidForName,
+            CertificateError::Revoked,
+            CertificateError::BadEncoding,
+        ] {
+            assert!(of_certificate(&invalid).starts_with("the certificate"), "{invalid:?}");
+        }
+    }
+}

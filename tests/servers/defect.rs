@@ -1,0 +1,88 @@
+//! An operator with a defect: a part of it panics. It runs in this process, as the binary has no part that can be made to panic.
+
+use std::{future::pending, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use datakey_operator::{
+    backoff::Waits,
+    controller::{self, Settings, View},
+    kms::{Kms, Limits},
+    metrics::Metrics,
+    reconcile::Context,
+};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+use testbed::kms;
+use tokio::task::JoinHandle;
+
+use crate::test::Test;
+
+#[derive(Debug)]
+struct Panics;
+
+/// Runs until it is dropped.
+pub struct Defect(JoinHandle<()>);
+
+// === impl Panics ===
+
+impl ProvideCredentials for Panics {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { panic!("a defect") })
+    }
+}
+
+// === impl Defect ===
+
+impl Defect {
+    /// An operator that panics when it calls KMS.
+    pub async fn at_kms(test: &Test, kubeconfig: &Path) -> Self {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let client = Client::try_from(config).unwrap();
+        let aws = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(kms::REGION))
+            .endpoint_url(test.proxy.url())
+            .credentials_provider(SharedCredentialsProvider::new(Panics))
+            .build();
+        let metrics = Arc::new(Metrics::default());
+        let limits = Limits { rate: NonZeroU32::new(100).unwrap(), timeout: Duration::from_secs(10) };
+        let waits = Waits { min: Duration::from_millis(20), max: Duration::from_secs(1) };
+        let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
+        let context = Arc::new(Context::new(client, kms, metrics, waits));
+        let settings = Settings { concurrency: 4, grace: Duration::from_secs(1) };
+        let namespaces = vec![test.namespace.clone()];
+        Self(tokio::spawn(controller::run(context, namespaces, settings, View::default(), pending())))
+    }
+}
+
+impl Drop for Defect {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_reported_in_the_condition_and_ends_one_reconcile() {
+    let test = Test::new("panic").await;
+    let adopted = {
+        let _operator = test.operator();
+        test.issue("other", &json!({})).await;
+        test.data("other").await
+    };
+    let _defect = Defect::at_kms(&test, test.kubeconfig()).await;
+    test.create("k", &json!({})).await;
+    let key = test.failed("k", "InternalError").await;
+    assert!(Test::message(&key).contains("report it with the operator's log"), "{}", Test::message(&key));
+    test.event_says("k", "InternalError", "report it").await;
+    assert!(test.secrets().get_opt("k").await.unwrap().is_none());
+    test.delete_secret("other").await;
+    test.holds("other", &adopted).await;
+}
