@@ -1,10 +1,21 @@
 //! Commands and flags. Every flag has an environment variable; its text is the documentation.
+//!
+//! What is wrong is refused at the start, on one line that names the flag and its variable. Nothing is widened or ignored:
+//! an empty list of namespaces is not the whole cluster.
 
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::kms::regions;
+pub use read::Refusal;
+
+mod log_level;
+mod read;
+#[cfg(test)]
+mod table;
+mod usage;
+mod values;
+mod variables;
 
 /// Issues AWS KMS data keys into Kubernetes Secrets, without ever seeing a plaintext key.
 ///
@@ -27,6 +38,9 @@ pub enum Command {
     /// pod. AWS configuration is read as the AWS CLI reads it: environment, profile, web identity (IRSA), container
     /// credentials (EKS Pod Identity), instance metadata; AWS_REGION, AWS_ENDPOINT_URL_KMS, AWS_USE_FIPS_ENDPOINT and
     /// AWS_USE_DUALSTACK_ENDPOINT are honoured.
+    ///
+    /// Each flag has an environment variable; where both are given, the flag counts. A wrong or empty value, and a variable
+    /// DATAKEY_... that is not listed here, are refused with exit code 64.
     Run(Box<Run>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
@@ -38,11 +52,23 @@ pub enum Command {
 pub struct Run {
     /// Watch this namespace only; repeat it, or separate by commas, for several. Without it, every namespace is
     /// watched.
-    #[arg(long = "namespace", env = "DATAKEY_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    #[arg(
+        long = "namespace",
+        env = "DATAKEY_NAMESPACES",
+        value_delimiter = ',',
+        value_parser = values::watched_namespace,
+        value_name = "NAMESPACE"
+    )]
     pub namespaces: Vec<String>,
 
     /// How many DataKeys are reconciled at the same time. Those that wait for KMS do not count.
-    #[arg(long, env = "DATAKEY_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        env = "DATAKEY_CONCURRENCY",
+        default_value_t = 32,
+        value_parser = values::number::<u16>(65_535),
+        value_name = "NUMBER"
+    )]
     pub concurrency: u16,
 
     /// Whether data keys are issued. With --issue=false KMS is never called: what is recorded, pinned or in a Secret is
@@ -61,7 +87,13 @@ pub struct Run {
 
     /// Calls to KMS a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
     /// that encrypts, S3 and EBS included.
-    #[arg(long, env = "DATAKEY_KMS_RATE", default_value = "100", value_name = "PER_SECOND")]
+    #[arg(
+        long,
+        env = "DATAKEY_KMS_RATE",
+        default_value = "100",
+        value_parser = values::number::<NonZeroU32>(1_000_000),
+        value_name = "PER_SECOND"
+    )]
     pub kms_rate: NonZeroU32,
 
     /// Call KMS in these Regions, too; repeat it, or separate by commas, for several. The Regions of AWS that this
@@ -71,30 +103,60 @@ pub struct Run {
         long,
         env = "DATAKEY_EXTRA_REGIONS",
         value_delimiter = ',',
-        value_parser = region,
+        value_parser = values::region,
         value_name = "REGION"
     )]
     pub extra_regions: Vec<String>,
 
     /// How long to wait for KMS to answer, credentials included.
-    #[arg(long, env = "DATAKEY_KMS_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "DATAKEY_KMS_TIMEOUT",
+        default_value = "10s",
+        value_parser = values::duration(values::TIMEOUT),
+        value_name = "DURATION"
+    )]
     pub kms_timeout: Duration,
 
     /// How long to wait for the API server to answer.
-    #[arg(long, env = "DATAKEY_KUBE_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "DATAKEY_KUBE_TIMEOUT",
+        default_value = "10s",
+        value_parser = values::duration(values::TIMEOUT),
+        value_name = "DURATION"
+    )]
     pub kube_timeout: Duration,
 
     /// First wait after a failure that passes by itself; it doubles with each failure. What somebody else has to mend
     /// waits 15 times, what a person must change 30 times as long.
-    #[arg(long, env = "DATAKEY_RETRY_MIN", default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "DATAKEY_RETRY_MIN",
+        default_value = "1s",
+        value_parser = values::duration(values::RETRY),
+        value_name = "DURATION"
+    )]
     pub retry_min: Duration,
 
     /// Longest wait between two tries; a fifth of it for failures that pass by themselves.
-    #[arg(long, env = "DATAKEY_RETRY_MAX", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "DATAKEY_RETRY_MAX",
+        default_value = "10m",
+        value_parser = values::duration(values::RETRY),
+        value_name = "DURATION"
+    )]
     pub retry_max: Duration,
 
     /// How often a DataKey is compared with its Secret although nothing happened, in memory only.
-    #[arg(long, env = "DATAKEY_RESYNC", default_value = "10h", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "DATAKEY_RESYNC",
+        default_value = "10h",
+        value_parser = values::duration(values::RESYNC),
+        value_name = "DURATION"
+    )]
     pub resync: Duration,
 
     /// How long reconciles that are running may go on after SIGTERM. Keep it below the pod's
@@ -103,22 +165,37 @@ pub struct Run {
         long,
         env = "DATAKEY_SHUTDOWN_GRACE",
         default_value = "20s",
-        value_parser = duration,
+        value_parser = values::duration(values::GRACE),
         value_name = "DURATION"
     )]
     pub shutdown_grace: Duration,
 
     /// Work only while holding a Lease, so that one of several replicas works and the others stand by. Data keys are safe
     /// without it; it saves calls to KMS.
-    #[arg(long, env = "DATAKEY_LEADER_ELECT")]
+    #[arg(
+        long,
+        env = "DATAKEY_LEADER_ELECT",
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
     pub leader_elect: bool,
 
     /// Namespace of the Lease; the pod's own where it is not given.
-    #[arg(long, env = "DATAKEY_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(long, env = "DATAKEY_LEASE_NAMESPACE", value_parser = values::namespace, value_name = "NAMESPACE")]
     pub lease_namespace: Option<String>,
 
     /// Name of the Lease. Operators that share one take turns at working.
-    #[arg(long, env = "DATAKEY_LEASE_NAME", default_value = "datakey-operator", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "DATAKEY_LEASE_NAME",
+        default_value = "datakey-operator",
+        value_parser = values::lease_name,
+        value_name = "NAME"
+    )]
     pub lease_name: String,
 
     /// How long the others wait after the last sign of life of the one that works, in whole seconds. It gives up itself
@@ -127,19 +204,31 @@ pub struct Run {
         long,
         env = "DATAKEY_LEASE_DURATION",
         default_value = "15s",
-        value_parser = whole_seconds,
+        value_parser = values::whole_seconds,
         value_name = "DURATION"
     )]
     pub lease_duration: Duration,
 
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "DATAKEY_ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "DATAKEY_ADMIN_ADDRESS",
+        default_value = "0.0.0.0:8080",
+        value_parser = values::address,
+        value_name = "ADDRESS:PORT"
+    )]
     pub admin_address: SocketAddr,
 
     /// What is logged: error, warn, info, debug, trace, or directives as of tracing-subscriber's EnvFilter, for
-    /// example info,datakey_operator=debug. The AWS and Kubernetes clients never log more than warnings: requests
+    /// example info,datakey_operator=debug; they may not silence the operator itself. The AWS and Kubernetes clients never log more than warnings: requests
     /// carry grant tokens.
-    #[arg(long, env = "DATAKEY_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    #[arg(
+        long,
+        env = "DATAKEY_LOG_LEVEL",
+        default_value = "info",
+        value_parser = log_level::log_level,
+        value_name = "LEVEL"
+    )]
     pub log_level: String,
 
     /// How it is logged.
@@ -154,93 +243,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 500ms, 10s, 2m"))?;
-    if duration.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(duration) }
-}
-
-fn region(name: &str) -> Result<String, String> {
-    if regions::has_valid_form(name) {
-        Ok(name.to_owned())
-    } else {
-        Err("write the code of an AWS Region, for example eu-west-1".to_owned())
-    }
-}
-
-fn whole_seconds(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
-    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("whole seconds, at least 1s".to_owned()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn every_flag_of_run_has_an_environment_variable_and_a_text() {
-        Cli::command().debug_assert();
-        let cli = Cli::command();
-        let run = cli.find_subcommand("run").unwrap();
-        let flags: Vec<_> = run.get_arguments().filter(|flag| flag.get_id() != "help").collect();
-        assert!(flags.len() > 8);
-        for flag in flags {
-            let name = flag.get_id();
-            assert!(flag.get_env().is_some_and(|env| env.to_string_lossy().starts_with("DATAKEY_")), "{name}");
-            assert!(flag.get_help().is_some(), "{name}");
-        }
-    }
-
-    #[test]
-    fn namespaces_are_given_by_repetition_or_commas() {
-        let cli = Cli::parse_from(["datakey-operator", "run", "--namespace", "a,b", "--namespace", "c"]);
-        let Command::Run(run) = cli.command else { panic!() };
-        assert_eq!(run.namespaces, ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn extra_regions_are_given_by_repetition_or_commas() {
-        let cli =
-            Cli::parse_from(["datakey-operator", "run", "--extra-regions=xx-a-1,xx-b-1", "--extra-regions=xx-c-1"]);
-        let Command::Run(run) = cli.command else { panic!() };
-        assert_eq!(run.extra_regions, ["xx-a-1", "xx-b-1", "xx-c-1"]);
-    }
-
-    #[test]
-    fn the_last_of_a_repeated_flag_counts() {
-        let cli = Cli::parse_from(["datakey-operator", "run", "--concurrency=1", "--concurrency=2"]);
-        let Command::Run(run) = cli.command else { panic!() };
-        assert_eq!(run.concurrency, 2);
-    }
-
-    #[test]
-    fn issuing_is_on_unless_it_is_turned_off() {
-        for (flags, issues) in
-            [(&[][..], true), (&["--issue"], true), (&["--issue=true"], true), (&["--issue=false"], false)]
-        {
-            let cli = Cli::parse_from([&["datakey-operator", "run"], flags].concat());
-            let Command::Run(run) = cli.command else { panic!() };
-            assert_eq!(run.issue, issues, "{flags:?}");
-        }
-    }
-
-    #[test]
-    fn wrong_values_are_refused() {
-        for wrong in [
-            ["--kms-rate", "0"],
-            ["--concurrency", "0"],
-            ["--issue=no", "--leader-elect"],
-            ["--kms-timeout", "soon"],
-            ["--retry-min", "0s"],
-            ["--log-format", "xml"],
-            ["--extra-regions", "Mars"],
-            ["--admin-address", "here"],
-        ] {
-            assert!(Cli::try_parse_from([&["datakey-operator", "run"], &wrong[..]].concat()).is_err(), "{wrong:?}");
-        }
-    }
 }

@@ -31,9 +31,7 @@ use crate::{
 /// # Errors
 /// The level is neither one nor a list of directives.
 pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
-        format!("--log-level {level}: {error}; write error, warn, info, debug, trace or TARGET=LEVEL,...")
-    })?;
+    let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level (DATAKEY_LOG_LEVEL): {error}"))?;
     let lines = lines(format, io::stderr, io::stderr().is_terminal());
     let tame = FilterFn::new(is_tame);
     tracing_subscriber::registry().with(lines.with_filter(tame).with_filter(filter)).init();

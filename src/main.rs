@@ -2,12 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use datakey_operator::{
     api,
-    args::{Cli, Command, Run},
-    logging,
-    run::{self, RunError, StartError},
+    args::{Cli, Command, Refusal, Run},
+    logging, run,
     text::printable,
 };
 
@@ -19,7 +17,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let cli = match Cli::read(&arguments, &variables) {
+        Ok(cli) => cli,
+        Err(Refusal::Usage(line)) => return fail(&line, USAGE),
+        Err(Refusal::Help(help)) => {
+            // Without a reader there is nothing to do about it.
+            let _ = help.print();
+            return ExitCode::from(if help.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match cli.command {
         Command::Crd => match serde_saphyr::to_string(&api::crd()) {
             Ok(yaml) => {
                 print!("{yaml}");
@@ -47,8 +56,7 @@ fn start(args: Run) -> ExitCode {
     };
     match runtime.block_on(run::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ RunError::Start(StartError::Settings(_))) => fail(&error, USAGE),
-        Err(error) => fail(&error, 1),
+        Err(error) => fail(&error, if error.is_usage() { USAGE } else { 1 }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command `run`: puts the parts together, and stops them in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use kube::{Client, Config};
 use thiserror::Error;
@@ -39,7 +39,9 @@ pub enum StartError {
     #[error("no client for the API server: {0}")]
     Client(#[from] kube::Error),
     /// The admin address is taken or not ours.
-    #[error("can't serve on --admin-address {0}: {1}")]
+    #[error(
+        "--admin-address (DATAKEY_ADMIN_ADDRESS): cannot listen on {0}: {1}; write a free port and an address of this machine"
+    )]
     Admin(std::net::SocketAddr, std::io::Error),
     /// Signals can't be received.
     #[error("can't receive signals: {0}")]
@@ -55,6 +57,19 @@ pub enum RunError {
     /// Another replica leads now; a new start stands by.
     #[error("leadership is lost; ending, to stand by after a new start")]
     LeadershipLost,
+}
+
+// === impl RunError ===
+
+impl RunError {
+    /// Whether a setting is wrong. A port that another process holds may be free at the next start.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Start(StartError::Kubeconfig(_) | StartError::Settings(_)) => true,
+            Self::Start(StartError::Admin(_, error)) => error.kind() != ErrorKind::AddrInUse,
+            Self::Start(StartError::Client(_) | StartError::Signals(_)) | Self::LeadershipLost => false,
+        }
+    }
 }
 
 /// Runs the operator until SIGTERM or SIGINT.
@@ -122,7 +137,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     };
     let kms =
         Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
-    let waits = Waits { min: retry_min, max: retry_max.max(retry_min) };
+    let waits = Waits { min: retry_min, max: retry_max };
     let context =
         Arc::new(Context { kube_timeout, resync, may_issue: issue, ..Context::new(client, kms, metrics, waits) });
     let settings = Settings { concurrency, grace: shutdown_grace };

@@ -4,6 +4,12 @@
 
 use std::{collections::BTreeSet, process::Command};
 
+#[path = "../src/args/table.rs"]
+mod table;
+
+/// Nothing is reached with it: the operator ends where its flags and variables are right.
+const NO_CLUSTER: &str = "/no/such/kubeconfig";
+
 /// How KMS names an operation in a request.
 const TARGET: &[u8] = b"TrentService.";
 
@@ -91,4 +97,102 @@ fn the_binary_holds_no_operation_of_kms_but_the_one() {
 fn the_kubectl_plugin_can_unwrap_and_can_not_issue() {
     let built = || env!("CARGO_BIN_EXE_kubectl-datakey").to_owned();
     assert_only(&std::env::var("DATAKEY_PLUGIN").unwrap_or_else(|_| built()), "Decrypt");
+}
+
+/// Exit code and standard error of `datakey-operator` with these arguments and variables, and no others.
+fn ended(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(path());
+    command.args(arguments).env_clear().env("KUBECONFIG", NO_CLUSTER).envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Fails unless the operator refuses to start, on one line.
+fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], words: &[&str]) {
+    let (code, error) = ended(arguments, variables);
+    assert_eq!(code, 64, "{arguments:?} {variables:?}: {error}");
+    assert_eq!(error.lines().count(), 1, "{arguments:?} {variables:?}: {error}");
+    assert!(error.starts_with("datakey-operator: "), "{error}");
+    for word in words {
+        assert!(error.contains(word), "{arguments:?} {variables:?}: {error}");
+    }
+}
+
+#[test]
+fn every_variable_accepts_and_refuses_what_its_row_says() {
+    let check = |row: &table::Row| {
+        // A flag counts before its variable.
+        let admin = ["run", "--admin-address=127.0.0.1:0"];
+        let arguments = if row.flag == "--admin-address" { &admin[..1] } else { &admin };
+        for (value, _) in row.accepted {
+            let (_, error) = ended(arguments, &[(row.variable, value)]);
+            assert!(error.contains("no way to the API server"), "{}={value:?}: {error}", row.variable);
+        }
+        let name = format!("datakey-operator: {} ({}): ", row.flag, row.variable);
+        for value in row.refused {
+            assert_refused(arguments, &[(row.variable, value)], &[&name, row.write]);
+        }
+    };
+    std::thread::scope(|scope| {
+        for rows in table::ROWS.chunks(5) {
+            scope.spawn(|| rows.iter().for_each(check));
+        }
+    });
+}
+
+#[test]
+fn wrong_flags_and_variables_end_with_64_and_one_line() {
+    assert_refused(&["run", "--kms-rate=0"], &[], &["--kms-rate (DATAKEY_KMS_RATE): \"0\" is refused"]);
+    assert_refused(
+        &["run", "--namespace="],
+        &[],
+        &["--namespace (DATAKEY_NAMESPACES): ", "leave it out to watch every"],
+    );
+    assert_refused(
+        &["run", "--log-level=loud\u{1b}[2J\nx"],
+        &[],
+        &["--log-level (DATAKEY_LOG_LEVEL)", r"\u{1b}[2J\nx"],
+    );
+    assert_refused(
+        &["run", "--retry-min=10m", "--retry-max=1s"],
+        &[],
+        &["--retry-min (DATAKEY_RETRY_MIN): 10m is longer"],
+    );
+    assert_refused(&["run", "--no-such-flag"], &[], &["there is no flag --no-such-flag"]);
+    assert_refused(&["walk"], &[], &["'walk'"]);
+    assert_refused(
+        &["run"],
+        &[("DATAKEY_NAMESPACE", "shop")],
+        &["DATAKEY_NAMESPACE (did you mean DATAKEY_NAMESPACES?)"],
+    );
+    let quiet = "--log-level=error";
+    assert_refused(&["run", quiet, "--admin-address=192.0.2.1:1"], &[], &["--admin-address (DATAKEY_ADMIN_ADDRESS)"]);
+    let service_link = ("DATAKEY_PORT", "tcp://10.0.0.1:80");
+    assert_refused(&["run", quiet, "--admin-address=127.0.0.1:0"], &[service_link], &["set KUBECONFIG"]);
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused_by_name() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let mut by_variable = Command::new(path());
+    by_variable.arg("run").env_clear().env("DATAKEY_KMS_RATE", odd);
+    let mut by_flag = Command::new(path());
+    by_flag.args(["run", "--namespace"]).arg(odd);
+    for (mut command, words) in [(by_variable, "the variable DATAKEY_KMS_RATE"), (by_flag, "the argument ")] {
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains(words) && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
+fn help_and_version_end_with_0_and_no_command_with_64() {
+    for arguments in [&["--help"][..], &["run", "--help"], &["--version"], &["crd"]] {
+        assert_eq!(ended(arguments, &[("DATAKEY_KMS_RATE", "0"), ("DATAKEY_ODD", "x")]).0, 0, "{arguments:?}");
+    }
+    let (code, help) = ended(&[], &[]);
+    assert!(code == 64 && help.contains("Usage: "), "{code}: {help}");
 }

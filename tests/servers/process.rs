@@ -101,12 +101,14 @@ async fn a_list_of_namespaces_is_watched_and_no_other() {
     let one = Test::new("listed-1").await;
     let two = Test::new("listed-2").await;
     let other = Test::new("listed-not").await;
-    let operator = one.operator_with(&["--namespace=listed-2"], &[]);
+    // A blank beside a name and a name that is given twice change nothing.
+    let operator = one.operator_with(&["--namespace= listed-2,listed-1"], &[]);
     operator.is_ready().await;
     let spec = json!({ "keyId": one.alias() });
     other.create("k", &spec).await;
     one.issue("k", &spec).await;
     two.issue("k", &spec).await;
+    assert_eq!(one.proxy.calls(), 2);
     one.settled().await;
     let ready = datakey_operator::status::find(&other.get("k").await, "Ready").unwrap().reason.clone();
     assert_eq!(ready, "Pending");
@@ -155,9 +157,10 @@ async fn metrics_count_calls_reconciles_writes_and_states() {
 async fn wrong_flags_and_settings_end_with_a_clear_error() {
     let test = Test::new("usage").await;
     let cases = [
-        (&["--kms-rate=0"][..], 2, "--kms-rate"),
+        (&["--kms-rate=0"][..], 64, "--kms-rate"),
+        (&["--namespace=usage,"], 64, "--namespace"),
         (&["--log-level=datakey_operator=loud"], 64, "--log-level"),
-        (&["--admin-address=192.0.2.1:1"], 1, "--admin-address"),
+        (&["--admin-address=192.0.2.1:1"], 64, "--admin-address"),
     ];
     for (number, (flags, code, words)) in cases.into_iter().enumerate() {
         let log = test.plane.workdir().file(&format!("usage-{number}.log"));
@@ -168,7 +171,7 @@ async fn wrong_flags_and_settings_end_with_a_clear_error() {
         assert!(process.log().contains(words), "{}", process.log());
     }
     let mut operator = test.operator_with(&[], &[("KUBECONFIG", "/no/such/file")]);
-    assert_eq!(operator.process.ended().await, 1);
+    assert_eq!(operator.process.ended().await, 64);
     assert!(operator.process.log().contains("set KUBECONFIG"), "{}", operator.process.log());
     assert!(test.keys().list(&ListParams::default()).await.unwrap().items.is_empty());
 }

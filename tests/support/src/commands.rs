@@ -68,11 +68,13 @@ pub async fn plugin(program: &Path, environment: &[(&str, String)], arguments: &
     }
 }
 
-/// The AWS settings, certificates and proxies of the user who runs the tests do not count: all servers are on loopback.
+/// Programs get none of the AWS settings, certificates and proxies of the user who runs the tests: all servers are on loopback.
+/// Nor the variables of the tests themselves, DATAKEY_TOOLS for one: the operator refuses what begins as its own and is unknown.
 pub(crate) fn clear(command: &mut std::process::Command) {
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
-        if upper.starts_with("AWS_") || upper.starts_with("SSL_CERT_") || upper.ends_with("_PROXY") {
+        let is_a_setting = ["AWS_", "SSL_CERT_", "DATAKEY_"].iter().any(|prefix| upper.starts_with(prefix));
+        if is_a_setting || upper.ends_with("_PROXY") {
             command.env_remove(name);
         }
     }

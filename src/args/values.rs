@@ -1,0 +1,148 @@
+//! What the value of a flag or of its variable may be. Pure. An error says what to write.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use humantime::format_duration;
+
+use crate::kms::regions;
+
+/// How long a server may take to answer. A shorter wait gives up on answers that are under way.
+pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
+
+/// Waits between two tries.
+pub const RETRY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+
+/// A shorter time keeps a processor busy with comparing.
+pub const RESYNC: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(720);
+
+/// What a pod may take to stop.
+pub const GRACE: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
+
+/// How long nothing works after the holder of the Lease was killed.
+pub const LEASE: RangeInclusive<Duration> = Duration::from_secs(1)..=HOUR;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Labels of the DNS, such as names of namespaces.
+const LABEL: usize = 63;
+
+/// Subdomains of the DNS, such as most names in Kubernetes.
+const SUBDOMAIN: usize = 253;
+
+/// A whole number from 1 on.
+pub fn number<T: TryFrom<u32>>(most: u32) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| format!("write a whole number from 1 to {most}"))
+    }
+}
+
+/// A duration with a unit. Without bounds a typing error such as `10M`, ten months, would pass.
+pub fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let (least, most) = (format_duration(*bounds.start()), format_duration(*bounds.end()));
+        let duration = humantime::parse_duration(text).ok().filter(|duration| bounds.contains(duration));
+        duration.ok_or_else(|| format!("write a duration from {least} to {most}, for example 500ms, 10s or 2m"))
+    }
+}
+
+/// A duration that a Lease can hold.
+pub fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let (least, most) = (format_duration(*LEASE.start()), format_duration(*LEASE.end()));
+    let duration = duration(LEASE)(text).ok().filter(|duration| duration.subsec_nanos() == 0);
+    duration.ok_or_else(|| format!("write whole seconds from {least} to {most}, for example 15s"))
+}
+
+/// A namespace to watch.
+pub fn watched_namespace(text: &str) -> Result<String, String> {
+    namespace(text).map_err(|error| {
+        format!("{error}, or several names with commas between them; leave it out to watch every namespace")
+    })
+}
+
+/// A namespace.
+pub fn namespace(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if is_label(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "write the name of a namespace (lower-case letters, digits and '-', beginning and ending with a letter or \
+             a digit, at most {LABEL} characters)"
+        ))
+    }
+}
+
+/// The name of a Lease.
+pub fn lease_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.len() <= SUBDOMAIN && name.split('.').all(is_part) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "write the name of a Lease (lower-case letters, digits, '-' and '.', beginning and ending with a letter \
+             or a digit, at most {SUBDOMAIN} characters)"
+        ))
+    }
+}
+
+/// A Region of AWS, by its form.
+pub fn region(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if regions::has_valid_form(name) {
+        Ok(name.to_owned())
+    } else {
+        Err("write the code of an AWS Region, for example eu-west-1, or several with commas between them".to_owned())
+    }
+}
+
+/// Where to listen.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080".to_owned())
+}
+
+/// Whether a name is a label of the DNS as Kubernetes takes them (RFC 1123).
+fn is_label(name: &str) -> bool {
+    name.len() <= LABEL && is_part(name)
+}
+
+/// One part of a subdomain. Kubernetes limits the length of the whole only.
+fn is_part(part: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_length_and_form_of_kubernetes() {
+        for (length, is_accepted) in [(1, true), (63, true), (64, false)] {
+            assert_eq!(namespace(&"a".repeat(length)).is_ok(), is_accepted, "{length}");
+        }
+        for (length, is_accepted) in [(1, true), (64, true), (253, true), (254, false)] {
+            assert_eq!(lease_name(&"a".repeat(length)).is_ok(), is_accepted, "{length}");
+        }
+        for name in ["-a", "a-", "a_b", "A", "ä", "a..b", ".a", "a.", "a.-b"] {
+            assert!(namespace(name).is_err() && lease_name(name).is_err(), "{name}");
+        }
+        assert!(namespace("a.b").is_err() && lease_name("a.b").is_ok());
+    }
+
+    #[test]
+    fn the_bounds_of_a_number_are_accepted() {
+        let number = number::<u16>(300);
+        let accepted = ["0", "1", "300", "301", "65537", "4294967297", "-1", "1.5", " 1"].map(|text| number(text).ok());
+        assert_eq!(accepted, [None, Some(1), Some(300), None, None, None, None, None, None]);
+    }
+
+    #[test]
+    fn no_accepted_duration_overflows_an_instant() {
+        for bounds in [TIMEOUT, RETRY, RESYNC, GRACE, LEASE] {
+            // The operator waits 30 times as long for what a person must change.
+            assert!(std::time::Instant::now().checked_add(*bounds.end() * 30).is_some());
+        }
+    }
+}
