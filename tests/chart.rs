@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+#[path = "../src/args/table.rs"]
+mod table;
 #[path = "chart/values.rs"]
 mod values;
 
@@ -169,6 +171,78 @@ fn unknown_and_wrong_values_are_refused() {
     assert!(rendered(&no_account).unwrap_err().contains("serviceAccount.name is needed"));
     let no_service = json!({ "metrics": { "service": { "enabled": false }, "serviceMonitor": { "enabled": true } } });
     assert!(rendered(&no_service).unwrap_err().contains("needs metrics.service.enabled"));
+}
+
+/// A value of the flags' table, in the type of the value in the chart.
+fn in_the_type_of(default: &Value, text: &str) -> Value {
+    match default {
+        Value::Array(_) => text.split(',').collect(),
+        Value::Number(_) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        _ => text.into(),
+    }
+}
+
+#[test]
+fn the_chart_refuses_what_the_flags_refuse() {
+    let defaults = defaults();
+    let rows: Vec<_> = table::ROWS.iter().filter_map(|row| Some((row.chart?, row.refused))).collect();
+    assert!(rows.len() > 10);
+    let most = rows.iter().map(|(_, refused)| refused.len()).max().unwrap();
+    for number in 0..most {
+        let wrong: Vec<_> = rows
+            .iter()
+            .filter_map(|(path, refused)| Some((*path, pointer(path), refused.get(number)?)))
+            .map(|(path, pointer, text)| (path, in_the_type_of(defaults.pointer(&pointer).unwrap(), text)))
+            .collect();
+        // Helm lists everything that is against the schema, and of the rest the first only.
+        let mut all = json!({});
+        for (path, value) in &wrong {
+            merge(&mut all, nested(path, value));
+        }
+        let listed = rendered(&all).unwrap_err();
+        for (path, value) in wrong {
+            if !listed.contains(&format!("- at '{}", pointer(path))) {
+                let Err(error) = rendered(&nested(path, &value)) else { panic!("{path} = {value} is accepted") };
+                assert!(error.contains(&format!("{path}: ")) && error.contains("write "), "{path} = {value}: {error}");
+            }
+        }
+    }
+}
+
+fn pointer(path: &str) -> String {
+    format!("/{}", path.replace('.', "/"))
+}
+
+#[test]
+fn values_that_become_flags_cannot_be_null() {
+    let paths = table::ROWS.iter().filter_map(|row| row.chart).filter(|path| *path != "aws.extraRegions");
+    for path in paths.chain(["config", "leaderElection", "metrics", "metrics.port"]) {
+        let Err(error) = rendered(&nested(path, &Value::Null)) else { panic!("{path} = null is accepted") };
+        let name = path.rsplit('.').next().unwrap();
+        assert!(error.contains(&format!("missing property '{name}'")), "{path}: {error}");
+    }
+}
+
+#[test]
+fn the_operator_accepts_the_flags_of_the_chart() {
+    for values in [
+        json!({}),
+        json!({
+            "watchNamespaces": ["shop", "bank", "shop"],
+            "aws": { "extraRegions": ["xx-new-1", "xx-a-2"] },
+            // Helm writes numbers of this size as 1e+06.
+            "config": { "kmsRate": 1_000_000, "issue": false, "logLevel": "info,kube=debug", "retryMax": "1h30m" },
+            "leaderElection": { "duration": "1m" },
+        }),
+    ] {
+        let all = objects(&values);
+        let deployment = all.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let flags = deployment.pointer("/spec/template/spec/containers/0/args").unwrap().as_array().unwrap();
+        let arguments = ["datakey-operator"].into_iter().chain(flags.iter().map(|flag| flag.as_str().unwrap()));
+        let arguments: Vec<_> = arguments.map(Into::into).collect();
+        let read = datakey_operator::args::Cli::read(&arguments, &[]);
+        assert!(read.is_ok(), "{read:?}");
+    }
 }
 
 #[test]
