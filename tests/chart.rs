@@ -167,6 +167,13 @@ fn unknown_and_wrong_values_are_refused() {
     ] {
         assert!(rendered(&nested(path, &value)).is_err(), "{path} = {value} is taken");
     }
+    for variant in ["useFipsEndpoint", "useDualstackEndpoint"] {
+        let endpoint = "https://kms.example.com";
+        assert!(rendered(&json!({ "aws": { variant: true, "kmsEndpoint": "" } })).is_ok());
+        assert!(rendered(&json!({ "aws": { variant: false, "kmsEndpoint": endpoint } })).is_ok());
+        let both = rendered(&json!({ "aws": { variant: true, "kmsEndpoint": endpoint } }));
+        assert!(both.is_err_and(|error| error.contains(&format!("'/aws/{variant}'"))), "{variant}");
+    }
     let no_account = json!({ "serviceAccount": { "create": false } });
     assert!(rendered(&no_account).unwrap_err().contains("serviceAccount.name is needed"));
     let no_service = json!({ "metrics": { "service": { "enabled": false }, "serviceMonitor": { "enabled": true } } });
