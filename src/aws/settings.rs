@@ -57,8 +57,14 @@ const URLS: [(&str, &str); 5] = [
     ("AWS_ENDPOINT_URL_KMS", ""),
     ("AWS_ENDPOINT_URL_STS", ""),
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint"),
-    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", ""),
+    (FULL, ""),
 ];
+
+/// Where credentials are, on the server that ECS has on each node.
+const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+
+/// The one URL that can have a query.
+const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 
 /// Proxies, in both spellings.
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
@@ -104,10 +110,20 @@ pub fn check(sources: &Sources<'_>, user: User) -> Result<Settings, String> {
             is_true(&found)?;
         }
     }
-    for (variable, property) in URLS {
+    for variable in URLS.iter().map(|(variable, _)| *variable).chain([RELATIVE]) {
         if sources.variables.get(variable).is_some_and(|value| value.is_empty()) {
-            return Err(format!("{variable} is empty: remove it, or write a URL, for example https://kms.example.com"));
+            return Err(format!("{variable} is empty: remove it, or give it a value"));
         }
+    }
+    for found in sources.all(RELATIVE, "") {
+        is_path(&found)?;
+    }
+    for found in sources.all("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ec2_metadata_service_endpoint_mode") {
+        if !["ipv4", "ipv6"].contains(&found.value.to_ascii_lowercase().as_str()) {
+            return Err(wrong(&found, "write IPv4 or IPv6"));
+        }
+    }
+    for (variable, property) in URLS {
         for found in sources.all(variable, property) {
             is_url(&found)?;
         }
@@ -143,10 +159,18 @@ fn is_url(found: &Found) -> Result<(), String> {
     let has_plain_host = url
         .authority()
         .is_some_and(|authority| !authority.as_str().contains('@') && !url.host().unwrap_or_default().is_empty());
-    if is_http && has_plain_host && url.query().is_none() {
+    if is_http && has_plain_host && (url.query().is_none() || found.name == FULL) {
         Ok(())
     } else {
         Err(wrong(found, "write a URL with http or https and a host, for example https://kms.example.com"))
+    }
+}
+
+fn is_path(found: &Found) -> Result<(), String> {
+    let url: Option<http::Uri> = found.value.parse().ok().filter(|_| found.value.starts_with('/'));
+    match url {
+        Some(url) if url.authority().is_none() => Ok(()),
+        _ => Err(wrong(found, "write a path, for example /v2/credentials/ID")),
     }
 }
 
@@ -350,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_variable_has_values_that_are_taken_and_refused() {
-        let table: [(&str, &[&str], &[&str]); 17] = [
+        let table: [(&str, &[&str], &[&str]); 19] = [
             ("AWS_REGION", &["", "eu-west-1", "us-gov-east-1"], &["eu-west-1\n", "EU", "eu west 1", "eu-west-1,"]),
             ("AWS_DEFAULT_REGION", &["", "eu-west-1"], &["eu-west-1 ", "nowhere"]),
             ("AWS_SESSION_TOKEN", &["", "IQoJb3/+=="], &["t\n", "t t", "\u{202e}"]),
@@ -363,7 +387,17 @@ mod tests {
             ),
             ("AWS_ENDPOINT_URL_STS", &["https://sts.example.com"], &["", "sts"]),
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &["http://[fd00:ec2::254]"], &["", "169.254.169.254\n"]),
-            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &["http://169.254.170.23/v1/credentials"], &["", "/v1"]),
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                &["http://169.254.170.23/v1", "http://localhost/v1?a=b"],
+                &["", "/v1"],
+            ),
+            (
+                "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                &["/v2/credentials/1?a=b"],
+                &["", "v2/credentials", "http://x/v2", "x:80", "/a b", "//x/v2\n"],
+            ),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", &["", "IPv4", "ipv6"], &["6", "IPv5"]),
             ("AWS_USE_FIPS_ENDPOINT", &["", "true", "False"], &["yes", "1", "true "]),
             ("AWS_USE_DUALSTACK_ENDPOINT", &["", "TRUE"], &["on"]),
             ("AWS_EC2_METADATA_DISABLED", &["", "true"], &["1"]),
