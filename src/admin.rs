@@ -1,6 +1,11 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -9,6 +14,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -19,14 +25,48 @@ use crate::{
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Binds the address, so that one that is taken stops the start.
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Binds the address, so that one that is taken stops the start. `[::]` takes IPv4, too, and is `0.0.0.0` on a node without
+/// IPv6.
 ///
 /// # Errors
 /// The address can't be bound.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = bind_by(address, listen)?;
     info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
     Ok(listener)
+}
+
+fn bind_by<T>(address: SocketAddr, listen: impl Fn(SocketAddr) -> std::io::Result<T>) -> std::io::Result<T> {
+    listen(address).or_else(|error| {
+        let Some(instead) = fallback(address, error.kind()) else { return Err(error) };
+        info!(%error, "this node has no IPv6: binding {instead} in place of {address}");
+        listen(instead)
+    })
+}
+
+/// What is bound where IPv6 cannot be. An address that is taken or forbidden is so for IPv4, too, and one of a single interface
+/// was chosen.
+fn fallback(address: SocketAddr, why: ErrorKind) -> Option<SocketAddr> {
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    let is_taken = matches!(why, ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    (is_any && !is_taken).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
+    }
+    // A process that starts again gets the port although connections to the old one are not forgotten yet.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves until `stop`.
@@ -67,5 +107,61 @@ async fn scrape(State((metrics, view)): State<Shared>) -> impl IntoResponse {
     match metrics.render(snapshot) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, net::Ipv6Addr};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+    #[tokio::test]
+    async fn the_default_address_answers_on_ipv4_and_ipv6() {
+        let listener = bind(ANY).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip().to_canonical(), Ipv4Addr::LOCALHOST);
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_err() {
+            println!("this machine has no IPv6: only IPv4 is tested");
+            return;
+        }
+        TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip(), Ipv6Addr::LOCALHOST);
+    }
+
+    #[test]
+    fn without_ipv6_the_default_address_is_ipv4() {
+        // EAFNOSUPPORT of a kernel without IPv6, EADDRNOTAVAIL of a network without.
+        for error in [97, 99] {
+            let only_ipv4 = |address: SocketAddr| match address {
+                SocketAddr::V4(_) => Ok(address),
+                SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(error)),
+            };
+            let bound = bind_by(([0; 8], 8080).into(), only_ipv4).unwrap();
+            assert_eq!(bound, (Ipv4Addr::UNSPECIFIED, 8080).into());
+        }
+    }
+
+    #[test]
+    fn a_chosen_or_taken_address_is_not_replaced() {
+        let one: SocketAddr = (Ipv6Addr::LOCALHOST, 8080).into();
+        assert_eq!(fallback(one, ErrorKind::AddrNotAvailable), None);
+        assert_eq!(fallback((Ipv4Addr::UNSPECIFIED, 8080).into(), ErrorKind::AddrNotAvailable), None);
+        assert_eq!(fallback(ANY, ErrorKind::AddrInUse), None);
+        assert_eq!(fallback(ANY, ErrorKind::PermissionDenied), None);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_stops_the_start() {
+        let first = bind(ANY).unwrap();
+        let error = bind(first.local_addr().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
     }
 }

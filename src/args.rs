@@ -209,11 +209,12 @@ pub struct Run {
     )]
     pub lease_duration: Duration,
 
-    /// Where /livez, /readyz and /metrics are served.
+    /// Where /livez, /readyz and /metrics are served. [::] is every address, of IPv6 and of IPv4; on a node without IPv6 it
+    /// is 0.0.0.0.
     #[arg(
         long,
         env = "DATAKEY_ADMIN_ADDRESS",
-        default_value = "0.0.0.0:8080",
+        default_value = "[::]:8080",
         value_parser = values::address,
         value_name = "ADDRESS:PORT"
     )]

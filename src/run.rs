@@ -107,7 +107,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::default());
     let view = View::default();
 
-    let listener = admin::bind(admin_address).await.map_err(|error| StartError::Admin(admin_address, error))?;
+    let listener = admin::bind(admin_address).map_err(|error| StartError::Admin(admin_address, error))?;
     let served = admin::serve(listener, Arc::clone(&metrics), view.clone(), stopped(stop.clone()));
     let admin = tokio::spawn(async move {
         if let Err(error) = served.await {

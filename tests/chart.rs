@@ -292,6 +292,18 @@ fn the_pods_meet_the_restricted_pod_security_standard() {
     }
 }
 
+fn pod(values: &Value) -> Value {
+    let deployment = objects(values).into_iter().find(|object| object["kind"] == "Deployment").unwrap();
+    deployment["spec"]["template"].clone()
+}
+
+#[test]
+fn probes_and_metrics_are_served_on_ipv6_and_ipv4() {
+    let pod = pod(&json!({ "metrics": { "port": 9090 } }));
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert!(arguments.contains(&json!("--admin-address=[::]:9090")), "{arguments:?}");
+}
+
 #[test]
 fn with_a_list_of_namespaces_the_operator_has_no_rights_in_the_cluster() {
     let all = objects(&json!({ "watchNamespaces": ["shop", "bank", "shop"], "rbac": { "aggregate": false } }));
