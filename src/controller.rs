@@ -25,6 +25,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
     api::DataKey,
+    api_server::connectivity::Connectivity,
     cache::Cached,
     kms::{shares::Shares, turns::Wake},
     metrics::State,
@@ -58,9 +59,18 @@ const SAVE_PACE: Duration = Duration::from_millis(100);
 /// objects would take the operator over its memory limit at each start.
 const PAGE: u32 = 50;
 
+/// What is to be watched: a namespace, or all, by a client of its own.
+pub struct Target {
+    /// The namespace; `None` for all.
+    pub namespace: Option<String>,
+    /// The client of its watches.
+    pub client: Client,
+}
+
 /// What is watched, in one namespace or in all.
 pub struct Scope {
-    namespace: Option<String>,
+    target: Target,
+    connectivity: Connectivity,
     keys: Store<Cached>,
     index: Arc<SecretIndex>,
     /// A list of `DataKey`s is complete.
@@ -81,6 +91,8 @@ pub struct Settings {
 pub struct View {
     work: Arc<OnceLock<Work>>,
     stands_by: Arc<AtomicBool>,
+    /// Whether the API server answers.
+    pub connectivity: Connectivity,
 }
 
 struct Work {
@@ -116,15 +128,14 @@ pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duratio
 /// Reconciles until `stop`, then finishes what is running, within the grace.
 pub async fn run(
     context: Arc<Context>,
-    namespaces: Vec<String>,
+    targets: Vec<Target>,
     settings: Settings,
     view: View,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let stop = future::FutureExt::shared(Box::pin(stop));
-    let targets = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    let (scopes, runs): (Vec<_>, Vec<_>) =
-        targets.into_iter().map(|namespace| scope(namespace, &context, settings, stop.clone())).unzip();
+    let begun = targets.into_iter().map(|target| scope(target, &view, &context, settings, stop.clone()));
+    let (scopes, runs): (Vec<_>, Vec<_>) = begun.unzip();
     // Set once: `run` is the only one who does, and it runs once.
     let _ = view.work.set(Work { scopes, context: Arc::clone(&context) });
 
@@ -145,16 +156,18 @@ pub async fn run(
 
 /// The watches of one scope and the work on them.
 fn scope(
-    namespace: Option<String>,
+    target: Target,
+    view: &View,
     context: &Arc<Context>,
     settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> (Arc<Scope>, impl Future<Output = ()>) {
     let (keys, writer) = reflector::store();
-    let scope = Arc::new(Scope { namespace, keys, index: Arc::default(), listed: Notify::new() });
+    let connectivity = view.connectivity.clone();
+    let scope = Arc::new(Scope { target, connectivity, keys, index: Arc::default(), listed: Notify::new() });
     let (wake, woken) = mpsc::unbounded();
     let woken = woken.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
-    let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope, context));
+    let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope));
     let queue = stream::select(changes, woken);
     let slots = Slots::new(settings.concurrency);
     // Those that wait for KMS have no slot, and are never more than the shares permit.
@@ -248,10 +261,11 @@ fn key_changes(
     writer: reflector::store::Writer<Cached>,
     context: &Arc<Context>,
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
-    let api: Api<Cached> = reconcile::data_keys(&context.client, scope.namespace.as_deref());
-    let keys = scope.keys.clone();
+    let Target { namespace, client } = &scope.target;
+    let api: Api<Cached> = reconcile::data_keys(client, namespace.as_deref());
+    let (config, keys) = (watch_config(scope), scope.keys.clone());
     let events =
-        resumed(move || watcher(api.clone(), watcher::Config::default().page_size(PAGE))).map_ok(move |event| {
+        resumed(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).map_ok(move |event| {
             match event {
                 // A list after the first brings mostly what is there already.
                 Event::InitApply(new) => {
@@ -288,15 +302,15 @@ fn key_changes(
 /// `DataKey`s whose Secret changed, with the index kept up to date. Only metadata come over the wire.
 fn secret_changes(
     scope: &Scope,
-    context: &Arc<Context>,
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
-    let api: Api<WatchedSecret> = match &scope.namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
+    let Target { namespace, client } = &scope.target;
+    let api: Api<WatchedSecret> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     };
-    let config = watcher::Config::default().page_size(PAGE).fields(&format!("type={TYPE}"));
+    let config = watch_config(scope).fields(&format!("type={TYPE}"));
     let (index, keys) = (Arc::clone(&scope.index), scope.keys.clone());
-    resumed(move || watcher(api.clone(), config.clone())).flat_map(move |event| {
+    resumed(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).flat_map(move |event| {
         let changed = match event {
             Err(error) => vec![Err(error)],
             Ok(event) => index
@@ -311,9 +325,20 @@ fn secret_changes(
     })
 }
 
+fn watch_config(scope: &Scope) -> watcher::Config {
+    let config = watcher::Config::default().page_size(PAGE);
+    match scope.connectivity.watch_timeout() {
+        Some(seconds) => config.timeout(seconds),
+        None => config,
+    }
+}
+
 /// A watch that is listed again where the server can't resume it. kube's own resumes from the same resource version for
 /// ever: one that the server has forgotten (410), or one of a future that a restored etcd never had.
-fn resumed<K, W>(watch: impl Fn() -> W + Send) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+fn resumed<K, W>(
+    watch: impl Fn() -> W + Send,
+    connectivity: Connectivity,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
 where
     K: Send,
     W: Stream<Item = watcher::Result<Event<K>>> + Send,
@@ -326,7 +351,7 @@ where
         }
         Some((event, (current, watch)))
     });
-    events.backoff(backoff())
+    events.inspect_err(move |_| connectivity.doubt()).backoff(backoff())
 }
 
 /// A refusal has nothing to do with the resource version, and neither has an overloaded server: a list would cost it more.
@@ -434,9 +459,12 @@ impl View {
         self.work.get().map_or(0, |work| work.context.kms.turns.waiting())
     }
 
-    /// Whether every watch has its first list: what the caches don't have is not there. A replica that stands by is
-    /// ready to take over.
+    /// Whether the API server answers and every watch has its first list: what the caches don't have is not there. A replica
+    /// that stands by is ready to take over.
     pub async fn is_ready(&self) -> bool {
+        if self.connectivity.is_lost() {
+            return false;
+        }
         let Some(Work { scopes, .. }) = self.work.get() else {
             return self.stands_by.load(Ordering::Relaxed);
         };

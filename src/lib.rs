@@ -29,6 +29,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod api_server;
 pub mod args;
 pub mod aws;
 pub mod backoff;

@@ -2,7 +2,6 @@
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
-use kube::{Client, Config};
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,19 +11,17 @@ use tracing::{error, info};
 
 use crate::{
     admin,
+    api_server::ApiServer,
     args::Run,
     aws::{Aws, User},
     backoff::Waits,
-    controller::{self, Settings, View, chain},
+    controller::{self, Settings, Target, View, chain},
     kms::{Kms, Limits},
     lease::{self, Election},
     metrics::Metrics,
     reconcile::Context,
     secret::MANAGER,
 };
-
-/// Watches end after 290 seconds, and the server sends bookmarks meanwhile.
-const READ_TIMEOUT: Duration = Duration::from_secs(295);
 
 /// Why the operator can't start.
 #[derive(Debug, Error)]
@@ -115,11 +112,15 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         }
     });
 
-    let client = client(kube_timeout).await?;
+    let api_server = ApiServer::infer(kube_timeout, view.connectivity.clone()).await;
+    let api_server = api_server.map_err(|error| StartError::Kubeconfig(chain(&error)))?;
+    let new_client = || api_server.client().map_err(StartError::Client);
+    let client = new_client()?;
     tokio::select! {
         () = controller::wait_for_api(&client, &namespaces, kube_timeout) => {}
         () = stopped(stop.clone()) => return Ok(()),
     }
+    tokio::spawn(view.connectivity.clone().run(new_client()?));
     let leadership = if leader_elect {
         let settings = lease::Settings {
             namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
@@ -127,7 +128,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
             duration: lease_duration,
             identity: identity(),
         };
-        let election = Election::new(client.clone(), settings, kube_timeout);
+        let election = Election::new(new_client()?, settings, kube_timeout);
         tokio::select! {
             won = election.won(|| view.stand_by()) => Some(won),
             () = stopped(stop.clone()) => return Ok(()),
@@ -141,7 +142,10 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     let context =
         Arc::new(Context { kube_timeout, resync, may_issue: issue, ..Context::new(client, kms, metrics, waits) });
     let settings = Settings { concurrency, grace: shutdown_grace };
-    let work = controller::run(context, namespaces, settings, view, stopped(stop));
+    let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let targets = watched.into_iter().map(|namespace| Ok(Target { namespace, client: new_client()? }));
+    let targets = targets.collect::<Result<_, StartError>>()?;
+    let work = controller::run(context, targets, settings, view, stopped(stop));
     if let Some(mut leadership) = leadership {
         // It is renewed until the last reconcile has ended, and released only then.
         tokio::select! {
@@ -160,16 +164,6 @@ pub async fn run(args: Run) -> Result<(), RunError> {
 fn identity() -> String {
     let pod = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     format!("{}_{:016x}", pod.as_deref().unwrap_or(MANAGER), fastrand::u64(..))
-}
-
-async fn client(kube_timeout: Duration) -> Result<Client, StartError> {
-    let mut config = Config::infer().await.map_err(|error| StartError::Kubeconfig(chain(&error)))?;
-    config.connect_timeout = Some(kube_timeout);
-    // The queue is the retry; the client's own would hold a reconcile for minutes.
-    config.default_retry = false;
-    // Longer than a watch is silent, and for a list that is never answered the only limit.
-    config.read_timeout = Some(READ_TIMEOUT);
-    Ok(Client::try_from(config)?)
 }
 
 /// True from the first SIGTERM or SIGINT on; the second one ends the process at once.

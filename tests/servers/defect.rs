@@ -6,7 +6,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datakey_operator::{
     backoff::Waits,
-    controller::{self, Settings, View},
+    controller::{self, Settings, Target, View},
     kms::{Kms, Limits},
     metrics::Metrics,
     reconcile::Context,
@@ -58,8 +58,8 @@ impl Defect {
         let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
         let context = Arc::new(Context::new(client, kms, metrics, waits));
         let settings = Settings { concurrency: 4, grace: Duration::from_secs(1) };
-        let namespaces = vec![test.namespace.clone()];
-        Self(tokio::spawn(controller::run(context, namespaces, settings, View::default(), pending())))
+        let targets = vec![Target { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
+        Self(tokio::spawn(controller::run(context, targets, settings, View::default(), pending())))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
-use testbed::{api_proxy::Fault, eventually};
+use testbed::{api_proxy::Fault, eventually, silence::SilentProxy};
 
 use crate::{
     test::{Operator, SOON, Test},
@@ -176,6 +176,54 @@ async fn a_renewal_that_is_never_answered_costs_no_leadership() {
     .await;
     assert!(!standby.process.log().contains("this replica leads"));
     test.issue("k", &json!({})).await;
+}
+
+#[tokio::test]
+async fn a_dead_connection_costs_no_leadership() {
+    // As in production.
+    let test = Test::new("silent-lease").await;
+    let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
+    let (mut leader, standby) = test.pair(Some(&kubeconfig), &[]).await;
+    let leases: Api<Lease> = Api::namespaced(test.client.clone(), &test.namespace);
+    let renewed = async || leases.get("datakey-operator").await.unwrap().spec.unwrap().renew_time;
+    way.silence();
+    let silent = renewed().await;
+    eventually(SOON, "it renews over a new connection", async || renewed().await > silent).await;
+    test.create("k", &json!({})).await;
+    eventually(2 * SOON, "it works", async || test.secrets().get_opt("k").await.unwrap().is_some()).await;
+    assert!(leader.process.is_running() && !standby.process.log().contains("this replica leads"));
+    assert_eq!(leases.get("datakey-operator").await.unwrap().spec.unwrap().lease_transitions, Some(1));
+}
+
+#[tokio::test]
+async fn a_leader_in_a_silent_network_gives_up_in_time() {
+    // As in production.
+    let test = Test::new("silent-leader").await;
+    let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
+    let (mut leader, standby) = test.pair(Some(&kubeconfig), &[]).await;
+    way.silence_all();
+    let silent = Instant::now();
+    assert_eq!(leader.process.ended().await, 1);
+    assert!(leader.process.log().contains("the lease could not be renewed in time"), "{}", leader.process.log());
+    assert!(!standby.process.log().contains("this replica leads"), "both led");
+    standby.leads().await;
+    let took = silent.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    test.issue("k", &json!({})).await;
+}
+
+#[tokio::test]
+async fn a_stop_in_a_silent_network_ends_in_time() {
+    let test = Test::new("silent-stop").await;
+    let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
+    let (mut leader, _standby) = test.pair(Some(&kubeconfig), &[]).await;
+    way.silence_all();
+    leader.process.signal("TERM");
+    let begun = Instant::now();
+    assert_eq!(leader.process.ended().await, 0);
+    // As long as one request for the Lease waits, and not until the pod is killed.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(leader.process.log().contains("the lease was not released"), "{}", leader.process.log());
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ mod record;
 mod recorded;
 mod regions;
 mod restored;
+mod silence;
 mod tenant;
 mod test;
 mod texts;

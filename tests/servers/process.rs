@@ -10,6 +10,7 @@ use testbed::{
     process::Process,
     proxy::{Fault, KmsProxy},
     repository,
+    silence::{self, SilentProxy},
 };
 
 use crate::test::{Operator, SOON, Test};
@@ -46,20 +47,64 @@ async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_de
     assert_eq!(operator.process.ended().await, 0);
 }
 
+/// It lives, and says what it waits for.
+async fn waits(operator: &Operator, words: &str) {
+    operator.says(words).await;
+    assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");
+    assert_eq!(operator.admin("/readyz").await.0, 503);
+}
+
 #[tokio::test]
-async fn an_api_server_out_of_reach_is_waited_for() {
-    let test = Test::new("out-of-reach").await;
-    let file = test.plane.workdir().file("nowhere.kubeconfig");
-    let config = std::fs::read_to_string(test.plane.admin_kubeconfig()).unwrap();
+async fn an_api_server_that_refuses_connections_is_waited_for() {
+    let test = Test::new("refused").await;
     let port = testbed::free_port();
-    let server =
-        serde_json::from_str::<serde_json::Value>(&config).unwrap()["clusters"][0]["cluster"]["server"].clone();
-    std::fs::write(&file, config.replace(server.as_str().unwrap(), &format!("https://127.0.0.1:{port}"))).unwrap();
-    let mut operator = test.operator_with(&[], &[("KUBECONFIG", &file.display().to_string())]);
-    operator.says("the API server can't be reached").await;
-    assert!(operator.process.is_running());
+    let kubeconfig = silence::redirected(test.operator_kubeconfig(), &format!("127.0.0.1:{port}"));
+    let operator = test.operator_by(&kubeconfig, &[]);
+    waits(&operator, "waiting: the API server can't be reached").await;
+    let _way = SilentProxy::start(port, silence::server_of(test.operator_kubeconfig())).await;
+    operator.says("the wait is over").await;
+    operator.is_ready().await;
+    test.issue("k", &json!({})).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_silent_at_the_start_is_waited_for() {
+    let test = Test::new("silent-start").await;
+    let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
+    way.silence_all();
+    let operator = test.operator_by(&kubeconfig, &["--kube-timeout=2s"]);
+    waits(&operator, "waiting: the API server").await;
+    way.open();
+    operator.says("the wait is over").await;
+    operator.is_ready().await;
+    test.issue("k", &json!({})).await;
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_waited_for() {
+    let test = Test::new("no-name").await;
+    // No name server knows names of this domain (RFC 6761).
+    let kubeconfig = silence::redirected(test.operator_kubeconfig(), "api.invalid:6443");
+    let mut operator = test.operator_by(&kubeconfig, &[]);
+    waits(&operator, "waiting: the API server can't be reached").await;
+    assert!(operator.process.log().contains("dns error"), "{}", operator.process.log());
     operator.process.signal("TERM");
     assert_eq!(operator.process.ended().await, 0);
+}
+
+#[tokio::test]
+async fn kms_out_of_reach_at_the_start_is_waited_for() {
+    let test = Test::new("no-kms").await;
+    let port = testbed::free_port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let operator = test.operator_with(&[], &[("AWS_ENDPOINT_URL_KMS", &endpoint)]);
+    test.create("k", &json!({})).await;
+    test.failed("k", "KmsUnreachable").await;
+    assert_eq!((operator.admin("/livez").await.0, operator.admin("/readyz").await.0), (200, 200));
+    let kms = test.proxy.url().split_once("://").unwrap().1.parse().unwrap();
+    let _way = SilentProxy::start(port, kms).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]

@@ -159,6 +159,11 @@ impl Test {
         }
     }
 
+    /// A kubeconfig of the operator's identity.
+    pub fn operator_kubeconfig(&self) -> &Path {
+        &self.operator
+    }
+
     /// A proxy before the API server, and a kubeconfig of the operator's identity that leads through it.
     pub async fn api_proxy(&self) -> (ApiProxy, PathBuf) {
         let proxy = ApiProxy::start(&self.operator).await;

@@ -1,7 +1,7 @@
 //! A proxy before kube-apiserver: it counts the requests, and delays, refuses and loses them as told.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
-use hyper::{Request, Response, StatusCode, body::Incoming};
+use hyper::{Request, Response, StatusCode, Version, body::Incoming};
 use kube::{
     Client,
     client::Body,
@@ -18,7 +18,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::http::{Answer, Reset, Server, Stop, whole};
+use crate::{
+    http::{Answer, Reset, Server, Stop, whole},
+    pki,
+};
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]
@@ -85,8 +88,18 @@ pub struct ApiProxy {
 // === impl ApiProxy ===
 
 impl ApiProxy {
-    /// Starts one before the server of a kubeconfig. Whoever uses it has to prove who they are.
+    /// Starts one before the server of a kubeconfig. It speaks TLS and HTTP/2, as the server does, and each client has to
+    /// prove who it is.
     pub async fn start(kubeconfig: &Path) -> Self {
+        Self::start_by(kubeconfig, Some(pki::server(kubeconfig.parent().expect("a folder")))).await
+    }
+
+    /// Starts one that speaks plain HTTP/1.1.
+    pub async fn with_http1(kubeconfig: &Path) -> Self {
+        Self::start_by(kubeconfig, None).await
+    }
+
+    async fn start_by(kubeconfig: &Path, tls: Option<rustls::ServerConfig>) -> Self {
         let mut kubeconfig = Kubeconfig::read_from(kubeconfig).expect("read a kubeconfig");
         for user in &mut kubeconfig.auth_infos {
             user.auth_info = None;
@@ -98,10 +111,12 @@ impl ApiProxy {
         let client = Client::try_from(config).expect("a client");
         let state = Arc::<Mutex<State>>::default();
         let shared = Arc::clone(&state);
-        let server = Server::start(Ipv4Addr::LOCALHOST.into(), move |request| {
-            answer(request, Arc::clone(&shared), client.clone())
-        })
-        .await;
+        let service = move |request| answer(request, Arc::clone(&shared), client.clone());
+        let ip = Ipv4Addr::LOCALHOST.into();
+        let server = match tls {
+            Some(tls) => Server::start_tls(ip, tls, service).await,
+            None => Server::start(ip, service).await,
+        };
         Self { server, state }
     }
 
@@ -109,7 +124,7 @@ impl ApiProxy {
     pub fn kubeconfig(&self, of: &Path) -> PathBuf {
         let mut config: Value =
             serde_json::from_str(&std::fs::read_to_string(of).expect("read a kubeconfig")).expect("JSON");
-        config["clusters"][0]["cluster"] = json!({ "server": self.server.url() });
+        config["clusters"][0]["cluster"]["server"] = json!(self.server.url());
         let path = of.with_extension(format!("through-{}", self.server.address.port()));
         std::fs::write(&path, config.to_string()).expect("write a kubeconfig");
         path
@@ -147,6 +162,11 @@ impl ApiProxy {
         state.lag = Duration::ZERO;
         drop(state);
         self.server.open();
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
     }
 
     /// Ends all connections.
@@ -255,6 +275,8 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Cl
     }
     let (mut parts, body) = request.into_parts();
     parts.headers.remove("host");
+    // One that came by HTTP/2 goes on by HTTP/1.1.
+    parts.version = Version::HTTP_11;
     let body = body.collect().await.map_err(|_| Reset)?.to_bytes();
     let response = client.send(Request::from_parts(parts, Body::from(body.to_vec()))).await.map_err(|_| Reset)?;
     for fault in &faults {

@@ -8,12 +8,17 @@ use std::{
 
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
 };
+use tokio_rustls::TlsAcceptor;
 
 /// An answer, whole or streamed.
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Reset>>;
@@ -29,6 +34,7 @@ pub struct Stop(Arc<Notify>);
 /// A server. It ends with its value, and its connections with it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    is_tls: bool,
     state: watch::Sender<State>,
     task: JoinHandle<()>,
 }
@@ -80,9 +86,27 @@ impl Server {
         S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Result<Answer, Reset>> + Send + 'static,
     {
+        Self::start_by(ip, None, service).await
+    }
+
+    /// Starts one that speaks TLS, and HTTP/2 with those who can.
+    pub(crate) async fn start_tls<S, F>(ip: IpAddr, tls: ServerConfig, service: S) -> Self
+    where
+        S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Answer, Reset>> + Send + 'static,
+    {
+        Self::start_by(ip, Some(TlsAcceptor::from(Arc::new(tls))), service).await
+    }
+
+    async fn start_by<S, F>(ip: IpAddr, tls: Option<TlsAcceptor>, service: S) -> Self
+    where
+        S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Answer, Reset>> + Send + 'static,
+    {
         let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let (state, changes) = watch::channel(State::default());
+        let is_tls = tls.is_some();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -91,24 +115,34 @@ impl Server {
                 if is_closed {
                     continue;
                 }
-                let (service, mut changes) = (service.clone(), changes.clone());
+                let (tls, service, mut changes) = (tls.clone(), service.clone(), changes.clone());
+                let connection = async move {
+                    let _ = stream.set_nodelay(true);
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    // An error here is a connection that a fault or the client ended.
+                    match tls {
+                        None => drop(builder.serve_connection(TokioIo::new(stream), service_fn(service)).await),
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                drop(builder.serve_connection(TokioIo::new(stream), service_fn(service)).await);
+                            }
+                        }
+                    }
+                };
                 connections.spawn(async move {
-                    let connection = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service_fn(service));
                     tokio::select! {
-                        // An error here is a connection that a fault or the client ended.
-                        _ = connection => {}
+                        () = connection => {}
                         _ = changes.wait_for(|state| state.epoch != epoch) => {}
                     }
                 });
             }
         });
-        Self { address, state, task }
+        Self { address, is_tls, state, task }
     }
 
     /// Its URL.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
     /// Ends all connections; new ones are served.

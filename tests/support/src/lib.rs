@@ -17,6 +17,7 @@ pub mod node;
 mod pki;
 pub mod process;
 pub mod proxy;
+pub mod silence;
 
 use std::{
     path::{Path, PathBuf},

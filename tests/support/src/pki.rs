@@ -4,6 +4,11 @@ use std::{fs, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
 use crate::node;
 
 /// Writes `ca.crt`; `server.*` for loopback and for pods; `admin.*`, `controller-manager.*`, `scheduler.*` and `node.*` as
@@ -45,4 +50,16 @@ pub fn write(folder: &Path) {
     let tokens = key();
     fs::write(folder.join("service-accounts.key"), tokens.serialize_pem()).expect("write a key");
     fs::write(folder.join("service-accounts.pub"), tokens.public_key_pem()).expect("write a key");
+}
+
+/// What a server with `server.crt` speaks: TLS, with HTTP/2 for those who can.
+pub fn server(folder: &Path) -> ServerConfig {
+    // Several tests may be first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let certificate = CertificateDer::from_pem_file(folder.join("server.crt")).expect("server.crt");
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).expect("server.key");
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+    let mut config = config.expect("a certificate and its key");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
 }

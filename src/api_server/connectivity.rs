@@ -1,0 +1,188 @@
+//! Whether the API server answers: what requests and watches tell about it, and a check where they leave it open.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Version};
+use hyper_util::client::legacy::connect::CaptureConnection;
+use kube::{Client, client::Body};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+use crate::controller::chain;
+
+/// How long one check waits for an answer, and the pause before the next one.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+const CHECK_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a watch lasts that no PING can check, in seconds. When it does not end by itself five seconds later, kube takes
+/// the connection for dead.
+const SHORT_WATCH: u32 = 20;
+
+/// Whether the API server answers. Clones are about the same server.
+#[derive(Clone, Debug, Default)]
+pub struct Connectivity(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// A request or a watch failed, and nothing has been checked since.
+    doubt: Notify,
+    is_checked: AtomicBool,
+    is_lost: AtomicBool,
+    speaks_http1: AtomicBool,
+}
+
+/// A request that is not answered yet.
+pub struct InFlight {
+    connection: CaptureConnection,
+    connectivity: Connectivity,
+    is_answered: bool,
+}
+
+// === impl Connectivity ===
+
+impl Connectivity {
+    /// Whether a check found that the API server does not answer, and no request was answered since.
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// How long a watch may last, in seconds; `None` where the connection itself is checked, and kube's own limit will do.
+    pub fn watch_timeout(&self) -> Option<u32> {
+        self.0.speaks_http1.load(Ordering::Relaxed).then_some(SHORT_WATCH)
+    }
+
+    /// Something failed that the API server did not answer. It is checked whether it answers anything.
+    pub fn doubt(&self) {
+        // A check that fails is no reason for another one.
+        if !self.0.is_checked.load(Ordering::Relaxed) {
+            self.0.doubt.notify_one();
+        }
+    }
+
+    fn answered(&self, version: Version) {
+        self.0.is_lost.store(false, Ordering::Relaxed);
+        self.0.speaks_http1.store(version < Version::HTTP_2, Ordering::Relaxed);
+    }
+
+    /// Checks the API server whenever there is doubt, until it answers. The client has to have connections of its own.
+    pub async fn run(self, client: Client) {
+        loop {
+            self.0.doubt.notified().await;
+            self.0.is_checked.store(true, Ordering::Relaxed);
+            let mut was_lost = false;
+            while let Err(why) = check(&client).await {
+                self.0.is_lost.store(true, Ordering::Relaxed);
+                if !was_lost {
+                    warn!("the API server can't be reached: {why}");
+                    was_lost = true;
+                }
+                sleep(CHECK_PAUSE).await;
+            }
+            self.0.is_lost.store(false, Ordering::Relaxed);
+            if was_lost {
+                info!("the API server answers again");
+            }
+            self.0.is_checked.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether there is any answer. Every identity may read the version, and a refusal is an answer, too.
+async fn check(client: &Client) -> Result<(), String> {
+    let request = Request::get("/version").body(Body::empty()).map_err(|error| error.to_string())?;
+    match timeout(CHECK_TIMEOUT, client.send(request)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer within {CHECK_TIMEOUT:?}")),
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    /// A request that goes over this connection.
+    pub fn new(connection: CaptureConnection, connectivity: Connectivity) -> Self {
+        Self { connection, connectivity, is_answered: false }
+    }
+
+    /// The API server answered, whatever it says.
+    pub fn answered(mut self, version: Version) {
+        self.is_answered = true;
+        self.connectivity.answered(version);
+    }
+}
+
+impl Drop for InFlight {
+    /// It failed, or its sender waited long enough. Requests share a connection: the next one gets another, and does not wait
+    /// until this one is found dead.
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        if let Some(connection) = &*self.connection.connection_metadata() {
+            connection.poison();
+        }
+        self.connectivity.doubt();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_doubt_it_is_checked_until_there_is_an_answer() {
+        let answers = Arc::new(AtomicBool::new(false));
+        let client = Client::new(
+            service_fn({
+                let answers = Arc::clone(&answers);
+                move |_: Request<Body>| {
+                    let answer = answers.load(Ordering::Relaxed).then(|| Response::new(Body::empty()));
+                    async move { answer.ok_or_else(|| BoxError::from("refused")) }
+                }
+            }),
+            "default",
+        );
+        let connectivity = Connectivity::default();
+        let task = tokio::spawn(connectivity.clone().run(client));
+        sleep(CHECK_PAUSE).await;
+        assert!(!connectivity.is_lost(), "there was no doubt");
+        connectivity.doubt();
+        sleep(CHECK_PAUSE).await;
+        assert!(connectivity.is_lost());
+        answers.store(true, Ordering::Relaxed);
+        sleep(2 * CHECK_PAUSE).await;
+        assert!(!connectivity.is_lost());
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_without_an_answer_ends_in_time() {
+        let client = Client::new(
+            service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>()),
+            "default",
+        );
+        assert_eq!(check(&client).await.unwrap_err(), "no answer within 5s");
+    }
+
+    #[test]
+    fn watches_are_short_only_where_no_ping_can_be_sent() {
+        let connectivity = Connectivity::default();
+        connectivity.answered(Version::HTTP_2);
+        assert_eq!(connectivity.watch_timeout(), None);
+        connectivity.answered(Version::HTTP_11);
+        assert_eq!(connectivity.watch_timeout(), Some(20));
+    }
+}

@@ -1,0 +1,70 @@
+//! Connections to the API server that die without a sign: no byte comes through, and no connection ends.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use testbed::{api_proxy::ApiProxy, eventually, silence::SilentProxy};
+
+use crate::test::{SOON, Test};
+
+/// What is promised is 30 seconds; the rest is for a busy machine.
+const NOTICED: Duration = Duration::from_secs(35);
+
+/// Issues over a way that then dies. A change of another client is noticed over a new connection.
+async fn notices_a_change_over_a_dead_connection(test: &Test, kubeconfig: &Path) {
+    let (way, kubeconfig) = SilentProxy::before(kubeconfig).await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    test.issue("before", &json!({})).await;
+    let data = test.data("before").await;
+    test.settled().await;
+    way.silence();
+    let begun = Instant::now();
+    test.delete_secret("before").await;
+    test.create("meanwhile", &json!({})).await;
+    eventually(NOTICED, "the change is noticed", async || {
+        let restored = test.secrets().get_opt("before").await.unwrap().is_some();
+        let issued = test.secrets().get_opt("meanwhile").await.unwrap().is_some();
+        restored && issued
+    })
+    .await;
+    println!("{}: {:?}", test.namespace, begun.elapsed());
+    test.holds("before", &data).await;
+    test.ready("meanwhile").await;
+    eventually(SOON, "it is ready again", async || operator.admin("/readyz").await.0 == 200).await;
+}
+
+#[tokio::test]
+async fn a_dead_connection_is_noticed_within_30_seconds() {
+    let test = Test::new("silent").await;
+    notices_a_change_over_a_dead_connection(&test, test.operator_kubeconfig()).await;
+}
+
+#[tokio::test]
+async fn a_dead_http1_connection_is_noticed_within_30_seconds() {
+    let test = Test::new("silent-http1").await;
+    let api = ApiProxy::with_http1(test.operator_kubeconfig()).await;
+    let kubeconfig = api.kubeconfig(test.operator_kubeconfig());
+    notices_a_change_over_a_dead_connection(&test, &kubeconfig).await;
+    // A watch that ends in time goes on where it was.
+    assert_eq!((api.count("list", "datakeys"), api.count("list", "secrets")), (2, 1));
+}
+
+#[tokio::test]
+async fn readiness_follows_a_silent_api_server_in_30_seconds() {
+    let test = Test::new("silent-readiness").await;
+    let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    way.silence_all();
+    eventually(NOTICED, "it is not ready", async || operator.admin("/readyz").await.0 == 503).await;
+    operator.says("the API server can't be reached: no answer within 5s").await;
+    assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");
+    test.create("k", &json!({})).await;
+    way.open();
+    eventually(NOTICED, "it is ready again", async || operator.admin("/readyz").await.0 == 200).await;
+    operator.says("the API server answers again").await;
+    eventually(NOTICED, "it works", async || test.secrets().get_opt("k").await.unwrap().is_some()).await;
+}
