@@ -292,9 +292,52 @@ fn the_pods_meet_the_restricted_pod_security_standard() {
     }
 }
 
+/// The values of a section of docs/install.md: its blocks of YAML.
+fn documented(section: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join("docs/install.md")).unwrap();
+    let section = text.split("\n## ").find(|found| found.starts_with(section)).unwrap();
+    let blocks = section.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.map(|block| serde_saphyr::from_str(block).unwrap()).collect()
+}
+
 fn pod(values: &Value) -> Value {
     let deployment = objects(values).into_iter().find(|object| object["kind"] == "Deployment").unwrap();
     deployment["spec"]["template"].clone()
+}
+
+#[test]
+fn the_values_for_openshift_leave_user_and_group_to_it() {
+    let values = documented("OpenShift and other hardened clusters");
+    let expected = json!({ "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } });
+    assert_eq!(pod(&values[0])["spec"]["securityContext"], expected);
+    // And without any.
+    let none = json!({ "podSecurityContext": null, "securityContext": null });
+    let pod = pod(&none);
+    assert!(pod["spec"]["securityContext"].is_null() && pod["spec"]["containers"][0]["securityContext"].is_null());
+    let own = json!({ "podSecurityContext": { "runAsUser": 1_000_650_000, "supplementalGroups": [7] } });
+    let own = &self::pod(&own)["spec"]["securityContext"];
+    assert_eq!((&own["runAsUser"], &own["supplementalGroups"]), (&json!(1_000_650_000), &json!([7])));
+}
+
+#[test]
+fn the_values_for_service_meshes_reach_the_pods() {
+    let [without, with] = documented("Service meshes").try_into().unwrap();
+    let without = &pod(&without)["metadata"];
+    assert_eq!(without["labels"]["sidecar.istio.io/inject"], "false");
+    assert_eq!(without["annotations"]["linkerd.io/inject"], "disabled");
+    let template = pod(&with);
+    let annotations = &template["metadata"]["annotations"];
+    let config: Value = serde_saphyr::from_str(annotations["proxy.istio.io/config"].as_str().unwrap()).unwrap();
+    assert_eq!(config["holdApplicationUntilProxyStarts"], true);
+    // The proxy works until the Lease is released, and the pod is killed only then.
+    let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
+    let arguments = template["spec"]["containers"][0]["args"].as_array().unwrap();
+    let grace = arguments.iter().find_map(|flag| flag.as_str()?.strip_prefix("--shutdown-grace=")).unwrap();
+    let kill = template["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+    let linkerd = annotations["config.alpha.linkerd.io/proxy-wait-before-exit-seconds"].as_str().unwrap();
+    for drain in [config["terminationDrainDuration"].as_str().unwrap(), linkerd] {
+        assert!(seconds(grace) < seconds(drain) && seconds(drain) < kill, "{drain}");
+    }
 }
 
 #[test]
