@@ -121,6 +121,9 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         () = stopped(stop.clone()) => return Ok(()),
     }
     tokio::spawn(view.connectivity.clone().run(new_client()?));
+    // Before the Lease is held: instance metadata that do not answer take longer than it may stay without a renewal.
+    let kms =
+        Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
     let leadership = if leader_elect {
         let settings = lease::Settings {
             namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
@@ -136,8 +139,6 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     } else {
         None
     };
-    let kms =
-        Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
     let waits = Waits { min: retry_min, max: retry_max };
     let context =
         Arc::new(Context { kube_timeout, resync, may_issue: issue, ..Context::new(client, kms, metrics, waits) });

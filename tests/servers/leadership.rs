@@ -11,7 +11,7 @@ use serde_json::json;
 use testbed::{api_proxy::Fault, eventually, silence::SilentProxy};
 
 use crate::{
-    test::{Operator, SOON, Test},
+    test::{Operator, SOON, Test, UNSET},
     witness::Witness,
 };
 
@@ -193,6 +193,25 @@ async fn a_dead_connection_costs_no_leadership() {
     eventually(2 * SOON, "it works", async || test.secrets().get_opt("k").await.unwrap().is_some()).await;
     assert!(leader.process.is_running() && !standby.process.log().contains("this replica leads"));
     assert_eq!(leases.get("datakey-operator").await.unwrap().spec.unwrap().lease_transitions, Some(1));
+}
+
+#[tokio::test]
+async fn silent_instance_metadata_cost_no_leadership() {
+    let test = Test::new("silent-metadata").await;
+    test.may_lead().await;
+    let metadata = SilentProxy::start(0, ([127, 0, 0, 1], 1).into()).await;
+    metadata.silence_all();
+    let endpoint = format!("http://{}", metadata.address());
+    let silent = [
+        ("AWS_REGION", UNSET),
+        ("AWS_EC2_METADATA_DISABLED", "false"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint),
+    ];
+    let flags = ["--leader-elect", "--lease-namespace", &test.namespace, SHORT];
+    let mut leader = test.operator_with(&flags, &silent);
+    leader.leads().await;
+    test.issue("k", &json!({ "region": "eu-west-1" })).await;
+    assert!(leader.process.is_running());
 }
 
 #[tokio::test]

@@ -69,6 +69,11 @@ impl SilentProxy {
         (proxy, path)
     }
 
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The present connections die; new ones go through.
     pub fn silence(&self) {
         self.state.send_modify(|state| state.epoch += 1);
