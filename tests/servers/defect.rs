@@ -70,7 +70,7 @@ impl Drop for Defect {
 }
 
 #[tokio::test]
-async fn a_panic_is_reported_in_the_condition_and_ends_one_reconcile() {
+async fn a_panic_is_reported_in_the_condition() {
     let test = Test::new("panic").await;
     let adopted = {
         let _operator = test.operator();
