@@ -12,12 +12,15 @@ export DATAKEY_OPERATOR := $(TARGET)/operator/datakey-operator
 # The operator alone, wherever it is built: what is tested has the features of what is shipped.
 OPERATOR := --locked --package datakey-operator --no-default-features --bin datakey-operator
 
-# The Kubernetes version of the tests and the demo; tests/tools/go.mod has it too.
-KUBERNETES := 1.37.2
-VERSION_FLAGS := -s -w \
-	-X k8s.io/component-base/version.gitVersion=v$(KUBERNETES) \
-	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES))) \
-	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES)))
+# The newest supported Kubernetes, of all tests and the demo, and the oldest, of `make servers-oldest`. To change one, change its
+# go.mod: a test compares what the servers answer with it, and the chart and the documentation with the oldest.
+required = $(shell sed -n 's|^[[:space:]]*k8s.io/kubernetes v\([0-9.]*\).*|\1|p' $(1)/go.mod)
+KUBERNETES := $(call required,tests/tools)
+OLDEST_KUBERNETES := $(call required,tests/tools/oldest)
+version_flags = -s -w \
+	-X k8s.io/component-base/version.gitVersion=v$(1) \
+	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(1))) \
+	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(1)))
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
 
@@ -172,6 +175,10 @@ alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building i
 servers: operator tools ## Tests against a real kube-apiserver and a KMS server
 	cargo test --locked --test servers
 
+.PHONY: servers-oldest
+servers-oldest: need-rust $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
+	DATAKEY_KUBERNETES=oldest cargo test --locked --test servers
+
 .PHONY: chaos
 chaos: operator tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
 	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
@@ -291,7 +298,7 @@ endef
 $(TOOLS)/bin/node-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
 	@echo "building the kubelet and the scheduler $(KUBERNETES): some minutes, once"
 	@mkdir -p $(@D)
-	cd tests/tools && go build -mod=readonly -trimpath -ldflags '$(VERSION_FLAGS)' -o $(TOOLS)/bin/ \
+	cd tests/tools && go build -mod=readonly -trimpath -ldflags '$(call version_flags,$(KUBERNETES))' -o $(TOOLS)/bin/ \
 		k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet
 	@touch $@
 
@@ -330,12 +337,25 @@ endif
 
 $(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
 	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"; exit 1; }
-	@echo "building etcd and Kubernetes $(KUBERNETES): some minutes, once"
-	@mkdir -p $(@D)
-	cd tests/tools && go build -mod=readonly -trimpath -o $(TOOLS)/bin/etcd go.etcd.io/etcd/server/v3
-	cd tests/tools && go build -mod=readonly -trimpath -ldflags '$(VERSION_FLAGS)' -o $(TOOLS)/bin/ \
-		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kubectl
+	@$(call control_plane,tests/tools,$(KUBERNETES),$(@D))
 	@touch $@
+
+.PHONY: oldest-tools
+oldest-tools: $(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES)
+
+$(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES): tests/tools/oldest/go.mod tests/tools/oldest/go.sum | need-go
+	@$(call control_plane,tests/tools/oldest,$(OLDEST_KUBERNETES),$(@D))
+	@touch $@
+
+# Builds a control plane: from this module, of this version, into this folder.
+define control_plane
+set -e; \
+echo "building etcd and Kubernetes $(2): some minutes, once"; \
+mkdir -p $(3); cd $(1); \
+go build -mod=readonly -trimpath -o $(3)/etcd go.etcd.io/etcd/server/v3; \
+go build -mod=readonly -trimpath -ldflags '$(call version_flags,$(2))' -o $(3)/ \
+	k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kubectl
+endef
 
 $(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum | need-go
 	@echo "building Helm: some minutes, once"

@@ -270,6 +270,26 @@ fn the_same_values_give_the_same_text() {
 }
 
 #[test]
+fn a_cluster_older_than_the_oldest_tested_one_is_refused() {
+    let chart = chart().display().to_string();
+    let on = |version: &str| helm(&["template", "datakey-operator", &chart, "--kube-version", version], &json!({}));
+    let oldest = testbed::kubernetes::Built::Oldest.release().minor();
+    let troubleshooting = std::fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    for old in ["v1.32.13", "v1.32.13-eks-1234567"] {
+        let output = on(old);
+        let error = String::from_utf8(output.stderr).unwrap();
+        let expected =
+            format!("chart requires kubeVersion: >={oldest}.0-0 which is incompatible with Kubernetes v1.32.13");
+        assert!(!output.status.success() && error.contains(&expected), "{old}: {error}");
+        assert!(troubleshooting.contains(&expected), "docs/troubleshooting.md does not have: {expected}");
+    }
+    for vendor in ["0", "5-eks-1234567", "4-gke.1010000"] {
+        let output = on(&format!("v{oldest}.{vendor}"));
+        assert!(output.status.success(), "{vendor}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn helm_lint_finds_nothing() {
     let output = helm(&["lint", "--strict", &chart().display().to_string()], &json!({}));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

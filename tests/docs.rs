@@ -4,6 +4,9 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+#[path = "docs/versions.rs"]
+mod versions;
+
 /// All files below a folder with this extension.
 fn files(folder: &Path, extension: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -19,6 +19,7 @@ mod environment;
 mod failures;
 mod issuance;
 mod keep;
+mod kubernetes;
 mod leadership;
 mod newer;
 mod pins;

@@ -81,7 +81,7 @@ impl Test {
 
     /// Applies one of the policies that clusters have, to this namespace alone.
     async fn mutates_secrets(&self, expression: &str) {
-        let group = "admissionregistration.k8s.io/v1";
+        let group = format!("admissionregistration.k8s.io/{}", self.plane.release().mutating_policies());
         let policy = json!({
             "apiVersion": group,
             "kind": "MutatingAdmissionPolicy",

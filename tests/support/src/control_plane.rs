@@ -18,7 +18,9 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    asset, commands, eventually, free_port, node, pki,
+    asset, commands, eventually, free_port,
+    kubernetes::Release,
+    node, pki,
     process::{Process, Workdir},
     repository,
 };
@@ -35,6 +37,7 @@ pub struct ControlPlane {
     controller_manager: Option<Process>,
     apiserver: Server,
     etcd: Server,
+    release: Release,
     workdir: Workdir,
     url: String,
 }
@@ -51,12 +54,6 @@ pub(crate) struct Server {
 // === impl Server ===
 
 impl Server {
-    fn asset(name: &'static str, workdir: &Workdir, arguments: Vec<String>) -> Self {
-        let missing = "is missing: run `make tools`, or set KUBEBUILDER_ASSETS to a folder that has it";
-        let program = asset(name).unwrap_or_else(|| panic!("{name} {missing}"));
-        Self::start(name, program, workdir, arguments)
-    }
-
     pub(crate) fn start(name: &'static str, program: PathBuf, workdir: &Workdir, arguments: Vec<String>) -> Self {
         let log = workdir.file(&format!("{name}.log"));
         let server = Self { name, program, arguments, log, process: Mutex::default() };
@@ -142,8 +139,9 @@ impl ControlPlane {
         let (client, peer) = (free_port(), free_port());
         let etcd_url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
-        let etcd = Server::asset(
+        let etcd = Server::start(
             "etcd",
+            program("etcd"),
             &workdir,
             vec![
                 format!("--data-dir={}", file("etcd")),
@@ -157,9 +155,12 @@ impl ControlPlane {
                 "--quota-backend-bytes=8589934592".to_owned(),
             ],
         );
-        let own = flags.into_iter();
-        let apiserver = Server::asset(
+        let program = program("kube-apiserver");
+        let release = Release::of(&program);
+        let own = flags.into_iter().chain(release.flags());
+        let apiserver = Server::start(
             "kube-apiserver",
+            program,
             &workdir,
             own.chain([
                 format!("--etcd-servers={etcd_url}"),
@@ -184,7 +185,7 @@ impl ControlPlane {
             });
             write_kubeconfig(&workdir, &url, user, &credentials);
         }
-        let plane = Self { controller_manager: None, apiserver, etcd, workdir, url };
+        let plane = Self { controller_manager: None, apiserver, etcd, release, workdir, url };
         plane.is_ready().await;
         plane
     }
@@ -246,6 +247,11 @@ impl ControlPlane {
         self.controller_manager.is_some()
     }
 
+    /// The release of its kube-apiserver.
+    pub fn release(&self) -> Release {
+        self.release
+    }
+
     /// The folder of its files.
     pub fn workdir(&self) -> &Workdir {
         &self.workdir
@@ -289,6 +295,12 @@ impl ControlPlane {
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         commands::kubectl(&self.admin_kubeconfig(), arguments).await
     }
+}
+
+fn program(name: &str) -> PathBuf {
+    let missing =
+        "is missing: run `make tools` or `make oldest-tools`, or set KUBEBUILDER_ASSETS to a folder that has it";
+    asset(name).unwrap_or_else(|| panic!("{name} {missing}"))
 }
 
 fn deploy(manifest: &str) -> String {

@@ -13,6 +13,7 @@ pub mod control_plane;
 pub mod flux;
 pub mod http;
 pub mod kms;
+pub mod kubernetes;
 pub mod node;
 mod pki;
 pub mod process;
@@ -65,8 +66,7 @@ fn newest(folder: &Path) -> Option<SystemTime> {
 /// A program of the Kubernetes test assets: from `KUBEBUILDER_ASSETS` where that is set, else as built here. `None` where
 /// it is not there; setup-envtest brings no controller manager.
 pub fn asset(program: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| tools().join("bin"), PathBuf::from);
-    Some(folder.join(program)).filter(|path| path.exists())
+    Some(kubernetes::programs().join(program)).filter(|path| path.exists())
 }
 
 /// Asserts that a generated file of the repository is as its source says; with `UPDATE` set it is written first.
