@@ -176,7 +176,7 @@ servers: operator tools ## Tests against a real kube-apiserver and a KMS server
 	cargo test --locked --test servers
 
 .PHONY: servers-oldest
-servers-oldest: need-rust $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
+servers-oldest: operator $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
 	DATAKEY_KUBERNETES=oldest cargo test --locked --test servers
 
 .PHONY: chaos

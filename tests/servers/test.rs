@@ -40,7 +40,6 @@ use tokio::sync::OnceCell;
 /// Longest wait for anything that should happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
-
 /// In place of a variable's value: it is not set at all.
 pub const UNSET: &str = "(unset)";
 
