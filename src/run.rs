@@ -122,8 +122,11 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     }
     tokio::spawn(view.connectivity.clone().run(new_client()?));
     // Before the Lease is held: instance metadata that do not answer take longer than it may stay without a renewal.
-    let kms =
-        Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics)).await;
+    let kms = Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics));
+    let kms = tokio::select! {
+        kms = kms => kms,
+        () = stopped(stop.clone()) => return Ok(()),
+    };
     let leadership = if leader_elect {
         let settings = lease::Settings {
             namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),

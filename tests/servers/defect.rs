@@ -77,7 +77,7 @@ async fn a_panic_is_reported_in_the_condition() {
         test.issue("other", &json!({})).await;
         test.data("other").await
     };
-    let _defect = Defect::at_kms(&test, test.kubeconfig()).await;
+    let _defect = Defect::at_kms(&test, test.operator_kubeconfig()).await;
     test.create("k", &json!({})).await;
     let key = test.failed("k", "InternalError").await;
     assert!(Test::message(&key).contains("report it with the operator's log"), "{}", Test::message(&key));

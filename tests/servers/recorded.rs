@@ -307,7 +307,7 @@ async fn failures_around_the_cluster() -> States {
         states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
         test.delete(&name).await;
     }
-    let _defect = Defect::at_kms(&test, test.kubeconfig()).await;
+    let _defect = Defect::at_kms(&test, test.operator_kubeconfig()).await;
     let name = file_name(Reason::InternalError);
     test.create(&name, &json!({})).await;
     states.add_failure(&test, &test.failed(&name, "InternalError").await, Reason::InternalError);

@@ -179,11 +179,6 @@ impl Test {
         self.operator_with(flags, &[("KUBECONFIG", &kubeconfig.display().to_string())])
     }
 
-    /// The credentials of the operator.
-    pub fn kubeconfig(&self) -> &Path {
-        &self.operator
-    }
-
     /// Starts one with more flags and another environment.
     pub fn operator_with(&self, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
         self.start(&testbed::operator(), &[&["--namespace", &self.namespace], flags].concat(), environment)
