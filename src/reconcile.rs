@@ -88,36 +88,15 @@ pub struct Context {
     pub may_issue: bool,
 }
 
-// === impl Context ===
-
-impl Context {
-    /// With these waits, and what the flags' defaults say.
-    pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, waits: Waits) -> Self {
-        // The pod's name, where the manifest hands it on.
-        let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
-        Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
-            kms,
-            metrics,
-            backoff: Backoff::new(waits),
-            restores: Streaks::of_restores(waits),
-            reads: Reads::default(),
-            revision_is_kept: AtomicBool::new(true),
-            written: Written::default(),
-            kube_timeout: Duration::from_secs(10),
-            resync: Duration::from_hours(10),
-            may_issue: true,
-        }
-    }
-}
-
 /// Something passing was in the way; the object is reconciled again soon.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The object was written by somebody else meanwhile. What was not recorded is dropped.
     #[error("the object was changed meanwhile")]
     Conflict,
+    /// The object is not there, and the watch has yet to say so.
+    #[error("the object is gone")]
+    Gone,
     /// The API server did not answer in time; the write may have happened.
     #[error("the API server did not answer within {0:?}")]
     Timeout(Duration),
@@ -156,7 +135,7 @@ impl Error {
             _ => Failure::new(Reason::ApiServerFailed, format!("it answers {code}: {message}")),
         };
         Some(match self {
-            Self::Conflict => return None,
+            Self::Conflict | Self::Gone => return None,
             Self::Timeout(limit) => Failure::new(
                 Reason::ApiServerFailed,
                 format!("no answer within {limit:?}; a slow admission webhook can be the cause"),
@@ -176,6 +155,26 @@ impl Error {
 // === impl Context ===
 
 impl Context {
+    /// With these waits, and what the flags' defaults say.
+    pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, waits: Waits) -> Self {
+        // The pod's name, where the manifest hands it on.
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            kms,
+            metrics,
+            backoff: Backoff::new(waits),
+            restores: Streaks::of_restores(waits),
+            reads: Reads::default(),
+            revision_is_kept: AtomicBool::new(true),
+            written: Written::default(),
+            kube_timeout: Duration::from_secs(10),
+            resync: Duration::from_hours(10),
+            may_issue: true,
+        }
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.backoff.forget(uid);
@@ -224,7 +223,7 @@ pub async fn reconcile(
     let (namespace, name) = (&run.namespace, &run.name);
     let outcome = match &result {
         Ok(_) => Outcome::Success,
-        Err(Error::Conflict) => {
+        Err(Error::Conflict | Error::Gone) => {
             // Where the API server went back to an older state, our own last write is of a future that never came.
             context.written.forget(&run.uid);
             debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
@@ -565,7 +564,7 @@ impl<'a> Run<'a> {
 
     async fn record(&mut self, recorded: DataKeyStatus) -> Result<(), Error> {
         let written = self.put_status(recorded).await;
-        // A conflict says nothing of the next try.
+        // A conflict says nothing of the next try. An object that is gone takes no record before the watch catches up.
         if !matches!(written, Err(Error::Conflict)) {
             self.context.backoff.record_written(&self.uid, matches!(written, Ok(Answer::Done(_))));
         }
@@ -776,8 +775,8 @@ fn answered<T>(written: Result<T, RequestError>, sent: &DataKey) -> Result<Answe
         Err(RequestError::Kube(kube::Error::Api(status))) => {
             let words = redact(&status.message, &secrets_of(sent));
             match status.code {
-                // Not found: the object is gone, and with it the reason to write.
-                404 | 409 => Err(Error::Conflict),
+                409 => Err(Error::Conflict),
+                404 => Err(Error::Gone),
                 400 | 403 | 413 | 422 => Ok(Answer::Refused(words)),
                 code => Err(Error::Server(code, words)),
             }

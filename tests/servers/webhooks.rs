@@ -2,7 +2,7 @@
 //! operator. Each reaches the condition or, where that cannot be written, an Event; and KMS is not asked again and again.
 
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{api_proxy::Fault, eventually};
 use tokio::net::TcpListener;
 
 use crate::test::{SOON, Test};
@@ -102,6 +102,22 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
     eventually(SOON, "it is tried again", async || api.count("update", "datakeys/status") >= before + 2).await;
     assert_eq!(test.proxy.calls(), 1);
     test.no_webhook().await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_costs_one_call_to_kms() {
+    let test = Test::new("gone").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let words = "datakeys.datakey.dev \"k\" not found";
+    api.always("update", "datakeys/status", Fault::Refuse(404, "NotFound", words));
+    let _operator = test.operator_by(&kubeconfig, &[]);
+    // As while the watch has yet to report the deletion.
+    test.create("k", &json!({})).await;
+    eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= 10).await;
+    assert_eq!(test.proxy.calls(), 1);
+    api.heal();
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 2);
 }
