@@ -14,6 +14,7 @@ use settings::{Settings, Sources};
 
 mod certificates;
 mod credentials;
+mod forms;
 mod http;
 mod settings;
 

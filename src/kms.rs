@@ -334,7 +334,7 @@ fn call_failure(error: &CallError, grant_tokens: &[String]) -> NotIssued {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let classify::Classified { code, reason } = classify::by_code(error.code(), status);
-            // The words of KMS can repeat the request, and name the operator's role and other accounts: they are for the log.
+            // What KMS says can repeat the request, and name the operator's role and other accounts: it is for the log.
             // The request ID is, too: in a condition it would be another text, and so another write, at every retry.
             (code, Failure::new(reason, code))
         }

@@ -12,8 +12,11 @@ use aws_config::{
 };
 use aws_runtime::env_config::property::PropertiesKey;
 
-use super::{User, credentials::is_usable};
-use crate::kms::regions;
+use super::{
+    User,
+    credentials::is_usable,
+    forms::{self, Form, is_true, wrong},
+};
 
 /// Where settings come from.
 pub struct Sources<'a> {
@@ -41,33 +44,46 @@ pub struct Found {
     pub value: String,
 }
 
-/// Settings that are true or false: the variable, and the property of a profile.
-const SWITCHES: [(&str, &str); 6] = [
-    ("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"),
-    ("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint"),
-    ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls"),
-    ("AWS_EC2_METADATA_DISABLED", ""),
-    ("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled"),
-    ("AWS_DISABLE_REQUEST_COMPRESSION", "disable_request_compression"),
+const FIPS: (&str, &str) = ("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint");
+const DUAL_STACK: (&str, &str) = ("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint");
+const IGNORE_ENDPOINTS: (&str, &str) = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls");
+
+/// The variable, the property of a profile where there is one, and what they must look like.
+const FORMS: [((&str, &str), Form); 21] = [
+    (("AWS_REGION", "region"), forms::region),
+    (("AWS_DEFAULT_REGION", ""), forms::region),
+    (FIPS, forms::switch),
+    (DUAL_STACK, forms::switch),
+    (IGNORE_ENDPOINTS, forms::switch),
+    (("AWS_EC2_METADATA_DISABLED", ""), forms::switch),
+    (("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled"), forms::switch),
+    (("AWS_DISABLE_REQUEST_COMPRESSION", "disable_request_compression"), forms::switch),
+    (("AWS_ENDPOINT_URL", "endpoint_url"), forms::url),
+    (("AWS_ENDPOINT_URL_KMS", ""), forms::url),
+    (("AWS_ENDPOINT_URL_STS", ""), forms::url),
+    (("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint"), forms::url),
+    (("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ec2_metadata_service_endpoint_mode"), forms::address_family),
+    (("AWS_CONTAINER_CREDENTIALS_FULL_URI", ""), forms::url_with_query),
+    (("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", ""), forms::path),
+    // In both spellings, as curl reads them.
+    (("HTTPS_PROXY", ""), forms::proxy),
+    (("https_proxy", ""), forms::proxy),
+    (("HTTP_PROXY", ""), forms::proxy),
+    (("http_proxy", ""), forms::proxy),
+    (("ALL_PROXY", ""), forms::proxy),
+    (("all_proxy", ""), forms::proxy),
 ];
 
-/// Settings that are URLs.
-const URLS: [(&str, &str); 5] = [
-    ("AWS_ENDPOINT_URL", "endpoint_url"),
-    ("AWS_ENDPOINT_URL_KMS", ""),
-    ("AWS_ENDPOINT_URL_STS", ""),
-    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint"),
-    (FULL, ""),
+/// Variables that the SDK does not take as unset where they are empty: it calls what they name, or stops its search for
+/// credentials.
+const NEVER_EMPTY: [&str; 6] = [
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_KMS",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 ];
-
-/// Where credentials are, on the server that ECS has on each node.
-const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
-
-/// The one URL that can have a query.
-const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-
-/// Proxies, in both spellings.
-const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Parts of credentials: the variable, and the property of a profile. Their values are in no message.
 const SECRETS: [(&str, &str); 4] = [
@@ -98,40 +114,13 @@ pub fn check(sources: &Sources<'_>, user: User) -> Result<Settings, String> {
         }
     }
     sources.has_whole_credentials()?;
-    for (variable, property) in [("AWS_REGION", "region"), ("AWS_DEFAULT_REGION", "")] {
-        for found in sources.all(variable, property) {
-            if !regions::has_valid_form(&found.value) {
-                return Err(wrong(&found, "write the code of an AWS Region, for example eu-west-1"));
-            }
-        }
-    }
-    for (variable, property) in SWITCHES {
-        for found in sources.all(variable, property) {
-            is_true(&found)?;
-        }
-    }
-    for variable in URLS.iter().map(|(variable, _)| *variable).chain([RELATIVE]) {
+    for variable in NEVER_EMPTY {
         if sources.variables.get(variable).is_some_and(|value| value.is_empty()) {
             return Err(format!("{variable} is empty: remove it, or give it a value"));
         }
     }
-    for found in sources.all(RELATIVE, "") {
-        is_path(&found)?;
-    }
-    for found in sources.all("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ec2_metadata_service_endpoint_mode") {
-        if !["ipv4", "ipv6"].contains(&found.value.to_ascii_lowercase().as_str()) {
-            return Err(wrong(&found, "write IPv4 or IPv6"));
-        }
-    }
-    for (variable, property) in URLS {
-        for found in sources.all(variable, property) {
-            is_url(&found)?;
-        }
-    }
-    for variable in PROXIES {
-        for found in sources.all(variable, "") {
-            is_proxy(&found)?;
-        }
+    for ((variable, property), form) in FORMS {
+        sources.all(variable, property).try_for_each(|found| form(&found))?;
     }
     let retry = sources.retry()?;
     sources.endpoint_goes_with_its_variants()?;
@@ -139,53 +128,6 @@ pub fn check(sources: &Sources<'_>, user: User) -> Result<Settings, String> {
         sources.need_no_person()?;
     }
     Ok(Settings { retry, ca_bundle: sources.first("AWS_CA_BUNDLE", "ca_bundle") })
-}
-
-fn wrong(found: &Found, advice: &str) -> String {
-    format!("{} is {:?}: {advice}", found.name, found.value)
-}
-
-fn is_true(found: &Found) -> Result<bool, String> {
-    match found.value.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(wrong(found, "write true or false")),
-    }
-}
-
-fn is_url(found: &Found) -> Result<(), String> {
-    let url: http::Uri = found.value.parse().map_err(|error| wrong(found, &format!("it is no URL ({error})")))?;
-    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-    let has_plain_host = url
-        .authority()
-        .is_some_and(|authority| !authority.as_str().contains('@') && !url.host().unwrap_or_default().is_empty());
-    if is_http && has_plain_host && (url.query().is_none() || found.name == FULL) {
-        Ok(())
-    } else {
-        Err(wrong(found, "write a URL with http or https and a host, for example https://kms.example.com"))
-    }
-}
-
-fn is_path(found: &Found) -> Result<(), String> {
-    let url: Option<http::Uri> = found.value.parse().ok().filter(|_| found.value.starts_with('/'));
-    match url {
-        Some(url) if url.authority().is_none() => Ok(()),
-        _ => Err(wrong(found, "write a path, for example /v2/credentials/ID")),
-    }
-}
-
-/// A proxy's URL can have a user and a password, so its value is in no message. Without a scheme it is one of HTTP, as with curl.
-fn is_proxy(found: &Found) -> Result<(), String> {
-    let value = &found.value;
-    let whole = if value.contains("://") { value.clone() } else { format!("http://{value}") };
-    let is_http = |url: &http::Uri| matches!(url.scheme_str(), Some("http" | "https"));
-    match whole.parse::<http::Uri>() {
-        Ok(url) if is_http(&url) && url.host().is_some_and(|host| !host.is_empty()) => Ok(()),
-        _ => Err(format!(
-            "{} cannot be used: write the URL of an HTTP proxy, for example http://proxy.example.com:3128",
-            found.name
-        )),
-    }
 }
 
 // === impl Sources ===
@@ -217,7 +159,7 @@ impl Sources<'_> {
     }
 
     fn are_text(&self) -> Result<(), String> {
-        let is_of_aws = |name: &str| name.starts_with("AWS_") || PROXIES.contains(&name);
+        let is_of_aws = |name: &str| name.starts_with("AWS_") || FORMS.iter().any(|((own, _), _)| *own == name);
         match self.variables.iter().find(|(name, value)| is_of_aws(name) && value.to_str().is_none()) {
             Some((name, _)) => Err(format!("{name} is not text in UTF-8: remove it, or set it again")),
             None => Ok(()),
@@ -265,7 +207,7 @@ impl Sources<'_> {
     /// refuses every call.
     fn endpoint_goes_with_its_variants(&self) -> Result<(), String> {
         let Some(endpoint) = self.kms_endpoint()? else { return Ok(()) };
-        for (variable, property) in &SWITCHES[..2] {
+        for (variable, property) in [FIPS, DUAL_STACK] {
             if let Some(found) = self.first(variable, property)
                 && is_true(&found)?
             {
@@ -280,8 +222,7 @@ impl Sources<'_> {
 
     /// The endpoint of KMS, where it is not AWS's own.
     fn kms_endpoint(&self) -> Result<Option<Found>, String> {
-        let (ignore, its_property) = SWITCHES[2];
-        if let Some(found) = self.first(ignore, its_property)
+        if let Some(found) = self.first(IGNORE_ENDPOINTS.0, IGNORE_ENDPOINTS.1)
             && is_true(&found)?
         {
             return Ok(None);
@@ -292,7 +233,7 @@ impl Sources<'_> {
             .or_else(|| self.kms_endpoint_of_services())
             .or_else(|| self.property("endpoint_url"));
         if let Some(found) = &endpoint {
-            is_url(found)?;
+            forms::url(found)?;
         }
         Ok(endpoint)
     }
