@@ -338,7 +338,10 @@ async fn verify_asks_kms_whether_it_unwraps_and_never_shows_the_plaintext() {
     assert!(text(&disabled).contains("does NOT unwrap: AWS KMS refuses: DisabledException"), "{disabled:?}");
     admin.enable_key().key_id(&test.key.id).send().await.unwrap();
 
-    let nobody = User::of(&test).with("AWS_ACCESS_KEY_ID", UNSET).with("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    let half = User::of(&test).with("AWS_ACCESS_KEY_ID", UNSET);
+    let refused = half.ends(64, &["verify", "short", "--decrypt"]).await;
+    assert!(refused.err.contains("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not"), "{refused:?}");
+    let nobody = half.with("AWS_SECRET_ACCESS_KEY", UNSET).with("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     let nobody = nobody.with("AWS_CONFIG_FILE", "/dev/null");
     let unknown = nobody.ends(1, &["verify", "short", "--decrypt"]).await;
     assert!(
