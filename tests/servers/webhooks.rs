@@ -108,7 +108,7 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
 
 #[tokio::test]
 async fn an_object_that_is_gone_costs_one_call_to_kms() {
-    let test = Test::new("gone").await;
+    let test = Test::new("record-gone").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let words = "datakeys.datakey.dev \"k\" not found";
     api.always("update", "datakeys/status", Fault::Refuse(404, "NotFound", words));
