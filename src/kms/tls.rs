@@ -1,4 +1,4 @@
-//! What is wrong with a TLS connection, in the words of a condition.
+//! What is wrong with a TLS connection, as a condition says it.
 
 use std::{error::Error, io};
 
