@@ -34,6 +34,8 @@ pub struct Subject {
     pub recorded: bool,
     /// Resource version of the Secret that the watch knows.
     pub secret: Option<String>,
+    /// The other `DataKey` that the name of the Secret is reserved for.
+    pub rival: Option<String>,
 }
 
 /// What is remembered of an object.
@@ -131,7 +133,8 @@ impl Backoff {
         let memory = objects.get_mut(uid)?;
         let gate = memory.gate.as_ref()?;
         let same_spec = gate.subject.generation == subject.generation;
-        let same_secret = !gate.reason.is_of_the_secret() || gate.subject.secret == subject.secret;
+        let same_secret = !gate.reason.is_of_the_secret()
+            || (&gate.subject.secret, &gate.subject.rival) == (&subject.secret, &subject.rival);
         if !same_spec || !same_secret || subject.is_past(gate.reason) {
             *memory = Memory { record_failed: memory.record_failed, ..Memory::default() };
             return None;
@@ -199,6 +202,15 @@ impl Backoff {
         self.lock().get(uid).is_some_and(|memory| memory.record_failed)
     }
 
+    /// Ends the wait of an object: what was in its way is gone.
+    pub fn try_now(&self, uid: &str) {
+        // The memory stays: without it the failure that the status shows would make the object wait like after a restart.
+        let mut objects = self.lock();
+        let memory = objects.entry(uid.to_owned()).or_default();
+        memory.gate = None;
+        memory.failures = memory.failures.max(1);
+    }
+
     /// Forgets an object: it is as it should be, or gone.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
@@ -217,7 +229,13 @@ mod tests {
     const WAITS: Waits = Waits { min: Duration::from_secs(1), max: Duration::from_mins(10) };
 
     fn subject(generation: i64, secret: &str) -> Subject {
-        Subject { generation: Some(generation), restored: false, recorded: false, secret: Some(secret.to_owned()) }
+        Subject {
+            generation: Some(generation),
+            restored: false,
+            recorded: false,
+            secret: Some(secret.to_owned()),
+            rival: None,
+        }
     }
 
     #[test]

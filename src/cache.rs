@@ -27,6 +27,10 @@ pub struct Cached(Arc<Content>);
 #[derive(Clone, Debug)]
 struct Content {
     metadata: ObjectMeta,
+    /// The name of its Secret, where it is another.
+    secret_name: Option<Box<str>>,
+    /// Whether its record holds a data key; also where that is not known.
+    has_record: bool,
     /// What the `Ready` condition says, and [`Rest`]; or why it cannot be decoded.
     read: Result<(State, Box<[u8]>), Unreadable>,
 }
@@ -79,22 +83,39 @@ impl Rest {
 
 impl Cached {
     fn new(metadata: ObjectMeta, read: Result<decode::Content, Unreadable>) -> Result<Self, Error> {
-        let read = match read {
-            Ok((spec, status)) => {
-                let rest = Rest { spec, status };
-                Ok((state(rest.status.as_ref()), rest.compress()?))
+        let (spec, status) = match read {
+            Ok(content) => content,
+            Err(unreadable) => {
+                let content = Content { metadata, secret_name: None, has_record: true, read: Err(unreadable) };
+                return Ok(Self(Arc::new(content)));
             }
-            Err(unreadable) => Err(unreadable),
         };
-        Ok(Self(Arc::new(Content { metadata, read })))
+        let key = DataKey { metadata, spec, status };
+        let secret_name = Some(key.secret_name()).filter(|&secret| Some(secret) != key.metadata.name.as_deref());
+        let (secret_name, has_record) = (secret_name.map(Into::into), !key.record().is_empty());
+        let DataKey { metadata, spec, status } = key;
+        let rest = Rest { spec, status };
+        let read = Ok((state(rest.status.as_ref()), rest.compress()?));
+        Ok(Self(Arc::new(Content { metadata, secret_name, has_record, read })))
     }
 
     /// The `DataKey`, or why it cannot be decoded.
     pub fn decode(&self) -> Result<DataKey, Unreadable> {
-        let Content { metadata, read } = &*self.0;
+        let Content { metadata, read, .. } = &*self.0;
         let (_, rest) = read.as_ref().map_err(Clone::clone)?;
         let Rest { spec, status } = Rest::decompress(rest).map_err(|_| Unreadable::in_memory())?;
         Ok(DataKey { metadata: metadata.clone(), spec, status })
+    }
+
+    /// The name of its Secret; its own where it cannot be decoded.
+    pub fn secret_name(&self) -> &str {
+        let Content { metadata, secret_name, .. } = &*self.0;
+        secret_name.as_deref().or(metadata.name.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether its record holds a data key; also where that is not known, because it cannot be decoded.
+    pub fn has_record(&self) -> bool {
+        self.0.has_record
     }
 
     /// What its `Ready` condition says, or has to say.

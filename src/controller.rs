@@ -12,7 +12,7 @@ use kube::{
     runtime::{
         WatchStreamExt,
         controller::{self, Action, Config, ReconcileRequest, applier},
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef},
         watcher::{self, Event, watcher},
     },
 };
@@ -27,10 +27,11 @@ use crate::{
     api::DataKey,
     api_server::connectivity::Connectivity,
     cache::Cached,
+    caches::Caches,
     kms::{shares::Shares, turns::Wake},
     metrics::State,
     reconcile::{self, Context, Error, reconcile},
-    secret::{TYPE, index::SecretIndex, metadata::WatchedSecret},
+    secret::{TYPE, metadata::WatchedSecret},
     slots::{Slot, Slots},
     unreadable,
 };
@@ -71,8 +72,7 @@ pub struct Target {
 pub struct Scope {
     target: Target,
     connectivity: Connectivity,
-    keys: Store<Cached>,
-    index: Arc<SecretIndex>,
+    caches: Arc<Caches>,
     /// A list of `DataKey`s is complete.
     listed: Notify,
 }
@@ -164,7 +164,8 @@ fn scope(
 ) -> (Arc<Scope>, impl Future<Output = ()>) {
     let (keys, writer) = reflector::store();
     let connectivity = view.connectivity.clone();
-    let scope = Arc::new(Scope { target, connectivity, keys, index: Arc::default(), listed: Notify::new() });
+    let caches = Arc::new(Caches::new(keys));
+    let scope = Arc::new(Scope { target, connectivity, caches: Arc::clone(&caches), listed: Notify::new() });
     let (wake, woken) = mpsc::unbounded();
     let woken = woken.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
     let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope));
@@ -177,23 +178,23 @@ fn scope(
         let slots = slots.clone();
         move |()| slots.close()
     });
-    let (keys, index) = (scope.keys.clone(), Arc::clone(&scope.index));
+    let keys = caches.keys.clone();
     let walks = walks(Arc::clone(&scope), Arc::clone(context), wake.clone());
     let saves = save_revisions(Arc::clone(&scope), wake.clone());
     let work = applier(
         move |key, context| {
-            let (keys, index, wake) = (keys.clone(), Arc::clone(&index), wake.clone());
+            let (caches, wake) = (Arc::clone(&caches), wake.clone());
             let namespace = key.namespace().unwrap_or_default();
             let slots = slots.clone();
             Box::pin(async move {
                 let work = {
-                    let (key, index, wake, context) =
-                        (Arc::clone(&key), Arc::clone(&index), wake.clone(), Arc::clone(&context));
-                    move |slot| guarded(key, slot, keys, index, wake, context)
+                    let (key, caches, wake, context) =
+                        (Arc::clone(&key), Arc::clone(&caches), wake.clone(), Arc::clone(&context));
+                    move |slot| guarded(key, slot, caches, wake, context)
                 };
                 match spawned(slots.clone(), &namespace, work).await {
                     Err(Error::Panicked) => {
-                        let work = move |slot| panicked(key, slot, index, wake, context);
+                        let work = move |slot| panicked(key, slot, caches, wake, context);
                         spawned(slots, &namespace, work).await
                     }
                     result => result,
@@ -202,7 +203,7 @@ fn scope(
         },
         |key, error, context| again(&key, error, &context),
         Arc::clone(context),
-        scope.keys.clone(),
+        keys,
         queue.take_until(stop),
         config,
     )
@@ -219,10 +220,10 @@ fn scope(
 /// rest are queued: a queue of all would take as much memory as they do.
 async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Wake) {
     scope.listed.notified().await;
-    scope.index.wait_until_ready().await;
+    scope.caches.secrets.wait_until_ready().await;
     loop {
-        for (number, key) in scope.keys.state().into_iter().enumerate() {
-            if !is_at_rest(&key, &scope.index, &context) {
+        for (number, key) in scope.caches.keys.state().into_iter().enumerate() {
+            if !is_at_rest(&key, &scope.caches, &context) {
                 // Nobody listens any more only while the operator stops.
                 let _ = wake.unbounded_send(ObjectRef::from_obj(&*key).into_kind_unchecked(()));
             }
@@ -240,7 +241,7 @@ async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Wake) {
 async fn save_revisions(scope: Arc<Scope>, wake: Wake) {
     loop {
         sleep(SAVE_CHECK).await;
-        for key in scope.index.settle(SAVE_AFTER) {
+        for key in scope.caches.secrets.settle(SAVE_AFTER) {
             // No one listens only while the operator stops.
             let _ = wake.unbounded_send(key);
             sleep(SAVE_PACE).await;
@@ -248,9 +249,9 @@ async fn save_revisions(scope: Arc<Scope>, wake: Wake) {
     }
 }
 
-fn is_at_rest(key: &Cached, index: &SecretIndex, context: &Context) -> bool {
+fn is_at_rest(key: &Cached, caches: &Caches, context: &Context) -> bool {
     match key.decode() {
-        Ok(key) => reconcile::is_at_rest(&Arc::new(key), index, context),
+        Ok(key) => reconcile::is_at_rest(&Arc::new(key), caches, context),
         Err(unreadable) => unreadable::wanted_status(key, &unreadable).is_none(),
     }
 }
@@ -263,7 +264,7 @@ fn key_changes(
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
     let Target { namespace, client } = &scope.target;
     let api: Api<Cached> = reconcile::data_keys(client, namespace.as_deref());
-    let (config, keys) = (watch_config(scope), scope.keys.clone());
+    let (config, keys) = (watch_config(scope), scope.caches.keys.clone());
     let events =
         resumed(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).map_ok(move |event| {
             match event {
@@ -276,12 +277,13 @@ fn key_changes(
             }
         });
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
-    reflector::reflector(writer, events).filter_map(move |event| {
+    reflector::reflector(writer, events).flat_map(move |event| {
+        let concerned = event.as_ref().map_or_else(|_| Vec::new(), |event| scope.caches.key_changed(event));
         let changed = match event {
             Err(error) => Some(Err(error)),
             // What our own last write left at rest comes back as an event, too.
             Ok(Event::Apply(key)) => {
-                (!is_at_rest(&key, &scope.index, &context)).then(|| Ok(ObjectRef::from_obj(&key).into()))
+                (!is_at_rest(&key, &scope.caches, &context)).then(|| Ok(ObjectRef::from_obj(&key).into()))
             }
             Ok(Event::Delete(gone)) => {
                 if let Some(uid) = gone.meta().uid.as_deref() {
@@ -295,7 +297,8 @@ fn key_changes(
             }
             Ok(Event::Init | Event::InitApply(_)) => None,
         };
-        future::ready(changed)
+        let concerned = concerned.into_iter().map(|key| Ok(key.into_kind_unchecked(()).into()));
+        stream::iter(changed.into_iter().chain(concerned).collect::<Vec<_>>())
     })
 }
 
@@ -309,17 +312,13 @@ fn secret_changes(
         None => Api::all(client.clone()),
     };
     let config = watch_config(scope).fields(&format!("type={TYPE}"));
-    let (index, keys) = (Arc::clone(&scope.index), scope.keys.clone());
+    let caches = Arc::clone(&scope.caches);
     resumed(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).flat_map(move |event| {
         let changed = match event {
             Err(error) => vec![Err(error)],
-            Ok(event) => index
-                .apply(event)
-                .into_iter()
-                .map(|key| key.into_kind_unchecked(()))
-                .filter(|key| keys.get(key).is_some())
-                .map(|key| Ok(key.into()))
-                .collect(),
+            Ok(event) => {
+                caches.secret_changed(event).into_iter().map(|key| Ok(key.into_kind_unchecked(()).into())).collect()
+            }
         };
         stream::iter(changed)
     })
@@ -379,14 +378,14 @@ where
 async fn panicked(
     key: Arc<Cached>,
     slot: Slot,
-    index: Arc<SecretIndex>,
+    caches: Arc<Caches>,
     wake: Wake,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     match key.decode() {
         Ok(key) => {
             let key = context.written.newest(Arc::new(key), None);
-            reconcile::report_panic(key, slot, &index, &wake, &context).await
+            reconcile::report_panic(key, slot, &caches, &wake, &context).await
         }
         Err(_) => Err(Error::Panicked),
     }
@@ -395,20 +394,19 @@ async fn panicked(
 async fn guarded(
     key: Arc<Cached>,
     slot: Slot,
-    keys: Store<Cached>,
-    index: Arc<SecretIndex>,
+    caches: Arc<Caches>,
     wake: Wake,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    index.wait_until_ready().await;
+    caches.secrets.wait_until_ready().await;
     let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
     // The one at hand is of the time when this was queued; the watch may have brought our own last write since then.
     let before = key.meta().uid.as_deref().and_then(|uid| context.written.get(uid));
-    let key = keys.get(&ObjectRef::from_obj(&*key)).unwrap_or(key);
+    let key = caches.keys.get(&ObjectRef::from_obj(&*key)).unwrap_or(key);
     match key.decode() {
         Ok(data_key) => {
             let data_key = context.written.newest(Arc::new(data_key), before);
-            reconcile(data_key, slot, &index, &wake, &context).instrument(span).await
+            reconcile(data_key, slot, &caches, &wake, &context).instrument(span).await
         }
         Err(unreadable) => unreadable::report(&key, &unreadable, &context).instrument(span).await,
     }
@@ -469,8 +467,8 @@ impl View {
             return self.stands_by.load(Ordering::Relaxed);
         };
         for scope in scopes {
-            let listed = timeout(Duration::ZERO, scope.keys.wait_until_ready()).await;
-            if !scope.index.is_ready() || !matches!(listed, Ok(Ok(()))) {
+            let listed = timeout(Duration::ZERO, scope.caches.keys.wait_until_ready()).await;
+            if !scope.caches.secrets.is_ready() || !matches!(listed, Ok(Ok(()))) {
                 return false;
             }
         }
@@ -481,7 +479,7 @@ impl View {
     pub fn states(&self) -> (Vec<State>, usize) {
         let scopes = self.work.get().into_iter().flat_map(|work| &work.scopes);
         let mut unreadable = 0;
-        let states = scopes.flat_map(|scope| scope.keys.state()).map(|key| {
+        let states = scopes.flat_map(|scope| scope.caches.keys.state()).map(|key| {
             unreadable += usize::from(!key.is_readable());
             key.state()
         });

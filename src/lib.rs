@@ -17,6 +17,7 @@
 //! | [`kms`] | the one call to KMS: client, error classes, known Regions, turns, shares |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
+//! | [`caches`], `conflicts` | what the watches delivered, and which `DataKey` wants which Secret; watches over foreign Secrets in the way |
 //! | [`slots`], `round` | how many reconciles work at the same time; namespaces take turns |
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
 //! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
@@ -34,6 +35,8 @@ pub mod args;
 pub mod aws;
 pub mod backoff;
 pub mod cache;
+pub mod caches;
+mod conflicts;
 pub mod controller;
 pub mod decode;
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub struct World<'a> {
     pub rehearse: bool,
     /// Whether data keys may be issued at all: not under `--issue=false`.
     pub may_issue: bool,
+    /// Another `DataKey` whose recorded data key the Secret of that name holds or has to hold.
+    pub rival: Option<&'a str>,
 }
 
 /// What is known of the Secret of that name.
@@ -97,6 +99,27 @@ pub enum Step {
     SetStatus(Box<DataKeyStatus>),
 }
 
+// === impl World ===
+
+impl<'a> World<'a> {
+    /// A world in which nothing failed, nothing has to wait, and it is no turn to call KMS.
+    pub fn new(key: &'a DataKey, secret: &'a SecretView) -> Self {
+        Self {
+            key,
+            secret,
+            failure: None,
+            wait: None,
+            turn: false,
+            contested: None,
+            region: None,
+            revision_is_kept: true,
+            rehearse: false,
+            may_issue: true,
+            rival: None,
+        }
+    }
+}
+
 /// Decides on the next step.
 pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     let key = world.key;
@@ -137,6 +160,7 @@ fn pin(world: &World<'_>, pins: Vec<IssuedVersion>) -> Step {
     let intact =
         |known| [last_published(key), project(key, key.version())].iter().flatten().any(|of| is_intact(key, known, of));
     match world.secret {
+        SecretView::NotCached | SecretView::Missing if is_reserved(world) => reserved(world),
         SecretView::NotCached => Step::Look,
         SecretView::Cached(known) if intact(known) => Step::Pin(pins),
         SecretView::Cached(_) => Step::Read,
@@ -167,6 +191,7 @@ fn issue(world: &World<'_>) -> Step {
         return Step::Wait(wait);
     }
     match world.secret {
+        SecretView::NotCached | SecretView::Missing if is_reserved(world) => reserved(world),
         // The look is part of the turn: while many wait, none of them costs the API server anything.
         SecretView::NotCached => in_turn(world, Step::Look),
         SecretView::Cached(known) => match last_published(key) {
@@ -195,6 +220,17 @@ fn issue(world: &World<'_>) -> Step {
             }
         }
     }
+}
+
+/// Whether the name of the Secret is another `DataKey`'s, although no Secret is there: it was deleted, or is yet to be
+/// created. A data key of this one in its place would be another data key under a name that workloads use.
+fn is_reserved(world: &World<'_>) -> bool {
+    world.key.record().is_empty() && world.rival.is_some()
+}
+
+fn reserved(world: &World<'_>) -> Step {
+    let rival = world.rival.unwrap_or_default();
+    conflict(world.key, &format!("it belongs to DataKey {rival}, which has recorded a data key for it"))
 }
 
 fn ask_kms(world: &World<'_>) -> Step {
@@ -340,26 +376,11 @@ mod tests {
     };
 
     fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {
-        plan(&World { turn: true, ..world(key, secret.borrow()) }, at(0))
+        plan(&World { turn: true, ..World::new(key, secret.borrow()) }, at(0))
     }
 
     fn waiting(key: &DataKey, secret: &SecretView) -> Step {
-        plan(&World { wait: Some(Duration::from_secs(9)), ..world(key, secret) }, at(0))
-    }
-
-    fn world<'a>(key: &'a DataKey, secret: &'a SecretView) -> World<'a> {
-        World {
-            key,
-            secret,
-            failure: None,
-            wait: None,
-            turn: false,
-            contested: None,
-            region: None,
-            revision_is_kept: true,
-            rehearse: false,
-            may_issue: true,
-        }
+        plan(&World { wait: Some(Duration::from_secs(9)), ..World::new(key, secret) }, at(0))
     }
 
     fn restored() -> DataKey {
@@ -462,11 +483,29 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_deleted_secret_stays_reserved_for_the_data_key_that_has_a_record() {
+        let rival = |key: &DataKey, view: &SecretView| {
+            plan(&World { rival: Some("invoices"), turn: true, ..World::new(key, view) }, at(0))
+        };
+        for key in [data_key(), pinned(&[1])] {
+            for view in [SecretView::NotCached, SecretView::Missing] {
+                let failure = failure(rival(&key, &view));
+                assert_eq!(failure.reason, Reason::SecretConflict);
+                assert!(failure.detail.unwrap().contains("belongs to DataKey invoices"));
+            }
+        }
+        // Its own Secret is adopted, and what it has recorded is published, whoever else wants the name.
+        assert!(matches!(rival(&data_key(), &changed()), Step::Read));
+        assert!(matches!(rival(&data_key(), &read(&recorded(&[1]))), Step::Record(_)));
+        assert!(matches!(rival(&recorded(&[1]), &SecretView::Missing), Step::Create(_)));
+    }
+
+    #[test]
     fn a_restored_data_key_is_never_issued() {
         // With a turn and without one: no turn is taken.
         for view in [SecretView::NotCached, SecretView::Missing] {
             assert_eq!(failure(next(&restored(), &view)).reason, Reason::RestoredWithoutKey);
-            assert_eq!(failure(plan(&world(&restored(), &view), at(0))).reason, Reason::RestoredWithoutKey);
+            assert_eq!(failure(plan(&World::new(&restored(), &view), at(0))).reason, Reason::RestoredWithoutKey);
         }
         assert!(matches!(next(&restored(), changed()), Step::Read));
         assert!(matches!(next(&restored(), read(&recorded(&[1]))), Step::Record(_)));
@@ -493,8 +532,9 @@ mod tests {
 
     #[test]
     fn without_issuing_what_exists_is_published() {
-        let disabled =
-            |key: &DataKey, view: SecretView| plan(&World { may_issue: false, turn: true, ..world(key, &view) }, at(0));
+        let disabled = |key: &DataKey, view: SecretView| {
+            plan(&World { may_issue: false, turn: true, ..World::new(key, &view) }, at(0))
+        };
         for view in [SecretView::NotCached, SecretView::Missing] {
             assert_eq!(failure(disabled(&data_key(), view)).reason, Reason::IssuingDisabled);
         }
@@ -623,7 +663,7 @@ mod tests {
         let mut key = published(&[1]);
         key.status.as_mut().unwrap().secret = None;
         let view = intact(&key);
-        let older = |key: &DataKey| plan(&World { revision_is_kept: false, ..world(key, &view) }, at(0));
+        let older = |key: &DataKey| plan(&World { revision_is_kept: false, ..World::new(key, &view) }, at(0));
         assert!(matches!(next(&key, &view), Step::SetStatus(_)));
         assert!(matches!(older(&key), Step::Done));
         key.status.as_mut().unwrap().version = None;
@@ -687,8 +727,8 @@ mod tests {
     fn pins_take_no_turn_at_kms_and_wait_after_a_failure() {
         let key = pinned(&[1]);
         let (missing, not_cached) = (SecretView::Missing, SecretView::NotCached);
-        assert!(matches!(plan(&world(&key, &missing), at(0)), Step::Pin(_)));
-        assert!(matches!(plan(&world(&key, &not_cached), at(0)), Step::Look));
+        assert!(matches!(plan(&World::new(&key, &missing), at(0)), Step::Pin(_)));
+        assert!(matches!(plan(&World::new(&key, &not_cached), at(0)), Step::Look));
         assert!(matches!(waiting(&key, &not_cached), Step::Wait(_)));
         assert!(matches!(waiting(&key, &changed()), Step::Wait(_)));
     }
@@ -779,7 +819,7 @@ mod tests {
         assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
         assert!(matches!(next(&key, changed()), Step::Read));
         // It is told once.
-        let Step::SetStatus(told) = plan(&World { failure: Some(&conflict), ..world(&key, &intact(&key)) }, at(0))
+        let Step::SetStatus(told) = plan(&World { failure: Some(&conflict), ..World::new(&key, &intact(&key)) }, at(0))
         else {
             panic!()
         };
@@ -795,7 +835,7 @@ mod tests {
         let mut key = pinned(&[1]);
         let arn = |region| format!("arn:aws:kms:{region}:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab");
         key.spec.wrapped_keys.as_mut().unwrap()[0].key_id = arn("eu-west-1");
-        let there = World { region: Some("us-east-1"), ..world(&key, &SecretView::Missing) };
+        let there = World { region: Some("us-east-1"), ..World::new(&key, &SecretView::Missing) };
         let Step::Pin(versions) = plan(&there, at(0)) else { panic!() };
         assert_eq!(versions[0].key_id, arn("us-east-1"));
     }
@@ -820,10 +860,10 @@ mod tests {
         let mut key = data_key();
         let failure = Failure::from(Reason::KeyDisabled);
         let secret = SecretView::Missing;
-        let told = plan(&World { failure: Some(&failure), ..world(&key, &secret) }, at(0));
+        let told = plan(&World { failure: Some(&failure), ..World::new(&key, &secret) }, at(0));
         let Step::SetStatus(status) = told else { panic!() };
         key.status = Some(*status);
-        let again = plan(&World { failure: Some(&failure), ..world(&key, &secret) }, at(9));
+        let again = plan(&World { failure: Some(&failure), ..World::new(&key, &secret) }, at(9));
         assert!(matches!(again, Step::Done));
     }
 
@@ -854,17 +894,17 @@ mod tests {
             (bumped.clone(), before),
             (bumped, read(&recorded(&[1]))),
         ] {
-            assert!(matches!(plan(&world(&key, &view), at(0)), Step::Queue));
+            assert!(matches!(plan(&World::new(&key, &view), at(0)), Step::Queue));
         }
         let adoptable = (data_key(), read(&recorded(&[1])));
-        assert!(matches!(plan(&world(&adoptable.0, &adoptable.1), at(0)), Step::Record(_)), "needs no call");
+        assert!(matches!(plan(&World::new(&adoptable.0, &adoptable.1), at(0)), Step::Record(_)), "needs no call");
     }
 
     #[test]
     fn contested_secret_is_reported_and_not_restored() {
         let key = published(&[1]);
         let changes = Some("entry keyId was changed");
-        let contested = |view: &SecretView| plan(&World { contested: changes, ..world(&key, view) }, at(0));
+        let contested = |view: &SecretView| plan(&World { contested: changes, ..World::new(&key, view) }, at(0));
         for view in [changed(), SecretView::NotCached] {
             let failure = failure(contested(&view));
             assert_eq!(failure.reason, Reason::SecretContested);
@@ -877,7 +917,7 @@ mod tests {
     fn after_a_failed_record_a_dry_run_comes_before_kms() {
         let rehearse = |turn| {
             let (key, secret) = (data_key(), SecretView::Missing);
-            plan(&World { turn, rehearse: true, ..world(&key, &secret) }, at(0))
+            plan(&World { turn, rehearse: true, ..World::new(&key, &secret) }, at(0))
         };
         assert!(matches!(rehearse(true), Step::Rehearse));
         assert!(matches!(rehearse(false), Step::Queue));

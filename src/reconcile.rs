@@ -31,6 +31,8 @@ use tracing::{debug, info, warn};
 use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, Rest},
     backoff::{Backoff, Subject, Waits},
+    caches::{Caches, Claim},
+    conflicts::Conflicts,
     controller::chain,
     decode::Wire,
     kms::{
@@ -43,7 +45,7 @@ use crate::{
     secret::{
         MANAGER, TYPE, content,
         digest::Digest,
-        index::{Known, SecretIndex, Verified},
+        index::{Known, Verified},
         metadata::SecretMetadata,
         requests::{self, RequestError},
     },
@@ -55,7 +57,10 @@ use crate::{
 };
 
 /// More steps than any way through the protocol has; reached only when somebody else writes all the while.
-const MAX_STEPS: usize = 13;
+const MAX_STEPS: usize = 14;
+
+/// When a `DataKey` is looked at again while another one records a data key for the same Secret.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bound of an event's note (Kubernetes API reference, `events.k8s.io/v1`): 1 kB.
 const MAX_NOTE: usize = 1000;
@@ -71,7 +76,9 @@ pub struct Context {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Waits after failures.
-    pub backoff: Backoff,
+    pub backoff: Arc<Backoff>,
+    /// Watches over foreign Secrets that are in the way.
+    pub conflicts: Conflicts,
     /// How often Secrets were restored.
     pub restores: Streaks,
     /// How often Secrets are read.
@@ -161,10 +168,11 @@ impl Context {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
+            conflicts: Conflicts::new(client.clone()),
             client,
             kms,
             metrics,
-            backoff: Backoff::new(waits),
+            backoff: Arc::new(Backoff::new(waits)),
             restores: Streaks::of_restores(waits),
             reads: Reads::default(),
             revision_is_kept: AtomicBool::new(true),
@@ -178,6 +186,7 @@ impl Context {
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.backoff.forget(uid);
+        self.conflicts.forget(uid);
         self.restores.forget(uid);
         self.reads.forget(uid);
         self.written.forget(uid);
@@ -206,12 +215,12 @@ impl Context {
 pub async fn reconcile(
     key: Arc<DataKey>,
     slot: Slot,
-    index: &SecretIndex,
+    caches: &Caches,
     wake: &Wake,
     context: &Context,
 ) -> Result<Action, Error> {
     let begun = Instant::now();
-    let mut run = Run::new(key, slot, index, wake, context);
+    let mut run = Run::new(key, slot, caches, wake, context);
     let mut result = run.steps().await;
     // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
     if run.waits != Some(Queue::Kms) {
@@ -248,29 +257,23 @@ pub async fn reconcile(
 pub async fn report_panic(
     key: Arc<DataKey>,
     slot: Slot,
-    index: &SecretIndex,
+    caches: &Caches,
     wake: &Wake,
     context: &Context,
 ) -> Result<Action, Error> {
-    Run::new(key, slot, index, wake, context).report(Error::Panicked).await
+    Run::new(key, slot, caches, wake, context).report(Error::Panicked).await
 }
 
 /// Whether there is nothing to do for a `DataKey` as the caches have it.
-pub fn is_at_rest(key: &Arc<DataKey>, index: &SecretIndex, context: &Context) -> bool {
+pub fn is_at_rest(key: &Arc<DataKey>, caches: &Caches, context: &Context) -> bool {
     let key = context.written.newest(Arc::clone(key), None);
-    let known = index.get(key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
+    let known = caches.secrets.get(key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
     let secret = known.map_or(SecretView::NotCached, SecretView::Cached);
     let world = World {
-        key: &key,
-        secret: &secret,
-        failure: None,
-        wait: None,
-        turn: false,
-        contested: None,
         region: context.kms.own_region(),
         revision_is_kept: context.revision_is_kept.load(Ordering::Relaxed),
-        rehearse: false,
         may_issue: context.may_issue,
+        ..World::new(&key, &secret)
     };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
     if at_rest {
@@ -294,7 +297,7 @@ enum Queue {
 /// One reconcile under way.
 struct Run<'a> {
     context: &'a Context,
-    index: &'a SecretIndex,
+    caches: &'a Caches,
     wake: &'a Wake,
     namespace: String,
     name: String,
@@ -303,6 +306,7 @@ struct Run<'a> {
     slot: Slot,
     secret: SecretView,
     subject: Subject,
+    claim: Option<Claim<'a>>,
     turn: Option<Turn>,
     waits: Option<Queue>,
     /// A dry run of the record was accepted.
@@ -314,12 +318,12 @@ struct Run<'a> {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    fn new(key: Arc<DataKey>, slot: Slot, index: &'a SecretIndex, wake: &'a Wake, context: &'a Context) -> Self {
+    fn new(key: Arc<DataKey>, slot: Slot, caches: &'a Caches, wake: &'a Wake, context: &'a Context) -> Self {
         let namespace = key.namespace().unwrap_or_default();
-        let known = index.get(&namespace, key.secret_name());
+        let known = caches.secrets.get(&namespace, key.secret_name());
         Self {
             context,
-            index,
+            caches,
             wake,
             name: key.name_any(),
             uid: key.uid().unwrap_or_default(),
@@ -328,11 +332,13 @@ impl<'a> Run<'a> {
                 restored: key.is_restored(),
                 recorded: key.issued(key.version()).is_some(),
                 secret: known.as_ref().map(|known| known.metadata.revision.resource_version.clone()),
+                rival: None,
             },
             namespace,
             key,
             slot,
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
+            claim: None,
             turn: None,
             waits: None,
             rehearsed: false,
@@ -344,12 +350,14 @@ impl<'a> Run<'a> {
     async fn steps(&mut self) -> Result<Action, Error> {
         let Context { backoff, .. } = self.context;
         for step in 0..MAX_STEPS {
+            self.subject.rival = self.rival();
             let wait = backoff.remaining(&self.uid, &self.subject, status::shown_failure(&self.key));
             if step == 0 && wait.is_some() {
                 // The last write of the status may have met a change, and the next try is far away.
                 (self.failure, self.retry) = (backoff.untold(&self.uid), wait);
             }
             let contested = self.context.restores.waiting_after(&self.uid);
+            let rival = self.subject.rival.clone();
             let world = World {
                 key: &self.key,
                 secret: &self.secret,
@@ -361,10 +369,16 @@ impl<'a> Run<'a> {
                 revision_is_kept: self.context.revision_is_kept.load(Ordering::Relaxed),
                 rehearse: !self.rehearsed && backoff.has_failed_record(&self.uid),
                 may_issue: self.context.may_issue,
+                rival: rival.as_deref(),
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
-                Step::Wait(wait) => return Ok(Action::requeue(wait)),
+                Step::Wait(wait) => {
+                    if status::shown_failure(&self.key) == Some(Reason::SecretConflict) {
+                        self.watch_the_conflict();
+                    }
+                    return Ok(Action::requeue(wait));
+                }
                 Step::Look => self.look().await?,
                 Step::Read => {
                     if let Some(later) = self.read().await? {
@@ -378,6 +392,13 @@ impl<'a> Run<'a> {
                     }
                 }
                 Step::Rehearse => self.rehearse().await?,
+                Step::Issue | Step::Record(_) | Step::Pin(_) if self.needs_a_claim() => {
+                    self.claim = self.caches.claim(&self.namespace, self.key.secret_name());
+                    if self.claim.is_none() {
+                        return Ok(Action::requeue(CLAIM_AGAIN));
+                    }
+                    // Decided on again: another DataKey may have recorded its data key just before.
+                }
                 Step::Issue => self.issue().await?,
                 Step::Record(versions) | Step::Pin(versions) => self.take_over(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
@@ -400,10 +421,43 @@ impl<'a> Run<'a> {
             return Action::requeue(retry);
         }
         self.context.backoff.forget(&self.uid);
+        self.context.conflicts.forget(&self.uid);
         Action::await_change()
     }
 
+    /// Whether the first record has to be kept from meeting that of another `DataKey` with the same Secret.
+    fn needs_a_claim(&self) -> bool {
+        self.claim.is_none() && self.key.record().is_empty()
+    }
+
+    /// The other `DataKey` that the name of the Secret is reserved for.
+    fn rival(&self) -> Option<String> {
+        let has_none = self.key.record().is_empty();
+        has_none.then(|| self.caches.rival(&self.key, &self.context.written)).flatten()
+    }
+
+    /// Has a foreign Secret that is in the way watched until it is gone. One of the operator's type is watched in any case.
+    fn watch_the_conflict(&self) {
+        let Context { conflicts, backoff, .. } = self.context;
+        let is_foreign = match &self.secret {
+            SecretView::Found(_) => true,
+            SecretView::Read(secret) => secret.type_.as_deref() != Some(TYPE),
+            // After a restart; where the name is reserved, there may be no Secret.
+            SecretView::NotCached => self.subject.rival.is_none(),
+            SecretView::Cached(_) | SecretView::Missing => false,
+        };
+        if is_foreign {
+            let object = ObjectRef::new(&self.name).within(&self.namespace);
+            conflicts.watch(&self.uid, &object, self.key.secret_name(), backoff, self.wake);
+        }
+    }
+
     fn fail(&mut self, failure: Failure) {
+        if failure.reason == Reason::SecretConflict {
+            self.watch_the_conflict();
+        } else {
+            self.context.conflicts.forget(&self.uid);
+        }
         self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
         self.failure = Some(failure);
     }
@@ -436,7 +490,7 @@ impl<'a> Run<'a> {
     /// Takes in what a revision of the Secret holds.
     fn learn(&mut self, metadata: SecretMetadata, verified: Verified) {
         let known = Known { metadata, verified: Some(verified) };
-        self.index.learn(&self.namespace, self.key.secret_name(), known.clone());
+        self.caches.secrets.learn(&self.namespace, self.key.secret_name(), known.clone());
         self.secret = SecretView::Cached(known);
     }
 

@@ -15,6 +15,7 @@ use crate::{
     args::Run,
     aws::{Aws, User},
     backoff::Waits,
+    conflicts::Conflicts,
     controller::{self, Settings, Target, View, chain},
     kms::{Kms, Limits},
     lease::{self, Election},
@@ -143,8 +144,13 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         None
     };
     let waits = Waits { min: retry_min, max: retry_max };
-    let context =
-        Arc::new(Context { kube_timeout, resync, may_issue: issue, ..Context::new(client, kms, metrics, waits) });
+    let context = Arc::new(Context {
+        kube_timeout,
+        resync,
+        may_issue: issue,
+        conflicts: Conflicts::new(new_client()?),
+        ..Context::new(client, kms, metrics, waits)
+    });
     let settings = Settings { concurrency, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     let targets = watched.into_iter().map(|namespace| Ok(Target { namespace, client: new_client()? }));

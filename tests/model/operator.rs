@@ -79,18 +79,7 @@ impl Model {
         let secret = self.mistaken_view(&key, self.secret_view(&view));
         let failure = failure.map(|failure| self.failures.borrow()[failure as usize].clone());
         let step = plan(
-            &World {
-                key: &self.mistaken_key(&key, &view),
-                secret: &secret,
-                failure: failure.as_ref(),
-                wait: None,
-                turn: true,
-                contested: None,
-                region: None,
-                revision_is_kept: true,
-                rehearse: false,
-                may_issue: true,
-            },
+            &World { failure: failure.as_ref(), turn: true, ..World::new(&self.mistaken_key(&key, &view), &secret) },
             now(),
         );
         let step = self.mistaken_step(&key, &secret, step);

@@ -21,6 +21,7 @@ mod issuance;
 mod keep;
 mod kubernetes;
 mod leadership;
+mod names;
 mod newer;
 mod pins;
 mod plugin;

@@ -10,7 +10,8 @@ use crate::test::{Data, Operator, Test, restored, to_json};
 const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
 
 impl Test {
-    fn patient_operator(&self) -> Operator {
+    /// An operator that retries nothing within a test.
+    pub fn patient_operator(&self) -> Operator {
         self.operator_with(&NO_RETRY, &[])
     }
 

@@ -251,18 +251,14 @@ pub fn data_key(data: &[u8]) -> Reached {
         }
     }
     for view in &views {
-        for choice in (0..8).chain([10]) {
+        for choice in (0..8).chain([10, 18]) {
             let world = World {
-                key: &key,
-                secret: view,
-                failure: None,
                 wait: (choice & 1 > 0).then_some(Duration::from_secs(9)),
                 turn: choice & 2 > 0,
                 contested: (choice & 4 > 0).then_some("it was deleted"),
-                region: None,
-                revision_is_kept: true,
-                rehearse: false,
                 may_issue: choice & 8 == 0,
+                rival: (choice & 16 > 0).then_some("another"),
+                ..World::new(&key, view)
             };
             keeps_the_protocol(&world, plan(&world, now(0)));
         }
@@ -276,21 +272,7 @@ pub fn data_key(data: &[u8]) -> Reached {
 }
 
 fn next(key: &DataKey, secret: &SecretView) -> Step {
-    plan(
-        &World {
-            key,
-            secret,
-            failure: None,
-            wait: None,
-            turn: true,
-            contested: None,
-            region: None,
-            revision_is_kept: true,
-            rehearse: false,
-            may_issue: true,
-        },
-        now(0),
-    )
+    plan(&World { turn: true, ..World::new(key, secret) }, now(0))
 }
 
 fn keeps_the_protocol(world: &World<'_>, step: Step) {
@@ -315,6 +297,7 @@ fn keeps_the_protocol(world: &World<'_>, step: Step) {
         Step::Issue => {
             assert!(world.may_issue && !key.is_restored(), "issued where nothing may be");
             assert!(!recorded && turn, "issued again, or out of turn");
+            assert!(world.rival.is_none() || !key.record().is_empty(), "issued under another DataKey's name");
             assert_eq!(pins, Ok(vec![]), "issued while a pin is not recorded");
             let SecretView::Read(secret) = view else {
                 return assert!(matches!(view, SecretView::Missing | SecretView::Cached(_)), "nobody looked: {view:?}");
@@ -409,18 +392,7 @@ fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
 
 /// A status that is wanted and then set is not wanted again.
 fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
-    let world = World {
-        key,
-        secret,
-        failure,
-        wait: None,
-        turn: false,
-        contested: None,
-        region: None,
-        revision_is_kept: true,
-        rehearse: false,
-        may_issue: true,
-    };
+    let world = World { failure, ..World::new(key, secret) };
     let status = match plan(&world, now(0)) {
         Step::Done => return,
         Step::SetStatus(status) => status,

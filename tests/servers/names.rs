@@ -1,0 +1,157 @@
+//! The name of a Secret: whose it is when two `DataKey`s want it, and when it is free again.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+use testbed::eventually;
+
+use crate::test::{SOON, Test};
+
+/// How soon a conflict ends once its cause is gone.
+const CLEARS: Duration = Duration::from_secs(5);
+
+impl Test {
+    async fn create_foreign_secret(&self, name: &str) {
+        let foreign = json!({ "metadata": { "name": name }, "stringData": { "password": "of an application" } });
+        self.create_secret(&serde_json::from_value::<Secret>(foreign).unwrap()).await;
+    }
+
+    async fn is_ready_within(&self, limit: Duration, name: &str) {
+        let ready = tokio::time::timeout(limit, self.ready(name)).await;
+        assert!(ready.is_ok(), "{name} is not ready after {limit:?}: {:?}", self.get(name).await.status);
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_record() {
+    let test = Test::new("name-reserved").await;
+    let mut operator = test.operator();
+    test.issue("first", &json!({ "secretName": "shared" })).await;
+    let data = test.data("shared").await;
+    test.create("second", &json!({ "secretName": "shared" })).await;
+    test.create("shared", &json!({})).await;
+    for other in ["second", "shared"] {
+        let conditions = test.failed(other, "SecretConflict").await.status.unwrap().conditions;
+        assert!(conditions[0].message.contains("belongs to DataKey first"), "{}", conditions[0].message);
+    }
+    for round in 0..12 {
+        if round % 4 == 3 {
+            drop(operator);
+            test.delete_secret("shared").await;
+            operator = test.operator();
+        } else {
+            test.delete_secret("shared").await;
+        }
+        test.holds("shared", &data).await;
+        // Each is looked at again, with the name free for a moment.
+        for other in ["second", "shared"] {
+            test.patch(other, &json!({ "metadata": { "labels": { "round": round.to_string() } } })).await;
+            test.failed(other, "SecretConflict").await;
+        }
+    }
+    test.ready("first").await;
+    assert_eq!(test.proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_reserved_name_is_free_once_its_data_key_and_secret_are_gone() {
+    let test = Test::new("name-freed").await;
+    let _operator = test.patient_operator();
+    test.issue("first", &json!({ "secretName": "shared" })).await;
+    test.create("second", &json!({ "secretName": "shared" })).await;
+    test.failed("second", "SecretConflict").await;
+    test.delete("first").await;
+    test.settled().await;
+    test.failed("second", "SecretConflict").await;
+    let calls = test.proxy.calls();
+    test.delete_secret("shared").await;
+    test.is_ready_within(CLEARS, "second").await;
+
+    // In the other order: while no Secret is there, the name is reserved for as long as its DataKey is there.
+    test.create_foreign_secret("next").await;
+    test.create("third", &json!({ "secretName": "next" })).await;
+    test.create("fourth", &json!({ "secretName": "next" })).await;
+    join_all(["third", "fourth"].map(|name| test.failed(name, "SecretConflict"))).await;
+    test.delete("third").await;
+    test.delete_secret("next").await;
+    test.is_ready_within(CLEARS, "fourth").await;
+    assert_eq!(test.proxy.calls(), calls + 2);
+}
+
+#[tokio::test]
+async fn of_two_data_keys_created_at_once_for_one_secret_one_is_issued() {
+    const PAIRS: usize = 16;
+    let test = Test::new("name-at-once").await;
+    for pair in 0..PAIRS {
+        for one in ["a", "b"] {
+            test.create(&format!("{one}-{pair}"), &json!({ "secretName": format!("shared-{pair}") })).await;
+        }
+    }
+    let _operator = test.operator();
+    for pair in 0..PAIRS {
+        let decided = async || {
+            let states = [test.get(&format!("a-{pair}")).await, test.get(&format!("b-{pair}")).await];
+            let mut reasons: Vec<_> =
+                states.iter().map(|key| key.status.as_ref().unwrap().conditions[0].reason.clone()).collect();
+            reasons.sort_unstable();
+            reasons == ["Issued", "SecretConflict"]
+        };
+        eventually(SOON, "one is issued, and one is a conflict", decided).await;
+    }
+    assert_eq!(test.proxy.calls(), PAIRS);
+}
+
+#[tokio::test]
+async fn a_conflict_ends_soon_after_the_foreign_secret_is_gone() {
+    let test = Test::new("name-cleared").await;
+    let operator = test.patient_operator();
+    test.create_foreign_secret("new").await;
+    test.create("new", &json!({})).await;
+    test.failed("new", "SecretConflict").await;
+    test.delete_secret("new").await;
+    test.is_ready_within(CLEARS, "new").await;
+
+    // What is recorded, with the operator stopped and started in between.
+    let data = test.data("new").await;
+    drop(operator);
+    test.delete_secret("new").await;
+    test.create_foreign_secret("new").await;
+    let operator = test.patient_operator();
+    test.failed("new", "SecretConflict").await;
+    drop(operator);
+    let _operator = test.patient_operator();
+    test.settled().await;
+    let calls = test.proxy.calls();
+    test.delete_secret("new").await;
+    test.is_ready_within(CLEARS, "new").await;
+    assert_eq!(test.data("new").await, data);
+    assert_eq!(test.proxy.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_hundred_conflicts_end_soon_and_more_are_retried() {
+    let test = Test::with_many("name-hundred").await;
+    let _operator = test.patient_operator();
+    let names: Vec<_> = (0..103).map(|number| format!("k-{number}")).collect();
+    for name in &names {
+        test.create_foreign_secret(name).await;
+    }
+    test.create_many("k", names.len(), &json!({})).await;
+    for name in &names {
+        test.failed(name, "SecretConflict").await;
+    }
+    for name in &names {
+        test.delete_secret(name).await;
+    }
+    let ready = async || {
+        let keys = test.keys().list(&<_>::default()).await.unwrap();
+        let is_ready = |key: &&datakey_operator::api::DataKey| {
+            key.status.as_ref().is_some_and(|status| status.conditions.iter().any(|ready| ready.reason == "Issued"))
+        };
+        keys.iter().filter(is_ready).count()
+    };
+    eventually(SOON, "a hundred are issued", async || ready().await >= 100).await;
+    assert!(ready().await <= names.len());
+}
