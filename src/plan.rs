@@ -19,6 +19,7 @@ use crate::{
         metadata::SecretMetadata,
         project,
     },
+    size,
     status::{self, Failure, Reason},
 };
 
@@ -162,12 +163,12 @@ fn pin(world: &World<'_>, pins: Vec<IssuedVersion>) -> Step {
     match world.secret {
         SecretView::NotCached | SecretView::Missing if is_reserved(world) => reserved(world),
         SecretView::NotCached => Step::Look,
-        SecretView::Cached(known) if intact(known) => Step::Pin(pins),
+        SecretView::Cached(known) if intact(known) => take_over(key, pins, Step::Pin),
         SecretView::Cached(_) => Step::Read,
         SecretView::Found(metadata) => read_if_managed(metadata),
-        SecretView::Missing => Step::Pin(pins),
+        SecretView::Missing => take_over(key, pins, Step::Pin),
         SecretView::Read(secret) => match pins::beside(key, pins, secret) {
-            Ok(versions) => Step::Pin(versions),
+            Ok(versions) => take_over(key, versions, Step::Pin),
             Err(why) => conflict(key, &why),
         },
     }
@@ -201,7 +202,7 @@ fn issue(world: &World<'_>) -> Step {
         SecretView::Found(metadata) => read_if_managed(metadata),
         SecretView::Missing => in_turn(world, ask_kms(world)),
         SecretView::Read(secret) if key.record().is_empty() => match content::adopt(key, secret) {
-            Ok(versions) => Step::Record(versions),
+            Ok(versions) => take_over(key, versions, Step::Record),
             // With neither record nor Secret there is nothing to tell this DataKey from a new one.
             Err(why) => conflict(
                 key,
@@ -239,10 +240,20 @@ fn ask_kms(world: &World<'_>) -> Step {
 
 /// A step on the way to KMS: only where a data key may be issued, and with a permit.
 fn in_turn(world: &World<'_>, step: Step) -> Step {
-    match must_not_be_issued(world) {
-        Some(reason) => Step::Fail(reason.into()),
+    let key = world.key;
+    let obstacle = must_not_be_issued(world).map(Failure::from);
+    match obstacle.or_else(|| size::excess(key, &[size::largest(key, world.region)])) {
+        Some(failure) => Step::Fail(failure),
         None if world.turn => step,
         None => Step::Queue,
+    }
+}
+
+/// A step that records these versions, where Kubernetes can store what the record becomes.
+fn take_over(key: &DataKey, versions: Vec<IssuedVersion>, step: fn(Vec<IssuedVersion>) -> Step) -> Step {
+    match size::excess(key, &versions) {
+        Some(failure) => Step::Fail(failure),
+        None => step(versions),
     }
 }
 
@@ -480,6 +491,37 @@ mod tests {
     fn a_new_data_key_looks_at_the_secrets_name_before_it_asks_kms() {
         assert!(matches!(next(&data_key(), SecretView::NotCached), Step::Look));
         assert!(matches!(next(&data_key(), SecretView::Missing), Step::Issue));
+    }
+
+    #[test]
+    fn what_kubernetes_could_not_store_is_neither_issued_nor_recorded() {
+        let large = |mut issued: IssuedVersion| {
+            issued.request.encryption_context = Some([("a".to_owned(), "\u{1}".repeat(8191))].into());
+            issued
+        };
+        let versions: Vec<_> = (1..=21).map(|version| large(issued(version))).collect();
+        let mut new = data_key();
+        new.spec.encryption_context.clone_from(&versions[0].request.encryption_context);
+        let mut full = new.clone();
+        full.status = Some(status::recorded(&full, versions[..20].to_vec()));
+        full.spec.version = Some(21);
+        for view in [SecretView::NotCached, SecretView::Missing] {
+            assert_eq!(failure(next(&full, &view)).reason, Reason::SecretTooLarge);
+            assert_eq!(
+                failure(plan(&World::new(&full, &view), at(0))).reason,
+                Reason::SecretTooLarge,
+                "no turn is taken"
+            );
+        }
+        let mut pins = new.clone();
+        pins.spec.wrapped_keys = Some(versions.clone());
+        assert_eq!(failure(next(&pins, SecretView::Missing)).reason, Reason::SecretTooLarge);
+        let mut backup = new.clone();
+        backup.status = Some(status::recorded(&backup, versions));
+        assert_eq!(failure(next(&new, read(&backup))).reason, Reason::SecretTooLarge);
+        // What is recorded is published, with whatever size an earlier release let it have.
+        full.spec.version = Some(20);
+        assert!(matches!(next(&full, SecretView::Missing), Step::Create(_)));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{
     controller::chain,
     decode::Wire,
     kms::{
-        Kms, MAX_BLOB, NotIssued, redact,
+        Kms, NotIssued, redact,
         turns::{Turn, Wake},
     },
     metrics::{Metrics, Operation, Outcome},
@@ -49,6 +49,7 @@ use crate::{
         metadata::SecretMetadata,
         requests::{self, RequestError},
     },
+    size,
     slots::Slot,
     status::{self, Failure, Reason},
     streaks::Streaks,
@@ -631,18 +632,8 @@ impl<'a> Run<'a> {
 
     /// Writes the record with a data key of the largest size, as a dry run.
     async fn rehearse(&mut self) -> Result<(), Error> {
-        let request = self.key.spec.request();
-        let region = self.context.kms.region(&request).unwrap_or_default();
-        let largest = IssuedVersion {
-            version: self.key.version(),
-            key_id: format!("arn:aws:kms:{region}:000000000000:key/00000000-0000-0000-0000-000000000000"),
-            request,
-            ciphertext_blob: ByteString(vec![0; MAX_BLOB]),
-            key_material_id: Some("0".repeat(64)),
-            issued_at: self.issued_at(),
-            request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
-            rest: Rest::new(),
-        };
+        let region = self.context.kms.own_region();
+        let largest = IssuedVersion { issued_at: self.issued_at(), ..size::largest(&self.key, region) };
         let object = self.with_status(status::recorded(&self.key, vec![largest]));
         let tried = put_status(&self.context.client, &self.namespace, &self.name, &object, true);
         match answered(self.within(tried).await?, &object)? {

@@ -102,6 +102,8 @@ pub enum Reason {
     SpecInvalid,
     /// All 64 versions are used.
     TooManyVersions,
+    /// With another version, Kubernetes could not store the Secret or the `DataKey`.
+    SecretTooLarge,
     /// A pin is another data key than the recorded one of its version.
     PinConflict,
     /// A pin can't be recorded.
@@ -239,7 +241,7 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::KeyNotFound,
         Self::KeyDisabled,
         Self::KeyStateInvalid,
@@ -268,6 +270,7 @@ impl Reason {
         Self::Deleting,
         Self::SpecInvalid,
         Self::TooManyVersions,
+        Self::SecretTooLarge,
         Self::PinConflict,
         Self::PinInvalid,
         Self::RestoredWithoutKey,
@@ -428,6 +431,13 @@ impl Reason {
                 WaitForChange,
                 "a field has a value that this operator cannot use, and the installed CustomResourceDefinition should have \
                  refused it: correct that field, and install the definition of this operator's version",
+            ),
+            Self::SecretTooLarge => (
+                "SecretTooLarge",
+                WaitForChange,
+                "with this version Kubernetes could not store the Secret or the DataKey, so KMS is not called and nothing is \
+                 recorded: shorten spec.encryptionContext, remove pins that are recorded from spec.wrappedKeys, or create \
+                 another DataKey for further versions",
             ),
             Self::TooManyVersions => (
                 "TooManyVersions",

@@ -33,6 +33,7 @@ mod recorded;
 mod regions;
 mod restored;
 mod silence;
+mod size;
 mod tenant;
 mod test;
 mod texts;

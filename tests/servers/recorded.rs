@@ -255,11 +255,23 @@ async fn failures_of_the_cluster() -> States {
     let full = json!({ "secretName": name, "versions": (1..=64).map(version).collect::<Vec<_>>() });
     test.try_patch_status(&name, &full).await.unwrap();
     test.patch(&name, &json!({ "spec": { "version": 65 } })).await;
+    let large = file_name(Reason::SecretTooLarge);
+    let context = json!({ "note": "\u{1}".repeat(8000) });
+    let request = json!({ "keyId": test.alias(), "keySpec": "AES_256", "encryptionContext": context });
+    let version = |version: i32| json!({ "version": version, "request": request, "ciphertextBlob": blob(version), "keyId": ARN, "issuedAt": TIME });
+    test.create(&large, &json!({ "encryptionContext": context })).await;
+    let full = json!({ "secretName": large, "versions": (2..=22).map(version).collect::<Vec<_>>() });
+    test.try_patch_status(&large, &full).await.unwrap();
     let _operator = test.operator_with(&["--retry-min=200ms", "--retry-max=10m"], &[]);
     let mut key = test.failed(&name, "TooManyVersions").await;
     // The others say nothing more.
     key.status.as_mut().unwrap().versions.truncate(1);
     states.add_failure(&test, &key, Reason::TooManyVersions);
+
+    let mut key = test.failed(&large, "SecretTooLarge").await;
+    key.spec.encryption_context = None;
+    key.status.as_mut().unwrap().versions.clear();
+    states.add_failure(&test, &key, Reason::SecretTooLarge);
 
     test.issue("owner", &json!({ "secretName": "shared" })).await;
     let name = file_name(Reason::SecretConflict);

@@ -47,6 +47,7 @@ var expected = map[string]flux.Status{
 	"region-missing":       flux.FailedStatus,
 	"request-invalid":      flux.FailedStatus,
 	"secret-conflict":      flux.FailedStatus,
+	"secret-too-large":     flux.FailedStatus,
 	"spec-invalid":         flux.FailedStatus,
 	"too-many-versions":    flux.FailedStatus,
 
