@@ -168,6 +168,12 @@ pub struct DataKeySpec {
     #[x_kube(validation = crd::secret_name_has_a_valid_form())]
     pub secret_name: Option<String>,
 
+    /// Labels and annotations of the Secret beside the operator's own, for example what an admission policy demands. They
+    /// may be changed at any time and are restored with the Secret. A key that is taken out of the template is taken from the
+    /// Secret; keys that others set there stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_template: Option<SecretTemplate>,
+
     /// What becomes of the Secret when the DataKey is deleted: `Retain` (also where absent) leaves it, and a DataKey
     /// of the same name adopts it; `Delete` removes it, and with it all data that only its keys can decrypt. Data keys that
     /// this DataKey did not issue itself, but adopted or took from `wrappedKeys`, are left under `Delete`, too. Fixed once a
@@ -191,6 +197,46 @@ pub struct DataKeySpec {
         validation = crd::pins_are_different_data_keys()
     )]
     pub wrapped_keys: Option<Vec<IssuedVersion>>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// What the Secret has beside the wrapped data keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct SecretTemplate {
+    /// Labels and annotations of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TemplateMetadata>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// Labels and annotations of the Secret.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(inline)]
+pub struct TemplateMetadata {
+    /// Up to 32 labels. Reserved are the keys of datakey.dev, kubernetes.io (but for `app.kubernetes.io/...`, of which
+    /// `app.kubernetes.io/managed-by` is reserved), k8s.io, argocd.argoproj.io, toolkit.fluxcd.io and helm.sh, of their
+    /// subdomains, and those of the operator's flag --reserved-template-keys. Example: `{team: shop, app.kubernetes.io/part-of:
+    /// orders}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "template_labels_schema")]
+    #[x_kube(validation = crd::template_keys_have_a_valid_form(), validation = crd::template_keys_are_not_reserved())]
+    pub labels: Option<BTreeMap<String, String>>,
+
+    /// Up to 32 annotations, each value at most 2048 characters. The same keys are reserved as of labels. Example:
+    /// `{reloader.stakater.com/match: "true"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "template_annotations_schema")]
+    #[x_kube(validation = crd::template_keys_have_a_valid_form(), validation = crd::template_keys_are_not_reserved())]
+    pub annotations: Option<BTreeMap<String, String>>,
 
     /// What a newer release knows of it.
     #[serde(flatten)]
@@ -393,6 +439,23 @@ fn encryption_context_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn template_labels_schema(_: &mut SchemaGenerator) -> Schema {
+    let value = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 63, "pattern": value },
+    })
+}
+
+fn template_annotations_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 2048 },
+    })
+}
+
 fn ciphertext_blob_schema(_: &mut SchemaGenerator) -> Schema {
     // No `format: byte`: CEL would decode it, and the API server's decoder refuses some of what its validation takes.
     let base64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
@@ -467,6 +530,17 @@ impl DataKeySpec {
             region: self.region.clone(),
             rest: Rest::new(),
         }
+    }
+
+    /// The fields that this release does not know, by their paths within the spec; those of pins are not among them.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
+        let template = self.secret_template.iter();
+        let of_the_template = template.clone().flat_map(|template| template.rest.keys());
+        let of_its_metadata =
+            template.flat_map(|template| &template.metadata).flat_map(|metadata| metadata.rest.keys());
+        let of_the_template = of_the_template.map(|field| format!("secretTemplate.{field}"));
+        let of_its_metadata = of_its_metadata.map(|field| format!("secretTemplate.metadata.{field}"));
+        self.rest.keys().cloned().chain(of_the_template).chain(of_its_metadata)
     }
 
     /// The deletion policy with its default.

@@ -108,6 +108,17 @@ pub struct Run {
     )]
     pub extra_regions: Vec<String>,
 
+    /// Refuse these keys in spec.secretTemplate, too; repeat it, or separate by commas, for several. A key that ends with a
+    /// slash reserves a domain and its subdomains (example.com/), another one reserves that key alone (example.com/owner).
+    #[arg(
+        long,
+        env = "DATAKEY_RESERVED_TEMPLATE_KEYS",
+        value_delimiter = ',',
+        value_parser = values::reserved_key,
+        value_name = "KEY"
+    )]
+    pub reserved_template_keys: Vec<String>,
+
     /// How long to wait for KMS to answer, credentials included.
     #[arg(
         long,

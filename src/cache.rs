@@ -27,12 +27,19 @@ pub struct Cached(Arc<Content>);
 #[derive(Clone, Debug)]
 struct Content {
     metadata: ObjectMeta,
-    /// The name of its Secret, where it is another.
-    secret_name: Option<Box<str>>,
-    /// Whether its record holds a data key; also where that is not known.
+    /// What is asked often, and [`Rest`]; or why it cannot be decoded.
+    read: Result<(Summary, Box<[u8]>), Unreadable>,
+}
+
+/// What is known of a `DataKey` without decoding it.
+#[derive(Clone, Copy, Debug)]
+struct Summary {
+    /// What the `Ready` condition says.
+    state: State,
+    /// Whether its record holds a data key.
     has_record: bool,
-    /// What the `Ready` condition says, and [`Rest`]; or why it cannot be decoded.
-    read: Result<(State, Box<[u8]>), Unreadable>,
+    /// Whether its Secret has another name.
+    is_renamed: bool,
 }
 
 /// What a `DataKey` is made of beside its metadata.
@@ -86,17 +93,18 @@ impl Cached {
         let (spec, status) = match read {
             Ok(content) => content,
             Err(unreadable) => {
-                let content = Content { metadata, secret_name: None, has_record: true, read: Err(unreadable) };
-                return Ok(Self(Arc::new(content)));
+                return Ok(Self(Arc::new(Content { metadata, read: Err(unreadable) })));
             }
         };
         let key = DataKey { metadata, spec, status };
-        let secret_name = Some(key.secret_name()).filter(|&secret| Some(secret) != key.metadata.name.as_deref());
-        let (secret_name, has_record) = (secret_name.map(Into::into), !key.record().is_empty());
+        let summary = Summary {
+            state: state(key.status.as_ref()),
+            has_record: !key.record().is_empty(),
+            is_renamed: Some(key.secret_name()) != key.metadata.name.as_deref(),
+        };
         let DataKey { metadata, spec, status } = key;
-        let rest = Rest { spec, status };
-        let read = Ok((state(rest.status.as_ref()), rest.compress()?));
-        Ok(Self(Arc::new(Content { metadata, secret_name, has_record, read })))
+        let read = Ok((summary, Rest { spec, status }.compress()?));
+        Ok(Self(Arc::new(Content { metadata, read })))
     }
 
     /// The `DataKey`, or why it cannot be decoded.
@@ -108,19 +116,24 @@ impl Cached {
     }
 
     /// The name of its Secret; its own where it cannot be decoded.
-    pub fn secret_name(&self) -> &str {
-        let Content { metadata, secret_name, .. } = &*self.0;
-        secret_name.as_deref().or(metadata.name.as_deref()).unwrap_or_default()
+    pub fn secret_name(&self) -> Cow<'_, str> {
+        let Content { metadata, read } = &*self.0;
+        let decoded = match read {
+            Ok((Summary { is_renamed: true, .. }, _)) => self.decode().ok(),
+            _ => None,
+        };
+        let own = || Cow::Borrowed(metadata.name.as_deref().unwrap_or_default());
+        decoded.map_or_else(own, |key| Cow::Owned(key.secret_name().to_owned()))
     }
 
     /// Whether its record holds a data key; also where that is not known, because it cannot be decoded.
     pub fn has_record(&self) -> bool {
-        self.0.has_record
+        self.0.read.as_ref().map_or(true, |(summary, _)| summary.has_record)
     }
 
     /// What its `Ready` condition says, or has to say.
     pub fn state(&self) -> State {
-        self.0.read.as_ref().map_or(State::Failed(Reason::SpecInvalid), |(state, _)| *state)
+        self.0.read.as_ref().map_or(State::Failed(Reason::SpecInvalid), |(summary, _)| summary.state)
     }
 
     /// Whether it can be decoded.
@@ -240,6 +253,20 @@ mod tests {
         assert_eq!((odd.state(), odd.is_readable()), (State::Failed(Reason::SpecInvalid), false));
         let nothing: Cached = serde_json::from_value(json!({ "metadata": { "name": "orders" } })).unwrap();
         assert!(nothing.decode().is_err());
+    }
+
+    #[test]
+    fn which_secret_it_wants_and_whether_it_has_a_record_is_known() {
+        let known = |key: &DataKey| (cached(key).secret_name().into_owned(), cached(key).has_record());
+        assert_eq!(known(&data_key()), ("orders".to_owned(), false));
+        assert_eq!(known(&recorded(&[1])), ("orders".to_owned(), true));
+        let mut key = data_key();
+        key.spec.secret_name = Some("shared".to_owned());
+        assert_eq!(known(&key), ("shared".to_owned(), false));
+        let mut odd = serde_json::to_value(key).unwrap();
+        odd["spec"]["version"] = json!("two");
+        let odd: Cached = serde_json::from_value(odd).unwrap();
+        assert_eq!((odd.secret_name().as_ref(), odd.has_record()), ("orders", true), "it may have one");
     }
 
     #[test]

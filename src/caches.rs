@@ -56,7 +56,7 @@ impl Caches {
         match event {
             Event::Apply(key) | Event::InitApply(key) => {
                 if key.secret_name() != key.name_any() {
-                    let place = (key.namespace().unwrap_or_default(), key.secret_name().to_owned());
+                    let place = (key.namespace().unwrap_or_default(), key.secret_name().into_owned());
                     let mut renamed = self.renamed.write().unwrap_or_else(PoisonError::into_inner);
                     renamed.entry(place).or_default().insert(key.name_any());
                 }
@@ -65,7 +65,7 @@ impl Caches {
             Event::Delete(gone) => {
                 let namespace = gone.namespace().unwrap_or_default();
                 self.forget_name(&namespace, gone);
-                let concerned = self.wanting(&namespace, gone.secret_name());
+                let concerned = self.wanting(&namespace, &gone.secret_name());
                 concerned.into_iter().map(|key| ObjectRef::from_obj(&*key).into_kind_unchecked(())).collect()
             }
             Event::InitDone => {
@@ -137,7 +137,7 @@ impl Caches {
         if self.keys.get(&ObjectRef::new(&name).within(namespace)).is_some() {
             return;
         }
-        let place = (namespace.to_owned(), gone.secret_name().to_owned());
+        let place = (namespace.to_owned(), gone.secret_name().into_owned());
         let mut renamed = self.renamed.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(names) = renamed.get_mut(&place) {
             names.remove(&name);
@@ -152,7 +152,7 @@ impl Caches {
         renamed.retain(|(namespace, secret), names| {
             names.retain(|name| {
                 let key = self.keys.get(&ObjectRef::new(name).within(namespace));
-                key.is_some_and(|key| key.secret_name() == secret)
+                key.is_some_and(|key| key.secret_name() == *secret)
             });
             !names.is_empty()
         });

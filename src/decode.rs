@@ -95,7 +95,12 @@ impl Wire {
 /// are.
 fn knows_enough(spec: &DataKeySpec) -> bool {
     let pins = spec.wrapped_keys.iter().flatten();
-    let rests = pins.flat_map(|pin| [&pin.rest, &pin.request.rest]).chain([&spec.rest]).filter(|rest| !rest.is_empty());
+    let template = spec.secret_template.iter();
+    let of_the_template = template.clone().map(|template| &template.rest);
+    let of_its_metadata = template.flat_map(|template| &template.metadata).map(|metadata| &metadata.rest);
+    let of_pins = pins.flat_map(|pin| [&pin.rest, &pin.request.rest]);
+    let rests = of_pins.chain(of_the_template).chain(of_its_metadata).chain([&spec.rest]);
+    let rests = rests.filter(|rest| !rest.is_empty());
     let size = |rest| serde_json::to_vec(rest).map_or(usize::MAX, |json| json.len());
     rests.map(size).fold(0, usize::saturating_add) <= MAX_UNKNOWN
 }

@@ -38,6 +38,7 @@ pub fn data_key() -> DataKey {
             region,
             version: None,
             secret_name: None,
+            secret_template: None,
             deletion_policy: None,
             wrapped_keys: None,
             rest,

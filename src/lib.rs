@@ -12,7 +12,8 @@
 //! | [`newer`] | pure: what a newer release wrote, and this one must leave alone |
 //! | [`pins`] | pure: what the spec pins, against the record and the Secret |
 //! | [`flaws`] | pure: what a pin or a version out of a Secret must be to be recorded |
-//! | `size` | pure: whether Kubernetes can store what a record would become
+//! | [`template`] | pure: labels and annotations that a `DataKey` wants on its Secret |
+//! | `size` | pure: whether Kubernetes can store what a record would become |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
 //! | [`kms`] | the one call to KMS: client, error classes, known Regions, turns, shares |
@@ -59,6 +60,7 @@ mod size;
 pub mod slots;
 pub mod status;
 mod streaks;
+pub mod template;
 pub mod text;
 mod unreadable;
 mod written;

@@ -25,7 +25,7 @@ pub fn in_the_record(key: &DataKey) -> Option<Failure> {
 /// The spec, or a pin that is not recorded yet, has fields that this release does not know: nothing more may be issued,
 /// pinned or adopted.
 pub fn in_the_spec(key: &DataKey) -> Option<Failure> {
-    let of_the_spec = key.spec.rest.keys().map(|field| format!("spec.{field}"));
+    let of_the_spec = key.spec.unknown_fields().map(|field| format!("spec.{field}"));
     let is_recorded = |pin: &IssuedVersion| key.issued(pin.version).is_some();
     let of_pins =
         key.pins().iter().enumerate().filter(|(_, pin)| !is_recorded(pin)).flat_map(|(number, pin)| {

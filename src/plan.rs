@@ -17,10 +17,11 @@ use crate::{
         digest::Digest,
         index::{Known, Origin},
         metadata::SecretMetadata,
-        project,
+        project_under,
     },
     size,
     status::{self, Failure, Reason},
+    template::{self, Reserved},
 };
 
 /// What a decision rests on.
@@ -49,6 +50,8 @@ pub struct World<'a> {
     pub may_issue: bool,
     /// Another `DataKey` whose recorded data key the Secret of that name holds or has to hold.
     pub rival: Option<&'a str>,
+    /// Keys that the template of the Secret may not have.
+    pub reserved: &'a Reserved,
 }
 
 /// What is known of the Secret of that name.
@@ -90,8 +93,8 @@ pub enum Step {
     Pin(Vec<IssuedVersion>),
     /// Create the Secret. One that is there is never overwritten.
     Create(Box<Secret>),
-    /// Replace the Secret that was read, if it is still the same; the text names what was changed in it.
-    Replace(Box<Secret>, String),
+    /// Replace the Secret that was read, if it is still the same; the text names what another client changed in it.
+    Replace(Box<Secret>, Option<String>),
     /// The Secret was read and holds what is recorded: at this revision, with this digest.
     Verified(SecretMetadata, Digest),
     /// Tell this failure.
@@ -117,7 +120,18 @@ impl<'a> World<'a> {
             rehearse: false,
             may_issue: true,
             rival: None,
+            reserved: Reserved::ALWAYS,
         }
+    }
+
+    /// The Secret with these plain entries, if they are recorded.
+    fn project(&self, current: i32) -> Option<Projection> {
+        project_under(self.key, current, self.reserved)
+    }
+
+    /// What the Secret holds as long as no other client changed it: the version that it was last published with.
+    fn last_published(&self) -> Option<Projection> {
+        self.project(self.key.status.as_ref()?.version?)
     }
 }
 
@@ -137,11 +151,13 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
         return fail_once(world, failure);
     }
     let newer = newer::in_the_spec(key);
+    let refused = template::refused(key, world.reserved);
     let pins = match (pins::pending(key, world.region), &newer) {
         (Ok(pins), Some(failure)) if !pins.is_empty() => Err(failure.clone()),
+        (Ok(pins), _) => refused.map_or(Ok(pins), Err),
         (pins, _) => pins,
     };
-    match (key.issued(key.version()), project(key, key.version())) {
+    match (key.issued(key.version()), world.project(key.version())) {
         (Some(issued), Some(wanted)) => publish(world, issued, &wanted, pins, now),
         _ => match (pins, newer) {
             (Err(failure), _) | (Ok(_), Some(failure)) => fail_once(world, failure),
@@ -158,8 +174,9 @@ fn pin(world: &World<'_>, pins: Vec<IssuedVersion>) -> Step {
     if let (Some(wait), SecretView::NotCached | SecretView::Cached(_)) = (world.wait, world.secret) {
         return Step::Wait(wait);
     }
-    let intact =
-        |known| [last_published(key), project(key, key.version())].iter().flatten().any(|of| is_intact(key, known, of));
+    let intact = |known| {
+        [world.last_published(), world.project(key.version())].iter().flatten().any(|of| is_intact(key, known, of))
+    };
     match world.secret {
         SecretView::NotCached | SecretView::Missing if is_reserved(world) => reserved(world),
         SecretView::NotCached => Step::Look,
@@ -195,7 +212,7 @@ fn issue(world: &World<'_>) -> Step {
         SecretView::NotCached | SecretView::Missing if is_reserved(world) => reserved(world),
         // The look is part of the turn: while many wait, none of them costs the API server anything.
         SecretView::NotCached => in_turn(world, Step::Look),
-        SecretView::Cached(known) => match last_published(key) {
+        SecretView::Cached(known) => match world.last_published() {
             Some(earlier) if is_intact(key, known, &earlier) => in_turn(world, ask_kms(world)),
             _ => Step::Read,
         },
@@ -214,7 +231,7 @@ fn issue(world: &World<'_>) -> Step {
         },
         SecretView::Read(secret) => {
             // Recorded versions only: one that the Secret has beyond them is a conflict.
-            let earlier = key.record().last().and_then(|last| project(key, last.version));
+            let earlier = key.record().last().and_then(|last| world.project(last.version));
             match earlier.map(|earlier| content::compare(key, &earlier, secret)) {
                 Some(Verdict::Conflict(why)) => conflict(key, &why),
                 _ => in_turn(world, ask_kms(world)),
@@ -289,7 +306,7 @@ fn publish(
         SecretView::Found(metadata) => read_if_managed(metadata),
         SecretView::Read(secret) => match content::compare(key, wanted, secret) {
             Verdict::Same => Step::Verified(SecretMetadata::of(&secret.metadata), wanted.digest()),
-            Verdict::PutRight => replace(wanted, secret),
+            Verdict::PutRight => replace(key, wanted, secret),
             Verdict::Conflict(why) => match pins {
                 // What it holds beyond the record may be what is pinned.
                 Ok(pins) if !pins.is_empty() => pin(world, pins),
@@ -310,18 +327,15 @@ fn restore(world: &World<'_>, step: impl FnOnce() -> Step) -> Step {
     }
 }
 
-/// The Secret was read, and something of it was changed, or the record grew.
-fn replace(wanted: &Projection, secret: &Secret) -> Step {
+/// The Secret was read, and something of it was changed, or the record grew, or the template changed.
+fn replace(key: &DataKey, wanted: &Projection, secret: &Secret) -> Step {
     let changes = content::changes(wanted, secret).join(", ");
     if secret.immutable == Some(true) && secret.data.as_ref() != Some(&wanted.data) {
         return Step::Fail(Failure::new(Reason::SecretImmutable, changes));
     }
-    Step::Replace(Box::new(wanted.clone().put_into(secret.clone())), changes)
-}
-
-/// What the Secret holds as long as nobody changed it: the version that it was last published with.
-fn last_published(key: &DataKey) -> Option<Projection> {
-    project(key, key.status.as_ref()?.version?)
+    let saved = key.status.as_ref().and_then(|status| status.secret.as_ref());
+    let is_untouched = saved.is_some_and(|saved| saved.digest == Digest::of(secret).to_string());
+    Step::Replace(Box::new(wanted.clone().put_into(secret.clone())), (!is_untouched).then_some(changes))
 }
 
 /// Whether the Secret holds exactly this: this process wrote or read this revision of it, or the status says so. Content
@@ -383,7 +397,7 @@ mod tests {
     use crate::{
         api::{RESTORED, VELERO_RESTORE},
         fixtures::{at, data_key, issued, pinned, recorded},
-        secret::{index::Verified, metadata::Revision},
+        secret::{index::Verified, metadata::Revision, project},
     };
 
     fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {

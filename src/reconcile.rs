@@ -53,6 +53,7 @@ use crate::{
     slots::Slot,
     status::{self, Failure, Reason},
     streaks::Streaks,
+    template::Reserved,
     text::printable,
     written::Written,
 };
@@ -94,6 +95,8 @@ pub struct Context {
     pub resync: Duration,
     /// Whether data keys may be issued.
     pub may_issue: bool,
+    /// Keys that the template of a Secret may not have.
+    pub reserved: Reserved,
 }
 
 /// Something passing was in the way; the object is reconciled again soon.
@@ -181,6 +184,7 @@ impl Context {
             kube_timeout: Duration::from_secs(10),
             resync: Duration::from_hours(10),
             may_issue: true,
+            reserved: Reserved::default(),
         }
     }
 
@@ -274,6 +278,7 @@ pub fn is_at_rest(key: &Arc<DataKey>, caches: &Caches, context: &Context) -> boo
         region: context.kms.own_region(),
         revision_is_kept: context.revision_is_kept.load(Ordering::Relaxed),
         may_issue: context.may_issue,
+        reserved: &context.reserved,
         ..World::new(&key, &secret)
     };
     let at_rest = matches!(plan(&world, Timestamp::now()), Step::Done);
@@ -371,6 +376,7 @@ impl<'a> Run<'a> {
                 rehearse: !self.rehearsed && backoff.has_failed_record(&self.uid),
                 may_issue: self.context.may_issue,
                 rival: rival.as_deref(),
+                reserved: &self.context.reserved,
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
@@ -403,7 +409,7 @@ impl<'a> Run<'a> {
                 Step::Issue => self.issue().await?,
                 Step::Record(versions) | Step::Pin(versions) => self.take_over(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
-                Step::Replace(secret, changes) => self.replace(&secret, &changes).await?,
+                Step::Replace(secret, changes) => self.replace(&secret, changes.as_deref()).await?,
                 Step::Verified(metadata, digest) => self.learn(metadata, Verified::read(digest)),
                 // Nothing was tried, and so nothing failed again.
                 Step::Fail(failure) if failure.reason == Reason::SecretContested => {
@@ -649,23 +655,23 @@ impl<'a> Run<'a> {
         let created = requests::create(&self.context.client, &self.namespace, secret);
         match self.within(created).await? {
             Err(RequestError::Kube(kube::Error::Api(status))) if status.is_already_exists() => self.look().await,
-            answer => self.secret_written(secret, answer, Operation::Create, "it was deleted").await,
+            answer => self.secret_written(secret, answer, Operation::Create, Some("it was deleted")).await,
         }
     }
 
-    async fn replace(&mut self, secret: &Secret, changes: &str) -> Result<(), Error> {
+    async fn replace(&mut self, secret: &Secret, changes: Option<&str>) -> Result<(), Error> {
         let replaced = requests::replace(&self.context.client, &self.namespace, secret);
         let answer = self.within(replaced).await?;
         self.secret_written(secret, answer, Operation::Update, changes).await
     }
 
-    /// Takes in the answer to a write of the Secret. `changes` says what was changed in it before.
+    /// Takes in the answer to a write of the Secret. `changes` says what another client had changed in it.
     async fn secret_written(
         &mut self,
         sent: &Secret,
         answer: Result<Secret, RequestError>,
         operation: Operation,
-        changes: &str,
+        changes: Option<&str>,
     ) -> Result<(), Error> {
         let stored = match answered(answer, &self.key)? {
             Answer::Done(stored) => stored,
@@ -698,7 +704,7 @@ impl<'a> Run<'a> {
         info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         // The first publication of a version needs no event: the condition says it.
         let published = self.key.status.as_ref().and_then(|status| status.version);
-        if published == Some(self.key.version()) {
+        if let Some(changes) = changes.filter(|_| published == Some(self.key.version())) {
             self.context.restores.done(&self.uid, changes);
             let note = format!("Secret {secret} was changed or deleted: wrote it again from the record ({changes})");
             self.tell(EventType::Normal, "Restored", note).await;

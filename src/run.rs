@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     reconcile::Context,
     secret::MANAGER,
+    template::Reserved,
 };
 
 /// Why the operator can't start.
@@ -81,6 +82,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         issue,
         kms_rate,
         extra_regions,
+        reserved_template_keys,
         kms_timeout,
         kube_timeout,
         retry_min,
@@ -149,6 +151,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         resync,
         may_issue: issue,
         conflicts: Conflicts::new(new_client()?),
+        reserved: Reserved::with(reserved_template_keys),
         ..Context::new(client, kms, metrics, waits)
     });
     let settings = Settings { concurrency, grace: shutdown_grace };

@@ -15,7 +15,10 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Rest};
+use crate::{
+    api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Rest},
+    template::{self, Applied, Reserved, Wanted},
+};
 
 pub mod content;
 pub mod digest;
@@ -41,7 +44,8 @@ pub const VERSION: &str = "datakey.dev/version";
 /// Prefix of the annotation about one version, [`Provenance`] in JSON.
 const ISSUED: &str = "datakey.dev/issued.v";
 
-const PREFIX: &str = "datakey.dev/";
+/// Prefix of every label and annotation of the operator.
+pub const PREFIX: &str = "datakey.dev/";
 
 /// What the record knows of a version beside the entries of `data`: with them it rebuilds the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,16 +87,22 @@ pub struct Projection {
 
 /// Projects the record into the Secret, with the plain entries holding `current`. `None` where that is not recorded.
 pub fn project(key: &DataKey, current: i32) -> Option<Projection> {
+    project_under(key, current, Reserved::ALWAYS)
+}
+
+/// As [`project`], with more keys that a template may not have.
+pub fn project_under(key: &DataKey, current: i32, reserved: &Reserved) -> Option<Projection> {
     let issued = key.issued(current)?;
     let mut data = entries(issued, "");
     data.insert("version".to_owned(), text(current.to_string()));
-    let mut annotations = BTreeMap::from([(VERSION.to_owned(), current.to_string())]);
+    let Wanted { mut labels, mut annotations } = template::wanted(key, reserved);
+    annotations.insert(VERSION.to_owned(), current.to_string());
     for version in key.record() {
         data.extend(entries(version, &format!(".v{}", version.version)));
         annotations.insert(format!("{ISSUED}{}", version.version), json(&Provenance::of(version)));
     }
     let name = key.metadata.name.clone().unwrap_or_default();
-    let labels = BTreeMap::from([(MANAGED_BY.to_owned(), MANAGER.to_owned()), (NAME.to_owned(), name)]);
+    labels.extend([(MANAGED_BY.to_owned(), MANAGER.to_owned()), (NAME.to_owned(), name)]);
     Some(Projection { labels, annotations, data })
 }
 
@@ -194,6 +204,7 @@ impl Projection {
     /// references, finalizers, and the labels and annotations of others.
     pub fn put_into(self, mut secret: Secret) -> Secret {
         let metadata = &mut secret.metadata;
+        Applied::remove(metadata);
         metadata.labels.get_or_insert_default().extend(self.labels);
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.retain(|annotation, _| !annotation.starts_with(PREFIX));

@@ -14,7 +14,11 @@ use kube::{CustomResourceExt, core::Rule};
 use serde_json::json;
 
 use super::DataKey;
-use crate::status;
+use crate::{
+    secret::MANAGED_BY,
+    status,
+    template::{APP_DOMAIN, RESERVED_DOMAINS},
+};
 
 /// The ID of a KMS key, of one Region or of several.
 const KEY: &str = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})";
@@ -301,6 +305,30 @@ pub(super) fn secret_name_has_a_valid_form() -> Rule {
     Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message(
         "secretName must be a DNS subdomain: lower-case letters, digits, '-' and '.', beginning and ending with a \
          letter or digit",
+    )
+}
+
+// === rules of the template of the Secret ===
+
+/// Keys of labels and annotations (Kubernetes documentation, "Labels and Selectors", syntax and character set).
+pub(super) fn template_keys_have_a_valid_form() -> Rule {
+    let domain = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+    let name = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+    Rule::new(format!("self.all(k, k.matches('^({domain}/)?{name}$') && k.indexOf('/') <= 253)")).message(
+        "a key in secretTemplate.metadata must be a name of up to 63 letters, digits, '-', '_' and '.', beginning and ending \
+         with a letter or digit, with a DNS subdomain and '/' before it where needed",
+    )
+}
+
+pub(super) fn template_keys_are_not_reserved() -> Rule {
+    let domains = RESERVED_DOMAINS.map(|domain| domain.replace('.', "[.]")).join("|");
+    Rule::new(format!(
+        "self.all(k, k != '{MANAGED_BY}' && (k.startsWith('{APP_DOMAIN}/') || !k.matches('^([^/]*[.])?({domains})/')))"
+    ))
+    .message(
+        "a key in secretTemplate.metadata is reserved: the operator does not set keys of datakey.dev, kubernetes.io, k8s.io, \
+         argocd.argoproj.io, toolkit.fluxcd.io, helm.sh or their subdomains, nor app.kubernetes.io/managed-by. Other keys of \
+         app.kubernetes.io are possible",
     )
 }
 

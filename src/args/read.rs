@@ -43,7 +43,7 @@ impl Cli {
 impl Run {
     /// What no flag can know of itself. A name that is given twice counts once.
     fn check(&mut self, command: &clap::Command) -> Result<(), String> {
-        for names in [&mut self.namespaces, &mut self.extra_regions] {
+        for names in [&mut self.namespaces, &mut self.extra_regions, &mut self.reserved_template_keys] {
             let mut seen = BTreeSet::new();
             names.retain(|name| seen.insert(name.clone()));
         }

@@ -77,7 +77,7 @@ pub fn namespace(text: &str) -> Result<String, String> {
 /// The name of a Lease.
 pub fn lease_name(text: &str) -> Result<String, String> {
     let name = text.trim();
-    if name.len() <= SUBDOMAIN && name.split('.').all(is_part) {
+    if is_subdomain(name) {
         Ok(name.to_owned())
     } else {
         Err(format!(
@@ -97,6 +97,22 @@ pub fn region(text: &str) -> Result<String, String> {
     }
 }
 
+/// Keys of labels and annotations that no template of a Secret may have.
+pub fn reserved_key(text: &str) -> Result<String, String> {
+    let key = text.trim();
+    let is_valid = match key.strip_suffix('/') {
+        Some(domain) => is_subdomain(domain),
+        None => is_key(key),
+    };
+    if is_valid {
+        Ok(key.to_owned())
+    } else {
+        Err("write the key of a label or an annotation, for example example.com/owner, or a domain and a slash, for example \
+             example.com/, or several with commas between them"
+            .to_owned())
+    }
+}
+
 /// Where to listen.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080".to_owned())
@@ -105,6 +121,22 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 /// Whether a name is a label of the DNS as Kubernetes takes them (RFC 1123).
 fn is_label(name: &str) -> bool {
     name.len() <= LABEL && is_part(name)
+}
+
+/// Whether a name is a subdomain of the DNS as Kubernetes takes them (RFC 1123).
+fn is_subdomain(name: &str) -> bool {
+    name.len() <= SUBDOMAIN && name.split('.').all(is_part)
+}
+
+/// Whether this is the key of a label or an annotation (Kubernetes documentation, "Labels and Selectors").
+fn is_key(key: &str) -> bool {
+    let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let is_name = name.len() <= LABEL
+        && is_end(name.bytes().next())
+        && is_end(name.bytes().next_back())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    is_name && domain.is_none_or(is_subdomain)
 }
 
 /// One part of a subdomain. Kubernetes limits the length of the whole only.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
-use super::{ISSUED, MANAGED_BY, MANAGER, NAME, PREFIX, Projection, Provenance, TYPE, VERSION, digest::Digest, sha256};
+use super::{ISSUED, MANAGED_BY, MANAGER, NAME, Projection, Provenance, TYPE, VERSION, digest::Digest, sha256};
 use crate::{
     api::{DataKey, EncryptionContext, IssuedVersion, KeyRequest, KeySpec},
     flaws::{flaw, twins},
@@ -16,6 +16,7 @@ use crate::{
         MAX_BLOB,
         key_id::{self, KmsArn},
     },
+    template::Own,
     text::printable,
 };
 
@@ -151,9 +152,14 @@ pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
     let nothing = BTreeMap::new();
     let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
     // Labels of others belong to them.
-    let labels = pairs(secret.metadata.labels.as_ref(), |name| wanted.labels.contains_key(name));
+    let own = Own::of(secret);
+    let found = |all: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>, own| {
+        let pairs = all.into_iter().flatten().filter(|(name, _)| wanted.contains_key(*name));
+        pairs.map(|(name, value)| (name.clone(), value.clone())).chain(own).collect::<BTreeMap<_, _>>()
+    };
+    let labels = found(secret.metadata.labels.as_ref(), &wanted.labels, own.labels);
     changes.extend(differing("label", &wanted.labels, &labels));
-    let annotations = pairs(secret.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX));
+    let annotations = found(secret.metadata.annotations.as_ref(), &wanted.annotations, own.annotations);
     changes.extend(differing("annotation", &wanted.annotations, &annotations));
     let more = changes.len().saturating_sub(MAX_NAMED);
     changes.truncate(MAX_NAMED);
@@ -171,17 +177,9 @@ pub fn stored_otherwise(sent: &Secret, stored: &Secret) -> Vec<String> {
     if sent.type_ != stored.type_ {
         return vec!["its type was changed".to_owned()];
     }
-    let wanted = Projection {
-        labels: pairs(sent.metadata.labels.as_ref(), |name| [MANAGED_BY, NAME].contains(&name)),
-        annotations: pairs(sent.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX)),
-        data: sent.data.clone().unwrap_or_default(),
-    };
+    let Own { labels, annotations } = Own::of(sent);
+    let wanted = Projection { labels, annotations, data: sent.data.clone().unwrap_or_default() };
     changes(&wanted, stored)
-}
-
-fn pairs(all: Option<&BTreeMap<String, String>>, is_chosen: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
-    let chosen = all.into_iter().flatten().filter(|(name, _)| is_chosen(name));
-    chosen.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTreeMap<String, V>) -> Vec<String> {

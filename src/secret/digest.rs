@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use sha2::{Digest as _, Sha256};
 
-use super::{MANAGED_BY, NAME, PREFIX, Projection, TYPE};
+use super::{Projection, TYPE};
+use crate::template::Own;
 
-/// SHA-256 of everything in a Secret that the operator decides on: type, data, its own labels and its own annotations. Two
+/// SHA-256 of everything in a Secret that the operator decides on: type, data, its own labels and annotations and those of the
+/// template. Two
 /// Secrets have the same digest only if all of that is equal. Owner references, finalizers, `immutable`, and the labels and
 /// annotations of others are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,12 +20,7 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Of a Secret as the API server has it.
     pub fn of(secret: &Secret) -> Self {
-        let own = |names: Option<&BTreeMap<String, String>>, is_own: fn(&str) -> bool| {
-            let pairs = names.into_iter().flatten().filter(|(name, _)| is_own(name));
-            pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
-        };
-        let labels = own(secret.metadata.labels.as_ref(), |name| [MANAGED_BY, NAME].contains(&name));
-        let annotations = own(secret.metadata.annotations.as_ref(), |name| name.starts_with(PREFIX));
+        let Own { labels, annotations } = Own::of(secret);
         let nothing = BTreeMap::new();
         Self::new(
             secret.type_.as_deref().unwrap_or_default(),
@@ -84,7 +81,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{Edit, recorded},
-        secret::{VERSION, project},
+        secret::{MANAGED_BY, NAME, VERSION, project},
     };
 
     fn created() -> Secret {

@@ -138,6 +138,12 @@ pub fn cases() -> Vec<Case> {
         }),
         flag("config.concurrency", json!(7), "--concurrency=7", |flag| starts(flag, "--concurrency")),
         flag("config.issue", json!(false), "--issue=false", |flag| starts(flag, "--issue")),
+        flag(
+            "config.reservedTemplateKeys",
+            json!(["example.com/", "team", "team"]),
+            "--reserved-template-keys=example.com/,team",
+            |flag| starts(flag, "--reserved-template-keys"),
+        ),
         flag("config.kmsRate", json!(7), "--kms-rate=7", |flag| starts(flag, "--kms-rate")),
         flag("config.kmsTimeout", json!("7s"), "--kms-timeout=7s", |flag| starts(flag, "--kms-timeout")),
         flag("config.kubeTimeout", json!("7s"), "--kube-timeout=7s", |flag| starts(flag, "--kube-timeout")),

@@ -178,7 +178,7 @@ impl Model {
             (Mutant::NoComparison, SecretView::Read(secret), Step::Fail(failure), Some(wanted))
                 if failure.reason == Reason::SecretConflict =>
             {
-                Step::Replace(Box::new(wanted.put_into((**secret).clone())), String::new())
+                Step::Replace(Box::new(wanted.put_into((**secret).clone())), None)
             }
             (Mutant::ReadyFirst, _, step @ Step::Create(_), Some(_)) => {
                 let ready = status::ready(key, key.issued(key.version()).unwrap(), None, now());

@@ -171,6 +171,7 @@ impl Spec {
             region: None,
             version: Some(self.version),
             secret_name: None,
+            secret_template: None,
             deletion_policy: Some(if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain }),
             wrapped_keys: Some(self.pins.whole()).filter(|pins| !pins.is_empty()),
             rest: Rest::new(),

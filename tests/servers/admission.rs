@@ -59,6 +59,51 @@ async fn number_of_bytes_is_1_to_1024() {
 }
 
 #[tokio::test]
+async fn keys_and_values_of_the_template() {
+    let test = Test::new("template-keys").await;
+    let template =
+        |field: &str, key: &str, value: &str| json!({ "secretTemplate": { "metadata": { field: { key: value } } } });
+    let (form, reserved) = ("must be a name of up to 63 letters", "in secretTemplate.metadata is reserved");
+    let domain = format!("{}.{}", ["a".repeat(63).as_str(); 3].join("."), "a".repeat(61));
+    for field in ["labels", "annotations"] {
+        for key in ["team", "A", "a.b/C_d-1", "app.kubernetes.io/part-of", "mykubernetes.io/x", "helm.sh"] {
+            test.accepts(template(field, key, "x")).await;
+        }
+        test.accepts(template(field, &"a".repeat(63), "")).await;
+        test.accepts(template(field, &format!("{domain}/{}", "a".repeat(63)), "x")).await;
+        for key in
+            ["", "/a", "a/", "a/b/c", "-a", "a b", "A.b/c", "a\n", "\u{e4}", &"a".repeat(64), &format!("{domain}a/a")]
+        {
+            test.refuses(template(field, key, "x"), form).await;
+        }
+        for key in [
+            "datakey.dev/name",
+            "app.kubernetes.io/managed-by",
+            "kubernetes.io/x",
+            "kubectl.kubernetes.io/last-applied-configuration",
+            "x.app.kubernetes.io/x",
+            "k8s.io/x",
+            "argocd.argoproj.io/tracking-id",
+            "kustomize.toolkit.fluxcd.io/name",
+            "helm.toolkit.fluxcd.io/name",
+            "helm.sh/chart",
+            "meta.helm.sh/release-name",
+        ] {
+            test.refuses(template(field, key, "x"), reserved).await;
+        }
+        let many: Map<_, _> = (0..33).map(|number| (format!("k{number}"), json!("x"))).collect();
+        test.refuses(json!({ "secretTemplate": { "metadata": { field: many } } }), "must have at most 32 items").await;
+        test.refuses(template(field, "a", &"x".repeat(2049)), "Too long").await;
+    }
+    test.accepts(template("annotations", "a", &"\u{e4} ".repeat(1024))).await;
+    test.accepts(json!({ "secretTemplate": {} })).await;
+    for value in ["a b", "-a", "a-", "\u{e4}", &"x".repeat(64)] {
+        let words = if value.len() > 63 { "Too long" } else { "should match" };
+        test.refuses(template("labels", "a", value), words).await;
+    }
+}
+
+#[tokio::test]
 async fn the_four_forms_of_a_key_id() {
     let test = Test::new("key-id-forms").await;
     let mrk = format!("mrk-{}", "a1".repeat(16));

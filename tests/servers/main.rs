@@ -34,6 +34,7 @@ mod regions;
 mod restored;
 mod silence;
 mod size;
+mod template;
 mod tenant;
 mod test;
 mod texts;

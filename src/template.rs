@@ -1,0 +1,316 @@
+//! Labels and annotations that a `DataKey` wants on its Secret beside the operator's own. Pure.
+//!
+//! The operator applies them with its own rights, which reach further than those of a tenant: keys by which other controllers
+//! decide on an object are refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{DataKey, TemplateMetadata},
+    secret::{MANAGED_BY, NAME, PREFIX},
+    status::{Failure, Reason},
+    text::printable,
+};
+
+/// Domains whose keys, and those of whose subdomains, no template may have: those of Kubernetes itself, Argo CD, Flux and Helm,
+/// and the operator's own.
+pub const RESERVED_DOMAINS: [&str; 6] =
+    ["datakey.dev", "kubernetes.io", "k8s.io", "argocd.argoproj.io", "toolkit.fluxcd.io", "helm.sh"];
+
+/// The domain of the labels that Kubernetes recommends for applications; of its keys [`MANAGED_BY`] alone is reserved.
+pub const APP_DOMAIN: &str = "app.kubernetes.io";
+
+/// Annotation: the keys that the operator applied from the template. A key that the template lacks later is removed by it.
+pub const APPLIED: &str = "datakey.dev/applied";
+
+/// How many keys a message names.
+const MAX_NAMED: usize = 5;
+
+/// Bound of one of them, in characters: the longest key of a label or an annotation.
+const MAX_NAME: usize = 317;
+
+/// Keys that no template may have: [`RESERVED_DOMAINS`], and what the operator was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    more: Vec<String>,
+}
+
+/// The keys of the template that a Secret has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    labels: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    annotations: BTreeSet<String>,
+}
+
+/// What a `DataKey` wants on its Secret, as far as it may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations; [`APPLIED`] among them where there are any labels or annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The labels and annotations of a Secret that are the operator's: its own, and those of the template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+// === impl Reserved ===
+
+impl Reserved {
+    /// What is always reserved.
+    pub const ALWAYS: &Self = &Self { more: Vec::new() };
+
+    /// These keys, too. One that ends with `/` is a domain with its subdomains, another one a whole key.
+    pub const fn with(more: Vec<String>) -> Self {
+        Self { more }
+    }
+
+    /// Whether no template may have this key.
+    pub fn contains(&self, key: &str) -> bool {
+        let domain = key.split_once('/').map(|(domain, _)| domain);
+        let is_of = |reserved: &str| {
+            domain
+                .and_then(|domain| domain.strip_suffix(reserved))
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        let always = domain != Some(APP_DOMAIN) && RESERVED_DOMAINS.into_iter().any(is_of);
+        let more = |reserved: &String| reserved.strip_suffix('/').map_or(reserved == key, is_of);
+        key == MANAGED_BY || always || self.more.iter().any(more)
+    }
+}
+
+/// The keys of the template that the operator does not apply.
+pub fn refused(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
+    let template = template(key)?;
+    let of = |field: &'static str, pairs: &Option<BTreeMap<String, String>>| -> Vec<String> {
+        let keys = pairs.iter().flatten().map(|(key, _)| key).filter(|key| reserved.contains(key));
+        keys.map(|key| format!("spec.secretTemplate.metadata.{field}: {}", printable(key, MAX_NAME))).collect()
+    };
+    let mut keys = of("labels", &template.labels);
+    keys.extend(of("annotations", &template.annotations));
+    if keys.is_empty() {
+        return None;
+    }
+    let more = keys.len().saturating_sub(MAX_NAMED);
+    keys.truncate(MAX_NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let detail = format!("the operator reserves these keys and does not apply them: {}{more}", keys.join(", "));
+    Some(Failure::new(Reason::SpecInvalid, detail))
+}
+
+/// What a `DataKey` wants on its Secret, without the keys that are reserved.
+pub fn wanted(key: &DataKey, reserved: &Reserved) -> Wanted {
+    let allowed = |pairs: &Option<BTreeMap<String, String>>| -> BTreeMap<String, String> {
+        let pairs = pairs.iter().flatten().filter(|(key, _)| !reserved.contains(key));
+        pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    let Some(template) = template(key) else { return Wanted::default() };
+    let (labels, mut annotations) = (allowed(&template.labels), allowed(&template.annotations));
+    let applied =
+        Applied { labels: labels.keys().cloned().collect(), annotations: annotations.keys().cloned().collect() };
+    if applied != Applied::default() {
+        // Two sets of strings: encoding them cannot fail.
+        annotations.insert(APPLIED.to_owned(), serde_json::to_string(&applied).unwrap_or_default());
+    }
+    Wanted { labels, annotations }
+}
+
+fn template(key: &DataKey) -> Option<&TemplateMetadata> {
+    key.spec.secret_template.as_ref()?.metadata.as_ref()
+}
+
+// === impl Applied ===
+
+impl Applied {
+    /// As the annotation of a Secret says. Without one, or where it says nothing usable, there are none.
+    fn to(metadata: &ObjectMeta) -> Self {
+        let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
+        annotation.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+
+    /// Removes them from the metadata. What no template can have is of another client, whatever the annotation says.
+    pub fn remove(metadata: &mut ObjectMeta) {
+        let Self { labels, annotations } = Self::to(metadata);
+        let is_removed = |keys: &BTreeSet<String>, key: &str| keys.contains(key) && !Reserved::ALWAYS.contains(key);
+        metadata.labels.iter_mut().for_each(|all| all.retain(|key, _| !is_removed(&labels, key)));
+        metadata.annotations.iter_mut().for_each(|all| all.retain(|key, _| !is_removed(&annotations, key)));
+    }
+}
+
+// === impl Own ===
+
+impl Own {
+    /// Of a Secret as the API server has it.
+    pub fn of(secret: &Secret) -> Self {
+        let applied = Applied::to(&secret.metadata);
+        let chosen = |all: &Option<BTreeMap<String, String>>, is_chosen: &dyn Fn(&str) -> bool| {
+            let pairs = all.iter().flatten().filter(|(key, _)| is_chosen(key));
+            pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        let metadata = &secret.metadata;
+        Self {
+            labels: chosen(&metadata.labels, &|key| [MANAGED_BY, NAME].contains(&key) || applied.labels.contains(key)),
+            annotations: chosen(&metadata.annotations, &|key| {
+                key.starts_with(PREFIX) || applied.annotations.contains(key)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::SecretTemplate,
+        fixtures::{data_key, recorded},
+        secret::{content, digest::Digest, project, project_under},
+    };
+
+    fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn templated(mut key: DataKey, labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> DataKey {
+        let metadata =
+            TemplateMetadata { labels: Some(pairs(labels)), annotations: Some(pairs(annotations)), ..<_>::default() };
+        key.spec.secret_template = Some(SecretTemplate { metadata: Some(metadata), ..<_>::default() });
+        key
+    }
+
+    #[test]
+    fn keys_by_which_other_controllers_decide_are_reserved() {
+        for key in [
+            "datakey.dev/name",
+            "sub.datakey.dev/name",
+            "app.kubernetes.io/managed-by",
+            "kubernetes.io/service-account.name",
+            "kubectl.kubernetes.io/last-applied-configuration",
+            "x.app.kubernetes.io/name",
+            "k8s.io/x",
+            "sigs.k8s.io/x",
+            "argocd.argoproj.io/tracking-id",
+            "kustomize.toolkit.fluxcd.io/name",
+            "helm.toolkit.fluxcd.io/name",
+            "helm.sh/hook",
+            "meta.helm.sh/release-name",
+        ] {
+            assert!(Reserved::ALWAYS.contains(key), "{key}");
+        }
+        for key in [
+            "team",
+            "helm.sh",
+            "datakey.dev",
+            "app.kubernetes.io/part-of",
+            "mykubernetes.io/x",
+            "example.com/helm.sh",
+            "reloader.stakater.com/match",
+            "argoproj.io/x",
+        ] {
+            assert!(!Reserved::ALWAYS.contains(key), "{key}");
+        }
+        let more = Reserved::with(vec!["example.com/".into(), "team".into(), "shop.example/owner".into()]);
+        for key in ["example.com/x", "a.example.com/x", "team", "shop.example/owner", "helm.sh/hook"] {
+            assert!(more.contains(key), "{key}");
+        }
+        for key in ["anexample.com/x", "x/team", "shop.example/other", "a.shop.example/owner", "example.com"] {
+            assert!(!more.contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn reserved_keys_are_named_and_not_applied() {
+        let key =
+            templated(recorded(&[1]), &[("team", "shop"), ("helm.sh/chart", "x")], &[("datakey.dev/version", "9")]);
+        let failure = refused(&key, Reserved::ALWAYS).unwrap();
+        assert_eq!(failure.reason, Reason::SpecInvalid);
+        let detail = failure.detail.unwrap();
+        assert!(
+            detail.contains("labels: helm.sh/chart, spec.secretTemplate.metadata.annotations: datakey.dev/version"),
+            "{detail}"
+        );
+        let projection = project(&key, 1).unwrap();
+        assert_eq!((projection.labels["team"].as_str(), projection.labels.get("helm.sh/chart")), ("shop", None));
+        assert_eq!(projection.annotations["datakey.dev/version"], "1");
+        assert_eq!(refused(&data_key(), Reserved::ALWAYS), None);
+        let team = Reserved::with(vec!["team".into()]);
+        assert!(!project_under(&key, 1, &team).unwrap().labels.contains_key("team"));
+    }
+
+    #[test]
+    fn without_a_template_the_secret_is_as_earlier_releases_write_it() {
+        let plain = project(&recorded(&[1]), 1).unwrap();
+        for empty in [templated(recorded(&[1]), &[], &[]), {
+            let mut key = recorded(&[1]);
+            key.spec.secret_template = Some(SecretTemplate::default());
+            key
+        }] {
+            assert_eq!(project(&empty, 1).unwrap(), plain);
+        }
+        assert!(!plain.annotations.contains_key(APPLIED));
+    }
+
+    #[test]
+    fn what_is_applied_is_restored_and_what_is_taken_from_the_template_is_removed() {
+        let before = templated(recorded(&[1]), &[("team", "shop"), ("stage", "test")], &[("example.com/a", "1")]);
+        let wanted = project(&before, 1).unwrap();
+        let secret = wanted.clone().create(&before);
+        assert_eq!(Digest::of(&secret), wanted.digest());
+
+        let edits: [fn(&mut ObjectMeta); 5] = [
+            |metadata| _ = metadata.labels.as_mut().unwrap().remove("team"),
+            |metadata| _ = metadata.labels.as_mut().unwrap().insert("team".into(), "bank".into()),
+            |metadata| _ = metadata.annotations.as_mut().unwrap().remove("example.com/a"),
+            |metadata| _ = metadata.annotations.as_mut().unwrap().remove(APPLIED),
+            |metadata| _ = metadata.annotations.as_mut().unwrap().insert(APPLIED.into(), "odd".into()),
+        ];
+        for (number, edit) in edits.iter().enumerate() {
+            let mut edited = secret.clone();
+            edit(&mut edited.metadata);
+            assert_ne!(Digest::of(&edited), wanted.digest(), "edit {number}");
+            assert_eq!(content::changes(&wanted, &edited).len(), 1, "edit {number}");
+            assert_eq!(Digest::of(&wanted.clone().put_into(edited)), wanted.digest(), "edit {number}");
+        }
+
+        // The label of another client stays, whatever the template had.
+        let mut secret = secret;
+        secret.metadata.labels.as_mut().unwrap().insert("other".into(), "kept".into());
+        secret.metadata.annotations.as_mut().unwrap().insert("other".into(), "kept".into());
+        let after = project(&templated(recorded(&[1]), &[("team", "shop")], &[]), 1).unwrap();
+        let changed = after.clone().put_into(secret.clone());
+        let labels = changed.metadata.labels.as_ref().unwrap();
+        assert_eq!((labels["team"].as_str(), labels["other"].as_str(), labels.get("stage")), ("shop", "kept", None));
+        assert!(!changed.metadata.annotations.as_ref().unwrap().contains_key("example.com/a"));
+        assert_eq!(Digest::of(&changed), after.digest());
+        let none = project(&recorded(&[1]), 1).unwrap().put_into(changed);
+        assert_eq!(none.metadata.labels.unwrap().len(), 3, "the operator's own and the other client's");
+        assert!(!none.metadata.annotations.as_ref().unwrap().contains_key(APPLIED));
+        assert_eq!(none.metadata.annotations.unwrap()["other"], "kept");
+    }
+
+    #[test]
+    fn a_forged_annotation_removes_no_key_that_a_template_cannot_have() {
+        let key = recorded(&[1]);
+        let wanted = project(&key, 1).unwrap();
+        let mut secret = wanted.clone().create(&key);
+        let annotations = secret.metadata.annotations.as_mut().unwrap();
+        annotations.insert("argocd.argoproj.io/tracking-id".into(), "x".into());
+        annotations.insert(
+            APPLIED.into(),
+            r#"{"annotations":["argocd.argoproj.io/tracking-id"],"labels":["datakey.dev/name"]}"#.into(),
+        );
+        let restored = wanted.put_into(secret).metadata;
+        assert_eq!(restored.annotations.unwrap()["argocd.argoproj.io/tracking-id"], "x");
+        assert_eq!(restored.labels.unwrap()[NAME], "orders");
+    }
+}
