@@ -31,6 +31,7 @@ mod protection;
 mod record;
 mod recorded;
 mod regions;
+mod releases;
 mod restored;
 mod silence;
 mod size;
