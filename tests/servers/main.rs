@@ -13,6 +13,7 @@ mod consumers;
 mod costs;
 mod credentials;
 mod defect;
+mod documented;
 mod drift;
 mod entries;
 mod environment;

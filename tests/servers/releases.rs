@@ -29,9 +29,53 @@ struct Cluster {
 }
 
 /// Ends an operator, which releases its Lease.
-async fn stop(mut operator: Operator) {
+pub async fn stop(mut operator: Operator) {
     operator.process.signal("TERM");
     assert_eq!(operator.process.ended().await, 0);
+}
+
+/// Without nodes no kubelet reports that the pods of a Deployment run. This does so for each whose image is there.
+async fn pods_run_unless_the_image_is_missing(plane: &ControlPlane) {
+    let list = plane.kubectl(&["get", "deployments", "-A", "-o", "json"]).await;
+    let list: Value = list.ok().and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
+    for deployment in list["items"].as_array().into_iter().flatten() {
+        let (metadata, spec) = (&deployment["metadata"], &deployment["spec"]);
+        let image = spec["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
+        if image.ends_with(":missing") || deployment["status"]["observedGeneration"] == metadata["generation"] {
+            continue;
+        }
+        let replicas = &spec["replicas"];
+        let status = json!({ "status": {
+            "observedGeneration": metadata["generation"],
+            "replicas": replicas,
+            "updatedReplicas": replicas,
+            "readyReplicas": replicas,
+            "availableReplicas": replicas,
+            "conditions": [
+                { "type": "Available", "status": "True", "reason": "MinimumReplicasAvailable" },
+                { "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable" },
+            ],
+        } });
+        let (name, namespace) = (metadata["name"].as_str().unwrap(), metadata["namespace"].as_str().unwrap());
+        let status = status.to_string();
+        let patch = ["patch", "deployment", name, "-n", namespace, "--subresource=status", "--type=merge", "-p"];
+        // Helm may have removed it meanwhile.
+        let _ = plane.kubectl(&[&patch[..], &[&status]].concat()).await;
+    }
+}
+
+/// Runs something in a cluster whose pods run as soon as their image can be pulled.
+pub async fn with_pods<T>(plane: &ControlPlane, run: impl Future<Output = T>) -> T {
+    let pods = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            pods_run_unless_the_image_is_missing(plane).await;
+        }
+    };
+    tokio::select! {
+        result = run => result,
+        never = pods => never,
+    }
 }
 
 // === impl Cluster ===
@@ -157,47 +201,9 @@ impl Cluster {
         self.kubectl(&["get", "deployment", deployment, "-n", namespace, "-o", image]).await
     }
 
-    /// Without nodes no kubelet reports that the pods of a Deployment run. This does so for each whose image is there.
-    async fn pods_run_unless_the_image_is_missing(&self) {
-        let list = self.json(&["get", "deployments", "-A"]).await;
-        for deployment in list["items"].as_array().unwrap() {
-            let (metadata, spec) = (&deployment["metadata"], &deployment["spec"]);
-            let image = spec["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
-            if image.ends_with(":missing") || deployment["status"]["observedGeneration"] == metadata["generation"] {
-                continue;
-            }
-            let replicas = &spec["replicas"];
-            let status = json!({ "status": {
-                "observedGeneration": metadata["generation"],
-                "replicas": replicas,
-                "updatedReplicas": replicas,
-                "readyReplicas": replicas,
-                "availableReplicas": replicas,
-                "conditions": [
-                    { "type": "Available", "status": "True", "reason": "MinimumReplicasAvailable" },
-                    { "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable" },
-                ],
-            } });
-            let (name, namespace) = (metadata["name"].as_str().unwrap(), metadata["namespace"].as_str().unwrap());
-            let status = status.to_string();
-            let patch = ["patch", "deployment", name, "-n", namespace, "--subresource=status", "--type=merge", "-p"];
-            // Helm may have removed it meanwhile.
-            let _ = self.plane.kubectl(&[&patch[..], &[&status]].concat()).await;
-        }
-    }
-
     /// Runs Helm in a cluster whose pods run as soon as their image can be pulled.
     async fn helm_with_pods(&self, arguments: &[&str]) -> Result<String, String> {
-        let pods = async {
-            loop {
-                self.pods_run_unless_the_image_is_missing().await;
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        tokio::select! {
-            result = self.helm(arguments) => result,
-            never = pods => never,
-        }
+        with_pods(&self.plane, self.helm(arguments)).await
     }
 }
 

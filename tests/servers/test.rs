@@ -157,6 +157,11 @@ impl Test {
         }
     }
 
+    /// Where the KMS server is that all tests share.
+    pub async fn kms_address() -> String {
+        shared().await.kms.address()
+    }
+
     /// A kubeconfig of the operator's identity.
     pub fn operator_kubeconfig(&self) -> &Path {
         &self.operator

@@ -1,0 +1,81 @@
+//! The commands of a Markdown file, in its order.
+
+/// What a command begins with, where it stands in the text.
+const PROGRAMS: [&str; 10] =
+    ["kubectl", "helm", "aws", "make", "velero", "docker", "podman", "flux", "eval", "install"];
+
+/// One command of the documentation.
+pub struct Command {
+    /// As it is to be typed: with its further lines, without a prompt.
+    pub text: String,
+    /// What stands before it, back to the command before.
+    pub before: String,
+}
+
+/// All of them: those of `sh` and `console` blocks, and those in the text.
+pub fn commands(markdown: &str) -> Vec<Command> {
+    let mut found = Vec::new();
+    let mut before = String::new();
+    for (number, part) in markdown.split("\n```").enumerate() {
+        let texts = if number % 2 == 0 {
+            let mut pieces = part.split('`');
+            before.push_str(pieces.next().unwrap_or_default());
+            while let Some(code) = pieces.next() {
+                let code = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\|", "|");
+                if is_a_command(&code) {
+                    found.push(Command { text: code, before: std::mem::take(&mut before) });
+                } else {
+                    before.push_str(&code);
+                }
+                before.push_str(pieces.next().unwrap_or_default());
+            }
+            continue;
+        } else {
+            match part.split_once('\n') {
+                Some(("sh", body)) => typed(body.lines()),
+                Some(("console", body)) => typed(body.lines().filter_map(|line| line.strip_prefix("$ "))),
+                _ => continue,
+            }
+        };
+        found.extend(texts.into_iter().map(|text| Command { text, before: std::mem::take(&mut before) }));
+    }
+    found
+}
+
+fn is_a_command(code: &str) -> bool {
+    code.split_once(' ').is_some_and(|(program, _)| PROGRAMS.contains(&program))
+}
+
+/// The commands that these lines are: some go on after a backslash, or have a document after them.
+fn typed<'a>(mut lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut commands = Vec::new();
+    while let Some(line) = lines.next() {
+        let mut command = line.to_owned();
+        let mut goes_on = line.ends_with('\\');
+        let until = line.split_once("<<'").and_then(|(_, rest)| rest.split_once('\'')).map(|(word, _)| word);
+        while goes_on || until.is_some_and(|word| !command.ends_with(&format!("\n{word}"))) {
+            let next = lines.next().unwrap_or_else(|| panic!("no end:\n{command}"));
+            command = format!("{command}\n{next}");
+            goes_on = next.ends_with('\\') && until.is_none();
+        }
+        if !line.is_empty() && !line.starts_with('#') {
+            commands.push(command);
+        }
+    }
+    commands
+}
+
+#[test]
+fn commands_are_found_in_blocks_and_in_the_text() {
+    let markdown = "Say `kubectl get\ndk` or `kubectl`:\n\n```sh\n# why\nhelm a \\\n  b\ncat > f <<'END'\nx\\\nEND\n```\n\n\
+                    ```console\n$ kubectl get dk\nNAME\n```\n\n```yaml\nkubectl: no\n```\nSo `spec.version` is.";
+    let found: Vec<_> = commands(markdown).into_iter().map(|command| (command.text, command.before)).collect();
+    let expected = [
+        ("kubectl get dk", "Say "),
+        ("helm a \\\n  b", " or kubectl:\n"),
+        ("cat > f <<'END'\nx\\\nEND", ""),
+        ("kubectl get dk", "\n"),
+    ];
+    let expected: Vec<_> = expected.map(|(text, before)| (text.to_owned(), before.to_owned())).into();
+    assert_eq!(found, expected);
+}

@@ -1,0 +1,135 @@
+//! What stands in for what is not here, and what is not run, with the reasons. Every other command of the documentation is
+//! run as it stands.
+
+/// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
+pub const FILES: [&str; 12] = [
+    "README.md",
+    "docs/consume.md",
+    "docs/kubectl-datakey.md",
+    "docs/disaster-recovery.md",
+    "docs/security.md",
+    "docs/reliability.md",
+    "docs/performance.md",
+    "docs/gitops.md",
+    "docs/troubleshooting.md",
+    "charts/datakey-operator/README.md",
+    "docs/install.md",
+    "docs/operations.md",
+];
+
+/// A part of a command; what takes its place; why.
+pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
+    ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
+    ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
+    ("/keys/", "$PWD/keys/", "the Secret is written to files, as the kubelet mounts it"),
+    (
+        "eks create-pod-identity-association",
+        "eks create-pod-identity-association --generate-cli-skeleton output",
+        "there is no EKS: the AWS CLI checks the parameters and calls nothing",
+    ),
+    (
+        "service-quotas list-service-quotas",
+        "service-quotas list-service-quotas --generate-cli-skeleton output",
+        "there are no service quotas: the AWS CLI checks the parameters and calls nothing",
+    ),
+    ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
+    ("get secret NAME", "get secret orders -n shop", "the reader's name"),
+    ("datakey keep NAME", "datakey keep --help", "it needs garbage collection: tests/servers/keep.rs runs it"),
+    ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/servers/keep.rs runs it"),
+    (
+        "delete datakey NAME --cascade=orphan",
+        "delete datakey orders -n shop --cascade=orphan --dry-run=server",
+        "the reader's name; it needs garbage collection: tests/servers/keep.rs runs it",
+    ),
+    ("| grep SecretConflict", "| grep Issued", "no DataKey is in conflict here"),
+    ("|| kubectl get datakey check -o yaml", "", "a DataKey that is not Ready fails the test"),
+];
+
+/// What commands begin with that are not run; why. Of `make` the target is looked up.
+pub const NOT_RUN: [(&str, &str); 9] = [
+    ("make ", "they build, or test: CI runs them"),
+    ("velero restore create", "needs Velero in the cluster; tests/servers/restored.rs has what it restores"),
+    ("kubectl krew install", "needs a published release; tests/krew.rs checks the manifest"),
+    ("install target/plugin", "make plugin is not run; the plugin of the tests is in place"),
+    ("kubectl get pod POD", "there are no nodes, so no pods"),
+    ("kubectl rollout restart deployment/orders", "there are no nodes, so no pods"),
+    ("aws sso login", "a person signs in"),
+    ("aws login", "a person signs in"),
+    ("eval \"$(aws configure export-credentials", "needs the session of a person who signed in"),
+];
+
+/// Names of commands in the text. To run them takes more than what stands there.
+pub const MENTIONED: [&str; 17] = [
+    "helm --wait",
+    "helm install",
+    "helm template",
+    "helm upgrade",
+    "helm upgrade --install --wait",
+    "kubectl apply",
+    "kubectl apply --server-side",
+    "kubectl apply -k",
+    // deploy names an image that is not published: the overlay is run.
+    "kubectl apply -k deploy",
+    "kubectl create -f",
+    "kubectl delete --cascade=orphan",
+    "kubectl delete datakey --cascade=orphan",
+    "kubectl logs",
+    "kubectl patch --type=merge --patch-file",
+    "kubectl replace --force",
+    "kubectl wait",
+    "kubectl wait --for=condition=Ready",
+];
+
+/// Words before a command; what happens before it; why.
+pub const MEANWHILE: [(&str, &str, &str); 10] = [
+    (
+        "## A first DataKey",
+        "helm install datakey-operator charts/datakey-operator --namespace datakey-system --create-namespace \
+           --set image.repository=registry.example.com/datakey-operator
+         kubectl create namespace shop",
+        "the README has the installation further below",
+    ),
+    (
+        "Unwrap it with the AWS CLI",
+        "kubectl get secret orders -n shop -o go-template='{{range $k, $v := .data}}{{$k}} {{$v}}{{\"\\n\"}}{{end}}' |
+           while read -r entry value; do base64 --decode <<<\"$value\" >\"keys/$entry\"; done",
+        "the kubelet mounts the Secret",
+    ),
+    (
+        "## What is not Ready, and why",
+        "kubectl config set-context --current --namespace=shop",
+        "the examples are of the reader's namespace",
+    ),
+    (
+        "Give it the script",
+        "kubectl create namespace argocd; kubectl create configmap argocd-cm -n argocd",
+        "Argo CD is installed",
+    ),
+    ("For a team's namespaces only", "kubectl create namespace shop-staging", "the team has its namespaces"),
+    ("## Check", "kubectl config set-context --current --namespace=default", "the example is of the default namespace"),
+    (
+        "**From kubectl to Helm:**",
+        "helm uninstall data-keys --namespace keys-system
+         kubectl apply -k overlay",
+        "a reader who uses kubectl",
+    ),
+    (
+        "**A second release goes on alone.**",
+        "kubectl delete -f deploy/operator.yaml",
+        "the installation with the definition goes",
+    ),
+    (
+        "**The definition was deleted.**",
+        "helm uninstall shop-keys --namespace shop-system
+         helm install datakey-operator charts/datakey-operator --namespace datakey-system --take-ownership \
+           --force-conflicts --set image.repository=registry.example.com/datakey-operator
+         kubectl delete crd datakeys.datakey.dev",
+        "what the text says",
+    ),
+    (
+        "and apply the DataKeys from Git",
+        "kubectl apply -f orders.yaml
+         kubectl wait --for=condition=Ready datakey/orders -n shop",
+        "what the text says; orders.yaml is in Git",
+    ),
+];
