@@ -188,13 +188,13 @@ UPGRADE := $(TARGET)/upgrade
 UPGRADE_FROM := d7f9a2c
 
 .PHONY: upgrade
-upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys
+upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys; both at once
 	@git cat-file -e $(UPGRADE_FROM)^{commit} || { echo "commit $(UPGRADE_FROM) is missing: git fetch --unshallow"; exit 1; }
 	@rm -rf $(UPGRADE)/0.1.0 && mkdir -p $(UPGRADE)/0.1.0
 	git archive $(UPGRADE_FROM) | tar -x -C $(UPGRADE)/0.1.0
 	cargo build --locked --no-default-features --bin datakey-operator --manifest-path $(UPGRADE)/0.1.0/Cargo.toml --target-dir $(UPGRADE)/target
 	DATAKEY_010_BINARY=$(UPGRADE)/target/debug/datakey-operator DATAKEY_010_DEPLOY=$(UPGRADE)/0.1.0/deploy \
-		cargo test --locked --test servers -- upgrade::scale --include-ignored --nocapture
+		cargo test --locked --test servers -- upgrade::scale upgrade::skew --include-ignored --nocapture
 
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary. BENCH_PART=20 runs a twentieth of it; BENCH_ONLY
 # names some of bursts, restart, latency, repair, quota, growth; BENCH_REST is for how many seconds a resting operator's processor

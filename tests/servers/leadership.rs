@@ -29,7 +29,7 @@ impl Test {
     }
 
     /// The operator's role for the Lease is for its own namespace.
-    async fn may_lead(&self) {
+    pub async fn may_lead(&self) {
         let name = "may-lead";
         let rbac = "rbac.authorization.k8s.io";
         let subject = json!({ "kind": "ServiceAccount", "name": "datakey-operator", "namespace": "datakey-system" });

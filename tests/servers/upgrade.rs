@@ -19,6 +19,7 @@ use crate::test::{SOON, Test, to_json};
 
 mod record;
 mod scale;
+mod skew;
 
 /// Where the recorded objects are; the README there says how to record them.
 const FOLDER: &str = "tests/servers/upgrade/0.1.0";
