@@ -460,7 +460,7 @@ impl Reason {
                 "RestoredWithoutKey",
                 WaitForChange,
                 "a backup tool restored this DataKey, and its data key is not there: restore the Secret, or the status \
-                 (Velero: --restore-status), or pin the data key in spec.wrappedKeys; nothing is issued in its place. If \
+                 (Velero: --status-include-resources), or pin the data key in spec.wrappedKeys; nothing is issued in its place. If \
                  no data is encrypted under an earlier data key, remove the label velero.io/restore-name (kubectl label \
                  datakey NAME velero.io/restore-name-) or the annotation datakey.dev/restored, and one is issued",
             ),

@@ -43,7 +43,7 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
     test.velero_restores("k", &backup["spec"]).await;
     let key = test.failed("k", "RestoredWithoutKey").await;
     let message = &status::find(&key, status::READY).unwrap().message;
-    for way in ["restore the Secret", "--restore-status", "spec.wrappedKeys", "velero.io/restore-name-"] {
+    for way in ["restore the Secret", "--status-include-resources", "spec.wrappedKeys", "velero.io/restore-name-"] {
         assert!(message.contains(way), "{message}");
     }
     assert!(status::find(&key, status::STALLED).is_some());
