@@ -192,10 +192,11 @@ fn scope(
                         (Arc::clone(&key), Arc::clone(&caches), wake.clone(), Arc::clone(&context));
                     move |slot| guarded(key, slot, caches, wake, context)
                 };
-                match spawned(slots.clone(), &namespace, work).await {
+                let holds_a_turn = key.meta().uid.as_deref().is_some_and(|uid| context.kms.turns.is_granted(uid));
+                match spawned(slots.clone(), &namespace, holds_a_turn, work).await {
                     Err(Error::Panicked) => {
                         let work = move |slot| panicked(key, slot, caches, wake, context);
-                        spawned(slots, &namespace, work).await
+                        spawned(slots, &namespace, false, work).await
                     }
                     result => result,
                 }
@@ -365,12 +366,17 @@ fn backoff() -> watcher::ExponentialBackoff {
 }
 
 /// Begins the work once there is a slot, on a task of its own: a panic ends this reconcile only.
-async fn spawned<F>(slots: Slots, namespace: &str, work: impl FnOnce(Slot) -> F) -> Result<Action, Error>
+async fn spawned<F>(
+    slots: Slots,
+    namespace: &str,
+    holds_a_turn: bool,
+    work: impl FnOnce(Slot) -> F,
+) -> Result<Action, Error>
 where
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     // Without one the operator stops.
-    let Some(slot) = slots.begin(namespace).await else { return Ok(Action::await_change()) };
+    let Some(slot) = slots.begin(namespace, holds_a_turn).await else { return Ok(Action::await_change()) };
     tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
 }
 

@@ -19,10 +19,19 @@ impl<T> Default for Round<T> {
 impl<T> Round<T> {
     /// Adds an item behind those of its namespace.
     pub fn add(&mut self, namespace: &str, item: T) {
+        self.queue(namespace).push_back(item);
+    }
+
+    /// Adds an item before those of its namespace.
+    pub fn add_first(&mut self, namespace: &str, item: T) {
+        self.queue(namespace).push_front(item);
+    }
+
+    fn queue(&mut self, namespace: &str) -> &mut VecDeque<T> {
         if !self.namespaces.contains_key(namespace) {
             self.order.push_back(namespace.to_owned());
         }
-        self.namespaces.entry(namespace.to_owned()).or_default().push_back(item);
+        self.namespaces.entry(namespace.to_owned()).or_default()
     }
 
     /// The first item of the next namespace that has one which still counts. Those before it that do not are dropped.
@@ -56,7 +65,10 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| round.next(|item| ![1, 10].contains(item))).collect();
         assert_eq!(order, [2, 11, 20, 3, 4]);
         round.add("a", 5);
-        assert_eq!(round.next(|_| true), Some(5));
+        round.add_first("a", 6);
+        round.add_first("b", 12);
+        let order: Vec<_> = std::iter::from_fn(|| round.next(|_| true)).collect();
+        assert_eq!(order, [6, 12, 5]);
         assert!(round.next(|_| true).is_none() && round.namespaces.is_empty());
     }
 }

@@ -34,9 +34,10 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { free: count, is_closed: false, waiting: Round::default() })))
     }
 
-    /// Waits for a slot; `None` once no new work begins.
-    pub async fn begin(&self, namespace: &str) -> Option<Slot> {
-        let permit = self.acquire(namespace).await?;
+    /// Waits for a slot; `None` once no new work begins. What holds a turn to call KMS goes before the others of its namespace:
+    /// a turn that waits behind thousands of them is one that other namespaces lack.
+    pub async fn begin(&self, namespace: &str, holds_a_turn: bool) -> Option<Slot> {
+        let permit = self.acquire(namespace, holds_a_turn).await?;
         Some(Slot { slots: self.clone(), namespace: namespace.to_owned(), permit: Some(permit) })
     }
 
@@ -47,7 +48,7 @@ impl Slots {
         state.waiting = Round::default();
     }
 
-    async fn acquire(&self, namespace: &str) -> Option<Permit> {
+    async fn acquire(&self, namespace: &str, first: bool) -> Option<Permit> {
         let waits = {
             let mut state = self.lock();
             if state.is_closed {
@@ -58,7 +59,11 @@ impl Slots {
                 return Some(Permit(self.clone()));
             }
             let (given, waits) = oneshot::channel();
-            state.waiting.add(namespace, given);
+            if first {
+                state.waiting.add_first(namespace, given);
+            } else {
+                state.waiting.add(namespace, given);
+            }
             waits
         };
         waits.await.ok()
@@ -73,11 +78,12 @@ impl Slots {
 // === impl Slot ===
 
 impl Slot {
-    /// Leaves the slot to others while this waits for something else, and takes one again then.
+    /// Leaves the slot to others while this waits for something else, and takes one again then, before the others of its
+    /// namespace: what it waited for has come.
     pub async fn free_during<T>(&mut self, wait: impl Future<Output = T>) -> T {
         self.permit = None;
         let result = wait.await;
-        self.permit = self.slots.acquire(&self.namespace).await;
+        self.permit = self.slots.acquire(&self.namespace, true).await;
         result
     }
 }
@@ -111,40 +117,68 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slot_is_free_while_its_reconcile_waits_for_kms() {
         let slots = Slots::new(1);
-        let mut hanging = slots.begin("shop").await.unwrap();
-        assert!(timeout(LONG, slots.begin("shop")).await.is_err(), "it is taken");
+        let mut hanging = slots.begin("shop", false).await.unwrap();
+        assert!(timeout(LONG, slots.begin("shop", false)).await.is_err(), "it is taken");
         let hangs = tokio::spawn(async move { hanging.free_during(pending::<()>()).await });
-        assert!(timeout(LONG, slots.begin("shop")).await.is_ok());
+        assert!(timeout(LONG, slots.begin("shop", false)).await.is_ok());
         hangs.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_holds_a_turn_goes_before_the_others_of_its_namespace() {
+        let slots = Slots::new(1);
+        let first = slots.begin("crowd", false).await.unwrap();
+        let order: Arc<Mutex<Vec<&str>>> = Arc::default();
+        let wait = |name: &'static str, namespace: &'static str, holds_a_turn: bool| {
+            let (slots, order) = (slots.clone(), Arc::clone(&order));
+            tokio::spawn(async move {
+                let slot = slots.begin(namespace, holds_a_turn).await.unwrap();
+                order.lock().unwrap().push(name);
+                drop(slot);
+            })
+        };
+        let mut waiting = Vec::new();
+        for (name, namespace, holds_a_turn) in
+            [("one", "crowd", false), ("two", "crowd", false), ("shop", "shop", false), ("granted", "crowd", true)]
+        {
+            waiting.push(wait(name, namespace, holds_a_turn));
+            // It is in the queue before the next one.
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), ["granted", "shop", "one", "two"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_its_wait_a_reconcile_takes_a_slot_again() {
         let slots = Slots::new(1);
         let (answer, answered) = oneshot::channel::<()>();
-        let mut waiting = slots.begin("shop").await.unwrap();
+        let mut waiting = slots.begin("shop", false).await.unwrap();
         let waits = tokio::spawn(async move {
             waiting.free_during(answered).await.unwrap();
             sleep(2 * LONG).await;
         });
-        let other = slots.begin("shop").await.unwrap();
+        let other = slots.begin("shop", false).await.unwrap();
         answer.send(()).unwrap();
         sleep(LONG).await;
         drop(other);
-        assert!(timeout(LONG, slots.begin("shop")).await.is_err(), "it is taken again");
+        assert!(timeout(LONG, slots.begin("shop", false)).await.is_err(), "it is taken again");
         waits.await.unwrap();
-        assert!(slots.begin("shop").await.is_some());
+        assert!(slots.begin("shop", false).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn namespaces_take_turns_at_the_slots() {
         let slots = Slots::new(1);
-        let first = slots.begin("flood").await.unwrap();
+        let first = slots.begin("flood", false).await.unwrap();
         let (order, mut served) = tokio::sync::mpsc::unbounded_channel();
         for namespace in std::iter::repeat_n("flood", 1000).chain(["shop"]) {
             let (slots, order) = (slots.clone(), order.clone());
             tokio::spawn(async move {
-                let _slot = slots.begin(namespace).await;
+                let _slot = slots.begin(namespace, false).await;
                 order.send(namespace).unwrap();
             });
         }
@@ -158,10 +192,10 @@ mod tests {
     async fn no_slot_is_lost_with_a_reconcile_that_gives_up() {
         let slots = Slots::new(2);
         for _ in 0..10 {
-            let taken = [slots.begin("a").await, slots.begin("a").await];
-            let given_up: Vec<_> = (0..5).map(|_| Box::pin(slots.begin("b"))).collect();
+            let taken = [slots.begin("a", false).await, slots.begin("a", false).await];
+            let given_up: Vec<_> = (0..5).map(|_| Box::pin(slots.begin("b", false))).collect();
             assert!(timeout(LONG, futures::future::join_all(given_up)).await.is_err());
-            let mut late = Box::pin(slots.begin("c"));
+            let mut late = Box::pin(slots.begin("c", false));
             assert!(futures::poll!(late.as_mut()).is_pending());
             drop(taken);
             // It was given one, and never takes it.
@@ -173,15 +207,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_the_stop_no_work_begins_and_what_runs_ends() {
         let slots = Slots::new(1);
-        let mut running = slots.begin("shop").await.unwrap();
+        let mut running = slots.begin("shop", false).await.unwrap();
         let waits = tokio::spawn({
             let slots = slots.clone();
-            async move { slots.begin("shop").await.is_some() }
+            async move { slots.begin("shop", false).await.is_some() }
         });
         sleep(LONG).await;
         slots.close();
         assert!(!waits.await.unwrap());
-        assert!(slots.begin("shop").await.is_none());
+        assert!(slots.begin("shop", false).await.is_none());
         assert_eq!(timeout(LONG, running.free_during(async { 7 })).await, Ok(7));
     }
 }

@@ -200,6 +200,11 @@ impl Turns {
         None
     }
 
+    /// Whether a turn of an object has come that it has not taken yet.
+    pub fn is_granted(&self, uid: &str) -> bool {
+        self.shared.lock().values().any(|lane| lane.granted.contains_key(uid))
+    }
+
     /// An object is gone, or needs no turn (any more): where it waits or was granted one, that is somebody else's.
     pub fn leave(&self, uid: &str) {
         let mut left = false;
