@@ -52,6 +52,9 @@ pub struct World<'a> {
     pub rival: Option<&'a str>,
     /// Keys that the template of the Secret may not have.
     pub reserved: &'a Reserved,
+    /// Whether the Secret that was read is of the revision that this process or the status vouches for: no other client has
+    /// changed it since.
+    pub is_vouched_for: bool,
 }
 
 /// What is known of the Secret of that name.
@@ -121,6 +124,7 @@ impl<'a> World<'a> {
             may_issue: true,
             rival: None,
             reserved: Reserved::ALWAYS,
+            is_vouched_for: false,
         }
     }
 
@@ -306,7 +310,7 @@ fn publish(
         SecretView::Found(metadata) => read_if_managed(metadata),
         SecretView::Read(secret) => match content::compare(key, wanted, secret) {
             Verdict::Same => Step::Verified(SecretMetadata::of(&secret.metadata), wanted.digest()),
-            Verdict::PutRight => replace(key, wanted, secret),
+            Verdict::PutRight => replace(world, wanted, secret),
             Verdict::Conflict(why) => match pins {
                 // What it holds beyond the record may be what is pinned.
                 Ok(pins) if !pins.is_empty() => pin(world, pins),
@@ -328,13 +332,15 @@ fn restore(world: &World<'_>, step: impl FnOnce() -> Step) -> Step {
 }
 
 /// The Secret was read, and something of it was changed, or the record grew, or the template changed.
-fn replace(key: &DataKey, wanted: &Projection, secret: &Secret) -> Step {
+fn replace(world: &World<'_>, wanted: &Projection, secret: &Secret) -> Step {
     let changes = content::changes(wanted, secret).join(", ");
     if secret.immutable == Some(true) && secret.data.as_ref() != Some(&wanted.data) {
         return Step::Fail(Failure::new(Reason::SecretImmutable, changes));
     }
-    let saved = key.status.as_ref().and_then(|status| status.secret.as_ref());
-    let is_untouched = saved.is_some_and(|saved| saved.digest == Digest::of(secret).to_string());
+    // Of a revision in which others changed labels of their own, the status may name the digest alone.
+    let saved = world.key.status.as_ref().and_then(|status| status.secret.as_ref());
+    let is_untouched =
+        world.is_vouched_for || saved.is_some_and(|saved| saved.digest == Digest::of(secret).to_string());
     Step::Replace(Box::new(wanted.clone().put_into(secret.clone())), (!is_untouched).then_some(changes))
 }
 
@@ -395,7 +401,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{RESTORED, VELERO_RESTORE},
+        api::{RESTORED, SecretTemplate, TemplateMetadata, VELERO_RESTORE},
         fixtures::{at, data_key, issued, pinned, recorded},
         secret::{index::Verified, metadata::Revision, project},
     };
@@ -505,6 +511,29 @@ mod tests {
     fn a_new_data_key_looks_at_the_secrets_name_before_it_asks_kms() {
         assert!(matches!(next(&data_key(), SecretView::NotCached), Step::Look));
         assert!(matches!(next(&data_key(), SecretView::Missing), Step::Issue));
+    }
+
+    #[test]
+    fn what_only_the_spec_changed_is_no_change_of_another_client() {
+        let mut key = published(&[1]);
+        let before = read(&key);
+        let metadata = TemplateMetadata { labels: Some([("team".into(), "shop".into())].into()), ..<_>::default() };
+        key.spec.secret_template = Some(SecretTemplate { metadata: Some(metadata), ..<_>::default() });
+        let names = |key: &DataKey, view: &SecretView, is_vouched_for: bool| match plan(
+            &World { is_vouched_for, ..World::new(key, view) },
+            at(0),
+        ) {
+            Step::Replace(_, changes) => changes,
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(names(&key, &before, false), None, "the status has its digest");
+        // The template changed again before the status was written.
+        key.status.as_mut().unwrap().secret = None;
+        assert_eq!(names(&key, &before, true), None);
+        assert_eq!(
+            names(&key, &before, false).unwrap(),
+            "label team is missing, annotation datakey.dev/applied is missing"
+        );
     }
 
     #[test]

@@ -317,6 +317,8 @@ struct Run<'a> {
     waits: Option<Queue>,
     /// A dry run of the record was accepted.
     rehearsed: bool,
+    /// The Secret that was read is of the revision that this process or the status vouches for.
+    is_vouched_for: bool,
     failure: Option<Failure>,
     retry: Option<Duration>,
 }
@@ -348,6 +350,7 @@ impl<'a> Run<'a> {
             turn: None,
             waits: None,
             rehearsed: false,
+            is_vouched_for: false,
             failure: None,
             retry: None,
         }
@@ -377,6 +380,7 @@ impl<'a> Run<'a> {
                 may_issue: self.context.may_issue,
                 rival: rival.as_deref(),
                 reserved: &self.context.reserved,
+                is_vouched_for: self.is_vouched_for,
             };
             match plan(&world, Timestamp::now()) {
                 Step::Done => return Ok(self.at_rest()),
@@ -527,7 +531,11 @@ impl<'a> Run<'a> {
     /// Reads the Secret, or says when it may be read. What is known of its revision limits nothing: there is no change to
     /// verify, only something to write.
     async fn read(&mut self) -> Result<Option<Action>, Error> {
-        let limited = !matches!(&self.secret, SecretView::Cached(known) if known.is_vouched_for(&self.key));
+        let vouched = match &self.secret {
+            SecretView::Cached(known) if known.is_vouched_for(&self.key) => Some(known.metadata.revision.clone()),
+            _ => None,
+        };
+        let limited = vouched.is_none();
         let permit = if limited {
             let object = ObjectRef::new(&self.name).within(&self.namespace);
             match self.context.reads.request(&self.uid, &object, self.wake) {
@@ -548,6 +556,8 @@ impl<'a> Run<'a> {
             self.context.reads.done(&self.uid);
         }
         let secret = answer??;
+        let revision = secret.as_ref().map(|secret| SecretMetadata::of(&secret.metadata).revision);
+        self.is_vouched_for = vouched.is_some() && revision == vouched;
         self.secret = secret.map_or(SecretView::Missing, |secret| SecretView::Read(Box::new(secret)));
         Ok(None)
     }
