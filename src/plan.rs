@@ -579,7 +579,7 @@ mod tests {
                 assert!(failure.detail.unwrap().contains("belongs to DataKey invoices"));
             }
         }
-        // Its own Secret is adopted, and what it has recorded is published, whoever else wants the name.
+        // Its own Secret is adopted, and what it has recorded is published, also where another DataKey wants the name.
         assert!(matches!(rival(&data_key(), &changed()), Step::Read));
         assert!(matches!(rival(&data_key(), &read(&recorded(&[1]))), Step::Record(_)));
         assert!(matches!(rival(&recorded(&[1]), &SecretView::Missing), Step::Create(_)));

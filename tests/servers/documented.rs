@@ -1,4 +1,4 @@
-//! The commands of README.md and docs/, run one after another in one cluster. What stands in for something, and what is not
+//! The commands of README.md and docs/, run one after another in one cluster. What replaces a part of one, and what is not
 //! run, is in one table; a command that is new in the documentation is run, and fails here if it does not work.
 
 mod commands;
@@ -188,7 +188,7 @@ async fn every_command_of_the_documentation_runs_in_its_order() {
     assert!(run > 40, "{run} commands run");
     let entries = SUBSTITUTED.iter().map(|entry| entry.0).chain(MEANWHILE.iter().map(|entry| entry.0));
     let entries: BTreeSet<_> = entries.chain(NOT_RUN.iter().map(|entry| entry.0)).chain(MENTIONED).collect();
-    assert_eq!(entries, reader.used, "what stands in the table and in no command");
+    assert_eq!(entries, reader.used, "entries of the table that no command needs");
 }
 
 #[test]

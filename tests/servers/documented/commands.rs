@@ -1,6 +1,6 @@
 //! The commands of a Markdown file, in its order.
 
-/// What a command begins with, where it stands in the text.
+/// What a command begins with, in the text.
 const PROGRAMS: [&str; 10] =
     ["kubectl", "helm", "aws", "make", "velero", "docker", "podman", "flux", "eval", "install"];
 

@@ -1,4 +1,4 @@
-//! What stands in for what is not here, and what is not run, with the reasons. Every other command of the documentation is
+//! What replaces what is not here, and what is not run, with the reasons. Every other command of the documentation is
 //! run as it stands.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
