@@ -16,7 +16,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::PostParams,
+    api::{GetParams, PostParams},
     core::{ObjectMeta, request::Request},
     runtime::{
         controller::Action,
@@ -58,8 +58,11 @@ use crate::{
     written::Written,
 };
 
-/// More steps than any way through the protocol has; reached only when somebody else writes all the while.
-const MAX_STEPS: usize = 14;
+/// More steps than any way through the protocol has; reached only when another client writes all the while.
+const MAX_STEPS: usize = 14 + RECORD_AGAIN;
+
+/// How often a record that met another write of its `DataKey` is written again, with what KMS answered the first time.
+const RECORD_AGAIN: usize = 5;
 
 /// When a `DataKey` is looked at again while another one records a data key for the same Secret.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
@@ -142,6 +145,11 @@ impl Error {
     fn failure(&self) -> Option<Failure> {
         let of_status = |code: u16, message: &str| match code {
             401 | 403 => Failure::new(Reason::Refused, message),
+            // Of etcd, and of the API server's client of etcd, which answer with 500. The sizes were computed beforehand, but
+            // not those of what other clients write into the object.
+            _ if message.contains("request is too large") || message.contains("message larger than max") => {
+                Failure::new(Reason::SecretTooLarge, format!("etcd cannot store the object: {message}"))
+            }
             _ if message.contains("failed calling webhook") => Failure::new(Reason::AdmissionUnavailable, message),
             _ => Failure::new(Reason::ApiServerFailed, format!("it answers {code}: {message}")),
         };
@@ -315,6 +323,10 @@ struct Run<'a> {
     claim: Option<Claim<'a>>,
     turn: Option<Turn>,
     waits: Option<Queue>,
+    /// What KMS answered, where its record met another write.
+    unrecorded: Option<IssuedVersion>,
+    /// How many records met another write.
+    conflicts: usize,
     /// A dry run of the record was accepted.
     rehearsed: bool,
     /// The Secret that was read is of the revision that this process or the status vouches for.
@@ -336,11 +348,8 @@ impl<'a> Run<'a> {
             name: key.name_any(),
             uid: key.uid().unwrap_or_default(),
             subject: Subject {
-                generation: key.metadata.generation,
-                restored: key.is_restored(),
-                recorded: key.issued(key.version()).is_some(),
                 secret: known.as_ref().map(|known| known.metadata.revision.resource_version.clone()),
-                rival: None,
+                ..subject(&key)
             },
             namespace,
             key,
@@ -349,6 +358,8 @@ impl<'a> Run<'a> {
             claim: None,
             turn: None,
             waits: None,
+            unrecorded: None,
+            conflicts: 0,
             rehearsed: false,
             is_vouched_for: false,
             failure: None,
@@ -372,7 +383,7 @@ impl<'a> Run<'a> {
                 secret: &self.secret,
                 failure: self.failure.as_ref(),
                 wait,
-                turn: self.turn.is_some(),
+                turn: self.turn.is_some() || self.unrecorded.is_some(),
                 contested: contested.as_deref(),
                 region: self.context.kms.own_region(),
                 revision_is_kept: self.context.revision_is_kept.load(Ordering::Relaxed),
@@ -477,7 +488,8 @@ impl<'a> Run<'a> {
     async fn report(&mut self, error: Error) -> Result<Action, Error> {
         let backoff = &self.context.backoff;
         let Some(cause) = error.failure() else { return Err(error) };
-        let is_certain = matches!(error, Error::StatusRefused(_) | Error::Panicked) || cause.reason == Reason::Refused;
+        let is_certain = matches!(error, Error::StatusRefused(_) | Error::Panicked)
+            || matches!(cause.reason, Reason::Refused | Reason::SecretTooLarge);
         if !is_certain && !backoff.is_worth_reporting(&self.uid) {
             return Err(error);
         }
@@ -562,14 +574,62 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
-    /// The only call to KMS. What it answers is held in memory until it is recorded, and dropped if that is unclear.
+    /// Issues the wanted version. What KMS answered is held in memory until it is recorded, and dropped where it is unclear
+    /// whether the record was written.
     async fn issue(&mut self) -> Result<(), Error> {
+        let issued = match self.unrecorded.take() {
+            Some(issued) => Some(issued),
+            None => self.ask_kms().await,
+        };
+        let Some(issued) = issued else { return Ok(()) };
+        match self.record(status::recorded(&self.key, vec![issued.clone()])).await {
+            Err(Error::Conflict) => self.decide_again(issued).await,
+            written => written,
+        }
+    }
+
+    /// The API server did not write the record, because another client changed the `DataKey` meanwhile. To ask KMS again for
+    /// each such change would let one client, which only changes labels, use up the share of its namespace. So what KMS
+    /// answered is kept, and all is decided again on the `DataKey` as it is now.
+    async fn decide_again(&mut self, issued: IssuedVersion) -> Result<(), Error> {
+        self.conflicts += 1;
+        if self.conflicts > RECORD_AGAIN {
+            self.context.backoff.record_written(&self.uid, false);
+            let detail = format!(
+                "another client changes the DataKey faster than the operator can record a data key: {} tries in a row met \
+                 another write. What KMS answered is dropped",
+                self.conflicts
+            );
+            self.fail(Failure::new(Reason::ApiServerFailed, detail));
+            return Ok(());
+        }
+        let Some(key) = self.fetch().await?.filter(|key| key.metadata.uid.as_ref() == Some(&self.uid)) else {
+            return Err(Error::Gone);
+        };
+        self.key = Arc::new(key);
+        self.subject = Subject { secret: self.subject.secret.take(), ..subject(&self.key) };
+        let still_wanted = issued.version == self.key.version() && issued.request == self.key.spec.request();
+        self.unrecorded = still_wanted.then_some(issued);
+        Ok(())
+    }
+
+    /// The `DataKey` of this name as the API server has it now.
+    async fn fetch(&self) -> Result<Option<DataKey>, Error> {
+        let request = Request::new(DataKey::url_path(&(), Some(&self.namespace)));
+        let request = request.get(&self.name, &GetParams::default()).map_err(RequestError::Build)?;
+        match self.within(requests::send::<Wire>(&self.context.client, request)).await? {
+            Ok(found) => Ok(Some(whole(found)?)),
+            Err(RequestError::Kube(kube::Error::Api(status))) if status.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The only call to KMS.
+    async fn ask_kms(&mut self) -> Option<IssuedVersion> {
+        let turn = self.turn.take()?;
         let request = self.key.spec.request();
         let version = self.key.version();
         let tokens = self.key.spec.grant_tokens.as_deref().unwrap_or_default();
-        let Some(turn) = self.turn.take() else {
-            return Ok(());
-        };
         // KMS may take its time, or never answer.
         let wrapped = match self.slot.free_during(self.context.kms.issue(turn, &request, tokens)).await {
             Ok(wrapped) => wrapped,
@@ -577,7 +637,7 @@ impl<'a> Run<'a> {
                 let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());
                 warn!(namespace, name, version, reason, code, request_id, words, "KMS issued no data key");
                 self.fail(failure);
-                return Ok(());
+                return None;
             }
         };
         let (namespace, name) = (&self.namespace, &self.name);
@@ -589,7 +649,7 @@ impl<'a> Run<'a> {
             request_id = wrapped.request_id,
             "KMS issued a data key"
         );
-        let issued = IssuedVersion {
+        Some(IssuedVersion {
             version,
             request,
             ciphertext_blob: ByteString(wrapped.ciphertext_blob),
@@ -598,8 +658,7 @@ impl<'a> Run<'a> {
             issued_at: self.issued_at(),
             request_id: wrapped.request_id,
             rest: Rest::new(),
-        };
-        self.record(status::recorded(&self.key, vec![issued])).await
+        })
     }
 
     /// The present time; not before the creation of the `DataKey`, by whichever clock that was set: a data key that is older
@@ -803,6 +862,24 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a failure of this `DataKey` is about, but for its Secret and its rival.
+fn subject(key: &DataKey) -> Subject {
+    Subject {
+        generation: key.metadata.generation,
+        restored: key.is_restored(),
+        recorded: key.issued(key.version()).is_some(),
+        secret: None,
+        rival: None,
+    }
+}
+
+/// A `DataKey` of an answer; one that cannot be decoded is left to the watch.
+fn whole(answer: Wire) -> Result<DataKey, RequestError> {
+    let (metadata, content) = answer.decode();
+    let (spec, status) = content.map_err(|_| RequestError::Decode)?;
+    Ok(DataKey { metadata, spec, status })
+}
+
 async fn put_status(
     client: &Client,
     namespace: &str,
@@ -811,10 +888,7 @@ async fn put_status(
     dry_run: bool,
 ) -> Result<DataKey, RequestError> {
     let body = serde_json::to_vec(object).map_err(RequestError::Encode)?;
-    let written: Wire = requests::send(client, status_request(namespace, name, dry_run, body)?).await?;
-    let (metadata, content) = written.decode();
-    let (spec, status) = content.map_err(|_| RequestError::Decode)?;
-    Ok(DataKey { metadata, spec, status })
+    whole(requests::send(client, status_request(namespace, name, dry_run, body)?).await?)
 }
 
 /// The request that replaces a status.
@@ -869,6 +943,19 @@ where
 mod tests {
     use super::*;
     use crate::fixtures::{issued, recorded};
+
+    #[test]
+    fn what_etcd_cannot_store_is_not_retried_soon() {
+        for words in [
+            "etcdserver: request is too large",
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2097292 vs. 2097152)",
+        ] {
+            let failure = Error::Server(500, words.to_owned()).failure().unwrap();
+            assert_eq!(failure.reason, Reason::SecretTooLarge);
+            assert!(failure.detail.unwrap().contains(words));
+        }
+        assert_eq!(Error::Server(500, "rpc error".to_owned()).failure().unwrap().reason, Reason::ApiServerFailed);
+    }
 
     #[test]
     fn what_the_server_repeats_of_the_record_the_pins_and_the_grant_tokens_is_taken_out() {

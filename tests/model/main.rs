@@ -54,7 +54,7 @@ use crate::{
     objects::{DataKeys, Id, Interned, KeySummary, Spec},
     operator::{Decision, Question},
     secrets::SecretSummary,
-    world::Budget,
+    world::{Budget, DataKeyAt},
 };
 
 /// What does not hold.
@@ -63,7 +63,7 @@ type Violation = String;
 /// How an object is made from another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Derivation {
-    Issued(u8),
+    Issued(DataKeyAt),
     WithSpec(Spec),
     Edited,
     Unmarked,

@@ -50,6 +50,10 @@ pub enum Mutant {
     RecordReplaced,
     /// It was refused, and what KMS answered is published nevertheless.
     RefusedRecordIgnored,
+    /// It met another write and is written again, with what KMS answered, without a decision on what the `DataKey` became.
+    RecordAgainUndecided,
+    /// It met another write, and what KMS answered is kept whatever the `DataKey` asks for now.
+    AnswerToAnother,
     /// It was not answered in time, and what KMS answered is published nevertheless.
     TimeoutIsSuccess,
 
@@ -100,6 +104,8 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::RecordOnNamesake, Budget { recreate: 1, ..NOTHING }),
     (Mutant::RecordReplaced, Budget { version: 1, ..NOTHING }),
     (Mutant::RefusedRecordIgnored, NOTHING),
+    (Mutant::RecordAgainUndecided, NOTHING),
+    (Mutant::AnswerToAnother, Budget { correct: 1, ..NOTHING }),
     (Mutant::TimeoutIsSuccess, Budget { late: 1, ..NOTHING }),
     (Mutant::SecretFirst, Budget { delete_secret: 1, ..NOTHING }),
     (Mutant::ApplyInsteadOfCreate, Budget { foreign: 1, ..NOTHING }),

@@ -17,9 +17,11 @@ use tokio::time::Instant;
 use crate::{
     Derivation, Model, Violation,
     mutants::Mutant,
-    objects::{self, Id},
+    objects::{self, Id, Spec},
     secrets,
-    world::{Action, Effect, Held, KeyAt, Operator, Origin, Outcome, Run, Saved, SecretAt, State, View, Write},
+    world::{
+        Action, DataKeyAt, Effect, Held, KeyAt, Operator, Origin, Outcome, Run, Saved, SecretAt, State, View, Write,
+    },
 };
 
 /// What a decision rests on: the `DataKey`, whether its status names the uid and the revision of the Secret, what is known of
@@ -61,10 +63,13 @@ impl Model {
         let key = operator.key?;
         let verified = operator.verified.filter(|(at, _)| operator.secret == Some(*at)).map(|(_, held)| held);
         let view = operator.secret.map_or(View::NotCached, |at| View::Cached(at, verified));
-        Some(Run { key, view, failure: None })
+        Some(Run { key, view, failure: None, unrecorded: None })
     }
 
     pub fn decide(&self, run: &Run) -> Decision {
+        if self.mutant == Mutant::RecordAgainUndecided && run.unrecorded.is_some() {
+            return Decision::Issue;
+        }
         let question = (run.key.object, run.key.names(run.view), run.view.plain(), run.failure);
         if let Some(decision) = self.decisions.borrow().get(&question) {
             return *decision;
@@ -169,11 +174,17 @@ impl Model {
         Decision::Status { to: self.with_status(id, Some(status)), saves_view }
     }
 
-    /// The record with what KMS answered to the `DataKey`'s request.
-    fn issued(&self, id: Id, number: u8) -> Id {
+    /// What KMS answers to the `DataKey`'s request.
+    fn answer(&self, state: &State, id: Id) -> DataKeyAt {
+        let Spec { version, settings, .. } = self.key_summary(id).spec;
+        DataKeyAt { number: self.fresh(state), version, settings }
+    }
+
+    /// The record with what KMS answered.
+    fn issued(&self, id: Id, answer: DataKeyAt) -> Id {
         let key = self.key(id);
-        let objects::KeySummary { uid, spec, .. } = self.key_summary(id);
-        let issued = objects::issued(uid, key.version(), number, spec.settings);
+        let DataKeyAt { number, version, settings } = answer;
+        let issued = objects::issued(self.key_summary(id).uid, version, number, settings);
         let mut recorded = status::recorded(&key, vec![issued]);
         if self.mutant == Mutant::RecordReplaced {
             recorded.versions.drain(..recorded.versions.len() - 1);
@@ -183,13 +194,16 @@ impl Model {
 
     /// One effect of a running reconcile. `late`: the answer to a write does not come in time.
     pub fn step(&self, state: &State, who: usize, late: bool) -> Result<Option<(Action, State)>, Violation> {
-        let run = state.operators[who].run.unwrap();
+        let mut run = state.operators[who].run.unwrap();
         let by = self.key_summary(run.key.object).uid;
+        let mut asked = run;
         let (effect, write) = match self.decide(&run) {
             Decision::Issue => {
-                let number = self.fresh(state);
                 let id = run.key.object;
-                let to = self.derived(id, Derivation::Issued(number), || self.issued(id, number));
+                let answer = run.unrecorded.unwrap_or_else(|| self.answer(state, id));
+                asked.unrecorded = Some(answer);
+                run.unrecorded = None;
+                let to = self.derived(id, Derivation::Issued(answer), || self.issued(id, answer));
                 (Effect::Issue, Write::Status { on: run.key, to, saved: run.key.saved })
             }
             Decision::Adopt(to) => (Effect::Adopt, Write::Status { on: run.key, to, saved: run.key.saved }),
@@ -212,7 +226,7 @@ impl Model {
         } else if self.apply(&mut next, &write)? {
             (Outcome::Applied, Some(Self::applied(&mut next, who, run, &write)))
         } else {
-            (Outcome::Refused, self.refused(&mut next, run, effect, &write))
+            (Outcome::Refused, self.refused(&mut next, asked, effect, &write))
         };
         next.operators[who].run = after;
         Ok(Some((Action::Write(effect, outcome), next)))
@@ -253,7 +267,8 @@ impl Model {
         }
     }
 
-    /// A Secret that is already there is looked at. Everything else that is refused ends the reconcile.
+    /// A Secret that is already there is looked at, and a record that met another write is decided on again. Everything else
+    /// that is refused ends the reconcile.
     fn refused(&self, state: &mut State, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match (write, state.secret) {
             (Write::Create { to, .. }, Some(at)) if self.mutant == Mutant::AlreadyExistsIsSuccess => {
@@ -262,10 +277,23 @@ impl Model {
             }
             (Write::Create { .. }, Some(at)) => Some(Run { view: View::Found(at), ..run }),
             (Write::Status { to, .. }, _) if self.mutant == Mutant::RefusedRecordIgnored && effect == Effect::Issue => {
-                Some(Run { key: KeyAt { object: *to, revision: state.new_revision(), ..run.key }, ..run })
+                Some(Run {
+                    key: KeyAt { object: *to, revision: state.new_revision(), ..run.key },
+                    unrecorded: None,
+                    ..run
+                })
             }
+            (Write::Status { .. }, _) if effect == Effect::Issue => self.decide_again(state.key, run),
             _ => None,
         }
+    }
+
+    /// The `DataKey` as it is now, with what KMS answered, if it still asks for the same.
+    fn decide_again(&self, key: KeyAt, run: Run) -> Option<Run> {
+        let (before, now) = (self.key_summary(run.key.object), self.key_summary(key.object));
+        let is_wanted = |answer: &DataKeyAt| (answer.version, answer.settings) == (now.spec.version, now.spec.settings);
+        let unrecorded = run.unrecorded.filter(|answer| self.mutant == Mutant::AnswerToAnother || is_wanted(answer));
+        (before.uid == now.uid).then_some(Run { key, unrecorded, ..run })
     }
 
     /// Without an answer the reconcile ends: what was sent may or may not be there.

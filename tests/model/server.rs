@@ -30,6 +30,9 @@ impl Model {
             let seen = operator.run.and_then(|run| run.view.secret());
             operator.secret.iter().chain(&seen).for_each(|at| secret(at.object));
         }
+        for answer in state.operators.iter().filter_map(|operator| operator.run?.unrecorded) {
+            used |= 1 << answer.number;
+        }
         for write in &state.flight {
             used |= match write {
                 Write::Status { to, .. } => self.record(*to).bits() | self.pins(*to).bits(),

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::objects::{DataKeys, Id};
+use crate::objects::{DataKeys, Id, Settings};
 
 /// A uid of a Secret or a resource version. They are only compared for equality.
 pub type Revision = u16;
@@ -63,6 +63,16 @@ pub struct Run {
     pub key: KeyAt,
     pub view: View,
     pub failure: Option<Id>,
+    /// What KMS answered, where its record met another write.
+    pub unrecorded: Option<DataKeyAt>,
+}
+
+/// A data key, and what it was asked for with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DataKeyAt {
+    pub number: u8,
+    pub version: i32,
+    pub settings: Settings,
 }
 
 /// An operator: its caches and its reconcile.

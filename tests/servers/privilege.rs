@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
-use testbed::{control_plane::OPERATOR, eventually, repository};
+use testbed::{control_plane::OPERATOR, eventually, proxy::Fault, repository};
 
 use crate::test::{SOON, Test};
 
@@ -36,7 +36,9 @@ fn rules() -> Vec<(String, String, String)> {
 async fn each_verb_of_the_role_is_needed() {
     let test = Test::alone("verbs").await;
     let all = rules();
-    assert_eq!(all.len(), 10);
+    assert_eq!(all.len(), 11);
+    // So that a DataKey can change meanwhile.
+    test.proxy.always(Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
     for (number, without) in all.iter().enumerate() {
         let name = format!("without-{number}");
@@ -65,7 +67,7 @@ async fn each_verb_of_the_role_is_needed() {
         watched.push((name, without, operator));
     }
     for (name, (group, resource, verb), operator) in watched {
-        // Issued, then changed, and that twice: a repeated event is a patch.
+        // Issued, then changed, and that twice: a repeated event is a patch. Its DataKey changes while KMS is asked.
         let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
         let manifest = json!({
             "apiVersion": "datakey.dev/v1alpha1",
@@ -79,7 +81,11 @@ async fn each_verb_of_the_role_is_needed() {
             let words = [format!("cannot {verb} resource"), plural.to_owned(), subresource.to_owned(), group.clone()];
             operator.process.log().lines().any(|line| words.iter().all(|word| line.contains(word)))
         };
+        let mut changes = 0;
         eventually(SOON, &format!("without {verb} on {resource} something is refused"), async || {
+            changes += 1;
+            let label = format!("changes={changes}");
+            test.plane.kubectl(&["label", "datakey", "k", "-n", &name, "--overwrite", &label]).await.unwrap();
             let edit = ["patch", "secret", "k", "-n", &name, "--type=merge", "-p", r#"{"data":{"version":"eA=="}}"#];
             // Not there before it is issued, and without some of the rules never.
             let _ = test.plane.kubectl(&edit).await;
@@ -99,13 +105,13 @@ async fn the_operators_identity_may_do_nothing_else() {
         listed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     };
     let everywhere = [
-        "datakeys.datakey.dev [] [] [list watch]",
+        "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
         "events.events.k8s.io [] [] [create patch]",
         "secrets [] [] [get list watch create update]",
     ];
     let at_home = [
-        "datakeys.datakey.dev [] [] [list watch]",
+        "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
         "events.events.k8s.io [] [] [create patch]",
         "leases.coordination.k8s.io [] [] [create]",

@@ -2,12 +2,14 @@
 //! key: never lose it, replace it or stop it. A file for each kind of attack; each attack also while no operator runs.
 
 mod blocked;
+mod changed;
 mod deletion;
 mod replaced;
 mod undecodable;
 
 use std::path::PathBuf;
 
+use datakey_operator::api::DataKey;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -22,6 +24,7 @@ use crate::test::{SOON, Test};
 struct Tenant {
     kubeconfig: PathBuf,
     secrets: Api<Secret>,
+    keys: Api<DataKey>,
 }
 
 // === impl Tenant ===
@@ -41,9 +44,10 @@ impl Tenant {
             test.plane.kubectl(&command).await.unwrap();
         }
         let kubeconfig = test.plane.kubeconfig_of(namespace, &account).await;
-        let secrets: Api<Secret> = Api::namespaced(client_from(&kubeconfig).await, namespace);
+        let client = client_from(&kubeconfig).await;
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         eventually(SOON, "the tenant may list Secrets", async || secrets.list(&<_>::default()).await.is_ok()).await;
-        Some(Self { kubeconfig, secrets })
+        Some(Self { kubeconfig, secrets, keys: Api::namespaced(client, namespace) })
     }
 
     /// Runs kubectl as the tenant.

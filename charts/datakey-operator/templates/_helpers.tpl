@@ -77,10 +77,11 @@ annotations:
 
 {{- /* What the operator may do where it watches. */ -}}
 {{- define "datakey.rules" -}}
-# DataKeys are what the operator works on. It never changes their spec, their metadata or their existence.
+# DataKeys are what the operator works on. It never changes their spec, their metadata or their existence. get: the
+# newest state of one that another client changed while KMS was asked.
 - apiGroups: [datakey.dev]
   resources: [datakeys]
-  verbs: [list, watch]
+  verbs: [get, list, watch]
 # The record of issued data keys and the conditions are written to the status, by PUT with a resource version.
 - apiGroups: [datakey.dev]
   resources: [datakeys/status]

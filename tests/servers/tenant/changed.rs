@@ -1,0 +1,131 @@
+//! A `DataKey` that changes while KMS is asked: the answer of KMS is recorded where it is still what the `DataKey` asks for, so
+//! that a client that changes labels costs no calls and stops nothing.
+
+use std::time::Duration;
+
+use datakey_operator::api::DataKey;
+use futures::future::join_all;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use testbed::{api_proxy, eventually, proxy::Fault};
+use tokio::time::{sleep, timeout};
+
+use super::Tenant;
+use crate::test::{SOON, Test, recorded, to_json};
+
+/// Longer than a change of a `DataKey` takes.
+const MEANWHILE: Duration = Duration::from_secs(2);
+
+impl Test {
+    /// Creates a `DataKey` named `k`, and changes it while the first call to KMS is under way.
+    async fn change_while_kms_is_asked(&self, change: impl Future<Output = ()>) {
+        self.proxy.next(1, Fault::Delay(MEANWHILE));
+        let calls = self.proxy.calls();
+        self.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+        eventually(SOON, "KMS is asked", async || self.proxy.calls() > calls).await;
+        timeout(MEANWHILE, change).await.expect("a change while KMS is asked");
+    }
+
+    fn label(number: usize) -> Value {
+        json!({ "metadata": { "labels": { "number": number.to_string() } } })
+    }
+}
+
+#[tokio::test]
+async fn a_changed_label_costs_no_second_call() {
+    let test = Test::new("changed-label").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    test.change_while_kms_is_asked(async { drop(test.patch("k", &Test::label(1)).await) }).await;
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 1);
+    let counts = [("get", "datakeys"), ("update", "datakeys/status"), ("create", "secrets")];
+    // The record met the change once; the record, and Ready.
+    assert_eq!(counts.map(|(verb, resource)| api.count(verb, resource)), [1, 3, 1]);
+}
+
+#[tokio::test]
+async fn an_answer_to_other_settings_is_dropped() {
+    let test = Test::new("changed-settings").await;
+    let _operator = test.operator();
+    let correct = json!({ "spec": { "encryptionContext": { "a": "c" } } });
+    test.change_while_kms_is_asked(async { drop(test.patch("k", &correct).await) }).await;
+    let key = test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 2);
+    assert_eq!(to_json(&recorded(&key, 1).request.encryption_context), json!({ "a": "c" }));
+    test.unwrap(&test.data("k").await, "").await;
+}
+
+#[tokio::test]
+async fn an_answer_to_a_data_key_of_the_same_name_is_dropped() {
+    let test = Test::new("changed-uid").await;
+    let _operator = test.operator();
+    test.change_while_kms_is_asked(async {
+        test.delete("k").await;
+        test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    })
+    .await;
+    let key = test.ready("k").await;
+    assert_eq!((test.proxy.calls(), key.record().len()), (2, 1));
+    let is_its_own = recorded(&key, 1).issued_at >= key.metadata.creation_timestamp.unwrap();
+    assert!(is_its_own);
+}
+
+#[tokio::test]
+async fn a_record_that_meets_a_change_each_time_is_given_up_and_told() {
+    let test = Test::new("changed-always").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let conflict = api_proxy::Fault::Refuse(409, "Conflict", "the object has been modified");
+    let tries = 6;
+    api.next(tries, "update", "datakeys/status", conflict);
+    let _operator = test.operator_by(&kubeconfig, &["--retry-min=5s", "--retry-max=10m"]);
+    test.create("k", &json!({})).await;
+    let message = test.failed("k", "ApiServerFailed").await.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("another client changes the DataKey faster"), "{message}");
+    assert_eq!((test.proxy.calls(), api.count("update", "datakeys/status")), (1, tries + 1));
+    test.ready("k").await;
+    assert_eq!(test.proxy.calls(), 2);
+}
+
+/// Changes a label of the `DataKey` as often as this, as fast as the pause lets it.
+async fn churn(keys: Api<DataKey>, name: &str, changes: usize, pause: Duration) {
+    let mut number = 0;
+    while number < changes {
+        let label = Patch::Merge(Test::label(number));
+        // There is none before it is created.
+        number += usize::from(keys.patch_metadata(name, &PatchParams::default(), &label).await.is_ok());
+        sleep(pause).await;
+    }
+}
+
+#[tokio::test]
+async fn labels_that_change_all_the_time_delay_nothing() {
+    let test = Test::new("changed-often").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let _operator = test.operator();
+    let names = ["a", "b", "c"];
+    let attack = names.map(|name| churn(tenant.keys.clone(), name, usize::MAX, Duration::from_millis(100)));
+    let ready = join_all(names.map(async |name| test.issue(name, &json!({})).await));
+    tokio::select! {
+        _ = join_all(attack) => unreachable!("it goes on"),
+        keys = ready => assert!(keys.iter().all(|key| key.record().len() == 1)),
+    }
+    assert_eq!(test.proxy.calls(), names.len());
+}
+
+#[tokio::test]
+async fn labels_that_change_without_pause_cost_few_calls() {
+    let test = Test::new("changed-flood").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let _operator = test.operator_with(&["--retry-min=1s", "--retry-max=10m"], &[]);
+    let (names, changes) = (["a", "b", "c"], 200);
+    let attack = names.map(|name| churn(tenant.keys.clone(), name, changes, Duration::ZERO));
+    let create = join_all(names.map(async |name| test.create(name, &json!({})).await));
+    tokio::join!(join_all(attack), create);
+    join_all(names.map(|name| test.ready(name))).await;
+    assert!(test.proxy.calls() <= 3 * names.len(), "{} for {} changes", test.proxy.calls(), names.len() * changes);
+}
