@@ -196,6 +196,15 @@ upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and a
 	DATAKEY_010_BINARY=$(UPGRADE)/target/debug/datakey-operator DATAKEY_010_DEPLOY=$(UPGRADE)/0.1.0/deploy \
 		cargo test --locked --test servers -- upgrade::scale upgrade::skew --include-ignored --nocapture
 
+# Velero's restore is built into a program, which is no part of `make tools`: it takes minutes and a gigabyte of sources.
+.PHONY: velero
+velero: operator servers-tools $(TOOLS)/bin/velero-restore ## Restores by Velero's own restore, compared with what make test sends; building it takes some minutes, once
+	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --test servers -- velero::
+
+$(TOOLS)/bin/velero-restore: tests/tools/velero/main.go tests/tools/velero/go.mod tests/tools/velero/go.sum | need-go
+	@mkdir -p $(@D)
+	cd tests/tools/velero && go build -mod=readonly -buildvcs=false -trimpath -ldflags '-s -w' -o $@ .
+
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary. BENCH_PART=20 runs a twentieth of it; BENCH_ONLY
 # names some of bursts, restart, latency, repair, quota, growth; BENCH_REST is for how many seconds a resting operator's processor
 # time is taken (300). With BENCH_DOCS=1 the results go to docs/performance.md, too.

@@ -178,7 +178,7 @@ async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
     assert_eq!(to_json(&recorded(&key, 1)), to_json(&recorded(&new, 1)));
 }
 
-/// As Velero restores: no status, no owner references, other uids, no managed fields.
+/// As a backup tool that leaves no mark restores: no status, no owner references, other uids, no managed fields.
 #[tokio::test]
 async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
     let test = Test::new("restore-order").await;

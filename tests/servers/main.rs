@@ -43,6 +43,7 @@ mod texts;
 mod tls;
 mod unreadable;
 mod upgrade;
+mod velero;
 mod wait;
 mod webhooks;
 mod witness;
