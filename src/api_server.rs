@@ -7,10 +7,7 @@
 
 pub mod connectivity;
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, StatusCode, Uri};
@@ -32,6 +29,7 @@ use kube::{
     client::{Body, ClientBuilder, ConfigExt, middleware::AuthLayer},
     config::InferConfigError,
 };
+use parking_lot::RwLock;
 use rustls::pki_types::ServerName;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
@@ -195,7 +193,7 @@ impl Credentials {
     }
 
     fn layer(&self) -> Option<Arc<AuthLayer>> {
-        self.layer.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.layer.read().clone()
     }
 
     /// The server refused them. A token file is read again at once, as client-go does: kubelet may have replaced it.
@@ -205,7 +203,7 @@ impl Credentials {
         }
         // One that cannot be read now may be there for the next try.
         if let Ok(Some(layer)) = self.config.auth_layer() {
-            *self.layer.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(layer));
+            *self.layer.write() = Some(Arc::new(layer));
         }
     }
 }

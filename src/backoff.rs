@@ -1,12 +1,9 @@
 //! How long to wait after a failure, for each object. In memory: after a restart the status says what failed, and the
 //! first tries are spread, so that failing objects are not all retried at once.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::status::{Class, Failure, Reason};
@@ -120,7 +117,7 @@ impl Backoff {
     /// a restart it is all that is known.
     pub fn remaining(&self, uid: &str, subject: &Subject, shown: Option<Reason>) -> Option<Duration> {
         let now = Instant::now();
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         let is_known = objects.get(uid).is_some_and(|memory| memory.gate.is_some() || memory.failures > 0);
         // What came back while nothing watched it is taken over at once.
         let is_back = |reason| subject.is_past(reason) || is_of_a_restore(reason) && subject.secret.is_some();
@@ -145,7 +142,7 @@ impl Backoff {
     /// Takes in a failure; returns the wait.
     pub fn failed(&self, uid: &str, subject: Subject, failure: &Failure) -> Duration {
         let reason = failure.reason;
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.failures = memory.failures.saturating_add(1);
         memory.errors = 0;
@@ -157,19 +154,19 @@ impl Backoff {
 
     /// A failure that still holds and that the status could not tell yet.
     pub fn untold(&self, uid: &str) -> Option<Failure> {
-        self.lock().get(uid)?.untold.clone()
+        self.objects.lock().get(uid)?.untold.clone()
     }
 
     /// The status tells the failure.
     pub fn told(&self, uid: &str) {
-        if let Some(memory) = self.lock().get_mut(uid) {
+        if let Some(memory) = self.objects.lock().get_mut(uid) {
             memory.untold = None;
         }
     }
 
     /// Takes in an error that passes by itself; returns the wait. An event does not have to wait for it.
     pub fn erred(&self, uid: &str) -> Duration {
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.errors = memory.errors.saturating_add(1);
         self.waits.after(Class::RetrySoon, memory.errors)
@@ -177,17 +174,17 @@ impl Backoff {
 
     /// Whether an error in a row after those before it is reported: something is reported already, or it is one of many.
     pub fn is_worth_reporting(&self, uid: &str) -> bool {
-        self.lock().get(uid).is_some_and(|memory| memory.failures > 0 || memory.errors + 1 >= REPORT_AFTER)
+        self.objects.lock().get(uid).is_some_and(|memory| memory.failures > 0 || memory.errors + 1 >= REPORT_AFTER)
     }
 
     /// Takes in that an Event reports a failure; false if one has reported it already.
     pub fn announce(&self, uid: &str, reason: Reason) -> bool {
-        self.lock().entry(uid.to_owned()).or_default().announced.replace(reason) != Some(reason)
+        self.objects.lock().entry(uid.to_owned()).or_default().announced.replace(reason) != Some(reason)
     }
 
     /// Takes in whether a record could be written.
     pub fn record_written(&self, uid: &str, written: bool) {
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         match (objects.get_mut(uid), written) {
             (Some(memory), _) => memory.record_failed = !written,
             (None, true) => {}
@@ -199,13 +196,13 @@ impl Backoff {
 
     /// Whether the last write of a record failed.
     pub fn has_failed_record(&self, uid: &str) -> bool {
-        self.lock().get(uid).is_some_and(|memory| memory.record_failed)
+        self.objects.lock().get(uid).is_some_and(|memory| memory.record_failed)
     }
 
     /// Ends the wait of an object: what was in its way is gone.
     pub fn try_now(&self, uid: &str) {
         // The memory stays: without it the failure that the status shows would make the object wait like after a restart.
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.gate = None;
         memory.failures = memory.failures.max(1);
@@ -213,12 +210,7 @@ impl Backoff {
 
     /// Forgets an object: it is as it should be, or gone.
     pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
-        // A panic elsewhere leaves at worst one wait too short or too long.
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.objects.lock().remove(uid);
     }
 }
 

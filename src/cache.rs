@@ -188,9 +188,7 @@ fn state(status: Option<&DataKeyStatus>) -> State {
     let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == status::READY));
     match ready {
         Some(ready) if ready.status == "True" => State::Issued,
-        Some(ready) => {
-            Reason::ALL.into_iter().find(|reason| reason.as_str() == ready.reason).map_or(State::Pending, State::Failed)
-        }
+        Some(ready) => ready.reason.parse().map_or(State::Pending, State::Failed),
         None => State::Pending,
     }
 }

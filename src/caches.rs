@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use kube::{
@@ -12,6 +12,7 @@ use kube::{
         watcher::Event,
     },
 };
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     api::DataKey,
@@ -57,7 +58,7 @@ impl Caches {
             Event::Apply(key) | Event::InitApply(key) => {
                 if key.secret_name() != key.name_any() {
                     let place = (key.namespace().unwrap_or_default(), key.secret_name().into_owned());
-                    let mut renamed = self.renamed.write().unwrap_or_else(PoisonError::into_inner);
+                    let mut renamed = self.renamed.write();
                     renamed.entry(place).or_default().insert(key.name_any());
                 }
                 Vec::new()
@@ -114,18 +115,14 @@ impl Caches {
     /// Claims a Secret for the first record of a `DataKey`; `None` while another one has the claim.
     pub fn claim(&self, namespace: &str, secret: &str) -> Option<Claim<'_>> {
         let place = (namespace.to_owned(), secret.to_owned());
-        let is_free = self.recording().insert(place.clone());
+        let is_free = self.recording.lock().insert(place.clone());
         // Made only then: a claim that is dropped frees the Secret.
         is_free.then(|| Claim { caches: self, place })
     }
 
-    fn recording(&self) -> MutexGuard<'_, HashSet<Place>> {
-        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The `DataKey`s whose Secret this is.
     fn wanting(&self, namespace: &str, secret: &str) -> Vec<Arc<Cached>> {
-        let renamed = self.renamed.read().unwrap_or_else(PoisonError::into_inner);
+        let renamed = self.renamed.read();
         let others = renamed.get(&(namespace.to_owned(), secret.to_owned())).into_iter().flatten().map(String::as_str);
         let keys = others.chain([secret]).filter_map(|name| self.keys.get(&ObjectRef::new(name).within(namespace)));
         keys.filter(|key| key.secret_name() == secret).collect()
@@ -138,7 +135,7 @@ impl Caches {
             return;
         }
         let place = (namespace.to_owned(), gone.secret_name().into_owned());
-        let mut renamed = self.renamed.write().unwrap_or_else(PoisonError::into_inner);
+        let mut renamed = self.renamed.write();
         if let Some(names) = renamed.get_mut(&place) {
             names.remove(&name);
             if names.is_empty() {
@@ -148,7 +145,7 @@ impl Caches {
     }
 
     fn forget_stale(&self) {
-        let mut renamed = self.renamed.write().unwrap_or_else(PoisonError::into_inner);
+        let mut renamed = self.renamed.write();
         renamed.retain(|(namespace, secret), names| {
             names.retain(|name| {
                 let key = self.keys.get(&ObjectRef::new(name).within(namespace));
@@ -163,6 +160,6 @@ impl Caches {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.caches.recording().remove(&self.place);
+        self.caches.recording.lock().remove(&self.place);
     }
 }

@@ -2,11 +2,7 @@
 //! and does not see them, and a conflict is retried rarely: without these watches a name that is free again would be noticed
 //! after minutes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
 use kube::{
@@ -17,6 +13,7 @@ use kube::{
         watcher::{Config, Event, watcher},
     },
 };
+use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{api::DataKey, backoff::Backoff, kms::turns::Wake, secret::metadata::WatchedSecret};
@@ -54,7 +51,7 @@ impl Conflicts {
     /// no watch, and the `DataKey` is retried after its wait.
     pub fn watch(&self, uid: &str, object: &ObjectRef<DataKey>, secret: &str, backoff: &Arc<Backoff>, wake: &Wake) {
         let namespace = object.namespace.clone().unwrap_or_default();
-        let mut watches = self.lock();
+        let mut watches = self.watches.lock();
         if watches.get(uid).is_some_and(|watch| watch.secret == secret && !watch.task.is_finished()) {
             return;
         }
@@ -81,11 +78,7 @@ impl Conflicts {
 
     /// Ends the watch of a `DataKey` that is gone, or whose conflict is over.
     pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Watch>> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watches.lock().remove(uid);
     }
 }
 

@@ -33,6 +33,7 @@ use crate::{
     reconcile::{self, Context, Error, reconcile},
     secret::{TYPE, metadata::WatchedSecret},
     slots::{Slot, Slots},
+    text::error_chain,
     unreadable,
 };
 
@@ -111,7 +112,7 @@ pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duratio
                 "the CustomResourceDefinition datakeys.datakey.dev is not installed: apply deploy/crd.yaml".to_owned()
             }
             Ok(Err(kube::Error::Api(status))) => format!("the API server refuses to list DataKeys: {}", status.message),
-            Ok(Err(error)) => format!("the API server can't be reached: {}", chain(&error)),
+            Ok(Err(error)) => format!("the API server can't be reached: {}", error_chain(&error)),
             Err(_) => "the API server does not answer".to_owned(),
         };
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
@@ -429,20 +430,8 @@ fn report(result: &Result<(ObjectRef<Cached>, Action), controller::Error<Error, 
         Err(controller::Error::ObjectNotFound(object)) => {
             debug!(%object, "gone before it was looked at");
         }
-        Err(error) => warn!(error = chain(&error), "a watch was interrupted; it is resumed"),
+        Err(error) => warn!(error = error_chain(&error), "a watch was interrupted; it is resumed"),
     }
-}
-
-/// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |mut text, cause| {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        text
-    })
 }
 
 // === impl View ===

@@ -18,7 +18,7 @@ use kube::{
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::{controller::chain, secret::MANAGER};
+use crate::{secret::MANAGER, text::error_chain};
 
 /// How leadership is sought and kept.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl Election {
                     }
                     standing_by();
                 }
-                Err(error) => warn!(namespace, name, error = chain(&error), "the lease can't be read or taken"),
+                Err(error) => warn!(namespace, name, error = error_chain(&error), "the lease can't be read or taken"),
             }
             sleep(self.settings.look_every()).await;
         }
@@ -176,7 +176,7 @@ impl Leadership {
         match self.renew().await {
             Ok(()) => true,
             Err(error) => {
-                debug!(error = chain(&error), "the lease was not renewed");
+                debug!(error = error_chain(&error), "the lease was not renewed");
                 self.is_ours().await
             }
         }
@@ -190,7 +190,9 @@ impl Leadership {
         spec.renew_time = Some(MicroTime(Timestamp::now()));
         match self.write().await {
             Ok(()) => info!("the lease is released"),
-            Err(error) => warn!(error = chain(&error), "the lease was not released; others wait until it runs out"),
+            Err(error) => {
+                warn!(error = error_chain(&error), "the lease was not released; others wait until it runs out");
+            }
         }
     }
 

@@ -25,6 +25,7 @@
 //! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
 //! | [`lease`] | which of several replicas works |
+//! | [`identity`] | pure: which state of an object is older |
 //! | [`text`] | pure: text of users and servers as it may be shown |
 //! | [`args`], [`run`] | flags; start and stop |
 
@@ -44,6 +45,7 @@ pub mod decode;
 #[cfg(test)]
 mod fixtures;
 pub mod flaws;
+pub mod identity;
 pub mod kms;
 pub mod lease;
 pub mod logging;

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{
@@ -176,7 +176,7 @@ impl Default for Metrics {
         );
         registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        *metrics.registry.lock() = registry;
         metrics
     }
 }
@@ -184,7 +184,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts a call to KMS.
     pub fn kms_call(&self, region: &str, code: &'static str, took: Duration) {
-        let mut codes = self.kms_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = self.kms_codes.lock();
         codes.entry(region.to_owned()).or_default().insert(code);
         self.kms_calls.get_or_create(&KmsCall { region: region.to_owned(), code }).inc();
         self.kms_seconds.get_or_create(&KmsRegion { region: region.to_owned() }).observe(took.as_secs_f64());
@@ -192,7 +192,7 @@ impl Metrics {
 
     /// Drops the label values of a Region.
     pub fn forget_region(&self, region: &str) {
-        let mut codes = self.kms_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = self.kms_codes.lock();
         for code in codes.remove(region).into_iter().flatten() {
             self.kms_calls.remove(&KmsCall { region: region.to_owned(), code });
         }
@@ -220,7 +220,7 @@ impl Metrics {
     /// # Errors
     /// None in practice: the text is written to memory.
     pub fn render(&self, snapshot: Snapshot) -> Result<String, std::fmt::Error> {
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.lock();
         self.data_keys.clear();
         self.kms_waiting.set(i64::try_from(snapshot.waiting).unwrap_or(i64::MAX));
         self.data_keys_unreadable.set(i64::try_from(snapshot.unreadable).unwrap_or(i64::MAX));

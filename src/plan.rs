@@ -403,7 +403,8 @@ mod tests {
     use crate::{
         api::{RESTORED, SecretTemplate, TemplateMetadata, VELERO_RESTORE},
         fixtures::{at, data_key, issued, pinned, recorded},
-        secret::{index::Verified, metadata::Revision, project},
+        identity::Revision,
+        secret::{index::Verified, project},
     };
 
     fn next(key: &DataKey, secret: impl Borrow<SecretView>) -> Step {

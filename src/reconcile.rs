@@ -33,10 +33,9 @@ use crate::{
     backoff::{Backoff, Subject, Waits},
     caches::{Caches, Claim},
     conflicts::Conflicts,
-    controller::chain,
     decode::Wire,
     kms::{
-        Kms, NotIssued, redact,
+        Kms, NotIssued,
         turns::{Turn, Wake},
     },
     metrics::{Metrics, Operation, Outcome},
@@ -54,7 +53,7 @@ use crate::{
     status::{self, Failure, Reason},
     streaks::Streaks,
     template::Reserved,
-    text::printable,
+    text::{error_chain, printable, redact},
     written::Written,
 };
 
@@ -215,7 +214,7 @@ impl Context {
         let (namespace, name) = (&about.namespace, &about.name);
         match timeout(self.kube_timeout, self.recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(namespace, name, reason, error = chain(&error), "the event was not taken"),
+            Ok(Err(error)) => debug!(namespace, name, reason, error = error_chain(&error), "the event was not taken"),
             Err(_) => debug!(namespace, name, reason, "the event was not taken in time"),
         }
     }
@@ -252,7 +251,7 @@ pub async fn reconcile(
             Outcome::Error
         }
         Err(error) => {
-            warn!(namespace, name, error = chain(error), "reconcile failed; repeating");
+            warn!(namespace, name, error = error_chain(error), "reconcile failed; repeating");
             Outcome::Error
         }
     };
@@ -504,7 +503,7 @@ impl<'a> Run<'a> {
             return Ok(retry);
         }
         if backoff.announce(&self.uid, failure.reason) {
-            let note = format!("{failure}. The status could not be written: {}", chain(&error));
+            let note = format!("{failure}. The status could not be written: {}", error_chain(&error));
             self.tell(EventType::Warning, failure.reason.as_str(), note).await;
         }
         Ok(retry)

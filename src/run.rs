@@ -16,13 +16,14 @@ use crate::{
     aws::{Aws, User},
     backoff::Waits,
     conflicts::Conflicts,
-    controller::{self, Settings, Target, View, chain},
+    controller::{self, Settings, Target, View},
     kms::{Kms, Limits},
     lease::{self, Election},
     metrics::Metrics,
     reconcile::Context,
     secret::MANAGER,
     template::Reserved,
+    text::error_chain,
 };
 
 /// Why the operator can't start.
@@ -116,7 +117,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     });
 
     let api_server = ApiServer::infer(kube_timeout, view.connectivity.clone()).await;
-    let api_server = api_server.map_err(|error| StartError::Kubeconfig(chain(&error)))?;
+    let api_server = api_server.map_err(|error| StartError::Kubeconfig(error_chain(&error)))?;
     let new_client = || api_server.client().map_err(StartError::Client);
     let client = new_client()?;
     tokio::select! {

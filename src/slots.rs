@@ -1,8 +1,9 @@
 //! How many reconciles work at the same time, on the processor and at the API server; namespaces take turns. A reconcile that
 //! waits for KMS does not work: a Region that does not answer must not keep the others from working.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::round::Round;
@@ -43,14 +44,14 @@ impl Slots {
 
     /// From now on no new work begins, and what is running goes on without waiting for a slot.
     pub fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.is_closed = true;
         state.waiting = Round::default();
     }
 
     async fn acquire(&self, namespace: &str, first: bool) -> Option<Permit> {
         let waits = {
-            let mut state = self.lock();
+            let mut state = self.0.lock();
             if state.is_closed {
                 return None;
             }
@@ -67,11 +68,6 @@ impl Slots {
             waits
         };
         waits.await.ok()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere can't leave it half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +88,7 @@ impl Slot {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.0.lock();
         match state.waiting.next(|next| !next.is_closed()) {
             Some(next) => {
                 drop(state);
@@ -133,7 +129,7 @@ mod tests {
             let (slots, order) = (slots.clone(), Arc::clone(&order));
             tokio::spawn(async move {
                 let slot = slots.begin(namespace, holds_a_turn).await.unwrap();
-                order.lock().unwrap().push(name);
+                order.lock().push(name);
                 drop(slot);
             })
         };
@@ -149,7 +145,7 @@ mod tests {
         for task in waiting {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), ["granted", "shop", "one", "two"]);
+        assert_eq!(*order.lock(), ["granted", "shop", "one", "two"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,7 +197,7 @@ mod tests {
             // It was given one, and never takes it.
             drop(late);
         }
-        assert_eq!(slots.lock().free, 2);
+        assert_eq!(slots.0.lock().free, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::{
     api::{Conditions, DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret},
@@ -44,7 +45,7 @@ pub enum Class {
 }
 
 /// Why a `DataKey` is not ready. The closed set of reasons of `Ready=False`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, EnumString, Eq, Hash, IntoStaticStr, PartialEq, VariantArray)]
 pub enum Reason {
     /// KMS: no such key or alias.
     KeyNotFound,
@@ -209,7 +210,7 @@ pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
 pub fn shown_failure(key: &DataKey) -> Option<Reason> {
     let ready = find(key, READY)?;
     let current = ready.observed_generation == key.metadata.generation;
-    Reason::ALL.into_iter().find(|reason| current && reason.as_str() == ready.reason)
+    ready.reason.parse().ok().filter(|_| current)
 }
 
 fn condition(
@@ -241,223 +242,157 @@ pub fn whole_seconds(now: Timestamp) -> Time {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 35] = [
-        Self::KeyNotFound,
-        Self::KeyDisabled,
-        Self::KeyStateInvalid,
-        Self::KeyUsageInvalid,
-        Self::GrantTokenInvalid,
-        Self::AccessDenied,
-        Self::RequestInvalid,
-        Self::CredentialsMissing,
-        Self::CredentialsRejected,
-        Self::RegionMissing,
-        Self::RegionUnknown,
-        Self::Throttled,
-        Self::KmsUnavailable,
-        Self::KmsUnreachable,
-        Self::TlsFailed,
-        Self::KmsTimeout,
-        Self::KmsAnswerInvalid,
-        Self::KmsError,
-        Self::SecretConflict,
-        Self::SecretContested,
-        Self::SecretImmutable,
-        Self::Refused,
-        Self::AdmissionUnavailable,
-        Self::ApiServerFailed,
-        Self::InternalError,
-        Self::Deleting,
-        Self::SpecInvalid,
-        Self::TooManyVersions,
-        Self::SecretTooLarge,
-        Self::PinConflict,
-        Self::PinInvalid,
-        Self::RestoredWithoutKey,
-        Self::IssuingDisabled,
-        Self::RecordNewer,
-        Self::SpecNewer,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     // One row a reason: a table, however long.
     #[allow(clippy::too_many_lines)]
-    /// The reason as conditions, events and metrics show it, how soon it is retried, and what the user can do.
-    const fn row(self) -> (&'static str, Class, &'static str) {
+    /// How soon it is retried, and what the user can do.
+    const fn row(self) -> (Class, &'static str) {
         use Class::{RetrySlowly, RetrySoon, WaitForChange};
         match self {
             Self::KeyNotFound => (
-                "KeyNotFound",
                 WaitForChange,
                 "AWS KMS has no such key or alias in this account and Region: correct spec.keyId or spec.region, or \
                  create the key; name a key of another account by its ARN",
             ),
             Self::KeyDisabled => {
-                ("KeyDisabled", WaitForChange, "the KMS key is disabled: enable it, or name another key in spec.keyId")
+                (WaitForChange, "the KMS key is disabled: enable it, or name another key in spec.keyId")
             }
             Self::KeyStateInvalid => (
-                "KeyStateInvalid",
                 WaitForChange,
                 "the state of the KMS key forbids its use (pending deletion or import, or its key store is not \
                  connected): bring it back to Enabled, or name another key in spec.keyId",
             ),
             Self::KeyUsageInvalid => (
-                "KeyUsageInvalid",
                 WaitForChange,
                 "only a symmetric encryption key (ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT) can issue data keys: name one in \
                  spec.keyId",
             ),
             Self::GrantTokenInvalid => (
-                "GrantTokenInvalid",
                 WaitForChange,
                 "AWS KMS refused a grant token: remove spec.grantTokens once the grant is some minutes old, or give the \
                  token of a present grant",
             ),
             Self::AccessDenied => (
-                "AccessDenied",
                 WaitForChange,
                 "the operator's AWS identity may not use the KMS key: allow it kms:GenerateDataKeyWithoutPlaintext in \
                  the key policy or in IAM, with this encryption context; the operator's log names the identity",
             ),
             Self::RequestInvalid => (
-                "RequestInvalid",
                 WaitForChange,
                 "AWS KMS refused the form of the request: correct keyId, encryptionContext or grantTokens in the spec; \
                  the operator's log has the words of KMS",
             ),
             Self::CredentialsMissing => (
-                "CredentialsMissing",
                 RetrySlowly,
                 "the operator has no AWS credentials: give its service account a role (IRSA or EKS Pod Identity) or \
                  its environment credentials; the operator's log tells what was tried",
             ),
             Self::CredentialsRejected => (
-                "CredentialsRejected",
                 RetrySlowly,
                 "AWS refused the operator's credentials as unknown, expired or badly signed: renew them, and check the \
                  clock of its node",
             ),
             Self::RegionMissing => (
-                "RegionMissing",
                 WaitForChange,
                 "no AWS Region is known: set spec.region, write spec.keyId as an ARN, or set AWS_REGION for the operator",
             ),
             Self::RegionUnknown => (
-                "RegionUnknown",
                 WaitForChange,
                 "the operator knows no such AWS Region and calls nothing there: correct spec.region or the ARN in \
                  spec.keyId, or ask the platform team to add the Region to --extra-regions of the operator",
             ),
             Self::Throttled => (
-                "Throttled",
                 RetrySoon,
                 "the request quota of AWS KMS for this account and Region is used up: nothing to do, it is retried; \
                  lower --kms-rate if other services suffer",
             ),
-            Self::KmsUnavailable => {
-                ("KmsUnavailable", RetrySoon, "AWS KMS failed for the moment: nothing to do, it is retried")
-            }
+            Self::KmsUnavailable => (RetrySoon, "AWS KMS failed for the moment: nothing to do, it is retried"),
             Self::KmsUnreachable => (
-                "KmsUnreachable",
                 RetrySoon,
                 "no connection to AWS KMS: check spec.region, DNS, network policy, proxy and VPC endpoint of the \
                  operator; it is retried",
             ),
             Self::TlsFailed => (
-                "TlsFailed",
                 RetrySlowly,
                 "no TLS connection to AWS: check the certificate of the endpoint that the operator calls; where a private \
                  CA or a proxy that inspects TLS issues it, add that CA's certificate to the file in AWS_CA_BUNDLE or \
                  SSL_CERT_FILE of the operator",
             ),
             Self::KmsTimeout => {
-                ("KmsTimeout", RetrySoon, "AWS KMS did not answer in time: check the operator's network; it is retried")
+                (RetrySoon, "AWS KMS did not answer in time: check the operator's network; it is retried")
             }
             Self::KmsAnswerInvalid => (
-                "KmsAnswerInvalid",
                 RetrySlowly,
                 "the answer to the KMS call was no usable data key, and nothing of it was kept: check what endpoint \
                  the operator calls (AWS_ENDPOINT_URL_KMS)",
             ),
             Self::KmsError => (
-                "KmsError",
                 RetrySlowly,
                 "AWS KMS answered with an error that this operator does not know: its log has the words of KMS",
             ),
             Self::SecretConflict => (
-                "SecretConflict",
                 WaitForChange,
                 "the Secret's name is taken, and nothing was touched: remove or rename that Secret after making sure \
                  that nobody needs it, or use another spec.secretName",
             ),
             Self::SecretContested => (
-                "SecretContested",
                 RetrySlowly,
                 "another client keeps changing or deleting the Secret, or an admission policy changes what the operator \
                  writes into it: the operator restores it from the record at growing intervals; find that client or policy \
                  (kubectl get secret -o yaml --show-managed-fields) and stop it",
             ),
             Self::SecretImmutable => (
-                "SecretImmutable",
                 WaitForChange,
                 "the Secret is immutable and does not hold what is recorded, and the API server lets no client change it: \
                  delete the Secret (kubectl delete secret NAME); the operator creates it again with the recorded data keys",
             ),
-            Self::Refused => ("Refused", RetrySlowly, "the API server refused a write of the operator"),
+            Self::Refused => (RetrySlowly, "the API server refused a write of the operator"),
             Self::AdmissionUnavailable => (
-                "AdmissionUnavailable",
                 RetrySlowly,
                 "an admission webhook that the API server asks before each write cannot be called: repair that webhook, or \
                  exclude the namespace from it; the operator tries again",
             ),
             Self::ApiServerFailed => (
-                "ApiServerFailed",
                 RetrySoon,
                 "the API server failed to answer a request of the operator: check the API server and its admission \
                  webhooks; the operator tries again",
             ),
             Self::InternalError => (
-                "InternalError",
                 RetrySlowly,
                 "the operator met a defect of its own, and tries again: please report it with the operator's log",
             ),
             Self::Deleting => (
-                "Deleting",
                 RetrySlowly,
                 "this DataKey is being deleted: nothing is issued for it any more, and its Secret is not restored; a \
                  finalizer in metadata.finalizers can hold it",
             ),
             Self::SpecInvalid => (
-                "SpecInvalid",
                 WaitForChange,
                 "a field has a value that this operator cannot use, and the installed CustomResourceDefinition should have \
                  refused it: correct that field, and install the definition of this operator's version",
             ),
             Self::SecretTooLarge => (
-                "SecretTooLarge",
                 WaitForChange,
                 "with this version Kubernetes could not store the Secret or the DataKey, so KMS is not called and nothing is \
                  recorded: shorten spec.encryptionContext, remove pins that are recorded from spec.wrappedKeys, or create \
                  another DataKey for further versions",
             ),
             Self::TooManyVersions => (
-                "TooManyVersions",
                 WaitForChange,
                 "all 64 versions of this DataKey are issued: go back to one of them, or create another DataKey",
             ),
             Self::PinConflict => (
-                "PinConflict",
                 WaitForChange,
                 "spec.wrappedKeys pins another data key than status.versions records, and nothing was changed: the \
                  Secret follows the record; remove that pin, or make it a copy of the recorded entry",
             ),
             Self::PinInvalid => (
-                "PinInvalid",
                 WaitForChange,
                 "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued anew: copy the entry \
                  again from status.versions of the DataKey that it was issued for, or remove it",
             ),
             Self::RestoredWithoutKey => (
-                "RestoredWithoutKey",
                 WaitForChange,
                 "a backup tool restored this DataKey, and its data key is not there: restore the Secret, or the status \
                  (Velero: --status-include-resources), or pin the data key in spec.wrappedKeys; nothing is issued in its place. If \
@@ -465,21 +400,18 @@ impl Reason {
                  datakey NAME velero.io/restore-name-) or the annotation datakey.dev/restored, and one is issued",
             ),
             Self::IssuingDisabled => (
-                "IssuingDisabled",
                 RetrySlowly,
                 "the operator runs with --issue=false, and this version is neither in status.versions nor pinned in \
                  spec.wrappedKeys nor in a Secret: restore the Secret, pin the data key, or ask the platform team to \
                  turn issuing on",
             ),
             Self::RecordNewer => (
-                "RecordNewer",
                 WaitForChange,
                 "a version in status.versions was recorded by a newer release of the operator, with fields that this one \
                  does not know: install that release. Nothing is lost; until then the Secret stays as it is and no data \
                  key is issued",
             ),
             Self::SpecNewer => (
-                "SpecNewer",
                 WaitForChange,
                 "the spec has a field that this release of the operator does not know, so nothing is issued or recorded: \
                  upgrade the operator, or remove that field from the spec",
@@ -488,18 +420,18 @@ impl Reason {
     }
 
     /// As conditions, events and metrics show it.
-    pub const fn as_str(self) -> &'static str {
-        self.row().0
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// How soon it is retried.
     pub const fn class(self) -> Class {
-        self.row().1
+        self.row().0
     }
 
     /// What it means and what the user can do.
     pub const fn advice(self) -> &'static str {
-        self.row().2
+        self.row().1
     }
 
     /// Whether the object alone decides it, so that an operator that has just started decides again without a wait: it may be
@@ -557,24 +489,20 @@ impl fmt::Display for Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::fixtures::{at, data_key, issued};
 
     #[test]
     fn every_reason_has_a_name_of_its_own_and_tells_what_to_do() {
-        let names: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-        assert_eq!(names.len(), Reason::ALL.len());
-        for reason in Reason::ALL {
-            assert_eq!(reason.as_str(), format!("{reason:?}"));
+        for &reason in Reason::ALL {
+            assert_eq!((reason.as_str().to_owned(), reason.as_str().parse()), (format!("{reason:?}"), Ok(reason)));
             assert!(reason.advice().len() > 40, "{reason:?}");
         }
     }
 
     #[test]
     fn stalled_goes_with_the_failures_that_a_person_must_mend_only() {
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let status = failed(&data_key(), &reason.into(), at(5));
             let stalled = status.conditions.iter().any(|condition| condition.type_ == STALLED);
             assert_eq!(stalled, reason.class() == Class::WaitForChange, "{reason:?}");

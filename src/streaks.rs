@@ -1,11 +1,8 @@
 //! How often something was done for an object in a row: a client that fights for a Secret meets a bounded rate, not a storm.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{backoff::Waits, status::Class};
@@ -68,13 +65,13 @@ impl Streaks {
 
     /// How long the next one of an object still has to wait.
     pub fn wait(&self, uid: &str) -> Option<Duration> {
-        let wait = self.lock().rows.get(uid)?.not_before.saturating_duration_since(Instant::now());
+        let wait = self.objects.lock().rows.get(uid)?.not_before.saturating_duration_since(Instant::now());
         (!wait.is_zero()).then_some(wait)
     }
 
     /// What the last one was about, while the next one has to wait.
     pub fn waiting_after(&self, uid: &str) -> Option<String> {
-        let objects = self.lock();
+        let objects = self.objects.lock();
         let row = objects.rows.get(uid)?;
         (row.not_before > Instant::now()).then(|| row.detail.clone())
     }
@@ -82,7 +79,7 @@ impl Streaks {
     /// Takes in that one was done, and what it was about.
     pub fn done(&self, uid: &str, detail: impl Into<String>) {
         let now = Instant::now();
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         if objects.rows.len() >= objects.sweep_at.max(SWEEP_FROM) {
             objects.rows.retain(|_, row| !row.has_ended(now, self.pause));
             objects.sweep_at = 2 * objects.rows.len();
@@ -99,11 +96,7 @@ impl Streaks {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.lock().rows.remove(uid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Objects> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.objects.lock().rows.remove(uid);
     }
 }
 
@@ -182,6 +175,6 @@ mod tests {
         }
         tokio::time::advance(3 * READ_EVERY).await;
         reads.done("one more", "");
-        assert_eq!(reads.lock().rows.len(), 1);
+        assert_eq!(reads.objects.lock().rows.len(), 1);
     }
 }

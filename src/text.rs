@@ -3,7 +3,7 @@
 //! A control character can lead a terminal astray and break a log line in two; a bidirectional control or another
 //! invisible character makes a text read as another one. They are spelled out, as Rust writes them: `\u{202e}`.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, cmp::Reverse, error::Error, fmt::Write as _, iter::successors};
 
 /// The text on one line and without characters that can't be seen, cut to this many characters.
 pub fn printable(text: &str, max: usize) -> String {
@@ -68,6 +68,22 @@ pub fn is_printable(character: char) -> bool {
     !invisible && !escaped
 }
 
+/// An error and its causes in one line; a cause that the text has already is not repeated.
+pub fn error_chain(error: &dyn Error) -> String {
+    successors(error.source(), |cause| (*cause).source()).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+/// The text with `[redacted]` in place of each of these secrets.
+pub fn redact(text: &str, secrets: &[String]) -> String {
+    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+    // A secret can be the beginning of another one.
+    secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[redacted]"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +124,25 @@ mod tests {
         assert!(plain.chars().all(|character| character == '\n' || is_printable(character)), "{plain:?}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), value);
         assert!(matches!(printable_json("{\n\t\"a\": \"ä\"\n}\n"), Cow::Borrowed(_)));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Chained(&'static str, #[source] Option<Box<Self>>);
+
+    #[test]
+    fn causes_follow_their_error_once_each() {
+        let cause = Chained("no route", Some(Box::new(Chained("timed out", None))));
+        assert_eq!(error_chain(&Chained("can't connect", Some(Box::new(cause)))), "can't connect: no route: timed out");
+        let cause = Chained("no route", None);
+        assert_eq!(error_chain(&Chained("can't connect: no route", Some(Box::new(cause)))), "can't connect: no route");
+    }
+
+    #[test]
+    fn secrets_are_redacted() {
+        let said = "Value '[marker-token]' at 'grantTokens' failed";
+        assert_eq!(redact(said, &["marker-token".to_owned()]), "Value '[[redacted]]' at 'grantTokens' failed");
+        let nested = [String::new(), "marker".to_owned(), "marker-token".to_owned()];
+        assert_eq!(redact(said, &nested), "Value '[[redacted]]' at 'grantTokens' failed");
     }
 }

@@ -1,12 +1,11 @@
 //! Our own last write of each `DataKey`, until the watch has it: a decision on an older state would end in a conflict,
 //! and might have asked KMS in vain.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use crate::api::DataKey;
+use parking_lot::Mutex;
+
+use crate::{api::DataKey, identity};
 
 /// Objects as the API server answered our writes, by uid.
 #[derive(Default)]
@@ -20,14 +19,14 @@ impl Written {
     /// Takes in what our write answered.
     pub fn learn(&self, key: &Arc<DataKey>) {
         if let Some(uid) = &key.metadata.uid {
-            self.lock().insert(uid.clone(), Arc::clone(key));
+            self.objects.lock().insert(uid.clone(), Arc::clone(key));
         }
     }
 
     /// Our last write of an object, if the watch has not told it yet. Ask for it before you look into the cache, and hand it
     /// to [`Self::newest`]: what is forgotten in between, the cache has.
     pub fn get(&self, uid: &str) -> Option<Arc<DataKey>> {
-        self.lock().get(uid).map(Arc::clone)
+        self.objects.lock().get(uid).map(Arc::clone)
     }
 
     /// The newest of what the watch told, what we wrote, and what we had written before the watch's was looked up. What the
@@ -43,7 +42,7 @@ impl Written {
         let Some(uid) = &cached.metadata.uid else {
             return cached;
         };
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         match objects.get(uid) {
             Some(written) if is_older(&cached, written) => Arc::clone(written),
             Some(_) => {
@@ -56,19 +55,14 @@ impl Written {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<DataKey>>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.objects.lock().remove(uid);
     }
 }
 
-/// Kubernetes compares resource versions as whole numbers since 1.35, and etcd's always were; of those that are none,
-/// the watch's is taken.
+/// Where nothing is known of the two versions, the watch's is taken.
 fn is_older(cached: &DataKey, written: &DataKey) -> bool {
-    let number = |key: &DataKey| key.metadata.resource_version.as_deref()?.parse::<u64>().ok();
-    matches!((number(cached), number(written)), (Some(cached), Some(written)) if cached < written)
+    let version = |key: &DataKey| key.metadata.resource_version.clone();
+    version(cached).zip(version(written)).is_some_and(|(cached, written)| identity::is_older(&cached, &written))
 }
 
 #[cfg(test)]

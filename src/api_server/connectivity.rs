@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::controller::chain;
+use crate::text::error_chain;
 
 /// How long one check waits for an answer, and the pause before the next one.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ async fn check(client: &Client) -> Result<(), String> {
     let request = Request::get("/version").body(Body::empty()).map_err(|error| error.to_string())?;
     match timeout(CHECK_TIMEOUT, client.send(request)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(chain(&error)),
+        Ok(Err(error)) => Err(error_chain(&error)),
         Err(_) => Err(format!("no answer within {CHECK_TIMEOUT:?}")),
     }
 }

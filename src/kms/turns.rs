@@ -11,12 +11,13 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::channel::mpsc::UnboundedSender;
 use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -136,7 +137,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(lane) = self.shared.lock().get_mut(&self.region) {
+        if let Some(lane) = self.shared.lanes.lock().get_mut(&self.region) {
             lane.taken = lane.taken.saturating_sub(1);
         }
         self.shared.changed.notify_one();
@@ -153,7 +154,7 @@ impl Call {
 
     /// KMS answered, with whatever, or it did not.
     pub fn ended(&self, answered: bool) {
-        if let Some(lane) = self.shared.lock().get_mut(&self.region) {
+        if let Some(lane) = self.shared.lanes.lock().get_mut(&self.region) {
             lane.answers = answered;
         }
     }
@@ -161,7 +162,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(lane) = self.shared.lock().get_mut(&self.region) {
+        if let Some(lane) = self.shared.lanes.lock().get_mut(&self.region) {
             lane.calls.end(Instant::now());
         }
         self.shared.changed.notify_one();
@@ -180,7 +181,7 @@ impl Turns {
     /// to `wake` then.
     pub fn enter(&self, region: &str, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Option<Turn> {
         let now = Instant::now();
-        let mut lanes = self.shared.lock();
+        let mut lanes = self.shared.lanes.lock();
         let (limit, shares) = (self.limit, self.shares);
         if !lanes.contains_key(region) {
             lanes.insert(region.to_owned(), Lane::new(limit, now));
@@ -202,13 +203,13 @@ impl Turns {
 
     /// Whether a turn of an object has come that it has not taken yet.
     pub fn is_granted(&self, uid: &str) -> bool {
-        self.shared.lock().values().any(|lane| lane.granted.contains_key(uid))
+        self.shared.lanes.lock().values().any(|lane| lane.granted.contains_key(uid))
     }
 
     /// An object is gone, or needs no turn (any more): where it waits or was granted one, that is somebody else's.
     pub fn leave(&self, uid: &str) {
         let mut left = false;
-        for lane in self.shared.lock().values_mut() {
+        for lane in self.shared.lanes.lock().values_mut() {
             left |= lane.granted.remove(uid).is_some();
             left |= lane.waiting.remove(uid);
         }
@@ -219,19 +220,19 @@ impl Turns {
 
     /// KMS throttled a call.
     pub fn throttled(&self, region: &str) {
-        if let Some(lane) = self.shared.lock().get_mut(region) {
+        if let Some(lane) = self.shared.lanes.lock().get_mut(region) {
             lane.pace.slow_down(Instant::now());
         }
     }
 
     /// Whether objects wait for a Region, or calls there are in flight.
     pub fn is_busy(&self, region: &str) -> bool {
-        self.shared.lock().get(region).is_some_and(|lane| !lane.waiting.is_empty() || lane.in_flight() > 0)
+        self.shared.lanes.lock().get(region).is_some_and(|lane| !lane.waiting.is_empty() || lane.in_flight() > 0)
     }
 
     /// How many objects wait.
     pub fn waiting(&self) -> usize {
-        self.shared.lock().values().map(|lane| lane.waiting.members.len()).sum()
+        self.shared.lanes.lock().values().map(|lane| lane.waiting.members.len()).sum()
     }
 
     /// Gives turns out, until it is dropped.
@@ -252,12 +253,12 @@ impl Shared {
     /// Lets a call of somebody who has a turn go, or tells when it may be tried again.
     fn take(&self, region: &str, now: Instant) -> Result<(), Instant> {
         // As long as somebody has a turn in it, a lane is there.
-        self.lock().get_mut(region).map_or(Ok(()), |lane| lane.take(now))
+        self.lanes.lock().get_mut(region).map_or(Ok(()), |lane| lane.take(now))
     }
 
     /// Grants what can be granted now; when to look again though nobody gave a turn back, if somebody has one.
     fn grant(&self, shares: Shares, now: Instant) -> Option<Instant> {
-        let mut lanes = self.lock();
+        let mut lanes = self.lanes.lock();
         for lane in lanes.values_mut() {
             lane.granted.retain(|_, since| now.saturating_duration_since(*since) < UNCLAIMED);
         }
@@ -267,11 +268,6 @@ impl Shared {
         }
         lanes.retain(|_, lane| !lane.is_idle(now));
         lanes.values().flat_map(|lane| lane.granted.values()).min().map(|since| *since + UNCLAIMED)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lane>> {
-        // A panic elsewhere leaves at worst one place too many or too few; whoever needs one asks again.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -716,7 +712,7 @@ mod tests {
         assert_eq!(woken.next().await, Some(object("shop", 2).1));
         advance(UNCLAIMED).await;
         turns.shared.grant(Shares::UNLIMITED, Instant::now());
-        assert!(turns.shared.lock().is_empty());
+        assert!(turns.shared.lanes.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

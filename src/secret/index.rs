@@ -1,23 +1,23 @@
 //! The Secrets of this operator as the watch delivers them, reduced to [`SecretMetadata`], and what this process knows of
 //! their content.
 
-use std::{
-    collections::HashMap,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use kube::{
     Resource,
     runtime::{reflector::ObjectRef, watcher::Event},
 };
+use parking_lot::RwLock;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     digest::Digest,
-    metadata::{Revision, SecretMetadata, WatchedSecret},
+    metadata::{SecretMetadata, WatchedSecret},
 };
-use crate::api::{DataKey, VerifiedSecret};
+use crate::{
+    api::{DataKey, VerifiedSecret},
+    identity::Revision,
+};
 
 type Key = (String, String);
 
@@ -110,12 +110,12 @@ impl SecretIndex {
 
     /// What is known of a Secret.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
-        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.known.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// Takes in what our own write or read answered. What is known of a newer revision stays.
     pub fn learn(&self, namespace: &str, name: &str, known: Known) {
-        let mut all = self.write();
+        let mut all = self.known.write();
         let key = (namespace.to_owned(), name.to_owned());
         if all.get(&key).is_none_or(|old| !known.metadata.revision.is_older_than(&old.metadata.revision)) {
             all.insert(key, known);
@@ -127,7 +127,7 @@ impl SecretIndex {
     pub fn settle(&self, after: Duration) -> Vec<ObjectRef<DataKey>> {
         let now = Instant::now();
         let mut settled = Vec::new();
-        for (key, known) in self.write().iter_mut() {
+        for (key, known) in self.known.write().iter_mut() {
             if let Some(Verified { origin: origin @ Origin::Read(_), .. }) = &mut known.verified
                 && matches!(*origin, Origin::Read(since) if now.saturating_duration_since(since) >= after)
             {
@@ -142,18 +142,18 @@ impl SecretIndex {
     pub fn apply(&self, event: Event<WatchedSecret>) -> Vec<ObjectRef<DataKey>> {
         match event {
             Event::Init => {
-                self.relist.write().unwrap_or_else(PoisonError::into_inner).clear();
+                self.relist.write().clear();
                 Vec::new()
             }
             Event::InitApply(secret) => {
                 let (key, known) = unread(secret);
-                self.relist.write().unwrap_or_else(PoisonError::into_inner).insert(key, known);
+                self.relist.write().insert(key, known);
                 Vec::new()
             }
             Event::InitDone => self.swap(),
             Event::Apply(secret) => {
                 let (key, new) = unread(secret);
-                let mut all = self.write();
+                let mut all = self.known.write();
                 let old = all.get(&key).map(|old| old.metadata.clone());
                 if old
                     .as_ref()
@@ -167,7 +167,7 @@ impl SecretIndex {
             }
             Event::Delete(secret) => {
                 let (key, gone) = unread(secret);
-                let mut all = self.write();
+                let mut all = self.known.write();
                 // A Secret of the same name may have been created since.
                 if all.get(&key).is_some_and(|old| old.metadata.revision.uid != gone.metadata.revision.uid) {
                     return Vec::new();
@@ -179,8 +179,8 @@ impl SecretIndex {
     }
 
     fn swap(&self) -> Vec<ObjectRef<DataKey>> {
-        let mut listed = std::mem::take(&mut *self.relist.write().unwrap_or_else(PoisonError::into_inner));
-        let mut all = self.write();
+        let mut listed = std::mem::take(&mut *self.relist.write());
+        let mut all = self.known.write();
         for (key, old) in all.iter() {
             if let Some(new) = listed.get_mut(key).filter(|new| new.metadata == old.metadata) {
                 new.verified = old.verified;
@@ -200,14 +200,6 @@ impl SecretIndex {
         gone.chain(changed)
             .flat_map(|(key, old, new)| concerned(key, old.map(|old| &old.metadata), new.map(|new| &new.metadata)))
             .collect()
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Key, Known>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Key, Known>> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

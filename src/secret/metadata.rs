@@ -11,15 +11,7 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{MANAGED_BY, MANAGER, NAME, PREFIX};
-
-/// One state of one Secret: as long as both are the same, not a byte of it has changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Revision {
-    /// `metadata.uid`: a Secret restored in another cluster can meet the same resource version.
-    pub uid: String,
-    /// `metadata.resourceVersion`.
-    pub resource_version: String,
-}
+use crate::identity::Revision;
 
 /// What is kept of a Secret's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,17 +49,6 @@ struct WireMetadata {
     // serde reads a JSON object into no set; the values are passed over.
     #[allow(clippy::zero_sized_map_values)]
     annotations: Option<HashMap<String, IgnoredAny>>,
-}
-
-// === impl Revision ===
-
-impl Revision {
-    /// Whether this is an older state of the same Secret. Kubernetes compares resource versions as whole numbers since 1.35
-    /// and etcd's always were; one that is no number counts as newer.
-    pub fn is_older_than(&self, other: &Self) -> bool {
-        let number = |revision: &Self| revision.resource_version.parse::<u64>().ok();
-        self.uid == other.uid && matches!((number(self), number(other)), (Some(this), Some(other)) if this < other)
-    }
 }
 
 // === impl SecretMetadata ===
@@ -187,14 +168,5 @@ mod tests {
             let whole: ObjectMeta = serde_json::from_value(metadata).unwrap();
             assert_eq!(SecretMetadata::of(&whole), found);
         }
-    }
-
-    #[test]
-    fn only_numbers_of_one_secret_are_older_or_newer() {
-        let at = |uid: &str, version: &str| Revision { uid: uid.into(), resource_version: version.into() };
-        assert!(at("a", "9").is_older_than(&at("a", "10")));
-        assert!(!at("a", "10").is_older_than(&at("a", "10")));
-        assert!(!at("a", "9").is_older_than(&at("b", "10")));
-        assert!(!at("a", "x").is_older_than(&at("a", "10")) && !at("a", "9").is_older_than(&at("a", "x")));
     }
 }

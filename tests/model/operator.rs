@@ -2,11 +2,12 @@
 
 use datakey_operator::{
     api::{DataKey, DataKeyStatus},
+    identity::Revision,
     plan::{SecretView, Step, World, plan},
     secret::{
         digest::Digest,
         index::{self, Known, Verified},
-        metadata::{Revision, SecretMetadata},
+        metadata::SecretMetadata,
         project,
     },
     status,

@@ -394,7 +394,7 @@ async fn the_recorded_states_are_what_the_operator_leaves_today() {
         .into_iter()
         .flat_map(|part| part.0)
         .collect();
-    for reason in Reason::ALL {
+    for &reason in Reason::ALL {
         assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
     }
     let mut tests = Vec::new();

@@ -5,6 +5,7 @@ use std::{error::Error, time::Duration};
 use datakey_operator::{
     api::DataKey,
     secret::{metadata::SecretMetadata, requests},
+    text::error_chain,
 };
 use k8s_openapi::api::core::v1::{Event, Secret};
 use kube::{
@@ -295,18 +296,9 @@ fn failure(error: &kube::Error, what: &str) -> Failure {
     })
 }
 
-/// An error with what caused it, once each: some repeat their cause.
+/// An error and its causes, as a terminal may show them.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    printable(&text)
+    printable(&error_chain(error))
 }
 
 #[cfg(test)]

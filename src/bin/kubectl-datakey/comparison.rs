@@ -112,7 +112,7 @@ fn wanted(key: &DataKey) -> Option<Projection> {
 
 #[cfg(test)]
 mod tests {
-    use datakey_operator::{api::VerifiedSecret, secret::metadata::Revision};
+    use datakey_operator::{api::VerifiedSecret, identity::Revision};
     use k8s_openapi::ByteString;
     use serde_json::json;
 

@@ -232,7 +232,7 @@ fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
     if reason == status::PENDING {
         return vec![operator_runs()];
     }
-    let Some(reason) = Reason::ALL.into_iter().find(|known| known.as_str() == reason) else {
+    let Ok(reason) = reason.parse::<Reason>() else {
         return Vec::new();
     };
     let of_this = |command: &str| format!("kubectl datakey {command} {name} -n {namespace}");
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_with_what_to_do_next() {
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let object = with_status(recorded(&[]), |key| status::failed(key, &reason.into(), at(9)));
             let standing = Standing::of(&object.key);
             assert_eq!((standing.ready.as_str(), standing.reason.as_str()), ("False", reason.as_str()));
