@@ -30,11 +30,19 @@ pub struct Caches {
     pub keys: Store<Cached>,
     /// The Secrets of the operator.
     pub secrets: SecretIndex,
-    /// The `DataKey`s whose Secret has another name than they have, by their Secret. A name here may be out of date: it is
-    /// compared with the `DataKey` before it counts.
-    renamed: RwLock<HashMap<Place, BTreeSet<String>>>,
+    renamed: RwLock<Renamed>,
     /// The Secrets for which a record is on its way.
     recording: Mutex<HashSet<Place>>,
+}
+
+/// The `DataKey`s whose Secret has another name than they have. It may be out of date: a name is compared with the `DataKey`
+/// before it counts.
+#[derive(Default)]
+struct Renamed {
+    /// The name of the Secret, by namespace and name of the `DataKey`.
+    secrets: HashMap<Place, String>,
+    /// The names of the `DataKey`s, by their Secret.
+    keys: HashMap<Place, BTreeSet<String>>,
 }
 
 /// The exclusive right to record a first data key for a Secret, until it is dropped.
@@ -56,21 +64,21 @@ impl Caches {
     pub fn key_changed(&self, event: &Event<Cached>) -> Vec<ObjectRef<DataKey>> {
         match event {
             Event::Apply(key) | Event::InitApply(key) => {
-                if key.secret_name() != key.name_any() {
-                    let place = (key.namespace().unwrap_or_default(), key.secret_name().into_owned());
-                    let mut renamed = self.renamed.write();
-                    renamed.entry(place).or_default().insert(key.name_any());
-                }
+                let place = (key.namespace().unwrap_or_default(), key.name_any());
+                self.renamed.write().set(place, &key.secret_name());
                 Vec::new()
             }
             Event::Delete(gone) => {
                 let namespace = gone.namespace().unwrap_or_default();
-                self.forget_name(&namespace, gone);
+                self.forget_name(&namespace, &gone.name_any());
                 let concerned = self.wanting(&namespace, &gone.secret_name());
                 concerned.into_iter().map(|key| ObjectRef::from_obj(&*key).into_kind_unchecked(())).collect()
             }
             Event::InitDone => {
-                self.forget_stale();
+                // What is gone without an event of its own.
+                let is_there =
+                    |(namespace, name): &Place| self.keys.get(&ObjectRef::new(name).within(namespace)).is_some();
+                self.renamed.write().retain(is_there);
                 Vec::new()
             }
             Event::Init => Vec::new(),
@@ -123,36 +131,52 @@ impl Caches {
     /// The `DataKey`s whose Secret this is.
     fn wanting(&self, namespace: &str, secret: &str) -> Vec<Arc<Cached>> {
         let renamed = self.renamed.read();
-        let others = renamed.get(&(namespace.to_owned(), secret.to_owned())).into_iter().flatten().map(String::as_str);
+        let others =
+            renamed.keys.get(&(namespace.to_owned(), secret.to_owned())).into_iter().flatten().map(String::as_str);
         let keys = others.chain([secret]).filter_map(|name| self.keys.get(&ObjectRef::new(name).within(namespace)));
         keys.filter(|key| key.secret_name() == secret).collect()
     }
 
-    fn forget_name(&self, namespace: &str, gone: &Cached) {
-        let name = gone.name_any();
+    fn forget_name(&self, namespace: &str, name: &str) {
         // One of the same name may have been created since.
-        if self.keys.get(&ObjectRef::new(&name).within(namespace)).is_some() {
+        if self.keys.get(&ObjectRef::new(name).within(namespace)).is_none() {
+            self.renamed.write().remove(&(namespace.to_owned(), name.to_owned()));
+        }
+    }
+}
+
+// === impl Renamed ===
+
+impl Renamed {
+    /// Takes in the name of a `DataKey`'s Secret. An earlier name is forgotten: a `DataKey` without a record can change it as
+    /// often as its user likes.
+    fn set(&mut self, key: Place, secret: &str) {
+        if self.secrets.get(&key).map_or(key.1 == secret, |known| known == secret) {
             return;
         }
-        let place = (namespace.to_owned(), gone.secret_name().into_owned());
-        let mut renamed = self.renamed.write();
-        if let Some(names) = renamed.get_mut(&place) {
-            names.remove(&name);
+        self.remove(&key);
+        if key.1 != secret {
+            self.keys.entry((key.0.clone(), secret.to_owned())).or_default().insert(key.1.clone());
+            self.secrets.insert(key, secret.to_owned());
+        }
+    }
+
+    fn remove(&mut self, key: &Place) {
+        let Some(secret) = self.secrets.remove(key) else { return };
+        let secret = (key.0.clone(), secret);
+        if let Some(names) = self.keys.get_mut(&secret) {
+            names.remove(&key.1);
             if names.is_empty() {
-                renamed.remove(&place);
+                self.keys.remove(&secret);
             }
         }
     }
 
-    fn forget_stale(&self) {
-        let mut renamed = self.renamed.write();
-        renamed.retain(|(namespace, secret), names| {
-            names.retain(|name| {
-                let key = self.keys.get(&ObjectRef::new(name).within(namespace));
-                key.is_some_and(|key| key.secret_name() == *secret)
-            });
-            !names.is_empty()
-        });
+    fn retain(&mut self, is_there: impl Fn(&Place) -> bool) {
+        let gone: Vec<_> = self.secrets.keys().filter(|key| !is_there(key)).cloned().collect();
+        for key in gone {
+            self.remove(&key);
+        }
     }
 }
 
@@ -161,5 +185,29 @@ impl Caches {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.caches.recording.lock().remove(&self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str) -> Place {
+        ("shop".to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn of_the_names_of_a_secret_the_last_is_kept() {
+        let mut renamed = Renamed::default();
+        for number in 0..1000 {
+            renamed.set(place("orders"), &format!("secret-{number}"));
+        }
+        renamed.set(place("other"), "secret-999");
+        assert_eq!((renamed.secrets.len(), renamed.keys.len()), (2, 1));
+        assert_eq!(renamed.keys[&place("secret-999")], ["orders", "other"].map(str::to_owned).into());
+        renamed.set(place("orders"), "orders");
+        assert_eq!(renamed.keys[&place("secret-999")], ["other".to_owned()].into());
+        renamed.retain(|_| false);
+        assert_eq!((renamed.secrets.len(), renamed.keys.len()), (0, 0));
     }
 }

@@ -168,7 +168,18 @@ fn scope(
     let caches = Arc::new(Caches::new(keys));
     let scope = Arc::new(Scope { target, connectivity, caches: Arc::clone(&caches), listed: Notify::new() });
     let (wake, woken) = mpsc::unbounded();
-    let woken = woken.map(|key: ObjectRef<DataKey>| Ok(key.into_kind_unchecked(()).into()));
+    let woken = woken.map({
+        let (keys, context) = (caches.keys.clone(), Arc::clone(context));
+        move |key: ObjectRef<DataKey>| {
+            let key: ObjectRef<Cached> = key.into_kind_unchecked(());
+            let is_there = |uid| keys.get(&key).is_some_and(|now| now.meta().uid.as_ref() == Some(uid));
+            // Gone without an event, in a list that the watch was resumed with.
+            if let Some(gone) = key.extra.uid.as_ref().filter(|uid| !is_there(uid)) {
+                context.forget(gone);
+            }
+            Ok(key.into())
+        }
+    });
     let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope));
     let queue = stream::select(changes, woken);
     let slots = Slots::new(settings.concurrency);
@@ -409,14 +420,29 @@ async fn guarded(
     let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
     // The one at hand is of the time when this was queued; the watch may have brought our own last write since then.
     let before = key.meta().uid.as_deref().and_then(|uid| context.written.get(uid));
-    let key = caches.keys.get(&ObjectRef::from_obj(&*key)).unwrap_or(key);
-    match key.decode() {
+    let place = ObjectRef::from_obj(&*key);
+    let Some(key) = caches.keys.get(&place) else {
+        // It was deleted while it waited for a slot.
+        return Ok(forgotten(&key, &context));
+    };
+    let result = match key.decode() {
         Ok(data_key) => {
             let data_key = context.written.newest(Arc::new(data_key), before);
             reconcile(data_key, slot, &caches, &wake, &context).instrument(span).await
         }
         Err(unreadable) => unreadable::report(&key, &unreadable, &context).instrument(span).await,
+    };
+    // The watch forgets what is deleted; what this did after that, it forgets itself. A DataKey that is gone would keep a turn
+    // to call KMS, which others wait for.
+    if caches.keys.get(&place).is_none_or(|now| now.meta().uid != key.meta().uid) {
+        return Ok(forgotten(&key, &context));
     }
+    result
+}
+
+fn forgotten(gone: &Cached, context: &Context) -> Action {
+    context.forget(gone.meta().uid.as_deref().unwrap_or_default());
+    Action::await_change()
 }
 
 fn again(key: &Cached, _: &Error, context: &Context) -> Action {

@@ -457,6 +457,13 @@ impl<'a> Run<'a> {
         has_none.then(|| self.caches.rival(&self.key, &self.context.written)).flatten()
     }
 
+    /// With the uid: what waits for a turn can be deleted meanwhile, and one of the same name created.
+    fn object_ref(&self) -> ObjectRef<DataKey> {
+        let mut object = ObjectRef::new(&self.name).within(&self.namespace);
+        object.extra.uid = Some(self.uid.clone());
+        object
+    }
+
     /// Has a foreign Secret that is in the way watched until it is gone. One of the operator's type is watched in any case.
     fn watch_the_conflict(&self) {
         let Context { conflicts, backoff, .. } = self.context;
@@ -468,7 +475,7 @@ impl<'a> Run<'a> {
             SecretView::Cached(_) | SecretView::Missing => false,
         };
         if is_foreign {
-            let object = ObjectRef::new(&self.name).within(&self.namespace);
+            let object = self.object_ref();
             conflicts.watch(&self.uid, &object, self.key.secret_name(), backoff, self.wake);
         }
     }
@@ -494,12 +501,18 @@ impl<'a> Run<'a> {
         }
         // Where the status of an earlier failure cannot be written, that failure is what has to be reported.
         let failure = self.failure.clone().unwrap_or_else(|| cause.clone());
+        let has_room = cause.reason != Reason::SecretTooLarge;
         self.fail(cause);
         let retry = Action::requeue(self.retry.unwrap_or_default());
         let wanted = status::failed(&self.key, &failure, Timestamp::now());
-        let is_written = self.key.status.as_ref() == Some(&wanted);
+        let brief = status::failed_briefly(&self.key, failure.reason, Timestamp::now());
+        let is_written = [&wanted, &brief].into_iter().any(|status| self.key.status.as_ref() == Some(status));
         self.failure = Some(failure.clone());
-        if is_written || !matches!(error, Error::StatusRefused(_)) && self.set_status(wanted).await.is_ok() {
+        let may_be_written = !matches!(error, Error::StatusRefused(_));
+        if is_written
+            || may_be_written && self.set_status(wanted).await.is_ok()
+            || may_be_written && !has_room && self.set_status(brief).await.is_ok()
+        {
             return Ok(retry);
         }
         if backoff.announce(&self.uid, failure.reason) {
@@ -522,7 +535,7 @@ impl<'a> Run<'a> {
         let request = self.key.spec.request();
         match kms.region(&request) {
             Ok(region) => {
-                let object = ObjectRef::new(&self.name).within(&self.namespace);
+                let object = self.object_ref();
                 self.turn = kms.turns.enter(region, &self.uid, &object, self.wake);
                 self.turn.is_some()
             }
@@ -548,7 +561,7 @@ impl<'a> Run<'a> {
         };
         let limited = vouched.is_none();
         let permit = if limited {
-            let object = ObjectRef::new(&self.name).within(&self.namespace);
+            let object = self.object_ref();
             match self.context.reads.request(&self.uid, &object, self.wake) {
                 Permission::Granted(turn) => Some(turn.begin().await),
                 Permission::Later(wait) => return Ok(Some(Action::requeue(wait))),
@@ -605,6 +618,14 @@ impl<'a> Run<'a> {
         let Some(key) = self.fetch().await?.filter(|key| key.metadata.uid.as_ref() == Some(&self.uid)) else {
             return Err(Error::Gone);
         };
+        if key.metadata.generation != self.key.metadata.generation {
+            // The spec may name another Secret now, which nothing is known of.
+            self.claim = None;
+            self.is_vouched_for = false;
+            let known = self.caches.secrets.get(&self.namespace, key.secret_name());
+            self.subject.secret = known.as_ref().map(|known| known.metadata.revision.resource_version.clone());
+            self.secret = known.map_or(SecretView::NotCached, SecretView::Cached);
+        }
         self.key = Arc::new(key);
         self.subject = Subject { secret: self.subject.secret.take(), ..subject(&self.key) };
         let still_wanted = issued.version == self.key.version() && issued.request == self.key.spec.request();
@@ -711,6 +732,14 @@ impl<'a> Run<'a> {
         let object = self.with_status(status::recorded(&self.key, vec![largest]));
         let tried = put_status(&self.context.client, &self.namespace, &self.name, &object, true);
         match answered(self.within(tried).await?, &object)? {
+            Answer::Done((_, bytes)) if bytes > size::MAX_STORED => {
+                let detail = format!(
+                    "the DataKey would have {bytes} bytes with its metadata; at most {} are possible. Remove labels, annotations \
+                     or finalizers",
+                    size::MAX_STORED
+                );
+                self.fail(Failure::new(Reason::SecretTooLarge, detail));
+            }
             Answer::Done(_) => self.rehearsed = true,
             // A webhook that cannot be dry-run says nothing of the write itself, which is tried with the wait of a failure.
             Answer::Refused(words) if words.contains("does not support dry run") => self.rehearsed = true,
@@ -811,7 +840,7 @@ impl<'a> Run<'a> {
         let put = put_status(&self.context.client, &self.namespace, &self.name, &object, false);
         let written = self.within(put).await?;
         Ok(match answered(written, &object)? {
-            Answer::Done(key) => {
+            Answer::Done((key, _)) => {
                 self.notice_the_definition(&object, &key);
                 let key = Arc::new(key);
                 self.context.written.learn(&key);
@@ -879,15 +908,17 @@ fn whole(answer: Wire) -> Result<DataKey, RequestError> {
     Ok(DataKey { metadata, spec, status })
 }
 
+/// Replaces a status; the object as it is stored, and how many bytes it has as JSON, which is how etcd has it.
 async fn put_status(
     client: &Client,
     namespace: &str,
     name: &str,
     object: &DataKey,
     dry_run: bool,
-) -> Result<DataKey, RequestError> {
+) -> Result<(DataKey, usize), RequestError> {
     let body = serde_json::to_vec(object).map_err(RequestError::Encode)?;
-    whole(requests::send(client, status_request(namespace, name, dry_run, body)?).await?)
+    let stored = requests::send_text(client, status_request(namespace, name, dry_run, body)?).await?;
+    Ok((whole(requests::parse(&stored)?)?, stored.len()))
 }
 
 /// The request that replaces a status.

@@ -24,6 +24,9 @@ const MAX_ANNOTATIONS: usize = (256 << 10) / 8 * 7;
 /// metadata, which are not known.
 const MAX_DATA_KEY: usize = 1 << 20;
 
+/// Bound of a whole `DataKey` as etcd stores it, which has the rest of the 1.5 MiB for the request around it.
+pub const MAX_STORED: usize = (3 << 19) - 1024;
+
 /// So many versions, recorded and pinned, fit in any case: each has at most 8192 bytes of encryption context, which JSON can
 /// make six times as long.
 const FEW: usize = 6;

@@ -173,6 +173,18 @@ pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus
     }
 }
 
+/// What [`failed`] says, in no more bytes than the present status has: etcd may have no room for more. `Ready` must not go on
+/// saying what is not so.
+pub fn failed_briefly(key: &DataKey, reason: Reason, now: Timestamp) -> DataKeyStatus {
+    let old = key.status.clone().unwrap_or_default();
+    let ready = condition(&old.conditions, key.metadata.generation, READY, ("False", reason.as_str()), "", now);
+    DataKeyStatus {
+        observed_generation: key.metadata.generation,
+        conditions: Conditions::beside(vec![ready], old.conditions),
+        ..old
+    }
+}
+
 /// The operator's own conditions of an object that cannot be made ready now; `old` are those that it has.
 pub fn failed_conditions(
     failure: &Failure,

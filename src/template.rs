@@ -26,6 +26,10 @@ pub const APP_DOMAIN: &str = "app.kubernetes.io";
 /// Annotation: the keys that the operator applied from the template. A key that the template lacks later is removed by it.
 pub const APPLIED: &str = "datakey.dev/applied";
 
+/// Bound of a template's annotations in bytes, with [`APPLIED`]. The definition counts characters, of up to four bytes; what it
+/// allows in ASCII fits. Kubernetes has room for 256 KiB of annotations on an object, and the operator's own take up to 150 KiB.
+const MAX_ANNOTATIONS: usize = 96 << 10;
+
 /// How many keys a message names.
 const MAX_NAMED: usize = 5;
 
@@ -90,8 +94,19 @@ impl Reserved {
     }
 }
 
-/// The keys of the template that the operator does not apply.
+/// What of the template the operator does not apply.
 pub fn refused(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
+    reserved_keys(key, reserved).or_else(|| {
+        let bytes = size(&all(key, reserved).annotations);
+        let detail = format!(
+            "the annotations of spec.secretTemplate.metadata take {bytes} bytes, and the operator applies none of them: shorten \
+             them to {MAX_ANNOTATIONS} bytes"
+        );
+        (bytes > MAX_ANNOTATIONS).then(|| Failure::new(Reason::SpecInvalid, detail))
+    })
+}
+
+fn reserved_keys(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
     let template = template(key)?;
     let of = |field: &'static str, pairs: &Option<BTreeMap<String, String>>| -> Vec<String> {
         let keys = pairs.iter().flatten().map(|(key, _)| key).filter(|key| reserved.contains(key));
@@ -109,25 +124,45 @@ pub fn refused(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
     Some(Failure::new(Reason::SpecInvalid, detail))
 }
 
-/// What a `DataKey` wants on its Secret, without the keys that are reserved.
+/// What a `DataKey` wants on its Secret, without the keys that are reserved, and without annotations where they take too much
+/// room.
 pub fn wanted(key: &DataKey, reserved: &Reserved) -> Wanted {
+    let all = all(key, reserved);
+    if size(&all.annotations) <= MAX_ANNOTATIONS {
+        return all;
+    }
+    Wanted::new(all.labels, BTreeMap::new())
+}
+
+fn size(pairs: &BTreeMap<String, String>) -> usize {
+    pairs.iter().map(|(key, value)| key.len() + value.len()).sum()
+}
+
+fn all(key: &DataKey, reserved: &Reserved) -> Wanted {
     let allowed = |pairs: &Option<BTreeMap<String, String>>| -> BTreeMap<String, String> {
         let pairs = pairs.iter().flatten().filter(|(key, _)| !reserved.contains(key));
         pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     let Some(template) = template(key) else { return Wanted::default() };
-    let (labels, mut annotations) = (allowed(&template.labels), allowed(&template.annotations));
-    let applied =
-        Applied { labels: labels.keys().cloned().collect(), annotations: annotations.keys().cloned().collect() };
-    if applied != Applied::default() {
-        // Two sets of strings: encoding them cannot fail.
-        annotations.insert(APPLIED.to_owned(), serde_json::to_string(&applied).unwrap_or_default());
-    }
-    Wanted { labels, annotations }
+    Wanted::new(allowed(&template.labels), allowed(&template.annotations))
 }
 
 fn template(key: &DataKey) -> Option<&TemplateMetadata> {
     key.spec.secret_template.as_ref()?.metadata.as_ref()
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn new(labels: BTreeMap<String, String>, mut annotations: BTreeMap<String, String>) -> Self {
+        let applied =
+            Applied { labels: labels.keys().cloned().collect(), annotations: annotations.keys().cloned().collect() };
+        if applied != Applied::default() {
+            // Two sets of strings: encoding them cannot fail.
+            annotations.insert(APPLIED.to_owned(), serde_json::to_string(&applied).unwrap_or_default());
+        }
+        Self { labels, annotations }
+    }
 }
 
 // === impl Applied ===
@@ -186,6 +221,23 @@ mod tests {
             TemplateMetadata { labels: Some(pairs(labels)), annotations: Some(pairs(annotations)), ..<_>::default() };
         key.spec.secret_template = Some(SecretTemplate { metadata: Some(metadata), ..<_>::default() });
         key
+    }
+
+    #[test]
+    fn annotations_that_take_too_much_room_are_not_applied() {
+        let with = |character: &str| {
+            let values: Vec<_> = (0..32).map(|number| (format!("a{number:062}"), character.repeat(2048))).collect();
+            let values: Vec<_> = values.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            templated(recorded(&[1]), &[("team", "shop")], &values)
+        };
+        let ascii = with("x");
+        assert_eq!(refused(&ascii, Reserved::ALWAYS), None);
+        assert_eq!(wanted(&ascii, Reserved::ALWAYS).annotations.len(), 33);
+        let wide = with("🗝");
+        let failure = refused(&wide, Reserved::ALWAYS).unwrap();
+        assert!(failure.detail.unwrap().contains("shorten them to 98304 bytes"));
+        let wanted = wanted(&wide, Reserved::ALWAYS);
+        assert_eq!((wanted.labels["team"].as_str(), wanted.annotations.len()), ("shop", 1), "{APPLIED} alone");
     }
 
     #[test]

@@ -94,8 +94,15 @@ fn decode(mut secret: Value) -> Result<Secret, RequestError> {
 }
 
 pub(crate) async fn send<T: DeserializeOwned>(client: &Client, request: Request<Vec<u8>>) -> Result<T, RequestError> {
-    let body = client.request_text(request).await?;
-    serde_json::from_str(&body).map_err(|_| RequestError::Decode)
+    parse(&send_text(client, request).await?)
+}
+
+pub(crate) async fn send_text(client: &Client, request: Request<Vec<u8>>) -> Result<String, RequestError> {
+    Ok(client.request_text(request).await?)
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(answer: &str) -> Result<T, RequestError> {
+    serde_json::from_str(answer).map_err(|_| RequestError::Decode)
 }
 
 #[cfg(test)]

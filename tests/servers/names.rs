@@ -36,7 +36,7 @@ async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_recor
         let conditions = test.failed(other, "SecretConflict").await.status.unwrap().conditions;
         assert!(conditions[0].message.contains("belongs to DataKey first"), "{}", conditions[0].message);
     }
-    for round in 0..12 {
+    for round in 0..6 {
         let is_stopped = round % 4 == 3;
         if is_stopped {
             drop(operator.take());

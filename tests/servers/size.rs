@@ -1,8 +1,13 @@
 //! What Kubernetes could not store is not issued and not recorded.
 
-use serde_json::{Value, json};
+use std::ops::Range;
+
+use serde_json::{Map, Value, json};
 
 use crate::test::{Test, recorded, to_json};
+
+/// What etcd takes in one request by default.
+const LIMIT: usize = 3 << 19;
 
 /// An encryption context of the largest size; each character takes six bytes in JSON.
 fn control_characters() -> Value {
@@ -67,4 +72,68 @@ async fn pins_that_the_status_has_no_room_for_are_not_recorded() {
     assert!(message.contains("the DataKey would have"), "{message}");
     test.issue("fewer", &pins(8)).await;
     assert_eq!(test.proxy.calls(), 1);
+}
+
+impl Test {
+    /// Fills the metadata of a `DataKey` with what its user may write, until etcd has no room for one byte more.
+    async fn fill(&self, name: &str) {
+        let size =
+            async || self.send::<Value>("GET", &format!("/{name}"), &Value::Null).await.unwrap().to_string().len();
+        // Each label is in the managed fields, too: long ones are fewer.
+        let domain = ["d".repeat(60).as_str(); 4].join(".");
+        let label = |number: usize| (format!("{domain}/{number:063}"), json!("v".repeat(63)));
+        let add = async |range: Range<usize>| {
+            let labels: Map<_, _> = range.map(label).collect();
+            self.patch(name, &json!({ "metadata": { "labels": labels } })).await;
+        };
+        let (empty, first) = (size().await, 500);
+        add(0..first).await;
+        let each = (size().await - empty) / first;
+        let (mut count, mut step) = ((LIMIT - empty) / each - 4, 512);
+        add(first..count).await;
+        while step >= 8 {
+            let labels: Map<_, _> = (count..count + step).map(label).collect();
+            match self.try_patch(name, &json!({ "metadata": { "labels": labels } })).await {
+                Ok(_) => count += step,
+                Err(_) => step /= 2,
+            }
+        }
+        let (mut pad, mut step) = (0, 4096);
+        while step > 0 {
+            let more = json!({ "metadata": { "annotations": { "pad": "x".repeat(pad + step) } } });
+            match self.try_patch(name, &more).await {
+                Ok(_) => pad += step,
+                Err(_) => step /= 2,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_etcd_has_no_room_ready_ends_and_kms_is_asked_once() {
+    let test = Test::new("size-full").await;
+    let operator = test.operator();
+    test.issue("k", &json!({ "version": 1 })).await;
+    test.fill("k").await;
+    test.ready("k").await;
+    let tried = async |reason: &str| {
+        let key = test.failed("k", reason).await;
+        let conditions = &key.status.as_ref().unwrap().conditions;
+        assert_eq!((conditions.len(), conditions[0].message.as_str(), key.record().len()), (1, "", 1));
+        assert_eq!(test.proxy.calls(), 2);
+    };
+    // The record of the second version has no room. The dry run of that of the third shows it.
+    for version in [2, 3] {
+        test.patch("k", &json!({ "spec": { "version": version } })).await;
+        tried("SecretTooLarge").await;
+    }
+    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("k").await;
+
+    drop(operator);
+    test.delete_secret("k").await;
+    let foreign = json!({ "metadata": { "name": "k", "namespace": test.namespace } });
+    test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
+    let _operator = test.operator();
+    tried("SecretConflict").await;
 }

@@ -4,6 +4,7 @@
 mod blocked;
 mod changed;
 mod deletion;
+mod gone;
 mod replaced;
 mod undecodable;
 

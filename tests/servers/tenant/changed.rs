@@ -61,6 +61,34 @@ async fn an_answer_to_other_settings_is_dropped() {
 }
 
 #[tokio::test]
+async fn no_record_is_made_for_a_secret_that_was_not_looked_at() {
+    let test = Test::new("changed-secret-name").await;
+    let _operator = test.operator();
+    let kept = test.issue("k", &json!({ "encryptionContext": { "a": "b" }, "secretName": "kept" })).await;
+    test.delete("k").await;
+    let foreign = json!({ "metadata": { "name": "foreign", "namespace": test.namespace } });
+    test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
+    let renamed = |name: &str| json!({ "spec": { "secretName": name } });
+
+    test.change_while_kms_is_asked(async { drop(test.patch("k", &renamed("foreign")).await) }).await;
+    assert!(test.failed("k", "SecretConflict").await.record().is_empty());
+    test.delete("k").await;
+
+    test.change_while_kms_is_asked(async { drop(test.patch("k", &renamed("kept")).await) }).await;
+    assert_eq!(test.ready("k").await.record(), kept.record(), "it is adopted");
+    assert_eq!(test.proxy.calls(), 3);
+    test.delete("k").await;
+
+    // The other one has its record before this one is decided on again.
+    test.change_while_kms_is_asked(async {
+        test.patch("k", &renamed("others")).await;
+        test.issue("others", &json!({})).await;
+    })
+    .await;
+    assert!(test.failed("k", "SecretConflict").await.record().is_empty());
+}
+
+#[tokio::test]
 async fn an_answer_to_a_data_key_of_the_same_name_is_dropped() {
     let test = Test::new("changed-uid").await;
     let _operator = test.operator();

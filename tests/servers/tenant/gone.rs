@@ -1,0 +1,38 @@
+//! Many `DataKey`s that are deleted while they wait for KMS: what is gone holds up nothing.
+
+use std::time::Duration;
+
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+use testbed::{api_proxy::Fault, eventually};
+use tokio::time::Instant;
+
+use super::Tenant;
+use crate::test::{SOON, Test};
+
+#[tokio::test]
+async fn deleted_data_keys_keep_no_turn_to_call_kms() {
+    let test = Test::with_many("gone").await;
+    let Some(tenant) = Tenant::of(&test).await else { return };
+    let (api, kubeconfig) = test.api_proxy().await;
+    // The only slot is free twice a second at most: the others wait for it.
+    api.always("get", "secrets", Fault::Delay(Duration::from_millis(500)));
+    let operator = test.operator_by(&kubeconfig, &["--concurrency=1", "--kms-rate=2"]);
+    operator.is_ready().await;
+    test.create_many("k", 200, &json!({})).await;
+    eventually(SOON, "the first have a turn", async || api.count("get", "secrets") > 3).await;
+    tenant.keys.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    api.heal();
+    eventually(SOON, "none waits any more", async || waiting(&operator.admin("/metrics").await.1) == 0).await;
+    // A turn that nothing takes is granted to another one after a minute only.
+    let begun = Instant::now();
+    test.create_many("next", 5, &json!({})).await;
+    test.all_ready(5, SOON).await;
+    assert!(begun.elapsed() < SOON);
+}
+
+/// How many `DataKey`s wait to call KMS.
+fn waiting(metrics: &str) -> usize {
+    let waiting = metrics.lines().find_map(|line| line.strip_prefix("datakey_kms_waiting "));
+    waiting.map_or(0, |count| count.parse().unwrap())
+}
