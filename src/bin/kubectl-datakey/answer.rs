@@ -2,14 +2,24 @@
 
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use datakey_operator::text::{is_printable, printable_json};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::args::Format;
-
 /// Wrong flags or arguments (sysexits.h, `EX_USAGE`).
 pub const USAGE: u8 = 64;
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
 
 /// A command did what it was asked.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::completion::Target;
+use crate::{answer::Format, cluster::Connection};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
@@ -24,23 +24,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// Which cluster and namespace, as for kubectl.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Cluster")]
-pub struct Connection {
-    /// The kubeconfig file; without it $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// The context of the kubeconfig; without it the current one.
-    #[arg(long, global = true)]
-    pub context: Option<String>,
-
-    /// The namespace; without it the context's.
-    #[arg(short, long, global = true)]
-    pub namespace: Option<String>,
 }
 
 /// What to do.
@@ -237,15 +220,22 @@ pub struct Policy {
     pub output: PolicyFormat,
 }
 
-/// How a result is printed.
+/// What a completion script is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
+pub enum Target {
+    /// bash.
+    Bash,
+    /// elvish.
+    Elvish,
+    /// fish.
+    Fish,
+    /// PowerShell.
+    #[value(name = "powershell")]
+    PowerShell,
+    /// zsh.
+    Zsh,
+    /// kubectl's own completion, in whatever shell.
+    Kubectl,
 }
 
 /// How policies are printed.

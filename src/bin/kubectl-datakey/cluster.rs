@@ -1,7 +1,8 @@
 //! The API server: the only place that talks to it. Everything happens under the user's own credentials.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::PathBuf, time::Duration};
 
+use clap::Args;
 use datakey_operator::{
     api::DataKey,
     secret::{metadata::SecretMetadata, requests},
@@ -20,7 +21,6 @@ use serde_json::Value;
 
 use crate::{
     answer::{Failure, Outcome},
-    args::Connection,
     text::printable,
 };
 
@@ -29,6 +29,23 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who changed a DataKey, in `metadata.managedFields`.
 const MANAGER: &str = "kubectl-datakey";
+
+/// Which cluster and namespace, as for kubectl.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct Connection {
+    /// The kubeconfig file; without it $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig; without it the current one.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+
+    /// The namespace; without it the context's.
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+}
 
 /// A cluster, and the namespace that the user means.
 pub struct Cluster {

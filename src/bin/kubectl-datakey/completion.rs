@@ -4,13 +4,13 @@
 //! command line, the last of which is to be completed. It prints the candidates line by line, each with a tab and a
 //! text, and a directive at the end (Kubernetes enhancement proposal 2379; cobra's "shell completions").
 
-use clap::{Arg, Command, CommandFactory, ValueEnum, builder::StyledStr};
+use clap::{Arg, Command, CommandFactory, builder::StyledStr};
 use clap_complete::generate;
 
 use crate::{
     answer::Answer,
-    args::{Cli, Connection},
-    cluster::{Cluster, Object},
+    args::{Cli, Target},
+    cluster::{Cluster, Connection, Object},
 };
 
 /// Cobra's directives.
@@ -19,24 +19,6 @@ const NO_FILES: &str = ":4\n";
 
 /// What kubectl calls.
 const FOR_KUBECTL: &str = "#!/bin/sh\nexec kubectl-datakey __complete \"$@\"\n";
-
-/// Whom a script is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Target {
-    /// bash.
-    Bash,
-    /// elvish.
-    Elvish,
-    /// fish.
-    Fish,
-    /// PowerShell.
-    #[value(name = "powershell")]
-    PowerShell,
-    /// zsh.
-    Zsh,
-    /// kubectl's own completion, in whatever shell.
-    Kubectl,
-}
 
 /// The script for a shell, or for kubectl.
 pub fn script(target: Target) -> Answer {
@@ -183,6 +165,8 @@ fn described(candidate: &str, text: Option<&StyledStr>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     fn found(line: &str) -> Vec<String> {

@@ -6,8 +6,8 @@ use futures::{StreamExt, stream};
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
-    answer::{Answer, Failure, Outcome, render},
-    args::{Format, Status},
+    answer::{Answer, Failure, Format, Outcome, render},
+    args::Status,
     cluster::{Cluster, Object},
     comparison::Comparison,
     list::{Items, none_found},

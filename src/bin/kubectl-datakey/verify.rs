@@ -7,8 +7,8 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 
 use crate::{
-    answer::{Answer, Failure, Outcome, render},
-    args::{Format, Verify},
+    answer::{Answer, Failure, Format, Outcome, render},
+    args::Verify,
     cluster::{Cluster, Object},
     comparison::{Comparison, State},
     list::{Items, none_found},
