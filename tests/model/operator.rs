@@ -61,10 +61,12 @@ pub fn now() -> Timestamp {
 impl Model {
     /// A reconcile begins with what the caches have.
     pub fn start(operator: &Operator) -> Option<Run> {
-        let key = operator.key?;
+        Some(Run { key: operator.key?, view: Self::cached(operator), failure: None, unrecorded: None })
+    }
+
+    fn cached(operator: &Operator) -> View {
         let verified = operator.verified.filter(|(at, _)| operator.secret == Some(*at)).map(|(_, held)| held);
-        let view = operator.secret.map_or(View::NotCached, |at| View::Cached(at, verified));
-        Some(Run { key, view, failure: None, unrecorded: None })
+        operator.secret.map_or(View::NotCached, |at| View::Cached(at, verified))
     }
 
     pub fn decide(&self, run: &Run) -> Decision {
@@ -227,7 +229,7 @@ impl Model {
         } else if self.apply(&mut next, &write)? {
             (Outcome::Applied, Some(Self::applied(&mut next, who, run, &write)))
         } else {
-            (Outcome::Refused, self.refused(&mut next, asked, effect, &write))
+            (Outcome::Refused, self.refused(&mut next, who, asked, effect, &write))
         };
         next.operators[who].run = after;
         Ok(Some((Action::Write(effect, outcome), next)))
@@ -270,7 +272,7 @@ impl Model {
 
     /// A Secret that is already there is looked at, and a record that met another write is decided on again. Everything else
     /// that is refused ends the reconcile.
-    fn refused(&self, state: &mut State, run: Run, effect: Effect, write: &Write) -> Option<Run> {
+    fn refused(&self, state: &mut State, who: usize, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match (write, state.secret) {
             (Write::Create { to, .. }, Some(at)) if self.mutant == Mutant::AlreadyExistsIsSuccess => {
                 let held = Held { object: *to, origin: Origin::Written };
@@ -284,17 +286,20 @@ impl Model {
                     ..run
                 })
             }
-            (Write::Status { .. }, _) if effect == Effect::Issue => self.decide_again(state.key, run),
+            (Write::Status { .. }, _) if effect == Effect::Issue => self.decide_again(state, who, run),
             _ => None,
         }
     }
 
-    /// The `DataKey` as it is now, with what KMS answered, if it still asks for the same.
-    fn decide_again(&self, key: KeyAt, run: Run) -> Option<Run> {
+    /// The `DataKey` as it is now, with what KMS answered, if it still asks for the same. Where the spec changed, nothing is
+    /// known of the Secret but what the caches have.
+    fn decide_again(&self, state: &State, who: usize, run: Run) -> Option<Run> {
+        let key = state.key;
         let (before, now) = (self.key_summary(run.key.object), self.key_summary(key.object));
+        let view = if before.spec == now.spec { run.view } else { Self::cached(&state.operators[who]) };
         let is_wanted = |answer: &DataKeyAt| (answer.version, answer.settings) == (now.spec.version, now.spec.settings);
         let unrecorded = run.unrecorded.filter(|answer| self.mutant == Mutant::AnswerToAnother || is_wanted(answer));
-        (before.uid == now.uid).then_some(Run { key, unrecorded, ..run })
+        (before.uid == now.uid).then_some(Run { key, view, unrecorded, ..run })
     }
 
     /// Without an answer the reconcile ends: what was sent may or may not be there.
