@@ -178,13 +178,18 @@ impl Turns {
     }
 
     /// The turn of an object, if it has come. Otherwise the object waits for it, once however often it asks, and is sent
-    /// to `wake` then.
+    /// to `wake` then. It waits for one Region: where its spec names another one now, nothing takes the turn of the former.
     pub fn enter(&self, region: &str, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Option<Turn> {
         let now = Instant::now();
         let mut lanes = self.shared.lanes.lock();
         let (limit, shares) = (self.limit, self.shares);
         if !lanes.contains_key(region) {
             lanes.insert(region.to_owned(), Lane::new(limit, now));
+        }
+        for (_, lane) in lanes.iter_mut().filter(|(of, _)| *of != region) {
+            if lane.leave(uid) {
+                self.shared.changed.notify_one();
+            }
         }
         let taken = shares.taken(lanes.values().map(Lane::in_flight));
         // It was inserted where it was missing.
@@ -210,8 +215,7 @@ impl Turns {
     pub fn leave(&self, uid: &str) {
         let mut left = false;
         for lane in self.shared.lanes.lock().values_mut() {
-            left |= lane.granted.remove(uid).is_some();
-            left |= lane.waiting.remove(uid);
+            left |= lane.leave(uid);
         }
         if left {
             self.shared.changed.notify_one();
@@ -283,6 +287,12 @@ impl Lane {
             taken: 0,
             answers: false,
         }
+    }
+
+    /// An object neither waits nor has a turn any more; false if it did neither.
+    fn leave(&mut self, uid: &str) -> bool {
+        let was_granted = self.granted.remove(uid).is_some();
+        self.waiting.remove(uid) || was_granted
     }
 
     /// Lets one call go, or tells when it may be tried again.
@@ -560,12 +570,15 @@ mod tests {
     async fn an_object_that_nobody_is_before_has_its_turn_at_once() {
         let turns = Turns::new(limit(20), Shares::UNLIMITED);
         let (wake, _woken) = mpsc::unbounded();
-        let (uid, a) = object("shop", 1);
-        let enter = |region| turns.enter(region, &uid, &a, &wake);
+        let enter_as = |region, number| {
+            let (uid, object) = object("shop", number);
+            turns.enter(region, &uid, &object, &wake)
+        };
+        let enter = |region| enter_as(region, 1);
         let (first, second) = (enter("eu-west-1").unwrap(), enter("eu-west-1").unwrap());
         let _third = enter("eu-west-1").unwrap();
         assert!(enter("eu-west-1").is_none(), "those of 0.16 seconds are given out ahead");
-        assert!(enter("eu-north-1").is_some(), "another Region has its own rate");
+        assert!(enter_as("eu-north-1", 2).is_some(), "another Region has its own rate");
         assert_eq!(first.begin().await.region(), "eu-west-1");
         drop(second);
         assert!(turns.shared.grant(Shares::UNLIMITED, Instant::now()).is_some(), "the one that waits");
@@ -731,5 +744,28 @@ mod tests {
         turns.leave("shop-1");
         turns.shared.grant(Shares::UNLIMITED, Instant::now());
         assert_eq!(woken.next().await, Some(object("shop", 2).1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_names_another_region_leaves_the_former_one_to_others() {
+        let turns = Turns::new(limit(1), Shares::UNLIMITED);
+        let (wake, mut woken) = mpsc::unbounded();
+        let enter = |region, number| {
+            let (uid, object) = object("shop", number);
+            turns.enter(region, &uid, &object, &wake)
+        };
+        let turns_taken = ["a", "b"].map(|region| enter(region, 0).unwrap());
+        // One waits in the former Region, another one has a turn there.
+        assert!([1, 2, 3].map(|number| enter("a", number)).iter().all(Option::is_none));
+        assert!(enter("b", 1).is_none());
+        assert_eq!(turns.waiting(), 3, "it waits once");
+        drop(turns_taken);
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
+        let mut granted = [woken.next().await.unwrap(), woken.next().await.unwrap()];
+        granted.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        assert_eq!(granted, [object("shop", 1).1, object("shop", 2).1]);
+        assert!(enter("b", 2).is_none());
+        turns.shared.grant(Shares::UNLIMITED, Instant::now());
+        assert_eq!(woken.next().await, Some(object("shop", 3).1));
     }
 }
