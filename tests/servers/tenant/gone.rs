@@ -12,7 +12,7 @@ use crate::test::{SOON, Test};
 
 #[tokio::test]
 async fn deleted_data_keys_keep_no_turn_to_call_kms() {
-    let test = Test::with_many("gone").await;
+    let test = Test::with_many("turns-gone").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let (api, kubeconfig) = test.api_proxy().await;
     // The only slot is free twice a second at most: the others wait for it.
