@@ -61,8 +61,8 @@ impl Written {
 
 /// Where nothing is known of the two versions, the watch's is taken.
 fn is_older(cached: &DataKey, written: &DataKey) -> bool {
-    let version = |key: &DataKey| key.metadata.resource_version.clone();
-    version(cached).zip(version(written)).is_some_and(|(cached, written)| identity::is_older(&cached, &written))
+    let versions = cached.metadata.resource_version.as_deref().zip(written.metadata.resource_version.as_deref());
+    versions.is_some_and(|(cached, written)| identity::is_older(cached, written))
 }
 
 #[cfg(test)]

@@ -747,7 +747,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_object_that_names_another_region_leaves_the_former_one_to_others() {
+    async fn an_object_waits_for_kms_in_one_region_only() {
         let turns = Turns::new(limit(1), Shares::UNLIMITED);
         let (wake, mut woken) = mpsc::unbounded();
         let enter = |region, number| {

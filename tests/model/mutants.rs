@@ -52,7 +52,7 @@ pub enum Mutant {
     RefusedRecordIgnored,
     /// It met another write and is written again, with what KMS answered, without a decision on what the `DataKey` became.
     RecordAgainUndecided,
-    /// It met another write, and what KMS answered is kept whatever the `DataKey` asks for now.
+    /// It met another write, and what KMS answered is recorded although the `DataKey` asks for something else now.
     AnswerToAnother,
     /// It was not answered in time, and what KMS answered is published nevertheless.
     TimeoutIsSuccess,
