@@ -10,7 +10,7 @@ export DATAKEY_TOOLS := $(TOOLS)
 export DATAKEY_OPERATOR := $(TARGET)/operator/datakey-operator
 
 # The operator alone, wherever it is built: what is tested has the features of what is shipped.
-OPERATOR := --locked --package datakey-operator --no-default-features --bin datakey-operator
+OPERATOR := --locked --package datakey-operator --bin datakey-operator
 
 # The newest supported Kubernetes, of all tests and the demo, and the oldest, of `make servers-oldest`. To change one, change its
 # go.mod: a test compares what the servers answer with it, and the chart and the documentation with the oldest.
@@ -93,12 +93,12 @@ PLUGIN := $(TARGET)/plugin
 
 .PHONY: plugin
 plugin: need-rust ## The kubectl plugin for this machine, target/plugin, and that its KMS operation is Decrypt alone
-	cargo build --release --locked --bin kubectl-datakey
+	cargo build --release --locked --package kubectl-datakey
 	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/release/kubectl-datakey
 
 .PHONY: plugin-static
 plugin-static: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The same as a static binary, for any Linux
-	$(STATIC) cargo auditable build --release --locked --bin kubectl-datakey --target $(MUSL)
+	$(STATIC) cargo auditable build --release --locked --package kubectl-datakey --target $(MUSL)
 	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/$(MUSL)/release/kubectl-datakey
 
 # As krew installs it: the binary and the licence; and the archive's checksum, for deploy/krew.

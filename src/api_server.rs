@@ -6,6 +6,7 @@
 //! and ends when no answer comes. Without HTTP/2, watches are short instead ([`Connectivity::watch_timeout`]).
 
 pub mod connectivity;
+pub mod secrets;
 
 use std::{sync::Arc, time::Duration};
 

@@ -15,9 +15,7 @@ use kube::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    api::DataKey,
-    cache::Cached,
-    secret::{index::SecretIndex, metadata::WatchedSecret},
+    api::DataKey, cache::Cached, controller::secret_index::SecretIndex, secret::metadata::WatchedSecret,
     written::Written,
 };
 

@@ -37,6 +37,8 @@ use crate::{
     unreadable,
 };
 
+pub mod secret_index;
+
 /// How often a server that can't be watched yet is asked again, and how often that is told.
 const WAIT_FOR_API: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_secs(30);

@@ -19,13 +19,14 @@ use aws_sdk_kms::{
     },
     types::DataKeySpec,
 };
+use datakey_aws::Aws;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::{
-    api::{KeyRequest, KeySpec},
-    aws::Aws,
+    api::{KeyRequest, KeySpec, MAX_BLOB},
+    arn,
     metrics::{Metrics, OTHER_REGION},
     status::{Failure, Reason},
     text::redact,
@@ -36,14 +37,10 @@ use shares::Shares;
 use turns::{Turn, Turns};
 
 mod classify;
-pub mod key_id;
 pub mod regions;
 pub mod shares;
 mod tls;
 pub mod turns;
-
-/// The largest `CiphertextBlob` of AWS KMS, in bytes (AWS KMS API reference, `CiphertextType`).
-pub const MAX_BLOB: usize = 6144;
 
 /// The SDK's own default, said here because every other time limit is ours.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -138,7 +135,7 @@ impl Kms {
     /// [`Reason::RegionMissing`] where nothing names one, [`Reason::RegionUnknown`] where it is none of those that may be
     /// called.
     pub fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
-        let region = key_id::region(&request.key_id, request.region.as_deref(), self.own_region());
+        let region = arn::resolve_region(&request.key_id, request.region.as_deref(), self.own_region());
         let region = region.ok_or(Reason::RegionMissing)?;
         let unknown = || Failure::new(Reason::RegionUnknown, region);
         self.regions.is_known(region).then_some(region).ok_or_else(unknown)
@@ -313,12 +310,12 @@ fn check(
     let Some(arn) = output.key_id else {
         return Err(unusable("no KeyId".to_owned()));
     };
-    if !key_id::answers(&request.key_id, region, &arn) {
+    if !arn::may_answer(&request.key_id, region, &arn) {
         return Err(unusable("KeyId is not the ARN of the key that was asked for".to_owned()));
     }
     // What only identifies the call is left out where the record would not take it: that would cost the data key.
-    let key_material_id = output.key_material_id.filter(|id| key_id::is_key_material_id(id));
-    let request_id = request_id.filter(|id| key_id::is_request_id(id));
+    let key_material_id = output.key_material_id.filter(|id| arn::is_key_material_id(id));
+    let request_id = request_id.filter(|id| arn::is_request_id(id));
     Ok(WrappedKey { ciphertext_blob: blob, key_arn: arn, key_material_id, request_id })
 }
 

@@ -32,37 +32,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
-pub mod api;
 pub mod api_server;
 pub mod args;
-pub mod aws;
 pub mod backoff;
 pub mod cache;
 pub mod caches;
 mod conflicts;
 pub mod controller;
-pub mod decode;
-#[cfg(test)]
-mod fixtures;
-pub mod flaws;
-pub mod identity;
 pub mod kms;
 pub mod lease;
 pub mod logging;
 pub mod metrics;
-pub mod newer;
-pub mod pins;
-pub mod plan;
 pub mod reads;
 pub mod reconcile;
 mod round;
 pub mod run;
-pub mod secret;
-mod size;
 pub mod slots;
-pub mod status;
 mod streaks;
-pub mod template;
-pub mod text;
 mod unreadable;
 mod written;
+
+#[cfg(test)]
+use datakey::fixtures;
+pub use datakey::{api, arn, decode, flaws, identity, newer, pins, plan, secret, size, status, template, text};

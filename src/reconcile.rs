@@ -30,6 +30,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, Rest},
+    api_server::secrets::{self as requests, RequestError},
     backoff::{Backoff, Subject, Waits},
     caches::{Caches, Claim},
     conflicts::Conflicts,
@@ -44,9 +45,8 @@ use crate::{
     secret::{
         MANAGER, TYPE, content,
         digest::Digest,
-        index::{Known, Verified},
+        known::{Known, Verified},
         metadata::SecretMetadata,
-        requests::{self, RequestError},
     },
     size,
     slots::Slot,
@@ -424,7 +424,9 @@ impl<'a> Run<'a> {
                 Step::Record(versions) | Step::Pin(versions) => self.take_over(versions).await?,
                 Step::Create(secret) => self.create(&secret).await?,
                 Step::Replace(secret, changes) => self.replace(&secret, changes.as_deref()).await?,
-                Step::Verified(metadata, digest) => self.learn(metadata, Verified::read(digest)),
+                Step::Verified(metadata, digest) => {
+                    self.learn(metadata, Verified::read(digest, Instant::now().into_std()))
+                }
                 // Nothing was tried, and so nothing failed again.
                 Step::Fail(failure) if failure.reason == Reason::SecretContested => {
                     self.retry = self.context.restores.wait(&self.uid).or(Some(Duration::ZERO));

@@ -2,6 +2,7 @@
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
+use datakey_aws::{Aws, User};
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -13,7 +14,6 @@ use crate::{
     admin,
     api_server::ApiServer,
     args::Run,
-    aws::{Aws, User},
     backoff::Waits,
     conflicts::Conflicts,
     controller::{self, Settings, Target, View},

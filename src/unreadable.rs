@@ -13,10 +13,10 @@ use tracing::warn;
 
 use crate::{
     api::DataKey,
+    api_server::secrets::{self as requests, RequestError},
     cache::Cached,
     decode::{RawStatus, Unreadable},
     reconcile::{Context, Error, status_request},
-    secret::requests::{self, RequestError},
 };
 
 /// The object as it is written: uid and resource version say which it was, and the server takes nothing but the status.

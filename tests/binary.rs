@@ -95,8 +95,7 @@ fn the_binary_holds_no_operation_of_kms_but_the_one() {
 
 #[test]
 fn the_kubectl_plugin_can_unwrap_and_can_not_issue() {
-    let built = || env!("CARGO_BIN_EXE_kubectl-datakey").to_owned();
-    assert_only(&std::env::var("DATAKEY_PLUGIN").unwrap_or_else(|_| built()), "Decrypt");
+    assert_only(&testbed::plugin().display().to_string(), "Decrypt");
 }
 
 /// Exit code and standard error of `datakey-operator` with these arguments and variables, and no others.

@@ -6,8 +6,8 @@ use allocation_counter::measure;
 use datakey_operator::{
     api::{DataKey, IssuedVersion, Rest, VerifiedSecret},
     cache::Cached,
-    secret::{self, index::SecretIndex},
-    status,
+    controller::secret_index::SecretIndex,
+    secret, status,
 };
 use k8s_openapi::{ByteString, jiff::Timestamp};
 use kube::runtime::{

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use humantime::format_duration;
 
-use crate::kms::regions;
+use datakey::arn;
 
 /// How long a server may take to answer. A shorter wait gives up on answers that are under way.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
@@ -90,7 +90,7 @@ pub fn lease_name(text: &str) -> Result<String, String> {
 /// A Region of AWS, by its form.
 pub fn region(text: &str) -> Result<String, String> {
     let name = text.trim();
-    if regions::has_valid_form(name) {
+    if arn::is_region_field(name) {
         Ok(name.to_owned())
     } else {
         Err("write the code of an AWS Region, for example eu-west-1, or several with commas between them".to_owned())

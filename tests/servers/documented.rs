@@ -61,7 +61,7 @@ impl Reader {
             ("kubectl", asset("kubectl").unwrap()),
             ("helm", tools().join("bin/helm")),
             ("aws", tools().join("consumers/bin/aws")),
-            ("kubectl-datakey", env!("CARGO_BIN_EXE_kubectl-datakey").into()),
+            ("kubectl-datakey", testbed::plugin()),
         ] {
             symlink(program, folder.join("bin").join(name)).unwrap();
         }

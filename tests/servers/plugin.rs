@@ -1,6 +1,6 @@
 //! `kubectl datakey`, run by the real kubectl as users run it.
 
-use std::{collections::BTreeMap, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex};
 
 use datakey_operator::secret::sha256;
 use kube::ResourceExt;
@@ -11,8 +11,6 @@ use testbed::{
 };
 
 use crate::test::{SOON, Test, UNSET, to_json};
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-datakey");
 
 /// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
 pub struct User<'a> {
@@ -45,7 +43,7 @@ impl<'a> User<'a> {
     /// Runs kubectl with these words.
     pub async fn types(&self, words: &[&str]) -> Ended {
         let environment: Vec<_> = self.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
-        let ended = commands::plugin(Path::new(PLUGIN), &environment, words).await;
+        let ended = commands::plugin(&testbed::plugin(), &environment, words).await;
         let mut seen = self.seen.lock().unwrap();
         seen.extend(&ended.out);
         seen.extend(ended.err.as_bytes());
@@ -508,9 +506,9 @@ async fn kubectl_completes_commands_flags_and_names() {
     let offers = async |words: &[&str]| {
         let environment: Vec<_> = user.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
         let environment =
-            [environment, vec![("PATH", format!("{}:{path}", Path::new(PLUGIN).parent().unwrap().display()))]];
+            [environment, vec![("PATH", format!("{}:{path}", testbed::plugin().parent().unwrap().display()))]];
         let words = [&["__complete", "datakey"], words].concat();
-        let ended = commands::plugin(Path::new(PLUGIN), &environment.concat(), &words).await;
+        let ended = commands::plugin(&testbed::plugin(), &environment.concat(), &words).await;
         let offered = text(&ended);
         let words: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect();
         words

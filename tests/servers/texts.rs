@@ -1,14 +1,10 @@
 //! What users and servers write reaches no log, Event, condition, metric or terminal with characters that lead it astray.
 
-use std::path::Path;
-
 use datakey_operator::text::is_printable;
 use serde_json::json;
 use testbed::{commands, eventually, kms, proxy::Fault};
 
 use crate::test::{Operator, SOON, Test};
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-datakey");
 
 /// Clears a screen, rings, feigns a line of the log, and turns the reading direction.
 const ODD: &str = "marker\u{1b}[2J\u{7}\r\nWARN feigned\u{202e}\u{2028}\u{9b}z";
@@ -83,7 +79,7 @@ async fn no_text_leads_logs_events_or_terminals_astray() {
         &["status", ODD_LINE],
     ] {
         let all = [&["datakey"], words, &["-n", &test.namespace]].concat();
-        let ended = commands::plugin(Path::new(PLUGIN), &environment, &all).await;
+        let ended = commands::plugin(&testbed::plugin(), &environment, &all).await;
         let out = String::from_utf8(ended.out).unwrap();
         assert_plain(&format!("{words:?}"), &format!("{out}{}", ended.err));
     }

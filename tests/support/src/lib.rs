@@ -39,17 +39,35 @@ pub fn tools() -> PathBuf {
     std::env::var_os("DATAKEY_TOOLS").map_or_else(|| repository().join("target/tools"), PathBuf::from)
 }
 
-/// The operator under test, built by `make operator` with the features that are shipped. A build of the workspace has more: Cargo
-/// gives every binary of a package the features of all of them.
+/// The operator under test, built by `make operator` with the features that are shipped. In a build of the workspace it has more:
+/// Cargo gives each dependency the features that all packages of one build ask for.
 ///
 /// # Panics
 /// It is not there, or older than its sources.
 pub fn operator() -> PathBuf {
-    let path = std::env::var_os("DATAKEY_OPERATOR")
-        .map_or_else(|| repository().join("target/operator/datakey-operator"), PathBuf::from);
-    let built = modified(&path).unwrap_or_else(|| panic!("{} is missing: run `make operator`", path.display()));
-    let changed = newest(&repository().join("src")).max(modified(&repository().join("Cargo.lock")));
-    assert!(changed.is_none_or(|changed| changed <= built), "{} is stale: run `make operator`", path.display());
+    built(
+        "DATAKEY_OPERATOR",
+        "target/operator/datakey-operator",
+        "operator",
+        &["src", "crates/datakey", "crates/datakey-aws"],
+    )
+}
+
+/// The kubectl plugin under test, built by `make build-debug`.
+///
+/// # Panics
+/// It is not there, or older than its sources.
+pub fn plugin() -> PathBuf {
+    built("DATAKEY_PLUGIN", "target/debug/kubectl-datakey", "build-debug", &["crates"])
+}
+
+/// The binary that a variable names, else this file of the repository, which a target of the Makefile builds from these folders.
+fn built(variable: &str, file: &str, target: &str, sources: &[&str]) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| repository().join(file), PathBuf::from);
+    let built = modified(&path).unwrap_or_else(|| panic!("{} is missing: run `make {target}`", path.display()));
+    let sources = sources.iter().filter_map(|folder| newest(&repository().join(folder)));
+    let changed = sources.chain(modified(&repository().join("Cargo.lock"))).max();
+    assert!(changed.is_none_or(|changed| changed <= built), "{} is stale: run `make {target}`", path.display());
     path
 }
 
@@ -83,12 +101,6 @@ pub fn assert_fresh(file: &str, expected: &str) {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("a bound address").port()
-}
-
-/// Base64 as JSON carries bytes.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    let json = serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec())).expect("base64");
-    json.as_str().expect("a string").to_owned()
 }
 
 /// Waits for a condition, or panics with what was waited for.

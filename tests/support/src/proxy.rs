@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{Request, Response, StatusCode, body::Bytes, body::Frame, body::Incoming};
@@ -21,7 +22,6 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    base64,
     http::{Answer, Reset, Server, Stop, whole},
     kms,
 };
@@ -307,7 +307,7 @@ fn made_up(call: &Call) -> Value {
         format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
     };
     let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
-    json!({ "KeyId": arn, "CiphertextBlob": base64(&blob) })
+    json!({ "KeyId": arn, "CiphertextBlob": BASE64_STANDARD.encode(&blob) })
 }
 
 // === impl Rule ===

@@ -1,0 +1,97 @@
+//! What the tests of all crates begin with.
+
+use k8s_openapi::{ByteString, jiff::Timestamp};
+
+use crate::{
+    api::{DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec, Rest},
+    status,
+};
+
+/// The KMS key of the objects here.
+pub const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// A time, so many seconds after the clock of the objects here begins.
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+/// A request that AWS KMS would answer.
+pub fn request() -> KeyRequest {
+    KeyRequest {
+        key_id: "alias/orders".to_owned(),
+        key_spec: Some(KeySpec::Aes256),
+        number_of_bytes: None,
+        encryption_context: Some([("purpose".to_owned(), "orders".to_owned())].into()),
+        region: None,
+        rest: Rest::new(),
+    }
+}
+
+/// A `DataKey` as the API server creates it.
+pub fn data_key() -> DataKey {
+    let KeyRequest { key_id, key_spec, number_of_bytes, encryption_context, region, rest } = request();
+    let mut key = DataKey::new(
+        "orders",
+        DataKeySpec {
+            key_id,
+            key_spec,
+            number_of_bytes,
+            encryption_context,
+            grant_tokens: None,
+            region,
+            version: None,
+            secret_name: None,
+            secret_template: None,
+            deletion_policy: None,
+            wrapped_keys: None,
+            rest,
+        },
+    );
+    key.metadata.namespace = Some("shop".to_owned());
+    key.metadata.uid = Some("7c3c8f7e-0001".to_owned());
+    key.metadata.resource_version = Some("100".to_owned());
+    key.metadata.generation = Some(1);
+    key.status = Some(status::at_birth());
+    key
+}
+
+/// Something that is changed in an object.
+pub type Edit<T> = fn(&mut T);
+
+/// What makes another request of a spec, and the field that differs then.
+pub const OTHER_REQUESTS: [(Edit<DataKey>, &str); 4] = [
+    (|key| key.spec.key_id = "alias/other".into(), "keyId"),
+    (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
+    (|key| key.spec.encryption_context = None, "encryptionContext"),
+    (|key| key.spec.region = Some("eu-north-1".into()), "region"),
+];
+
+/// A recorded version; each has bytes of its own.
+pub fn issued(version: i32) -> IssuedVersion {
+    IssuedVersion {
+        version,
+        request: request(),
+        ciphertext_blob: ByteString(format!("wrapped data key {version}").into_bytes()),
+        key_id: ARN.to_owned(),
+        key_material_id: Some("ab".repeat(32)),
+        issued_at: status::whole_seconds(at(i64::from(version))),
+        request_id: Some(format!("request-{version}")),
+        rest: Rest::new(),
+    }
+}
+
+/// A `DataKey` with these recorded versions, the last one current.
+pub fn recorded(versions: &[i32]) -> DataKey {
+    let mut key = data_key();
+    key.spec.version = versions.last().copied();
+    key.status = Some(status::recorded(&key, versions.iter().copied().map(issued).collect()));
+    key
+}
+
+/// A `DataKey` without a record whose spec pins these versions, the last one current.
+pub fn pinned(versions: &[i32]) -> DataKey {
+    let mut key = data_key();
+    key.spec.version = versions.last().copied();
+    key.spec.wrapped_keys = Some(versions.iter().copied().map(issued).collect());
+    key
+}

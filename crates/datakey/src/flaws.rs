@@ -1,0 +1,155 @@
+//! What a pin or a recorded version must be beyond its types: the definition's rules (`crd`) again, for what reaches the
+//! record without them: pins that an older definition let in, and Secrets. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    api::{EncryptionContext, IssuedVersion, KeyRequest, MAX_BLOB},
+    arn::{self, KmsArn},
+};
+
+/// The most pairs of an encryption context.
+const MAX_PAIRS: usize = 32;
+
+/// The most bytes of an encryption context, keys and values together.
+const MAX_CONTEXT: usize = 8192;
+
+/// What is wrong with a version, naming the field; `None` where it may be recorded.
+pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
+    if issued.version < 1 {
+        return Some("version must be at least 1");
+    }
+    if KmsArn::parse(&issued.key_id).is_none_or(|arn| !arn.is_key()) {
+        return Some("keyId is not the ARN of a KMS key");
+    }
+    if !(1..=MAX_BLOB).contains(&issued.ciphertext_blob.0.len()) {
+        return Some("ciphertextBlob must have 1 to 6144 bytes");
+    }
+    if issued.key_material_id.as_deref().is_some_and(|id| !arn::is_key_material_id(id)) {
+        return Some("keyMaterialId may have letters, digits and '-', at most 64");
+    }
+    if issued.request_id.as_deref().is_some_and(|id| !arn::is_request_id(id)) {
+        return Some("requestId may have letters, digits and '+', '/', '=', '.', '_', ':', '-', at most 256");
+    }
+    request_flaw(&issued.request)
+}
+
+fn request_flaw(request: &KeyRequest) -> Option<&'static str> {
+    let bytes_fit = request.number_of_bytes.is_none_or(|bytes| (1..=1024).contains(&bytes));
+    if request.key_spec.is_some() == request.number_of_bytes.is_some() || !bytes_fit {
+        return Some("request must have exactly one of keySpec and numberOfBytes (1 to 1024)");
+    }
+    if !arn::has_known_form(&request.key_id) {
+        return Some("request.keyId is not a key ID, a key ARN, an alias name or an alias ARN");
+    }
+    if arn::is_aws_managed(&request.key_id) {
+        return Some("request.keyId names a key that AWS manages for its services");
+    }
+    match &request.region {
+        Some(region) if !arn::is_region(region) => Some("request.region is not the code of an AWS Region"),
+        Some(_) if request.key_id.starts_with("arn:") => Some("request.region must be absent beside an ARN"),
+        _ => context_flaw(request.context()),
+    }
+}
+
+fn context_flaw(context: &EncryptionContext) -> Option<&'static str> {
+    if context.len() > MAX_PAIRS {
+        return Some("request.encryptionContext has more than 32 pairs");
+    }
+    if context.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_CONTEXT {
+        return Some("request.encryptionContext has more than 8192 bytes");
+    }
+    let folded: BTreeSet<_> = context.keys().map(|key| key.to_ascii_lowercase()).collect();
+    if folded.len() != context.len() {
+        return Some("request.encryptionContext has keys that differ in case only");
+    }
+    if folded.contains("") {
+        return Some("request.encryptionContext has an empty key");
+    }
+    let reserved = folded.iter().any(|key| key.starts_with("aws:") || key.starts_with("aws-crypto-"));
+    reserved.then_some("request.encryptionContext has a key that begins with aws: or aws-crypto-, which are reserved")
+}
+
+/// Two of these versions that are one data key, which the rules of the list refuse.
+pub fn twins<'a>(versions: impl IntoIterator<Item = &'a IssuedVersion>) -> Option<(i32, i32)> {
+    let mut seen: Vec<&IssuedVersion> = Vec::new();
+    for issued in versions {
+        let is_twin = |other: &&&IssuedVersion| {
+            other.version != issued.version && other.ciphertext_blob == issued.ciphertext_blob
+        };
+        if let Some(other) = seen.iter().find(is_twin) {
+            return Some((other.version.min(issued.version), other.version.max(issued.version)));
+        }
+        seen.push(issued);
+    }
+    None
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use k8s_openapi::ByteString;
+
+    use super::*;
+    use crate::fixtures::{ARN, Edit, issued};
+
+    fn context(version: &mut IssuedVersion, pairs: &[(&str, &str)]) {
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        version.request.encryption_context = Some(pairs.collect());
+    }
+
+    /// What makes a version one that must not be recorded, and the words about it.
+    pub(crate) const FLAWS: [(Edit<IssuedVersion>, &str); 25] = [
+        (|version| version.version = 0, "version must"),
+        (|version| version.key_id = "alias/orders".into(), "keyId is not the ARN of a KMS key"),
+        (|version| version.key_id = ARN.replace("key/", "alias/"), "keyId is not the ARN of a KMS key"),
+        (|version| version.key_id = format!("{}*", &ARN[..44]), "keyId is not"),
+        (|version| version.key_id = ARN.replace("1234abcd", "\u{1b}[2J"), "keyId is not"),
+        (|version| version.key_id = ARN.replace("1234abcd", "\u{202e}"), "keyId is not"),
+        (|version| version.key_id = format!("{ARN} "), "keyId is not"),
+        (|version| version.key_id = format!("{ARN}{}", "0".repeat(500)), "keyId is not"),
+        (|version| version.ciphertext_blob = ByteString(vec![]), "ciphertextBlob must have 1 to 6144 bytes"),
+        (|version| version.ciphertext_blob = ByteString(vec![0; MAX_BLOB + 1]), "1 to 6144 bytes"),
+        (|version| version.key_material_id = Some("\u{7}".into()), "keyMaterialId"),
+        (|version| version.request_id = Some("a\r\nb".into()), "requestId"),
+        (|version| version.request.key_spec = None, "exactly one"),
+        (|version| version.request.number_of_bytes = Some(32), "exactly one"),
+        (|version| (version.request.key_spec, version.request.number_of_bytes) = (None, Some(1025)), "exactly one"),
+        (|version| version.request.key_id = "orders\u{202e}".into(), "request.keyId is not"),
+        (|version| version.request.key_id = "alias/aws/s3".into(), "request.keyId names a key that AWS manages"),
+        (|version| version.request.region = Some("eu-west-1\n".into()), "request.region is not"),
+        (
+            |version| (version.request.key_id, version.request.region) = (ARN.into(), Some("eu-west-1".into())),
+            "request.region must be absent",
+        ),
+        (|version| context(version, &[("", "x")]), "an empty key"),
+        (|version| context(version, &[("AWS:s3:arn", "x")]), "are reserved"),
+        (|version| context(version, &[("aws-crypto-public-key", "x")]), "are reserved"),
+        (|version| context(version, &[("purpose", "a"), ("Purpose", "b")]), "differ in case only"),
+        (|version| context(version, &[("key", &"v".repeat(8190))]), "more than 8192 bytes"),
+        (
+            |version| {
+                let pairs = (0..33).map(|number| (number.to_string(), String::new()));
+                version.request.encryption_context = Some(pairs.collect());
+            },
+            "more than 32 pairs",
+        ),
+    ];
+
+    #[test]
+    fn what_must_not_be_recorded_is_named() {
+        assert_eq!(flaw(&issued(1)), None);
+        for (edit, words) in FLAWS {
+            let mut version = issued(1);
+            edit(&mut version);
+            let flaw = flaw(&version).unwrap_or_default();
+            assert!(flaw.contains(words), "expected {words}, but: {flaw}");
+        }
+    }
+
+    #[test]
+    fn one_data_key_under_two_versions_is_found() {
+        assert_eq!(twins(&[issued(1), issued(2), issued(1)]), None);
+        let twin = IssuedVersion { version: 3, ..issued(1) };
+        assert_eq!(twins(&[issued(2), twin, issued(1)]), Some((1, 3)));
+    }
+}

@@ -1,0 +1,411 @@
+//! Pins: data keys that the spec carries in their wrapped form, so that they are never issued again. Pure.
+//!
+//! A pin is a copy of a record, mostly of another cluster's. What decides that two of them are the same data key is the
+//! wrapped data key, the KMS key and the request; when it was issued, and by which call, is told and not compared. Of a
+//! multi-Region key the record names the one in the Region that the `DataKey` is for: a workload decrypts there, and one
+//! manifest serves in every Region.
+
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::{
+    api::{DataKey, IssuedVersion, MAX_VERSIONS},
+    arn::{self, KmsArn},
+    flaws::{flaw, twins},
+    secret::content::{self, Contradiction},
+    status::{self, Failure, Reason},
+};
+
+/// The pins that have to be recorded, as they are recorded: in the order of their versions, for the Region that the
+/// `DataKey` is for; `own` is the operator's. None where all are recorded.
+///
+/// # Errors
+/// A pin contradicts the record, or can't be recorded. Then none of them is, and no pinned version may be issued.
+pub fn pending(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, Failure> {
+    let mut pending = Vec::new();
+    for pin in key.pins() {
+        let Some(issued) = key.issued(pin.version) else {
+            pending.push(usable(key, pin, own)?);
+            continue;
+        };
+        let differs = differences(pin, issued);
+        if !differs.is_empty() {
+            let detail = format!("the pin of version {} differs in {}", pin.version, differs.join(", "));
+            return Err(Failure::new(Reason::PinConflict, detail));
+        }
+    }
+    pending.sort_by_key(|pin| pin.version);
+    if let Some(beyond) = pending.get(MAX_VERSIONS.saturating_sub(key.record().len())) {
+        return Err(invalid(beyond, "with it there would be more than 64 versions"));
+    }
+    // A map by version at the API server.
+    if let Some([twice, _]) = pending.array_windows().find(|[one, next]| one.version == next.version) {
+        return Err(invalid(twice, "it is there twice"));
+    }
+    if !pending.is_empty()
+        && let Some((one, other)) = twins(key.record().iter().chain(&pending))
+    {
+        let why = format!("ciphertextBlob is that of version {one}, too; each version must have a data key of its own");
+        return Err(Failure::new(Reason::PinInvalid, format!("version {other}: {why}")));
+    }
+    Ok(pending)
+}
+
+/// What is recorded when these pins are and the Secret holds what was read: the pins, and where there is no record yet,
+/// the versions that only the Secret holds.
+///
+/// # Errors
+/// What the Secret holds against the pins. Nothing of it may be overwritten.
+pub fn beside(key: &DataKey, pins: Vec<IssuedVersion>, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
+    for pin in &pins {
+        let differs = content::version_in(secret, pin.version).map(|found| differences(pin, &found));
+        if let Ok(differs) = differs.as_deref()
+            && !differs.is_empty()
+        {
+            return Err(format!(
+                "its data key version {} is another one than spec.wrappedKeys pins: it differs in {}",
+                pin.version,
+                differs.join(", ")
+            ));
+        }
+    }
+    let adopted = if key.record().is_empty() { content::adopt(key, secret) } else { Ok(Vec::new()) };
+    let is_pinned = |found: &IssuedVersion| pins.iter().any(|pin| pin.version == found.version);
+    let more: Vec<_> = adopted.iter().flatten().filter(|found| !is_pinned(found)).cloned().collect();
+    let mut versions = [pins, more].concat();
+    if versions.len() > MAX_VERSIONS {
+        return Err(format!("what it holds and what spec.wrappedKeys pins are more than {MAX_VERSIONS} versions"));
+    }
+    if let Some((one, other)) = twins(key.record().iter().chain(&versions)) {
+        return Err(format!(
+            "with what spec.wrappedKeys pins or status.versions records, versions {one} and {other} would be the same \
+             data key"
+        ));
+    }
+    versions.sort_by_key(|issued| issued.version);
+
+    // What will be asked of the Secret as soon as they are recorded.
+    let mut recorded = key.clone();
+    recorded.status = Some(status::recorded(key, versions.clone()));
+    let because = adopted.err().map(|why| format!(" ({why})")).unwrap_or_default();
+    match content::contradiction(&recorded, secret) {
+        None => Ok(versions),
+        Some(Contradiction::NotOurs(why)) => Err(why),
+        Some(Contradiction::Beyond(version)) => Err(format!(
+            "it holds data key version {version}, which is neither recorded nor pinned in spec.wrappedKeys{because}"
+        )),
+        Some(Contradiction::Another(version)) => {
+            Err(format!("its data key version {version} may be another one than is pinned or recorded{because}"))
+        }
+    }
+}
+
+/// A pin as it is recorded.
+fn usable(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
+    let request = &pin.request;
+    if let Some(flaw) = flaw(pin) {
+        return Err(invalid(pin, flaw));
+    }
+    // A key of one Region stays where it is: data keys that it wrapped are unwrapped there and nowhere else.
+    let named = arn::resolve_region(&request.key_id, request.region.as_deref(), None);
+    let here = named.or(own).and_then(|region| arn::replica_in(&pin.key_id, region));
+    let recorded = IssuedVersion { key_id: here.unwrap_or_else(|| pin.key_id.clone()), ..pin.clone() };
+    let region = named.or(KmsArn::parse(&recorded.key_id).map(|arn| arn.region)).unwrap_or_default();
+    if !arn::may_answer(&request.key_id, region, &recorded.key_id) {
+        return Err(invalid(pin, "keyId is not the ARN of the key that its request asks for"));
+    }
+    if pin.version == key.version() && !request.asks_the_same(&key.spec.request()) {
+        let differs = content::differences(&key.spec.request(), request).join(", ");
+        return Err(invalid(pin, &format!("its request differs from the spec: {differs}")));
+    }
+    Ok(recorded)
+}
+
+fn invalid(pin: &IssuedVersion, why: &str) -> Failure {
+    Failure::new(Reason::PinInvalid, format!("version {}: {why}", pin.version))
+}
+
+/// What makes them two data keys.
+fn differences(pin: &IssuedVersion, other: &IssuedVersion) -> Vec<&'static str> {
+    let mut fields = content::differences(&pin.request, &other.request);
+    fields.retain(|field| *field != "keyId");
+    if pin.request.key_id != other.request.key_id {
+        fields.push("request.keyId");
+    }
+    if !arn::decrypts_for(&pin.key_id, &other.key_id) {
+        fields.push("keyId");
+    }
+    if pin.ciphertext_blob != other.ciphertext_blob {
+        fields.push("ciphertextBlob");
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+
+    use super::*;
+    use crate::{
+        fixtures::{ARN, Edit, OTHER_REQUESTS, at, data_key, issued, pinned, recorded},
+        flaws::tests::FLAWS,
+        secret::project,
+    };
+
+    const REPLICATED: &str = "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab";
+
+    fn replica(region: &str) -> String {
+        REPLICATED.replace("eu-west-1", region)
+    }
+
+    fn secret(versions: &[i32]) -> Secret {
+        let key = recorded(versions);
+        project(&key, key.version()).unwrap().create(&key)
+    }
+
+    fn pins(key: &mut DataKey) -> &mut Vec<IssuedVersion> {
+        key.spec.wrapped_keys.as_mut().unwrap()
+    }
+
+    /// With one pin of a multi-Region key, asked for by this key ID and Region.
+    fn multi_region(key_id: &str, region: Option<&str>) -> DataKey {
+        let mut key = pinned(&[1]);
+        let pin = &mut pins(&mut key)[0];
+        pin.key_id = REPLICATED.to_owned();
+        pin.request.key_id = key_id.to_owned();
+        pin.request.region = region.map(str::to_owned);
+        key.spec.key_id = key_id.to_owned();
+        key.spec.region = region.map(str::to_owned);
+        key
+    }
+
+    fn names(key: &DataKey, own: Option<&str>) -> String {
+        pending(key, own).unwrap()[0].key_id.clone()
+    }
+
+    fn refusal(key: &DataKey) -> String {
+        let failure = pending(key, None).unwrap_err();
+        assert_eq!(failure.reason, Reason::PinInvalid);
+        failure.detail.unwrap()
+    }
+
+    #[test]
+    fn what_is_not_pinned_or_is_recorded_already_needs_nothing() {
+        assert_eq!(pending(&data_key(), None), Ok(vec![]));
+        let mut key = recorded(&[1, 2]);
+        key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
+        assert_eq!(pending(&key, None), Ok(vec![]));
+        key.spec.wrapped_keys = Some(vec![]);
+        assert_eq!(pending(&key, None), Ok(vec![]));
+    }
+
+    #[test]
+    fn pins_are_recorded_as_they_are_and_in_the_order_of_their_versions() {
+        assert_eq!(pending(&pinned(&[3, 1, 2]), Some("us-east-1")), Ok(vec![issued(1), issued(2), issued(3)]));
+        let mut key = recorded(&[1]);
+        key.spec.wrapped_keys = Some(vec![issued(2), issued(1)]);
+        assert_eq!(pending(&key, None), Ok(vec![issued(2)]));
+    }
+
+    #[test]
+    fn a_pin_that_is_another_data_key_than_the_recorded_one_is_told() {
+        let edits: [(Edit<IssuedVersion>, &str); 5] = [
+            (|pin| pin.ciphertext_blob = ByteString(b"another data key".to_vec()), "ciphertextBlob"),
+            (|pin| pin.key_id = ARN.replace("1234abcd", "99999999"), "keyId"),
+            (|pin| pin.key_id = ARN.replace("eu-west-1", "us-east-1"), "keyId"),
+            (|pin| pin.request.key_id = "alias/other".into(), "request.keyId"),
+            (|pin| pin.request.encryption_context = None, "encryptionContext"),
+        ];
+        for (edit, field) in edits {
+            let mut key = recorded(&[1]);
+            let mut pin = issued(1);
+            edit(&mut pin);
+            key.spec.wrapped_keys = Some(vec![pin, issued(2)]);
+            let failure = pending(&key, None).unwrap_err();
+            assert_eq!(failure.reason, Reason::PinConflict);
+            assert_eq!(failure.detail.unwrap(), format!("the pin of version 1 differs in {field}"));
+        }
+    }
+
+    #[test]
+    fn when_and_by_which_call_it_was_issued_makes_no_other_data_key() {
+        let mut key = recorded(&[1]);
+        let told = IssuedVersion {
+            key_material_id: None,
+            request_id: None,
+            issued_at: status::whole_seconds(at(99)),
+            ..issued(1)
+        };
+        key.spec.wrapped_keys = Some(vec![told]);
+        assert_eq!(pending(&key, None), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_pin_that_can_not_be_recorded_is_told_and_none_is() {
+        let edits: [(Edit<IssuedVersion>, &str); 4] = [
+            (|pin| pin.request.key_id = ARN.replace("1234abcd", "99999999"), "not the ARN of the key that"),
+            (|pin| pin.request.region = Some("us-east-1".into()), "not the ARN of the key that"),
+            (|pin| pin.version = 2, "it is there twice"),
+            (|pin| pin.ciphertext_blob = issued(2).ciphertext_blob, "ciphertextBlob is that of version 1, too"),
+        ];
+        for (edit, why) in edits.into_iter().chain(FLAWS) {
+            let mut key = pinned(&[1, 2]);
+            key.spec.version = Some(2);
+            edit(&mut pins(&mut key)[0]);
+            let refused = refusal(&key);
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_pin_of_a_recorded_key_as_another_version_is_refused() {
+        let mut key = recorded(&[1]);
+        key.spec.wrapped_keys = Some(vec![issued(1), IssuedVersion { version: 2, ..issued(1) }]);
+        assert!(refusal(&key).contains("version 2: ciphertextBlob is that of version 1, too"));
+    }
+
+    #[test]
+    fn the_pin_of_the_wanted_version_must_answer_the_spec_and_others_need_not() {
+        for (change, field) in OTHER_REQUESTS {
+            let mut key = pinned(&[1]);
+            change(&mut key);
+            assert_eq!(refusal(&key), format!("version 1: its request differs from the spec: {field}"));
+            key.spec.version = Some(2);
+            assert_eq!(pending(&key, None), Ok(vec![issued(1)]));
+        }
+    }
+
+    #[test]
+    fn no_more_versions_are_recorded_than_there_may_be() {
+        let all: Vec<_> = (1..=64).collect();
+        assert_eq!(pending(&pinned(&all), None).map(|pins| pins.len()), Ok(64));
+        let mut key = recorded(&all);
+        key.spec.wrapped_keys = Some(vec![issued(65)]);
+        assert!(refusal(&key).contains("version 65: with it there would be more than 64"));
+    }
+
+    #[test]
+    fn the_record_names_the_multi_region_key_of_the_region_that_the_data_key_is_for() {
+        for key_id in ["alias/orders", "mrk-1234abcd12ab34cd56ef1234567890ab"] {
+            let key = multi_region(key_id, None);
+            assert_eq!(names(&key, Some("us-east-1")), replica("us-east-1"), "the operator's own Region");
+            assert_eq!(names(&key, Some("eu-west-1")), REPLICATED);
+            assert_eq!(names(&key, None), REPLICATED, "no Region is known");
+            let key = multi_region(key_id, Some("eu-north-1"));
+            assert_eq!(names(&key, Some("us-east-1")), replica("eu-north-1"), "the spec's Region goes first");
+        }
+        let key = multi_region(&replica("eu-north-1"), None);
+        assert_eq!(names(&key, Some("us-east-1")), replica("eu-north-1"), "the Region of the ARN that was asked for");
+        let key = multi_region(&replica("us-east-1").replace("111122223333", "999999999999"), None);
+        assert!(refusal(&key).contains("not the ARN of the key that"), "another account's");
+    }
+
+    #[test]
+    fn a_key_of_one_region_stays_where_its_data_keys_are_unwrapped() {
+        assert_eq!(names(&pinned(&[1]), Some("us-east-1")), ARN);
+    }
+
+    #[test]
+    fn what_one_region_recorded_does_not_contradict_the_pin_of_another() {
+        let mut key = multi_region("alias/orders", None);
+        let recorded = pending(&key, Some("us-east-1")).unwrap();
+        assert_ne!(recorded[0].key_id, key.pins()[0].key_id);
+        key.status = Some(status::recorded(&key, recorded));
+        for own in [Some("us-east-1"), Some("eu-west-1"), None] {
+            assert_eq!(pending(&key, own), Ok(vec![]));
+        }
+        pins(&mut key)[0].key_id = REPLICATED.replace("mrk-1234", "mrk-9999");
+        assert_eq!(pending(&key, None).unwrap_err().reason, Reason::PinConflict);
+    }
+
+    #[test]
+    fn what_the_secret_holds_beside_the_pins_is_recorded_too() {
+        let taken = |pins: &[i32], held: &[i32], version| {
+            let mut key = pinned(pins);
+            key.spec.version = Some(version);
+            beside(&key, pending(&key, None).unwrap(), &secret(held))
+        };
+        assert_eq!(taken(&[1, 2], &[1, 2], 2), Ok(vec![issued(1), issued(2)]), "the same");
+        assert_eq!(taken(&[1, 2], &[1], 2), Ok(vec![issued(1), issued(2)]), "less");
+        assert_eq!(taken(&[1], &[1, 2], 1), Ok(vec![issued(1), issued(2)]), "more");
+        assert_eq!(taken(&[2], &[1, 3], 2), Ok(vec![issued(1), issued(2), issued(3)]), "others");
+    }
+
+    #[test]
+    fn a_secret_that_holds_another_data_key_than_is_pinned_is_not_overwritten() {
+        let edits: [(Edit<IssuedVersion>, &str); 3] = [
+            (|pin| pin.ciphertext_blob = ByteString(b"another data key".to_vec()), "ciphertextBlob"),
+            (|pin| pin.key_id = ARN.replace("1234abcd", "99999999"), "keyId"),
+            (|pin| pin.request.encryption_context = None, "encryptionContext"),
+        ];
+        for (edit, field) in edits {
+            let mut key = pinned(&[1]);
+            key.spec.version = Some(2);
+            edit(&mut pins(&mut key)[0]);
+            let why = beside(&key, pending(&key, None).unwrap(), &secret(&[1])).unwrap_err();
+            assert!(why.contains(&format!("spec.wrappedKeys pins: it differs in {field}")), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_secret_is_mended_by_the_pins_unless_it_may_hold_another_data_key() {
+        let key = pinned(&[1]);
+        let beside = |secret: &Secret| beside(&key, pending(&key, None).unwrap(), secret);
+        let damages: [Edit<Secret>; 5] = [
+            |secret| secret.data = None,
+            |secret| secret.metadata.labels = None,
+            |secret| secret.metadata.annotations = None,
+            |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1"),
+            // Its checksum vouches for the pinned one.
+            |secret| _ = secret.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(b"x".to_vec())),
+        ];
+        for (number, damage) in damages.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            damage(&mut secret);
+            assert_eq!(beside(&secret), Ok(vec![issued(1)]), "damage {number}");
+        }
+
+        let mut without_checksum = secret(&[1]);
+        without_checksum.metadata.annotations = None;
+        let data = without_checksum.data.as_mut().unwrap();
+        data.insert("ciphertextBlob.v1".into(), ByteString(b"another data key".to_vec()));
+        let why = beside(&without_checksum).unwrap_err();
+        assert!(why.contains("may be another one than is pinned"), "{why}");
+
+        let mut grown = secret(&[1, 2]);
+        grown.data.as_mut().unwrap().remove("keyId.v2");
+        let why = beside(&grown).unwrap_err();
+        assert!(why.contains("version 2, which is neither") && why.contains("keyId of version 2 is missing"), "{why}");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_this_data_keys_is_left_alone() {
+        let mut foreign = secret(&[1]);
+        foreign.type_ = Some("Opaque".into());
+        let key = pinned(&[1]);
+        assert!(beside(&key, pending(&key, None).unwrap(), &foreign).unwrap_err().contains("not of type"));
+
+        let mut invoices = pinned(&[1]);
+        invoices.metadata.name = Some("invoices".into());
+        pins(&mut invoices)[0].ciphertext_blob = ByteString(b"invoices' data key".to_vec());
+        assert!(beside(&invoices, pending(&invoices, None).unwrap(), &secret(&[1])).is_err());
+    }
+
+    #[test]
+    fn a_restored_secret_of_another_region_agrees_with_the_pin() {
+        let mut there = recorded(&[1]);
+        there.status.as_mut().unwrap().versions[0].key_id = REPLICATED.to_owned();
+        let secret = project(&there, 1).unwrap().create(&there);
+        let key = multi_region("alias/orders", None);
+        let taken = beside(&key, pending(&key, Some("us-east-1")).unwrap(), &secret).unwrap();
+        assert_eq!(taken[0].key_id, replica("us-east-1"));
+    }
+
+    #[test]
+    fn a_pin_may_be_what_the_secret_holds_beyond_the_record() {
+        let mut key = recorded(&[1]);
+        key.spec.wrapped_keys = Some(vec![issued(2)]);
+        assert_eq!(beside(&key, pending(&key, None).unwrap(), &secret(&[1, 2])), Ok(vec![issued(2)]));
+        let why = beside(&key, pending(&key, None).unwrap(), &secret(&[1, 2, 3])).unwrap_err();
+        assert!(why.contains("version 3, which is neither"), "{why}");
+    }
+}

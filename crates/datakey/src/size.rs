@@ -1,0 +1,169 @@
+//! Whether Kubernetes can store what a record would become. Pure.
+//!
+//! A dry run does not show it: the limit of etcd applies when an object is stored, and the Secret is written only after the
+//! record, which is never taken back. So the sizes are computed before KMS is called, and before a pin or a Secret becomes the
+//! record.
+
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use crate::{
+    api::{DataKey, IssuedVersion, MAX_BLOB, Rest},
+    arn,
+    secret::{Projection, project},
+    status::{self, Failure, Reason},
+};
+
+/// Bound of the values of a Secret's `data` together (Kubernetes API reference, `Secret`: 1 MiB).
+const MAX_SECRET: usize = 1 << 20;
+
+/// Bound of the annotations of an object, keys and values together (Kubernetes: 256 KiB). Annotations of others are not known;
+/// an eighth is left to them.
+const MAX_ANNOTATIONS: usize = (256 << 10) / 8 * 7;
+
+/// Bound of a `DataKey`. etcd takes 1.5 MiB in one request by default (`--max-request-bytes`); a third of it is left to
+/// metadata, which are not known.
+const MAX_DATA_KEY: usize = 1 << 20;
+
+/// Bound of a whole `DataKey` as etcd stores it, which has the rest of the 1.5 MiB for the request around it.
+pub const MAX_STORED: usize = (3 << 19) - 1024;
+
+/// So many versions, recorded and pinned, fit in any case: each has at most 8192 bytes of encryption context, which JSON can
+/// make six times as long.
+const FEW: usize = 6;
+
+/// Why the Secret or the `DataKey` would be too large with these versions in the record, if one would be.
+pub fn excess(key: &DataKey, versions: &[IssuedVersion]) -> Option<Failure> {
+    let count = key.record().len() + key.pins().len() + versions.len();
+    let entries = key.record().iter().chain(key.pins()).chain(versions);
+    if count <= FEW && key.spec.rest.is_empty() && entries.clone().all(|entry| entry.unknown_fields().next().is_none())
+    {
+        return None;
+    }
+    let mut larger = key.clone();
+    larger.status = Some(status::recorded(key, versions.to_vec()));
+    let current = larger.issued(key.version()).or_else(|| larger.record().last())?.version;
+    let Projection { data, annotations, .. } = project(&larger, current)?;
+    let annotations: usize = annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bounds = [
+        ("the data of the Secret", data.values().map(|value| value.0.len()).sum(), MAX_SECRET),
+        ("the annotations of the Secret", annotations, MAX_ANNOTATIONS),
+        ("the DataKey", stored(&larger), MAX_DATA_KEY),
+    ];
+    let (what, size, max) = bounds.into_iter().find(|(_, size, max)| size > max)?;
+    Some(Failure::new(Reason::SecretTooLarge, format!("{what} would have {size} bytes; at most {max} are possible")))
+}
+
+/// What KMS may issue for the version that the spec makes current: a data key of the largest size. Its time is the beginning of
+/// 1970.
+pub fn largest(key: &DataKey, own_region: Option<&str>) -> IssuedVersion {
+    let request = key.spec.request();
+    let region = arn::resolve_region(&request.key_id, request.region.as_deref(), own_region).unwrap_or_default();
+    IssuedVersion {
+        version: key.version(),
+        key_id: format!("arn:aws:kms:{region}:000000000000:key/mrk-00000000000000000000000000000000"),
+        ciphertext_blob: ByteString(vec![0; MAX_BLOB]),
+        key_material_id: Some("0".repeat(64)),
+        issued_at: Time(Timestamp::UNIX_EPOCH),
+        request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
+        rest: Rest::new(),
+        request,
+    }
+}
+
+/// How many bytes the spec and the status of a `DataKey` have in etcd, at most. The API server writes JSON with Go's encoder,
+/// which escapes more than serde does: `<`, `>`, `&`, U+2028 and U+2029 become six bytes, and before Go 1.22 so did U+0008 and
+/// U+000C.
+fn stored(key: &DataKey) -> usize {
+    let json = [serde_json::to_string(&key.spec), serde_json::to_string(&key.status)].map(Result::unwrap_or_default);
+    let longer = |json: &String| -> usize {
+        let html = json.bytes().filter(|byte| b"<>&".contains(byte)).count() * 5;
+        let separators = json.matches(['\u{2028}', '\u{2029}']).count() * 3;
+        let short_escapes = (json.matches(r"\b").count() + json.matches(r"\f").count()) * 4;
+        html + separators + short_escapes
+    };
+    json.iter().map(|json| json.len() + longer(json)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::EncryptionContext,
+        fixtures::{data_key, issued, pinned, recorded},
+    };
+
+    /// With an encryption context of the largest size, all of one character.
+    fn with_context(mut issued: IssuedVersion, character: char) -> IssuedVersion {
+        let value = String::from(character).repeat(8191 / character.len_utf8());
+        issued.request.encryption_context = Some(EncryptionContext::from([("a".to_owned(), value)]));
+        issued
+    }
+
+    fn all(count: i32, character: char) -> DataKey {
+        let mut key = data_key();
+        let versions = (1..=count).map(|version| with_context(issued(version), character)).collect();
+        key.status = Some(status::recorded(&key, versions));
+        key.spec.version = Some(count + 1);
+        key
+    }
+
+    fn largest_count(character: char) -> i32 {
+        let fits = |count: &i32| {
+            let largest = IssuedVersion { ciphertext_blob: ByteString(vec![0; MAX_BLOB]), ..issued(*count + 1) };
+            excess(&all(*count, character), &[with_context(largest, character)]).is_none()
+        };
+        (0..64).take_while(fits).count().try_into().unwrap()
+    }
+
+    #[test]
+    fn as_many_versions_fit_as_the_escapes_of_json_allow() {
+        // In the Secret, which has the current version twice.
+        assert_eq!(largest_count('\u{1}'), 20);
+        // In the DataKey only: the operator writes them into the Secret as they are.
+        assert_eq!(largest_count('<'), 21);
+        assert_eq!(largest_count('\u{8}'), 21);
+        assert!(largest_count('x') > 60);
+    }
+
+    #[test]
+    fn few_versions_fit_whatever_they_are() {
+        let count = i32::try_from(FEW).unwrap();
+        let mut key = all(count - 2, '\u{1}');
+        key.spec.grant_tokens = Some(vec!["\u{1}".repeat(8192); 10]);
+        key.spec.encryption_context = with_context(issued(1), '\u{1}').request.encryption_context;
+        let mut pin = with_context(issued(count - 1), '\u{1}');
+        pin.ciphertext_blob = ByteString(vec![0; MAX_BLOB]);
+        key.spec.wrapped_keys = Some(vec![pin.clone()]);
+        let mut larger = key.clone();
+        larger.status = Some(status::recorded(&key, vec![pin]));
+        assert!(stored(&larger) < MAX_DATA_KEY, "{}", stored(&larger));
+    }
+
+    #[test]
+    fn what_is_too_large_is_named() {
+        let detail = |key: &DataKey, versions: &[IssuedVersion]| {
+            let failure = excess(key, versions).unwrap();
+            assert_eq!(failure.reason, Reason::SecretTooLarge);
+            failure.detail.unwrap()
+        };
+        let next = with_context(issued(22), '\u{1}');
+        assert!(
+            detail(&all(21, '\u{1}'), std::slice::from_ref(&next)).starts_with("the data of the Secret would have")
+        );
+
+        // Pins stand twice in the DataKey, and once in the Secret.
+        let mut key = pinned(&[]);
+        let pins: Vec<_> = (1..=14).map(|version| with_context(issued(version), '\u{1}')).collect();
+        key.spec.wrapped_keys = Some(pins.clone());
+        assert!(detail(&key, &pins).starts_with("the DataKey would have"));
+
+        // What a newer release wrote counts, however few versions there are.
+        let mut key = recorded(&[1]);
+        key.spec.version = Some(2);
+        let mut newer = issued(2);
+        newer.rest = [("note".to_owned(), json!("x".repeat(MAX_ANNOTATIONS)))].into();
+        assert!(detail(&key, &[newer]).starts_with("the annotations of the Secret would have"));
+    }
+}

@@ -1,0 +1,294 @@
+//! The objects by number, and `DataKey`s: what of them changes, and what they record.
+
+use std::{collections::HashMap, rc::Rc};
+
+use datakey::{
+    api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec, Rest},
+    status,
+};
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use crate::operator::now;
+
+pub const KEY_NAME: &str = "k";
+
+/// An object by its number: states are small, and equal ones are one.
+pub type Id = u32;
+
+/// What KMS is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Settings {
+    First,
+    OtherContext,
+    OtherKey,
+}
+
+/// The parts of a `DataKey`'s spec that change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spec {
+    pub version: i32,
+    pub delete: bool,
+    pub settings: Settings,
+    pub pins: Pins,
+}
+
+/// The data keys that the spec pins, each with what it was asked for with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pins([Option<(u8, Settings)>; 2]);
+
+/// Data keys by version, each as the number of KMS's answer. No world has more than two versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DataKeys([Option<u8>; 2]);
+
+/// What is asked of a `DataKey` again and again.
+#[derive(Clone, Copy)]
+pub struct KeySummary {
+    pub uid: u16,
+    pub spec: Spec,
+    pub record: DataKeys,
+    /// The rule of the definition: the recorded data key of the wanted version was asked for as the spec says.
+    pub record_answers_spec: bool,
+    /// The rules of the definition: no pin is another data key than the recorded one, and the one of the wanted version was
+    /// asked for as the spec says.
+    pub pins_agree: bool,
+}
+
+/// Objects by number, each with its summary.
+pub struct Interned<T, S> {
+    objects: Vec<(Rc<T>, S)>,
+    numbers: HashMap<String, Id>,
+    summarize: fn(&T) -> S,
+}
+
+pub fn new_key(uid: u16, spec: Spec) -> DataKey {
+    let mut key = DataKey::new(KEY_NAME, spec.whole());
+    key.metadata.namespace = Some("n".into());
+    key.metadata.uid = Some(format!("uid-{uid}"));
+    key.metadata.generation = Some(spec.generation());
+    key.metadata.creation_timestamp = Some(Time(created(uid)));
+    key.status = Some(status::at_birth());
+    key
+}
+
+/// When the `DataKey` of this uid was created, and what is issued for it is issued.
+fn created(uid: u16) -> Timestamp {
+    Timestamp::from_second(now().as_second() + i64::from(uid)).unwrap()
+}
+
+fn wrapped(number: u8) -> ByteString {
+    ByteString(format!("blob {number}").into_bytes())
+}
+
+/// A record of what KMS answered to the `DataKey` of this uid, with these settings.
+pub fn issued(uid: u16, version: i32, number: u8, settings: Settings) -> IssuedVersion {
+    IssuedVersion { issued_at: status::whole_seconds(created(uid)), ..of_unknown_origin(version, number, settings) }
+}
+
+/// A record that is older than every `DataKey`.
+fn of_unknown_origin(version: i32, number: u8, settings: Settings) -> IssuedVersion {
+    let spec = Spec { version, settings, ..Spec::FIRST };
+    let request = spec.whole().request();
+    IssuedVersion {
+        version,
+        key_id: request.key_id.clone(),
+        request,
+        ciphertext_blob: wrapped(number),
+        key_material_id: None,
+        issued_at: Time(Timestamp::UNIX_EPOCH),
+        request_id: None,
+        rest: Rest::new(),
+    }
+}
+
+/// Whether the `DataKey` issued all that it records.
+pub fn issued_all(key: &DataKey) -> bool {
+    let uid = uid_number(key.metadata.uid.as_deref().unwrap());
+    key.record().iter().all(|issued| issued.issued_at.0 == created(uid))
+}
+
+pub fn summarize_key(key: &DataKey) -> KeySummary {
+    let request = key.spec.request();
+    let spec = Spec {
+        version: key.version(),
+        delete: key.spec.deletion_policy() == DeletionPolicy::Delete,
+        settings: Settings::of_request(&request),
+        pins: Pins::of(key.pins()),
+    };
+    let record = Pins::of(key.record()).data_keys();
+    let agrees = |(version, number)| record.get(version).is_none_or(|recorded| recorded == number);
+    let answers = spec.pins.get(spec.version).is_none_or(|(_, settings)| settings == spec.settings);
+    KeySummary {
+        uid: uid_number(key.metadata.uid.as_deref().unwrap()),
+        spec,
+        record,
+        record_answers_spec: key.issued(key.version()).is_none_or(|issued| issued.request == request),
+        pins_agree: answers && spec.pins.data_keys().iter().all(agrees),
+    }
+}
+
+pub fn uid_number(uid: &str) -> u16 {
+    uid.strip_prefix("uid-").unwrap().parse().unwrap()
+}
+
+// === impl Settings ===
+
+impl Settings {
+    pub fn key_id(self) -> &'static str {
+        match self {
+            Self::OtherKey => "arn:aws:kms:eu-west-1:111122223333:key/99999999-12ab-34cd-56ef-1234567890ab",
+            _ => "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        }
+    }
+
+    pub fn context(self) -> Option<EncryptionContext> {
+        (self == Self::OtherContext).then(|| [("purpose".to_owned(), "other".to_owned())].into())
+    }
+
+    fn of_request(request: &KeyRequest) -> Self {
+        Self::of(&request.key_id, request.encryption_context.as_ref()).unwrap()
+    }
+
+    pub fn of(key_id: &str, context: Option<&EncryptionContext>) -> Option<Self> {
+        let context = context.filter(|context| !context.is_empty());
+        [Self::First, Self::OtherContext, Self::OtherKey]
+            .into_iter()
+            .find(|known| known.key_id() == key_id && known.context().as_ref() == context)
+    }
+}
+
+// === impl Spec ===
+
+impl Spec {
+    pub const FIRST: Self = Self { version: 1, delete: false, settings: Settings::First, pins: Pins([None; 2]) };
+
+    pub fn whole(self) -> DataKeySpec {
+        DataKeySpec {
+            key_id: self.settings.key_id().to_owned(),
+            key_spec: Some(KeySpec::Aes256),
+            number_of_bytes: None,
+            encryption_context: self.settings.context(),
+            grant_tokens: None,
+            region: None,
+            version: Some(self.version),
+            secret_name: None,
+            secret_template: None,
+            deletion_policy: Some(if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain }),
+            wrapped_keys: Some(self.pins.whole()).filter(|pins| !pins.is_empty()),
+            rest: Rest::new(),
+        }
+    }
+
+    /// A function of the spec instead of a count: generations are only compared for equality.
+    pub fn generation(self) -> i64 {
+        let pinned =
+            self.pins.0.map(|pin| pin.map_or(0, |(number, settings)| 1 + 3 * i64::from(number) + settings as i64));
+        i64::from(self.version)
+            + 4 * i64::from(self.delete)
+            + 8 * i64::from(self.settings as u8)
+            + 32 * pinned[0]
+            + 4096 * pinned[1]
+    }
+}
+
+// === impl Pins ===
+
+impl Pins {
+    /// What an export makes of a record.
+    pub fn of(issued: &[IssuedVersion]) -> Self {
+        let mut pins = Self::default();
+        for issued in issued {
+            let blob = std::str::from_utf8(&issued.ciphertext_blob.0).unwrap();
+            let number = blob.strip_prefix("blob ").unwrap().parse().unwrap();
+            pins.set(issued.version, number, Settings::of_request(&issued.request));
+        }
+        pins
+    }
+
+    pub fn get(self, version: i32) -> Option<(u8, Settings)> {
+        self.0[DataKeys::slot(version)]
+    }
+
+    pub fn set(&mut self, version: i32, number: u8, settings: Settings) {
+        self.0[DataKeys::slot(version)] = Some((number, settings));
+    }
+
+    pub fn data_keys(self) -> DataKeys {
+        DataKeys(self.0.map(|pin| pin.map(|(number, _)| number)))
+    }
+
+    fn whole(self) -> Vec<IssuedVersion> {
+        let pin = |version| self.get(version).map(|(number, settings)| of_unknown_origin(version, number, settings));
+        [1, 2].into_iter().filter_map(pin).collect()
+    }
+}
+
+// === impl DataKeys ===
+
+impl DataKeys {
+    pub fn of(number: impl Fn(i32) -> Option<u8>) -> Self {
+        Self([1, 2].map(number))
+    }
+
+    pub fn slot(version: i32) -> usize {
+        usize::try_from(version).unwrap() - 1
+    }
+
+    pub fn get(self, version: i32) -> Option<u8> {
+        self.0[Self::slot(version)]
+    }
+
+    pub fn set(&mut self, version: i32, number: u8) {
+        self.0[Self::slot(version)] = Some(number);
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = (i32, u8)> {
+        [1, 2].into_iter().zip(self.0).filter_map(|(version, number)| Some((version, number?)))
+    }
+
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Forgets what none of `others` has.
+    pub fn keep_only(&mut self, others: [Self; 2]) {
+        for (slot, mine) in self.0.iter_mut().enumerate() {
+            *mine = mine.filter(|_| others.iter().any(|other| other.0[slot] == *mine));
+        }
+    }
+
+    /// The first version that `other` has not, or has with other bytes.
+    pub fn not_in(self, other: Self) -> Option<i32> {
+        self.iter().find(|&(version, number)| other.get(version) != Some(number)).map(|(version, _)| version)
+    }
+
+    /// The numbers as a set of bits.
+    pub fn bits(self) -> u64 {
+        self.iter().fold(0, |bits, (_, number)| bits | 1 << number)
+    }
+}
+
+// === impl Interned ===
+
+impl<T: serde::Serialize, S: Copy> Interned<T, S> {
+    pub fn new(summarize: fn(&T) -> S) -> Self {
+        Self { objects: Vec::new(), numbers: HashMap::new(), summarize }
+    }
+
+    pub fn number(&mut self, object: T) -> Id {
+        let text = serde_json::to_string(&object).unwrap();
+        *self.numbers.entry(text).or_insert_with(|| {
+            let id = Id::try_from(self.objects.len()).unwrap();
+            let summary = (self.summarize)(&object);
+            self.objects.push((Rc::new(object), summary));
+            id
+        })
+    }
+
+    pub fn object(&self, id: Id) -> Rc<T> {
+        Rc::clone(&self.objects[id as usize].0)
+    }
+
+    pub fn summary(&self, id: Id) -> S {
+        self.objects[id as usize].1
+    }
+}

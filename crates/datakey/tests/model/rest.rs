@@ -1,0 +1,136 @@
+//! Once the faults stop, every `DataKey` comes to rest: Ready, or with a conflict that only a person can decide.
+
+use datakey::{
+    api::DataKey,
+    secret::{project, sha256},
+    status,
+};
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::{
+    Model, Violation,
+    objects::KeySummary,
+    operator::Decision,
+    secrets::SecretSummary,
+    world::{Held, Operator, SecretAt, State},
+};
+
+/// More reconciles than coming to rest takes.
+const MAX_RECONCILES: usize = 8;
+/// More steps than a reconcile has.
+const MAX_STEPS: usize = 13;
+
+impl Model {
+    /// One operator that has seen everything works alone, until a whole reconcile changes nothing.
+    pub fn comes_to_rest(&self, state: &State, verified: Option<(SecretAt, Held)>) -> Result<(), Violation> {
+        let mut state = state.clone();
+        state.flight.clear();
+        if self.is_garbage(&state) {
+            self.remove_secret(&mut state);
+        }
+        state.operators[0] = Operator { verified, ..Operator::default() };
+        let found = state.clone();
+        for _ in 0..MAX_RECONCILES {
+            let before = (state.key, state.secret, state.operators[0].verified);
+            self.reconcile(&mut state)?;
+            if before == (state.key, state.secret, state.operators[0].verified) {
+                return self.is_right(&found, &state);
+            }
+        }
+        Err("the DataKey does not come to rest".to_owned())
+    }
+
+    fn reconcile(&self, state: &mut State) -> Result<(), Violation> {
+        let operator = &mut state.operators[0];
+        operator.key = Some(state.key);
+        operator.secret = state.secret.filter(|at| self.secret_summary(at.object).watched);
+        operator.run = Self::start(operator);
+        for _ in 0..MAX_STEPS {
+            let Some(run) = state.operators[0].run else { return Ok(()) };
+            if matches!(self.decide(&run), Decision::End) {
+                state.operators[0].run = None;
+                return Ok(());
+            }
+            *state = self.step(state, 0, false)?.unwrap().1;
+        }
+        Err("a reconcile does not end".to_owned())
+    }
+
+    /// An operator that has seen everything and has nothing to do vouches for what Ready says.
+    pub fn ready_means_intact(&self, state: &State, operator: &Operator) -> Result<(), Violation> {
+        let has_seen_everything = operator.key == Some(state.key) && operator.secret == self.watched(state);
+        let Some(run) = Self::start(operator).filter(|_| operator.run.is_none() && has_seen_everything) else {
+            return Ok(());
+        };
+        let key = self.key(state.key.object);
+        let ready = status::find(&key, status::READY).unwrap();
+        let is_ready = ready.status == "True" && ready.observed_generation == key.metadata.generation;
+        if is_ready && matches!(self.decide(&run), Decision::End) && !self.is_published(state) {
+            return Err("Ready, nothing to do, and the Secret is not what is recorded".to_owned());
+        }
+        Ok(())
+    }
+
+    fn is_right(&self, found: &State, state: &State) -> Result<(), Violation> {
+        let key = self.key(state.key.object);
+        let ready = status::find(&key, status::READY).unwrap();
+        if ready.observed_generation != key.metadata.generation {
+            return Err("at rest, and Ready speaks of another spec".to_owned());
+        }
+        match ready.status.as_str() {
+            "True" if self.pins(state.key.object).not_in(self.record(state.key.object)).is_some() => {
+                Err("Ready, but what is pinned is not recorded".to_owned())
+            }
+            "True" if self.is_published(state) => Ok(()),
+            "True" => Err("Ready, but the Secret is not what is recorded".to_owned()),
+            "False" if ready.reason == "SecretConflict" => {
+                let untouched = (found.secret, self.record(found.key.object));
+                if (state.secret, self.record(state.key.object)) != untouched {
+                    return Err("KMS was asked or the Secret written before the conflict was told".to_owned());
+                }
+                let Some(at) = state.secret else { return Err("a conflict with a Secret that is not there".into()) };
+                let secret = self.secret_summary(at.object);
+                let uncertain = secret.edited && !is_vouched_for(&key, &self.secret(at.object));
+                if uncertain || self.only_a_person_can_decide(&self.key_summary(state.key.object), &secret) {
+                    Ok(())
+                } else {
+                    Err("a conflict with a Secret that is its own".to_owned())
+                }
+            }
+            other => Err(format!("at rest, and Ready is {other} ({})", ready.reason)),
+        }
+    }
+
+    /// Whether the Secret is exactly the projection of the record, in everything that is the operator's.
+    fn is_published(&self, state: &State) -> bool {
+        let (Some(at), key) = (state.secret, self.key(state.key.object)) else { return false };
+        let Some(wanted) = project(&key, key.version()) else { return false };
+        let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
+        self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.bears_our_labels
+    }
+
+    /// The conflicts that are right.
+    fn only_a_person_can_decide(&self, key: &KeySummary, secret: &SecretSummary) -> bool {
+        if secret.foreign {
+            return true;
+        }
+        if key.record.is_empty() {
+            // Its data keys were asked for with other settings, or it lost a part that the record is rebuilt from.
+            let other_settings = secret.asked_with(key.spec.version).is_some_and(|asked| asked != key.spec.settings);
+            let pins = key.spec.pins.data_keys();
+            let another =
+                pins.iter().any(|(version, number)| secret.held.get(version).is_some_and(|held| held != number));
+            return another || other_settings || secret.edited || !secret.bears_our_labels || secret.held.is_empty();
+        }
+        // Only a restore, or a write that outlived its DataKey, brings what another life of the DataKey was issued.
+        (self.budget.restore > 0 || self.budget.outlived > 0) && secret.held.not_in(key.record).is_some()
+    }
+}
+
+/// Whether the checksum of the recorded data key still stands beside the version that is edited: then the bytes are an
+/// edit for certain, and no data key that has no record.
+fn is_vouched_for(key: &DataKey, secret: &Secret) -> bool {
+    let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get("datakey.dev/issued.v1"));
+    let recorded = key.issued(1).map(|issued| sha256(&issued.ciphertext_blob.0));
+    matches!((annotation, recorded), (Some(annotation), Some(recorded)) if annotation.contains(&recorded))
+}
