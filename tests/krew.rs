@@ -82,7 +82,18 @@ fn the_release_makes_the_archives_that_the_krew_manifest_names() {
     let built = workflow["jobs"]["plugin"]["strategy"]["matrix"]["include"].as_array().unwrap();
     let built: BTreeSet<_> = built.iter().map(|platform| platform["platform"].as_str().unwrap()).collect();
     assert_eq!(built, PLATFORMS.into());
-    let makefile = text("Makefile");
-    assert!(makefile.contains("archive=kubectl-datakey_$(OS)_$(GOARCH).tar.gz"));
-    assert!(makefile.contains("tar -czf $$archive kubectl-datakey LICENSE"));
+    let folder = testbed::process::Workdir::new("krew");
+    std::fs::write(folder.file("binary"), "of the plugin").unwrap();
+    for platform in PLATFORMS {
+        let mut archive = Command::new(root().join("deploy/krew/archive.sh"));
+        let output = archive.arg(folder.file("binary")).arg(folder.path()).arg(platform).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let name = format!("kubectl-datakey_{platform}.tar.gz");
+        let sum = datakey_operator::secret::sha256(&std::fs::read(folder.file(&name)).unwrap());
+        let written = std::fs::read_to_string(folder.file(&format!("{name}.sha256"))).unwrap();
+        assert_eq!(written, format!("{sum}  {name}\n"));
+        let listed = Command::new("tar").arg("-tzf").arg(folder.file(&name)).output().unwrap();
+        assert_eq!(String::from_utf8(listed.stdout).unwrap(), "kubectl-datakey\nLICENSE\n");
+    }
+    assert!(text("deploy/dist.mk").contains("deploy/krew/archive.sh $(BUILT) $(PLUGIN) $(OS)_$(GOARCH)"));
 }

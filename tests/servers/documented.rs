@@ -152,7 +152,7 @@ impl Reader {
     }
 }
 
-/// The targets of the Makefile.
+/// Whether one of the makefiles has the target of this command.
 fn has_target(makefile: &str, command: &str) -> bool {
     command.split(' ').nth(1).is_some_and(|target| makefile.contains(&format!("\n{target}:")))
 }
@@ -160,7 +160,8 @@ fn has_target(makefile: &str, command: &str) -> bool {
 #[tokio::test]
 async fn every_command_of_the_documentation_runs_in_its_order() {
     let root = repository();
-    let makefile = fs::read_to_string(root.join("Makefile")).unwrap();
+    let makefiles = ["Makefile", "deploy/dist.mk", "tests/tools/tools.mk"];
+    let makefile: String = makefiles.iter().map(|file| fs::read_to_string(root.join(file)).unwrap()).collect();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let mut reader = Reader::new().await;
     let (_, first) = readme.split_once("\n```yaml\n").unwrap();

@@ -1,0 +1,79 @@
+# What is shipped: binaries, the archives of the plugin, the SBOM, the image.
+
+# The operator alone, wherever it is built: what is tested has the features of what is shipped.
+OPERATOR := --locked --package datakey-operator --no-default-features --bin datakey-operator
+
+ARCH := $(subst arm64,aarch64,$(shell uname -m))
+GOARCH := $(subst x86_64,amd64,$(subst aarch64,arm64,$(ARCH)))
+OS := $(shell uname -s | tr '[:upper:]' '[:lower:]')
+MUSL := $(ARCH)-unknown-linux-musl
+PLUGIN := $(TARGET)/plugin
+CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+CA_BUNDLE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+IMAGE ?= datakey-operator:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# One that works: docker's client without its server does not.
+CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))) $(shell command -v buildah))
+E2E := $(TARGET)/e2e
+export E2E_ARCHIVES := $(E2E)
+
+# mimalloc's default for huge pages (MIMALLOC_ALLOW_THP): objects here are small and many, and come and go; with huge pages
+# twice as much of the memory was resident.
+ALLOCATOR := -DMI_DEFAULT_ALLOW_THP=0
+
+# The environment in which a static binary is built. It is the same binary, byte for byte, wherever it is built from the same
+# commit with the same toolchain.
+STATIC := SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	CC_$(subst -,_,$(MUSL))=musl-gcc \
+	CFLAGS="$(ALLOCATOR) -ffile-prefix-map=$(CARGO_HOME_DIR)=/cargo -ffile-prefix-map=$(TARGET)=/target -ffile-prefix-map=$(CURDIR)=/source" \
+	RUSTFLAGS="--remap-path-prefix=$(CARGO_HOME_DIR)=/cargo --remap-path-prefix=$(TARGET)=/target --remap-path-prefix=$(CURDIR)=/source" \
+	PATH="$(TOOLS)/bin:$$PATH"
+
+.PHONY: operator release dist image sbom plugin plugin-static plugin-archive e2e-images need-musl
+
+operator: need-rust ## The operator of tests and demo, target/operator: a debug build of what is shipped
+	@cargo build $(OPERATOR)
+	@mkdir -p $(TARGET)/operator
+	@install -m 0755 $(TARGET)/debug/datakey-operator $(TARGET)/operator/datakey-operator
+
+release: need-rust ## The release binary, target/release/datakey-operator, and that KMS operations in it are just the one
+	cargo build --release $(OPERATOR)
+	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --test binary
+
+dist: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
+	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
+	$(STATIC) cargo auditable build --release $(OPERATOR) --target $(MUSL)
+	@deploy/stage.sh $(TARGET)/$(MUSL)/release/datakey-operator $(CA_BUNDLE) $(TARGET)/dist $(GOARCH)
+	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --test binary -- --include-ignored
+
+image: dist ## The container image, with docker, podman or buildah; IMAGE names it
+	@test -n "$(CONTAINER_TOOL)" || { echo "docker, podman or buildah is needed"; exit 1; }
+	$(CONTAINER_TOOL) build $(if $(findstring docker,$(CONTAINER_TOOL)),,--timestamp 0) --build-arg TARGETARCH=$(GOARCH) --tag $(IMAGE) --file deploy/Dockerfile $(TARGET)/dist
+
+sbom: $(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX) ## What the binary of the image is made of, CycloneDX, target/dist
+	@mkdir -p $(TARGET)/dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(TOOLS)/bin:$$PATH" cargo cyclonedx \
+		--no-default-features --format json --spec-version 1.5 --describe binaries --no-build-deps --target $(MUSL) --target-in-filename
+	@mv datakey-operator_bin_$(MUSL).cdx.json $(TARGET)/dist/sbom-$(GOARCH).cdx.json
+	@rm tests/support/*_bin_$(MUSL).cdx.json
+	@rm -f kubectl-datakey_bin_$(MUSL).cdx.json
+
+plugin: need-rust ## The kubectl plugin for this machine, target/plugin, and that its KMS operation is Decrypt alone
+	cargo build --release --locked --bin kubectl-datakey
+	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/release/kubectl-datakey
+
+plugin-static: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The same as a static binary, for any Linux
+	$(STATIC) cargo auditable build --release --locked --bin kubectl-datakey --target $(MUSL)
+	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/$(MUSL)/release/kubectl-datakey
+
+plugin-archive:
+	DATAKEY_PLUGIN=$(BUILT) cargo test --locked --test binary -- the_kubectl_plugin
+	@deploy/krew/archive.sh $(BUILT) $(PLUGIN) $(OS)_$(GOARCH)
+
+e2e-images: dist ## The images of make e2e, as archives in target/e2e: for kind load image-archive
+	cd tests/e2e/consumer && CGO_ENABLED=0 $(GO_BUILD) -buildvcs=false -o $(E2E)/consumer/ .
+	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) deploy/Dockerfile $(TARGET)/dist $(E2E)/datakey-operator.tar
+	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) tests/e2e/consumer/Dockerfile $(E2E)/consumer $(E2E)/datakey-consumer.tar
+
+need-musl: need-rust
+	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: install it (Debian: apt-get install musl-tools)"; exit 1; }
+	@rustup target list --installed 2>/dev/null | grep -qx $(MUSL) || rustup target add $(MUSL)

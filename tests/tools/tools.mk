@@ -1,0 +1,86 @@
+# What the tests and the demo need: each target builds or installs it once, into target/tools. A version is in a go.mod or a
+# requirements file of this folder, that of a cargo subcommand is here.
+
+# The newest supported Kubernetes, of all tests and the demo, and the oldest, of `make servers-oldest`. To change one, change its
+# go.mod: a test compares what the servers answer with it, and the chart and the documentation with the oldest.
+required = $(shell sed -n 's|^[[:space:]]*k8s.io/kubernetes v\([0-9.]*\).*|\1|p' $(1)/go.mod)
+KUBERNETES := $(call required,tests/tools)
+OLDEST_KUBERNETES := $(call required,tests/tools/oldest)
+CARGO_AUDITABLE := 0.7.7
+CARGO_CYCLONEDX := 0.5.9
+CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
+
+CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl
+GO_BUILD := go build -mod=readonly -trimpath -ldflags '-s -w'
+
+.PHONY: tools servers-tools chart-tools kubernetes oldest-tools flux-tools need-go need-rust
+
+tools: servers-tools chart-tools $(TOOLS)/consumers/installed ## Build or install what tests and demo need, once
+
+servers-tools: $(TOOLS)/kms/installed kubernetes
+
+chart-tools: $(TOOLS)/bin/chart-tools
+
+ifdef KUBEBUILDER_ASSETS
+kubernetes:
+else
+kubernetes: $(TOOLS)/bin/kubernetes-$(KUBERNETES)
+endif
+
+oldest-tools: $(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES)
+
+flux-tools: $(TOOLS)/bin/flux-tools
+
+need-go:
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"; exit 1; }
+
+need-rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install Rust 1.94.1 or newer (https://rustup.rs)"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: install one (Debian: apt-get install gcc libc6-dev)"; exit 1; }
+
+$(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"; exit 1; }
+	@tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) $(CONTROL_PLANE)
+	@touch $@
+
+$(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES): tests/tools/oldest/go.mod tests/tools/oldest/go.sum | need-go
+	@tests/tools/kubernetes.sh tests/tools/oldest $(OLDEST_KUBERNETES) $(@D) $(CONTROL_PLANE)
+	@touch $@
+
+$(TOOLS)/bin/node-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum | need-go
+	@tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) kube-scheduler kubelet
+	@touch $@
+
+$(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum | need-go
+	@echo "building Helm: some minutes, once"
+	cd tests/tools/chart && $(GO_BUILD) -o $(TOOLS)/bin/ \
+		helm.sh/helm/v4/cmd/helm github.com/norwoodj/helm-docs/cmd/helm-docs github.com/rhysd/actionlint/cmd/actionlint
+	@touch $@
+
+$(TOOLS)/bin/flux-tools: tests/tools/flux/go.mod tests/tools/flux/go.sum | need-go
+	@tests/tools/flux/build.sh $(TOOLS)
+	@touch $@
+
+$(TOOLS)/bin/alerts-tools: tests/tools/prometheus/go.mod tests/tools/prometheus/go.sum | need-go
+	cd tests/tools/prometheus && $(GO_BUILD) -o $(TOOLS)/bin/ github.com/prometheus/prometheus/cmd/promtool
+	@touch $@
+
+# Velero's restore, built into a program. No part of `make tools`: it takes minutes and a gigabyte of sources.
+$(TOOLS)/bin/velero-restore: tests/tools/velero/main.go tests/tools/velero/go.mod tests/tools/velero/go.sum | need-go
+	cd tests/tools/velero && $(GO_BUILD) -buildvcs=false -o $@ .
+
+# The KMS server.
+$(TOOLS)/kms/installed: tests/tools/requirements.txt
+	@tests/tools/venv.sh $< $(@D)
+	@touch $@
+
+# What the samples need: the AWS CLI and AWS's libraries for Python.
+$(TOOLS)/consumers/installed: tests/tools/consumers.txt $(wildcard deploy/samples/consumers/python/*.txt)
+	@tests/tools/venv.sh $< $(@D)
+	@touch $@
+
+# NAME-VERSION of a cargo subcommand.
+$(TOOLS)/cargo-%: | need-rust
+	@tool=$*; set -x; cargo install --quiet --locked --root $(TOOLS) cargo-$${tool%-*}@$${tool##*-}
+	@touch $@

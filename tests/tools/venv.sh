@@ -1,0 +1,17 @@
+#!/bin/sh
+# Installs Python packages into an environment of their own: venv.sh REQUIREMENTS FOLDER
+set -eu
+requirements=$1
+folder=$2
+command -v python3 >/dev/null || {
+	echo "Python 3 is missing: install Python 3.11 or newer" >&2
+	exit 1
+}
+python3 -c 'import venv, ensurepip' 2>/dev/null || {
+	echo "Python's venv is missing: install it (Debian: apt-get install python3-venv)" >&2
+	exit 1
+}
+echo "installing the packages of $requirements"
+mkdir -p "$folder"
+python3 -m venv "$folder"
+"$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
