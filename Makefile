@@ -36,9 +36,11 @@ fmt: need-rust ## Formatting
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 
-lint: need-rust chart-tools ## Clippy, warnings are errors; the workflows
+lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc, warnings are errors; workflows, shell scripts, Go, lock files
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	$(TOOLS)/bin/actionlint
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	$(TOOLS)/bin/actionlint -shellcheck $(TOOLS)/shellcheck/bin/shellcheck
+	$(TOOLS)/shellcheck/bin/shellcheck .ci/run $$(git ls-files '*.sh')
 	@! gofmt -l tests | grep . || { echo "these are not as gofmt writes them"; exit 1; }
 	@cargo metadata --quiet --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || { echo "tests/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"; exit 1; }
 

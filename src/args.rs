@@ -222,6 +222,7 @@ pub struct Run {
 
     /// Where /livez, /readyz and /metrics are served. [::] is every address, of IPv6 and of IPv4; on a node without IPv6 it
     /// is 0.0.0.0.
+    #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address, and this text is what --help prints")]
     #[arg(
         long,
         env = "DATAKEY_ADMIN_ADDRESS",

@@ -31,6 +31,7 @@ parts() {
 		command -v apt-get >/dev/null || cannot "missing, and there is no apt-get to install them:$missing"
 		echo "installing$missing"
 		log=$(mktemp)
+		# shellcheck disable=SC2086 # These are the names of several packages.
 		if ! { apt-get update && apt-get install --yes --no-install-recommends $missing; } >"$log" 2>&1; then
 			tail -n 5 "$log" >&2
 			rm "$log"
@@ -41,7 +42,7 @@ parts() {
 	unshare --mount --pid --fork --net --ipc --uts --cgroup true 2>/dev/null || cannot "no namespaces can be made here"
 }
 
-# The folder of the CNI plugins: Debian's, or everybody else's.
+# The folder of the CNI plugins: Debian's, or that of other systems.
 cni() {
 	for folder in /usr/lib/cni /opt/cni/bin; do
 		if [ -x $folder/bridge ]; then
@@ -107,7 +108,7 @@ outside() {
 }
 
 # Process 1, which makes its cgroups the top of what the node sees. Version 2 hands controllers on only from a cgroup
-# without processes, so that nobody may stay there.
+# without processes, so that none may stay there.
 enter() {
 	name=$1
 	shift
@@ -134,7 +135,8 @@ inside() {
 	else
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup
 		echo 1 >/sys/fs/cgroup/init/cgroup.procs
-		for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+		read -r controllers </sys/fs/cgroup/cgroup.controllers
+		for controller in $controllers; do
 			echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 		done
 	fi

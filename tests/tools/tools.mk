@@ -80,6 +80,10 @@ $(TOOLS)/consumers/installed: tests/tools/consumers.txt $(wildcard deploy/sample
 	@tests/tools/venv.sh $< $(@D)
 	@touch $@
 
+$(TOOLS)/shellcheck/installed: tests/tools/shellcheck.txt
+	@tests/tools/venv.sh $< $(@D)
+	@touch $@
+
 # NAME-VERSION of a cargo subcommand.
 $(TOOLS)/cargo-%: | need-rust
 	@tool=$*; set -x; cargo install --quiet --locked --root $(TOOLS) cargo-$${tool%-*}@$${tool##*-}
