@@ -1,5 +1,5 @@
 # What you type: `make help` lists it. It runs on Linux and macOS with Rust, Go and Python 3, and installs nothing outside the
-# target folder, except `make e2e`, which reports what it installs.
+# target folder, except `make e2e`, which reports what it installs. CONTRIBUTING.md has times and variables.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
