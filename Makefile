@@ -8,6 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 TOOLS := $(TARGET)/tools
 export DATAKEY_TOOLS := $(TOOLS)
 export DATAKEY_OPERATOR := $(TARGET)/operator/datakey-operator
+export DATAKEY_PLUGIN := $(TARGET)/operator/kubectl-datakey
 # Server tests wait more than they work.
 export RUST_TEST_THREADS ?= 6
 
@@ -27,6 +28,8 @@ dev: build-debug operator servers-tools ## The servers and the operator of the d
 
 build-debug: need-rust
 	@cargo build --locked --workspace
+	@mkdir -p $(dir $(DATAKEY_PLUGIN))
+	@install -m 0755 $(TARGET)/debug/kubectl-datakey $(DATAKEY_PLUGIN)
 
 # === checks ===
 
@@ -34,7 +37,7 @@ test: fmt lint unit chart status servers licences ## All checks before a pull re
 
 fmt: need-rust ## Formatting
 	cargo fmt --all --check
-	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	cargo fmt --manifest-path crates/datakey/fuzz/Cargo.toml --check
 
 lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc, warnings are errors; workflows, shell scripts, Go, lock files
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -42,29 +45,29 @@ lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc,
 	$(TOOLS)/bin/actionlint -shellcheck $(TOOLS)/shellcheck/bin/shellcheck
 	$(TOOLS)/shellcheck/bin/shellcheck .ci/run $$(git ls-files '*.sh')
 	@! gofmt -l tests | grep . || { echo "these are not as gofmt writes them"; exit 1; }
-	@cargo metadata --quiet --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || { echo "tests/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path tests/fuzz/Cargo.toml"; exit 1; }
+	@cargo metadata --quiet --locked --format-version 1 --manifest-path crates/datakey/fuzz/Cargo.toml >/dev/null || { echo "crates/datakey/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path crates/datakey/fuzz/Cargo.toml"; exit 1; }
 
-unit: operator ## Unit tests, the model, the fuzz corpora, what the binary can do, memory of a DataKey, generated files
-	cargo test --locked --lib --bins --test corpus --test generated --test docs --test binary --test krew --test model --test footprint
+unit: operator build-debug ## Unit tests, the model, the fuzz corpora, what the binary can do, memory of a DataKey, generated files
+	cargo test --locked --workspace --lib --bins --test corpus --test generated --test docs --test binary --test krew --test model --test footprint
 
 model: need-rust ## The model of the protocol in larger worlds: minutes
-	cargo test --locked --test model -- --ignored --nocapture
+	cargo test --locked --workspace --test model -- --ignored --nocapture
 
 chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
-	cargo test --locked --test chart
+	cargo test --locked --workspace --test chart
 
 alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building it takes ten minutes, once
 	$(TOOLS)/bin/promtool check rules charts/datakey-operator/files/alerts.yaml
 	$(TOOLS)/bin/promtool test rules tests/chart/alerts_test.yaml
 
-servers: operator tools ## Tests against a real kube-apiserver and a KMS server
-	cargo test --locked --test servers
+servers: operator build-debug tools ## Tests against a real kube-apiserver and a KMS server
+	cargo test --locked --workspace --test servers
 
-servers-oldest: operator $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
-	DATAKEY_KUBERNETES=oldest cargo test --locked --test servers
+servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
+	DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test servers
 
-chaos: operator tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
-	DATAKEY_CHAOS=1 cargo test --locked --test servers -- chaos:: --include-ignored --nocapture
+chaos: operator build-debug tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
+	DATAKEY_CHAOS=1 cargo test --locked --workspace --test servers -- chaos:: --include-ignored --nocapture
 
 # What DataKeys of the first release are taken over from.
 UPGRADE := $(TARGET)/upgrade
@@ -73,10 +76,10 @@ UPGRADE_FROM := d7f9a2c
 upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys; both at once
 	@tests/tools/earlier.sh $(UPGRADE_FROM) $(UPGRADE)/0.1.0 $(UPGRADE)/target
 	DATAKEY_010_BINARY=$(UPGRADE)/target/debug/datakey-operator DATAKEY_010_DEPLOY=$(UPGRADE)/0.1.0/deploy \
-		cargo test --locked --test servers -- upgrade::scale upgrade::skew --include-ignored --nocapture
+		cargo test --locked --workspace --test servers -- upgrade::scale upgrade::skew --include-ignored --nocapture
 
 velero: operator servers-tools $(TOOLS)/bin/velero-restore ## Restores by Velero's own restore, compared with what make test sends; building it takes some minutes, once
-	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --test servers -- velero::
+	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --workspace --test servers -- velero::
 
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary.
 export BENCH_RESULTS := $(TARGET)/bench
@@ -96,18 +99,18 @@ status: need-go ## What kstatus and the health script for Argo CD read in a Data
 gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys, and Argo CD's own engine; building both takes a quarter of an hour, once
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto $(GO_TEST)
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
-	cargo test --locked --test gitops
+	cargo test --locked --workspace --test gitops
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := adoption data_key key_id
 
 fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from outside, each for FUZZ_SECONDS (60)
-	@tests/fuzz/run.sh $(TOOLS)/bin/cargo-fuzz $(TARGET)/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+	@crates/datakey/fuzz/run.sh $(TOOLS)/bin/cargo-fuzz $(TARGET)/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 e2e: need-rust ## Image, chart and operator as pods on a real node, made here (Linux, root); or E2E_CLUSTER, see tests/e2e
 	@tests/e2e/run.sh
 
-E2E_TEST := cargo test --locked --test e2e
+E2E_TEST := cargo test --locked --workspace --test e2e
 
 e2e-node: servers-tools chart-tools $(TOOLS)/bin/node-$(KUBERNETES) e2e-images
 	@rm -rf $(E2E)/logs
@@ -119,12 +122,12 @@ e2e-cluster: servers-tools chart-tools
 
 licences: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licences, bans and sources of all crates, offline
 	@cargo fetch --quiet --locked
-	$(TOOLS)/bin/cargo-deny --locked --offline --config tests/tools/deny.toml check licenses bans sources
+	$(TOOLS)/bin/cargo-deny --workspace --locked --offline --config deny.toml check licenses bans sources
 
 advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crates; asks the advisory database
-	$(TOOLS)/bin/cargo-deny --locked --config tests/tools/deny.toml check advisories
+	$(TOOLS)/bin/cargo-deny --workspace --locked --config deny.toml check advisories
 
 generate: operator tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
-	UPDATE=1 cargo test --locked --test generated
-	UPDATE=1 cargo test --locked --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
-	UPDATE=1 cargo test --locked --test servers -- recorded:: known_regions
+	UPDATE=1 cargo test --locked --workspace --test generated
+	UPDATE=1 cargo test --locked --workspace --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
+	UPDATE=1 cargo test --locked --workspace --test servers -- recorded:: known_regions

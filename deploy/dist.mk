@@ -1,7 +1,7 @@
 # What is shipped: binaries, the archives of the plugin, the SBOM, the image.
 
 # The operator alone, wherever it is built: what is tested has the features of what is shipped.
-OPERATOR := --locked --package datakey-operator --no-default-features --bin datakey-operator
+OPERATOR := --locked --package datakey-operator --bin datakey-operator
 
 ARCH := $(subst arm64,aarch64,$(shell uname -m))
 GOARCH := $(subst x86_64,amd64,$(subst aarch64,arm64,$(ARCH)))
@@ -37,13 +37,13 @@ operator: need-rust ## The operator of tests and demo, target/operator: a debug 
 
 release: need-rust ## The release binary, target/release/datakey-operator, and that KMS operations in it are just the one
 	cargo build --release $(OPERATOR)
-	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --test binary
+	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --workspace --test binary
 
 dist: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
 	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
 	$(STATIC) cargo auditable build --release $(OPERATOR) --target $(MUSL)
 	@deploy/stage.sh $(TARGET)/$(MUSL)/release/datakey-operator $(CA_BUNDLE) $(TARGET)/dist $(GOARCH)
-	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --test binary -- --include-ignored
+	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --workspace --test binary -- --include-ignored
 
 image: dist ## The container image, with docker, podman or buildah; IMAGE names it
 	@test -n "$(CONTAINER_TOOL)" || { echo "docker, podman or buildah is needed"; exit 1; }
@@ -52,21 +52,20 @@ image: dist ## The container image, with docker, podman or buildah; IMAGE names 
 sbom: $(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX) ## What the binary of the image is made of, CycloneDX, target/dist
 	@mkdir -p $(TARGET)/dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(TOOLS)/bin:$$PATH" cargo cyclonedx \
-		--no-default-features --format json --spec-version 1.5 --describe binaries --no-build-deps --target $(MUSL) --target-in-filename
+		--format json --spec-version 1.5 --describe binaries --no-build-deps --target $(MUSL) --target-in-filename
 	@mv datakey-operator_bin_$(MUSL).cdx.json $(TARGET)/dist/sbom-$(GOARCH).cdx.json
-	@rm tests/support/*_bin_$(MUSL).cdx.json
-	@rm -f kubectl-datakey_bin_$(MUSL).cdx.json
+	@rm tests/support/*_bin_$(MUSL).cdx.json crates/*/*_bin_$(MUSL).cdx.json
 
 plugin: need-rust ## The kubectl plugin for this machine, target/plugin, and that its KMS operation is Decrypt alone
-	cargo build --release --locked --bin kubectl-datakey
+	cargo build --release --locked --package kubectl-datakey
 	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/release/kubectl-datakey
 
 plugin-static: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The same as a static binary, for any Linux
-	$(STATIC) cargo auditable build --release --locked --bin kubectl-datakey --target $(MUSL)
+	$(STATIC) cargo auditable build --release --locked --package kubectl-datakey --target $(MUSL)
 	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/$(MUSL)/release/kubectl-datakey
 
 plugin-archive:
-	DATAKEY_PLUGIN=$(BUILT) cargo test --locked --test binary -- the_kubectl_plugin
+	DATAKEY_PLUGIN=$(BUILT) cargo test --locked --workspace --test binary -- the_kubectl_plugin
 	@deploy/krew/archive.sh $(BUILT) $(PLUGIN) $(OS)_$(GOARCH)
 
 e2e-images: dist ## The images of make e2e, as archives in target/e2e: for kind load image-archive

@@ -425,7 +425,7 @@ impl<'a> Run<'a> {
                 Step::Create(secret) => self.create(&secret).await?,
                 Step::Replace(secret, changes) => self.replace(&secret, changes.as_deref()).await?,
                 Step::Verified(metadata, digest) => {
-                    self.learn(metadata, Verified::read(digest, Instant::now().into_std()))
+                    self.learn(metadata, Verified::read(digest, Instant::now().into_std()));
                 }
                 // Nothing was tried, and so nothing failed again.
                 Step::Fail(failure) if failure.reason == Reason::SecretContested => {

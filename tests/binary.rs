@@ -57,6 +57,35 @@ fn what_is_tested_has_the_features_of_what_is_shipped() {
     assert!(holds("aws-sdk-kms-") && !holds("aws-sdk-sso"));
 }
 
+/// The packages that a package is built from, itself included.
+fn dependencies(package: &str) -> BTreeSet<String> {
+    let tree = ["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p}", "--package", package];
+    let tree = Command::new(env!("CARGO")).args(tree).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(tree.status.success(), "{package}: {}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    tree.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn packages_depend_on_nothing_beyond_their_walls() {
+    const KUBERNETES: &[&str] = &["kube-client", "kube-runtime", "hyper"];
+    const AWS: &[&str] = &["aws-config", "aws-sdk-kms", "tokio"];
+    const PROGRAMS: &[&str] = &["datakey-operator", "kubectl-datakey", "testbed"];
+    for (package, walls) in [
+        ("datakey", &[KUBERNETES, AWS, PROGRAMS, &["datakey-aws", "datakey-unwrap"]][..]),
+        ("datakey-aws", &[&["kube-client", "kube-runtime", "aws-sdk-kms", "datakey-unwrap"], PROGRAMS]),
+        ("datakey-unwrap", &[&["kube-client", "kube-runtime"], PROGRAMS]),
+        ("kubectl-datakey", &[&["kube-runtime", "datakey-operator", "testbed"]]),
+        ("datakey-operator", &[&["datakey-unwrap", "kubectl-datakey", "testbed", "aws-sdk-sso"]]),
+    ] {
+        let found = dependencies(package);
+        assert!(found.contains(package) && found.contains("serde"), "{package}: {found:?}");
+        for other in walls.iter().copied().flatten() {
+            assert!(!found.contains(*other), "{package} depends on {other}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "the binary of the image: make dist"]
 fn the_binary_of_the_image_is_static_names_no_folder_of_the_builder_and_lists_its_crates() {

@@ -24,8 +24,9 @@ fn every_test_that_the_documentation_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut texts, mut sources) = (vec![fs::read_to_string(root.join("README.md")).unwrap()], Vec::new());
     files(&root.join("docs"), "md", &mut texts);
-    files(&root.join("src"), "rs", &mut sources);
-    files(&root.join("tests"), "rs", &mut sources);
+    for folder in ["src", "crates", "tests"] {
+        files(&root.join(folder), "rs", &mut sources);
+    }
     // A test's name is a sentence.
     let is_a_name = |code: &&str| {
         code.matches('_').count() >= 3

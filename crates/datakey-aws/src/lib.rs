@@ -1,6 +1,8 @@
 //! The AWS configuration of the process: environment and profile files, as every AWS tool reads them. What the AWS SDK would
 //! ignore, or panic over, is refused here with one line.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::collections::BTreeMap;
 
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, SdkConfig, retry::RetryConfig};

@@ -2,6 +2,8 @@
 //! and overwritten here; nothing of it leaves this module but its length and, where that gives nothing away, its
 //! SHA-256.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use aws_config::{

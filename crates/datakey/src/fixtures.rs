@@ -1,5 +1,7 @@
 //! What the tests of all crates begin with.
 
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
 use k8s_openapi::{ByteString, jiff::Timestamp};
 
 use crate::{

@@ -58,7 +58,7 @@ pub fn operator() -> PathBuf {
 /// # Panics
 /// It is not there, or older than its sources.
 pub fn plugin() -> PathBuf {
-    built("DATAKEY_PLUGIN", "target/debug/kubectl-datakey", "build-debug", &["crates"])
+    built("DATAKEY_PLUGIN", "target/operator/kubectl-datakey", "build-debug", &["crates"])
 }
 
 /// The binary that a variable names, else this file of the repository, which a target of the Makefile builds from these folders.
