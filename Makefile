@@ -61,13 +61,13 @@ alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building i
 	$(TOOLS)/bin/promtool test rules tests/chart/alerts_test.yaml
 
 servers: operator build-debug tools ## Tests against a real kube-apiserver and a KMS server
-	cargo test --locked --workspace --test servers
+	cargo test --locked --workspace --test integration
 
 servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
-	DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test servers
+	DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test integration
 
 chaos: operator build-debug tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
-	DATAKEY_CHAOS=1 cargo test --locked --workspace --test servers -- chaos:: --include-ignored --nocapture
+	DATAKEY_CHAOS=1 cargo test --locked --workspace --test integration -- chaos:: --include-ignored --nocapture
 
 # What DataKeys of the first release are taken over from.
 UPGRADE := $(TARGET)/upgrade
@@ -76,10 +76,10 @@ UPGRADE_FROM := d7f9a2c
 upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys; both at once
 	@tests/tools/earlier.sh $(UPGRADE_FROM) $(UPGRADE)/0.1.0 $(UPGRADE)/target
 	DATAKEY_010_BINARY=$(UPGRADE)/target/debug/datakey-operator DATAKEY_010_DEPLOY=$(UPGRADE)/0.1.0/deploy \
-		cargo test --locked --workspace --test servers -- upgrade::scale upgrade::skew --include-ignored --nocapture
+		cargo test --locked --workspace --test integration -- upgrade::scale upgrade::skew --include-ignored --nocapture
 
 velero: operator servers-tools $(TOOLS)/bin/velero-restore ## Restores by Velero's own restore, compared with what make test sends; building it takes some minutes, once
-	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --workspace --test servers -- velero::
+	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --workspace --test integration -- velero::
 
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary.
 export BENCH_RESULTS := $(TARGET)/bench
@@ -130,4 +130,4 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 generate: operator tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
 	UPDATE=1 cargo test --locked --workspace --test generated
 	UPDATE=1 cargo test --locked --workspace --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
-	UPDATE=1 cargo test --locked --workspace --test servers -- recorded:: known_regions
+	UPDATE=1 cargo test --locked --workspace --test integration -- recorded:: known_regions

@@ -7,7 +7,7 @@
 
 mod argocd;
 mod flux;
-#[path = "../servers/test.rs"]
+#[path = "../integration/test.rs"]
 #[allow(dead_code)]
 mod test;
 

@@ -22,7 +22,7 @@ mod scale;
 mod skew;
 
 /// Where the recorded objects are; the README there says how to record them.
-const FOLDER: &str = "tests/servers/upgrade/0.1.0";
+const FOLDER: &str = "tests/integration/upgrade/0.1.0";
 
 /// The KMS key of what 0.1.0 left unissued.
 const PENDING: &str = "alias/upgrade-pending";

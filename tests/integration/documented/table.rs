@@ -34,12 +34,12 @@ pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
     ),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("get secret NAME", "get secret orders -n shop", "the reader's name"),
-    ("datakey keep NAME", "datakey keep --help", "it needs garbage collection: tests/servers/keep.rs runs it"),
-    ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/servers/keep.rs runs it"),
+    ("datakey keep NAME", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
+    ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
     (
         "delete datakey NAME --cascade=orphan",
         "delete datakey orders -n shop --cascade=orphan --dry-run=server",
-        "the reader's name; it needs garbage collection: tests/servers/keep.rs runs it",
+        "the reader's name; it needs garbage collection: tests/integration/keep.rs runs it",
     ),
     ("| grep SecretConflict", "| grep Issued", "no DataKey is in conflict here"),
     ("|| kubectl get datakey check -o yaml", "", "a DataKey that is not Ready fails the test"),
@@ -48,7 +48,7 @@ pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
 /// What commands begin with that are not run; why. Of `make` the target is looked up.
 pub const NOT_RUN: [(&str, &str); 9] = [
     ("make ", "they build, or test: CI runs them"),
-    ("velero restore create", "needs Velero in the cluster; tests/servers/restored.rs has what it restores"),
+    ("velero restore create", "needs Velero in the cluster; tests/integration/restored.rs has what it restores"),
     ("kubectl krew install", "needs a published release; tests/krew.rs checks the manifest"),
     ("install target/plugin", "make plugin is not run; the plugin of the tests is in place"),
     ("kubectl get pod POD", "there are no nodes, so no pods"),

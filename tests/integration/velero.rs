@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::test::{Data, SOON, Test, to_json};
 
-const FOLDER: &str = "tests/servers/velero";
+const FOLDER: &str = "tests/integration/velero";
 
 /// The namespace of the backup.
 const NAMESPACE: &str = "velero-drill";

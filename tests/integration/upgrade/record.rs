@@ -143,7 +143,7 @@ async fn failing(test: &Test) {
 }
 
 #[tokio::test]
-#[ignore = "writes files; see tests/servers/upgrade/0.1.0/README.md"]
+#[ignore = "writes files; see tests/integration/upgrade/0.1.0/README.md"]
 async fn record_what_0_1_0_leaves() {
     let test = Test::new("upgrade-recorded").await;
     let operator = test.operator_of(&binary_of_0_1_0(), &["--retry-min=200ms"], &[]);
