@@ -9,12 +9,12 @@ use testbed::{commands, eventually, proxy::Fault, repository};
 
 use crate::{
     documents,
-    test::{SOON, Test, text},
+    harness::{SOON, TestNamespace, text},
 };
 
 /// The example of `deploy/gitops` in the namespace of a test, and how Argo CD is configured.
 struct Example {
-    test: Test,
+    test: TestNamespace,
     config: PathBuf,
 }
 
@@ -23,7 +23,7 @@ struct Example {
 impl Example {
     async fn new(name: &str) -> Self {
         let config = repository().join("deploy/argocd/argocd-cm.yaml");
-        Self { test: Test::new(name).await, config }
+        Self { test: TestNamespace::new(name).await, config }
     }
 
     /// Has Argo CD sync the example, with this version of the data key: once, to the end.
@@ -61,19 +61,19 @@ impl Example {
 async fn a_sync_waits_for_the_data_key_before_the_next_wave_and_for_each_new_version() {
     let example = Example::new("argocd-waves").await;
     let test = &example.test;
-    test.proxy.always(Fault::code("ThrottlingException"));
+    test.proxy.fail_always(Fault::code("ThrottlingException"));
     let _operator = test.operator();
     let meanwhile = async {
         eventually(SOON, "KMS was asked and asked again", async || test.proxy.calls() > 3).await;
         assert!(!example.has_deployment().await);
-        test.proxy.heal();
+        test.proxy.clear_faults();
     };
     let (synced, ()) = tokio::join!(example.sync(1), meanwhile);
     synced.unwrap();
     assert!(example.has_deployment().await);
     assert_eq!(example.version().await, "1");
 
-    test.proxy.next(3, Fault::code("ThrottlingException"));
+    test.proxy.fail_next(3, Fault::code("ThrottlingException"));
     example.sync(2).await.unwrap();
     assert_eq!(example.version().await, "2", "synced is synced for this version");
 }
@@ -82,12 +82,12 @@ async fn a_sync_waits_for_the_data_key_before_the_next_wave_and_for_each_new_ver
 async fn a_sync_fails_with_the_words_of_a_data_key_that_needs_a_person() {
     let example = Example::new("argocd-fails").await;
     let test = &example.test;
-    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(Fault::code("AccessDeniedException"));
     let _operator = test.operator();
     let failure = example.sync(1).await.unwrap_err();
     assert!(failure.contains("allow it kms:GenerateDataKeyWithoutPlaintext"), "{failure}");
     assert!(!example.has_deployment().await);
-    test.proxy.heal();
+    test.proxy.clear_faults();
     test.ready("orders").await;
     example.sync(1).await.unwrap();
     assert!(example.has_deployment().await);
@@ -112,7 +112,7 @@ async fn without_the_health_check_a_sync_does_not_wait_for_the_data_key() {
 
 #[tokio::test]
 async fn the_config_map_of_argo_cd_takes_the_health_check_and_keeps_the_rest() {
-    let test = Test::new("argocd").await;
+    let test = TestNamespace::new("argocd").await;
     let install = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     documents,
-    test::{Operator, Test, text, to_json},
+    harness::{Operator, TestNamespace, text, to_json},
 };
 
 /// Longest wait for a run of Flux, which looks at what it waits for every five seconds.
@@ -36,7 +36,7 @@ struct Kustomization {
 
 /// A team's repository, and the Kustomization of it in the namespace of a test.
 struct Team {
-    test: Test,
+    test: TestNamespace,
     repository: Repository,
     keys: Kustomization,
 }
@@ -126,7 +126,7 @@ fn ready(status: &Value) -> Value {
 impl Team {
     /// With what `deploy/flux/shop.yaml` says about data keys. Each revision is tried once.
     async fn new(name: &str) -> Self {
-        let test = Test::new(name).await;
+        let test = TestNamespace::new(name).await;
         shared(&test.plane).await;
         let mut manifests = documents("flux/shop.yaml");
         manifests.retain(|manifest| manifest["kind"] == "GitRepository" || manifest["metadata"]["name"] == "shop-keys");
@@ -172,7 +172,7 @@ async fn the_operator_comes_first_then_the_data_keys_and_then_what_needs_them() 
     let kms = KmsServer::start(plane.workdir()).await;
     kms.key_with_alias("orders").await;
     let proxy = KmsProxy::start(kms.address()).await;
-    proxy.always(Fault::code("ThrottlingException"));
+    proxy.fail_always(Fault::code("ThrottlingException"));
 
     let deploy = repository().join("deploy");
     let copy = |to: &Repository, file: &str, path: &str| {
@@ -231,7 +231,7 @@ async fn the_operator_comes_first_then_the_data_keys_and_then_what_needs_them() 
     assert!(shop.get_opt("orders").await.unwrap().is_none());
     keys.until("waiting", |_, ready| ready["status"] == "Unknown").await;
     app.waits_for_another().await;
-    proxy.heal();
+    proxy.clear_faults();
     keys.ready(&team_revision).await;
     app.ready(&team_revision).await;
 
@@ -259,12 +259,12 @@ async fn a_data_key_that_needs_a_person_fails_the_kustomization_long_before_its_
     let _operator = test.operator();
     let stalled = "failed early due to stalled resources";
 
-    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(Fault::code("AccessDeniedException"));
     team.write("denied", &json!({}));
     let revision = team.push("Add a key that the operator may not use").await;
     let message = team.keys.failed(&revision, "HealthCheckFailed").await;
     assert!(message.contains(stalled) && message.contains("denied"), "{message}");
-    test.proxy.heal();
+    test.proxy.clear_faults();
     test.ready("denied").await;
     team.keys.again().await;
 
@@ -382,7 +382,7 @@ async fn flux_and_the_operator_share_no_field_and_write_nothing_at_rest() {
     for _ in 0..3 {
         team.keys.again().await;
     }
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(versions().await, before);
 
     // A version that was raised with kubectl goes back to what Git says, and no data key is lost.

@@ -7,9 +7,9 @@
 
 mod argocd;
 mod flux;
-#[path = "../integration/test.rs"]
-#[allow(dead_code)]
-mod test;
+#[path = "../integration/harness/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod harness;
 
 use serde_json::Value;
 use testbed::repository;

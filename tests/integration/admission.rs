@@ -2,79 +2,77 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::test::{Test, assert_refused};
+use crate::harness::{TestNamespace, assert_refused};
 
 const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 const KEY_FORMS: &str = "keyId must be a key ID";
 
-impl Test {
-    /// A spec on top of one that is accepted; null takes a field away.
-    async fn try_spec(&self, changes: Value) -> Result<String, Box<kube::core::Status>> {
-        let mut spec = json!({ "keyId": "alias/orders", "keySpec": "AES_256" });
-        for (field, value) in changes.as_object().unwrap() {
-            match value {
-                Value::Null => drop(spec.as_object_mut().unwrap().remove(field)),
-                value => spec[field] = value.clone(),
-            }
-        }
-        let manifest = json!({
-            "apiVersion": "datakey.dev/v1alpha1",
-            "kind": "DataKey",
-            "metadata": { "generateName": "k-" },
-            "spec": spec,
-        });
-        self.try_create(&manifest).await.map(|key| key.metadata.name.unwrap())
-    }
-
-    async fn accepts(&self, changes: Value) {
-        if let Err(refusal) = self.try_spec(changes.clone()).await {
-            panic!("{changes}: {}", refusal.message);
+/// A spec on top of one that is accepted; null takes a field away.
+async fn try_spec(test: &TestNamespace, changes: Value) -> Result<String, Box<kube::core::Status>> {
+    let mut spec = json!({ "keyId": "alias/orders", "keySpec": "AES_256" });
+    for (field, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => drop(spec.as_object_mut().unwrap().remove(field)),
+            value => spec[field] = value.clone(),
         }
     }
+    let manifest = json!({
+        "apiVersion": "datakey.dev/v1alpha1",
+        "kind": "DataKey",
+        "metadata": { "generateName": "k-" },
+        "spec": spec,
+    });
+    test.try_create(&manifest).await.map(|key| key.metadata.name.unwrap())
+}
 
-    async fn refuses(&self, changes: Value, words: &str) {
-        assert_refused(self.try_spec(changes).await, words);
+async fn accepts(test: &TestNamespace, changes: Value) {
+    if let Err(refusal) = try_spec(test, changes.clone()).await {
+        panic!("{changes}: {}", refusal.message);
     }
+}
+
+async fn refuses(test: &TestNamespace, changes: Value, words: &str) {
+    assert_refused(try_spec(test, changes).await, words);
 }
 
 #[tokio::test]
 async fn exactly_one_of_key_spec_and_number_of_bytes() {
-    let test = Test::new("one-length").await;
+    let test = TestNamespace::new("one-length").await;
     let words = "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)";
-    test.accepts(json!({ "keySpec": "AES_128" })).await;
-    test.accepts(json!({ "keySpec": null, "numberOfBytes": 64 })).await;
-    test.refuses(json!({ "keySpec": "AES_256", "numberOfBytes": 32 }), words).await;
-    test.refuses(json!({ "keySpec": null }), words).await;
-    test.refuses(json!({ "keySpec": "AES_512" }), r#"supported values: "AES_256", "AES_128""#).await;
+    accepts(&test, json!({ "keySpec": "AES_128" })).await;
+    accepts(&test, json!({ "keySpec": null, "numberOfBytes": 64 })).await;
+    refuses(&test, json!({ "keySpec": "AES_256", "numberOfBytes": 32 }), words).await;
+    refuses(&test, json!({ "keySpec": null }), words).await;
+    refuses(&test, json!({ "keySpec": "AES_512" }), r#"supported values: "AES_256", "AES_128""#).await;
 }
 
 #[tokio::test]
 async fn number_of_bytes_is_1_to_1024() {
-    let test = Test::new("number-of-bytes").await;
+    let test = TestNamespace::new("number-of-bytes").await;
     let bytes = |bytes: i32| json!({ "keySpec": null, "numberOfBytes": bytes });
-    test.accepts(bytes(1)).await;
-    test.accepts(bytes(1024)).await;
-    test.refuses(bytes(0), "spec.numberOfBytes in body should be greater than or equal to 1").await;
-    test.refuses(bytes(1025), "spec.numberOfBytes in body should be less than or equal to 1024").await;
+    accepts(&test, bytes(1)).await;
+    accepts(&test, bytes(1024)).await;
+    refuses(&test, bytes(0), "spec.numberOfBytes in body should be greater than or equal to 1").await;
+    refuses(&test, bytes(1025), "spec.numberOfBytes in body should be less than or equal to 1024").await;
 }
 
 #[tokio::test]
 async fn keys_and_values_of_the_template() {
-    let test = Test::new("template-keys").await;
+    let test = TestNamespace::new("template-keys").await;
     let template =
         |field: &str, key: &str, value: &str| json!({ "secretTemplate": { "metadata": { field: { key: value } } } });
     let (form, reserved) = ("must be a name of up to 63 letters", "in secretTemplate.metadata is reserved");
     let domain = format!("{}.{}", ["a".repeat(63).as_str(); 3].join("."), "a".repeat(61));
     for field in ["labels", "annotations"] {
         for key in ["team", "A", "a.b/C_d-1", "app.kubernetes.io/part-of", "mykubernetes.io/x", "helm.sh"] {
-            test.accepts(template(field, key, "x")).await;
+            accepts(&test, template(field, key, "x")).await;
         }
-        test.accepts(template(field, &"a".repeat(63), "")).await;
-        test.accepts(template(field, &format!("{domain}/{}", "a".repeat(63)), "x")).await;
+        accepts(&test, template(field, &"a".repeat(63), "")).await;
+        accepts(&test, template(field, &format!("{domain}/{}", "a".repeat(63)), "x")).await;
         for key in
             ["", "/a", "a/", "a/b/c", "-a", "a b", "A.b/c", "a\n", "\u{e4}", &"a".repeat(64), &format!("{domain}a/a")]
         {
-            test.refuses(template(field, key, "x"), form).await;
+            refuses(&test, template(field, key, "x"), form).await;
         }
         for key in [
             "datakey.dev/name",
@@ -89,37 +87,38 @@ async fn keys_and_values_of_the_template() {
             "helm.sh/chart",
             "meta.helm.sh/release-name",
         ] {
-            test.refuses(template(field, key, "x"), reserved).await;
+            refuses(&test, template(field, key, "x"), reserved).await;
         }
         let many: Map<_, _> = (0..33).map(|number| (format!("k{number}"), json!("x"))).collect();
-        test.refuses(json!({ "secretTemplate": { "metadata": { field: many } } }), "must have at most 32 items").await;
-        test.refuses(template(field, "a", &"x".repeat(2049)), "Too long").await;
+        refuses(&test, json!({ "secretTemplate": { "metadata": { field: many } } }), "must have at most 32 items")
+            .await;
+        refuses(&test, template(field, "a", &"x".repeat(2049)), "Too long").await;
     }
-    test.accepts(template("annotations", "a", &"\u{e4} ".repeat(1024))).await;
-    test.accepts(json!({ "secretTemplate": {} })).await;
+    accepts(&test, template("annotations", "a", &"\u{e4} ".repeat(1024))).await;
+    accepts(&test, json!({ "secretTemplate": {} })).await;
     for value in ["a b", "-a", "a-", "\u{e4}", &"x".repeat(64)] {
         let words = if value.len() > 63 { "Too long" } else { "should match" };
-        test.refuses(template("labels", "a", value), words).await;
+        refuses(&test, template("labels", "a", value), words).await;
     }
 }
 
 #[tokio::test]
 async fn the_four_forms_of_a_key_id() {
-    let test = Test::new("key-id-forms").await;
+    let test = TestNamespace::new("key-id-forms").await;
     let mrk = format!("mrk-{}", "a1".repeat(16));
     for prefix in ["", "arn:aws:kms:eu-west-1:111122223333:", "arn:aws-us-gov:kms:us-gov-west-1:111122223333:"] {
         let key = if prefix.is_empty() { "" } else { "key/" };
         for form in [format!("{prefix}{key}{KEY_ID}"), format!("{prefix}{key}{mrk}"), format!("{prefix}alias/a/B_c-1")]
         {
-            test.accepts(json!({ "keyId": form })).await;
+            accepts(&test, json!({ "keyId": form })).await;
         }
     }
-    test.accepts(json!({ "keyId": format!("alias/{}", "a".repeat(250)) })).await;
+    accepts(&test, json!({ "keyId": format!("alias/{}", "a".repeat(250)) })).await;
 }
 
 #[tokio::test]
 async fn malformed_key_ids() {
-    let test = Test::new("malformed-key-ids").await;
+    let test = TestNamespace::new("malformed-key-ids").await;
     for malformed in [
         "orders".to_owned(),
         KEY_ID.to_uppercase(),
@@ -135,90 +134,94 @@ async fn malformed_key_ids() {
         format!(" {KEY_ID}"),
         format!("{KEY_ID}\nalias/orders"),
     ] {
-        test.refuses(json!({ "keyId": malformed }), KEY_FORMS).await;
+        refuses(&test, json!({ "keyId": malformed }), KEY_FORMS).await;
     }
-    test.refuses(json!({ "keyId": "" }), "should be at least 1 chars long").await;
-    test.refuses(json!({ "keyId": null }), "spec.keyId: Required value").await;
+    refuses(&test, json!({ "keyId": "" }), "should be at least 1 chars long").await;
+    refuses(&test, json!({ "keyId": null }), "spec.keyId: Required value").await;
     let aws_managed = "name a customer managed key";
-    test.refuses(json!({ "keyId": "alias/aws/s3" }), aws_managed).await;
-    test.refuses(json!({ "keyId": "arn:aws:kms:eu-west-1:111122223333:alias/aws/ebs" }), aws_managed).await;
+    refuses(&test, json!({ "keyId": "alias/aws/s3" }), aws_managed).await;
+    refuses(&test, json!({ "keyId": "arn:aws:kms:eu-west-1:111122223333:alias/aws/ebs" }), aws_managed).await;
 }
 
 #[tokio::test]
 async fn a_region_is_well_formed_and_not_beside_an_arn() {
-    let test = Test::new("regions").await;
+    let test = TestNamespace::new("regions").await;
     for region in ["eu-west-1", "us-gov-east-1", "ap-southeast-4", "us-iso-west-1"] {
-        test.accepts(json!({ "region": region })).await;
+        accepts(&test, json!({ "region": region })).await;
     }
     for region in ["europe", "eu-west", "EU-WEST-1", "eu-west-1a", "eu-west-1.attacker.example"] {
-        test.refuses(json!({ "region": region }), "region must be the code of an AWS Region, for example eu-west-1")
+        refuses(&test, json!({ "region": region }), "region must be the code of an AWS Region, for example eu-west-1")
             .await;
     }
     let arn = format!("arn:aws:kms:eu-west-1:111122223333:key/{KEY_ID}");
-    test.refuses(json!({ "keyId": arn, "region": "eu-west-1" }), "remove region: the ARN in keyId names the Region")
+    refuses(&test, json!({ "keyId": arn, "region": "eu-west-1" }), "remove region: the ARN in keyId names the Region")
         .await;
 }
 
 #[tokio::test]
 async fn at_most_ten_grant_tokens_of_bounded_length() {
-    let test = Test::new("grant-tokens").await;
-    test.accepts(json!({ "grantTokens": [] })).await;
-    test.accepts(json!({ "grantTokens": vec!["t".repeat(8192); 10] })).await;
-    test.refuses(json!({ "grantTokens": vec!["t"; 11] }), "spec.grantTokens: Too many: 11: must have at most 10 items")
-        .await;
-    test.refuses(json!({ "grantTokens": [""] }), "should be at least 1 chars long").await;
-    test.refuses(json!({ "grantTokens": ["t".repeat(8193)] }), "may not be more than 8192 bytes").await;
+    let test = TestNamespace::new("grant-tokens").await;
+    accepts(&test, json!({ "grantTokens": [] })).await;
+    accepts(&test, json!({ "grantTokens": vec!["t".repeat(8192); 10] })).await;
+    refuses(
+        &test,
+        json!({ "grantTokens": vec!["t"; 11] }),
+        "spec.grantTokens: Too many: 11: must have at most 10 items",
+    )
+    .await;
+    refuses(&test, json!({ "grantTokens": [""] }), "should be at least 1 chars long").await;
+    refuses(&test, json!({ "grantTokens": ["t".repeat(8193)] }), "may not be more than 8192 bytes").await;
 }
 
 #[tokio::test]
 async fn encryption_contexts() {
-    let test = Test::new("contexts").await;
+    let test = TestNamespace::new("contexts").await;
     let context = |pairs: &[(&str, &str)]| {
         let pairs: Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
         json!({ "encryptionContext": pairs })
     };
-    test.accepts(context(&[])).await;
-    test.accepts(context(&[("purpose", "")])).await;
-    test.accepts(context(&[("Zweck", "Aufträge"), ("目的", "注文 🔑"), ("app.kubernetes.io/name", "shop")])).await;
-    test.accepts(context(&[("awsome", "x"), ("my-aws:", "x")])).await;
+    accepts(&test, context(&[])).await;
+    accepts(&test, context(&[("purpose", "")])).await;
+    accepts(&test, context(&[("Zweck", "Aufträge"), ("目的", "注文 🔑"), ("app.kubernetes.io/name", "shop")])).await;
+    accepts(&test, context(&[("awsome", "x"), ("my-aws:", "x")])).await;
 
-    test.refuses(context(&[("", "x")]), "an encryption context key must not be empty").await;
+    refuses(&test, context(&[("", "x")]), "an encryption context key must not be empty").await;
     for reserved in ["aws:s3:arn", "AWS:x", "aws-crypto-public-key", "Aws-Crypto-x"] {
-        test.refuses(context(&[(reserved, "x")]), "are reserved for AWS services").await;
+        refuses(&test, context(&[(reserved, "x")]), "are reserved for AWS services").await;
     }
-    test.refuses(context(&[("purpose", "a"), ("Purpose", "b")]), "differ in case only").await;
-    test.refuses(json!({ "encryptionContext": { "purpose": 7 } }), "must be of type string").await;
+    refuses(&test, context(&[("purpose", "a"), ("Purpose", "b")]), "differ in case only").await;
+    refuses(&test, json!({ "encryptionContext": { "purpose": 7 } }), "must be of type string").await;
 }
 
 #[tokio::test]
 async fn an_encryption_context_has_at_most_32_pairs_and_8192_bytes() {
-    let test = Test::new("context-size").await;
+    let test = TestNamespace::new("context-size").await;
     let pairs = |count: usize| -> Map<_, _> { (0..count).map(|n| (format!("k{n}"), "v".into())).collect() };
-    test.accepts(json!({ "encryptionContext": pairs(32) })).await;
-    test.refuses(json!({ "encryptionContext": pairs(33) }), "must have at most 32 items").await;
+    accepts(&test, json!({ "encryptionContext": pairs(32) })).await;
+    refuses(&test, json!({ "encryptionContext": pairs(33) }), "must have at most 32 items").await;
 
     let words = "the encryption context is too long: its keys and values may have 8192 bytes together";
-    test.accepts(json!({ "encryptionContext": { "key": "v".repeat(8189) } })).await;
-    test.refuses(json!({ "encryptionContext": { "key": "v".repeat(8190) } }), words).await;
+    accepts(&test, json!({ "encryptionContext": { "key": "v".repeat(8189) } })).await;
+    refuses(&test, json!({ "encryptionContext": { "key": "v".repeat(8190) } }), words).await;
     // 4,095 characters, 8,190 bytes and the key.
-    test.refuses(json!({ "encryptionContext": { "key": "ä".repeat(4095) } }), words).await;
+    refuses(&test, json!({ "encryptionContext": { "key": "ä".repeat(4095) } }), words).await;
 }
 
 #[tokio::test]
 async fn secret_names_versions_and_policies() {
-    let test = Test::new("other-fields").await;
-    test.accepts(json!({ "secretName": "orders.key-1", "version": 7, "deletionPolicy": "Delete" })).await;
+    let test = TestNamespace::new("other-fields").await;
+    accepts(&test, json!({ "secretName": "orders.key-1", "version": 7, "deletionPolicy": "Delete" })).await;
     for name in ["Orders", "-orders", "orders-", "orders..key", "a/b"] {
-        test.refuses(json!({ "secretName": name }), "secretName must be a DNS subdomain").await;
+        refuses(&test, json!({ "secretName": name }), "secretName must be a DNS subdomain").await;
     }
-    test.refuses(json!({ "secretName": "a".repeat(254) }), "may not be more than 253 bytes").await;
-    test.refuses(json!({ "version": 0 }), "should be greater than or equal to 1").await;
-    test.refuses(json!({ "deletionPolicy": "Keep" }), r#"supported values: "Retain", "Delete""#).await;
+    refuses(&test, json!({ "secretName": "a".repeat(254) }), "may not be more than 253 bytes").await;
+    refuses(&test, json!({ "version": 0 }), "should be greater than or equal to 1").await;
+    refuses(&test, json!({ "deletionPolicy": "Keep" }), r#"supported values: "Retain", "Delete""#).await;
 }
 
 #[tokio::test]
 async fn names_of_more_than_63_characters() {
-    let test = Test::new("long-names").await;
+    let test = TestNamespace::new("long-names").await;
     let named = |length: usize| test.manifest(&"n".repeat(length), &json!({}));
     test.try_create(&named(63)).await.unwrap();
     assert_refused(test.try_create(&named(64)).await, "metadata.name must be at most 63 characters");
@@ -226,8 +229,8 @@ async fn names_of_more_than_63_characters() {
 
 #[tokio::test]
 async fn an_unknown_field_is_named_and_null_is_an_absent_field() {
-    let test = Test::new("unknown-fields").await;
-    test.refuses(json!({ "keyid": "alias/orders" }), r#"unknown field "spec.keyid""#).await;
+    let test = TestNamespace::new("unknown-fields").await;
+    refuses(&test, json!({ "keyid": "alias/orders" }), r#"unknown field "spec.keyid""#).await;
     let mut manifest = test.manifest("nothing", &json!({}));
     manifest["spec"]["region"] = Value::Null;
     test.try_create(&manifest).await.unwrap();
@@ -237,7 +240,7 @@ async fn an_unknown_field_is_named_and_null_is_an_absent_field() {
 
 #[tokio::test]
 async fn before_the_first_issue_everything_may_be_corrected() {
-    let test = Test::new("corrections").await;
+    let test = TestNamespace::new("corrections").await;
     test.create("k", &json!({ "keyId": "alias/wrong", "secretName": "wrong" })).await;
     let spec = json!({
         "keyId": "alias/right",
@@ -253,7 +256,7 @@ async fn before_the_first_issue_everything_may_be_corrected() {
 
 #[tokio::test]
 async fn a_new_object_is_born_unknown_whatever_status_the_client_sends() {
-    let test = Test::new("birth").await;
+    let test = TestNamespace::new("birth").await;
     let mut manifest = test.manifest("k", &json!({}));
     manifest["status"] = json!({ "observedGeneration": 1, "secretName": "mine" });
     let key = test.try_create(&manifest).await.unwrap();
@@ -267,7 +270,7 @@ async fn a_new_object_is_born_unknown_whatever_status_the_client_sends() {
 
 #[tokio::test]
 async fn explain_teaches_every_field() {
-    let test = Test::new("explain").await;
+    let test = TestNamespace::new("explain").await;
     for (field, words) in [
         ("", "wrapped form only"),
         (".spec.keyId", "four forms"),
@@ -291,7 +294,7 @@ async fn explain_teaches_every_field() {
 
 #[tokio::test]
 async fn short_name_category_and_columns() {
-    let test = Test::new("columns").await;
+    let test = TestNamespace::new("columns").await;
     test.create("k", &json!({})).await;
     for kind in ["dk", "datakeys", "datakeys.datakey.dev"] {
         let listed = test.plane.kubectl(&["get", kind, "-n", "columns"]).await.unwrap();

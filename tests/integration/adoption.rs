@@ -4,22 +4,20 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use testbed::eventually;
 
-use crate::test::{SOON, Test, recorded, restored, text, to_json};
+use crate::harness::{SOON, TestNamespace, recorded_version, restored, text, to_json};
 
-impl Test {
-    /// Issues a `DataKey`, then takes it and its Secret away, as a lost cluster does; what a backup has of the Secret.
-    async fn backup(&self, name: &str, spec: &serde_json::Value) -> Secret {
-        self.issue(name, spec).await;
-        let secret = restored(&self.secret(name).await);
-        self.delete(name).await;
-        self.delete_secret(name).await;
-        secret
-    }
+/// Issues a `DataKey`, then takes it and its Secret away, as a lost cluster does; what a backup has of the Secret.
+async fn issue_and_lose(test: &TestNamespace, name: &str, spec: &serde_json::Value) -> Secret {
+    test.issue(name, spec).await;
+    let secret = restored(&test.secret(name).await);
+    test.delete(name).await;
+    test.delete_secret(name).await;
+    secret
 }
 
 #[tokio::test]
 async fn a_restored_secret_becomes_the_record_again() {
-    let test = Test::new("restored").await;
+    let test = TestNamespace::new("restored").await;
     let operator = test.operator();
     let spec = json!({ "encryptionContext": { "a": "b" }, "numberOfBytes": 48 });
     test.issue("k", &spec).await;
@@ -41,15 +39,15 @@ async fn a_restored_secret_becomes_the_record_again() {
     drop(operator);
     let before = test.secret("k").await.metadata.resource_version;
     let _operator = test.operator();
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.secret("k").await.metadata.resource_version, before);
 }
 
 #[tokio::test]
 async fn a_restored_secret_takes_a_new_version() {
-    let test = Test::new("restored-version").await;
+    let test = TestNamespace::new("restored-version").await;
     let _operator = test.operator();
-    let backup = test.backup("k", &json!({})).await;
+    let backup = issue_and_lose(&test, "k", &json!({})).await;
     test.create_secret(&backup).await;
     test.issue("k", &json!({})).await;
     // Its metadata tell nothing since the restore, and what was read as right is right no more.
@@ -58,31 +56,31 @@ async fn a_restored_secret_takes_a_new_version() {
         let key = test.ready("k").await;
         let data = test.data("k").await;
         assert_eq!(text(&data, "version"), version.to_string());
-        assert_eq!(data["ciphertextBlob"], recorded(&key, version).ciphertext_blob.0);
+        assert_eq!(data["ciphertextBlob"], recorded_version(&key, version).ciphertext_blob.0);
     }
     assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
 async fn under_delete_an_adopted_secret_has_no_owner() {
-    let test = Test::new("restored-owner").await;
+    let test = TestNamespace::new("restored-owner").await;
     let _operator = test.operator();
-    let backup = test.backup("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let backup = issue_and_lose(&test, "k", &json!({ "deletionPolicy": "Delete" })).await;
     test.create_secret(&backup).await;
     test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
     let data = test.data("k").await;
     assert_eq!(test.secret("k").await.metadata.owner_references, None);
     // Nor has one that is created again from what was adopted.
     test.delete_secret("k").await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     assert_eq!(test.secret("k").await.metadata.owner_references, None);
 }
 
 #[tokio::test]
 async fn a_corrupted_restored_secret_is_refused_and_left_alone() {
-    let test = Test::new("corrupted").await;
+    let test = TestNamespace::new("corrupted").await;
     let _operator = test.operator();
-    let mut backup = test.backup("k", &json!({})).await;
+    let mut backup = issue_and_lose(&test, "k", &json!({})).await;
     let calls = test.proxy.calls();
     let whole = backup.clone();
     backup.data.as_mut().unwrap().get_mut("ciphertextBlob.v1").unwrap().0[5] ^= 1;
@@ -101,15 +99,15 @@ async fn a_corrupted_restored_secret_is_refused_and_left_alone() {
     test.edit_secret("k", &json!({ "data": whole })).await;
     let key = test.ready("k").await;
     assert_eq!(to_json(&test.secret("k").await.data), whole);
-    assert_eq!(to_json(&recorded(&key, 1).ciphertext_blob), whole["ciphertextBlob"]);
+    assert_eq!(to_json(&recorded_version(&key, 1).ciphertext_blob), whole["ciphertextBlob"]);
     assert_eq!(test.proxy.calls(), calls);
 }
 
 #[tokio::test]
 async fn a_restored_secret_that_does_not_answer_the_spec_is_refused() {
-    let test = Test::new("other-spec").await;
+    let test = TestNamespace::new("other-spec").await;
     let _operator = test.operator();
-    let backup = test.backup("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    let backup = issue_and_lose(&test, "k", &json!({ "encryptionContext": { "a": "b" } })).await;
     let calls = test.proxy.calls();
     test.create_secret(&backup).await;
     test.create("k", &json!({ "encryptionContext": { "a": "c" } })).await;
@@ -123,7 +121,7 @@ async fn a_restored_secret_that_does_not_answer_the_spec_is_refused() {
 
 #[tokio::test]
 async fn a_foreign_secret_is_never_touched_and_kms_not_asked() {
-    let test = Test::new("foreign").await;
+    let test = TestNamespace::new("foreign").await;
     let operator = test.operator();
     let foreign = |name: &str| -> Secret {
         serde_json::from_value(json!({
@@ -155,16 +153,16 @@ async fn a_foreign_secret_is_never_touched_and_kms_not_asked() {
     assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
     test.delete_secret("k").await;
     test.ready("k").await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     assert_eq!(test.proxy.calls(), 1);
     assert!(!operator.process.log().contains("marker-of-a-foreign-password"));
 }
 
 #[tokio::test]
 async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
-    let test = Test::new("other-key").await;
+    let test = TestNamespace::new("other-key").await;
     let operator = test.operator();
-    let backup = test.backup("k", &json!({})).await;
+    let backup = issue_and_lose(&test, "k", &json!({})).await;
     let new = test.issue("k", &json!({})).await;
     drop(operator);
     // Another data key was issued, and now a backup brings the first one back.
@@ -175,13 +173,13 @@ async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
     let message = key.status.clone().unwrap().conditions[0].message.clone();
     assert!(message.contains("it holds another data key as version 1"), "{message}");
     assert_eq!(test.secret("k").await.metadata.resource_version, created.metadata.resource_version);
-    assert_eq!(to_json(&recorded(&key, 1)), to_json(&recorded(&new, 1)));
+    assert_eq!(to_json(&recorded_version(&key, 1)), to_json(&recorded_version(&new, 1)));
 }
 
 /// As a backup tool that leaves no mark restores: no status, no owner references, other uids, no managed fields.
 #[tokio::test]
 async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
-    let test = Test::new("restore-order").await;
+    let test = TestNamespace::new("restore-order").await;
     let spec = json!({ "encryptionContext": { "a": "b" }, "deletionPolicy": "Delete" });
     for (name, data_keys_first, operator_runs) in [
         ("secrets-first", false, true),
@@ -219,9 +217,9 @@ async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
 
 #[tokio::test]
 async fn a_restored_data_key_that_was_issued_anew_before_its_secret_came_back_is_a_conflict() {
-    let test = Test::new("restore-late").await;
+    let test = TestNamespace::new("restore-late").await;
     let _operator = test.operator();
-    let backup = test.backup("k", &json!({})).await;
+    let backup = issue_and_lose(&test, "k", &json!({})).await;
     // The backup tool is late: the operator has taken it for a new DataKey.
     let new = test.issue("k", &json!({})).await;
     let late = json!({ "metadata": { "annotations": backup.metadata.annotations }, "data": to_json(&backup.data) });

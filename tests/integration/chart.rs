@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use testbed::{commands, control_plane::ControlPlane, eventually, proxy::KmsProxy, repository};
 
-use crate::test::{Operator, SOON, Test};
+use crate::harness::{Operator, SOON, TestNamespace};
 
 /// Runs Helm as a cluster admin.
 pub async fn helm(plane: &ControlPlane, arguments: &[&str]) -> Result<String, String> {
@@ -90,7 +90,7 @@ async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobo
             _ => drop(install(&plane, "datakey-operator", "datakey-system", values).await.unwrap()),
         }
         let operator = Operator::as_deployed(&plane, "datakey-operator", "datakey-system", &proxy.url()).await;
-        operator.says("this replica leads").await;
+        operator.logs("this replica leads").await;
         operator.is_ready().await;
         ready(&plane, "shop").await;
         // It works, on what is new.
@@ -106,7 +106,7 @@ async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobo
 
 #[tokio::test]
 async fn the_pods_are_admitted_under_the_restricted_pod_security_standard() {
-    let test = Test::new("pod-security").await;
+    let test = TestNamespace::new("pod-security").await;
     let get = ["get", "deployment", "datakey-operator", "-n", "datakey-system", "-o", "json"];
     let deployment: Value = serde_json::from_str(&test.plane.kubectl(&get).await.unwrap()).unwrap();
     let admitted = async |change: fn(&mut Value)| {
@@ -137,7 +137,7 @@ async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewher
     let shop = Operator::as_deployed(&plane, "shop-keys-datakey-operator", "keys-of-shop", &proxy.url()).await;
     let bank = Operator::as_deployed(&plane, "bank-keys-datakey-operator", "keys-of-bank", &proxy.url()).await;
     for operator in [&shop, &bank] {
-        operator.says("this replica leads").await;
+        operator.logs("this replica leads").await;
     }
     for namespace in ["shop", "bank", "other"] {
         apply(&plane, namespace, &["k"]).await;
@@ -161,7 +161,7 @@ async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewher
 
 #[tokio::test]
 async fn whoever_may_edit_in_a_namespace_may_edit_data_keys_but_never_the_record() {
-    let test = Test::new("aggregated").await;
+    let test = TestNamespace::new("aggregated").await;
     if !test.plane.has_controllers() {
         // Roles are aggregated by a controller.
         return;

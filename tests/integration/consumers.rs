@@ -15,7 +15,7 @@ use testbed::{commands, kms, repository, tools};
 use tokio::process::Command;
 
 use self::mount::Mount;
-use crate::test::{Data, Operator, Test};
+use crate::harness::{Data, Operator, TestNamespace};
 
 /// The data key that the samples are written for, and its wrong neighbour: the same KMS key, another encryption context.
 const ORDERS: &str = "orders";
@@ -23,7 +23,7 @@ const INVOICES: &str = "invoices";
 
 /// A workload that mounts the Secret `orders`.
 struct Workload {
-    test: Test,
+    test: TestNamespace,
     _operator: Operator,
     /// Where the Secret is mounted.
     keys: Mount,
@@ -36,7 +36,7 @@ struct Workload {
 impl Workload {
     /// Issues both data keys, and mounts the right one.
     async fn new(name: &str) -> Self {
-        let test = Test::new(name).await;
+        let test = TestNamespace::new(name).await;
         let operator = test.operator();
         for purpose in [ORDERS, INVOICES] {
             test.issue(purpose, &json!({ "encryptionContext": { "purpose": purpose } })).await;
@@ -106,7 +106,7 @@ impl Workload {
 
     /// The plaintext of a version, as the test itself unwraps it.
     async fn plaintext(&self, version: u32) -> Vec<u8> {
-        self.test.unwrap(&self.test.data(ORDERS).await, &format!(".v{version}")).await
+        self.test.decrypt(&self.test.data(ORDERS).await, &format!(".v{version}")).await
     }
 
     /// Opens what a sample sealed: under which version, and the data.
@@ -157,7 +157,7 @@ fn assert_failed<T: std::fmt::Debug>(ended: Result<T, String>, words: &str) {
 
 #[tokio::test]
 async fn the_init_container_is_admitted_where_only_restricted_pods_are() {
-    let test = Test::new("consume-restricted").await;
+    let test = TestNamespace::new("consume-restricted").await;
     let enforce = ["label", "namespace", &test.namespace, "pod-security.kubernetes.io/enforce=restricted"];
     test.plane.kubectl(&enforce).await.unwrap();
     let sample = folder("aws-cli").display().to_string();

@@ -6,13 +6,13 @@ use serde_json::json;
 use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING};
 use tokio::time::sleep;
 
-use crate::test::{Operator, SOON, Test};
+use crate::harness::{Operator, SOON, TestNamespace};
 
 /// How many there are of each, so that what is done once for all of them would show.
 const COUNT: usize = 10;
 
 struct Costs {
-    test: Test,
+    test: TestNamespace,
     api: ApiProxy,
     kubeconfig: PathBuf,
     operator: Option<Operator>,
@@ -23,7 +23,7 @@ struct Costs {
 impl Costs {
     /// An operator that has nothing to do.
     async fn new(name: &str, flags: &[&str]) -> Self {
-        let test = Test::with_many(name).await;
+        let test = TestNamespace::with_stub_kms(name).await;
         let (api, kubeconfig) = test.api_proxy().await;
         let mut costs = Self { test, api, kubeconfig, operator: None };
         costs.start(flags).await;

@@ -12,7 +12,7 @@ use tokio::{
     sync::Mutex,
 };
 
-use crate::test::{SOON, Test, UNSET};
+use crate::harness::{SOON, TestNamespace, UNSET};
 
 /// No static credentials, and no files of the user who runs the tests.
 const NONE: [(&str, &str); 4] = [
@@ -22,22 +22,20 @@ const NONE: [(&str, &str); 4] = [
     ("AWS_SHARED_CREDENTIALS_FILE", "/no/such/file"),
 ];
 
-impl Test {
-    /// Issues a `DataKey` with the credentials that this environment leads to; the access key ID that KMS saw.
-    async fn issued_by(&self, environment: &[(&str, &str)]) -> String {
-        // The server finds the account by the access key ID, and knows of no others than the test's own.
-        self.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
-        let _operator = self.operator_with(&[], &[&NONE[..], environment].concat());
-        let name = format!("k{}", self.proxy.calls());
-        self.issue(&name, &json!({ "keyId": self.key.arn })).await;
-        self.proxy.requests().last().unwrap().access_key_id.clone()
-    }
+/// Issues a `DataKey` with the credentials that this environment leads to; the access key ID that KMS saw.
+async fn access_key_id_used(test: &TestNamespace, environment: &[(&str, &str)]) -> String {
+    // The server finds the account by the access key ID, and knows of no others than the test's own.
+    test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    let _operator = test.operator_with(&[], &[&NONE[..], environment].concat());
+    let name = format!("k{}", test.proxy.calls());
+    test.issue(&name, &json!({ "keyId": test.key.arn })).await;
+    test.proxy.requests().last().unwrap().access_key_id.clone()
+}
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.plane.workdir().file(&format!("{}-{name}", self.namespace));
-        std::fs::write(&path, content).unwrap();
-        path
-    }
+fn write_file(test: &TestNamespace, name: &str, content: &str) -> PathBuf {
+    let path = test.plane.workdir().file(&format!("{}-{name}", test.namespace));
+    std::fs::write(&path, content).unwrap();
+    path
 }
 
 /// Serves fixed answers by method and path on loopback; keeps what it was asked, with the authorization.
@@ -89,22 +87,23 @@ fn handed_out(access_key_id: &str) -> Value {
 
 #[tokio::test]
 async fn environment_and_profile() {
-    let test = Test::new("credentials-files").await;
+    let test = TestNamespace::new("credentials-files").await;
     let static_keys = [("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT"), ("AWS_SECRET_ACCESS_KEY", "test")];
-    assert_eq!(test.issued_by(&static_keys).await, "AKIAENVIRONMENT");
+    assert_eq!(access_key_id_used(&test, &static_keys).await, "AKIAENVIRONMENT");
 
-    let file = test.file("credentials", "[other]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = test\n");
+    let file =
+        write_file(&test, "credentials", "[other]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = test\n");
     let file = file.display().to_string();
     let profile = [("AWS_SHARED_CREDENTIALS_FILE", file.as_str()), ("AWS_PROFILE", "other")];
-    assert_eq!(test.issued_by(&profile).await, "AKIAPROFILE");
+    assert_eq!(access_key_id_used(&test, &profile).await, "AKIAPROFILE");
 }
 
 #[tokio::test]
 async fn a_profile_that_is_written_again_is_read_again() {
-    let test = Test::new("credentials-rotated").await;
-    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    let test = TestNamespace::new("credentials-rotated").await;
+    test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     let profile = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = test\n");
-    let file = test.file("credentials", &profile("AKIAFIRST"));
+    let file = write_file(&test, "credentials", &profile("AKIAFIRST"));
     let path = file.display().to_string();
     let environment = [&NONE[..3], &[("AWS_SHARED_CREDENTIALS_FILE", path.as_str())]].concat();
     let _operator = test.operator_with(&[], &environment);
@@ -112,17 +111,17 @@ async fn a_profile_that_is_written_again_is_read_again() {
     test.issue("first", &spec).await;
     std::fs::write(&file, profile("AKIASECOND")).unwrap();
     test.issue("before-a-refusal", &spec).await;
-    test.proxy.always(Fault::code("UnrecognizedClientException"));
+    test.proxy.fail_always(Fault::code("UnrecognizedClientException"));
     test.create("second", &spec).await;
     test.failed("second", "CredentialsRejected").await;
-    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     test.ready("second").await;
     // A file that is missing for a while is no error for ever.
     std::fs::remove_file(&file).unwrap();
-    test.proxy.always(Fault::code("ExpiredTokenException"));
+    test.proxy.fail_always(Fault::code("ExpiredTokenException"));
     test.create("third", &spec).await;
     test.failed("third", "CredentialsMissing").await;
-    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     std::fs::write(&file, profile("AKIATHIRD")).unwrap();
     test.ready("third").await;
     let mut used: Vec<_> = test.proxy.requests().into_iter().map(|call| call.access_key_id).collect();
@@ -133,48 +132,48 @@ async fn a_profile_that_is_written_again_is_read_again() {
 
 #[tokio::test]
 async fn credentials_that_no_request_can_carry_are_reported() {
-    let test = Test::new("credentials-odd").await;
+    let test = TestNamespace::new("credentials-odd").await;
     let stub = Stub::start(vec![(Method::GET, "/v1/credentials", handed_out("ASIA\nODD").to_string())]).await;
     let url = format!("{}/v1/credentials", stub.url);
     let operator = test.operator_with(&[], &[&NONE[..], &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)]].concat());
     test.create("k", &json!({})).await;
     test.failed("k", "CredentialsMissing").await;
-    operator.says("the access key ID has blanks, control characters").await;
+    operator.logs("the access key ID has blanks, control characters").await;
     assert!(!operator.process.log().contains("panicked"));
 }
 
 #[tokio::test]
 async fn web_identity_as_irsa_gives_it() {
-    let test = Test::new("credentials-irsa").await;
+    let test = TestNamespace::new("credentials-irsa").await;
     let sts = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
                <AccessKeyId>ASIAWEBIDENTITY</AccessKeyId><SecretAccessKey>test</SecretAccessKey>\
                <SessionToken>session-token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
                </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
     let stub = Stub::start(vec![(Method::POST, "/", sts.to_owned())]).await;
-    let token = test.file("token", "projected-token").display().to_string();
+    let token = write_file(&test, "token", "projected-token").display().to_string();
     let irsa = [
         ("AWS_ENDPOINT_URL_STS", stub.url.as_str()),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
         ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/datakey-operator"),
     ];
-    assert_eq!(test.issued_by(&irsa).await, "ASIAWEBIDENTITY");
+    assert_eq!(access_key_id_used(&test, &irsa).await, "ASIAWEBIDENTITY");
 }
 
 #[tokio::test]
 async fn container_credentials_as_eks_pod_identity_gives_them() {
-    let test = Test::new("credentials-pod-identity").await;
+    let test = TestNamespace::new("credentials-pod-identity").await;
     let stub = Stub::start(vec![(Method::GET, "/v1/credentials", handed_out("ASIAPODIDENTITY").to_string())]).await;
-    let token = test.file("token", "projected-token").display().to_string();
+    let token = write_file(&test, "token", "projected-token").display().to_string();
     let url = format!("{}/v1/credentials", stub.url);
     let pod_identity =
         [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)];
-    assert_eq!(test.issued_by(&pod_identity).await, "ASIAPODIDENTITY");
+    assert_eq!(access_key_id_used(&test, &pod_identity).await, "ASIAPODIDENTITY");
     assert!(stub.was_asked("GET /v1/credentials projected-token").await);
 }
 
 #[tokio::test]
 async fn instance_metadata() {
-    let test = Test::new("credentials-imds").await;
+    let test = TestNamespace::new("credentials-imds").await;
     let role = "/latest/meta-data/iam/security-credentials/";
     let stub = Stub::start(vec![
         (Method::PUT, "/latest/api/token", "imds-token".to_owned()),
@@ -183,7 +182,7 @@ async fn instance_metadata() {
     ])
     .await;
     let imds = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", stub.url.as_str()), ("AWS_EC2_METADATA_DISABLED", "false")];
-    assert_eq!(test.issued_by(&imds).await, "ASIANODE");
+    assert_eq!(access_key_id_used(&test, &imds).await, "ASIANODE");
 }
 
 /// A proxy that keeps which host is wanted, and reaches none.
@@ -205,7 +204,7 @@ async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
 
 #[tokio::test]
 async fn servers_on_the_node_are_never_asked_through_a_proxy() {
-    let test = Test::new("proxy-node").await;
+    let test = TestNamespace::new("proxy-node").await;
     let (proxy, wanted) = proxy().await;
     let role = "/latest/meta-data/iam/security-credentials/";
     let stub = Stub::start(vec![
@@ -240,7 +239,7 @@ async fn servers_on_the_node_are_never_asked_through_a_proxy() {
 
 #[tokio::test]
 async fn endpoints_of_the_region_fips_and_dual_stack() {
-    let test = Test::new("endpoints").await;
+    let test = TestNamespace::new("endpoints").await;
     let (proxy, wanted) = proxy().await;
     test.create("k", &json!({ "region": "eu-north-1" })).await;
     for (settings, host) in [

@@ -19,7 +19,7 @@ use serde_json::json;
 use testbed::kms;
 use tokio::task::JoinHandle;
 
-use crate::test::Test;
+use crate::harness::{TestNamespace, message};
 
 #[derive(Debug)]
 struct Panics;
@@ -42,7 +42,7 @@ impl ProvideCredentials for Panics {
 
 impl Defect {
     /// An operator that panics when it calls KMS.
-    pub async fn at_kms(test: &Test, kubeconfig: &Path) -> Self {
+    pub async fn at_kms(test: &TestNamespace, kubeconfig: &Path) -> Self {
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
@@ -71,7 +71,7 @@ impl Drop for Defect {
 
 #[tokio::test]
 async fn a_panic_is_reported_in_the_condition() {
-    let test = Test::new("panic").await;
+    let test = TestNamespace::new("panic").await;
     let adopted = {
         let _operator = test.operator();
         test.issue("other", &json!({})).await;
@@ -80,9 +80,9 @@ async fn a_panic_is_reported_in_the_condition() {
     let _defect = Defect::at_kms(&test, test.operator_kubeconfig()).await;
     test.create("k", &json!({})).await;
     let key = test.failed("k", "InternalError").await;
-    assert!(Test::message(&key).contains("report it with the operator's log"), "{}", Test::message(&key));
-    test.event_says("k", "InternalError", "report it").await;
+    assert!(message(&key).contains("report it with the operator's log"), "{}", message(&key));
+    test.event_contains("k", "InternalError", "report it").await;
     assert!(test.secrets().get_opt("k").await.unwrap().is_none());
     test.delete_secret("other").await;
-    test.holds("other", &adopted).await;
+    test.secret_becomes("other", &adopted).await;
 }

@@ -18,8 +18,8 @@ use tokio::process;
 
 use self::table::{FILES, MEANWHILE, MENTIONED, NOT_RUN, SUBSTITUTED};
 use crate::{
+    harness::{Operator, TestNamespace},
     releases::{stop, with_pods},
-    test::{Operator, Test},
 };
 
 /// Where an image is that can be pulled.
@@ -30,7 +30,7 @@ const INSTALLS: &str = "docs/install.md";
 
 /// Someone who types what the documentation says, in a copy of the repository.
 struct Reader {
-    test: Test,
+    test: TestNamespace,
     folder: PathBuf,
     /// The operator as it is deployed at present, and what tells it from another one.
     operator: Option<(Value, Operator)>,
@@ -46,8 +46,8 @@ impl Reader {
     async fn new() -> Self {
         let plane = Arc::new(ControlPlane::bare().await);
         let kubeconfig = plane.admin_kubeconfig();
-        let kms = KmsProxy::start(Test::kms_address().await).await;
-        let test = Test::on("documented", plane, kubeconfig.clone(), kms).await;
+        let kms = KmsProxy::start(TestNamespace::kms_address().await).await;
+        let test = TestNamespace::on_control_plane("documented", plane, kubeconfig.clone(), kms).await;
         test.kms.key_with_alias("orders").await;
         let folder = test.plane.workdir().file("reader");
         for made in ["", "bin", "keys", "target"] {

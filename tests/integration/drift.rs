@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use testbed::eventually;
 use tokio::time::sleep;
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 #[tokio::test]
 async fn deleted_secret_is_recreated_with_the_same_bytes() {
-    let test = Test::new("deleted-secret").await;
+    let test = TestNamespace::new("deleted-secret").await;
     let operator = test.operator();
     test.issue("k", &json!({})).await;
     let (secret, data) = (test.secret("k").await, test.data("k").await);
     for _ in 0..3 {
         test.delete_secret("k").await;
-        test.holds("k", &data).await;
+        test.secret_becomes("k", &data).await;
     }
     assert_ne!(test.secret("k").await.metadata.uid, secret.metadata.uid);
     eventually(SOON, "an event reports it", async || !test.events("k", "Restored").await.is_empty()).await;
@@ -26,13 +26,13 @@ async fn deleted_secret_is_recreated_with_the_same_bytes() {
     drop(operator);
     test.delete_secret("k").await;
     let _operator = test.operator();
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]
 async fn every_entry_that_is_edited_is_restored() {
-    let test = Test::new("edited").await;
+    let test = TestNamespace::new("edited").await;
     let operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "a": "b" } })).await;
     let data = test.data("k").await;
@@ -57,14 +57,14 @@ async fn every_entry_that_is_edited_is_restored() {
     drop(operator);
     test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==", "ciphertextBlob.v1": "eA==" } })).await;
     let _operator = test.operator();
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1 + edits.len());
 }
 
 #[tokio::test]
 async fn own_metadata_is_restored_and_foreign_metadata_is_kept() {
-    let test = Test::new("relabelled").await;
+    let test = TestNamespace::new("relabelled").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     let theirs = json!({ "metadata": {
@@ -98,17 +98,17 @@ async fn own_metadata_is_restored_and_foreign_metadata_is_kept() {
 
 #[tokio::test]
 async fn labels_and_annotations_of_others_cause_no_write() {
-    let test = Test::new("others-labels").await;
+    let test = TestNamespace::new("others-labels").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     let edited = test.edit_secret("k", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.secret("k").await.metadata.resource_version, edited.metadata.resource_version);
 }
 
 #[tokio::test]
 async fn a_second_manager_with_equal_values_is_tolerated() {
-    let test = Test::new("co-owner").await;
+    let test = TestNamespace::new("co-owner").await;
     let operator = test.operator();
     test.issue("k", &json!({})).await;
     let mut applied = test.secret("k").await;
@@ -116,19 +116,19 @@ async fn a_second_manager_with_equal_values_is_tolerated() {
     applied.metadata.resource_version = None;
     let params = kube::api::PatchParams::apply("backup-tool").force();
     let applied = test.secrets().patch("k", &params, &kube::api::Patch::Apply(&applied)).await.unwrap();
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.secret("k").await.metadata.resource_version, applied.metadata.resource_version);
     drop(operator);
     let _operator = test.operator();
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.secret("k").await.metadata.resource_version, applied.metadata.resource_version);
     assert_eq!(test.secrets().list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 
 /// Fights with the operator for a Secret until it is told of; then the other writer stops, and it heals. How often the
 /// operator wrote the Secret.
-async fn fight(name: &str, attack: impl AsyncFn(&Test)) -> (usize, String) {
-    let test = Test::new(name).await;
+async fn fight(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, String) {
+    let test = TestNamespace::new(name).await;
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &["--retry-min=200ms", "--retry-max=10m"]);
     test.issue("k", &json!({})).await;
@@ -152,7 +152,7 @@ async fn fight(name: &str, attack: impl AsyncFn(&Test)) -> (usize, String) {
         sleep(Duration::from_millis(20)).await;
     }
     let restores = writes().await - before;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1);
     (restores, message.unwrap())

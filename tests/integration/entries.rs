@@ -3,21 +3,19 @@
 use serde_json::{Map, Value, json};
 use testbed::repository;
 
-use crate::test::{Test, assert_refused, to_json};
+use crate::harness::{TestNamespace, assert_refused, to_json};
 
 const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const KEY_ARN: &str = "keyId must be the ARN of a KMS key";
 
-impl Test {
-    /// Asserts that an entry with these changes is refused as a pin and as a recorded version, and that the server
-    /// names the field. Null takes a field away.
-    async fn refuses_entry(&self, name: &str, changes: &Value, words: &str) {
-        let mut entry = self.pin(2);
-        merge(&mut entry, changes);
-        let pinned = self.try_patch(name, &json!({ "spec": { "wrappedKeys": [entry] } })).await;
-        assert_refused(pinned, words);
-        assert_refused(self.try_patch_status(name, &json!({ "versions": [entry] })).await, words);
-    }
+/// Asserts that an entry with these changes is refused as a pin and as a recorded version, and that the server
+/// names the field. Null takes a field away.
+async fn refuses_entry(test: &TestNamespace, name: &str, changes: &Value, words: &str) {
+    let mut entry = test.pin(2);
+    merge(&mut entry, changes);
+    let pinned = test.try_patch(name, &json!({ "spec": { "wrappedKeys": [entry] } })).await;
+    assert_refused(pinned, words);
+    assert_refused(test.try_patch_status(name, &json!({ "versions": [entry] })).await, words);
 }
 
 fn merge(value: &mut Value, changes: &Value) {
@@ -32,7 +30,7 @@ fn merge(value: &mut Value, changes: &Value) {
 
 #[tokio::test]
 async fn entries_name_a_whole_key_arn() {
-    let test = Test::new("entry-arns").await;
+    let test = TestNamespace::new("entry-arns").await;
     test.create("k", &json!({})).await;
     let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
     for arn in [
@@ -49,7 +47,7 @@ async fn entries_name_a_whole_key_arn() {
         ARN.replace("1111", "111"),
         format!("{ARN}\n"),
     ] {
-        test.refuses_entry("k", &json!({ "keyId": arn }), KEY_ARN).await;
+        refuses_entry(&test, "k", &json!({ "keyId": arn }), KEY_ARN).await;
     }
     let replica = ARN.replace(id, &format!("mrk-{}", "a1".repeat(16)));
     for arn in [replica, ARN.replace("aws:kms:eu-west-1", "aws-us-gov:kms:us-gov-west-1")] {
@@ -61,50 +59,50 @@ async fn entries_name_a_whole_key_arn() {
 
 #[tokio::test]
 async fn requests_of_entries_follow_the_rules_of_the_spec() {
-    let test = Test::new("entry-requests").await;
+    let test = TestNamespace::new("entry-requests").await;
     test.create("k", &json!({})).await;
     let request = |changes: Value| json!({ "request": changes });
     for key_id in ["orders", "alias/a b", "alias/\u{202e}a", "mrk-1", "arn:aws:kms:europe:111122223333:alias/a"] {
-        test.refuses_entry("k", &request(json!({ "keyId": key_id })), "keyId must be a key ID").await;
+        refuses_entry(&test, "k", &request(json!({ "keyId": key_id })), "keyId must be a key ID").await;
     }
-    test.refuses_entry("k", &request(json!({ "keyId": "alias/aws/s3" })), "name a customer managed key").await;
+    refuses_entry(&test, "k", &request(json!({ "keyId": "alias/aws/s3" })), "name a customer managed key").await;
     let words = "region must be the code of an AWS Region";
     for region in ["europe", "eu-west-1\n", "\u{1b}[2J", "eu-west-1.attacker.example"] {
-        test.refuses_entry("k", &request(json!({ "region": region })), words).await;
+        refuses_entry(&test, "k", &request(json!({ "region": region })), words).await;
     }
-    test.refuses_entry("k", &request(json!({ "keyId": ARN, "region": "eu-west-1" })), "remove region").await;
+    refuses_entry(&test, "k", &request(json!({ "keyId": ARN, "region": "eu-west-1" })), "remove region").await;
     let words = "request must have exactly one of keySpec and numberOfBytes";
-    test.refuses_entry("k", &request(json!({ "keySpec": null })), words).await;
-    test.refuses_entry("k", &request(json!({ "numberOfBytes": 32 })), words).await;
+    refuses_entry(&test, "k", &request(json!({ "keySpec": null })), words).await;
+    refuses_entry(&test, "k", &request(json!({ "numberOfBytes": 32 })), words).await;
 
     let context = |context: Value| json!({ "request": { "encryptionContext": context } });
-    test.refuses_entry("k", &context(json!({ "": "x" })), "an encryption context key must not be empty").await;
+    refuses_entry(&test, "k", &context(json!({ "": "x" })), "an encryption context key must not be empty").await;
     for reserved in ["aws:s3:arn", "AWS:x", "aws-crypto-public-key"] {
-        test.refuses_entry("k", &context(json!({ reserved: "x" })), "are reserved for AWS services").await;
+        refuses_entry(&test, "k", &context(json!({ reserved: "x" })), "are reserved for AWS services").await;
     }
-    test.refuses_entry("k", &context(json!({ "purpose": "a", "Purpose": "b" })), "differ in case only").await;
+    refuses_entry(&test, "k", &context(json!({ "purpose": "a", "Purpose": "b" })), "differ in case only").await;
     let long = context(json!({ "a": "x".repeat(8000), "b": "y".repeat(200) }));
-    test.refuses_entry("k", &long, "the encryption context is too long").await;
+    refuses_entry(&test, "k", &long, "the encryption context is too long").await;
     let many: Map<_, _> = (0..33).map(|n| (format!("k{n}"), "v".into())).collect();
-    test.refuses_entry("k", &context(many.into()), "must have at most 32 items").await;
+    refuses_entry(&test, "k", &context(many.into()), "must have at most 32 items").await;
 }
 
 #[tokio::test]
 async fn ids_and_times_of_entries_are_plain() {
-    let test = Test::new("entry-ids").await;
+    let test = TestNamespace::new("entry-ids").await;
     test.create("k", &json!({})).await;
     for odd in ["\u{1b}[2J", "a\r\nb", "\u{202e}gnp", "a b"] {
-        test.refuses_entry("k", &json!({ "keyMaterialId": odd }), "keyMaterialId").await;
-        test.refuses_entry("k", &json!({ "requestId": odd }), "requestId").await;
+        refuses_entry(&test, "k", &json!({ "keyMaterialId": odd }), "keyMaterialId").await;
+        refuses_entry(&test, "k", &json!({ "requestId": odd }), "requestId").await;
     }
     for odd in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z"] {
-        test.refuses_entry("k", &json!({ "issuedAt": odd }), "issuedAt").await;
+        refuses_entry(&test, "k", &json!({ "issuedAt": odd }), "issuedAt").await;
     }
 }
 
 #[tokio::test]
 async fn what_columns_show_of_a_status_is_plain() {
-    let test = Test::new("entry-columns").await;
+    let test = TestNamespace::new("entry-columns").await;
     test.create("k", &json!({})).await;
     let condition = |field: &str, value: &str| {
         let mut condition = json!({
@@ -128,7 +126,7 @@ async fn what_columns_show_of_a_status_is_plain() {
 
 #[tokio::test]
 async fn one_wrapped_key_is_one_version() {
-    let test = Test::new("entry-twins").await;
+    let test = TestNamespace::new("entry-twins").await;
     let twin = |version: i32| {
         let mut twin = test.pin(version);
         twin["ciphertextBlob"] = test.pin(1)["ciphertextBlob"].clone();
@@ -157,7 +155,7 @@ async fn one_wrapped_key_is_one_version() {
 
 #[tokio::test]
 async fn a_recorded_secret_name_is_not_dropped() {
-    let test = Test::new("entry-secret-name").await;
+    let test = TestNamespace::new("entry-secret-name").await;
     test.create("k", &json!({})).await;
     test.try_patch_status("k", &json!({ "secretName": "k", "versions": [test.pin(1)] })).await.unwrap();
     let words = "secretName is fixed once a version is issued";
@@ -171,7 +169,7 @@ async fn a_recorded_secret_name_is_not_dropped() {
 
 #[tokio::test]
 async fn the_largest_entries_are_within_the_servers_budget() {
-    let test = Test::new("entry-budget").await;
+    let test = TestNamespace::new("entry-budget").await;
     let context: Map<_, _> = (0..32).map(|n| (format!("{n:02}{}", "k".repeat(98)), "v".into())).collect();
     let entries: Vec<_> = (1..=64)
         .map(|version| {
@@ -213,7 +211,7 @@ fn without_rules_of_entries(definition: &Value) -> Value {
 
 #[tokio::test]
 async fn what_an_older_definition_let_in_stays_writable() {
-    let test = Test::alone("entry-upgrade").await;
+    let test = TestNamespace::with_own_control_plane("entry-upgrade").await;
     let file = repository().join("deploy/crd.yaml");
     let new: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let old = test.plane.workdir().file("old-crd.json");
@@ -229,7 +227,7 @@ async fn what_an_older_definition_let_in_stays_writable() {
         twin
     };
     let manifest = test.manifest("junk", &json!({ "wrappedKeys": [junk] }));
-    testbed::eventually(crate::test::SOON, "the older definition works", async || {
+    testbed::eventually(crate::harness::SOON, "the older definition works", async || {
         test.try_create(&manifest).await.is_ok()
     })
     .await;
@@ -239,8 +237,10 @@ async fn what_an_older_definition_let_in_stays_writable() {
 
     test.plane.kubectl(&["replace", "-f", &file.display().to_string()]).await.unwrap();
     let manifest = test.manifest("refused", &json!({ "wrappedKeys": [junk] }));
-    testbed::eventually(crate::test::SOON, "the definition works", async || test.try_create(&manifest).await.is_err())
-        .await;
+    testbed::eventually(crate::harness::SOON, "the definition works", async || {
+        test.try_create(&manifest).await.is_err()
+    })
+    .await;
     // The pin is reported, and what was recorded is published and goes on.
     let _operator = test.operator();
     test.failed("junk", "PinInvalid").await;

@@ -1,9 +1,9 @@
 //! What the operator refuses to start with.
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 /// Starts the operator so; its exit code and what it says.
-async fn refused(test: &Test, environment: &[(&str, &str)]) -> (i32, String) {
+async fn refused(test: &TestNamespace, environment: &[(&str, &str)]) -> (i32, String) {
     let mut operator = test.operator_with(&[], environment);
     let ended = tokio::time::timeout(SOON, operator.process.ended());
     let code = ended.await.unwrap_or_else(|_| panic!("it runs with {environment:?}"));
@@ -12,7 +12,7 @@ async fn refused(test: &Test, environment: &[(&str, &str)]) -> (i32, String) {
 
 #[tokio::test]
 async fn an_environment_that_cannot_work_is_refused_with_one_line() {
-    let test = Test::new("environment").await;
+    let test = TestNamespace::new("environment").await;
     let empty = test.plane.workdir().file("environment-empty");
     std::fs::create_dir_all(&empty).unwrap();
     let empty = empty.display().to_string();

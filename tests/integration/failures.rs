@@ -4,15 +4,13 @@
 use std::time::Duration;
 
 use datakey_operator::{api::DataKey, status::STALLED};
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
 use serde_json::json;
 use testbed::{
     eventually, kms,
     proxy::{Call, FAILING, Fault},
 };
 
-use crate::test::{Operator, SOON, Test};
+use crate::harness::{Operator, SOON, TestNamespace};
 
 /// Waits as in production for what people must change, so that retries can be counted.
 const PATIENT: [&str; 2] = ["--retry-min=1s", "--retry-max=10m"];
@@ -22,73 +20,33 @@ fn is_stalled(key: &DataKey) -> bool {
     conditions.iter().any(|condition| condition.type_ == STALLED && condition.status == "True")
 }
 
-impl Test {
-    /// A `DataKey` meets a fault: the user is told; then the cause goes away, and it heals.
-    async fn tells_and_heals(&self, operator: &Operator, name: &str, fault: Fault, expected: (&str, &str, bool)) {
-        let (reason, code, stalled) = expected;
-        self.proxy.always(fault);
-        self.create(name, &json!({})).await;
-        let key = self.failed(name, reason).await;
-        assert_eq!(is_stalled(&key), stalled, "{name}");
-        assert_eq!(key.record(), []);
-        assert!(self.secrets().get_opt(name).await.unwrap().is_none());
-        eventually(SOON, "an event", async || !self.events(name, reason).await.is_empty()).await;
-        let (_, metrics) = operator.admin("/metrics").await;
-        let line = format!(r#"code="{code}"}}"#);
-        assert!(metrics.lines().any(|l| l.starts_with("datakey_kms_requests_total") && l.contains(&line)), "{metrics}");
-        self.proxy.heal();
-        self.ready(name).await;
-        assert!(!is_stalled(&self.get(name).await));
-    }
-
-    /// From now on an admission policy refuses new Secrets in the namespace.
-    pub async fn secrets_are_refused(&self) {
-        self.secrets_are_refused_with("secrets need a ticket").await;
-    }
-
-    /// The same, in these words.
-    pub async fn secrets_are_refused_with(&self, message: &str) {
-        let policy = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": { "name": self.namespace },
-            "spec": {
-                "matchConstraints": { "resourceRules": [{
-                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
-                }]},
-                "validations": [{ "expression": "false", "message": message }],
-            },
-        });
-        let binding = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": { "name": self.namespace },
-            "spec": {
-                "policyName": self.namespace,
-                "validationActions": ["Deny"],
-                "matchResources": { "namespaceSelector": { "matchLabels": {
-                    "kubernetes.io/metadata.name": self.namespace,
-                }}},
-            },
-        });
-        self.apply(&[policy, binding]).await;
-        let probe: Secret = serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
-        let is_refused = async || self.secrets().create(&dry, &probe).await.is_err();
-        eventually(SOON, "the policy works", is_refused).await;
-    }
-
-    /// The admission policy goes away.
-    pub async fn secrets_are_taken(&self) {
-        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
-            self.plane.kubectl(&["delete", kind, &self.namespace]).await.unwrap();
-        }
-    }
+/// A `DataKey` meets a fault: the user is told; then the cause goes away, and it heals.
+async fn reports_and_recovers(
+    test: &TestNamespace,
+    operator: &Operator,
+    name: &str,
+    fault: Fault,
+    expected: (&str, &str, bool),
+) {
+    let (reason, code, stalled) = expected;
+    test.proxy.fail_always(fault);
+    test.create(name, &json!({})).await;
+    let key = test.failed(name, reason).await;
+    assert_eq!(is_stalled(&key), stalled, "{name}");
+    assert_eq!(key.record(), []);
+    assert!(test.secrets().get_opt(name).await.unwrap().is_none());
+    eventually(SOON, "an event", async || !test.events(name, reason).await.is_empty()).await;
+    let (_, metrics) = operator.admin("/metrics").await;
+    let line = format!(r#"code="{code}"}}"#);
+    assert!(metrics.lines().any(|l| l.starts_with("datakey_kms_requests_total") && l.contains(&line)), "{metrics}");
+    test.proxy.clear_faults();
+    test.ready(name).await;
+    assert!(!is_stalled(&test.get(name).await));
 }
 
 #[tokio::test]
 async fn every_error_code_of_kms_is_told_and_heals() {
-    let test = Test::new("codes").await;
+    let test = TestNamespace::new("codes").await;
     let operator = test.operator();
     for (code, reason, stalled) in [
         ("NotFoundException", "KeyNotFound", true),
@@ -107,30 +65,30 @@ async fn every_error_code_of_kms_is_told_and_heals() {
         ("UnrecognizedClientException", "CredentialsRejected", false),
         ("InvalidSignatureException", "CredentialsRejected", false),
     ] {
-        test.tells_and_heals(&operator, &code.to_lowercase(), Fault::code(code), (reason, code, stalled)).await;
+        reports_and_recovers(&test, &operator, &code.to_lowercase(), Fault::code(code), (reason, code, stalled)).await;
     }
     let unknown = Fault::code("MadeUpException");
-    test.tells_and_heals(&operator, "unknown", unknown, ("KmsError", "Unknown", false)).await;
+    reports_and_recovers(&test, &operator, "unknown", unknown, ("KmsError", "Unknown", false)).await;
     let broken = Fault::Error(503, String::new(), String::new());
-    test.tells_and_heals(&operator, "broken", broken, ("KmsUnavailable", "Unknown", false)).await;
+    reports_and_recovers(&test, &operator, "broken", broken, ("KmsUnavailable", "Unknown", false)).await;
 }
 
 #[tokio::test]
 async fn every_failure_of_the_transport_is_told_and_heals() {
-    let test = Test::new("transport").await;
+    let test = TestNamespace::new("transport").await;
     let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
     for (name, fault, expected) in [
         ("reset", Fault::Reset, ("KmsUnreachable", "Unreachable", false)),
         ("hang", Fault::Hang, ("KmsTimeout", "Timeout", false)),
         ("html", Fault::Error(502, "x".into(), "<html>".into()), ("KmsUnavailable", "Unknown", false)),
     ] {
-        test.tells_and_heals(&operator, name, fault, expected).await;
+        reports_and_recovers(&test, &operator, name, fault, expected).await;
     }
 }
 
 #[tokio::test]
 async fn an_answer_without_a_usable_data_key_is_never_published() {
-    let test = Test::new("bad-answers").await;
+    let test = TestNamespace::new("bad-answers").await;
     let operator = test.operator();
     let arn = &test.key.arn;
     let blob = |bytes: usize| "AAAA".repeat(bytes / 3);
@@ -144,14 +102,14 @@ async fn an_answer_without_a_usable_data_key_is_never_published() {
         ("other-region", json!({ "KeyId": arn.replace("eu-west-1", "us-east-1"), "CiphertextBlob": blob(180) })),
     ] {
         let expected = ("KmsAnswerInvalid", "AnswerInvalid", false);
-        test.tells_and_heals(&operator, name, Fault::Answer(answer), expected).await;
+        reports_and_recovers(&test, &operator, name, Fault::Answer(answer), expected).await;
     }
-    test.tells_and_heals(&operator, "half", Fault::Truncate, ("KmsAnswerInvalid", "AnswerInvalid", false)).await;
+    reports_and_recovers(&test, &operator, "half", Fault::Truncate, ("KmsAnswerInvalid", "AnswerInvalid", false)).await;
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_finish_the_tls_handshake_costs_the_time_limit_and_no_more() {
-    let test = Test::new("slow-tls").await;
+    let test = TestNamespace::new("slow-tls").await;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
     let silent = tokio::spawn(async move {
@@ -175,7 +133,7 @@ async fn a_server_that_does_not_finish_the_tls_handshake_costs_the_time_limit_an
 
 #[tokio::test]
 async fn kms_is_asked_again_after_the_waits_of_the_class_and_not_before() {
-    let test = Test::with_many("waits").await;
+    let test = TestNamespace::with_stub_kms("waits").await;
     let first = 0.2;
     let _operator = test.operator_with(&["--retry-min=200ms", "--retry-max=10m"], &[]);
     let classes =
@@ -199,7 +157,7 @@ async fn kms_is_asked_again_after_the_waits_of_the_class_and_not_before() {
 
 #[tokio::test]
 async fn keys_that_a_real_kms_refuses() {
-    let test = Test::new("real-refusals").await;
+    let test = TestNamespace::new("real-refusals").await;
     let _operator = test.operator();
     let admin = test.kms.client();
 
@@ -227,23 +185,23 @@ async fn keys_that_a_real_kms_refuses() {
 
 #[tokio::test]
 async fn an_issued_key_stays_ready_and_is_restored_although_kms_is_gone() {
-    let test = Test::new("kms-gone").await;
+    let test = TestNamespace::new("kms-gone").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     let data = test.data("k").await;
-    test.proxy.always(Fault::Reset);
+    test.proxy.fail_always(Fault::Reset);
     test.delete_secret("k").await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.ready("k").await;
 }
 
 #[tokio::test]
 async fn a_failing_new_version_leaves_the_issued_one_in_the_secret() {
-    let test = Test::new("failing-version").await;
+    let test = TestNamespace::new("failing-version").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     let data = test.data("k").await;
-    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(Fault::code("AccessDeniedException"));
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
     let key = test.failed("k", "AccessDenied").await;
     assert_eq!(key.status.unwrap().version, Some(1));
@@ -254,9 +212,9 @@ async fn a_failing_new_version_leaves_the_issued_one_in_the_secret() {
 
 #[tokio::test]
 async fn while_a_person_must_act_kms_is_asked_rarely_and_a_changed_spec_at_once() {
-    let test = Test::new("rarely").await;
+    let test = TestNamespace::new("rarely").await;
     let operator = test.operator_with(&PATIENT, &[]);
-    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(Fault::code("AccessDeniedException"));
     test.create("k", &json!({})).await;
     test.failed("k", "AccessDenied").await;
     assert_eq!(test.proxy.calls(), 1);
@@ -275,7 +233,7 @@ async fn while_a_person_must_act_kms_is_asked_rarely_and_a_changed_spec_at_once(
     // A restart is no reason either: the first tries are spread over four minutes.
     drop(operator);
     let operator = test.operator_with(&["--retry-min=1h", "--retry-max=10h"], &[]);
-    test.proxy.heal();
+    test.proxy.clear_faults();
     test.issue("new", &json!({})).await;
     operator.is_ready().await;
     assert_eq!(test.proxy.calls(), 4, "only the new one asks KMS");
@@ -283,7 +241,7 @@ async fn while_a_person_must_act_kms_is_asked_rarely_and_a_changed_spec_at_once(
 
 #[tokio::test]
 async fn nothing_secret_is_told_anywhere() {
-    let test = Test::new("leaks").await;
+    let test = TestNamespace::new("leaks").await;
     let credentials = [
         ("AWS_ACCESS_KEY_ID", "AKIAMARKERZQ4"),
         ("AWS_SECRET_ACCESS_KEY", "marker-secret-access-key-zQ5"),
@@ -292,18 +250,18 @@ async fn nothing_secret_is_told_anywhere() {
     let operator = test.operator_with(&[], &credentials);
     let token = "marker-grant-token-zQ7";
     let answer = format!("1 validation error detected: Value '[{token}]' at 'grantTokens' failed");
-    test.proxy.always(Fault::Error(400, "ValidationException".into(), answer));
+    test.proxy.fail_always(Fault::Error(400, "ValidationException".into(), answer));
     let spec = json!({ "grantTokens": [token, "marker-second-zQ8"] });
     test.create("k", &spec).await;
     test.failed("k", "RequestInvalid").await;
-    operator.says("at 'grantTokens' failed").await;
+    operator.logs("at 'grantTokens' failed").await;
     // The server knows the account by its access key ID.
-    test.proxy.always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
+    test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     let key = test.ready("k").await;
     assert_eq!(test.proxy.requests().last().unwrap().access_key_id, "AKIAMARKERZQ4");
     assert_eq!(test.proxy.requests().last().unwrap().body["GrantTokens"], spec["grantTokens"]);
     test.delete_secret("k").await;
-    test.settled().await;
+    test.barrier().await;
 
     let blob = serde_json::to_value(&key.record()[0].ciphertext_blob).unwrap().as_str().unwrap().to_owned();
     let status = serde_json::to_string(&key.status.as_ref().map(|status| &status.conditions)).unwrap();
@@ -328,9 +286,9 @@ async fn nothing_secret_is_told_anywhere() {
 
 #[tokio::test]
 async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
-    let test = Test::new("policy-refuses").await;
+    let test = TestNamespace::new("policy-refuses").await;
     let _operator = test.operator();
-    test.secrets_are_refused().await;
+    test.refuse_secrets().await;
     test.create("k", &json!({})).await;
     let key = test.failed("k", "Refused").await;
     let message = &key.status.as_ref().unwrap().conditions[0].message;
@@ -339,7 +297,7 @@ async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
     let issued = key.record().to_vec();
     assert_eq!(issued.len(), 1, "the data key is recorded, and waits");
 
-    test.secrets_are_taken().await;
+    test.accept_secrets().await;
     let key = test.ready("k").await;
     assert_eq!(key.record(), issued);
     assert_eq!(test.proxy.calls(), 1);
@@ -347,7 +305,7 @@ async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
 
 #[tokio::test]
 async fn a_refusal_by_a_quota_is_told_and_heals() {
-    let test = Test::new("quota").await;
+    let test = TestNamespace::new("quota").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -375,7 +333,7 @@ async fn a_refusal_by_a_quota_is_told_and_heals() {
 
 #[tokio::test]
 async fn without_a_region_or_credentials_the_user_is_told() {
-    let test = Test::new("no-settings").await;
+    let test = TestNamespace::new("no-settings").await;
     let nowhere = test.plane.workdir().file("no-such-file").display().to_string();
     let files = [("AWS_CONFIG_FILE", nowhere.as_str()), ("AWS_SHARED_CREDENTIALS_FILE", nowhere.as_str())];
     {
@@ -398,7 +356,7 @@ async fn without_a_region_or_credentials_the_user_is_told() {
 
 #[tokio::test]
 async fn kms_is_not_asked_faster_than_the_rate() {
-    let test = Test::new("rate").await;
+    let test = TestNamespace::new("rate").await;
     let _operator = test.operator_with(&["--kms-rate=5"], &[]);
     let begun = std::time::Instant::now();
     for number in 0..15 {

@@ -6,11 +6,11 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use testbed::{eventually, kms, proxy::Fault};
 
-use crate::test::{SOON, Test, recorded, text, to_json};
+use crate::harness::{SOON, TestNamespace, recorded_version, text, to_json};
 
 #[tokio::test]
 async fn a_workload_unwraps_a_key_of_the_right_length() {
-    let test = Test::new("lengths").await;
+    let test = TestNamespace::new("lengths").await;
     let _operator = test.operator();
     let cases = [
         ("aes-256", json!({ "keySpec": "AES_256" }), 32),
@@ -26,7 +26,7 @@ async fn a_workload_unwraps_a_key_of_the_right_length() {
     let mut keys = std::collections::BTreeSet::new();
     for (name, _, length) in cases {
         test.ready(name).await;
-        let plaintext = test.unwrap(&test.data(name).await, "").await;
+        let plaintext = test.decrypt(&test.data(name).await, "").await;
         assert_eq!(plaintext.len(), length, "{name}");
         keys.insert(plaintext);
     }
@@ -37,11 +37,11 @@ async fn a_workload_unwraps_a_key_of_the_right_length() {
 
 #[tokio::test]
 async fn the_key_is_unwrapped_under_its_own_encryption_context_only() {
-    let test = Test::new("own-context").await;
+    let test = TestNamespace::new("own-context").await;
     let _operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "purpose": "orders", "stage": "prod" } })).await;
     let data = test.data("k").await;
-    assert_eq!(test.unwrap(&data, "").await.len(), 32);
+    assert_eq!(test.decrypt(&data, "").await.len(), 32);
     let context = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
@@ -51,14 +51,14 @@ async fn the_key_is_unwrapped_under_its_own_encryption_context_only() {
         context(&[("purpose", "Orders"), ("stage", "prod")]),
         context(&[("purpose", "orders"), ("stage", "prod"), ("more", "x")]),
     ] {
-        let refusal = test.unwrap_with(&data, "", &other).await;
+        let refusal = test.decrypt_with_context(&data, "", &other).await;
         assert_eq!(refusal, Err("InvalidCiphertextException".to_owned()), "{other:?}");
     }
 }
 
 #[tokio::test]
 async fn kms_is_asked_exactly_as_the_spec_is_written() {
-    let test = Test::new("as-written").await;
+    let test = TestNamespace::new("as-written").await;
     let _operator = test.operator();
     let long: BTreeMap<_, _> = (0..32).map(|n| (format!("key-{n:02}"), "v".repeat(240))).collect();
     let contexts = [
@@ -78,7 +78,7 @@ async fn kms_is_asked_exactly_as_the_spec_is_written() {
         let name = format!("k{number}");
         test.issue(&name, &spec).await;
         assert_eq!(test.proxy.requests().last().unwrap().body, expected);
-        assert_eq!(test.unwrap(&test.data(&name).await, "").await.len(), 48);
+        assert_eq!(test.decrypt(&test.data(&name).await, "").await.len(), 48);
     }
     test.issue("spec", &json!({ "keySpec": "AES_128" })).await;
     let last = test.proxy.requests().last().unwrap().body.clone();
@@ -87,22 +87,22 @@ async fn kms_is_asked_exactly_as_the_spec_is_written() {
 
 #[tokio::test]
 async fn each_form_of_a_key_id_issues() {
-    let test = Test::new("forms-issue").await;
+    let test = TestNamespace::new("forms-issue").await;
     let _operator = test.operator();
     let alias_arn = test.key.arn.replace(&format!("key/{}", test.key.id), &test.alias());
     for (name, key_id) in
         [("id", &test.key.id), ("arn", &test.key.arn), ("alias", &test.alias()), ("alias-arn", &alias_arn)]
     {
         let key = test.issue(name, &json!({ "keyId": key_id })).await;
-        assert_eq!(recorded(&key, 1).key_id, test.key.arn, "{name}");
+        assert_eq!(recorded_version(&key, 1).key_id, test.key.arn, "{name}");
         assert_eq!(key.status.unwrap().key_id.as_ref(), Some(&test.key.arn));
-        assert_eq!(test.unwrap(&test.data(name).await, "").await.len(), 32);
+        assert_eq!(test.decrypt(&test.data(name).await, "").await.len(), 32);
     }
 }
 
 #[tokio::test]
 async fn a_key_of_another_region_is_asked_for_there() {
-    let test = Test::new("other-region").await;
+    let test = TestNamespace::new("other-region").await;
     let _operator = test.operator();
     let far = kms::create_key(&test.kms.client_in("us-west-2", kms::ACCOUNT)).await;
     test.issue("by-arn", &json!({ "keyId": far.arn })).await;
@@ -110,30 +110,30 @@ async fn a_key_of_another_region_is_asked_for_there() {
     test.issue("at-home", &json!({})).await;
     let regions: Vec<_> = test.proxy.requests().into_iter().map(|call| call.region).collect();
     assert_eq!(regions, ["us-west-2", "us-west-2", "eu-west-1"]);
-    assert_eq!(test.unwrap(&test.data("by-arn").await, "").await.len(), 32);
+    assert_eq!(test.decrypt(&test.data("by-arn").await, "").await.len(), 32);
 }
 
 #[tokio::test]
 async fn a_key_of_another_account_is_asked_for_by_its_arn() {
-    let test = Test::new("other-account").await;
+    let test = TestNamespace::new("other-account").await;
     let _operator = test.operator();
     let other = "444455556666";
     let theirs = kms::create_key(&test.kms.client_in(kms::REGION, other)).await;
     assert!(theirs.arn.contains(other));
     // The server knows no policy across accounts: the proxy answers as theirs would allow it.
-    test.proxy.always(Fault::AsAccount(other.to_owned()));
+    test.proxy.fail_always(Fault::AsAccount(other.to_owned()));
     let key = test.issue("k", &json!({ "keyId": theirs.arn })).await;
-    assert_eq!(recorded(&key, 1).key_id, theirs.arn);
-    assert_eq!(test.unwrap(&test.data("k").await, "").await.len(), 32);
+    assert_eq!(recorded_version(&key, 1).key_id, theirs.arn);
+    assert_eq!(test.decrypt(&test.data("k").await, "").await.len(), 32);
 }
 
 #[tokio::test]
 async fn the_record_and_the_secret_tell_all_of_it() {
-    let test = Test::new("tell-all").await;
+    let test = TestNamespace::new("tell-all").await;
     let _operator = test.operator();
     let context = json!({ "purpose": "orders", "a": "first" });
     let key = test.issue("k", &json!({ "encryptionContext": context, "secretName": "other-name" })).await;
-    let issued = recorded(&key, 1);
+    let issued = recorded_version(&key, 1);
     assert_eq!(to_json(&issued.request), to_json(&key.spec.request()));
     assert!(issued.request_id.is_some() && issued.key_material_id.is_some());
     let status = key.status.clone().unwrap();
@@ -155,7 +155,7 @@ async fn the_record_and_the_secret_tell_all_of_it() {
 
 #[tokio::test]
 async fn version_2_stands_beside_version_1_and_going_back_issues_nothing() {
-    let test = Test::new("versions").await;
+    let test = TestNamespace::new("versions").await;
     let _operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "v": "1" } })).await;
     let first = test.data("k").await;
@@ -170,8 +170,8 @@ async fn version_2_stands_beside_version_1_and_going_back_issues_nothing() {
     assert_eq!(second["ciphertextBlob.v2"], second["ciphertextBlob"]);
     assert_ne!(second["ciphertextBlob"], first["ciphertextBlob"]);
     assert_eq!((text(&second, "version"), text(&second, "keyId")), ("2".to_owned(), second_key.arn));
-    assert_eq!(test.unwrap(&second, "").await, test.unwrap(&second, ".v2").await);
-    assert_eq!(test.unwrap(&second, ".v1").await, test.unwrap(&first, "").await);
+    assert_eq!(test.decrypt(&second, "").await, test.decrypt(&second, ".v2").await);
+    assert_eq!(test.decrypt(&second, ".v1").await, test.decrypt(&first, "").await);
 
     let v1 = json!({ "keyId": test.alias(), "encryptionContext": { "v": "1" }, "version": null });
     test.patch("k", &json!({ "spec": v1 })).await;
@@ -182,13 +182,13 @@ async fn version_2_stands_beside_version_1_and_going_back_issues_nothing() {
 
     test.patch("k", &json!({ "spec": v2 })).await;
     assert_eq!(test.ready("k").await.status.unwrap().version, Some(2));
-    test.holds("k", &second).await;
+    test.secret_becomes("k", &second).await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
 async fn a_restart_and_resyncs_ask_kms_nothing_and_write_nothing() {
-    let test = Test::new("restart").await;
+    let test = TestNamespace::new("restart").await;
     let operator = test.operator();
     for number in 0..5 {
         test.issue(&format!("k{number}"), &json!({ "deletionPolicy": "Delete" })).await;
@@ -217,7 +217,7 @@ async fn a_restart_and_resyncs_ask_kms_nothing_and_write_nothing() {
 
 #[tokio::test]
 async fn two_data_keys_on_one_secret_name() {
-    let test = Test::new("one-name").await;
+    let test = TestNamespace::new("one-name").await;
     let _operator = test.operator();
     test.issue("first", &json!({ "secretName": "shared" })).await;
     let data = test.data("shared").await;
@@ -226,7 +226,7 @@ async fn two_data_keys_on_one_secret_name() {
     let conditions = second.status.unwrap().conditions;
     assert!(conditions[0].message.contains("belongs to DataKey first"), "{}", conditions[0].message);
     assert_eq!(test.proxy.calls(), 1, "KMS is not asked in vain");
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.data("shared").await, data);
 
     // Another name is a way out, because nothing is issued yet.
@@ -236,18 +236,18 @@ async fn two_data_keys_on_one_secret_name() {
 
 #[tokio::test]
 async fn under_retain_the_secret_stays_and_a_new_data_key_adopts_it() {
-    let test = Test::new("retain").await;
+    let test = TestNamespace::new("retain").await;
     let _operator = test.operator();
     let old = test.issue("k", &json!({})).await;
     let data = test.data("k").await;
     test.delete("k").await;
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.data("k").await, data);
     let calls = test.proxy.calls();
 
     let new = test.issue("k", &json!({})).await;
     assert_ne!(new.metadata.uid, old.metadata.uid);
-    assert_eq!(recorded(&new, 1), recorded(&old, 1));
+    assert_eq!(recorded_version(&new, 1), recorded_version(&old, 1));
     assert_eq!(test.data("k").await, data);
     assert_eq!(test.proxy.calls(), calls);
     eventually(SOON, "an event reports the adoption", async || !test.events("k", "Adopted").await.is_empty()).await;
@@ -255,7 +255,7 @@ async fn under_retain_the_secret_stays_and_a_new_data_key_adopts_it() {
 
 #[tokio::test]
 async fn under_delete_the_secret_goes_with_the_data_key() {
-    let test = Test::new("delete").await;
+    let test = TestNamespace::new("delete").await;
     let _operator = test.operator();
     let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
     let owners = test.secret("k").await.metadata.owner_references.unwrap();
@@ -272,13 +272,13 @@ async fn under_delete_the_secret_goes_with_the_data_key() {
 
 #[tokio::test]
 async fn a_data_key_on_its_way_out_is_issued_nothing() {
-    let test = Test::new("way-out").await;
+    let test = TestNamespace::new("way-out").await;
     let mut manifest = test.manifest("k", &json!({}));
     manifest["metadata"]["finalizers"] = json!(["example.com/hold"]);
     test.try_create(&manifest).await.unwrap();
     test.keys().delete("k", &DeleteParams::default()).await.unwrap();
     let _operator = test.operator();
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.get("k").await.record(), []);
     assert!(test.secrets().get_opt("k").await.unwrap().is_none());
     test.patch("k", &json!({ "metadata": { "finalizers": null } })).await;
@@ -286,7 +286,7 @@ async fn a_data_key_on_its_way_out_is_issued_nothing() {
 
 #[tokio::test]
 async fn a_namespace_can_be_deleted_with_everything_in_it() {
-    let test = Test::new("namespace-goes").await;
+    let test = TestNamespace::new("namespace-goes").await;
     let operator = test.operator();
     for number in 0..10 {
         test.issue(&format!("k{number}"), &json!({})).await;

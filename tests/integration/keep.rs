@@ -11,41 +11,39 @@ use testbed::{
 };
 
 use crate::{
+    harness::{SOON, TestNamespace, to_json},
     plugin::{User, text},
-    test::{SOON, Test, to_json},
 };
 
-impl Test {
-    /// The file that a run saves to.
-    fn keep_file(&self, name: &str) -> (PathBuf, String) {
-        let file = self.plane.workdir().file(&format!("{}-{name}.yaml", self.namespace));
-        (file.clone(), format!("--to={}", file.display()))
-    }
+/// The file that a run saves to.
+fn keep_file(test: &TestNamespace, name: &str) -> (PathBuf, String) {
+    let file = test.plane.workdir().file(&format!("{}-{name}.yaml", test.namespace));
+    (file.clone(), format!("--to={}", file.display()))
+}
 
-    /// A `DataKey` under `Delete` with two versions.
-    async fn two_versions(&self, name: &str) -> DataKey {
-        self.issue(name, &json!({ "deletionPolicy": "Delete", "encryptionContext": { "purpose": "orders" } })).await;
-        self.patch(name, &json!({ "spec": { "version": 2 } })).await;
-        let key = self.ready(name).await;
-        assert_eq!(self.secret(name).await.owner_references().len(), 1);
-        key
-    }
+/// A `DataKey` under `Delete` with two versions.
+async fn issue_two_versions(test: &TestNamespace, name: &str) -> DataKey {
+    test.issue(name, &json!({ "deletionPolicy": "Delete", "encryptionContext": { "purpose": "orders" } })).await;
+    test.patch(name, &json!({ "spec": { "version": 2 } })).await;
+    let key = test.ready(name).await;
+    assert_eq!(test.secret(name).await.owner_references().len(), 1);
+    key
+}
 
-    /// Asserts that a `DataKey` is under `Retain` with the record, the Secret and the bytes that were there before.
-    async fn is_kept(&self, before: &DataKey, secret_before: &k8s_openapi::api::core::v1::Secret) {
-        let name = before.name_any();
-        let key = self.get(&name).await;
-        assert_ne!(key.uid(), before.uid());
-        assert_eq!((key.spec.deletion_policy(), key.record()), (DeletionPolicy::Retain, before.record()));
-        assert_eq!(to_json(&key)["spec"]["wrappedKeys"], to_json(&before)["status"]["versions"]);
-        let secret = self.secret(&name).await;
-        assert_eq!((secret.uid(), &secret.data), (secret_before.uid(), &secret_before.data));
-        assert!(secret.owner_references().is_empty());
-    }
+/// Asserts that a `DataKey` is under `Retain` with the record, the Secret and the bytes that were there before.
+async fn assert_kept(test: &TestNamespace, before: &DataKey, secret_before: &k8s_openapi::api::core::v1::Secret) {
+    let name = before.name_any();
+    let key = test.get(&name).await;
+    assert_ne!(key.uid(), before.uid());
+    assert_eq!((key.spec.deletion_policy(), key.record()), (DeletionPolicy::Retain, before.record()));
+    assert_eq!(to_json(&key)["spec"]["wrappedKeys"], to_json(&before)["status"]["versions"]);
+    let secret = test.secret(&name).await;
+    assert_eq!((secret.uid(), &secret.data), (secret_before.uid(), &secret_before.data));
+    assert!(secret.owner_references().is_empty());
 }
 
 /// A user of the namespace whose requests lead through a proxy.
-async fn through_a_proxy(test: &Test) -> (ApiProxy, String) {
+async fn through_a_proxy(test: &TestNamespace) -> (ApiProxy, String) {
     let (rbac, name) = ("rbac.authorization.k8s.io", json!({ "name": "keeper", "namespace": test.namespace }));
     test.apply(&[
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
@@ -66,13 +64,13 @@ async fn through_a_proxy(test: &Test) -> (ApiProxy, String) {
 
 #[tokio::test]
 async fn keep_changes_the_policy_and_neither_secret_nor_kms_call() {
-    let test = Test::new("keep").await;
+    let test = TestNamespace::new("keep").await;
     if !test.plane.has_controllers() {
         // Orphaning is garbage collection.
         return;
     }
     let _operator = test.operator();
-    test.two_versions("k").await;
+    issue_two_versions(&test, "k").await;
     let metadata = json!({
         "labels": { "team": "shop" },
         "annotations": { "argocd.argoproj.io/tracking-id": "x", "kubectl.kubernetes.io/last-applied-configuration": "{}" },
@@ -80,7 +78,7 @@ async fn keep_changes_the_policy_and_neither_secret_nor_kms_call() {
     let before = test.patch("k", &json!({ "metadata": metadata })).await;
     let (secret, calls) = (test.secret("k").await, test.proxy.calls());
     let user = User::of(&test);
-    let (file, to) = test.keep_file("k");
+    let (file, to) = keep_file(&test, "k");
 
     let dry = user.ends(0, &["keep", "k", "--dry-run"]).await;
     let manifest: Value = serde_saphyr::from_str(&text(&dry)).unwrap();
@@ -92,26 +90,26 @@ async fn keep_changes_the_policy_and_neither_secret_nor_kms_call() {
     let kept = user.ends(0, &["keep", "k", "--yes", &to]).await;
     assert!(text(&kept).contains("Secret k holds its data keys as before (2)"), "{kept:?}");
     assert!(kept.err.contains("Argo CD applies this DataKey") && kept.err.contains("commit it"), "{kept:?}");
-    test.is_kept(&before, &secret).await;
+    assert_kept(&test, &before, &secret).await;
     let saved: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(saved, manifest);
     let after = test.get("k").await;
     assert_eq!(after.labels(), before.labels());
     assert_eq!(after.annotations().keys().collect::<Vec<_>>(), ["argocd.argoproj.io/tracking-id"]);
     assert!(text(&user.ends(0, &["keep", "k", "--yes", &to]).await).contains("as before (2)"), "again with the file");
-    let (_, elsewhere) = test.keep_file("elsewhere");
+    let (_, elsewhere) = keep_file(&test, "elsewhere");
     assert!(text(&user.ends(0, &["keep", "k", &elsewhere]).await).contains("Retain already"));
     assert_eq!(test.proxy.calls(), calls);
 
     // What it was for.
     test.delete("k").await;
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.secret("k").await.uid(), secret.uid());
 }
 
 #[tokio::test]
 async fn keep_goes_on_after_it_was_interrupted() {
-    let test = Test::new("keep-interrupted").await;
+    let test = TestNamespace::new("keep-interrupted").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -119,9 +117,9 @@ async fn keep_goes_on_after_it_was_interrupted() {
     let (proxy, kubeconfig) = through_a_proxy(&test).await;
     let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
     for name in ["again", "create", "held", "gone"] {
-        let before = test.two_versions(name).await;
+        let before = issue_two_versions(&test, name).await;
         let (secret, calls) = (test.secret(name).await, test.proxy.calls());
-        let (file, to) = test.keep_file(name);
+        let (file, to) = keep_file(&test, name);
         if name == "held" {
             // The deletion itself takes long.
             test.patch(name, &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
@@ -130,7 +128,7 @@ async fn keep_goes_on_after_it_was_interrupted() {
                 held.err.contains("example.com/hold") && held.err.contains("run the same command again"),
                 "{held:?}"
             );
-            let (_, elsewhere) = test.keep_file("elsewhere");
+            let (_, elsewhere) = keep_file(&test, "elsewhere");
             let refused = user.ends(2, &["keep", name, "--yes", &elsewhere]).await;
             assert!(refused.err.contains("is being deleted, and nothing was done"), "{refused:?}");
             eventually(SOON, "garbage collection has orphaned the Secret", async || {
@@ -140,10 +138,10 @@ async fn keep_goes_on_after_it_was_interrupted() {
             test.patch(name, &json!({ "metadata": { "finalizers": null } })).await;
         } else {
             // The connection ends between deletion and creation; the first POST only asks whether it would be accepted.
-            proxy.after(1, "create", "datakeys", Fault::Lose);
+            proxy.fail_after(1, "create", "datakeys", Fault::Lose);
             let lost = user.ends(1, &["keep", name, "--yes", &to]).await;
             assert!(lost.err.contains("to finish") && lost.err.contains(&file.display().to_string()), "{lost:?}");
-            proxy.heal();
+            proxy.clear_faults();
             assert!(test.keys().get_opt(name).await.unwrap().is_none(), "{name} is gone");
             assert!(test.secret(name).await.owner_references().is_empty());
         }
@@ -163,7 +161,7 @@ async fn keep_goes_on_after_it_was_interrupted() {
             _ => drop(user.ends(0, &["keep", name, &to]).await),
         }
         if name != "gone" {
-            test.is_kept(&before, &secret).await;
+            assert_kept(&test, &before, &secret).await;
         }
         assert_eq!(test.proxy.calls(), calls, "{name}");
     }
@@ -171,10 +169,10 @@ async fn keep_goes_on_after_it_was_interrupted() {
 
 #[tokio::test]
 async fn keep_refuses_before_anything_is_deleted() {
-    let test = Test::new("keep-refused").await;
+    let test = TestNamespace::new("keep-refused").await;
     let _operator = test.operator();
     let user = User::of(&test);
-    let (file, to) = test.keep_file("k");
+    let (file, to) = keep_file(&test, "k");
     test.issue("retained", &json!({})).await;
     assert!(text(&user.ends(0, &["keep", "retained", "--yes", &to]).await).contains("Retain already"));
 
@@ -200,7 +198,7 @@ async fn keep_refuses_before_anything_is_deleted() {
 
     // What the API server would not create is not deleted either, nor what changed since it was read.
     let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
-    api.next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
+    api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
     assert!(user.ends(1, &["keep", "k", "--yes", &to]).await.err.contains("a policy refuses it"));
     assert!(!file.exists());
     std::fs::write(&file, "kind: Secret\n").unwrap();

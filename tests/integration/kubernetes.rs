@@ -6,11 +6,11 @@ use testbed::{
     kubernetes::{Built, Release},
 };
 
-use crate::test::Test;
+use crate::harness::TestNamespace;
 
 #[tokio::test]
 async fn the_servers_have_the_version_of_their_go_mod() {
-    let test = Test::new("kubernetes-version").await;
+    let test = TestNamespace::new("kubernetes-version").await;
     let Some(built) = Built::chosen() else {
         eprintln!("KUBEBUILDER_ASSETS is set: {} is not the version of a go.mod here", test.plane.release());
         return;

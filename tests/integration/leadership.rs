@@ -10,79 +10,47 @@ use kube::Api;
 use serde_json::json;
 use testbed::{api_proxy::Fault, eventually, silence::SilentProxy};
 
-use crate::{
-    test::{Operator, SOON, Test, UNSET},
-    witness::Witness,
-};
+use crate::harness::{InvariantWatch, Operator, SOON, TestNamespace, UNSET};
 
 /// Shorter than in production, where it is 15 s: everything else is a part of it.
 const SHORT: &str = "--lease-duration=3s";
 
-impl Test {
-    /// Starts a replica. The Lease lies in the test's namespace.
-    fn replica(&self, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> Operator {
-        let lease = [&["--leader-elect", "--lease-namespace", &self.namespace][..], flags].concat();
-        match kubeconfig {
-            Some(kubeconfig) => self.operator_by(kubeconfig, &lease),
-            None => self.operator_with(&lease, &[]),
-        }
-    }
-
-    /// The operator's role for the Lease is for its own namespace.
-    pub async fn may_lead(&self) {
-        let name = "may-lead";
-        let rbac = "rbac.authorization.k8s.io";
-        let subject = json!({ "kind": "ServiceAccount", "name": "datakey-operator", "namespace": "datakey-system" });
-        self.apply(&[
-            json!({
-                "apiVersion": format!("{rbac}/v1"),
-                "kind": "Role",
-                "metadata": { "name": name, "namespace": self.namespace },
-                "rules": [
-                    { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"] },
-                ],
-            }),
-            json!({
-                "apiVersion": format!("{rbac}/v1"),
-                "kind": "RoleBinding",
-                "metadata": { "name": name, "namespace": self.namespace },
-                "roleRef": { "apiGroup": rbac, "kind": "Role", "name": name },
-                "subjects": [subject],
-            }),
-        ])
-        .await;
-    }
-
-    /// A leader and a replica that stands by.
-    async fn pair(&self, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> (Operator, Operator) {
-        self.may_lead().await;
-        let leader = self.replica(kubeconfig, flags);
-        leader.leads().await;
-        let standby = self.replica(None, flags);
-        standby.says("standing by").await;
-        (leader, standby)
+/// Starts a replica. The Lease lies in the test's namespace.
+fn start_replica(test: &TestNamespace, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> Operator {
+    let lease = [&["--leader-elect", "--lease-namespace", &test.namespace][..], flags].concat();
+    match kubeconfig {
+        Some(kubeconfig) => test.operator_by(kubeconfig, &lease),
+        None => test.operator_with(&lease, &[]),
     }
 }
 
-impl Operator {
-    async fn leads(&self) {
-        self.says("this replica leads").await;
-        self.is_ready().await;
-    }
+/// A leader and a replica that stands by.
+async fn start_pair(test: &TestNamespace, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> (Operator, Operator) {
+    test.grant_lease_access().await;
+    let leader = start_replica(test, kubeconfig, flags);
+    becomes_leader(&leader).await;
+    let standby = start_replica(test, None, flags);
+    standby.logs("standing by").await;
+    (leader, standby)
+}
 
-    async fn shows(&self, line: &str) -> bool {
-        self.admin("/metrics").await.1.lines().any(|shown| shown == line)
-    }
+async fn becomes_leader(operator: &Operator) {
+    operator.logs("this replica leads").await;
+    operator.is_ready().await;
+}
+
+async fn has_metric(operator: &Operator, line: &str) -> bool {
+    operator.admin("/metrics").await.1.lines().any(|shown| shown == line)
 }
 
 #[tokio::test]
 async fn one_replica_works_and_the_other_is_ready_to() {
-    let test = Test::new("standby").await;
-    let (leader, standby) = test.pair(None, &[SHORT]).await;
+    let test = TestNamespace::new("standby").await;
+    let (leader, standby) = start_pair(&test, None, &[SHORT]).await;
     eventually(SOON, "who stands by is ready", async || standby.admin("/readyz").await.0 == 200).await;
-    assert!(leader.shows("datakey_leader 1").await && standby.shows("datakey_leader 0").await);
+    assert!(has_metric(&leader, "datakey_leader 1").await && has_metric(&standby, "datakey_leader 0").await);
     test.issue("k", &json!({})).await;
-    assert!(standby.shows("datakey_leader 0").await);
+    assert!(has_metric(&standby, "datakey_leader 0").await);
     assert!(!standby.process.log().contains("KMS issued"));
     let leases: Api<Lease> = Api::namespaced(test.client.clone(), &test.namespace);
     let spec = leases.get("datakey-operator").await.unwrap().spec.unwrap();
@@ -97,14 +65,14 @@ async fn one_replica_works_and_the_other_is_ready_to() {
 #[tokio::test]
 async fn after_a_clean_stop_the_next_one_works_at_once_and_no_call_is_doubled() {
     // As in production.
-    let test = Test::new("handover").await;
-    let (mut leader, standby) = test.pair(None, &["--kms-rate=20"]).await;
+    let test = TestNamespace::new("handover").await;
+    let (mut leader, standby) = start_pair(&test, None, &["--kms-rate=20"]).await;
     test.create_many("k", 40, &json!({})).await;
     eventually(SOON, "it works", async || test.proxy.calls() > 10).await;
     leader.process.signal("TERM");
     assert_eq!(leader.process.ended().await, 0);
     let ended = Instant::now();
-    standby.leads().await;
+    becomes_leader(&standby).await;
     let took = ended.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
     test.all_ready(40, SOON).await;
@@ -115,13 +83,13 @@ async fn after_a_clean_stop_the_next_one_works_at_once_and_no_call_is_doubled() 
 #[tokio::test]
 async fn after_a_kill_the_next_one_works_within_20_seconds() {
     // As in production.
-    let test = Test::new("failover").await;
-    let (leader, standby) = test.pair(None, &[]).await;
+    let test = TestNamespace::new("failover").await;
+    let (leader, standby) = start_pair(&test, None, &[]).await;
     leader.process.signal("KILL");
     let killed = Instant::now();
     drop(leader);
     test.create("k", &json!({})).await;
-    standby.leads().await;
+    becomes_leader(&standby).await;
     test.ready("k").await;
     let took = killed.elapsed();
     // Its last renewal was up to a quarter of the lease's 15 seconds ago.
@@ -131,43 +99,43 @@ async fn after_a_kill_the_next_one_works_within_20_seconds() {
 
 #[tokio::test]
 async fn a_leader_that_was_paused_ends_when_it_wakes_and_nothing_is_doubled() {
-    let test = Test::new("paused").await;
-    let witness = Witness::of(&test);
-    let (mut leader, standby) = test.pair(None, &[SHORT]).await;
+    let test = TestNamespace::new("paused").await;
+    let invariants = InvariantWatch::of(&test);
+    let (mut leader, standby) = start_pair(&test, None, &[SHORT]).await;
     leader.process.signal("STOP");
     test.create_many("k", 10, &json!({})).await;
-    standby.leads().await;
+    becomes_leader(&standby).await;
     test.all_ready(10, SOON).await;
     leader.process.signal("CONT");
     assert_eq!(leader.process.ended().await, 1);
     assert!(leader.process.log().contains("leadership is lost"), "{}", leader.process.log());
     let keys = test.all_ready(10, SOON).await;
     test.secrets_hold_the_record(&keys).await;
-    witness.saw_nothing_wrong();
+    invariants.assert_held();
 }
 
 #[tokio::test]
 async fn a_leader_without_an_api_server_gives_up_before_the_next_one_begins() {
-    let test = Test::new("cut-off").await;
+    let test = TestNamespace::new("cut-off").await;
     let (api, kubeconfig) = test.api_proxy().await;
-    let (mut leader, standby) = test.pair(Some(&kubeconfig), &[SHORT]).await;
+    let (mut leader, standby) = start_pair(&test, Some(&kubeconfig), &[SHORT]).await;
     api.close();
     assert_eq!(leader.process.ended().await, 1);
     assert!(!standby.process.log().contains("this replica leads"), "both led");
-    standby.leads().await;
+    becomes_leader(&standby).await;
     test.issue("k", &json!({})).await;
     // And it stands by after the next start.
-    api.heal();
-    let again = test.replica(Some(&kubeconfig), &[SHORT]);
-    again.says("standing by").await;
+    api.clear_faults();
+    let again = start_replica(&test, Some(&kubeconfig), &[SHORT]);
+    again.logs("standing by").await;
 }
 
 #[tokio::test]
 async fn a_renewal_that_is_never_answered_costs_no_leadership() {
-    let test = Test::new("renewal").await;
+    let test = TestNamespace::new("renewal").await;
     let (api, kubeconfig) = test.api_proxy().await;
-    let (mut leader, standby) = test.pair(Some(&kubeconfig), &["--lease-duration=8s"]).await;
-    api.next(1, "update", "leases", Fault::Hang);
+    let (mut leader, standby) = start_pair(&test, Some(&kubeconfig), &["--lease-duration=8s"]).await;
+    api.fail_next(1, "update", "leases", Fault::Hang);
     let before = api.count("update", "leases");
     eventually(SOON, "it renews again and again", async || {
         assert!(leader.process.is_running(), "{}", leader.process.log());
@@ -181,9 +149,9 @@ async fn a_renewal_that_is_never_answered_costs_no_leadership() {
 #[tokio::test]
 async fn a_dead_connection_costs_no_leadership() {
     // As in production.
-    let test = Test::new("silent-lease").await;
+    let test = TestNamespace::new("silent-lease").await;
     let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
-    let (mut leader, standby) = test.pair(Some(&kubeconfig), &[]).await;
+    let (mut leader, standby) = start_pair(&test, Some(&kubeconfig), &[]).await;
     let leases: Api<Lease> = Api::namespaced(test.client.clone(), &test.namespace);
     let renewed = async || leases.get("datakey-operator").await.unwrap().spec.unwrap().renew_time;
     way.silence();
@@ -197,8 +165,8 @@ async fn a_dead_connection_costs_no_leadership() {
 
 #[tokio::test]
 async fn silent_instance_metadata_cost_no_leadership() {
-    let test = Test::new("silent-metadata").await;
-    test.may_lead().await;
+    let test = TestNamespace::new("silent-metadata").await;
+    test.grant_lease_access().await;
     let metadata = SilentProxy::start(0, ([127, 0, 0, 1], 1).into()).await;
     metadata.silence_all();
     let endpoint = format!("http://{}", metadata.address());
@@ -209,7 +177,7 @@ async fn silent_instance_metadata_cost_no_leadership() {
     ];
     let flags = ["--leader-elect", "--lease-namespace", &test.namespace, SHORT];
     let mut leader = test.operator_with(&flags, &silent);
-    leader.leads().await;
+    becomes_leader(&leader).await;
     test.issue("k", &json!({ "region": "eu-west-1" })).await;
     assert!(leader.process.is_running());
 }
@@ -217,15 +185,15 @@ async fn silent_instance_metadata_cost_no_leadership() {
 #[tokio::test]
 async fn a_leader_in_a_silent_network_gives_up_in_time() {
     // As in production.
-    let test = Test::new("silent-leader").await;
+    let test = TestNamespace::new("silent-leader").await;
     let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
-    let (mut leader, standby) = test.pair(Some(&kubeconfig), &[]).await;
+    let (mut leader, standby) = start_pair(&test, Some(&kubeconfig), &[]).await;
     way.silence_all();
     let silent = Instant::now();
     assert_eq!(leader.process.ended().await, 1);
     assert!(leader.process.log().contains("the lease could not be renewed in time"), "{}", leader.process.log());
     assert!(!standby.process.log().contains("this replica leads"), "both led");
-    standby.leads().await;
+    becomes_leader(&standby).await;
     let took = silent.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");
     test.issue("k", &json!({})).await;
@@ -233,9 +201,9 @@ async fn a_leader_in_a_silent_network_gives_up_in_time() {
 
 #[tokio::test]
 async fn a_stop_in_a_silent_network_ends_in_time() {
-    let test = Test::new("silent-stop").await;
+    let test = TestNamespace::new("silent-stop").await;
     let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
-    let (mut leader, _standby) = test.pair(Some(&kubeconfig), &[]).await;
+    let (mut leader, _standby) = start_pair(&test, Some(&kubeconfig), &[]).await;
     way.silence_all();
     leader.process.signal("TERM");
     let begun = Instant::now();
@@ -247,12 +215,12 @@ async fn a_stop_in_a_silent_network_ends_in_time() {
 
 #[tokio::test]
 async fn three_replicas_are_replaced_under_load_and_no_issuance_fails() {
-    let test = Test::new("rollout").await;
-    test.may_lead().await;
-    let replicas: Vec<_> = (0..3).map(|_| test.replica(None, &[])).collect();
+    let test = TestNamespace::new("rollout").await;
+    test.grant_lease_access().await;
+    let replicas: Vec<_> = (0..3).map(|_| start_replica(&test, None, &[])).collect();
     let mut replaced = Vec::new();
     for (number, mut old) in replicas.into_iter().enumerate() {
-        let new = test.replica(None, &[]);
+        let new = start_replica(&test, None, &[]);
         new.is_ready().await;
         test.create_many(&format!("k{number}"), 10, &json!({})).await;
         old.process.signal("TERM");

@@ -7,26 +7,24 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use testbed::eventually;
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 /// How soon a conflict ends once its cause is gone.
 const CLEARS: Duration = Duration::from_secs(5);
 
-impl Test {
-    async fn create_foreign_secret(&self, name: &str) {
-        let foreign = json!({ "metadata": { "name": name }, "stringData": { "password": "of an application" } });
-        self.create_secret(&serde_json::from_value::<Secret>(foreign).unwrap()).await;
-    }
+async fn create_foreign_secret(test: &TestNamespace, name: &str) {
+    let foreign = json!({ "metadata": { "name": name }, "stringData": { "password": "of an application" } });
+    test.create_secret(&serde_json::from_value::<Secret>(foreign).unwrap()).await;
+}
 
-    async fn is_ready_within(&self, limit: Duration, name: &str) {
-        let ready = tokio::time::timeout(limit, self.ready(name)).await;
-        assert!(ready.is_ok(), "{name} is not ready after {limit:?}: {:?}", self.get(name).await.status);
-    }
+async fn ready_within(test: &TestNamespace, limit: Duration, name: &str) {
+    let ready = tokio::time::timeout(limit, test.ready(name)).await;
+    assert!(ready.is_ok(), "{name} is not ready after {limit:?}: {:?}", test.get(name).await.status);
 }
 
 #[tokio::test]
 async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_record() {
-    let test = Test::new("name-reserved").await;
+    let test = TestNamespace::new("name-reserved").await;
     let mut operator = Some(test.operator());
     test.issue("first", &json!({ "secretName": "shared" })).await;
     let data = test.data("shared").await;
@@ -47,7 +45,7 @@ async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_recor
             test.patch(other, &json!({ "spec": { "encryptionContext": { "round": round.to_string() } } })).await;
         }
         operator = operator.or_else(|| Some(test.operator()));
-        test.holds("shared", &data).await;
+        test.secret_becomes("shared", &data).await;
         for other in ["second", "shared"] {
             test.failed(other, "SecretConflict").await;
         }
@@ -58,33 +56,33 @@ async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_recor
 
 #[tokio::test]
 async fn a_reserved_name_is_free_once_its_data_key_and_secret_are_gone() {
-    let test = Test::new("name-freed").await;
-    let _operator = test.patient_operator();
+    let test = TestNamespace::new("name-freed").await;
+    let _operator = test.operator_without_retries();
     test.issue("first", &json!({ "secretName": "shared" })).await;
     test.create("second", &json!({ "secretName": "shared" })).await;
     test.failed("second", "SecretConflict").await;
     test.delete("first").await;
-    test.settled().await;
+    test.barrier().await;
     test.failed("second", "SecretConflict").await;
     let calls = test.proxy.calls();
     test.delete_secret("shared").await;
-    test.is_ready_within(CLEARS, "second").await;
+    ready_within(&test, CLEARS, "second").await;
 
     // In the other order: while no Secret is there, the name is reserved for as long as its DataKey is there.
-    test.create_foreign_secret("next").await;
+    create_foreign_secret(&test, "next").await;
     test.create("third", &json!({ "secretName": "next" })).await;
     test.create("fourth", &json!({ "secretName": "next" })).await;
     join_all(["third", "fourth"].map(|name| test.failed(name, "SecretConflict"))).await;
     test.delete("third").await;
     test.delete_secret("next").await;
-    test.is_ready_within(CLEARS, "fourth").await;
+    ready_within(&test, CLEARS, "fourth").await;
     assert_eq!(test.proxy.calls(), calls + 2);
 }
 
 #[tokio::test]
 async fn of_two_data_keys_created_at_once_for_one_secret_one_is_issued() {
     const PAIRS: usize = 16;
-    let test = Test::new("name-at-once").await;
+    let test = TestNamespace::new("name-at-once").await;
     for pair in 0..PAIRS {
         for one in ["a", "b"] {
             test.create(&format!("{one}-{pair}"), &json!({ "secretName": format!("shared-{pair}") })).await;
@@ -106,38 +104,38 @@ async fn of_two_data_keys_created_at_once_for_one_secret_one_is_issued() {
 
 #[tokio::test]
 async fn a_conflict_ends_soon_after_the_foreign_secret_is_gone() {
-    let test = Test::new("name-cleared").await;
-    let operator = test.patient_operator();
-    test.create_foreign_secret("new").await;
+    let test = TestNamespace::new("name-cleared").await;
+    let operator = test.operator_without_retries();
+    create_foreign_secret(&test, "new").await;
     test.create("new", &json!({})).await;
     test.failed("new", "SecretConflict").await;
     test.delete_secret("new").await;
-    test.is_ready_within(CLEARS, "new").await;
+    ready_within(&test, CLEARS, "new").await;
 
     // What is recorded, with the operator stopped and started in between.
     let data = test.data("new").await;
     drop(operator);
     test.delete_secret("new").await;
-    test.create_foreign_secret("new").await;
-    let operator = test.patient_operator();
+    create_foreign_secret(&test, "new").await;
+    let operator = test.operator_without_retries();
     test.failed("new", "SecretConflict").await;
     drop(operator);
-    let _operator = test.patient_operator();
-    test.settled().await;
+    let _operator = test.operator_without_retries();
+    test.barrier().await;
     let calls = test.proxy.calls();
     test.delete_secret("new").await;
-    test.is_ready_within(CLEARS, "new").await;
+    ready_within(&test, CLEARS, "new").await;
     assert_eq!(test.data("new").await, data);
     assert_eq!(test.proxy.calls(), calls);
 }
 
 #[tokio::test]
 async fn a_hundred_conflicts_end_soon_and_more_are_retried() {
-    let test = Test::with_many("name-hundred").await;
-    let _operator = test.patient_operator();
+    let test = TestNamespace::with_stub_kms("name-hundred").await;
+    let _operator = test.operator_without_retries();
     let names: Vec<_> = (0..103).map(|number| format!("k-{number}")).collect();
     for name in &names {
-        test.create_foreign_secret(name).await;
+        create_foreign_secret(&test, name).await;
     }
     test.create_many("k", names.len(), &json!({})).await;
     for name in &names {

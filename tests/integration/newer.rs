@@ -1,12 +1,12 @@
 //! What a newer release wrote, met by this one: after `helm rollback`, or in a cluster that is restored by an older release.
 //! The record outlives releases; nothing is issued or written on what is not understood.
 
-use datakey_operator::{api, api::DataKey, status};
+use datakey_operator::{api, api::DataKey};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::test::{SOON, Test, assert_refused, restored, to_json};
+use crate::harness::{SOON, TestNamespace, assert_refused, message, restored, to_json};
 
 /// What a newer release might know of a version.
 fn invented() -> Value {
@@ -30,74 +30,68 @@ fn definition(newer: bool) -> Value {
     definition
 }
 
-fn message(key: &DataKey) -> &str {
-    &status::find(key, status::READY).unwrap().message
+/// Installs a definition, and waits until the API server goes by it.
+async fn install_definition(test: &TestNamespace, newer: bool) {
+    test.apply(&[definition(newer)]).await;
+    let probe = test.manifest("probe", &json!({ "className": "shop" }));
+    // The others are refused by strict validation.
+    eventually(SOON, "the definition works", async || {
+        let dry_run = test.plane.workdir().file(&format!("{}-probe.json", test.namespace));
+        std::fs::write(&dry_run, probe.to_string()).unwrap();
+        let file = dry_run.display().to_string();
+        let created = ["create", "--dry-run=server", "--validate=strict", "-f", &file];
+        test.plane.kubectl(&created).await.is_ok() == newer
+    })
+    .await;
 }
 
-impl Test {
-    /// Installs a definition, and waits until the API server goes by it.
-    async fn install(&self, newer: bool) {
-        self.apply(&[definition(newer)]).await;
-        let probe = self.manifest("probe", &json!({ "className": "shop" }));
-        // The others are refused by strict validation.
-        eventually(SOON, "the definition works", async || {
-            let dry_run = self.plane.workdir().file(&format!("{}-probe.json", self.namespace));
-            std::fs::write(&dry_run, probe.to_string()).unwrap();
-            let file = dry_run.display().to_string();
-            let created = ["create", "--dry-run=server", "--validate=strict", "-f", &file];
-            self.plane.kubectl(&created).await.is_ok() == newer
-        })
-        .await;
-    }
+/// The version that a newer release records for the present spec of a `DataKey`.
+fn newer_version(test: &TestNamespace, key: &DataKey) -> Value {
+    let mut version = test.pin(key.version());
+    version["request"] = to_json(&key.spec.request());
+    version["request"]["origin"] = json!("EXTERNAL");
+    version["asWritten"] = invented();
+    version
+}
 
-    /// The version that a newer release records for the present spec of a `DataKey`.
-    fn newer_version(&self, key: &DataKey) -> Value {
-        let mut version = self.pin(key.version());
-        version["request"] = to_json(&key.spec.request());
-        version["request"]["origin"] = json!("EXTERNAL");
-        version["asWritten"] = invented();
-        version
-    }
+/// Records a version of the present spec as a newer release does.
+async fn record_newer(test: &TestNamespace, name: &str) -> Value {
+    let key = test.get(name).await;
+    let newer = newer_version(test, &key);
+    let mut versions: Vec<_> = key.record().iter().map(to_json).collect();
+    versions.push(newer.clone());
+    let status = json!({ "versions": versions, "secretName": key.secret_name(), "inUse": { "by": ["shop"] } });
+    test.try_patch_status(name, &status).await.unwrap();
+    newer
+}
 
-    /// Records a version of the present spec as a newer release does.
-    async fn record_newer(&self, name: &str) -> Value {
-        let key = self.get(name).await;
-        let newer = self.newer_version(&key);
-        let mut versions: Vec<_> = key.record().iter().map(to_json).collect();
-        versions.push(newer.clone());
-        let status = json!({ "versions": versions, "secretName": key.secret_name(), "inUse": { "by": ["shop"] } });
-        self.try_patch_status(name, &status).await.unwrap();
-        newer
-    }
-
-    async fn recorded_versions(&self, name: &str) -> Value {
-        to_json(&self.get(name).await.record())
-    }
+async fn recorded_versions(test: &TestNamespace, name: &str) -> Value {
+    to_json(&test.get(name).await.record())
 }
 
 #[tokio::test]
 async fn a_record_survives_one_release_down_and_up_again() {
-    let test = Test::alone("newer-record").await;
-    test.install(true).await;
+    let test = TestNamespace::with_own_control_plane("newer-record").await;
+    install_definition(&test, true).await;
     let operator = test.operator();
     test.issue("k", &json!({})).await;
     drop(operator);
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    let newer = test.record_newer("k").await;
+    let newer = record_newer(&test, "k").await;
     let foreign = json!({
         "type": "BackedUp", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     let mut conditions = to_json(&test.get("k").await.status.unwrap().conditions);
     conditions.as_array_mut().unwrap().push(foreign.clone());
     test.try_patch_status("k", &json!({ "conditions": conditions })).await.unwrap();
-    let record = test.recorded_versions("k").await;
+    let record = recorded_versions(&test, "k").await;
     assert_eq!(record[1], newer);
     let secret = test.secret("k").await;
     let calls = test.proxy.calls();
 
     // The operator goes down a release, then the definition too, then the definition comes up again.
     for newer_definition in [true, false, true] {
-        test.install(newer_definition).await;
+        install_definition(&test, newer_definition).await;
         let _operator = test.operator();
         for version in [3, 1, 2] {
             test.patch("k", &json!({ "spec": { "version": version } })).await;
@@ -110,7 +104,7 @@ async fn a_record_survives_one_release_down_and_up_again() {
                 assert_eq!(status["inUse"], json!({ "by": ["shop"] }));
             }
         }
-        test.settled().await;
+        test.barrier().await;
         assert_eq!(test.secret("k").await, secret, "the Secret is left as it is");
     }
     assert_eq!(test.proxy.calls(), calls + 3, "only the three that show that it has settled");
@@ -124,8 +118,8 @@ async fn a_record_survives_one_release_down_and_up_again() {
 
 #[tokio::test]
 async fn fields_of_a_newer_status_survive_every_write() {
-    let test = Test::alone("newer-status").await;
-    test.install(true).await;
+    let test = TestNamespace::with_own_control_plane("newer-status").await;
+    install_definition(&test, true).await;
     test.create("k", &json!({})).await;
     let in_use = json!({ "inUse": invented() });
     test.try_patch_status("k", &in_use).await.unwrap();
@@ -133,7 +127,7 @@ async fn fields_of_a_newer_status_survive_every_write() {
     test.ready("k").await;
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
     test.ready("k").await;
-    test.proxy.always(testbed::proxy::Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(testbed::proxy::Fault::code("AccessDeniedException"));
     test.patch("k", &json!({ "spec": { "version": 3 } })).await;
     let key = test.failed("k", "AccessDenied").await;
     assert_eq!(to_json(&key.status)["inUse"], in_use["inUse"]);
@@ -141,8 +135,8 @@ async fn fields_of_a_newer_status_survive_every_write() {
 
 #[tokio::test]
 async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
-    let test = Test::alone("newer-spec").await;
-    test.install(true).await;
+    let test = TestNamespace::with_own_control_plane("newer-spec").await;
+    install_definition(&test, true).await;
     let _operator = test.operator();
     for name in ["k", "adopted"] {
         test.issue(name, &json!({})).await;
@@ -152,7 +146,7 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
     test.patch("k", &class).await;
     test.ready("k").await;
     test.delete_secret("k").await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
 
     let calls = test.proxy.calls();
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
@@ -177,7 +171,7 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
 
 #[tokio::test]
 async fn a_pin_with_unknown_fields_is_not_recorded() {
-    let test = Test::new("newer-pin").await;
+    let test = TestNamespace::new("newer-pin").await;
     let mut pin = test.pin(1);
     pin["asWritten"] = invented();
     pin["request"]["origin"] = json!("EXTERNAL");
@@ -215,7 +209,7 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
 
 #[tokio::test]
 async fn the_secret_of_a_newer_release_is_adopted_whole() {
-    let test = Test::new("newer-secret").await;
+    let test = TestNamespace::new("newer-secret").await;
     let _operator = test.operator();
     let before = test.issue("k", &json!({})).await;
     let mut secret = restored(&test.secret("k").await);

@@ -3,46 +3,32 @@
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use datakey_operator::api::DataKey;
 use serde_json::{Value, json};
 use testbed::{
     eventually, kms,
     proxy::{Fault, ISSUE},
 };
 
-use crate::test::{Data, SOON, Test, assert_refused, recorded, restored, text, to_json};
+use crate::harness::{Data, SOON, TestNamespace, assert_refused, message, recorded_version, restored, text, to_json};
 
 const DATA: &[u8] = b"Three apples and a pear, for Ada.";
 const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const CONTRADICTS: &str = "spec.wrappedKeys pins another data key than status.versions records";
 
-impl Test {
-    /// A pin as another cluster exported it, of a data key that nobody can unwrap.
-    pub fn pin(&self, version: i32) -> Value {
-        json!({
-            "version": version,
-            "request": { "keyId": self.alias(), "keySpec": "AES_256" },
-            "ciphertextBlob": format!("AQID{version:04}"),
-            "keyId": ARN,
-            "issuedAt": "2026-11-23T00:00:00Z",
-        })
-    }
+/// What Git has of a `DataKey`: the spec, and its record as pins.
+async fn spec_with_pins(test: &TestNamespace, name: &str) -> Value {
+    let key = test.get(name).await;
+    let mut spec = to_json(&key.spec);
+    spec["wrappedKeys"] = to_json(&key.record());
+    spec
+}
 
-    /// What Git has of a `DataKey`: the spec, and its record as pins.
-    async fn git(&self, name: &str) -> Value {
-        let key = self.get(name).await;
-        let mut spec = to_json(&key.spec);
-        spec["wrappedKeys"] = to_json(&key.record());
-        spec
-    }
-
-    /// The Secret of a `DataKey` as a backup has it; then both are gone.
-    async fn lose(&self, name: &str) -> k8s_openapi::api::core::v1::Secret {
-        let backup = restored(&self.secret(name).await);
-        self.delete(name).await;
-        self.delete_secret(name).await;
-        backup
-    }
+/// The Secret of a `DataKey` as a backup has it; then both are gone.
+async fn back_up_and_delete(test: &TestNamespace, name: &str) -> k8s_openapi::api::core::v1::Secret {
+    let backup = restored(&test.secret(name).await);
+    test.delete(name).await;
+    test.delete_secret(name).await;
+    backup
 }
 
 /// Some data, encrypted as a workload does.
@@ -67,10 +53,6 @@ impl Encrypted {
     }
 }
 
-fn message(key: &DataKey) -> &str {
-    &key.status.as_ref().unwrap().conditions[0].message
-}
-
 fn blobs(data: &Data) -> Vec<&Vec<u8>> {
     data.iter().filter(|(name, _)| name.starts_with("ciphertextBlob")).map(|(_, blob)| blob).collect()
 }
@@ -79,22 +61,22 @@ fn blobs(data: &Data) -> Vec<&Vec<u8>> {
 
 #[tokio::test]
 async fn a_cluster_that_is_lost_is_built_again_from_git_and_reads_everything() {
-    let test = Test::with_a_cluster_to_lose("drill").await;
+    let test = TestNamespace::with_disposable_cluster("drill").await;
     let spec = json!({ "encryptionContext": { "purpose": "orders" } });
     let (orders, lost, git) = {
         let _operator = test.operator();
         test.issue("orders", &spec).await;
-        let first = test.unwrap(&test.data("orders").await, "").await;
+        let first = test.decrypt(&test.data("orders").await, "").await;
         test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
         test.ready("orders").await;
         let data = test.data("orders").await;
-        let second = test.unwrap(&data, "").await;
+        let second = test.decrypt(&data, "").await;
         assert_ne!(first, second);
-        ([Encrypted::under(&first), Encrypted::under(&second)], data, test.git("orders").await)
+        ([Encrypted::under(&first), Encrypted::under(&second)], data, spec_with_pins(&test, "orders").await)
     };
     assert_eq!(test.proxy.calls_of(ISSUE), 2);
 
-    let test = test.lose_the_cluster().await;
+    let test = test.replace_cluster().await;
     let operator = test.operator();
     // As it lies in Git, and by kubectl, which warns of what the definition does not know.
     test.apply(&[test.manifest("orders", &git)]).await;
@@ -104,7 +86,7 @@ async fn a_cluster_that_is_lost_is_built_again_from_git_and_reads_everything() {
     assert_eq!(to_json(&key.record()), git["wrappedKeys"]);
     assert_eq!(test.proxy.operations(), Vec::<String>::new(), "KMS was asked");
     let data = test.data("orders").await;
-    let data_keys = [test.unwrap(&data, ".v1").await, test.unwrap(&data, ".v2").await];
+    let data_keys = [test.decrypt(&data, ".v1").await, test.decrypt(&data, ".v2").await];
     assert!(orders[0].is_readable_with(&data_keys[0]) && orders[1].is_readable_with(&data_keys[1]));
     assert!(!orders[0].is_readable_with(&data_keys[1]), "each under its own");
 
@@ -124,7 +106,7 @@ async fn a_cluster_that_is_lost_is_built_again_from_git_and_reads_everything() {
 #[tokio::test]
 async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     const OTHER: &str = "us-east-1";
-    let test = Test::new("pins-regions").await;
+    let test = TestNamespace::new("pins-regions").await;
     let client = test.kms.client();
     let primary = client.create_key().multi_region(true).send().await.unwrap().key_metadata.unwrap();
     client.replicate_key().key_id(&primary.key_id).replica_region(OTHER).send().await.unwrap();
@@ -134,11 +116,11 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     let (git, here) = {
         let _operator = test.operator();
         test.issue("k", &spec).await;
-        (test.git("k").await, test.data("k").await)
+        (spec_with_pins(&test, "k").await, test.data("k").await)
     };
     assert_eq!(text(&here, "keyId"), arn);
-    let data_key = test.unwrap(&here, "").await;
-    test.lose("k").await;
+    let data_key = test.decrypt(&here, "").await;
+    back_up_and_delete(&test, "k").await;
 
     // The cluster of the other Region.
     let _operator = test.operator_with(&[], &[("AWS_REGION", OTHER)]);
@@ -146,13 +128,13 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     let there = test.data("k").await;
     let replica = arn.replace(kms::REGION, OTHER);
     assert_eq!(text(&there, "keyId"), replica);
-    assert_eq!(recorded(&key, 1).key_id, replica);
+    assert_eq!(recorded_version(&key, 1).key_id, replica);
     assert_eq!(blobs(&there), blobs(&here));
-    assert_eq!(test.unwrap(&there, "").await, data_key, "its replica unwraps it");
+    assert_eq!(test.decrypt(&there, "").await, data_key, "its replica unwraps it");
     assert_eq!(test.proxy.calls_of(ISSUE), 1);
 
     // Either ARN in Git agrees with the record; another key's does not.
-    let mut exported = test.git("k").await;
+    let mut exported = spec_with_pins(&test, "k").await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": git["wrappedKeys"] } })).await;
     exported["wrappedKeys"][0]["keyId"] = ARN.into();
@@ -166,7 +148,7 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     let told = test.failed("k", "PinConflict").await;
     assert!(message(&told).contains("the pin of version 1 differs in keyId"), "{}", message(&told));
     test.delete_secret("k").await;
-    test.holds("k", &there).await;
+    test.secret_becomes("k", &there).await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls_of(ISSUE), 1);
@@ -176,7 +158,7 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
 
 #[tokio::test]
 async fn the_pin_of_the_wanted_version_must_answer_the_spec() {
-    let test = Test::new("pins-answer").await;
+    let test = TestNamespace::new("pins-answer").await;
     let words = "wrappedKeys pins this version's data key";
     let spec = |field: &str, value: Value| {
         let mut spec = json!({ "wrappedKeys": [test.pin(1)], "encryptionContext": {} });
@@ -205,7 +187,7 @@ async fn the_pin_of_the_wanted_version_must_answer_the_spec() {
 
 #[tokio::test]
 async fn a_malformed_pin_is_refused() {
-    let test = Test::new("pins-malformed").await;
+    let test = TestNamespace::new("pins-malformed").await;
     let refuses = async |pins: Vec<Value>, words: &str| {
         assert_refused(test.try_create(&test.manifest("k", &json!({ "wrappedKeys": pins }))).await, words);
     };
@@ -234,7 +216,7 @@ async fn a_malformed_pin_is_refused() {
 
 #[tokio::test]
 async fn a_pin_that_contradicts_the_record_is_refused() {
-    let test = Test::new("pins-contradict").await;
+    let test = TestNamespace::new("pins-contradict").await;
     test.create("k", &json!({})).await;
     let versions = [test.pin(1), test.pin(2)];
     test.try_patch_status("k", &json!({ "secretName": "k", "versions": versions })).await.unwrap();
@@ -265,7 +247,7 @@ async fn a_pin_that_contradicts_the_record_is_refused() {
 
 #[tokio::test]
 async fn sixty_four_pins_stand_beside_sixty_four_versions() {
-    let test = Test::new("pins-many").await;
+    let test = TestNamespace::new("pins-many").await;
     let _operator = test.operator();
     // Of the length that a data key of 1024 bytes has.
     let pins = |count: i32| -> Vec<_> {
@@ -279,7 +261,7 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
     test.create("k", &json!({ "wrappedKeys": pins(64), "version": 64 })).await;
     let key = test.ready("k").await;
     assert_eq!(key.record().len(), 64);
-    assert_eq!(test.data("k").await["ciphertextBlob"], recorded(&key, 64).ciphertext_blob.0);
+    assert_eq!(test.data("k").await["ciphertextBlob"], recorded_version(&key, 64).ciphertext_blob.0);
     // Both are there, and every write asks the rules.
     test.patch("k", &json!({ "spec": { "version": 1 } })).await;
     test.ready("k").await;
@@ -297,12 +279,12 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
 
 #[tokio::test]
 async fn beside_a_retained_secret_pins_and_secret_become_the_record() {
-    let test = Test::new("pins-retained").await;
+    let test = TestNamespace::new("pins-retained").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
     let old = test.ready("k").await;
-    let (git, data) = (test.git("k").await, test.data("k").await);
+    let (git, data) = (spec_with_pins(&test, "k").await, test.data("k").await);
 
     // It stays; Git has the first version only, then all of them.
     for pins in [&git["wrappedKeys"].as_array().unwrap()[..1], &git["wrappedKeys"].as_array().unwrap()[..]] {
@@ -315,29 +297,29 @@ async fn beside_a_retained_secret_pins_and_secret_become_the_record() {
     }
 
     // A backup has less than Git.
-    let mut backup = test.lose("k").await;
+    let mut backup = back_up_and_delete(&test, "k").await;
     backup.data.as_mut().unwrap().retain(|name, _| !name.contains(".v2"));
     backup.metadata.annotations.as_mut().unwrap().retain(|name, _| !name.contains(".v2"));
     test.create_secret(&backup).await;
     let new = test.issue("k", &git).await;
     assert_eq!(new.record(), old.record());
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
 
     // Or is damaged: the pins mend it.
-    let mut backup = test.lose("k").await;
+    let mut backup = back_up_and_delete(&test, "k").await;
     backup.data.as_mut().unwrap().remove("keyId.v1");
     test.create_secret(&backup).await;
     test.issue("k", &git).await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
 async fn a_secret_that_holds_another_data_key_than_is_pinned_is_a_conflict() {
-    let test = Test::new("pins-conflict").await;
+    let test = TestNamespace::new("pins-conflict").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
-    let secret = test.create_secret(&test.lose("k").await).await;
+    let secret = test.create_secret(&back_up_and_delete(&test, "k").await).await;
     let mut pin = test.pin(1);
     pin["keyId"] = test.key.arn.clone().into();
     test.create("k", &json!({ "wrappedKeys": [pin] })).await;
@@ -365,15 +347,15 @@ async fn a_secret_that_holds_another_data_key_than_is_pinned_is_a_conflict() {
 
 #[tokio::test]
 async fn pins_may_come_later_and_go_and_versions_beyond_them_are_issued() {
-    let test = Test::new("pins-later").await;
+    let test = TestNamespace::new("pins-later").await;
     let operator = test.operator();
     test.issue("k", &json!({})).await;
     // Another cluster issued version 2.
     test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
     let key = test.ready("k").await;
-    assert_eq!(to_json(&recorded(&key, 2)), test.pin(2));
+    assert_eq!(to_json(&recorded_version(&key, 2)), test.pin(2));
     let data = test.data("k").await;
-    assert_eq!(data["ciphertextBlob.v2"], recorded(&key, 2).ciphertext_blob.0);
+    assert_eq!(data["ciphertextBlob.v2"], recorded_version(&key, 2).ciphertext_blob.0);
     assert_eq!(text(&data, "version"), "1");
 
     test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
@@ -393,27 +375,27 @@ async fn pins_may_come_later_and_go_and_versions_beyond_them_are_issued() {
     let before = test.ready("k").await;
     drop(operator);
     let _operator = test.operator();
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.get("k").await.metadata.resource_version, before.metadata.resource_version);
 }
 
 #[tokio::test]
 async fn a_pin_that_comes_while_kms_is_asked_wins_and_the_answer_is_dropped() {
-    let test = Test::new("pins-race").await;
+    let test = TestNamespace::new("pins-race").await;
     let _operator = test.operator();
-    test.proxy.next(1, Fault::Delay(Duration::from_secs(5)));
+    test.proxy.fail_next(1, Fault::Delay(Duration::from_secs(5)));
     test.create("k", &json!({})).await;
     eventually(SOON, "KMS is asked", async || test.proxy.calls() == 1).await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(1)] } })).await;
     let key = test.ready("k").await;
     assert_eq!(to_json(&key.record()), json!([test.pin(1)]));
-    assert_eq!(test.data("k").await["ciphertextBlob"], recorded(&key, 1).ciphertext_blob.0);
+    assert_eq!(test.data("k").await["ciphertextBlob"], recorded_version(&key, 1).ciphertext_blob.0);
     assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]
 async fn a_pin_that_can_not_be_used_is_told_and_its_version_is_not_issued() {
-    let test = Test::new("pins-invalid").await;
+    let test = TestNamespace::new("pins-invalid").await;
     let _operator = test.operator();
     // The ARN of another key than the one that was asked for.
     let mut pin = test.pin(1);

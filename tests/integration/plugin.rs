@@ -10,11 +10,11 @@ use testbed::{
     eventually, kms,
 };
 
-use crate::test::{SOON, Test, UNSET, to_json};
+use crate::harness::{SOON, TestNamespace, UNSET, to_json};
 
 /// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
 pub struct User<'a> {
-    test: &'a Test,
+    test: &'a TestNamespace,
     environment: BTreeMap<&'static str, String>,
     seen: Mutex<Vec<u8>>,
 }
@@ -22,7 +22,7 @@ pub struct User<'a> {
 // === impl User ===
 
 impl<'a> User<'a> {
-    pub fn of(test: &'a Test) -> Self {
+    pub fn of(test: &'a TestNamespace) -> Self {
         let mut environment: BTreeMap<_, _> = kms::environment(&test.proxy.url()).into();
         environment.insert("KUBECONFIG", test.plane.admin_kubeconfig().display().to_string());
         Self { test, environment, seen: Mutex::default() }
@@ -87,7 +87,7 @@ fn row(table: &str, name: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn list_and_status_tell_what_is_ready_and_why_the_rest_is_not() {
-    let test = Test::new("plugin-status").await;
+    let test = TestNamespace::new("plugin-status").await;
     let operator = test.operator();
     test.issue("orders", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
     test.create("missing", &json!({ "keyId": "alias/plugin-status-missing" })).await;
@@ -143,7 +143,7 @@ async fn list_and_status_tell_what_is_ready_and_why_the_rest_is_not() {
 
 #[tokio::test]
 async fn every_form_of_export_has_what_is_recorded() {
-    let test = Test::new("plugin-export").await;
+    let test = TestNamespace::new("plugin-export").await;
     let _operator = test.operator();
     let context = json!({ "it's": "$(id) yes", "yes": "012", "n": "a\nb: c" });
     test.issue("k", &json!({ "encryptionContext": context, "secretName": "wrapped" })).await;
@@ -184,7 +184,7 @@ async fn every_form_of_export_has_what_is_recorded() {
 
     assert!(user.ends(64, &["export", "k", "--version=3"]).await.err.contains("it has 1, 2"));
     for suffix in [".v1", ".v2"] {
-        let plaintext = test.unwrap(&test.data("wrapped").await, suffix).await;
+        let plaintext = test.decrypt(&test.data("wrapped").await, suffix).await;
         assert!(!user.saw(&plaintext));
     }
     assert!(user.saw(&two.ciphertext_blob.0), "what is printed is looked through");
@@ -192,7 +192,7 @@ async fn every_form_of_export_has_what_is_recorded() {
 
 #[tokio::test]
 async fn a_pinned_manifest_is_the_spec_with_everything_issued() {
-    let test = Test::new("plugin-pin").await;
+    let test = TestNamespace::new("plugin-pin").await;
     let operator = test.operator();
     let labels = json!({ "team": "yes", "tier": "1" });
     let mut manifest = test.manifest("k", &json!({ "encryptionContext": { "on": "1e3", "n": "a\nb" } }));
@@ -218,7 +218,7 @@ async fn a_pinned_manifest_is_the_spec_with_everything_issued() {
     assert_eq!((&pinned["apiVersion"], &pinned["kind"]), (&json!("datakey.dev/v1alpha1"), &json!("DataKey")));
 
     // Whoever applies it elsewhere has the same data keys, without a call to KMS.
-    let there = Test::new("plugin-pinned").await;
+    let there = TestNamespace::new("plugin-pinned").await;
     let _operator = there.operator();
     let moved =
         std::fs::read_to_string(&file).unwrap().replace("namespace: plugin-pin\n", "namespace: plugin-pinned\n");
@@ -236,7 +236,7 @@ async fn a_pinned_manifest_is_the_spec_with_everything_issued() {
 
 #[tokio::test]
 async fn verify_names_what_was_changed_in_a_secret_and_shows_no_value() {
-    let test = Test::new("plugin-verify").await;
+    let test = TestNamespace::new("plugin-verify").await;
     let operator = test.operator();
     for name in ["good", "edited", "gone", "foreign"] {
         test.issue(name, &json!({ "encryptionContext": { "purpose": name } })).await;
@@ -296,12 +296,12 @@ async fn verify_names_what_was_changed_in_a_secret_and_shows_no_value() {
 
 #[tokio::test]
 async fn verify_asks_kms_whether_it_unwraps_and_never_shows_the_plaintext() {
-    let test = Test::new("plugin-decrypt").await;
+    let test = TestNamespace::new("plugin-decrypt").await;
     let operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
     test.issue("short", &json!({ "numberOfBytes": 8 })).await;
     let (data, short) = (test.data("k").await, test.data("short").await);
-    let (plaintext, guessable) = (test.unwrap(&data, "").await, test.unwrap(&short, "").await);
+    let (plaintext, guessable) = (test.decrypt(&data, "").await, test.decrypt(&short, "").await);
     drop(operator);
     let user = User::of(&test).with("AWS_REGION", UNSET);
 
@@ -353,7 +353,7 @@ async fn verify_asks_kms_whether_it_unwraps_and_never_shows_the_plaintext() {
 
 #[tokio::test]
 async fn rotate_has_the_next_version_issued_and_keeps_the_earlier_ones() {
-    let test = Test::new("plugin-rotate").await;
+    let test = TestNamespace::new("plugin-rotate").await;
     let operator = test.operator();
     let before = test.issue("k", &json!({})).await;
     let user = User::of(&test);
@@ -400,7 +400,7 @@ async fn rotate_has_the_next_version_issued_and_keeps_the_earlier_ones() {
 
 #[tokio::test]
 async fn policies_are_those_of_the_recorded_key_and_context() {
-    let test = Test::new("plugin-policy").await;
+    let test = TestNamespace::new("plugin-policy").await;
     let _operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
     let user = User::of(&test);
@@ -424,7 +424,7 @@ async fn policies_are_those_of_the_recorded_key_and_context() {
 
 #[tokio::test]
 async fn wrong_words_and_what_is_not_there_end_with_their_codes_and_what_to_do() {
-    let test = Test::new("plugin-codes").await;
+    let test = TestNamespace::new("plugin-codes").await;
     let user = User::of(&test);
     for wrong in
         [&["list", "-o", "xml"][..], &["status", "k", "-A"], &["export"], &["rotate", "k", "--timeout=1m"], &["no"]]
@@ -461,7 +461,7 @@ async fn wrong_words_and_what_is_not_there_end_with_their_codes_and_what_to_do()
 
 #[tokio::test]
 async fn who_may_not_read_secrets_is_told_so_and_sees_the_rest() {
-    let test = Test::new("plugin-viewer").await;
+    let test = TestNamespace::new("plugin-viewer").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     let rbac = "rbac.authorization.k8s.io";
@@ -492,7 +492,7 @@ async fn who_may_not_read_secrets_is_told_so_and_sees_the_rest() {
 async fn kubectl_completes_commands_flags_and_names() {
     use std::os::unix::fs::PermissionsExt;
 
-    let test = Test::new("plugin-complete").await;
+    let test = TestNamespace::new("plugin-complete").await;
     test.create("orders", &json!({})).await;
     test.create("payments", &json!({})).await;
     let user = User::of(&test);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::{Value, json};
 use testbed::{control_plane::OPERATOR, eventually, proxy::Fault, repository};
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 /// The rules of the installed role: group, resource, verb.
 fn rules() -> Vec<(String, String, String)> {
@@ -34,11 +34,11 @@ fn rules() -> Vec<(String, String, String)> {
 
 #[tokio::test]
 async fn each_verb_of_the_role_is_needed() {
-    let test = Test::alone("verbs").await;
+    let test = TestNamespace::with_own_control_plane("verbs").await;
     let all = rules();
     assert_eq!(all.len(), 11);
     // So that a DataKey can change meanwhile.
-    test.proxy.always(Fault::Delay(Duration::from_secs(1)));
+    test.proxy.fail_always(Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
     for (number, without) in all.iter().enumerate() {
         let name = format!("without-{number}");
@@ -98,7 +98,7 @@ async fn each_verb_of_the_role_is_needed() {
 
 #[tokio::test]
 async fn the_operators_identity_may_do_nothing_else() {
-    let test = Test::new("rbac").await;
+    let test = TestNamespace::new("rbac").await;
     let may = async |within: &str, account: &str| -> BTreeSet<String> {
         let user = format!("--as=system:serviceaccount:{}:{account}", OPERATOR.0);
         let listed = test.plane.kubectl(&["auth", "can-i", "--list", "-n", within, &user]).await.unwrap();

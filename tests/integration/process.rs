@@ -13,7 +13,7 @@ use testbed::{
     silence::{self, SilentProxy},
 };
 
-use crate::test::{Operator, SOON, Test};
+use crate::harness::{Operator, SOON, TestNamespace};
 
 #[tokio::test]
 async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_default() {
@@ -27,12 +27,12 @@ async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_de
     let mut environment: BTreeMap<_, _> = kms::environment(&proxy.url()).into();
     environment.insert("KUBECONFIG", plane.operator_kubeconfig().await.display().to_string());
     let mut operator = Operator::start(&[], environment, &plane.workdir().file("operator.log"));
-    operator.says("the CustomResourceDefinition datakeys.datakey.dev is not installed").await;
+    operator.logs("the CustomResourceDefinition datakeys.datakey.dev is not installed").await;
     assert_eq!(operator.admin("/livez").await.0, 200);
     assert_eq!(operator.admin("/readyz").await.0, 503);
 
     plane.kubectl(&["apply", "-f", &deploy("crd.yaml")]).await.unwrap();
-    operator.says("the wait is over").await;
+    operator.logs("the wait is over").await;
     operator.is_ready().await;
     for namespace in ["shop", "bank"] {
         plane.namespace(namespace).await;
@@ -49,40 +49,40 @@ async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_de
 
 /// It lives, and says what it waits for.
 async fn waits(operator: &Operator, words: &str) {
-    operator.says(words).await;
+    operator.logs(words).await;
     assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");
     assert_eq!(operator.admin("/readyz").await.0, 503);
 }
 
 #[tokio::test]
 async fn an_api_server_that_refuses_connections_is_waited_for() {
-    let test = Test::new("refused").await;
+    let test = TestNamespace::new("refused").await;
     let port = testbed::free_port();
     let kubeconfig = silence::redirected(test.operator_kubeconfig(), &format!("127.0.0.1:{port}"));
     let operator = test.operator_by(&kubeconfig, &[]);
     waits(&operator, "waiting: the API server can't be reached").await;
     let _way = SilentProxy::start(port, silence::server_of(test.operator_kubeconfig())).await;
-    operator.says("the wait is over").await;
+    operator.logs("the wait is over").await;
     operator.is_ready().await;
     test.issue("k", &json!({})).await;
 }
 
 #[tokio::test]
 async fn an_api_server_that_is_silent_at_the_start_is_waited_for() {
-    let test = Test::new("silent-start").await;
+    let test = TestNamespace::new("silent-start").await;
     let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
     way.silence_all();
     let operator = test.operator_by(&kubeconfig, &["--kube-timeout=2s"]);
     waits(&operator, "waiting: the API server").await;
     way.open();
-    operator.says("the wait is over").await;
+    operator.logs("the wait is over").await;
     operator.is_ready().await;
     test.issue("k", &json!({})).await;
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_waited_for() {
-    let test = Test::new("no-name").await;
+    let test = TestNamespace::new("no-name").await;
     // No name server knows names of this domain (RFC 6761).
     let kubeconfig = silence::redirected(test.operator_kubeconfig(), "api.invalid:6443");
     let mut operator = test.operator_by(&kubeconfig, &[]);
@@ -94,7 +94,7 @@ async fn a_name_that_does_not_resolve_is_waited_for() {
 
 #[tokio::test]
 async fn kms_out_of_reach_at_the_start_is_waited_for() {
-    let test = Test::new("no-kms").await;
+    let test = TestNamespace::new("no-kms").await;
     let port = testbed::free_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let operator = test.operator_with(&[], &[("AWS_ENDPOINT_URL_KMS", &endpoint)]);
@@ -109,10 +109,10 @@ async fn kms_out_of_reach_at_the_start_is_waited_for() {
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_running() {
-    let test = Test::new("graceful").await;
+    let test = TestNamespace::new("graceful").await;
     let mut operator = test.operator();
     operator.is_ready().await;
-    test.proxy.always(Fault::Delay(Duration::from_secs(2)));
+    test.proxy.fail_always(Fault::Delay(Duration::from_secs(2)));
     test.create("k", &json!({})).await;
     eventually(SOON, "KMS is asked", async || test.proxy.calls() == 1).await;
     operator.process.signal("TERM");
@@ -125,15 +125,15 @@ async fn a_stop_finishes_what_is_running() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_longer_than_the_grace_and_a_second_one_not_at_all() {
-    let test = Test::new("grace").await;
-    test.proxy.always(Fault::Hang);
+    let test = TestNamespace::new("grace").await;
+    test.proxy.fail_always(Fault::Hang);
     test.create("k", &json!({})).await;
     for (flags, signals, code) in [(&["--shutdown-grace=300ms"][..], 1, 0), (&["--shutdown-grace=1h"], 2, 1)] {
         let before = test.proxy.calls();
         let mut operator = test.operator_with(&[&["--kms-timeout=1h"], flags].concat(), &[]);
         eventually(SOON, "KMS is asked", async || test.proxy.calls() > before).await;
         operator.process.signal("TERM");
-        operator.says("stopping: finishing what is running").await;
+        operator.logs("stopping: finishing what is running").await;
         if signals == 2 {
             operator.process.signal("TERM");
         }
@@ -143,9 +143,9 @@ async fn a_stop_does_not_wait_longer_than_the_grace_and_a_second_one_not_at_all(
 
 #[tokio::test]
 async fn a_list_of_namespaces_is_watched_and_no_other() {
-    let one = Test::new("listed-1").await;
-    let two = Test::new("listed-2").await;
-    let other = Test::new("listed-not").await;
+    let one = TestNamespace::new("listed-1").await;
+    let two = TestNamespace::new("listed-2").await;
+    let other = TestNamespace::new("listed-not").await;
     // A blank beside a name and a name that is given twice change nothing.
     let operator = one.operator_with(&["--namespace= listed-2,listed-1"], &[]);
     operator.is_ready().await;
@@ -154,18 +154,18 @@ async fn a_list_of_namespaces_is_watched_and_no_other() {
     one.issue("k", &spec).await;
     two.issue("k", &spec).await;
     assert_eq!(one.proxy.calls(), 2);
-    one.settled().await;
+    one.barrier().await;
     let ready = datakey_operator::status::find(&other.get("k").await, "Ready").unwrap().reason.clone();
     assert_eq!(ready, "Pending");
 }
 
 #[tokio::test]
 async fn logs_are_json_with_namespace_and_name_and_the_kms_request_id() {
-    let test = Test::new("logs").await;
+    let test = TestNamespace::new("logs").await;
     let operator = test.operator();
     let key = test.issue("k", &json!({})).await;
-    operator.says("the DataKey is ready").await;
-    let log = operator.log();
+    operator.logs("the DataKey is ready").await;
+    let log = operator.log_lines();
     let line = log.iter().find(|line| line["message"] == "KMS issued a data key").unwrap();
     assert_eq!((line["namespace"].as_str(), line["name"].as_str()), (Some("logs"), Some("k")));
     assert_eq!(line["request_id"].as_str(), key.record()[0].request_id.as_deref());
@@ -175,7 +175,7 @@ async fn logs_are_json_with_namespace_and_name_and_the_kms_request_id() {
 
 #[tokio::test]
 async fn metrics_count_calls_reconciles_writes_and_states() {
-    let test = Test::new("metrics").await;
+    let test = TestNamespace::new("metrics").await;
     let operator = test.operator();
     test.issue("k", &json!({})).await;
     test.create("missing", &json!({ "keyId": "alias/is-not-there-either" })).await;
@@ -200,7 +200,7 @@ async fn metrics_count_calls_reconciles_writes_and_states() {
 
 #[tokio::test]
 async fn wrong_flags_and_settings_end_with_a_clear_error() {
-    let test = Test::new("usage").await;
+    let test = TestNamespace::new("usage").await;
     let cases = [
         (&["--kms-rate=0"][..], 64, "--kms-rate"),
         (&["--namespace=usage,"], 64, "--namespace"),

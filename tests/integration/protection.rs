@@ -10,14 +10,14 @@ use testbed::eventually;
 
 use crate::{
     chart::{chart, helm},
-    test::{SOON, Test, restored, to_json},
+    harness::{SOON, TestNamespace, restored, to_json},
 };
 
 /// The users who try: a user with nothing but the aggregated role `edit` in the namespace, and a cluster admin.
 const USERS: [&[&str]; 2] = [&["--as=editor"], &[]];
 
 struct Protected {
-    test: Test,
+    test: TestNamespace,
 }
 
 // === impl Protected ===
@@ -25,7 +25,7 @@ struct Protected {
 impl Protected {
     /// A control plane with the policy, and a user `editor` in the test's namespace.
     async fn new(name: &str, values: &[&str]) -> Self {
-        let test = Test::alone(name).await;
+        let test = TestNamespace::with_own_control_plane(name).await;
         let chart = chart();
         let render =
             ["template", "datakey-operator", &chart, "-n", "datakey-system", "--set", "protectSecrets.enabled=true"];

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::test::{Test, assert_refused, to_json};
+use crate::harness::{TestNamespace, assert_refused, to_json};
 
 const FIXED: &str = "this version's data key is issued";
 const WRITE_ONCE: &str = "status.versions is write-once";
@@ -19,21 +19,19 @@ fn version(version: i32, request: &Value) -> Value {
     })
 }
 
-impl Test {
-    /// A `DataKey` that an administrator recorded versions for, as the operator would.
-    async fn recorded(&self, name: &str, spec: &Value) -> Value {
-        let key = self.create(name, spec).await;
-        let request = to_json(&key.spec.request());
-        let status = json!({ "secretName": key.secret_name(), "versions": [version(key.version(), &request)] });
-        self.try_patch_status(name, &status).await.unwrap();
-        request
-    }
+/// A `DataKey` that an administrator recorded versions for, as the operator would.
+async fn create_recorded(test: &TestNamespace, name: &str, spec: &Value) -> Value {
+    let key = test.create(name, spec).await;
+    let request = to_json(&key.spec.request());
+    let status = json!({ "secretName": key.secret_name(), "versions": [version(key.version(), &request)] });
+    test.try_patch_status(name, &status).await.unwrap();
+    request
 }
 
 #[tokio::test]
 async fn the_settings_of_an_issued_version_are_fixed() {
-    let test = Test::new("fixed").await;
-    test.recorded("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    let test = TestNamespace::new("fixed").await;
+    create_recorded(&test, "k", &json!({ "encryptionContext": { "a": "b" } })).await;
     for change in [
         json!({ "keyId": "alias/other" }),
         json!({ "keySpec": "AES_128" }),
@@ -53,7 +51,7 @@ async fn the_settings_of_an_issued_version_are_fixed() {
 
 #[tokio::test]
 async fn the_deletion_policy_of_an_issued_version_is_fixed() {
-    let test = Test::new("fixed-policy").await;
+    let test = TestNamespace::new("fixed-policy").await;
     let message = "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret";
     for (name, policy, others) in [
         ("absent", Value::Null, vec![json!("Delete")]),
@@ -78,8 +76,8 @@ async fn the_deletion_policy_of_an_issued_version_is_fixed() {
 
 #[tokio::test]
 async fn another_version_may_have_other_settings() {
-    let test = Test::new("other-settings").await;
-    test.recorded("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    let test = TestNamespace::new("other-settings").await;
+    create_recorded(&test, "k", &json!({ "encryptionContext": { "a": "b" } })).await;
     let spec = json!({
         "version": 2,
         "keyId": "alias/other",
@@ -93,8 +91,8 @@ async fn another_version_may_have_other_settings() {
 
 #[tokio::test]
 async fn an_issued_version_comes_back_with_its_own_settings_only() {
-    let test = Test::new("comes-back").await;
-    let first = test.recorded("k", &json!({ "numberOfBytes": 7 })).await;
+    let test = TestNamespace::new("comes-back").await;
+    let first = create_recorded(&test, "k", &json!({ "numberOfBytes": 7 })).await;
     test.patch("k", &json!({ "spec": { "version": 2, "keyId": "alias/other" } })).await;
     assert_refused(test.try_patch("k", &json!({ "spec": { "version": null } })).await, FIXED);
     assert_refused(test.try_patch("k", &json!({ "spec": { "version": 1 } })).await, FIXED);
@@ -103,8 +101,8 @@ async fn an_issued_version_comes_back_with_its_own_settings_only() {
 
 #[tokio::test]
 async fn an_empty_encryption_context_is_an_absent_one() {
-    let test = Test::new("empty-context").await;
-    test.recorded("k", &json!({ "encryptionContext": {} })).await;
+    let test = TestNamespace::new("empty-context").await;
+    create_recorded(&test, "k", &json!({ "encryptionContext": {} })).await;
     test.patch("k", &json!({ "spec": { "encryptionContext": null } })).await;
     test.patch("k", &json!({ "spec": { "encryptionContext": {} } })).await;
     assert_refused(test.try_patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await, FIXED);
@@ -112,9 +110,9 @@ async fn an_empty_encryption_context_is_an_absent_one() {
 
 #[tokio::test]
 async fn the_secret_name_is_fixed_with_the_first_issue() {
-    let test = Test::new("fixed-name").await;
+    let test = TestNamespace::new("fixed-name").await;
     let words = "secretName is fixed once a version is issued";
-    test.recorded("by-default", &json!({})).await;
+    create_recorded(&test, "by-default", &json!({})).await;
     assert_refused(test.try_patch("by-default", &json!({ "spec": { "secretName": "x" } })).await, words);
     test.patch("by-default", &json!({ "spec": { "secretName": "by-default" } })).await;
 
@@ -127,8 +125,8 @@ async fn the_secret_name_is_fixed_with_the_first_issue() {
 
 #[tokio::test]
 async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
-    let test = Test::new("write-once").await;
-    let request = test.recorded("k", &json!({})).await;
+    let test = TestNamespace::new("write-once").await;
+    let request = create_recorded(&test, "k", &json!({})).await;
     let other = |field: &str, value: Value| {
         let mut entry = version(1, &request);
         entry[field] = value;
@@ -158,7 +156,7 @@ async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
 
 #[tokio::test]
 async fn nobody_can_record_a_version_that_does_not_answer_the_spec() {
-    let test = Test::new("answers").await;
+    let test = TestNamespace::new("answers").await;
     let request = to_json(&test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());
     for (field, value) in [
         ("keyId", json!("alias/other")),
@@ -179,7 +177,7 @@ async fn nobody_can_record_a_version_that_does_not_answer_the_spec() {
 
 #[tokio::test]
 async fn the_record_holds_64_versions_of_well_formed_entries() {
-    let test = Test::new("bounds").await;
+    let test = TestNamespace::new("bounds").await;
     let request = to_json(&test.create("k", &json!({})).await.spec.request());
     let versions = |count: i32| json!({ "versions": (1..=count).map(|n| version(n, &request)).collect::<Vec<_>>() });
     let too_many = test.try_patch_status("k", &versions(65)).await;

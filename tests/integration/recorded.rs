@@ -13,7 +13,7 @@ use testbed::{api_proxy, assert_fresh, eventually, http::Stop, proxy::Fault, rep
 
 use crate::{
     defect::Defect,
-    test::{SOON, Test, to_json},
+    harness::{SOON, TestNamespace, to_json},
     tls::Tls,
 };
 
@@ -64,7 +64,7 @@ impl Health {
 // === impl States ===
 
 impl States {
-    fn add(&mut self, test: &Test, name: &str, key: &DataKey, health: Health) {
+    fn add(&mut self, test: &TestNamespace, name: &str, key: &DataKey, health: Health) {
         let mut value = to_json(key);
         normalise(&mut value);
         let normal = value.to_string().replace(&test.key.arn, ARN).replace(&test.namespace, NAMESPACE);
@@ -72,7 +72,7 @@ impl States {
         assert!(twin.is_none(), "{name}");
     }
 
-    fn add_failure(&mut self, test: &Test, key: &DataKey, reason: Reason) {
+    fn add_failure(&mut self, test: &TestNamespace, key: &DataKey, reason: Reason) {
         self.add(test, &file_name(reason), key, Health::of(reason));
     }
 }
@@ -117,7 +117,7 @@ fn normalise(value: &mut Value) {
 
 /// From birth to deletion.
 async fn a_life() -> States {
-    let (test, mut states) = (Test::new("recorded-life").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-life").await, States::default());
     let born = test.create("born", &json!({})).await;
     states.add(&test, "born", &born, Health::NotSeen);
     test.delete("born").await;
@@ -125,7 +125,7 @@ async fn a_life() -> States {
         let (api, kubeconfig) = test.api_proxy().await;
         let _operator = test.operator_by(&kubeconfig, &[]);
         let stop = Stop::default();
-        api.next(1, "create", "secrets", api_proxy::Fault::StopBefore(stop.clone()));
+        api.fail_next(1, "create", "secrets", api_proxy::Fault::StopBefore(stop.clone()));
         test.create("recorded", &json!({})).await;
         tokio::time::timeout(SOON, stop.reached()).await.unwrap();
         states.add(&test, "recorded", &test.get("recorded").await, Health::NotSeen);
@@ -141,13 +141,13 @@ async fn a_life() -> States {
         test.patch("ready-version-2", &second).await;
         states.add(&test, "ready-version-2", &test.ready("ready-version-2").await, Health::Healthy);
 
-        test.proxy.always(Fault::code("ThrottlingException"));
+        test.proxy.fail_always(Fault::code("ThrottlingException"));
         test.patch("waiting-version-2", &second).await;
         let key = test.failed("waiting-version-2", "Throttled").await;
         states.add(&test, "waiting-version-2", &key, Health::Progressing);
 
         // Last, so that what fails so does not fail otherwise afterwards.
-        test.proxy.always(Fault::code("AccessDeniedException"));
+        test.proxy.fail_always(Fault::code("AccessDeniedException"));
         test.patch("failing-version-2", &second).await;
         let key = test.failed("failing-version-2", "AccessDenied").await;
         states.add(&test, "failing-version-2", &key, Health::Degraded);
@@ -169,7 +169,7 @@ async fn a_life() -> States {
 
 /// What goes wrong at KMS.
 async fn failures_of_kms() -> States {
-    let (test, mut states) = (Test::new("recorded-kms").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-kms").await, States::default());
     let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
     for (reason, fault) in [
         (Reason::KeyNotFound, Fault::code("NotFoundException")),
@@ -187,7 +187,7 @@ async fn failures_of_kms() -> States {
         (Reason::KmsUnreachable, Fault::Reset),
         (Reason::KmsTimeout, Fault::Hang),
     ] {
-        test.proxy.always(fault);
+        test.proxy.fail_always(fault);
         let name = file_name(reason);
         test.create(&name, &json!({})).await;
         states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
@@ -204,7 +204,7 @@ async fn failures_of_kms() -> States {
 
 /// What the operator lacks.
 async fn failures_of_the_settings() -> States {
-    let (test, mut states) = (Test::new("recorded-settings").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-settings").await, States::default());
     let nowhere = test.plane.workdir().file("no-such-file").display().to_string();
     for (reason, missing) in [
         (Reason::RegionMissing, ["AWS_REGION", "AWS_DEFAULT_REGION"]),
@@ -227,7 +227,7 @@ async fn failures_of_the_settings() -> States {
 
 /// What must not be issued.
 async fn failures_of_restores() -> States {
-    let (test, mut states) = (Test::new("recorded-restores").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-restores").await, States::default());
     let name = file_name(Reason::RestoredWithoutKey);
     {
         let _operator = test.operator();
@@ -247,7 +247,7 @@ async fn failures_of_restores() -> States {
 
 /// What goes wrong in the cluster.
 async fn failures_of_the_cluster() -> States {
-    let (test, mut states) = (Test::new("recorded-cluster").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-cluster").await, States::default());
     let name = file_name(Reason::TooManyVersions);
     let request = to_json(&test.create(&name, &json!({})).await.spec.request());
     let blob = |version: i32| format!("AQID{version:04}");
@@ -296,23 +296,23 @@ async fn failures_of_the_cluster() -> States {
     test.edit_secret(&name, &json!({ "immutable": true, "data": { "ciphertextBlob": "eA==" } })).await;
     states.add_failure(&test, &test.failed(&name, "SecretImmutable").await, Reason::SecretImmutable);
 
-    test.secrets_are_refused().await;
+    test.refuse_secrets().await;
     let name = file_name(Reason::Refused);
     test.create(&name, &json!({})).await;
     states.add_failure(&test, &test.failed(&name, "Refused").await, Reason::Refused);
-    test.secrets_are_taken().await;
+    test.accept_secrets().await;
     states
 }
 
 /// What goes wrong beside the cluster: in its admission, at the API server, in the operator.
 async fn failures_around_the_cluster() -> States {
-    let (test, mut states) = (Test::new("recorded-around").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-around").await, States::default());
     for (reason, words) in [
         (Reason::AdmissionUnavailable, "Internal error occurred: failed calling webhook \"policy.example.com\""),
         (Reason::ApiServerFailed, "etcdserver: leader changed"),
     ] {
         let (api, kubeconfig) = test.api_proxy().await;
-        api.always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
+        api.fail_always("create", "secrets", api_proxy::Fault::Refuse(500, "InternalError", words));
         let _operator = test.operator_by(&kubeconfig, &[]);
         let name = file_name(reason);
         test.create(&name, &json!({})).await;
@@ -328,7 +328,7 @@ async fn failures_around_the_cluster() -> States {
 
 /// What is wrong with pins.
 async fn failures_of_pins() -> States {
-    let (test, mut states) = (Test::new("recorded-pins").await, States::default());
+    let (test, mut states) = (TestNamespace::new("recorded-pins").await, States::default());
     let operator = test.operator();
     let pin = |key_id: &str, arn: &str| {
         let request = json!({ "keyId": key_id, "keySpec": "AES_256" });
@@ -365,7 +365,7 @@ async fn failures_of_pins() -> States {
 
 /// A definition without the rules that the operator relies on.
 async fn failures_of_an_outdated_definition() -> States {
-    let (test, mut states) = (Test::alone("recorded-outdated").await, States::default());
+    let (test, mut states) = (TestNamespace::with_own_control_plane("recorded-outdated").await, States::default());
     let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
     let patch = json!([{ "op": "remove", "path": rules }]).to_string();
     let crd = ["patch", "crd", "datakeys.datakey.dev", "--type=json", "-p", &patch];

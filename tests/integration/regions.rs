@@ -9,7 +9,7 @@ use datakey_operator::status::{READY, STALLED, find};
 use serde_json::{Value, json};
 use testbed::{assert_fresh, eventually, kms, proxy::Fault};
 
-use crate::test::{Operator, SOON, Test, restored, text};
+use crate::harness::{Operator, SOON, TestNamespace, restored, text};
 
 /// Within this time another namespace's DataKey is ready, whatever a Region does.
 const BOUND: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ fn arn(region: &str) -> String {
 
 /// How long a new `DataKey` takes. Where a busy machine needs longer than the bound, the next ones may do better: what
 /// the others write meanwhile comes to an end.
-async fn time_to_ready(test: &Test, name: &str) -> Duration {
+async fn time_to_ready(test: &TestNamespace, name: &str) -> Duration {
     let mut best = Duration::MAX;
     for number in 0..6 {
         let name = format!("{name}-{number}");
@@ -73,20 +73,20 @@ fn the_known_regions_are_those_of_botocore() {
 /// A new `DataKey` beside so many in each other Region, alone and during each fault of those Regions.
 async fn beside_failing_regions(name: &str, each: usize, faults: &[(&'static str, Fault)]) {
     // Of all namespaces: those that are named have a queue each.
-    let failing = Test::alone(&format!("{name}-failing")).await;
-    let live = failing.beside(&format!("{name}-live")).await;
+    let failing = TestNamespace::with_own_control_plane(&format!("{name}-failing")).await;
+    let live = failing.another_namespace(&format!("{name}-live")).await;
     let _operator = failing.operator_of_all(&PATIENT);
     let alone = time_to_ready(&live, "alone").await;
 
     let regions: Vec<_> = regions().filter(|region| *region != HEALTHY).collect();
     let [(_, first), ..] = faults else { panic!("no fault") };
-    failing.proxy.in_regions(regions.iter().copied(), first);
+    failing.proxy.fail_in_regions(regions.iter().copied(), first);
     for region in &regions {
         failing.create_many(region, each, &json!({ "region": region })).await;
     }
     let mut took = vec![("alone", alone)];
     for (name, fault) in faults {
-        failing.proxy.in_regions(regions.iter().copied(), fault);
+        failing.proxy.fail_in_regions(regions.iter().copied(), fault);
         let before = failing.proxy.requests().len();
         let called = async || {
             let calls = failing.proxy.requests().split_off(before);
@@ -119,18 +119,18 @@ async fn regions_that_fail_or_crawl_delay_their_own_data_keys_only() {
 
 #[tokio::test]
 async fn when_a_region_recovers_no_namespace_waits_for_another() {
-    let flood = Test::with_many("recovery-flood").await;
-    let one = Test::with_many("recovery-one").await;
+    let flood = TestNamespace::with_stub_kms("recovery-flood").await;
+    let one = TestNamespace::with_stub_kms("recovery-one").await;
     let (count, rate) = (300, 50);
     let region = "eu-north-1";
-    flood.proxy.in_regions([region], &Fault::Hang);
+    flood.proxy.fail_in_regions([region], &Fault::Hang);
     let flags = ["--namespace=recovery-one", "--kms-timeout=2s", &format!("--kms-rate={rate}")];
     let _operator = flood.operator_with(&flags, &[]);
     flood.create_many("k", count, &json!({ "region": region })).await;
     one.create("k", &json!({ "region": region, "encryptionContext": { "purpose": "one" } })).await;
     eventually(SOON, "it is called", async || flood.proxy.calls() > 0).await;
 
-    flood.proxy.heal();
+    flood.proxy.clear_faults();
     let before = flood.proxy.calls();
     one.ready("k").await;
     let calls = flood.proxy.requests();
@@ -143,7 +143,7 @@ async fn when_a_region_recovers_no_namespace_waits_for_another() {
 
 #[tokio::test]
 async fn an_unknown_region_is_reported_and_never_called() {
-    let test = Test::with_many("region-unknown").await;
+    let test = TestNamespace::with_stub_kms("region-unknown").await;
     let specs = [("by-region", json!({ "region": UNKNOWN })), ("by-arn", json!({ "keyId": arn(UNKNOWN) }))];
     {
         let operator = test.operator();
@@ -174,7 +174,7 @@ async fn an_unknown_region_is_reported_and_never_called() {
 
 #[tokio::test]
 async fn what_is_issued_pinned_or_adopted_needs_no_known_region() {
-    let test = Test::with_many("region-forgotten").await;
+    let test = TestNamespace::with_stub_kms("region-forgotten").await;
     let spec = json!({ "region": UNKNOWN });
     let pin;
     {
@@ -195,19 +195,19 @@ async fn what_is_issued_pinned_or_adopted_needs_no_known_region() {
     test.ready("adopted").await;
     test.issue("pinned", &json!({ "region": UNKNOWN, "wrappedKeys": [pin] })).await;
     test.delete_secret("issued").await;
-    test.holds("issued", &before).await;
+    test.secret_becomes("issued", &before).await;
     test.ready("issued").await;
     assert_eq!(test.proxy.calls(), calls);
 
     test.patch("issued", &json!({ "spec": { "version": 2 } })).await;
     test.failed("issued", "RegionUnknown").await;
-    test.holds("issued", &before).await;
+    test.secret_becomes("issued", &before).await;
     assert_eq!(test.proxy.calls(), calls);
 }
 
 #[tokio::test]
 async fn at_most_64_regions_have_label_values_of_their_own() {
-    let test = Test::with_many("region-labels").await;
+    let test = TestNamespace::with_stub_kms("region-labels").await;
     let extra: Vec<_> = ('a'..='z').map(|letter| format!("xx-{letter}-1")).collect();
     let operator = test.operator_with(&[&format!("--extra-regions={}", extra.join(","))], &[]);
     let all: Vec<_> = regions().map(str::to_owned).chain(extra).collect();

@@ -9,7 +9,7 @@ use testbed::{control_plane::ControlPlane, eventually, proxy::KmsProxy, reposito
 
 use crate::{
     chart::{chart, helm},
-    test::{Operator, SOON},
+    harness::{Operator, SOON},
 };
 
 /// The release, and its namespace, that everything begins with.
@@ -133,7 +133,7 @@ impl Cluster {
     /// Starts the operator as the Deployment of a release says, under the identity that it gives.
     async fn operator(&self, release: &str, namespace: &str) -> Operator {
         let operator = Operator::as_deployed(&self.plane, release, namespace, &self.proxy.url()).await;
-        operator.says("this replica leads").await;
+        operator.logs("this replica leads").await;
         operator.is_ready().await;
         operator
     }

@@ -4,43 +4,35 @@ use datakey_operator::status;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use crate::test::{Data, Operator, Test, restored, to_json};
+use crate::harness::{Data, TestNamespace, restored, to_json};
 
 /// Nothing is tried again by itself while a test lasts.
 const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
 
-impl Test {
-    /// An operator that retries nothing within a test.
-    pub fn patient_operator(&self) -> Operator {
-        self.operator_with(&NO_RETRY, &[])
-    }
+/// A `DataKey` as Velero restores it.
+async fn create_as_velero(test: &TestNamespace, name: &str, spec: &Value) {
+    let mut manifest = test.manifest(name, spec);
+    manifest["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill", "velero.io/backup-name": "nightly" });
+    test.try_create(&manifest).await.unwrap();
+}
 
-    /// A `DataKey` as Velero restores it.
-    async fn velero_restores(&self, name: &str, spec: &Value) {
-        let mut manifest = self.manifest(name, spec);
-        manifest["metadata"]["labels"] =
-            json!({ "velero.io/restore-name": "drill", "velero.io/backup-name": "nightly" });
-        self.try_create(&manifest).await.unwrap();
-    }
-
-    /// What a backup has of a `DataKey` that was issued; then the cluster has nothing of it any more.
-    async fn backed_up(&self, name: &str) -> (Value, Secret, Data) {
-        let key = self.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
-        let (secret, data) = (restored(&self.secret(name).await), self.data(name).await);
-        self.delete(name).await;
-        self.delete_secret(name).await;
-        (to_json(&key), secret, data)
-    }
+/// What a backup has of a `DataKey` that was issued; then the cluster has nothing of it any more.
+async fn back_up_and_delete(test: &TestNamespace, name: &str) -> (Value, Secret, Data) {
+    let key = test.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
+    let (secret, data) = (restored(&test.secret(name).await), test.data(name).await);
+    test.delete(name).await;
+    test.delete_secret(name).await;
+    (to_json(&key), secret, data)
 }
 
 #[tokio::test]
 async fn a_data_key_that_velero_restored_waits_for_its_secret() {
-    let test = Test::new("restored-first").await;
-    let operator = test.patient_operator();
-    let (backup, secret, data) = test.backed_up("k").await;
+    let test = TestNamespace::new("restored-first").await;
+    let operator = test.operator_without_retries();
+    let (backup, secret, data) = back_up_and_delete(&test, "k").await;
     assert_eq!(test.proxy.calls(), 1);
 
-    test.velero_restores("k", &backup["spec"]).await;
+    create_as_velero(&test, "k", &backup["spec"]).await;
     let key = test.failed("k", "RestoredWithoutKey").await;
     let message = &status::find(&key, status::READY).unwrap().message;
     for way in ["restore the Secret", "--status-include-resources", "spec.wrappedKeys", "velero.io/restore-name-"] {
@@ -50,8 +42,8 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
 
     // Nor after a restart; and what comes back is adopted at once.
     drop(operator);
-    let _operator = test.patient_operator();
-    test.settled().await;
+    let _operator = test.operator_without_retries();
+    test.barrier().await;
     test.failed("k", "RestoredWithoutKey").await;
     test.create_secret(&secret).await;
     let key = test.ready("k").await;
@@ -62,33 +54,33 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
 
 #[tokio::test]
 async fn a_restored_status_is_the_record() {
-    let test = Test::new("restored-status").await;
-    let _operator = test.patient_operator();
-    let (backup, _, data) = test.backed_up("k").await;
-    test.velero_restores("k", &backup["spec"]).await;
+    let test = TestNamespace::new("restored-status").await;
+    let _operator = test.operator_without_retries();
+    let (backup, _, data) = back_up_and_delete(&test, "k").await;
+    create_as_velero(&test, "k", &backup["spec"]).await;
     test.failed("k", "RestoredWithoutKey").await;
     let status = json!({ "secretName": "k", "versions": backup["status"]["versions"] });
     test.try_patch_status("k", &status).await.unwrap();
     let key = test.ready("k").await;
     assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]
 async fn a_restored_data_key_is_pinned_without_a_call() {
-    let test = Test::new("restored-pinned").await;
-    let _operator = test.patient_operator();
-    test.velero_restores("k", &json!({ "wrappedKeys": [test.pin(1)] })).await;
+    let test = TestNamespace::new("restored-pinned").await;
+    let _operator = test.operator_without_retries();
+    create_as_velero(&test, "k", &json!({ "wrappedKeys": [test.pin(1)] })).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 0);
 }
 
 #[tokio::test]
 async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
-    let test = Test::new("restored-label").await;
-    let _operator = test.patient_operator();
-    test.velero_restores("labelled", &json!({})).await;
+    let test = TestNamespace::new("restored-label").await;
+    let _operator = test.operator_without_retries();
+    create_as_velero(&test, "labelled", &json!({})).await;
     test.failed("labelled", "RestoredWithoutKey").await;
     let mut annotated = test.manifest("annotated", &json!({}));
     annotated["metadata"]["annotations"] = json!({ "datakey.dev/restored": "" });
@@ -107,13 +99,13 @@ async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
 
 #[tokio::test]
 async fn a_restored_data_key_is_issued_once_its_spec_is_changed() {
-    let test = Test::new("restored-changed").await;
-    let _operator = test.patient_operator();
-    test.velero_restores("k", &json!({})).await;
+    let test = TestNamespace::new("restored-changed").await;
+    let _operator = test.operator_without_retries();
+    create_as_velero(&test, "k", &json!({})).await;
     test.failed("k", "RestoredWithoutKey").await;
     // Other labels change nothing.
     test.patch("k", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
-    test.settled().await;
+    test.barrier().await;
     test.failed("k", "RestoredWithoutKey").await;
     let before = test.proxy.calls();
     test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
@@ -123,10 +115,10 @@ async fn a_restored_data_key_is_issued_once_its_spec_is_changed() {
 
 #[tokio::test]
 async fn without_issuing_only_what_exists_is_published() {
-    let test = Test::new("no-issuing").await;
+    let test = TestNamespace::new("no-issuing").await;
     let (backup, secret, data) = {
         let _operator = test.operator();
-        test.backed_up("adopted").await
+        back_up_and_delete(&test, "adopted").await
     };
     let before = test.proxy.calls();
     {
@@ -137,13 +129,13 @@ async fn without_issuing_only_what_exists_is_published() {
         test.create_secret(&secret).await;
         test.create("adopted", &backup["spec"]).await;
         test.ready("adopted").await;
-        test.holds("adopted", &data).await;
+        test.secret_becomes("adopted", &data).await;
         test.issue("pinned", &json!({ "wrappedKeys": [test.pin(1)] })).await;
         test.patch("pinned", &json!({ "spec": { "version": 2 } })).await;
         test.failed("pinned", "IssuingDisabled").await;
         // A Secret that is deleted comes back.
         test.delete_secret("adopted").await;
-        test.holds("adopted", &data).await;
+        test.secret_becomes("adopted", &data).await;
         assert_eq!(test.proxy.calls(), before);
     }
     let _operator = test.operator();

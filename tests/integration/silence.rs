@@ -8,18 +8,18 @@ use std::{
 use serde_json::json;
 use testbed::{api_proxy::ApiProxy, eventually, silence::SilentProxy};
 
-use crate::test::{Operator, SOON, Test};
+use crate::harness::{Operator, SOON, TestNamespace};
 
 /// What is promised is 30 seconds; the rest is for a busy machine.
 const NOTICED: Duration = Duration::from_secs(35);
 
 /// Issues over a way that then dies. A change of another client is noticed over a new connection.
-async fn notices_a_change_over_a_dead_connection(test: &Test, kubeconfig: &Path) -> Operator {
+async fn notices_a_change_over_a_dead_connection(test: &TestNamespace, kubeconfig: &Path) -> Operator {
     let (way, kubeconfig) = SilentProxy::before(kubeconfig).await;
     let operator = test.operator_by(&kubeconfig, &[]);
     test.issue("before", &json!({})).await;
     let data = test.data("before").await;
-    test.settled().await;
+    test.barrier().await;
     way.silence();
     let begun = Instant::now();
     test.delete_secret("before").await;
@@ -31,7 +31,7 @@ async fn notices_a_change_over_a_dead_connection(test: &Test, kubeconfig: &Path)
     })
     .await;
     println!("{}: {:?}", test.namespace, begun.elapsed());
-    test.holds("before", &data).await;
+    test.secret_becomes("before", &data).await;
     test.ready("meanwhile").await;
     eventually(SOON, "it is ready again", async || operator.admin("/readyz").await.0 == 200).await;
     operator
@@ -39,15 +39,15 @@ async fn notices_a_change_over_a_dead_connection(test: &Test, kubeconfig: &Path)
 
 #[tokio::test]
 async fn a_dead_connection_is_noticed_within_30_seconds() {
-    let test = Test::new("silent").await;
+    let test = TestNamespace::new("silent").await;
     let operator = notices_a_change_over_a_dead_connection(&test, test.operator_kubeconfig()).await;
     // HTTP/2 has no short watches: this one was found dead.
-    operator.says("a watch was interrupted; it is resumed").await;
+    operator.logs("a watch was interrupted; it is resumed").await;
 }
 
 #[tokio::test]
 async fn a_dead_http1_connection_is_noticed_within_30_seconds() {
-    let test = Test::new("silent-http1").await;
+    let test = TestNamespace::new("silent-http1").await;
     let api = ApiProxy::with_http1(test.operator_kubeconfig()).await;
     let kubeconfig = api.kubeconfig(test.operator_kubeconfig());
     let operator = notices_a_change_over_a_dead_connection(&test, &kubeconfig).await;
@@ -58,17 +58,17 @@ async fn a_dead_http1_connection_is_noticed_within_30_seconds() {
 
 #[tokio::test]
 async fn readiness_follows_a_silent_api_server_in_30_seconds() {
-    let test = Test::new("silent-readiness").await;
+    let test = TestNamespace::new("silent-readiness").await;
     let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
     way.silence_all();
     eventually(NOTICED, "it is not ready", async || operator.admin("/readyz").await.0 == 503).await;
-    operator.says("the API server can't be reached: no answer within 5s").await;
+    operator.logs("the API server can't be reached: no answer within 5s").await;
     assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");
     test.create("k", &json!({})).await;
     way.open();
     eventually(NOTICED, "it is ready again", async || operator.admin("/readyz").await.0 == 200).await;
-    operator.says("the API server answers again").await;
+    operator.logs("the API server answers again").await;
     eventually(NOTICED, "it works", async || test.secrets().get_opt("k").await.unwrap().is_some()).await;
 }

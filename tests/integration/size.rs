@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 
-use crate::test::{Test, recorded, to_json};
+use crate::harness::{TestNamespace, recorded_version, to_json};
 
 /// What etcd takes in one request by default.
 const LIMIT: usize = 3 << 19;
@@ -16,7 +16,7 @@ fn control_characters() -> Value {
 
 #[tokio::test]
 async fn a_version_that_the_secret_has_no_room_for_is_not_issued() {
-    let test = Test::new("size-versions").await;
+    let test = TestNamespace::new("size-versions").await;
     let spec = json!({ "encryptionContext": control_characters(), "version": 18 });
     let request = to_json(&test.create("k", &spec).await.spec.request());
     let versions: Vec<_> = (1..=18)
@@ -42,18 +42,19 @@ async fn a_version_that_the_secret_has_no_room_for_is_not_issued() {
     test.patch("k", &json!({ "spec": { "version": 20 } })).await;
     test.ready("k").await;
     test.delete_secret("k").await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.patch("k", &json!({ "spec": { "version": 3 } })).await;
     let key = test.ready("k").await;
-    assert_eq!(test.data("k").await["ciphertextBlob"], recorded(&key, 3).ciphertext_blob.0);
+    assert_eq!(test.data("k").await["ciphertextBlob"], recorded_version(&key, 3).ciphertext_blob.0);
     assert_eq!(test.proxy.calls(), calls);
 }
 
 #[tokio::test]
 async fn pins_that_the_status_has_no_room_for_are_not_recorded() {
-    let test = Test::new("size-pins").await;
+    let test = TestNamespace::new("size-pins").await;
     let _operator = test.operator();
-    let issued = to_json(&recorded(&test.issue("k", &json!({ "encryptionContext": control_characters() })).await, 1));
+    let issued =
+        to_json(&recorded_version(&test.issue("k", &json!({ "encryptionContext": control_characters() })).await, 1));
     let pin = |version: i32| {
         let mut pin = issued.clone();
         pin["version"] = json!(version);
@@ -74,47 +75,44 @@ async fn pins_that_the_status_has_no_room_for_are_not_recorded() {
     assert_eq!(test.proxy.calls(), 1);
 }
 
-impl Test {
-    /// Fills the metadata of a `DataKey` with what its user may write, until etcd has no room for one byte more.
-    async fn fill(&self, name: &str) {
-        let size =
-            async || self.send::<Value>("GET", &format!("/{name}"), &Value::Null).await.unwrap().to_string().len();
-        // Each label is in the managed fields, too: long ones are fewer.
-        let domain = ["d".repeat(60).as_str(); 4].join(".");
-        let label = |number: usize| (format!("{domain}/{number:063}"), json!("v".repeat(63)));
-        let add = async |range: Range<usize>| {
-            let labels: Map<_, _> = range.map(label).collect();
-            self.patch(name, &json!({ "metadata": { "labels": labels } })).await;
-        };
-        let (empty, first) = (size().await, 500);
-        add(0..first).await;
-        let each = (size().await - empty) / first;
-        let (mut count, mut step) = ((LIMIT - empty) / each - 4, 512);
-        add(first..count).await;
-        while step >= 8 {
-            let labels: Map<_, _> = (count..count + step).map(label).collect();
-            match self.try_patch(name, &json!({ "metadata": { "labels": labels } })).await {
-                Ok(_) => count += step,
-                Err(_) => step /= 2,
-            }
+/// Fills the metadata of a `DataKey` with what its user may write, until etcd has no room for one byte more.
+async fn fill_metadata(test: &TestNamespace, name: &str) {
+    let size = async || test.send::<Value>("GET", &format!("/{name}"), &Value::Null).await.unwrap().to_string().len();
+    // Each label is in the managed fields, too: long ones are fewer.
+    let domain = ["d".repeat(60).as_str(); 4].join(".");
+    let label = |number: usize| (format!("{domain}/{number:063}"), json!("v".repeat(63)));
+    let add = async |range: Range<usize>| {
+        let labels: Map<_, _> = range.map(label).collect();
+        test.patch(name, &json!({ "metadata": { "labels": labels } })).await;
+    };
+    let (empty, first) = (size().await, 500);
+    add(0..first).await;
+    let each = (size().await - empty) / first;
+    let (mut count, mut step) = ((LIMIT - empty) / each - 4, 512);
+    add(first..count).await;
+    while step >= 8 {
+        let labels: Map<_, _> = (count..count + step).map(label).collect();
+        match test.try_patch(name, &json!({ "metadata": { "labels": labels } })).await {
+            Ok(_) => count += step,
+            Err(_) => step /= 2,
         }
-        let (mut pad, mut step) = (0, 4096);
-        while step > 0 {
-            let more = json!({ "metadata": { "annotations": { "pad": "x".repeat(pad + step) } } });
-            match self.try_patch(name, &more).await {
-                Ok(_) => pad += step,
-                Err(_) => step /= 2,
-            }
+    }
+    let (mut pad, mut step) = (0, 4096);
+    while step > 0 {
+        let more = json!({ "metadata": { "annotations": { "pad": "x".repeat(pad + step) } } });
+        match test.try_patch(name, &more).await {
+            Ok(_) => pad += step,
+            Err(_) => step /= 2,
         }
     }
 }
 
 #[tokio::test]
 async fn where_etcd_has_no_room_ready_ends_and_kms_is_asked_once() {
-    let test = Test::new("size-full").await;
+    let test = TestNamespace::new("size-full").await;
     let operator = test.operator();
     test.issue("k", &json!({ "version": 1 })).await;
-    test.fill("k").await;
+    fill_metadata(&test, "k").await;
     test.ready("k").await;
     let tried = async |reason: &str| {
         let key = test.failed("k", reason).await;

@@ -3,28 +3,26 @@
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 fn template(labels: &Value, annotations: &Value) -> Value {
     json!({ "secretTemplate": { "metadata": { "labels": labels, "annotations": annotations } } })
 }
 
-impl Test {
-    /// Waits until a label or an annotation of a Secret has this value; `None`: until it is not there.
-    async fn has(&self, secret: &str, field: &str, key: &str, value: Option<&str>) {
-        let what = format!("{field} {key} of Secret {secret} is {value:?}");
-        let is_so = async || {
-            let metadata = self.secret(secret).await.metadata;
-            let all = if field == "label" { metadata.labels } else { metadata.annotations };
-            all.unwrap_or_default().get(key).map(String::as_str) == value
-        };
-        eventually(SOON, &what, is_so).await;
-    }
+/// Waits until a label or an annotation of a Secret has this value; `None`: until it is not there.
+async fn secret_has(test: &TestNamespace, secret: &str, field: &str, key: &str, value: Option<&str>) {
+    let what = format!("{field} {key} of Secret {secret} is {value:?}");
+    let is_so = async || {
+        let metadata = test.secret(secret).await.metadata;
+        let all = if field == "label" { metadata.labels } else { metadata.annotations };
+        all.unwrap_or_default().get(key).map(String::as_str) == value
+    };
+    eventually(SOON, &what, is_so).await;
 }
 
 #[tokio::test]
 async fn the_template_is_applied_changed_restored_and_taken_away() {
-    let test = Test::new("template-life").await;
+    let test = TestNamespace::new("template-life").await;
     let mut operator = test.operator();
     test.issue(
         "k",
@@ -32,23 +30,23 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
     )
     .await;
     let (data, uid) = (test.data("k").await, test.secret("k").await.metadata.uid);
-    test.has("k", "label", "team", Some("shop")).await;
-    test.has("k", "label", "app.kubernetes.io/part-of", Some("orders")).await;
-    test.has("k", "annotation", "a.b/c", Some("1")).await;
+    secret_has(&test, "k", "label", "team", Some("shop")).await;
+    secret_has(&test, "k", "label", "app.kubernetes.io/part-of", Some("orders")).await;
+    secret_has(&test, "k", "annotation", "a.b/c", Some("1")).await;
 
     // Another client's keys stay; what it does to those of the template is undone.
     let foreign =
         json!({ "metadata": { "labels": { "other": "kept", "team": "bank" }, "annotations": { "a.b/c": null } } });
     test.edit_secret("k", &foreign).await;
-    test.has("k", "label", "team", Some("shop")).await;
-    test.has("k", "annotation", "a.b/c", Some("1")).await;
-    test.has("k", "label", "other", Some("kept")).await;
+    secret_has(&test, "k", "label", "team", Some("shop")).await;
+    secret_has(&test, "k", "annotation", "a.b/c", Some("1")).await;
+    secret_has(&test, "k", "label", "other", Some("kept")).await;
 
     // More often than a fight over the Secret may go on.
     for round in 0..15 {
         let metadata = json!({ "labels": { "team": format!("shop-{round}") } });
         test.patch("k", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;
-        test.has("k", "label", "team", Some(&format!("shop-{round}"))).await;
+        secret_has(&test, "k", "label", "team", Some(&format!("shop-{round}"))).await;
     }
     test.ready("k").await;
     assert!(test.events("k", "SecretContested").await.is_empty());
@@ -58,18 +56,18 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
     let metadata = json!({ "labels": { "team": null, "app.kubernetes.io/part-of": null, "stage": "test" } });
     test.patch("k", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;
     operator = test.operator();
-    test.has("k", "label", "team", None).await;
-    test.has("k", "label", "app.kubernetes.io/part-of", None).await;
-    test.has("k", "label", "stage", Some("test")).await;
+    secret_has(&test, "k", "label", "team", None).await;
+    secret_has(&test, "k", "label", "app.kubernetes.io/part-of", None).await;
+    secret_has(&test, "k", "label", "stage", Some("test")).await;
     test.delete_secret("k").await;
-    test.holds("k", &data).await;
-    test.has("k", "label", "stage", Some("test")).await;
+    test.secret_becomes("k", &data).await;
+    secret_has(&test, "k", "label", "stage", Some("test")).await;
     assert_ne!(test.secret("k").await.metadata.uid, uid);
 
     test.patch("k", &json!({ "spec": { "secretTemplate": null } })).await;
-    test.has("k", "label", "stage", None).await;
-    test.has("k", "annotation", "a.b/c", None).await;
-    test.has("k", "annotation", "datakey.dev/applied", None).await;
+    secret_has(&test, "k", "label", "stage", None).await;
+    secret_has(&test, "k", "annotation", "a.b/c", None).await;
+    secret_has(&test, "k", "annotation", "datakey.dev/applied", None).await;
     test.ready("k").await;
     assert_eq!((test.data("k").await, test.proxy.calls()), (data, 1));
     drop(operator);
@@ -77,14 +75,14 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
 
 #[tokio::test]
 async fn a_change_of_the_template_restores_nothing_and_says_so_nowhere() {
-    let test = Test::new("template-quiet").await;
+    let test = TestNamespace::new("template-quiet").await;
     let _operator = test.operator();
     test.issue("k", &template(&json!({ "team": "shop" }), &json!({}))).await;
     test.patch("k", &json!({ "spec": template(&json!({ "team": "bank" }), &json!({ "a": "1" })) })).await;
-    test.has("k", "label", "team", Some("bank")).await;
+    secret_has(&test, "k", "label", "team", Some("bank")).await;
     test.ready("k").await;
     test.edit_secret("k", &json!({ "metadata": { "labels": { "team": "x" } } })).await;
-    test.has("k", "label", "team", Some("bank")).await;
+    secret_has(&test, "k", "label", "team", Some("bank")).await;
     let restored = async || test.events("k", "Restored").await;
     eventually(SOON, "an event about the edit", async || !restored().await.is_empty()).await;
     let notes: Vec<_> = restored().await.into_iter().filter_map(|event| event.note).collect();
@@ -94,20 +92,20 @@ async fn a_change_of_the_template_restores_nothing_and_says_so_nowhere() {
 
 #[tokio::test]
 async fn an_adopted_secret_gets_the_template_and_loses_the_former_one() {
-    let test = Test::new("template-adopted").await;
+    let test = TestNamespace::new("template-adopted").await;
     let _operator = test.operator();
     test.issue("k", &template(&json!({ "team": "shop", "stage": "test" }), &json!({}))).await;
     let data = test.data("k").await;
     test.delete("k").await;
     test.issue("k", &template(&json!({ "team": "bank" }), &json!({}))).await;
-    test.has("k", "label", "team", Some("bank")).await;
-    test.has("k", "label", "stage", None).await;
+    secret_has(&test, "k", "label", "team", Some("bank")).await;
+    secret_has(&test, "k", "label", "stage", None).await;
     assert_eq!((test.data("k").await, test.proxy.calls()), (data, 1));
 }
 
 #[tokio::test]
 async fn keys_of_the_flag_are_refused_and_what_is_recorded_is_kept() {
-    let test = Test::new("template-flag").await;
+    let test = TestNamespace::new("template-flag").await;
     let operator = test.operator();
     test.issue("k", &template(&json!({ "owner.example.com/x": "1", "team": "shop" }), &json!({}))).await;
     let data = test.data("k").await;
@@ -115,10 +113,10 @@ async fn keys_of_the_flag_are_refused_and_what_is_recorded_is_kept() {
     let _operator = test.operator_with(&["--reserved-template-keys=example.com/"], &[]);
     let message = test.failed("k", "SpecInvalid").await.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("labels: owner.example.com/x"), "{message}");
-    test.has("k", "label", "owner.example.com/x", None).await;
-    test.has("k", "label", "team", Some("shop")).await;
+    secret_has(&test, "k", "label", "owner.example.com/x", None).await;
+    secret_has(&test, "k", "label", "team", Some("shop")).await;
     test.delete_secret("k").await;
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.create("new", &template(&json!({}), &json!({ "example.com/x": "1" }))).await;
     test.failed("new", "SpecInvalid").await;
     assert_eq!(test.proxy.calls(), 1);
@@ -128,7 +126,7 @@ async fn keys_of_the_flag_are_refused_and_what_is_recorded_is_kept() {
 
 #[tokio::test]
 async fn a_policy_that_demands_a_label_is_satisfied() {
-    let test = Test::new("template-policy").await;
+    let test = TestNamespace::new("template-policy").await;
     let (namespace, demands) = (&test.namespace, "has(object.metadata.labels) && 'team' in object.metadata.labels");
     let name = format!("{namespace}-label");
     let policy = json!({

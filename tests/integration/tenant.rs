@@ -19,7 +19,7 @@ use kube::{
 use serde_json::{Value, json};
 use testbed::{commands, control_plane::client_from, eventually};
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 /// A user with the role `edit`.
 struct Tenant {
@@ -32,7 +32,7 @@ struct Tenant {
 
 impl Tenant {
     /// `None` where no controller aggregates the role.
-    async fn of(test: &Test) -> Option<Self> {
+    async fn of(test: &TestNamespace) -> Option<Self> {
         if !test.plane.has_controllers() {
             return None;
         }
@@ -67,58 +67,55 @@ impl Tenant {
     }
 }
 
-impl Test {
-    /// Attacks a ready `DataKey`, and checks; once while the operator runs, and once while it is stopped.
-    async fn withstands(&self, attack: impl AsyncFn(&str), check: impl AsyncFn(&str)) {
-        for (name, stopped) in [("running", false), ("stopped", true)] {
-            let mut operator = Some(self.operator());
-            self.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
-            let calls = self.proxy.calls();
-            if stopped {
-                operator = None;
-            }
-            attack(name).await;
-            let _operator = operator.take().unwrap_or_else(|| self.operator());
-            check(name).await;
-            assert_eq!(self.proxy.calls(), calls, "{name}: KMS is not asked");
+/// Attacks a ready `DataKey`, and checks; once while the operator runs, and once while it is stopped.
+async fn withstands(test: &TestNamespace, attack: impl AsyncFn(&str), check: impl AsyncFn(&str)) {
+    for (name, stopped) in [("running", false), ("stopped", true)] {
+        let mut operator = Some(test.operator());
+        test.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
+        let calls = test.proxy.calls();
+        if stopped {
+            operator = None;
         }
+        attack(name).await;
+        let _operator = operator.take().unwrap_or_else(|| test.operator());
+        check(name).await;
+        assert_eq!(test.proxy.calls(), calls, "{name}: KMS is not asked");
     }
+}
 
-    /// Applies one of the policies that clusters have, to this namespace alone.
-    async fn mutates_secrets(&self, expression: &str) {
-        let group = format!("admissionregistration.k8s.io/{}", self.plane.release().mutating_policies());
-        let policy = json!({
-            "apiVersion": group,
-            "kind": "MutatingAdmissionPolicy",
-            "metadata": { "name": self.namespace },
-            "spec": {
-                "failurePolicy": "Fail",
-                "reinvocationPolicy": "Never",
-                "matchConstraints": {
-                    "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": self.namespace } },
-                    "resourceRules": [{
-                        "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"],
-                    }],
-                },
-                "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": expression } }],
+/// Applies one of the policies that clusters have, to this namespace alone.
+async fn mutate_secrets(test: &TestNamespace, expression: &str) {
+    let group = format!("admissionregistration.k8s.io/{}", test.plane.release().mutating_policies());
+    let policy = json!({
+        "apiVersion": group,
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": { "name": test.namespace },
+        "spec": {
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "matchConstraints": {
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": test.namespace } },
+                "resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"],
+                }],
             },
-        });
-        let binding = json!({
-            "apiVersion": group,
-            "kind": "MutatingAdmissionPolicyBinding",
-            "metadata": { "name": self.namespace },
-            "spec": { "policyName": self.namespace },
-        });
-        self.apply(&[policy, binding]).await;
-        let probe: Secret =
-            serde_json::from_value(json!({ "metadata": { "name": "probe" }, "data": { "ciphertextBlob": "" } }))
-                .unwrap();
-        let dry = kube::api::PostParams { dry_run: true, ..<_>::default() };
-        eventually(SOON, "the policy works", async || {
-            let stored = self.secrets().create(&dry, &probe).await.unwrap();
-            (stored.data, stored.metadata.labels, stored.immutable)
-                != (probe.data.clone(), probe.metadata.labels.clone(), None)
-        })
-        .await;
-    }
+            "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": expression } }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": group,
+        "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": { "name": test.namespace },
+        "spec": { "policyName": test.namespace },
+    });
+    test.apply(&[policy, binding]).await;
+    let probe: Secret =
+        serde_json::from_value(json!({ "metadata": { "name": "probe" }, "data": { "ciphertextBlob": "" } })).unwrap();
+    let dry = kube::api::PostParams { dry_run: true, ..<_>::default() };
+    eventually(SOON, "the policy works", async || {
+        let stored = test.secrets().create(&dry, &probe).await.unwrap();
+        (stored.data, stored.metadata.labels, stored.immutable)
+            != (probe.data.clone(), probe.metadata.labels.clone(), None)
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ use datakey_operator::text::is_printable;
 use serde_json::json;
 use testbed::{commands, eventually, kms, proxy::Fault};
 
-use crate::test::{Operator, SOON, Test};
+use crate::harness::{Operator, SOON, TestNamespace};
 
 /// Clears a screen, rings, feigns a line of the log, and turns the reading direction.
 const ODD: &str = "marker\u{1b}[2J\u{7}\r\nWARN feigned\u{202e}\u{2028}\u{9b}z";
@@ -22,14 +22,14 @@ fn assert_plain(what: &str, text: &str) {
 }
 
 /// A `DataKey` that is ready, one that KMS fails, and one whose Secret is refused.
-async fn odd_states(test: &Test) {
+async fn odd_states(test: &TestNamespace) {
     let odd = json!({ "encryptionContext": { "purpose": ODD, ODD: "x" } });
     test.issue("issued", &odd).await;
-    test.proxy.always(Fault::Error(400, "DisabledException".to_owned(), ODD.to_owned()));
+    test.proxy.fail_always(Fault::Error(400, "DisabledException".to_owned(), ODD.to_owned()));
     test.create("failed", &odd).await;
     test.failed("failed", "KeyDisabled").await;
-    test.proxy.heal();
-    test.secrets_are_refused_with(ODD_LINE).await;
+    test.proxy.clear_faults();
+    test.refuse_secrets_with(ODD_LINE).await;
     test.create("refused", &odd).await;
     let key = test.failed("refused", "Refused").await;
     let message = &key.status.as_ref().unwrap().conditions[0].message;
@@ -37,7 +37,7 @@ async fn odd_states(test: &Test) {
     assert_plain("the condition", message);
 }
 
-async fn said(test: &Test, operator: &Operator) {
+async fn said(test: &TestNamespace, operator: &Operator) {
     let notes = async || {
         let notes: Vec<_> =
             test.events("refused", "Refused").await.into_iter().filter_map(|event| event.note).collect();
@@ -52,7 +52,7 @@ async fn said(test: &Test, operator: &Operator) {
 
 #[tokio::test]
 async fn no_text_leads_logs_events_or_terminals_astray() {
-    let test = Test::new("texts").await;
+    let test = TestNamespace::new("texts").await;
     let operator = test.operator();
     odd_states(&test).await;
     said(&test, &operator).await;
@@ -87,7 +87,7 @@ async fn no_text_leads_logs_events_or_terminals_astray() {
 
 #[tokio::test]
 async fn no_text_breaks_a_line_of_the_text_log() {
-    let test = Test::new("texts-log").await;
+    let test = TestNamespace::new("texts-log").await;
     let operator = test.operator_with(&["--log-format=text"], &[]);
     odd_states(&test).await;
     said(&test, &operator).await;

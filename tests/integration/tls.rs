@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 /// The KMS proxy of a test behind TLS, with a certificate of the control plane's CA for 127.0.0.1.
 pub struct Tls {
@@ -27,7 +27,7 @@ pub struct Tls {
 // === impl Tls ===
 
 impl Tls {
-    pub async fn before(test: &Test) -> Self {
+    pub async fn before(test: &TestNamespace) -> Self {
         let file = |name: &str| test.plane.workdir().file(name);
         let certificates = CertificateDer::pem_file_iter(file("server.crt")).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
@@ -62,7 +62,7 @@ impl Drop for Tls {
 
 #[tokio::test]
 async fn a_tls_failure_names_the_certificate_and_nothing_is_sent() {
-    let test = Test::new("tls-failures").await;
+    let test = TestNamespace::new("tls-failures").await;
     let tls = Tls::before(&test).await;
     let no_tls = test.proxy.url().replace("http://", "https://");
     test.create("k", &json!({})).await;
@@ -82,7 +82,7 @@ async fn a_tls_failure_names_the_certificate_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn aws_ca_bundle_counts_as_with_the_aws_cli() {
-    let test = Test::new("tls-bundle").await;
+    let test = TestNamespace::new("tls-bundle").await;
     let tls = Tls::before(&test).await;
     let authority = test.plane.workdir().file("ca.crt").display().to_string();
     let config = test.plane.workdir().file("tls-bundle-config");

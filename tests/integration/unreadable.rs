@@ -7,17 +7,17 @@ use datakey_operator::{api, status};
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::test::{Operator, SOON, Test, assert_refused, to_json};
+use crate::harness::{Operator, SOON, TestNamespace, assert_refused, to_json};
 
 const FAR: &str = "9999-12-31T23:59:59Z";
 
 /// A user with the aggregated role `edit` in one namespace.
-struct Editor<'a>(&'a Test);
+struct Editor<'a>(&'a TestNamespace);
 
 // === impl Editor ===
 
 impl<'a> Editor<'a> {
-    async fn of(test: &'a Test) -> Self {
+    async fn of(test: &'a TestNamespace) -> Self {
         let namespace = test.namespace.as_str();
         let bind = ["create", "rolebinding", "editor", "-n", namespace, "--clusterrole=edit", "--user=editor"];
         test.plane.kubectl(&bind).await.unwrap();
@@ -41,79 +41,77 @@ impl<'a> Editor<'a> {
     }
 }
 
-impl Test {
-    /// A `DataKey` as the API server has it, whether or not it can be decoded.
-    async fn raw(&self, name: &str) -> Value {
-        let get = ["get", "datakey", name, "-n", &self.namespace, "-o", "json", "--show-managed-fields"];
-        serde_json::from_str(&self.plane.kubectl(&get).await.unwrap()).unwrap()
-    }
+/// A `DataKey` as the API server has it, whether or not it can be decoded.
+async fn raw(test: &TestNamespace, name: &str) -> Value {
+    let get = ["get", "datakey", name, "-n", &test.namespace, "-o", "json", "--show-managed-fields"];
+    serde_json::from_str(&test.plane.kubectl(&get).await.unwrap()).unwrap()
+}
 
-    /// Waits until the conditions of the present generation say so; the message.
-    async fn raw_condition(&self, name: &str, expected: &str) -> String {
-        let mut last = Value::Null;
-        eventually(SOON, &format!("{name} is {expected}"), async || {
-            last = self.raw(name).await;
-            let mut said = String::new();
-            for condition in last["status"]["conditions"].as_array().into_iter().flatten() {
-                if condition["observedGeneration"] == last["metadata"]["generation"] {
-                    let field = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-                    write!(said, "{}={} {} ", field("type"), field("status"), field("reason")).unwrap();
-                }
+/// Waits until the conditions of the present generation say so; the message.
+async fn conditions_become(test: &TestNamespace, name: &str, expected: &str) -> String {
+    let mut last = Value::Null;
+    eventually(SOON, &format!("{name} is {expected}"), async || {
+        last = raw(test, name).await;
+        let mut said = String::new();
+        for condition in last["status"]["conditions"].as_array().into_iter().flatten() {
+            if condition["observedGeneration"] == last["metadata"]["generation"] {
+                let field = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+                write!(said, "{}={} {} ", field("type"), field("status"), field("reason")).unwrap();
             }
-            said.trim() == expected && last["status"]["observedGeneration"] == last["metadata"]["generation"]
-        })
-        .await;
-        last["status"]["conditions"][0]["message"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until it is reported as invalid, in this field.
-    async fn names_the_field(&self, name: &str, field: &str) {
-        let message = self.raw_condition(name, "Ready=False SpecInvalid Stalled=True SpecInvalid").await;
-        assert!(message.contains(field), "{name}: {message}");
-    }
-
-    /// An operator that has not seen the namespace before gets ready, and so does another `DataKey`.
-    async fn others_go_on(&self, another: &str) -> Operator {
-        let operator = self.operator();
-        operator.is_ready().await;
-        self.issue(another, &json!({})).await;
-        operator
-    }
-
-    /// Installs a definition that lacks what refuses such values, as an older or a newer one.
-    async fn loosen(&self) {
-        let mut definition = to_json(&api::crd());
-        let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
-        let spec = &mut schema["spec"]["properties"];
-        for field in ["keySpec", "deletionPolicy"] {
-            spec[field].as_object_mut().unwrap().remove("enum");
         }
-        spec["version"] = json!({ "type": "integer", "format": "int64" });
-        let pin = &mut spec["wrappedKeys"]["items"]["properties"];
-        pin["issuedAt"] = json!({ "type": "string", "maxLength": 20 });
-        let status = &mut schema["status"]["properties"];
-        status["versions"]["items"]["properties"]["issuedAt"] = json!({ "type": "string", "maxLength": 20 });
-        status["secretName"] = json!({ "x-kubernetes-preserve-unknown-fields": true });
-        for root in ["spec", "status"] {
-            schema[root].as_object_mut().unwrap().remove("x-kubernetes-validations");
-        }
-        // They read what is of another type now.
-        let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        root.as_object_mut().unwrap().remove("x-kubernetes-validations");
-        self.apply(&[definition]).await;
-        let probe = json!({ "keySpec": "AES_512" });
-        eventually(SOON, "the definition is installed", async || {
-            let manifest = self.manifest("probe", &probe);
-            self.send::<Value>("POST", "", &manifest).await.is_ok()
-        })
-        .await;
-        self.plane.kubectl(&["delete", "datakey", "probe", "-n", &self.namespace]).await.unwrap();
+        said.trim() == expected && last["status"]["observedGeneration"] == last["metadata"]["generation"]
+    })
+    .await;
+    last["status"]["conditions"][0]["message"].as_str().unwrap().to_owned()
+}
+
+/// Waits until it is reported as invalid, in this field.
+async fn reports_field(test: &TestNamespace, name: &str, field: &str) {
+    let message = conditions_become(test, name, "Ready=False SpecInvalid Stalled=True SpecInvalid").await;
+    assert!(message.contains(field), "{name}: {message}");
+}
+
+/// An operator that has not seen the namespace before gets ready, and so does another `DataKey`.
+async fn others_still_work(test: &TestNamespace, another: &str) -> Operator {
+    let operator = test.operator();
+    operator.is_ready().await;
+    test.issue(another, &json!({})).await;
+    operator
+}
+
+/// Installs a definition that lacks what refuses such values, as an older or a newer one.
+async fn install_loose_definition(test: &TestNamespace) {
+    let mut definition = to_json(&api::crd());
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let spec = &mut schema["spec"]["properties"];
+    for field in ["keySpec", "deletionPolicy"] {
+        spec[field].as_object_mut().unwrap().remove("enum");
     }
+    spec["version"] = json!({ "type": "integer", "format": "int64" });
+    let pin = &mut spec["wrappedKeys"]["items"]["properties"];
+    pin["issuedAt"] = json!({ "type": "string", "maxLength": 20 });
+    let status = &mut schema["status"]["properties"];
+    status["versions"]["items"]["properties"]["issuedAt"] = json!({ "type": "string", "maxLength": 20 });
+    status["secretName"] = json!({ "x-kubernetes-preserve-unknown-fields": true });
+    for root in ["spec", "status"] {
+        schema[root].as_object_mut().unwrap().remove("x-kubernetes-validations");
+    }
+    // They read what is of another type now.
+    let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    root.as_object_mut().unwrap().remove("x-kubernetes-validations");
+    test.apply(&[definition]).await;
+    let probe = json!({ "keySpec": "AES_512" });
+    eventually(SOON, "the definition is installed", async || {
+        let manifest = test.manifest("probe", &probe);
+        test.send::<Value>("POST", "", &manifest).await.is_ok()
+    })
+    .await;
+    test.plane.kubectl(&["delete", "datakey", "probe", "-n", &test.namespace]).await.unwrap();
 }
 
 #[tokio::test]
 async fn times_beyond_a_rust_time_are_refused_at_admission() {
-    let test = Test::new("far-refused").await;
+    let test = TestNamespace::new("far-refused").await;
     let editor = Editor::of(&test).await;
     let pin = |at: &str| {
         let mut pin = test.pin(1);
@@ -140,7 +138,7 @@ async fn times_beyond_a_rust_time_are_refused_at_admission() {
 
 #[tokio::test]
 async fn far_times_in_metadata_stop_nothing() {
-    let test = Test::new("far-metadata").await;
+    let test = TestNamespace::new("far-metadata").await;
     let editor = Editor::of(&test).await;
     // Together with a change, else the server does not take it.
     let far = json!([
@@ -151,24 +149,24 @@ async fn far_times_in_metadata_stop_nothing() {
         let _operator = test.operator();
         test.issue("k", &json!({})).await;
         editor.patch("k", "json", &far).await;
-        assert!(test.raw("k").await["metadata"]["managedFields"].to_string().contains(FAR));
+        assert!(raw(&test, "k").await["metadata"]["managedFields"].to_string().contains(FAR));
         editor.patch("k", "merge", &json!({ "spec": { "version": 2 } })).await;
-        test.raw_condition("k", "Ready=True Issued").await;
+        conditions_become(&test, "k", "Ready=True Issued").await;
     }
     editor.create("born-far", &json!({})).await.unwrap();
     editor.patch("born-far", "json", &far).await;
-    let _operator = test.others_go_on("another").await;
-    test.raw_condition("born-far", "Ready=True Issued").await;
+    let _operator = others_still_work(&test, "another").await;
+    conditions_become(&test, "born-far", "Ready=True Issued").await;
     test.delete_secret("k").await;
     test.data("k").await;
-    let metadata = &test.raw("born-far").await["metadata"];
+    let metadata = &raw(&test, "born-far").await["metadata"];
     assert!(metadata["managedFields"].to_string().contains(FAR), "it still is far");
 }
 
 #[tokio::test]
 async fn one_odd_data_key_stops_itself_alone_and_names_the_field() {
-    let test = Test::alone("odd").await;
-    test.loosen().await;
+    let test = TestNamespace::with_own_control_plane("odd").await;
+    install_loose_definition(&test).await;
     let editor = Editor::of(&test).await;
     let mut far = test.pin(1);
     far["issuedAt"] = json!(FAR);
@@ -186,9 +184,9 @@ async fn one_odd_data_key_stops_itself_alone_and_names_the_field() {
             editor.create(&format!("{name}-{seen}"), spec).await.unwrap();
         }
         drop(running);
-        let operator = test.others_go_on(&format!("another-{seen}")).await;
+        let operator = others_still_work(&test, &format!("another-{seen}")).await;
         for (name, _, field) in &odd {
-            test.names_the_field(&format!("{name}-{seen}"), field).await;
+            reports_field(&test, &format!("{name}-{seen}"), field).await;
         }
         let reported = async || test.events(&format!("far-pin-{seen}"), "SpecInvalid").await.len() == 1;
         eventually(SOON, "an event", reported).await;
@@ -198,11 +196,11 @@ async fn one_odd_data_key_stops_itself_alone_and_names_the_field() {
         }
 
         // Nothing is said twice, however much else happens.
-        test.settled().await;
+        test.barrier().await;
         let said = operator.process.log().lines().filter(|line| line.contains("cannot be decoded")).count();
         assert!(said <= odd.len(), "{said} lines");
         drop(operator);
-        let operator = test.others_go_on(&format!("one-more-{seen}")).await;
+        let operator = others_still_work(&test, &format!("one-more-{seen}")).await;
         assert!(!operator.process.log().contains("cannot be decoded"), "it is reported");
 
         let calls = test.proxy.calls();
@@ -217,8 +215,8 @@ async fn one_odd_data_key_stops_itself_alone_and_names_the_field() {
 
 #[tokio::test]
 async fn an_odd_status_is_replaced_and_an_odd_record_reported() {
-    let test = Test::alone("odd-status").await;
-    test.loosen().await;
+    let test = TestNamespace::with_own_control_plane("odd-status").await;
+    install_loose_definition(&test).await;
     let operator = test.operator();
     let foreign = |type_: &str| json!({ "type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": FAR });
     for name in ["conditions", "record"] {
@@ -235,18 +233,18 @@ async fn an_odd_status_is_replaced_and_an_odd_record_reported() {
     };
     patch("conditions", json!({ "issuedAt": FAR, "conditions": [foreign("Ready"), foreign("BackedUp")] })).await;
     patch("record", json!({ "secretName": { "a": 1 } })).await;
-    let before = test.raw("record").await;
-    let _operator = test.others_go_on("another").await;
+    let before = raw(&test, "record").await;
+    let _operator = others_still_work(&test, "another").await;
     eventually(SOON, "the status is written again", async || {
-        test.raw("conditions").await["status"]["issuedAt"] != json!(FAR)
+        raw(&test, "conditions").await["status"]["issuedAt"] != json!(FAR)
     })
     .await;
-    let conditions = test.raw("conditions").await["status"]["conditions"].clone();
+    let conditions = raw(&test, "conditions").await["status"]["conditions"].clone();
     assert_eq!(conditions[0]["reason"], json!(status::ISSUED));
     assert_eq!(conditions[1], foreign("BackedUp"));
 
-    test.names_the_field("record", "status.secretName: expected a string").await;
-    assert_eq!(test.raw("record").await["status"]["versions"], before["status"]["versions"]);
+    reports_field(&test, "record", "status.secretName: expected a string").await;
+    assert_eq!(raw(&test, "record").await["status"]["versions"], before["status"]["versions"]);
     patch("record", json!({ "secretName": "record" })).await;
     test.ready("record").await;
 }

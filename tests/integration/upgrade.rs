@@ -10,12 +10,12 @@ use datakey_operator::{
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, ResourceExt,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, PostParams},
 };
 use serde_json::{Value, json};
 use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING, repository};
 
-use crate::test::{SOON, Test, to_json};
+use crate::harness::{SOON, TestNamespace, to_json};
 
 mod record;
 mod scale;
@@ -82,7 +82,7 @@ impl Recorded {
     }
 
     /// Creates the same objects. The server gives them new uids and generations, so these are translated.
-    async fn load(&self, test: &Test) -> Loaded {
+    async fn load(&self, test: &TestNamespace) -> Loaded {
         let metadata = &self.key["metadata"];
         let mut manifest = test.manifest(&self.name, &self.key["spec"]);
         for field in ["labels", "annotations"] {
@@ -106,7 +106,7 @@ impl Recorded {
 }
 
 /// Creates a recorded Secret, with the field managers that it has, owned by the present objects of its owners' names.
-async fn create(test: &Test, recorded: &Value, key: &DataKey) -> Secret {
+async fn create(test: &TestNamespace, recorded: &Value, key: &DataKey) -> Secret {
     let mut secret: Secret = serde_json::from_value(recorded.clone()).unwrap();
     let metadata = &mut secret.metadata;
     let owns_data = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
@@ -144,7 +144,7 @@ impl Loaded {
     }
 
     /// Waits until the present operator has dealt with it, and checks that nothing was lost.
-    async fn is_taken_over(&self, test: &Test) {
+    async fn is_taken_over(&self, test: &TestNamespace) {
         let name = &self.name;
         let key = if self.is_failing() {
             eventually(SOON, &format!("{name} is looked at"), async || {
@@ -197,14 +197,14 @@ fn by_name(api: &ApiProxy, verb: &str, resource: &str) -> BTreeMap<String, usize
 }
 
 /// The KMS keys of the calls so far that no recorded version explains.
-fn unexplained_calls(test: &Test) -> Vec<String> {
+fn unexplained_calls(test: &TestNamespace) -> Vec<String> {
     let keys = test.proxy.requests().into_iter().map(|call| call.body["KeyId"].as_str().unwrap().to_owned());
     keys.filter(|key| !key.starts_with(FAILING) && key != PENDING).collect()
 }
 
 #[tokio::test]
 async fn what_0_1_0_left_is_taken_over_byte_for_byte() {
-    let test = Test::with_many("upgrade-loaded").await;
+    let test = TestNamespace::with_stub_kms("upgrade-loaded").await;
     let recorded = Recorded::all();
     assert!(recorded.len() >= 20, "{} are recorded", recorded.len());
     let mut loaded = Vec::new();
@@ -222,7 +222,7 @@ async fn what_0_1_0_left_is_taken_over_byte_for_byte() {
         for loaded in &loaded {
             loaded.is_taken_over(&test).await;
         }
-        test.is_quiet_about(&api, &settled).await;
+        requests_end(&api, &settled).await;
         let (read, written) = (by_name(&api, "get", "secrets"), by_name(&api, "update", "datakeys/status"));
         for loaded in &settled {
             let count = |counts: &BTreeMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default();
@@ -240,24 +240,16 @@ async fn what_0_1_0_left_is_taken_over_byte_for_byte() {
     assert_eq!(test.proxy.requests().iter().filter(|call| call.body["KeyId"] == PENDING).count(), 2, "once each");
 }
 
-impl Test {
-    /// Waits until the operator asks nothing more about these.
-    async fn is_quiet_about(&self, api: &ApiProxy, settled: &[&Loaded]) {
-        let about = || {
-            let requests = api.requests();
-            requests.into_iter().filter(|it| settled.iter().any(|loaded| loaded.name == it.name)).count()
-        };
-        eventually(SOON, "nothing more is asked", async || {
-            let before = about();
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-            about() == before
-        })
-        .await;
-    }
-
-    /// Edits a Secret under a field manager.
-    async fn edit_secret_as(&self, manager: &str, name: &str, patch: &Value) -> Secret {
-        let params = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
-        self.secrets().patch(name, &params, &Patch::Merge(patch)).await.unwrap()
-    }
+/// Waits until the operator asks nothing more about these.
+async fn requests_end(api: &ApiProxy, settled: &[&Loaded]) {
+    let about = || {
+        let requests = api.requests();
+        requests.into_iter().filter(|it| settled.iter().any(|loaded| loaded.name == it.name)).count()
+    };
+    eventually(SOON, "nothing more is asked", async || {
+        let before = about();
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        about() == before
+    })
+    .await;
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use testbed::{assert_fresh, commands, eventually, repository};
 use tokio::process::Command;
 
-use crate::test::{Data, SOON, Test, to_json};
+use crate::harness::{Data, SOON, TestNamespace, to_json};
 
 const FOLDER: &str = "tests/integration/velero";
 
@@ -41,7 +41,7 @@ struct Sent {
 }
 
 struct Drill {
-    test: Test,
+    test: TestNamespace,
     /// The program that restores as Velero does.
     velero: Option<PathBuf>,
     /// What the backup has, by name: the record and the data of the Secret.
@@ -62,7 +62,7 @@ impl Sent {
     }
 
     /// Sends it; a status with the resource version that is there now, as often as it meets another write.
-    async fn send(mut self, test: &Test) {
+    async fn send(mut self, test: &TestNamespace) {
         let is_status = self.method == "PUT";
         loop {
             if is_status {
@@ -80,7 +80,7 @@ impl Sent {
     }
 }
 
-async fn request(test: &Test, method: &str, path: &str, type_: &str, body: &Value) -> Result<Value, u16> {
+async fn request(test: &TestNamespace, method: &str, path: &str, type_: &str, body: &Value) -> Result<Value, u16> {
     let request = http::Request::builder().method(method).uri(path).header("content-type", type_);
     let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() };
     match test.client.request(request.body(body).unwrap()).await {
@@ -94,7 +94,7 @@ async fn request(test: &Test, method: &str, path: &str, type_: &str, body: &Valu
 
 impl Drill {
     async fn new() -> Self {
-        let test = Test::new(NAMESPACE).await;
+        let test = TestNamespace::new(NAMESPACE).await;
         let velero = std::env::var_os("DATAKEY_VELERO").map(PathBuf::from);
         if velero.is_some() && !file("backup.json").exists() {
             back_up(&test).await;
@@ -154,7 +154,7 @@ impl Drill {
         assert_eq!((key.version(), key.record()), (2, newer.record()));
         let mut expected = self.backup[name].1.clone();
         expected.extend(data.into_iter().filter(|(entry, _)| entry.contains(".v3")));
-        test.holds(name, &expected).await;
+        test.secret_becomes(name, &expected).await;
     }
 
     /// Nothing is left of what was restored.
@@ -175,7 +175,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 /// Writes the backup, of `DataKey`s that the operator issues; then nothing is left of them.
-async fn back_up(test: &Test) {
+async fn back_up(test: &TestNamespace) {
     let operator = test.operator();
     for (name, policy) in NAMES.into_iter().zip(["Retain", "Delete"]) {
         let spec = json!({ "encryptionContext": { "purpose": name }, "deletionPolicy": policy });

@@ -6,95 +6,93 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testbed::{commands, proxy::Fault};
 
-use crate::test::{Test, text};
+use crate::harness::{TestNamespace, text};
 
 /// Long enough that nobody waits for its end.
 const LONG: &str = "--timeout=10m";
 
-impl Test {
-    async fn kubectl_wait(&self, name: &str, timeout: &str) -> Result<String, String> {
-        let target = format!("datakey/{name}");
-        let wait = ["wait", &target, "-n", &self.namespace, "--for=condition=Ready", timeout];
-        self.plane.kubectl(&wait).await
-    }
+async fn kubectl_wait(test: &TestNamespace, name: &str, timeout: &str) -> Result<String, String> {
+    let target = format!("datakey/{name}");
+    let wait = ["wait", &target, "-n", &test.namespace, "--for=condition=Ready", timeout];
+    test.plane.kubectl(&wait).await
+}
 
-    /// Installs or upgrades a release `keys` with one `DataKey`, `orders`, and waits for it.
-    async fn helm_wait(&self, spec: &Value, timeout: &str) -> Result<String, String> {
-        let chart = self.plane.workdir().file(&format!("{}-chart", self.namespace));
-        std::fs::create_dir_all(chart.join("templates")).unwrap();
-        std::fs::write(chart.join("Chart.yaml"), "{apiVersion: v2, name: keys, version: 0.1.0}").unwrap();
-        std::fs::write(chart.join("templates/orders.yaml"), self.manifest("orders", spec).to_string()).unwrap();
-        let chart = chart.display().to_string();
-        let helm = ["upgrade", "--install", "keys", &chart, "-n", &self.namespace, "--wait", timeout];
-        let home = self.plane.workdir().file("helm");
-        commands::helm(&self.plane.admin_kubeconfig(), &home, &helm).await
-    }
+/// Installs or upgrades a release `keys` with one `DataKey`, `orders`, and waits for it.
+async fn helm_wait(test: &TestNamespace, spec: &Value, timeout: &str) -> Result<String, String> {
+    let chart = test.plane.workdir().file(&format!("{}-chart", test.namespace));
+    std::fs::create_dir_all(chart.join("templates")).unwrap();
+    std::fs::write(chart.join("Chart.yaml"), "{apiVersion: v2, name: keys, version: 0.1.0}").unwrap();
+    std::fs::write(chart.join("templates/orders.yaml"), test.manifest("orders", spec).to_string()).unwrap();
+    let chart = chart.display().to_string();
+    let helm = ["upgrade", "--install", "keys", &chart, "-n", &test.namespace, "--wait", timeout];
+    let home = test.plane.workdir().file("helm");
+    commands::helm(&test.plane.admin_kubeconfig(), &home, &helm).await
+}
 
-    /// The version in the Secret, at once.
-    async fn version(&self) -> String {
-        let data = self.secret("orders").await.data.unwrap();
-        text(&data.into_iter().map(|(name, value)| (name, value.0)).collect(), "version")
-    }
+/// The version in the Secret, at once.
+async fn secret_version(test: &TestNamespace) -> String {
+    let data = test.secret("orders").await.data.unwrap();
+    text(&data.into_iter().map(|(name, value)| (name, value.0)).collect(), "version")
 }
 
 #[tokio::test]
 async fn kubectl_wait_takes_no_earlier_spec_for_the_present_one() {
-    let test = Test::new("wait-kubectl").await;
+    let test = TestNamespace::new("wait-kubectl").await;
     test.create("orders", &json!({})).await;
-    let early = test.kubectl_wait("orders", "--timeout=1s").await;
+    let early = kubectl_wait(&test, "orders", "--timeout=1s").await;
     assert!(early.unwrap_err().contains("timed out"), "nobody has seen it");
     {
         let _operator = test.operator();
-        test.kubectl_wait("orders", LONG).await.unwrap();
-        assert_eq!(test.version().await, "1");
+        kubectl_wait(&test, "orders", LONG).await.unwrap();
+        assert_eq!(secret_version(&test).await, "1");
     }
     test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
-    let early = test.kubectl_wait("orders", "--timeout=1s").await;
+    let early = kubectl_wait(&test, "orders", "--timeout=1s").await;
     assert!(early.unwrap_err().contains("timed out"), "nobody has seen the new spec");
 
-    test.proxy.next(2, Fault::code("ThrottlingException"));
+    test.proxy.fail_next(2, Fault::code("ThrottlingException"));
     let _operator = test.operator();
-    test.kubectl_wait("orders", LONG).await.unwrap();
-    assert_eq!(test.version().await, "2");
+    kubectl_wait(&test, "orders", LONG).await.unwrap();
+    assert_eq!(secret_version(&test).await, "2");
 
-    test.proxy.always(Fault::Delay(Duration::from_millis(500)));
+    test.proxy.fail_always(Fault::Delay(Duration::from_millis(500)));
     test.patch("orders", &json!({ "spec": { "version": 3 } })).await;
-    test.kubectl_wait("orders", LONG).await.unwrap();
-    assert_eq!(test.version().await, "3", "kubectl was there before KMS answered");
+    kubectl_wait(&test, "orders", LONG).await.unwrap();
+    assert_eq!(secret_version(&test).await, "3", "kubectl was there before KMS answered");
 }
 
 #[tokio::test]
 async fn helm_waits_for_the_data_key_and_for_each_new_version() {
-    let test = Test::new("wait-helm").await;
-    let early = test.helm_wait(&json!({}), "--timeout=2s").await.unwrap_err();
+    let test = TestNamespace::new("wait-helm").await;
+    let early = helm_wait(&test, &json!({}), "--timeout=2s").await.unwrap_err();
     assert!(early.contains("not ready") && early.contains("InProgress"), "nobody has seen it: {early}");
     {
         let _operator = test.operator();
-        test.proxy.next(2, Fault::code("ThrottlingException"));
-        test.helm_wait(&json!({}), LONG).await.unwrap();
-        assert_eq!(test.version().await, "1");
+        test.proxy.fail_next(2, Fault::code("ThrottlingException"));
+        helm_wait(&test, &json!({}), LONG).await.unwrap();
+        assert_eq!(secret_version(&test).await, "1");
     }
     let second = json!({ "version": 2 });
-    let early = test.helm_wait(&second, "--timeout=2s").await.unwrap_err();
+    let early = helm_wait(&test, &second, "--timeout=2s").await.unwrap_err();
     assert!(early.contains("not ready") && early.contains("InProgress"), "nobody has seen the new spec: {early}");
 
     let _operator = test.operator();
-    test.proxy.next(2, Fault::code("ThrottlingException"));
-    test.helm_wait(&json!({ "version": 3 }), LONG).await.unwrap();
-    assert_eq!(test.version().await, "3");
+    test.proxy.fail_next(2, Fault::code("ThrottlingException"));
+    helm_wait(&test, &json!({ "version": 3 }), LONG).await.unwrap();
+    assert_eq!(secret_version(&test).await, "3");
 }
 
 #[tokio::test]
 async fn helm_fails_at_once_when_a_person_must_act_and_waits_again_once_that_is_done() {
-    let test = Test::new("wait-stalled").await;
+    let test = TestNamespace::new("wait-stalled").await;
     let _operator = test.operator();
-    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(Fault::code("AccessDeniedException"));
     let begun = Instant::now();
-    let failure = test.helm_wait(&json!({}), LONG).await.unwrap_err();
+    let failure = helm_wait(&test, &json!({}), LONG).await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
     assert!(failure.contains("allow it kms:GenerateDataKeyWithoutPlaintext"), "{failure}");
 
-    test.proxy.heal();
-    test.helm_wait(&json!({}), LONG).await.unwrap();
-    assert_eq!(test.version().await, "1");
+    test.proxy.clear_faults();
+    helm_wait(&test, &json!({}), LONG).await.unwrap();
+    assert_eq!(secret_version(&test).await, "1");
 }

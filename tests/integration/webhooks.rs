@@ -5,55 +5,40 @@ use serde_json::{Value, json};
 use testbed::{api_proxy::Fault, eventually};
 use tokio::net::TcpListener;
 
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace, message};
 
-impl Test {
-    /// From now on the API server asks this webhook before these writes in the namespace.
-    async fn webhook(&self, resource: &str, url: &str) {
-        let (group, operations) = match resource {
-            "secrets" => ("", vec!["CREATE", "UPDATE"]),
-            _ => ("datakey.dev", vec!["UPDATE"]),
-        };
-        self.apply(&[json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
-            "metadata": { "name": self.namespace },
-            "webhooks": [{
-                "name": format!("{}.example.com", self.namespace),
-                "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": "Fail",
-                "timeoutSeconds": 12,
-                "clientConfig": { "url": url },
-                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": self.namespace } },
-                "rules": [{ "apiGroups": [group], "apiVersions": ["*"], "operations": operations, "resources": [resource] }],
-            }],
-        })])
-        .await;
-        let probe: Value = json!({ "metadata": { "name": "probe" }, "data": {} });
-        let dry = kube::api::PostParams { dry_run: true, ..<_>::default() };
-        if resource == "secrets" && url.contains(":9/") {
-            let probe = serde_json::from_value(probe).unwrap();
-            eventually(SOON, "the webhook is asked", async || self.secrets().create(&dry, &probe).await.is_err()).await;
-        }
+/// From now on the API server asks this webhook before these writes in the namespace.
+async fn install_webhook(test: &TestNamespace, resource: &str, url: &str) {
+    let (group, operations) = match resource {
+        "secrets" => ("", vec!["CREATE", "UPDATE"]),
+        _ => ("datakey.dev", vec!["UPDATE"]),
+    };
+    test.apply(&[json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": { "name": test.namespace },
+        "webhooks": [{
+            "name": format!("{}.example.com", test.namespace),
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 12,
+            "clientConfig": { "url": url },
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": test.namespace } },
+            "rules": [{ "apiGroups": [group], "apiVersions": ["*"], "operations": operations, "resources": [resource] }],
+        }],
+    })])
+    .await;
+    let probe: Value = json!({ "metadata": { "name": "probe" }, "data": {} });
+    let dry = kube::api::PostParams { dry_run: true, ..<_>::default() };
+    if resource == "secrets" && url.contains(":9/") {
+        let probe = serde_json::from_value(probe).unwrap();
+        eventually(SOON, "the webhook is asked", async || test.secrets().create(&dry, &probe).await.is_err()).await;
     }
+}
 
-    async fn no_webhook(&self) {
-        self.plane.kubectl(&["delete", "validatingwebhookconfiguration", &self.namespace]).await.unwrap();
-    }
-
-    /// Waits until some Event of this reason says this about a `DataKey`.
-    pub async fn event_says(&self, name: &str, reason: &str, words: &str) {
-        eventually(SOON, &format!("an Event {reason} says {words}"), async || {
-            let events = self.events(name, reason).await;
-            events.iter().any(|event| event.note.as_ref().is_some_and(|note| note.contains(words)))
-        })
-        .await;
-    }
-
-    pub fn message(key: &datakey_operator::api::DataKey) -> &str {
-        &key.status.as_ref().unwrap().conditions[0].message
-    }
+async fn remove_webhook(test: &TestNamespace) {
+    test.plane.kubectl(&["delete", "validatingwebhookconfiguration", &test.namespace]).await.unwrap();
 }
 
 /// Port 9 of loopback: the connection is refused.
@@ -61,20 +46,20 @@ const DOWN: &str = "https://127.0.0.1:9/x";
 
 #[tokio::test]
 async fn a_webhook_for_secrets_that_is_down_is_named() {
-    let test = Test::new("secrets-webhook-down").await;
+    let test = TestNamespace::new("secrets-webhook-down").await;
     let _operator = test.operator();
     test.issue("ready", &json!({})).await;
-    test.webhook("secrets", DOWN).await;
+    install_webhook(&test, "secrets", DOWN).await;
     test.create("k", &json!({})).await;
     let key = test.failed("k", "AdmissionUnavailable").await;
-    let message = Test::message(&key);
+    let message = message(&key);
     assert!(message.contains("secrets-webhook-down.example.com"), "{message}");
-    test.event_says("k", "AdmissionUnavailable", "secrets-webhook-down.example.com").await;
+    test.event_contains("k", "AdmissionUnavailable", "secrets-webhook-down.example.com").await;
     // One that was Ready does not stay so once its Secret is gone.
     test.delete_secret("ready").await;
     test.failed("ready", "AdmissionUnavailable").await;
     assert_eq!(test.proxy.calls(), 2, "what is recorded is not issued again");
-    test.no_webhook().await;
+    remove_webhook(&test).await;
     test.ready("k").await;
     test.ready("ready").await;
     assert_eq!(test.proxy.calls(), 2);
@@ -82,9 +67,9 @@ async fn a_webhook_for_secrets_that_is_down_is_named() {
 
 #[tokio::test]
 async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
-    let test = Test::new("status-webhook-down").await;
+    let test = TestNamespace::new("status-webhook-down").await;
     let (api, kubeconfig) = test.api_proxy().await;
-    test.webhook("datakeys/status", DOWN).await;
+    install_webhook(&test, "datakeys/status", DOWN).await;
     let is_asked = async |key: &str| test.try_patch_status(key, &json!({ "version": 1 })).await.is_err();
     test.create("probe", &json!({})).await;
     eventually(SOON, "the webhook is asked", async || is_asked("probe").await).await;
@@ -92,7 +77,7 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
 
     let _operator = test.operator_by(&kubeconfig, &[]);
     test.create("k", &json!({})).await;
-    test.event_says("k", "AdmissionUnavailable", "status-webhook-down.example.com").await;
+    test.event_contains("k", "AdmissionUnavailable", "status-webhook-down.example.com").await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= before + 10).await;
     assert_eq!(test.proxy.calls(), 1, "before the next call a dry run has to be accepted");
@@ -101,36 +86,36 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried again", async || api.count("update", "datakeys/status") >= before + 2).await;
     assert_eq!(test.proxy.calls(), 1);
-    test.no_webhook().await;
+    remove_webhook(&test).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
 async fn an_object_that_is_gone_costs_one_call_to_kms() {
-    let test = Test::new("record-gone").await;
+    let test = TestNamespace::new("record-gone").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let words = "datakeys.datakey.dev \"k\" not found";
-    api.always("update", "datakeys/status", Fault::Refuse(404, "NotFound", words));
+    api.fail_always("update", "datakeys/status", Fault::Refuse(404, "NotFound", words));
     let _operator = test.operator_by(&kubeconfig, &[]);
     // As while the watch has yet to report the deletion.
     test.create("k", &json!({})).await;
     eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= 10).await;
     assert_eq!(test.proxy.calls(), 1);
-    api.heal();
+    api.clear_faults();
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
 async fn a_slow_webhook_is_reported() {
-    let test = Test::new("webhook-slow").await;
+    let test = TestNamespace::new("webhook-slow").await;
     // Connections are taken and never answered.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let _operator = test.operator_with(&["--kube-timeout=500ms"], &[]);
     test.issue("ready", &json!({})).await;
-    test.webhook("secrets", &format!("https://127.0.0.1:{port}/x")).await;
+    install_webhook(&test, "secrets", &format!("https://127.0.0.1:{port}/x")).await;
     eventually(SOON, "the webhook is asked", async || {
         test.delete_secret("ready").await;
         tokio::time::timeout(std::time::Duration::from_millis(300), listener.accept()).await.is_ok()
@@ -138,10 +123,10 @@ async fn a_slow_webhook_is_reported() {
     .await;
     test.create("k", &json!({})).await;
     let key = test.failed("k", "ApiServerFailed").await;
-    assert!(Test::message(&key).contains("a slow admission webhook can be the cause"), "{}", Test::message(&key));
+    assert!(message(&key).contains("a slow admission webhook can be the cause"), "{}", message(&key));
     test.failed("ready", "ApiServerFailed").await;
     assert_eq!(test.proxy.calls(), 2);
-    test.no_webhook().await;
+    remove_webhook(&test).await;
     test.ready("k").await;
     test.ready("ready").await;
     assert_eq!(test.proxy.calls(), 2);
@@ -149,7 +134,7 @@ async fn a_slow_webhook_is_reported() {
 
 #[tokio::test]
 async fn a_refused_status_is_reported_by_an_event() {
-    let test = Test::new("status-refused").await;
+    let test = TestNamespace::new("status-refused").await;
     let group = "admissionregistration.k8s.io/v1";
     let policy = json!({
         "apiVersion": group,
@@ -182,7 +167,7 @@ async fn a_refused_status_is_reported_by_an_event() {
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &[]);
     test.create("k", &json!({})).await;
-    test.event_says("k", "Refused", "no status today").await;
+    test.event_contains("k", "Refused", "no status today").await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried five times", async || api.count("update", "datakeys/status") >= before + 5).await;
     assert_eq!(test.proxy.calls(), 1);
@@ -196,7 +181,7 @@ async fn a_refused_status_is_reported_by_an_event() {
 
 #[tokio::test]
 async fn a_missing_right_in_the_cluster_is_reported() {
-    let test = Test::new("no-right").await;
+    let test = TestNamespace::new("no-right").await;
     let account = "system:serviceaccount:no-right:blind";
     test.plane.kubectl(&["create", "serviceaccount", "blind", "-n", "no-right"]).await.unwrap();
     let rules = ["list", "watch"];
@@ -223,7 +208,7 @@ async fn a_missing_right_in_the_cluster_is_reported() {
     let _operator = test.operator_by(&kubeconfig, &[]);
     test.create("k", &json!({})).await;
     let key = test.failed("k", "Refused").await;
-    let message = Test::message(&key);
+    let message = message(&key);
     assert!(message.contains(account) && message.contains("cannot get resource"), "{message}");
     assert_eq!(test.proxy.calls(), 0);
 }

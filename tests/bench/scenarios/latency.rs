@@ -31,7 +31,7 @@ pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut 
     bed.plane.namespace(dead).await;
     let operator = bed.operator(namespace, &[UNLIMITED, "--namespace", dead]).await;
     for delay in [0, 10].map(Duration::from_millis) {
-        bed.kms.always(Fault::Delay(delay));
+        bed.kms.fail_always(Fault::Delay(delay));
         let ours = one_by_one(bed, namespace, &format!("idle-{}", delay.as_millis()), count).await;
         let sum = |share| percentile(&bare, share) + delay;
         rows.push(vec![
@@ -41,7 +41,7 @@ pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut 
             ms(sum(0.5)),
             ms(sum(0.99)),
         ]);
-        bed.kms.heal();
+        bed.kms.clear_faults();
     }
     let busy = at_a_rate(bed, namespace, rate, seconds).await;
     rows.push(vec![
@@ -61,7 +61,7 @@ pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut 
         ms(percentile(&bare, 0.99)),
     ]);
     drop(operator);
-    bed.kms.heal();
+    bed.kms.clear_faults();
     report.table(&["creation to Ready", "p50", "p99", "bare requests, p50", "bare requests, p99"], &rows);
 }
 
@@ -69,7 +69,7 @@ pub async fn run(bed: &Bed, count: usize, rate: u32, seconds: u32, report: &mut 
 async fn let_regions_hang(bed: &Bed, namespace: &str) -> usize {
     let regions: Vec<_> =
         include_str!("../../../src/kms/regions.txt").lines().filter(|of| *of != kms::REGION).collect();
-    bed.kms.in_regions(regions.iter().copied(), &Fault::Hang);
+    bed.kms.fail_in_regions(regions.iter().copied(), &Fault::Hang);
     for number in 0..WAITING {
         bed::create(&bed.admin, namespace, &format!("k-{number}"), regions[number % regions.len()]).await;
     }

@@ -11,16 +11,13 @@ use testbed::{
 };
 
 use super::{patience, scaled};
-use crate::{
-    test::{SOON, Test},
-    witness::Witness,
-};
+use crate::harness::{InvariantWatch, SOON, TestNamespace};
 
 #[tokio::test]
 async fn the_api_server_and_etcd_restart_in_the_middle_of_issuing() {
-    let test = Test::alone("restarts").await;
+    let test = TestNamespace::with_own_control_plane("restarts").await;
     let count = scaled(150, 1000);
-    let witness = Witness::of(&test);
+    let invariants = InvariantWatch::of(&test);
     test.create_many("k", count, &json!({})).await;
     let rate = if count > 500 { "--kms-rate=100" } else { "--kms-rate=30" };
     let operator = test.operator_with(&[rate], &[]);
@@ -42,20 +39,20 @@ async fn the_api_server_and_etcd_restart_in_the_middle_of_issuing() {
     let extra = test.proxy.calls() - count;
     assert!(extra <= 3 * 32, "{extra} calls too many after three restarts with 32 workers");
     assert!(operator.admin("/readyz").await.0 == 200);
-    println!("{extra} extra calls, {} states seen", witness.saw_nothing_wrong());
+    println!("{extra} extra calls, {} states seen", invariants.assert_held());
 }
 
 #[tokio::test]
 async fn while_the_api_server_is_away_it_is_asked_now_and_then() {
-    let test = Test::new("partition").await;
+    let test = TestNamespace::new("partition").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
     test.issue("before", &json!({})).await;
     api.close();
     test.delete_secret("before").await;
     test.create_many("k", 50, &json!({})).await;
-    operator.says("a watch was interrupted").await;
-    api.heal();
+    operator.logs("a watch was interrupted").await;
+    api.clear_faults();
     let begun = std::time::Instant::now();
     test.all_ready(51, SOON).await;
     eventually(SOON, "the Secret is back", async || test.secrets().get_opt("before").await.unwrap().is_some()).await;
@@ -65,7 +62,7 @@ async fn while_the_api_server_is_away_it_is_asked_now_and_then() {
 
 #[tokio::test]
 async fn a_watch_that_the_server_can_not_resume_is_listed_again() {
-    let test = Test::new("gone").await;
+    let test = TestNamespace::new("gone").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &[]);
     test.issue("k", &json!({})).await;
@@ -82,14 +79,14 @@ async fn a_watch_that_the_server_can_not_resume_is_listed_again() {
     .enumerate()
     {
         let lists = (api.count("list", "datakeys"), api.count("list", "secrets"));
-        api.next(1, "watch", "datakeys", fault.clone());
-        api.next(1, "watch", "secrets", fault);
+        api.fail_next(1, "watch", "datakeys", fault.clone());
+        api.fail_next(1, "watch", "secrets", fault);
         // What happens while nobody watches is in the list.
         api.cut();
         test.delete_secret("k").await;
         test.create(&format!("new{number}"), &json!({})).await;
         test.ready(&format!("new{number}")).await;
-        test.holds("k", &data).await;
+        test.secret_becomes("k", &data).await;
         assert!(api.count("list", "datakeys") > lists.0 && api.count("list", "secrets") > lists.1);
     }
     assert_eq!(test.proxy.calls(), 4);
@@ -97,8 +94,8 @@ async fn a_watch_that_the_server_can_not_resume_is_listed_again() {
 
 #[tokio::test]
 async fn an_overloaded_or_broken_api_server_is_not_stormed_and_nothing_is_lost() {
-    let test = Test::new("overload").await;
-    let witness = Witness::of(&test);
+    let test = TestNamespace::new("overload").await;
+    let invariants = InvariantWatch::of(&test);
     let (api, kubeconfig) = test.api_proxy().await;
     // Waits as in production: only then the number of requests says something.
     let operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m", "--kms-rate=1000"]);
@@ -110,25 +107,25 @@ async fn an_overloaded_or_broken_api_server_is_not_stormed_and_nothing_is_lost()
     {
         for (verb, resource) in [("update", "datakeys/status"), ("create", "secrets"), ("get", "secrets")] {
             let name = format!("k{number}-{verb}");
-            api.always(verb, resource, Fault::Refuse(code, reason, "the proxy says so"));
+            api.fail_always(verb, resource, Fault::Refuse(code, reason, "the proxy says so"));
             let (calls, requests) = (test.proxy.calls(), api.count(verb, resource));
             test.create(&name, &json!({})).await;
             eventually(SOON, "it is tried again", async || api.count(verb, resource) >= requests + 2).await;
             // After one second and two more, give or take a quarter.
             let (tries, calls) = (api.count(verb, resource) - requests, test.proxy.calls() - calls);
             assert!(tries <= 3 && calls <= tries, "{name}: {tries} tries, {calls} calls");
-            api.heal();
+            api.clear_faults();
             test.ready(&name).await;
         }
     }
     let keys = test.all_ready(12, SOON).await;
     test.secrets_hold_the_record(&keys).await;
-    witness.saw_nothing_wrong();
+    invariants.assert_held();
 }
 
 #[tokio::test]
 async fn a_namespace_that_is_deleted_half_way_stops_nothing_else() {
-    let test = Test::alone("doomed").await;
+    let test = TestNamespace::with_own_control_plane("doomed").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -162,7 +159,7 @@ async fn a_namespace_that_is_deleted_half_way_stops_nothing_else() {
 
 #[tokio::test]
 async fn the_definition_is_deleted_and_comes_back_and_the_secrets_are_adopted() {
-    let test = Test::alone("definition").await;
+    let test = TestNamespace::with_own_control_plane("definition").await;
     let operator = test.operator_with(&[], &[]);
     let names: Vec<_> = (0..5).map(|number| format!("k{number}")).collect();
     let mut held = Vec::new();
@@ -172,7 +169,7 @@ async fn the_definition_is_deleted_and_comes_back_and_the_secrets_are_adopted() 
     }
     let crd = test.plane.kubectl(&["get", "crd", "datakeys.datakey.dev", "-o", "json"]).await.unwrap();
     test.plane.kubectl(&["delete", "crd", "datakeys.datakey.dev"]).await.unwrap();
-    operator.says("a watch was interrupted").await;
+    operator.logs("a watch was interrupted").await;
     let file = test.plane.workdir().file("crd.json");
     let mut crd: serde_json::Value = serde_json::from_str(&crd).unwrap();
     crd["metadata"] = json!({ "name": "datakeys.datakey.dev" });
@@ -191,22 +188,22 @@ async fn the_definition_is_deleted_and_comes_back_and_the_secrets_are_adopted() 
 
 #[tokio::test]
 async fn a_token_that_is_refused_for_a_while_ends_nothing() {
-    let test = Test::new("unauthorized").await;
+    let test = TestNamespace::new("unauthorized").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
-    api.always("*", "*", Fault::Refuse(401, "Unauthorized", "Unauthorized"));
+    api.fail_always("*", "*", Fault::Refuse(401, "Unauthorized", "Unauthorized"));
     api.cut();
     test.create("k", &json!({})).await;
-    operator.says("Unauthorized").await;
-    api.heal();
+    operator.logs("Unauthorized").await;
+    api.clear_faults();
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]
 async fn a_refused_token_is_read_again_from_its_file() {
-    let test = Test::alone("token").await;
+    let test = TestNamespace::with_own_control_plane("token").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let token_file = test.plane.workdir().file("token");
     let config = std::fs::read_to_string(&kubeconfig).unwrap();

@@ -10,10 +10,7 @@ use testbed::{api_proxy, eventually, http::Stop, proxy};
 use tokio::time::timeout;
 
 use super::{patience, scaled};
-use crate::{
-    test::{Data, SOON, Test, restored, to_json},
-    witness::Witness,
-};
+use crate::harness::{Data, InvariantWatch, SOON, TestNamespace, restored, to_json};
 
 /// An effect of the operator.
 #[derive(Clone, Copy, Debug)]
@@ -49,65 +46,69 @@ fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
     ]
 }
 
-impl Test {
-    /// An operator sees what `act` does, is killed at this effect, and another one brings it to an end: with the bytes
-    /// that were recorded and published before. The number of KMS calls that were made for it.
-    async fn survives(&self, name: &str, effect: Effect, moment: Moment, act: impl AsyncFnOnce()) -> usize {
-        let case = format!("{name}: {moment:?} {effect:?}");
-        let (api, kubeconfig) = self.api_proxy().await;
-        let operator = self.operator_by(&kubeconfig, &[]);
-        operator.is_ready().await;
-        let calls = self.proxy.calls();
+/// An operator sees what `act` does, is killed at this effect, and another one brings it to an end: with the bytes
+/// that were recorded and published before. The number of KMS calls that were made for it.
+async fn survives_kill(
+    test: &TestNamespace,
+    name: &str,
+    effect: Effect,
+    moment: Moment,
+    act: impl AsyncFnOnce(),
+) -> usize {
+    let case = format!("{name}: {moment:?} {effect:?}");
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    let calls = test.proxy.calls();
 
-        let stop = Stop::default();
-        let (at_api, at_kms) = match moment {
-            Before => (api_proxy::Fault::StopBefore(stop.clone()), proxy::Fault::StopBefore(stop.clone())),
-            After => (api_proxy::Fault::StopAfter(stop.clone()), proxy::Fault::StopAfter(stop.clone())),
-        };
-        match effect {
-            Kms => self.proxy.next(1, at_kms),
-            Record => api.next(1, "update", "datakeys/status", at_api),
-            // The record is the first write of the status.
-            Ready => api.after(1, "update", "datakeys/status", at_api),
-            CreateSecret => api.next(1, "create", "secrets", at_api),
-            UpdateSecret => api.next(1, "update", "secrets", at_api),
-        }
-        act().await;
-        timeout(SOON, stop.reached()).await.unwrap_or_else(|_| panic!("{case}: it did not come to that"));
-        operator.process.signal("KILL");
-        drop(operator);
-
-        let record = self.get(name).await.record().to_vec();
-        let published = self.secrets().get_opt(name).await.unwrap().and_then(|secret| secret.data);
-        let _operator = self.operator();
-        let key = self.ready(name).await;
-        assert_eq!(key.record()[..record.len()], record, "{case}");
-        self.secrets_hold_the_record(std::slice::from_ref(&key)).await;
-        let data = self.data(name).await;
-        for (entry, value) in published.into_iter().flatten().filter(|(entry, _)| entry.starts_with("ciphertextBlob.v"))
-        {
-            assert_eq!(data[&entry], value.0, "{case}");
-        }
-        self.proxy.calls() - calls
+    let stop = Stop::default();
+    let (at_api, at_kms) = match moment {
+        Before => (api_proxy::Fault::StopBefore(stop.clone()), proxy::Fault::StopBefore(stop.clone())),
+        After => (api_proxy::Fault::StopAfter(stop.clone()), proxy::Fault::StopAfter(stop.clone())),
+    };
+    match effect {
+        Kms => test.proxy.fail_next(1, at_kms),
+        Record => api.fail_next(1, "update", "datakeys/status", at_api),
+        // The record is the first write of the status.
+        Ready => api.fail_after(1, "update", "datakeys/status", at_api),
+        CreateSecret => api.fail_next(1, "create", "secrets", at_api),
+        UpdateSecret => api.fail_next(1, "update", "secrets", at_api),
     }
+    act().await;
+    timeout(SOON, stop.reached()).await.unwrap_or_else(|_| panic!("{case}: it did not come to that"));
+    operator.process.signal("KILL");
+    drop(operator);
+
+    let record = test.get(name).await.record().to_vec();
+    let published = test.secrets().get_opt(name).await.unwrap().and_then(|secret| secret.data);
+    let _operator = test.operator();
+    let key = test.ready(name).await;
+    assert_eq!(key.record()[..record.len()], record, "{case}");
+    test.secrets_hold_the_record(std::slice::from_ref(&key)).await;
+    let data = test.data(name).await;
+    for (entry, value) in published.into_iter().flatten().filter(|(entry, _)| entry.starts_with("ciphertextBlob.v")) {
+        assert_eq!(data[&entry], value.0, "{case}");
+    }
+    test.proxy.calls() - calls
 }
 
 #[tokio::test]
 async fn a_kill_at_any_effect_of_the_first_issue_costs_at_most_one_call_and_no_data_key() {
-    let test = Test::new("crash-issue").await;
-    let witness = Witness::of(&test);
+    let test = TestNamespace::new("crash-issue").await;
+    let invariants = InvariantWatch::of(&test);
     for (number, (effect, moment, calls)) in points(CreateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
-        let made = test.survives(&name, effect, moment, async || drop(test.create(&name, &json!({})).await)).await;
+        let made =
+            survives_kill(&test, &name, effect, moment, async || drop(test.create(&name, &json!({})).await)).await;
         assert_eq!(made, calls, "{moment:?} {effect:?}");
     }
-    witness.saw_nothing_wrong();
+    invariants.assert_held();
 }
 
 #[tokio::test]
 async fn a_kill_at_any_effect_of_a_new_version_keeps_both_data_keys() {
-    let test = Test::new("crash-version").await;
-    let witness = Witness::of(&test);
+    let test = TestNamespace::new("crash-version").await;
+    let invariants = InvariantWatch::of(&test);
     for (number, (effect, moment, calls)) in points(UpdateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
         {
@@ -115,15 +116,15 @@ async fn a_kill_at_any_effect_of_a_new_version_keeps_both_data_keys() {
             test.issue(&name, &json!({})).await;
         }
         let raise = json!({ "spec": { "version": 2 } });
-        let made = test.survives(&name, effect, moment, async || drop(test.patch(&name, &raise).await)).await;
+        let made = survives_kill(&test, &name, effect, moment, async || drop(test.patch(&name, &raise).await)).await;
         assert_eq!(made, calls, "{moment:?} {effect:?}");
     }
-    witness.saw_nothing_wrong();
+    invariants.assert_held();
 }
 
 #[tokio::test]
 async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
-    let test = Test::new("crash-secret").await;
+    let test = TestNamespace::new("crash-secret").await;
     let issued = async |name: &str| -> Data {
         let _operator = test.operator();
         test.issue(name, &json!({})).await;
@@ -132,14 +133,17 @@ async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
     for (number, moment) in [Before, After].into_iter().enumerate() {
         let name = format!("deleted{number}");
         let data = issued(&name).await;
-        let made = test.survives(&name, CreateSecret, moment, async || test.delete_secret(&name).await).await;
+        let made = survives_kill(&test, &name, CreateSecret, moment, async || test.delete_secret(&name).await).await;
         assert_eq!((made, test.data(&name).await), (0, data));
 
         let name = format!("edited{number}");
         let data = issued(&name).await;
         let edit = json!({ "data": { "ciphertextBlob": "eA==", "version": null } });
         let edited = async || drop(test.edit_secret(&name, &edit).await);
-        assert_eq!((test.survives(&name, UpdateSecret, moment, edited).await, test.data(&name).await), (0, data));
+        assert_eq!(
+            (survives_kill(&test, &name, UpdateSecret, moment, edited).await, test.data(&name).await),
+            (0, data)
+        );
 
         let name = format!("adopted{number}");
         let data = issued(&name).await;
@@ -148,29 +152,29 @@ async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
         test.delete_secret(&name).await;
         test.create_secret(&backup).await;
         let again = async || drop(test.create(&name, &json!({})).await);
-        assert_eq!((test.survives(&name, Record, moment, again).await, test.data(&name).await), (0, data));
+        assert_eq!((survives_kill(&test, &name, Record, moment, again).await, test.data(&name).await), (0, data));
     }
 }
 
 #[tokio::test]
 async fn a_kill_while_pins_become_the_record_calls_nobody() {
-    let test = Test::new("crash-pins").await;
-    let witness = Witness::of(&test);
+    let test = TestNamespace::new("crash-pins").await;
+    let invariants = InvariantWatch::of(&test);
     let pins = json!({ "wrappedKeys": [test.pin(1), test.pin(2)], "version": 2 });
     for (number, (effect, moment, _)) in points(CreateSecret).into_iter().enumerate().skip(2) {
         let name = format!("k{number}");
-        let made = test.survives(&name, effect, moment, async || drop(test.create(&name, &pins).await)).await;
+        let made = survives_kill(&test, &name, effect, moment, async || drop(test.create(&name, &pins).await)).await;
         assert_eq!(made, 0, "{moment:?} {effect:?}");
         assert_eq!(to_json(&test.get(&name).await.record()), pins["wrappedKeys"]);
     }
-    witness.saw_nothing_wrong();
+    invariants.assert_held();
 }
 
 #[tokio::test]
 async fn an_operator_that_is_killed_over_and_over_loses_and_doubles_nothing() {
-    let test = Test::with_many("crash-loop").await;
+    let test = TestNamespace::with_stub_kms("crash-loop").await;
     let count = scaled(100, 1000);
-    let witness = Witness::of(&test);
+    let invariants = InvariantWatch::of(&test);
     test.create_many("k", count, &json!({})).await;
     let mut kills = 0;
     let is_ready = async |number: usize| {
@@ -193,5 +197,5 @@ async fn an_operator_that_is_killed_over_and_over_loses_and_doubles_nothing() {
     test.secrets_hold_the_record(&keys).await;
     let extra = test.proxy.calls() - count;
     assert!(extra <= 8 * kills, "{extra} calls too many after {kills} kills of 8 workers");
-    println!("{kills} kills, {extra} extra calls, {} states seen", witness.saw_nothing_wrong());
+    println!("{kills} kills, {extra} extra calls, {} states seen", invariants.assert_held());
 }

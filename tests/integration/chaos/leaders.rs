@@ -6,24 +6,24 @@ use serde_json::json;
 use testbed::api_proxy::Fault;
 
 use super::{patience, scaled};
-use crate::{test::Test, witness::Witness};
+use crate::harness::{InvariantWatch, TestNamespace};
 
 #[tokio::test]
 async fn two_leaders_with_stale_caches_and_lost_answers_record_one_data_key_each() {
-    let test = Test::with_many("two-leaders").await;
+    let test = TestNamespace::with_stub_kms("two-leaders").await;
     let count = scaled(100, 500);
-    let witness = Witness::of(&test);
+    let invariants = InvariantWatch::of(&test);
     let mut operators = Vec::new();
     let mut proxies = Vec::new();
     for _ in 0..2 {
         let (api, kubeconfig) = test.api_proxy().await;
         api.lag(Duration::from_millis(30));
-        api.always("*", "*", Fault::Delay(Duration::from_millis(40)));
+        api.fail_always("*", "*", Fault::Delay(Duration::from_millis(40)));
         for (verb, resource) in [("update", "datakeys/status"), ("create", "secrets"), ("update", "secrets")] {
-            api.often(0.05, verb, resource, Fault::LoseAnswer);
-            api.often(0.05, verb, resource, Fault::Lose);
-            api.often(0.03, verb, resource, Fault::Refuse(409, "Conflict", "the proxy says so"));
-            api.often(0.03, verb, resource, Fault::Refuse(500, "InternalError", "the proxy says so"));
+            api.fail_often(0.05, verb, resource, Fault::LoseAnswer);
+            api.fail_often(0.05, verb, resource, Fault::Lose);
+            api.fail_often(0.03, verb, resource, Fault::Refuse(409, "Conflict", "the proxy says so"));
+            api.fail_often(0.03, verb, resource, Fault::Refuse(500, "InternalError", "the proxy says so"));
         }
         operators.push(test.operator_by(&kubeconfig, &["--kms-rate=1000"]));
         proxies.push(api);
@@ -42,12 +42,12 @@ async fn two_leaders_with_stale_caches_and_lost_answers_record_one_data_key_each
     let keys = test.all_ready(count, patience(count)).await;
     assert!(keys.iter().all(|key| key.record().len() == 2));
     for api in &proxies {
-        api.heal();
+        api.clear_faults();
     }
     test.secrets_hold_the_record(&keys).await;
     println!(
         "{} calls for {count} data keys of two versions, {} states seen",
         test.proxy.calls(),
-        witness.saw_nothing_wrong()
+        invariants.assert_held()
     );
 }

@@ -8,7 +8,7 @@ use testbed::{eventually, proxy::FAILING};
 use tokio::time::{Instant, sleep};
 
 use super::{patience, scaled};
-use crate::test::Test;
+use crate::harness::TestNamespace;
 
 /// A code of KMS for each class of failure.
 const CLASSES: [(&str, &str, Class); 3] = [
@@ -19,7 +19,7 @@ const CLASSES: [(&str, &str, Class); 3] = [
 
 #[tokio::test]
 async fn for_data_keys_that_are_ready_nobody_is_asked_anything_not_even_after_a_restart() {
-    let test = Test::with_many("at-rest").await;
+    let test = TestNamespace::with_stub_kms("at-rest").await;
     let count = scaled(100, 1000);
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
@@ -52,7 +52,7 @@ async fn for_data_keys_that_are_ready_nobody_is_asked_anything_not_even_after_a_
 
 #[tokio::test]
 async fn failing_data_keys_are_retried_as_rarely_as_their_class_says_and_nothing_is_written() {
-    let test = Test::with_many("at-rest-failing").await;
+    let test = TestNamespace::with_stub_kms("at-rest-failing").await;
     let count = scaled(20, 1000);
     // A hundredth of the waits in the short form: the bounds are the same multiples.
     let (flags, longest, window) = if count > 20 {

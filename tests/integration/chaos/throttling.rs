@@ -6,7 +6,7 @@ use serde_json::json;
 use testbed::proxy::{Call, FAILING, KmsProxy};
 
 use super::{patience, scaled};
-use crate::test::Test;
+use crate::harness::TestNamespace;
 
 /// Waits as in production.
 const PATIENT: [&str; 2] = ["--retry-min=1s", "--retry-max=10m"];
@@ -26,8 +26,8 @@ fn place(proxy: &KmsProxy, purpose: &str) -> Option<usize> {
 
 #[tokio::test]
 async fn a_namespace_with_many_waiting_data_keys_does_not_hold_up_another_one() {
-    let flood = Test::with_many("flood").await;
-    let one = Test::with_many("one").await;
+    let flood = TestNamespace::with_stub_kms("flood").await;
+    let one = TestNamespace::with_stub_kms("one").await;
     let count = scaled(300, 1000);
     let rate = 50;
     flood.create_many("k", count, &json!({})).await;
@@ -52,7 +52,7 @@ async fn a_namespace_with_many_waiting_data_keys_does_not_hold_up_another_one() 
 
 #[tokio::test]
 async fn when_kms_throttles_the_rate_falls_by_itself_and_all_come_through() {
-    let test = Test::with_many("throttled").await;
+    let test = TestNamespace::with_stub_kms("throttled").await;
     let count = scaled(300, 1000);
     let quota = 40;
     test.proxy.quota(NonZeroU32::new(quota));
@@ -76,7 +76,7 @@ async fn when_kms_throttles_the_rate_falls_by_itself_and_all_come_through() {
 
 #[tokio::test]
 async fn after_a_restart_failing_data_keys_are_not_all_retried_at_once() {
-    let test = Test::with_many("restart-failing").await;
+    let test = TestNamespace::with_stub_kms("restart-failing").await;
     let count = scaled(200, 1000);
     let denied = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
     test.create_many("k", count, &denied).await;

@@ -18,7 +18,7 @@ use testbed::{
 use tokio::process::Command;
 
 use super::{INVOICES, Mount, ORDERS, assert_failed, folder};
-use crate::test::{Test, text};
+use crate::harness::{TestNamespace, text};
 
 /// The ARN of the KMS key in the policies.
 const EXAMPLE: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -40,7 +40,7 @@ struct Role {
 // === impl Account ===
 
 impl Account {
-    async fn new(test: &Test) -> Self {
+    async fn new(test: &TestNamespace) -> Self {
         let server = KmsServer::start_with_iam(test.plane.workdir()).await;
         let key = server.key().await;
         Self { server, key }
@@ -70,7 +70,7 @@ impl Account {
     }
 
     /// The operator issues for orders only, the workload unwraps orders only, and neither does the other's part.
-    async fn each_does_its_part(&self, test: &Test, operator: &Role, workload: &Role) {
+    async fn each_does_its_part(&self, test: &TestNamespace, operator: &Role, workload: &Role) {
         let url = format!("http://{}", self.server.address());
         let _operator = test.operator_with(
             &[],
@@ -133,7 +133,7 @@ async fn unwrap(client: &Client, key_arn: &str, blob: &[u8], context: &[(&str, &
 
 #[tokio::test]
 async fn the_policies_of_the_roles_let_each_do_its_part_in_its_encryption_context_only() {
-    let test = Test::new("iam-roles").await;
+    let test = TestNamespace::new("iam-roles").await;
     let account = Account::new(&test).await;
     let policies = [("datakey-operator", account.policy("operator.json")), ("orders", account.policy("workload.json"))];
     let [operator, workload] = account.roles(policies).await;
@@ -142,7 +142,7 @@ async fn the_policies_of_the_roles_let_each_do_its_part_in_its_encryption_contex
 
 #[tokio::test]
 async fn the_key_policy_alone_does_so_and_no_other_policy_opens_the_key() {
-    let test = Test::new("iam-key").await;
+    let test = TestNamespace::new("iam-key").await;
     let account = Account::new(&test).await;
     let policy = account.policy("key-policy.json").to_string();
     account.server.client().put_key_policy().key_id(&account.key.id).policy(policy).send().await.unwrap();

@@ -2,15 +2,16 @@
 
 use serde_json::json;
 
-use super::Tenant;
-use crate::test::Test;
+use super::{Tenant, withstands};
+use crate::harness::TestNamespace;
 
 #[tokio::test]
 async fn an_immutable_secret_is_restored_once_it_is_deleted() {
-    let test = Test::new("immutable").await;
+    let test = TestNamespace::new("immutable").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let change = json!({ "immutable": true, "data": { "ciphertextBlob": "Y2hhbmdlZA==" } });
-    test.withstands(
+    withstands(
+        &test,
         async |name| drop(tenant.change(name, &change).await),
         async |name| {
             let key = test.failed(name, "SecretImmutable").await;
@@ -28,12 +29,12 @@ async fn an_immutable_secret_is_restored_once_it_is_deleted() {
 
 #[tokio::test]
 async fn an_intact_immutable_secret_is_ready() {
-    let test = Test::new("immutable-intact").await;
+    let test = TestNamespace::new("immutable-intact").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
     tenant.change("k", &json!({ "immutable": true })).await;
-    test.settled().await;
+    test.barrier().await;
     test.ready("k").await;
     // A new version needs another Secret: it is recorded, and the condition says how it gets into the Secret.
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
@@ -46,7 +47,7 @@ async fn an_intact_immutable_secret_is_ready() {
 
 #[tokio::test]
 async fn owner_references_of_others_block_no_restore() {
-    let test = Test::new("foreign-owner").await;
+    let test = TestNamespace::new("foreign-owner").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let uid = test.namespace_uid().await;
     let reference = json!({
@@ -56,11 +57,12 @@ async fn owner_references_of_others_block_no_restore() {
         "metadata": { "ownerReferences": [reference] },
         "data": { "ciphertextBlob": "Y2hhbmdlZA==" },
     });
-    test.withstands(
+    withstands(
+        &test,
         async |name| drop(tenant.change(name, &change).await),
         async |name| {
             let blob = test.get(name).await.record()[0].ciphertext_blob.0.clone();
-            testbed::eventually(crate::test::SOON, "restored", async || {
+            testbed::eventually(crate::harness::SOON, "restored", async || {
                 test.data(name).await["ciphertextBlob"] == blob
             })
             .await;
@@ -72,13 +74,14 @@ async fn owner_references_of_others_block_no_restore() {
 
 #[tokio::test]
 async fn a_refused_restore_says_that_deleting_the_secret_helps() {
-    let test = Test::new("full-annotations").await;
+    let test = TestNamespace::new("full-annotations").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     // All annotations together may have 256 KiB: without room, the operator's own cannot be restored.
     let full = json!({ "metadata": { "annotations": {
         "datakey.dev/issued.v1": null, "datakey.dev/version": null, "full": "x".repeat(256 * 1024 - 10),
     }}});
-    test.withstands(
+    withstands(
+        &test,
         async |name| drop(tenant.change(name, &full).await),
         async |name| {
             let key = test.failed(name, "Refused").await;

@@ -14,33 +14,31 @@ use testbed::{api_proxy, eventually, proxy::Fault};
 use tokio::time::{sleep, timeout};
 
 use super::Tenant;
-use crate::test::{SOON, Test, recorded, to_json};
+use crate::harness::{SOON, TestNamespace, recorded_version, to_json};
 
 /// Longer than a change of a `DataKey` takes.
 const MEANWHILE: Duration = Duration::from_secs(2);
 
-impl Test {
-    /// Creates a `DataKey` named `k`, and changes it while the first call to KMS is under way.
-    async fn change_while_kms_is_asked(&self, change: impl Future<Output = ()>) {
-        self.proxy.next(1, Fault::Delay(MEANWHILE));
-        let calls = self.proxy.calls();
-        self.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
-        eventually(SOON, "KMS is asked", async || self.proxy.calls() > calls).await;
-        timeout(MEANWHILE, change).await.expect("a change while KMS is asked");
-    }
+/// Creates a `DataKey` named `k`, and changes it while the first call to KMS is under way.
+async fn change_during_kms_call(test: &TestNamespace, change: impl Future<Output = ()>) {
+    test.proxy.fail_next(1, Fault::Delay(MEANWHILE));
+    let calls = test.proxy.calls();
+    test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    eventually(SOON, "KMS is asked", async || test.proxy.calls() > calls).await;
+    timeout(MEANWHILE, change).await.expect("a change while KMS is asked");
+}
 
-    fn label(number: usize) -> Value {
-        json!({ "metadata": { "labels": { "number": number.to_string() } } })
-    }
+fn label(number: usize) -> Value {
+    json!({ "metadata": { "labels": { "number": number.to_string() } } })
 }
 
 #[tokio::test]
 async fn a_changed_label_costs_no_second_call() {
-    let test = Test::new("changed-label").await;
+    let test = TestNamespace::new("changed-label").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
-    test.change_while_kms_is_asked(async { drop(test.patch("k", &Test::label(1)).await) }).await;
+    change_during_kms_call(&test, async { drop(test.patch("k", &label(1)).await) }).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1);
     let counts = [("get", "datakeys"), ("update", "datakeys/status"), ("create", "secrets")];
@@ -50,19 +48,19 @@ async fn a_changed_label_costs_no_second_call() {
 
 #[tokio::test]
 async fn an_answer_to_other_settings_is_dropped() {
-    let test = Test::new("changed-settings").await;
+    let test = TestNamespace::new("changed-settings").await;
     let _operator = test.operator();
     let correct = json!({ "spec": { "encryptionContext": { "a": "c" } } });
-    test.change_while_kms_is_asked(async { drop(test.patch("k", &correct).await) }).await;
+    change_during_kms_call(&test, async { drop(test.patch("k", &correct).await) }).await;
     let key = test.ready("k").await;
     assert_eq!(test.proxy.calls(), 2);
-    assert_eq!(to_json(&recorded(&key, 1).request.encryption_context), json!({ "a": "c" }));
-    test.unwrap(&test.data("k").await, "").await;
+    assert_eq!(to_json(&recorded_version(&key, 1).request.encryption_context), json!({ "a": "c" }));
+    test.decrypt(&test.data("k").await, "").await;
 }
 
 #[tokio::test]
 async fn no_record_is_made_for_a_secret_that_was_not_looked_at() {
-    let test = Test::new("changed-secret-name").await;
+    let test = TestNamespace::new("changed-secret-name").await;
     let _operator = test.operator();
     let kept = test.issue("k", &json!({ "encryptionContext": { "a": "b" }, "secretName": "kept" })).await;
     test.delete("k").await;
@@ -70,17 +68,17 @@ async fn no_record_is_made_for_a_secret_that_was_not_looked_at() {
     test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
     let renamed = |name: &str| json!({ "spec": { "secretName": name } });
 
-    test.change_while_kms_is_asked(async { drop(test.patch("k", &renamed("foreign")).await) }).await;
+    change_during_kms_call(&test, async { drop(test.patch("k", &renamed("foreign")).await) }).await;
     assert!(test.failed("k", "SecretConflict").await.record().is_empty());
     test.delete("k").await;
 
-    test.change_while_kms_is_asked(async { drop(test.patch("k", &renamed("kept")).await) }).await;
+    change_during_kms_call(&test, async { drop(test.patch("k", &renamed("kept")).await) }).await;
     assert_eq!(test.ready("k").await.record(), kept.record(), "it is adopted");
     assert_eq!(test.proxy.calls(), 3);
     test.delete("k").await;
 
     // The other one has its record before this one is decided on again.
-    test.change_while_kms_is_asked(async {
+    change_during_kms_call(&test, async {
         test.patch("k", &renamed("others")).await;
         test.issue("others", &json!({})).await;
     })
@@ -90,26 +88,26 @@ async fn no_record_is_made_for_a_secret_that_was_not_looked_at() {
 
 #[tokio::test]
 async fn an_answer_to_a_data_key_of_the_same_name_is_dropped() {
-    let test = Test::new("changed-uid").await;
+    let test = TestNamespace::new("changed-uid").await;
     let _operator = test.operator();
-    test.change_while_kms_is_asked(async {
+    change_during_kms_call(&test, async {
         test.delete("k").await;
         test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
     })
     .await;
     let key = test.ready("k").await;
     assert_eq!((test.proxy.calls(), key.record().len()), (2, 1));
-    let is_its_own = recorded(&key, 1).issued_at >= key.metadata.creation_timestamp.unwrap();
+    let is_its_own = recorded_version(&key, 1).issued_at >= key.metadata.creation_timestamp.unwrap();
     assert!(is_its_own);
 }
 
 #[tokio::test]
 async fn a_record_that_meets_a_change_each_time_is_given_up_and_told() {
-    let test = Test::new("changed-always").await;
+    let test = TestNamespace::new("changed-always").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let conflict = api_proxy::Fault::Refuse(409, "Conflict", "the object has been modified");
     let tries = 6;
-    api.next(tries, "update", "datakeys/status", conflict);
+    api.fail_next(tries, "update", "datakeys/status", conflict);
     let _operator = test.operator_by(&kubeconfig, &["--retry-min=5s", "--retry-max=10m"]);
     test.create("k", &json!({})).await;
     let message = test.failed("k", "ApiServerFailed").await.status.unwrap().conditions[0].message.clone();
@@ -123,7 +121,7 @@ async fn a_record_that_meets_a_change_each_time_is_given_up_and_told() {
 async fn churn(keys: Api<DataKey>, name: &str, changes: usize, pause: Duration) {
     let mut number = 0;
     while number < changes {
-        let label = Patch::Merge(Test::label(number));
+        let label = Patch::Merge(label(number));
         // There is none before it is created.
         number += usize::from(keys.patch_metadata(name, &PatchParams::default(), &label).await.is_ok());
         sleep(pause).await;
@@ -132,11 +130,11 @@ async fn churn(keys: Api<DataKey>, name: &str, changes: usize, pause: Duration) 
 
 #[tokio::test]
 async fn labels_that_change_all_the_time_delay_nothing() {
-    let test = Test::new("changed-often").await;
+    let test = TestNamespace::new("changed-often").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
     // So that each DataKey changes while KMS is asked, and the record meets that.
-    test.proxy.always(Fault::Delay(MEANWHILE));
+    test.proxy.fail_always(Fault::Delay(MEANWHILE));
     let names = ["a", "b", "c"];
     let attack = names.map(|name| churn(tenant.keys.clone(), name, usize::MAX, MEANWHILE / 4));
     let ready = join_all(names.map(async |name| test.issue(name, &json!({})).await));
@@ -149,7 +147,7 @@ async fn labels_that_change_all_the_time_delay_nothing() {
 
 #[tokio::test]
 async fn labels_that_change_without_pause_cost_few_calls() {
-    let test = Test::new("changed-flood").await;
+    let test = TestNamespace::new("changed-flood").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator_with(&["--retry-min=1s", "--retry-max=10m"], &[]);
     let (names, changes) = (["a", "b", "c"], 200);

@@ -7,37 +7,35 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use super::Tenant;
-use crate::test::{Data, SOON, Test, assert_refused, to_json};
+use super::{Tenant, withstands};
+use crate::harness::{Data, SOON, TestNamespace, assert_refused, to_json};
 
 /// The garbage collector learns of a new kind of objects within 30 seconds.
 const COLLECTED: Duration = Duration::from_secs(90);
 
-impl Test {
-    async fn cascade(&self, name: &str, cascade: &str) {
-        let cascade = format!("--cascade={cascade}");
-        let delete = ["delete", "datakey", name, "-n", &self.namespace, &cascade, "--timeout=60s"];
-        self.plane.kubectl(&delete).await.unwrap();
-    }
+async fn delete_with_cascade(test: &TestNamespace, name: &str, cascade: &str) {
+    let cascade = format!("--cascade={cascade}");
+    let delete = ["delete", "datakey", name, "-n", &test.namespace, &cascade, "--timeout=60s"];
+    test.plane.kubectl(&delete).await.unwrap();
+}
 
-    async fn is_collected(&self, name: &str) {
-        let is_gone = async || self.secrets().get_opt(name).await.unwrap().is_none();
-        eventually(COLLECTED, &format!("{name} is collected"), is_gone).await;
-    }
+async fn is_garbage_collected(test: &TestNamespace, name: &str) {
+    let is_gone = async || test.secrets().get_opt(name).await.unwrap().is_none();
+    eventually(COLLECTED, &format!("{name} is collected"), is_gone).await;
+}
 
-    /// After the garbage collector has deleted the Secret of a `DataKey` that is deleted later, it has seen this one, too.
-    async fn survives_deletion(&self, name: &str, data: &Data) {
-        let marker = format!("marker-{}", fastrand::u32(..));
-        self.issue(&marker, &json!({ "deletionPolicy": "Delete" })).await;
-        self.delete(&marker).await;
-        self.is_collected(&marker).await;
-        assert_eq!(&self.data(name).await, data, "{name}");
-    }
+/// After the garbage collector has deleted the Secret of a `DataKey` that is deleted later, it has seen this one, too.
+async fn survives_deletion(test: &TestNamespace, name: &str, data: &Data) {
+    let marker = format!("marker-{}", fastrand::u32(..));
+    test.issue(&marker, &json!({ "deletionPolicy": "Delete" })).await;
+    test.delete(&marker).await;
+    is_garbage_collected(test, &marker).await;
+    assert_eq!(&test.data(name).await, data, "{name}");
 }
 
 #[tokio::test]
 async fn every_cascade_does_as_the_policy_says() {
-    let test = Test::new("cascades").await;
+    let test = TestNamespace::new("cascades").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -53,19 +51,19 @@ async fn every_cascade_does_as_the_policy_says() {
         let name = format!("{}-{cascade}", policy.to_lowercase());
         test.issue(&name, &json!({ "deletionPolicy": policy })).await;
         let data = test.data(&name).await;
-        test.cascade(&name, cascade).await;
+        delete_with_cascade(&test, &name, cascade).await;
         if kept {
-            test.survives_deletion(&name, &data).await;
+            survives_deletion(&test, &name, &data).await;
             assert_eq!(test.secret(&name).await.metadata.owner_references, None, "{name}");
         } else {
-            test.is_collected(&name).await;
+            is_garbage_collected(&test, &name).await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_policy_of_delete_is_not_changed_to_retain_in_vain() {
-    let test = Test::new("policy-race").await;
+    let test = TestNamespace::new("policy-race").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
     test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
@@ -83,13 +81,13 @@ async fn a_policy_of_delete_is_not_changed_to_retain_in_vain() {
     test.try_create(&manifest).await.unwrap();
     let _operator = test.operator();
     test.ready("k").await;
-    test.cascade("k", "background").await;
-    test.survives_deletion("k", &data).await;
+    delete_with_cascade(&test, "k", "background").await;
+    survives_deletion(&test, "k", &data).await;
 }
 
 #[tokio::test]
 async fn what_was_adopted_or_pinned_is_kept_under_delete() {
-    let test = Test::new("delete-keeps").await;
+    let test = TestNamespace::new("delete-keeps").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -108,7 +106,7 @@ async fn what_was_adopted_or_pinned_is_kept_under_delete() {
         for (name, data) in [("adopted", &adopted), ("pinned", &pinned)] {
             test.delete(name).await;
             let running = if operator.is_some() { None } else { Some(test.operator()) };
-            test.survives_deletion(name, data).await;
+            survives_deletion(&test, name, data).await;
             // Again for the next round.
             test.issue(name, &delete).await;
             drop(running);
@@ -119,7 +117,7 @@ async fn what_was_adopted_or_pinned_is_kept_under_delete() {
 
 #[tokio::test]
 async fn a_deletion_while_no_operator_runs_does_as_the_policy_says() {
-    let test = Test::new("deletion-alone").await;
+    let test = TestNamespace::new("deletion-alone").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -130,13 +128,13 @@ async fn a_deletion_while_no_operator_runs_does_as_the_policy_says() {
     drop(operator);
     test.delete("kept").await;
     test.delete("gone").await;
-    test.is_collected("gone").await;
+    is_garbage_collected(&test, "gone").await;
     assert_eq!(test.data("kept").await, data);
 }
 
 #[tokio::test]
 async fn a_deleted_definition_leaves_secrets_under_retain() {
-    let test = Test::alone("definition-goes").await;
+    let test = TestNamespace::with_own_control_plane("definition-goes").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -145,14 +143,14 @@ async fn a_deleted_definition_leaves_secrets_under_retain() {
     test.issue("gone", &json!({ "deletionPolicy": "Delete" })).await;
     let data = test.data("kept").await;
     test.plane.kubectl(&["delete", "crd", "datakeys.datakey.dev", "--timeout=60s"]).await.unwrap();
-    test.is_collected("gone").await;
+    is_garbage_collected(&test, "gone").await;
     assert_eq!(test.data("kept").await, data);
     assert_eq!(test.secret("kept").await.metadata.owner_references, None);
 }
 
 #[tokio::test]
 async fn a_forced_replacement_keeps_the_data_key_under_retain() {
-    let test = Test::new("forced").await;
+    let test = TestNamespace::new("forced").await;
     if !test.plane.has_controllers() {
         return;
     }
@@ -190,12 +188,13 @@ async fn a_forced_replacement_keeps_the_data_key_under_retain() {
 
 #[tokio::test]
 async fn a_forged_owner_reference_loses_no_data_key() {
-    let test = Test::new("forged-owner").await;
+    let test = TestNamespace::new("forged-owner").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     // An owner that does not exist: the garbage collector deletes the Secret.
     let reference = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "0000" });
     let change = json!({ "metadata": { "ownerReferences": [reference] } });
-    test.withstands(
+    withstands(
+        &test,
         async |name| {
             let before = test.secret(name).await.metadata.uid;
             tenant.change(name, &change).await;
@@ -215,7 +214,7 @@ async fn a_forged_owner_reference_loses_no_data_key() {
 
 #[tokio::test]
 async fn an_owned_secret_is_deleted_only_with_its_owner() {
-    let test = Test::new("owner-kept").await;
+    let test = TestNamespace::new("owner-kept").await;
     let _operator = test.operator();
     let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
     let reference = |key: &datakey_operator::api::DataKey| key.metadata.uid.clone();
@@ -230,7 +229,7 @@ async fn an_owned_secret_is_deleted_only_with_its_owner() {
     assert_eq!(Some(owner().await), reference(&key));
     // Removed by another client it is not added again; then the Secret stays.
     test.edit_secret("k", &json!({ "metadata": { "ownerReferences": null } })).await;
-    test.settled().await;
+    test.barrier().await;
     assert_eq!(test.secret("k").await.metadata.owner_references, None);
     test.keys().delete("k", &DeleteParams::default()).await.unwrap();
 }

@@ -8,21 +8,21 @@ use testbed::{api_proxy::Fault, eventually};
 use tokio::time::Instant;
 
 use super::Tenant;
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 #[tokio::test]
 async fn deleted_data_keys_keep_no_turn_to_call_kms() {
-    let test = Test::with_many("turns-gone").await;
+    let test = TestNamespace::with_stub_kms("turns-gone").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let (api, kubeconfig) = test.api_proxy().await;
     // The only slot is free twice a second at most: the others wait for it.
-    api.always("get", "secrets", Fault::Delay(Duration::from_millis(500)));
+    api.fail_always("get", "secrets", Fault::Delay(Duration::from_millis(500)));
     let operator = test.operator_by(&kubeconfig, &["--concurrency=1", "--kms-rate=2"]);
     operator.is_ready().await;
     test.create_many("k", 200, &json!({})).await;
     eventually(SOON, "the first have a turn", async || api.count("get", "secrets") > 3).await;
     tenant.keys.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-    api.heal();
+    api.clear_faults();
     eventually(SOON, "none waits any more", async || waiting(&operator.admin("/metrics").await.1) == 0).await;
     // A turn that nothing takes is granted to another one after a minute only.
     let begun = Instant::now();

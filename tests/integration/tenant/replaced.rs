@@ -5,14 +5,14 @@ use serde_json::json;
 use testbed::eventually;
 use tokio::time::Duration;
 
-use super::Tenant;
-use crate::test::{SOON, Test};
+use super::{Tenant, mutate_secrets};
+use crate::harness::{SOON, TestNamespace};
 
 const OTHER: &str = "Y2hhbmdlZA==";
 
 #[tokio::test]
 async fn a_forged_field_manager_hides_no_change() {
-    let test = Test::new("forged-manager").await;
+    let test = TestNamespace::new("forged-manager").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     for (prefix, manager) in [("one", "datakey-operator"), ("two", "kubectl")] {
         let name = |name: &str| format!("{prefix}-{name}");
@@ -29,7 +29,7 @@ async fn a_forged_field_manager_hides_no_change() {
             if stopped {
                 operator = Some(test.operator());
             }
-            test.holds(&name, &data).await;
+            test.secret_becomes(&name, &data).await;
             test.ready(&name).await;
             assert_eq!(test.proxy.calls(), calls);
         }
@@ -39,7 +39,7 @@ async fn a_forged_field_manager_hides_no_change() {
 
 #[tokio::test]
 async fn a_server_side_apply_as_the_operator_hides_no_change() {
-    let test = Test::new("forged-apply").await;
+    let test = TestNamespace::new("forged-apply").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -50,14 +50,14 @@ async fn a_server_side_apply_as_the_operator_hides_no_change() {
     other.data.as_mut().unwrap().get_mut("ciphertextBlob").unwrap().0 = b"changed".to_vec();
     let params = PatchParams::apply("datakey-operator").force();
     tenant.secrets.patch("k", &params, &Patch::Apply(&other)).await.unwrap();
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
 #[tokio::test]
 async fn an_earlier_state_of_the_secret_is_noticed() {
-    let test = Test::new("earlier-state").await;
+    let test = TestNamespace::new("earlier-state").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -68,23 +68,23 @@ async fn an_earlier_state_of_the_secret_is_noticed() {
     let data = test.data("k").await;
     // Byte for byte, with its managed fields.
     tenant.secrets.replace("k", &<_>::default(), &earlier).await.unwrap();
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
 
     drop(operator);
     tenant.secrets.replace("k", &<_>::default(), &earlier).await.unwrap();
     let _operator = test.operator();
-    test.holds("k", &data).await;
+    test.secret_becomes("k", &data).await;
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
 #[tokio::test]
 async fn a_secret_that_was_created_again_is_noticed() {
-    let test = Test::new("created-again").await;
+    let test = TestNamespace::new("created-again").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let mut operator = Some(test.operator());
     test.issue("k", &json!({})).await;
-    let (data, whole) = (test.data("k").await, crate::test::restored(&test.secret("k").await));
+    let (data, whole) = (test.data("k").await, crate::harness::restored(&test.secret("k").await));
     let mut other = whole.clone();
     other.data.as_mut().unwrap().get_mut("ciphertextBlob").unwrap().0 = b"changed".to_vec();
     for stopped in [false, true] {
@@ -94,7 +94,7 @@ async fn a_secret_that_was_created_again_is_noticed() {
         let created = tenant.secrets.create(&<_>::default(), &other).await;
         assert!(created.is_ok() || !stopped, "{created:?}");
         operator = operator.or_else(|| Some(test.operator()));
-        test.holds("k", &data).await;
+        test.secret_becomes("k", &data).await;
     }
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1);
@@ -116,8 +116,8 @@ async fn admission_that_changes_the_operators_write_is_reported() {
             "label app.kubernetes.io/managed-by was changed",
         ),
     ] {
-        let test = Test::new(name).await;
-        test.mutates_secrets(expression).await;
+        let test = TestNamespace::new(name).await;
+        mutate_secrets(&test, expression).await;
         let (api, kubeconfig) = test.api_proxy().await;
         // With the waits of production, for a rate that can be seen.
         let _operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m"]);
@@ -147,7 +147,7 @@ async fn admission_that_changes_the_operators_write_is_reported() {
 
 #[tokio::test]
 async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
-    let test = Test::new("held").await;
+    let test = TestNamespace::new("held").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -157,7 +157,7 @@ async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
     tenant.change("k", &json!({ "data": { "ciphertextBlob": OTHER } })).await;
     drop(operator);
     let _operator = test.operator();
-    test.settled().await;
+    test.barrier().await;
     test.failed("k", "Deleting").await;
     assert_eq!(test.get("k").await.record().len(), 1);
     test.patch("k", &json!({ "metadata": { "finalizers": null } })).await;
@@ -165,7 +165,7 @@ async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
 
 #[tokio::test]
 async fn thousands_of_added_entries_are_named_briefly() {
-    let test = Test::new("many-entries").await;
+    let test = TestNamespace::new("many-entries").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
     let key = test.issue("k", &json!({})).await;

@@ -5,14 +5,14 @@ use serde_json::json;
 use testbed::eventually;
 
 use super::Tenant;
-use crate::test::{SOON, Test};
+use crate::harness::{SOON, TestNamespace};
 
 /// The API server accepts this time; no Rust type for times goes as far.
 const FAR: &str = "9999-12-31T23:59:59Z";
 
 #[tokio::test]
 async fn a_secret_with_a_far_time_stops_nothing() {
-    let test = Test::new("far-time").await;
+    let test = TestNamespace::new("far-time").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let patch = json!([
         { "op": "replace", "path": "/metadata/managedFields/0/time", "value": FAR },
@@ -40,7 +40,7 @@ async fn a_secret_with_a_far_time_stops_nothing() {
 }
 
 /// Read past the typed client, which cannot decode it.
-async fn blob_of(test: &Test, name: &str) -> ByteString {
+async fn blob_of(test: &TestNamespace, name: &str) -> ByteString {
     let read = ["get", "secret", name, "-n", &test.namespace, "-o", "jsonpath={.data.ciphertextBlob}"];
     serde_json::from_value(json!(test.plane.kubectl(&read).await.unwrap())).unwrap()
 }

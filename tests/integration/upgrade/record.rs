@@ -3,16 +3,16 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, ResourceExt,
-    api::{ObjectMeta, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use testbed::{eventually, proxy::Fault, repository};
 
 use super::{FOLDER, PENDING, binary_of_0_1_0};
-use crate::test::{SOON, Test, restored};
+use crate::harness::{SOON, TestNamespace, restored};
 
 /// An object exactly as the server answers it.
-async fn raw(test: &Test, path: &str) -> Option<Value> {
+async fn raw(test: &TestNamespace, path: &str) -> Option<Value> {
     let request = http::Request::get(path).body(Vec::new()).unwrap();
     match test.client.request(request).await {
         Ok(object) => Some(object),
@@ -21,7 +21,7 @@ async fn raw(test: &Test, path: &str) -> Option<Value> {
     }
 }
 
-async fn write(test: &Test, name: &str) {
+async fn write(test: &TestNamespace, name: &str) {
     let namespace = &test.namespace;
     let key = raw(test, &format!("/apis/datakey.dev/v1alpha1/namespaces/{namespace}/datakeys/{name}")).await.unwrap();
     let secret = key["spec"]["secretName"].as_str().unwrap_or(name);
@@ -31,15 +31,21 @@ async fn write(test: &Test, name: &str) {
 }
 
 /// Raises the version of a `DataKey`, so that it has these.
-async fn versions(test: &Test, name: &str, versions: impl IntoIterator<Item = i32>) {
+async fn versions(test: &TestNamespace, name: &str, versions: impl IntoIterator<Item = i32>) {
     for version in versions {
         test.patch(name, &json!({ "spec": { "version": version } })).await;
         test.ready(name).await;
     }
 }
 
+/// Edits a Secret under a field manager.
+async fn edit_secret_as(test: &TestNamespace, manager: &str, name: &str, patch: &Value) -> Secret {
+    let params = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
+    test.secrets().patch(name, &params, &Patch::Merge(patch)).await.unwrap()
+}
+
 /// `DataKey`s that are ready from their creation on.
-async fn ready(test: &Test) {
+async fn ready(test: &TestNamespace) {
     let odd = json!({
         "it's \"quoted\"": "a\\b $(id) `id`",
         "schlüssel-鍵": "🗝 ",
@@ -79,7 +85,7 @@ async fn ready(test: &Test) {
 }
 
 /// `DataKey`s whose Secrets were there before them, or were changed since.
-async fn changed(test: &Test) {
+async fn changed(test: &TestNamespace) {
     for (name, policy) in [("adopted", "Retain"), ("adopted-delete", "Delete")] {
         test.issue(name, &json!({})).await;
         test.delete(name).await;
@@ -103,12 +109,12 @@ async fn changed(test: &Test) {
     let labels = json!({ "team": "shop", "app.kubernetes.io/part-of": "shop" });
     let metadata =
         json!({ "labels": labels, "annotations": { "example.com/note": "a: b" }, "ownerReferences": owners });
-    test.edit_secret_as("kubectl-edit", "foreign-metadata", &json!({ "metadata": metadata })).await;
+    edit_secret_as(test, "kubectl-edit", "foreign-metadata", &json!({ "metadata": metadata })).await;
 
     test.issue("repaired", &json!({})).await;
     let held = test.data("repaired").await;
     test.edit_secret("repaired", &json!({ "data": { "version": "OQ==" } })).await;
-    test.holds("repaired", &held).await;
+    test.secret_becomes("repaired", &held).await;
 
     for (name, before, after, owners) in [("kept", "Delete", "Retain", 0), ("given-up", "Retain", "Delete", 1)] {
         test.issue(name, &json!({ "deletionPolicy": before })).await;
@@ -122,7 +128,7 @@ async fn changed(test: &Test) {
 }
 
 /// `DataKey`s that are not ready.
-async fn failing(test: &Test) {
+async fn failing(test: &TestNamespace) {
     test.create("key-not-found", &json!({ "keyId": "alias/failing/NotFoundException" })).await;
     test.failed("key-not-found", "KeyNotFound").await;
     let metadata = ObjectMeta { name: Some("secret-conflict".into()), ..ObjectMeta::default() };
@@ -131,13 +137,13 @@ async fn failing(test: &Test) {
     test.failed("secret-conflict", "SecretConflict").await;
 
     test.issue("failing-version-2", &json!({})).await;
-    test.proxy.always(Fault::code("AccessDeniedException"));
+    test.proxy.fail_always(Fault::code("AccessDeniedException"));
     let denied = json!({ "version": 2, "keyId": "alias/failing/AccessDeniedException" });
     test.patch("failing-version-2", &json!({ "spec": denied })).await;
     test.failed("failing-version-2", "AccessDenied").await;
     test.create("access-denied", &json!({ "keyId": "alias/failing/AccessDeniedException" })).await;
     test.failed("access-denied", "AccessDenied").await;
-    test.proxy.always(Fault::code("ThrottlingException"));
+    test.proxy.fail_always(Fault::code("ThrottlingException"));
     test.create("throttled", &json!({ "keyId": "alias/failing/ThrottlingException" })).await;
     test.failed("throttled", "Throttled").await;
 }
@@ -145,7 +151,7 @@ async fn failing(test: &Test) {
 #[tokio::test]
 #[ignore = "writes files; see tests/integration/upgrade/0.1.0/README.md"]
 async fn record_what_0_1_0_leaves() {
-    let test = Test::new("upgrade-recorded").await;
+    let test = TestNamespace::new("upgrade-recorded").await;
     let operator = test.operator_of(&binary_of_0_1_0(), &["--retry-min=200ms"], &[]);
     ready(&test).await;
     changed(&test).await;

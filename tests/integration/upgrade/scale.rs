@@ -9,7 +9,7 @@ use testbed::{api_proxy::ApiProxy, control_plane::ControlPlane, eventually, prox
 use tokio::time::{Instant, sleep};
 
 use super::{binary_of_0_1_0, by_name};
-use crate::test::{Operator, Test};
+use crate::harness::{Operator, TestNamespace};
 
 /// The most statuses that the first start after the upgrade writes in a second, on average of ten.
 const PACE: usize = 250;
@@ -27,7 +27,7 @@ struct Held {
 }
 
 struct Upgrade {
-    test: Test,
+    test: TestNamespace,
     api: ApiProxy,
     kubeconfig: String,
     count: usize,
@@ -118,7 +118,8 @@ async fn many_data_keys_survive_the_upgrade_and_the_way_back() {
     let plane = Arc::new(ControlPlane::bare().await);
     Upgrade::install(&plane, Path::new(&old_deploy)).await;
     let operator = plane.operator_kubeconfig().await;
-    let test = Test::on("upgrade-scale", Arc::clone(&plane), operator, KmsProxy::stub().await).await;
+    let test =
+        TestNamespace::on_control_plane("upgrade-scale", Arc::clone(&plane), operator, KmsProxy::stub().await).await;
     let (api, kubeconfig) = test.api_proxy().await;
     let upgrade = Upgrade { test, api, kubeconfig: kubeconfig.display().to_string(), count };
     let (test, api) = (&upgrade.test, &upgrade.api);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testbed::{api_proxy::ApiProxy, eventually, repository};
 
 use super::{FOLDER, binary_of_0_1_0};
-use crate::test::{Data, Operator, SOON, Test, to_json};
+use crate::harness::{Data, Operator, SOON, TestNamespace, to_json};
 
 /// A `DataKey` with all that must never change.
 struct Held {
@@ -19,57 +19,53 @@ struct Held {
 // === impl Held ===
 
 impl Held {
-    async fn of(test: &Test, name: &'static str) -> Self {
+    async fn of(test: &TestNamespace, name: &'static str) -> Self {
         Self { name, record: to_json(&test.ready(name).await.record()), data: test.data(name).await }
     }
 
     /// It is Ready and as it was.
-    async fn is_held(&self, test: &Test) {
+    async fn is_held(&self, test: &TestNamespace) {
         assert_eq!(to_json(&test.ready(self.name).await.record()), self.record, "{}", self.name);
-        test.holds(self.name, &self.data).await;
+        test.secret_becomes(self.name, &self.data).await;
     }
 }
 
-impl Test {
-    /// Installs the definition of a release, and waits until the API server goes by it.
-    async fn install_definition(&self, file: &str, has_revision: bool) {
-        let file = repository().join(file).display().to_string();
-        self.plane.kubectl(&["replace", "-f", &file]).await.unwrap();
-        // Where no operator watches.
-        let mut probe = self.manifest("probe", &json!({}));
-        probe["metadata"]["namespace"] = json!("default");
-        self.apply(&[probe]).await;
-        let revision =
-            json!({ "status": { "secret": { "uid": "u", "resourceVersion": "1", "digest": "d" } } }).to_string();
-        let patch =
-            ["patch", "datakey", "probe", "-n", "default", "--subresource=status", "--type=merge", "-o", "json"];
-        eventually(SOON, "the definition works", async || {
-            let patched = self.plane.kubectl(&[&patch[..], &["-p", &revision]].concat()).await.unwrap();
-            let patched: Value = serde_json::from_str(&patched).unwrap();
-            patched["status"]["secret"].is_object() == has_revision
-        })
-        .await;
-        self.plane.kubectl(&["delete", "datakey", "probe", "-n", "default"]).await.unwrap();
-    }
+/// Installs the definition of a release, and waits until the API server goes by it.
+async fn install_definition(test: &TestNamespace, file: &str, has_revision: bool) {
+    let file = repository().join(file).display().to_string();
+    test.plane.kubectl(&["replace", "-f", &file]).await.unwrap();
+    // Where no operator watches.
+    let mut probe = test.manifest("probe", &json!({}));
+    probe["metadata"]["namespace"] = json!("default");
+    test.apply(&[probe]).await;
+    let revision = json!({ "status": { "secret": { "uid": "u", "resourceVersion": "1", "digest": "d" } } }).to_string();
+    let patch = ["patch", "datakey", "probe", "-n", "default", "--subresource=status", "--type=merge", "-o", "json"];
+    eventually(SOON, "the definition works", async || {
+        let patched = test.plane.kubectl(&[&patch[..], &["-p", &revision]].concat()).await.unwrap();
+        let patched: Value = serde_json::from_str(&patched).unwrap();
+        patched["status"]["secret"].is_object() == has_revision
+    })
+    .await;
+    test.plane.kubectl(&["delete", "datakey", "probe", "-n", "default"]).await.unwrap();
+}
 
-    /// Waits until the operators ask the API server for nothing more about these objects.
-    async fn is_quiet(&self, api: &ApiProxy) {
-        let written =
-            || api.count("update", "datakeys/status") + api.count("update", "secrets") + api.count("create", "secrets");
-        eventually(SOON, "nothing more is written", async || {
-            let before = written();
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            written() == before
-        })
-        .await;
-    }
+/// Waits until the operators ask the API server for nothing more about these objects.
+async fn writes_end(api: &ApiProxy) {
+    let written =
+        || api.count("update", "datakeys/status") + api.count("update", "secrets") + api.count("create", "secrets");
+    eventually(SOON, "nothing more is written", async || {
+        let before = written();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        written() == before
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_definition_of_0_1_0_is_enough_to_issue_and_to_restore() {
-    let test = Test::alone("skew-definition").await;
+    let test = TestNamespace::with_own_control_plane("skew-definition").await;
     let (api, kubeconfig) = test.api_proxy().await;
-    test.install_definition(&format!("{FOLDER}/crd.yaml"), false).await;
+    install_definition(&test, &format!("{FOLDER}/crd.yaml"), false).await;
     let operator = test.operator_by(&kubeconfig, &[]);
     for (name, spec) in [("retain", json!({})), ("delete", json!({ "deletionPolicy": "Delete" }))] {
         test.issue(name, &spec).await;
@@ -78,8 +74,8 @@ async fn the_definition_of_0_1_0_is_enough_to_issue_and_to_restore() {
     test.patch("retain", &json!({ "spec": { "version": 2 } })).await;
     test.ready("retain").await;
     assert_eq!(test.proxy.calls(), 3);
-    operator.says("the installed CustomResourceDefinition drops status.secret").await;
-    test.is_quiet(&api).await;
+    operator.logs("the installed CustomResourceDefinition drops status.secret").await;
+    writes_end(&api).await;
     let mut held = Vec::new();
     for name in ["retain", "delete", "pinned"] {
         held.push(Held::of(&test, name).await);
@@ -107,16 +103,16 @@ async fn the_definition_of_0_1_0_is_enough_to_issue_and_to_restore() {
     for (definition, has_revision, restarts) in
         [("deploy/crd.yaml", true, false), (older.as_str(), false, false), ("deploy/crd.yaml", true, true)]
     {
-        test.install_definition(definition, has_revision).await;
+        install_definition(&test, definition, has_revision).await;
         if restarts {
             drop(operator);
             operator = test.operator_by(&kubeconfig, &[]);
         }
-        test.settled().await;
+        test.barrier().await;
         for held in &held {
             held.is_held(&test).await;
         }
-        test.is_quiet(&api).await;
+        writes_end(&api).await;
     }
     drop(operator);
 }
@@ -133,7 +129,7 @@ async fn stop(mut operator: Operator) {
 async fn two_replicas_of_different_releases_make_one_data_key_of_each_version() {
     const COUNT: usize = 20;
 
-    let test = Test::with_many("skew-replicas").await;
+    let test = TestNamespace::with_stub_kms("skew-replicas").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let kubeconfig = kubeconfig.display().to_string();
     let environment = [("KUBECONFIG", kubeconfig.as_str())];
@@ -158,7 +154,7 @@ async fn two_replicas_of_different_releases_make_one_data_key_of_each_version() 
         }
         let second = test.all_ready(COUNT, SOON).await;
         test.secrets_hold_the_record(&second).await;
-        test.is_quiet(&api).await;
+        writes_end(&api).await;
         let second = test.all_ready(COUNT, SOON).await;
         for (before, after) in first.iter().zip(&second) {
             assert_eq!(before.record(), &after.record()[..1], "{:?}", before.metadata.name);
@@ -183,11 +179,11 @@ async fn two_replicas_of_different_releases_make_one_data_key_of_each_version() 
         let _new = new(&[]);
         let keys = test.all_ready(2 * COUNT, SOON).await;
         test.secrets_hold_the_record(&keys).await;
-        test.is_quiet(&api).await;
+        writes_end(&api).await;
     }
     let before = test.all_ready(2 * COUNT, SOON).await;
     let calls = test.proxy.calls();
-    test.may_lead().await;
+    test.grant_lease_access().await;
     let lease = ["--leader-elect", "--lease-namespace", &test.namespace];
     let mut works = old(&lease);
     works.is_ready().await;

@@ -131,22 +131,22 @@ impl ApiProxy {
     }
 
     /// From now on each of these requests meets this fault; `*` stands for any verb or resource.
-    pub fn always(&self, verb: &'static str, resource: &'static str, fault: Fault) {
+    pub fn fail_always(&self, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip: 0, left: None, share: 1.0 });
     }
 
     /// The next of these requests meet this fault.
-    pub fn next(&self, count: usize, verb: &'static str, resource: &'static str, fault: Fault) {
+    pub fn fail_next(&self, count: usize, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip: 0, left: Some(count), share: 1.0 });
     }
 
     /// The one of these requests that comes after so many others meets this fault.
-    pub fn after(&self, skip: usize, verb: &'static str, resource: &'static str, fault: Fault) {
+    pub fn fail_after(&self, skip: usize, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip, left: Some(1), share: 1.0 });
     }
 
     /// From now on this share of these requests meets this fault.
-    pub fn often(&self, share: f64, verb: &'static str, resource: &'static str, fault: Fault) {
+    pub fn fail_often(&self, share: f64, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip: 0, left: None, share });
     }
 
@@ -156,7 +156,7 @@ impl ApiProxy {
     }
 
     /// The faults go away.
-    pub fn heal(&self) {
+    pub fn clear_faults(&self) {
         let mut state = self.lock();
         state.rules.clear();
         state.lag = Duration::ZERO;

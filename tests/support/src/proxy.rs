@@ -160,23 +160,23 @@ impl KmsProxy {
     }
 
     /// From now on each call for a data key meets this fault.
-    pub fn always(&self, fault: Fault) {
+    pub fn fail_always(&self, fault: Fault) {
         self.lock().rule = Some(Rule { fault, left: None });
     }
 
     /// The next calls for a data key meet this fault.
-    pub fn next(&self, calls: usize, fault: Fault) {
+    pub fn fail_next(&self, calls: usize, fault: Fault) {
         self.lock().rule = Some(Rule { fault, left: Some(calls) });
     }
 
     /// From now on each call for a data key in these Regions meets this fault.
-    pub fn in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
+    pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
         let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
         self.lock().regional.extend(faults);
     }
 
     /// The cause of the faults goes away.
-    pub fn heal(&self) {
+    pub fn clear_faults(&self) {
         let mut state = self.lock();
         state.rule = None;
         state.regional.clear();

@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::task::JoinHandle;
 
-use crate::test::Test;
+use super::TestNamespace;
 
 #[derive(Default)]
 struct Seen {
@@ -27,16 +27,16 @@ struct Seen {
 }
 
 /// It must be there before the first `DataKey`; nobody but the operator may edit Secrets while it watches.
-pub struct Witness {
+pub struct InvariantWatch {
     seen: Arc<Mutex<Seen>>,
     tasks: [JoinHandle<()>; 2],
 }
 
-// === impl Witness ===
+// === impl InvariantWatch ===
 
-impl Witness {
+impl InvariantWatch {
     /// Watches the namespace of a test.
-    pub fn of(test: &Test) -> Self {
+    pub fn of(test: &TestNamespace) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let tasks = [
             tokio::spawn(watch(test.keys(), Arc::clone(&seen), Seen::data_key)),
@@ -46,7 +46,7 @@ impl Witness {
     }
 
     /// Asserts that no recorded and no published data key ever changed or vanished; how many states it saw.
-    pub fn saw_nothing_wrong(self) -> usize {
+    pub fn assert_held(self) -> usize {
         for task in &self.tasks {
             task.abort();
         }

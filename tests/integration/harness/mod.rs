@@ -1,0 +1,52 @@
+//! What the tests are written with: a namespace with a KMS key, operators that run in it, and waits for what they do.
+//!
+//! The tests of GitOps tools include this module by its path, so it names its own parts by `super`, not by `crate`.
+
+mod admission;
+mod data_keys;
+mod events;
+mod invariants;
+mod namespace;
+mod operator;
+mod secrets;
+
+use std::{fmt::Debug, time::Duration};
+
+use datakey_operator::{
+    api::{DataKey, IssuedVersion},
+    status,
+};
+use kube::{ResourceExt, core::Status};
+use serde::Serialize;
+use serde_json::Value;
+
+pub use self::{
+    invariants::InvariantWatch,
+    namespace::TestNamespace,
+    operator::{Operator, UNSET},
+    secrets::{Data, restored, text},
+};
+
+/// Longest wait for anything that happens at once, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A version that a `DataKey` records.
+pub fn recorded_version(key: &DataKey, version: i32) -> IssuedVersion {
+    key.issued(version).unwrap_or_else(|| panic!("{} has no version {version}", key.name_any())).clone()
+}
+
+/// The message of the condition `Ready`.
+pub fn message(key: &DataKey) -> &str {
+    &status::find(key, status::READY).unwrap().message
+}
+
+/// Asserts that the API server refuses something with a message that contains this text.
+pub fn assert_refused<T: Debug>(result: Result<T, Box<Status>>, words: &str) {
+    let status = result.expect_err(words);
+    assert!(status.message.contains(words), "expected: {words}\nbut the API server says: {}", status.message);
+}
+
+/// The JSON of a value.
+pub fn to_json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
