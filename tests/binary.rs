@@ -88,7 +88,7 @@ fn packages_depend_on_nothing_beyond_their_walls() {
 
 #[test]
 #[ignore = "the binary of the image: make dist"]
-fn the_binary_of_the_image_is_static_names_no_folder_of_the_builder_and_lists_its_crates() {
+fn static_binary_names_no_build_folder_and_lists_its_crates() {
     let binary = std::fs::read(path()).unwrap();
     let holds = |words: &str| binary.windows(words.len()).any(|bytes| bytes == words.as_bytes());
     // Without an interpreter nothing of the system is linked: the program header PT_INTERP names one.
@@ -123,7 +123,7 @@ fn the_binary_holds_no_operation_of_kms_but_the_one() {
 }
 
 #[test]
-fn the_kubectl_plugin_can_unwrap_and_can_not_issue() {
+fn the_kubectl_plugin_can_unwrap_and_cannot_issue() {
     assert_only(&testbed::plugin().display().to_string(), "Decrypt");
 }
 

@@ -371,7 +371,7 @@ fn probes_and_metrics_are_served_on_ipv6_and_ipv4() {
 }
 
 #[test]
-fn with_a_list_of_namespaces_the_operator_has_no_rights_in_the_cluster() {
+fn operator_of_listed_namespaces_has_no_cluster_wide_rights() {
     let all = objects(&json!({ "watchNamespaces": ["shop", "bank", "shop"], "rbac": { "aggregate": false } }));
     let kinds: Vec<_> = all.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert!(!kinds.contains(&"ClusterRole") && !kinds.contains(&"ClusterRoleBinding"), "{kinds:?}");

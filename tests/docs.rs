@@ -75,7 +75,7 @@ fn every_json_and_yaml_block_of_the_documentation_can_be_read() {
 
 /// So what it shows is what runs: tests/integration/consumers runs the files.
 #[test]
-fn every_sample_that_the_documentation_shows_is_cut_out_of_its_file() {
+fn every_documented_sample_is_cut_out_of_its_file() {
     const SAMPLES: &str = "../deploy/samples/consumers/";
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

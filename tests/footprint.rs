@@ -26,7 +26,7 @@ const KEY: usize = 1100;
 const SECRET: usize = 320;
 
 #[test]
-fn a_data_key_and_its_secret_take_no_more_memory_than_is_written_down() {
+fn data_key_and_secret_stay_within_the_documented_memory() {
     let mut writer = Writer::<Cached>::default();
     let keys: Store<Cached> = writer.as_reader();
     let index = SecretIndex::default();

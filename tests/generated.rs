@@ -5,7 +5,7 @@
 use testbed::{assert_fresh, repository};
 
 #[test]
-fn the_definitions_in_deploy_and_in_the_chart_are_what_the_binary_prints() {
+fn committed_crds_match_the_binary() {
     let printed = std::process::Command::new(env!("CARGO_BIN_EXE_datakey-operator")).arg("crd").output().unwrap();
     assert!(printed.status.success());
     let printed = String::from_utf8(printed.stdout).unwrap();

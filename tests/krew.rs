@@ -35,7 +35,7 @@ fn rendered(platforms: &[&str]) -> Result<Value, String> {
 }
 
 #[test]
-fn the_krew_manifest_has_this_version_and_an_archive_for_every_platform() {
+fn krew_manifest_has_this_version_and_every_platform() {
     let manifest = rendered(&PLATFORMS).unwrap();
     assert_eq!(manifest["apiVersion"], "krew.googlecontainertools.github.com/v1alpha2");
     assert_eq!(manifest["kind"], "Plugin");

@@ -29,7 +29,7 @@ const ALL: Duration = Duration::from_mins(20);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a node or a cluster: make e2e"]
-async fn a_workload_decrypts_through_upgrade_restart_uninstall_and_reinstallation() {
+async fn workload_decrypts_through_upgrade_and_reinstallation() {
     let cluster = timeout(SOON, Cluster::start()).await.expect("a cluster within the time limit");
     timeout(ALL, life(&cluster)).await.expect("all of it within the time limit");
     cluster.end().await;

@@ -58,7 +58,7 @@ impl Example {
 }
 
 #[tokio::test]
-async fn a_sync_waits_for_the_data_key_before_the_next_wave_and_for_each_new_version() {
+async fn sync_waits_for_the_data_key_before_the_next_wave() {
     let example = Example::new("argocd-waves").await;
     let test = &example.test;
     test.proxy.fail_always(Fault::code("ThrottlingException"));
@@ -79,7 +79,7 @@ async fn a_sync_waits_for_the_data_key_before_the_next_wave_and_for_each_new_ver
 }
 
 #[tokio::test]
-async fn a_sync_fails_with_the_words_of_a_data_key_that_needs_a_person() {
+async fn sync_fails_with_the_message_of_a_stalled_data_key() {
     let example = Example::new("argocd-fails").await;
     let test = &example.test;
     test.proxy.fail_always(Fault::code("AccessDeniedException"));
@@ -95,7 +95,7 @@ async fn a_sync_fails_with_the_words_of_a_data_key_that_needs_a_person() {
 
 /// The reason for the health check.
 #[tokio::test]
-async fn without_the_health_check_a_sync_does_not_wait_for_the_data_key() {
+async fn sync_without_the_health_check_does_not_wait() {
     let mut example = Example::new("argocd-blind").await;
     let config: Value = json!({
         "apiVersion": "v1",
@@ -111,7 +111,7 @@ async fn without_the_health_check_a_sync_does_not_wait_for_the_data_key() {
 }
 
 #[tokio::test]
-async fn the_config_map_of_argo_cd_takes_the_health_check_and_keeps_the_rest() {
+async fn argocd_config_map_gets_the_health_check_and_keeps_the_rest() {
     let test = TestNamespace::new("argocd").await;
     let install = json!({
         "apiVersion": "v1",

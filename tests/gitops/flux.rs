@@ -165,7 +165,7 @@ impl Team {
 }
 
 #[tokio::test]
-async fn the_operator_comes_first_then_the_data_keys_and_then_what_needs_them() {
+async fn operator_data_keys_and_workloads_are_applied_in_order() {
     let plane = ControlPlane::bare().await;
     let _flux = Flux::start(&plane).await;
     let client = plane.admin().await;
@@ -253,7 +253,7 @@ async fn the_operator_comes_first_then_the_data_keys_and_then_what_needs_them() 
 }
 
 #[tokio::test]
-async fn a_data_key_that_needs_a_person_fails_the_kustomization_long_before_its_timeout() {
+async fn stalled_data_key_fails_the_kustomization_before_its_timeout() {
     let team = Team::new("flux-fails").await;
     let test = &team.test;
     let _operator = test.operator();
@@ -283,7 +283,7 @@ async fn a_data_key_that_needs_a_person_fails_the_kustomization_long_before_its_
 }
 
 #[tokio::test]
-async fn what_the_definition_refuses_is_told_by_the_kustomization_and_nothing_is_applied() {
+async fn refused_data_key_fails_the_kustomization_before_any_change() {
     let team = Team::new("flux-refused").await;
     let test = &team.test;
     let _operator = test.operator();
@@ -357,7 +357,7 @@ async fn a_version_is_raised_and_reverted_in_git() {
 }
 
 #[tokio::test]
-async fn flux_and_the_operator_share_no_field_and_write_nothing_at_rest() {
+async fn flux_and_the_operator_share_no_field_and_stop_writing() {
     let team = Team::new("flux-rests").await;
     let test = &team.test;
     let _operator = test.operator_with(&["--resync=100ms"], &[]);

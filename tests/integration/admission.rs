@@ -36,7 +36,7 @@ async fn refuses(test: &TestNamespace, changes: Value, words: &str) {
 }
 
 #[tokio::test]
-async fn exactly_one_of_key_spec_and_number_of_bytes() {
+async fn exactly_one_of_key_spec_and_number_of_bytes_is_required() {
     let test = TestNamespace::new("one-length").await;
     let words = "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)";
     accepts(&test, json!({ "keySpec": "AES_128" })).await;
@@ -57,7 +57,7 @@ async fn number_of_bytes_is_1_to_1024() {
 }
 
 #[tokio::test]
-async fn keys_and_values_of_the_template() {
+async fn template_keys_and_values_are_validated() {
     let test = TestNamespace::new("template-keys").await;
     let template =
         |field: &str, key: &str, value: &str| json!({ "secretTemplate": { "metadata": { field: { key: value } } } });
@@ -103,7 +103,7 @@ async fn keys_and_values_of_the_template() {
 }
 
 #[tokio::test]
-async fn the_four_forms_of_a_key_id() {
+async fn the_four_forms_of_a_key_id_are_accepted() {
     let test = TestNamespace::new("key-id-forms").await;
     let mrk = format!("mrk-{}", "a1".repeat(16));
     for prefix in ["", "arn:aws:kms:eu-west-1:111122223333:", "arn:aws-us-gov:kms:us-gov-west-1:111122223333:"] {
@@ -117,7 +117,7 @@ async fn the_four_forms_of_a_key_id() {
 }
 
 #[tokio::test]
-async fn malformed_key_ids() {
+async fn malformed_key_ids_are_refused() {
     let test = TestNamespace::new("malformed-key-ids").await;
     for malformed in [
         "orders".to_owned(),
@@ -144,7 +144,7 @@ async fn malformed_key_ids() {
 }
 
 #[tokio::test]
-async fn a_region_is_well_formed_and_not_beside_an_arn() {
+async fn region_must_be_well_formed_and_not_beside_an_arn() {
     let test = TestNamespace::new("regions").await;
     for region in ["eu-west-1", "us-gov-east-1", "ap-southeast-4", "us-iso-west-1"] {
         accepts(&test, json!({ "region": region })).await;
@@ -159,7 +159,7 @@ async fn a_region_is_well_formed_and_not_beside_an_arn() {
 }
 
 #[tokio::test]
-async fn at_most_ten_grant_tokens_of_bounded_length() {
+async fn at_most_ten_grant_tokens_of_bounded_length_are_accepted() {
     let test = TestNamespace::new("grant-tokens").await;
     accepts(&test, json!({ "grantTokens": [] })).await;
     accepts(&test, json!({ "grantTokens": vec!["t".repeat(8192); 10] })).await;
@@ -174,7 +174,7 @@ async fn at_most_ten_grant_tokens_of_bounded_length() {
 }
 
 #[tokio::test]
-async fn encryption_contexts() {
+async fn encryption_context_keys_and_values_are_validated() {
     let test = TestNamespace::new("contexts").await;
     let context = |pairs: &[(&str, &str)]| {
         let pairs: Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
@@ -208,7 +208,7 @@ async fn an_encryption_context_has_at_most_32_pairs_and_8192_bytes() {
 }
 
 #[tokio::test]
-async fn secret_names_versions_and_policies() {
+async fn secret_names_versions_and_policies_are_validated() {
     let test = TestNamespace::new("other-fields").await;
     accepts(&test, json!({ "secretName": "orders.key-1", "version": 7, "deletionPolicy": "Delete" })).await;
     for name in ["Orders", "-orders", "orders-", "orders..key", "a/b"] {
@@ -220,7 +220,7 @@ async fn secret_names_versions_and_policies() {
 }
 
 #[tokio::test]
-async fn names_of_more_than_63_characters() {
+async fn names_of_more_than_63_characters_are_refused() {
     let test = TestNamespace::new("long-names").await;
     let named = |length: usize| test.manifest(&"n".repeat(length), &json!({}));
     test.try_create(&named(63)).await.unwrap();
@@ -228,7 +228,7 @@ async fn names_of_more_than_63_characters() {
 }
 
 #[tokio::test]
-async fn an_unknown_field_is_named_and_null_is_an_absent_field() {
+async fn unknown_fields_are_refused_and_null_fields_are_dropped() {
     let test = TestNamespace::new("unknown-fields").await;
     refuses(&test, json!({ "keyid": "alias/orders" }), r#"unknown field "spec.keyid""#).await;
     let mut manifest = test.manifest("nothing", &json!({}));
@@ -239,7 +239,7 @@ async fn an_unknown_field_is_named_and_null_is_an_absent_field() {
 }
 
 #[tokio::test]
-async fn before_the_first_issue_everything_may_be_corrected() {
+async fn every_field_can_be_corrected_before_issuance() {
     let test = TestNamespace::new("corrections").await;
     test.create("k", &json!({ "keyId": "alias/wrong", "secretName": "wrong" })).await;
     let spec = json!({
@@ -255,7 +255,7 @@ async fn before_the_first_issue_everything_may_be_corrected() {
 }
 
 #[tokio::test]
-async fn a_new_object_is_born_unknown_whatever_status_the_client_sends() {
+async fn new_data_key_is_unknown_whatever_status_the_client_sends() {
     let test = TestNamespace::new("birth").await;
     let mut manifest = test.manifest("k", &json!({}));
     manifest["status"] = json!({ "observedGeneration": 1, "secretName": "mine" });
@@ -269,7 +269,7 @@ async fn a_new_object_is_born_unknown_whatever_status_the_client_sends() {
 }
 
 #[tokio::test]
-async fn explain_teaches_every_field() {
+async fn kubectl_explain_describes_every_field() {
     let test = TestNamespace::new("explain").await;
     for (field, words) in [
         ("", "wrapped form only"),
@@ -293,7 +293,7 @@ async fn explain_teaches_every_field() {
 }
 
 #[tokio::test]
-async fn short_name_category_and_columns() {
+async fn kubectl_get_shows_the_columns_under_every_name() {
     let test = TestNamespace::new("columns").await;
     test.create("k", &json!({})).await;
     for kind in ["dk", "datakeys", "datakeys.datakey.dev"] {

@@ -62,7 +62,7 @@ async fn a_restored_secret_takes_a_new_version() {
 }
 
 #[tokio::test]
-async fn under_delete_an_adopted_secret_has_no_owner() {
+async fn adopted_secret_has_no_owner_under_delete() {
     let test = TestNamespace::new("restored-owner").await;
     let _operator = test.operator();
     let backup = issue_and_lose(&test, "k", &json!({ "deletionPolicy": "Delete" })).await;
@@ -104,7 +104,7 @@ async fn a_corrupted_restored_secret_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_restored_secret_that_does_not_answer_the_spec_is_refused() {
+async fn restored_secret_that_does_not_match_the_spec_is_refused() {
     let test = TestNamespace::new("other-spec").await;
     let _operator = test.operator();
     let backup = issue_and_lose(&test, "k", &json!({ "encryptionContext": { "a": "b" } })).await;
@@ -120,7 +120,7 @@ async fn a_restored_secret_that_does_not_answer_the_spec_is_refused() {
 }
 
 #[tokio::test]
-async fn a_foreign_secret_is_never_touched_and_kms_not_asked() {
+async fn foreign_secret_is_never_changed_and_kms_is_not_called() {
     let test = TestNamespace::new("foreign").await;
     let operator = test.operator();
     let foreign = |name: &str| -> Secret {
@@ -178,7 +178,7 @@ async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
 
 /// As a backup tool that leaves no mark restores: no status, no owner references, other uids, no managed fields.
 #[tokio::test]
-async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
+async fn restore_in_either_order_keeps_the_bytes_without_a_call() {
     let test = TestNamespace::new("restore-order").await;
     let spec = json!({ "encryptionContext": { "a": "b" }, "deletionPolicy": "Delete" });
     for (name, data_keys_first, operator_runs) in [
@@ -216,7 +216,7 @@ async fn a_restore_in_either_order_brings_the_same_bytes_and_no_call() {
 }
 
 #[tokio::test]
-async fn a_restored_data_key_that_was_issued_anew_before_its_secret_came_back_is_a_conflict() {
+async fn secret_restored_after_a_new_issuance_is_a_conflict() {
     let test = TestNamespace::new("restore-late").await;
     let _operator = test.operator();
     let backup = issue_and_lose(&test, "k", &json!({})).await;

@@ -56,7 +56,7 @@ async fn data(plane: &ControlPlane, namespace: &str) -> Value {
 }
 
 #[tokio::test]
-async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobody() {
+async fn upgrade_rollback_and_reinstall_keep_secrets_without_calls() {
     let plane = installed(&[]).await;
     let proxy = KmsProxy::stub().await;
     plane.namespace("shop").await;
@@ -105,7 +105,7 @@ async fn upgrade_rollback_uninstall_and_reinstall_change_no_secret_and_call_nobo
 }
 
 #[tokio::test]
-async fn the_pods_are_admitted_under_the_restricted_pod_security_standard() {
+async fn pods_are_admitted_under_the_restricted_standard() {
     let test = TestNamespace::new("pod-security").await;
     let get = ["get", "deployment", "datakey-operator", "-n", "datakey-system", "-o", "json"];
     let deployment: Value = serde_json::from_str(&test.plane.kubectl(&get).await.unwrap()).unwrap();
@@ -125,7 +125,7 @@ async fn the_pods_are_admitted_under_the_restricted_pod_security_standard() {
 }
 
 #[tokio::test]
-async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewhere() {
+async fn two_releases_work_in_their_own_namespaces_only() {
     let plane = ControlPlane::bare().await;
     let proxy = KmsProxy::stub().await;
     for namespace in ["shop", "bank", "other"] {
@@ -160,7 +160,7 @@ async fn two_releases_each_work_in_their_own_namespaces_and_may_nothing_elsewher
 }
 
 #[tokio::test]
-async fn whoever_may_edit_in_a_namespace_may_edit_data_keys_but_never_the_record() {
+async fn namespace_editors_can_edit_data_keys_but_not_the_record() {
     let test = TestNamespace::new("aggregated").await;
     if !test.plane.has_controllers() {
         // Roles are aggregated by a controller.

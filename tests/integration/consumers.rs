@@ -156,7 +156,7 @@ fn assert_failed<T: std::fmt::Debug>(ended: Result<T, String>, words: &str) {
 }
 
 #[tokio::test]
-async fn the_init_container_is_admitted_where_only_restricted_pods_are() {
+async fn init_container_is_admitted_under_the_restricted_standard() {
     let test = TestNamespace::new("consume-restricted").await;
     let enforce = ["label", "namespace", &test.namespace, "pod-security.kubernetes.io/enforce=restricted"];
     test.plane.kubectl(&enforce).await.unwrap();

@@ -86,7 +86,7 @@ fn handed_out(access_key_id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn environment_and_profile() {
+async fn credentials_of_environment_and_profile_are_used() {
     let test = TestNamespace::new("credentials-files").await;
     let static_keys = [("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT"), ("AWS_SECRET_ACCESS_KEY", "test")];
     assert_eq!(access_key_id_used(&test, &static_keys).await, "AKIAENVIRONMENT");
@@ -99,7 +99,7 @@ async fn environment_and_profile() {
 }
 
 #[tokio::test]
-async fn a_profile_that_is_written_again_is_read_again() {
+async fn rewritten_profile_is_read_again() {
     let test = TestNamespace::new("credentials-rotated").await;
     test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     let profile = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = test\n");
@@ -143,7 +143,7 @@ async fn credentials_that_no_request_can_carry_are_reported() {
 }
 
 #[tokio::test]
-async fn web_identity_as_irsa_gives_it() {
+async fn web_identity_credentials_of_irsa_are_used() {
     let test = TestNamespace::new("credentials-irsa").await;
     let sts = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
                <AccessKeyId>ASIAWEBIDENTITY</AccessKeyId><SecretAccessKey>test</SecretAccessKey>\
@@ -160,7 +160,7 @@ async fn web_identity_as_irsa_gives_it() {
 }
 
 #[tokio::test]
-async fn container_credentials_as_eks_pod_identity_gives_them() {
+async fn container_credentials_of_eks_pod_identity_are_used() {
     let test = TestNamespace::new("credentials-pod-identity").await;
     let stub = Stub::start(vec![(Method::GET, "/v1/credentials", handed_out("ASIAPODIDENTITY").to_string())]).await;
     let token = write_file(&test, "token", "projected-token").display().to_string();
@@ -172,7 +172,7 @@ async fn container_credentials_as_eks_pod_identity_gives_them() {
 }
 
 #[tokio::test]
-async fn instance_metadata() {
+async fn instance_metadata_credentials_are_used() {
     let test = TestNamespace::new("credentials-imds").await;
     let role = "/latest/meta-data/iam/security-credentials/";
     let stub = Stub::start(vec![
@@ -203,7 +203,7 @@ async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 #[tokio::test]
-async fn servers_on_the_node_are_never_asked_through_a_proxy() {
+async fn servers_on_the_node_are_never_reached_through_a_proxy() {
     let test = TestNamespace::new("proxy-node").await;
     let (proxy, wanted) = proxy().await;
     let role = "/latest/meta-data/iam/security-credentials/";
@@ -238,7 +238,7 @@ async fn servers_on_the_node_are_never_asked_through_a_proxy() {
 }
 
 #[tokio::test]
-async fn endpoints_of_the_region_fips_and_dual_stack() {
+async fn endpoints_follow_region_fips_and_dual_stack() {
     let test = TestNamespace::new("endpoints").await;
     let (proxy, wanted) = proxy().await;
     test.create("k", &json!({ "region": "eu-north-1" })).await;

@@ -101,7 +101,7 @@ async fn ids_and_times_of_entries_are_plain() {
 }
 
 #[tokio::test]
-async fn what_columns_show_of_a_status_is_plain() {
+async fn columns_show_plain_text_of_a_status() {
     let test = TestNamespace::new("entry-columns").await;
     test.create("k", &json!({})).await;
     let condition = |field: &str, value: &str| {

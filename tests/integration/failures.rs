@@ -45,7 +45,7 @@ async fn reports_and_recovers(
 }
 
 #[tokio::test]
-async fn every_error_code_of_kms_is_told_and_heals() {
+async fn every_error_code_of_kms_is_reported_and_recovered_from() {
     let test = TestNamespace::new("codes").await;
     let operator = test.operator();
     for (code, reason, stalled) in [
@@ -74,7 +74,7 @@ async fn every_error_code_of_kms_is_told_and_heals() {
 }
 
 #[tokio::test]
-async fn every_failure_of_the_transport_is_told_and_heals() {
+async fn every_transport_failure_is_reported_and_recovered_from() {
     let test = TestNamespace::new("transport").await;
     let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
     for (name, fault, expected) in [
@@ -108,7 +108,7 @@ async fn an_answer_without_a_usable_data_key_is_never_published() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_finish_the_tls_handshake_costs_the_time_limit_and_no_more() {
+async fn unfinished_tls_handshake_costs_no_more_than_the_time_limit() {
     let test = TestNamespace::new("slow-tls").await;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
@@ -132,7 +132,7 @@ async fn a_server_that_does_not_finish_the_tls_handshake_costs_the_time_limit_an
 }
 
 #[tokio::test]
-async fn kms_is_asked_again_after_the_waits_of_the_class_and_not_before() {
+async fn kms_is_retried_after_the_delays_of_the_retry_policy() {
     let test = TestNamespace::with_stub_kms("waits").await;
     let first = 0.2;
     let _operator = test.operator_with(&["--retry-min=200ms", "--retry-max=10m"], &[]);
@@ -156,7 +156,7 @@ async fn kms_is_asked_again_after_the_waits_of_the_class_and_not_before() {
 }
 
 #[tokio::test]
-async fn keys_that_a_real_kms_refuses() {
+async fn keys_that_a_real_kms_refuses_are_reported() {
     let test = TestNamespace::new("real-refusals").await;
     let _operator = test.operator();
     let admin = test.kms.client();
@@ -184,7 +184,7 @@ async fn keys_that_a_real_kms_refuses() {
 }
 
 #[tokio::test]
-async fn an_issued_key_stays_ready_and_is_restored_although_kms_is_gone() {
+async fn issued_key_stays_ready_and_is_restored_without_kms() {
     let test = TestNamespace::new("kms-gone").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -211,7 +211,7 @@ async fn a_failing_new_version_leaves_the_issued_one_in_the_secret() {
 }
 
 #[tokio::test]
-async fn while_a_person_must_act_kms_is_asked_rarely_and_a_changed_spec_at_once() {
+async fn stalled_key_is_retried_rarely_and_a_changed_spec_at_once() {
     let test = TestNamespace::new("rarely").await;
     let operator = test.operator_with(&PATIENT, &[]);
     test.proxy.fail_always(Fault::code("AccessDeniedException"));
@@ -240,7 +240,7 @@ async fn while_a_person_must_act_kms_is_asked_rarely_and_a_changed_spec_at_once(
 }
 
 #[tokio::test]
-async fn nothing_secret_is_told_anywhere() {
+async fn no_sensitive_value_is_logged_or_reported_anywhere() {
     let test = TestNamespace::new("leaks").await;
     let credentials = [
         ("AWS_ACCESS_KEY_ID", "AKIAMARKERZQ4"),
@@ -285,7 +285,7 @@ async fn nothing_secret_is_told_anywhere() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
+async fn refusal_by_an_admission_policy_is_reported_verbatim() {
     let test = TestNamespace::new("policy-refuses").await;
     let _operator = test.operator();
     test.refuse_secrets().await;
@@ -304,7 +304,7 @@ async fn a_refusal_by_an_admission_policy_is_told_in_the_servers_words() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_a_quota_is_told_and_heals() {
+async fn refusal_by_a_quota_is_reported_and_recovered_from() {
     let test = TestNamespace::new("quota").await;
     if !test.plane.has_controllers() {
         return;
@@ -332,7 +332,7 @@ async fn a_refusal_by_a_quota_is_told_and_heals() {
 }
 
 #[tokio::test]
-async fn without_a_region_or_credentials_the_user_is_told() {
+async fn missing_region_or_credentials_are_reported() {
     let test = TestNamespace::new("no-settings").await;
     let nowhere = test.plane.workdir().file("no-such-file").display().to_string();
     let files = [("AWS_CONFIG_FILE", nowhere.as_str()), ("AWS_SHARED_CREDENTIALS_FILE", nowhere.as_str())];
@@ -355,7 +355,7 @@ async fn without_a_region_or_credentials_the_user_is_told() {
 }
 
 #[tokio::test]
-async fn kms_is_not_asked_faster_than_the_rate() {
+async fn kms_is_not_called_faster_than_the_rate() {
     let test = TestNamespace::new("rate").await;
     let _operator = test.operator_with(&["--kms-rate=5"], &[]);
     let begun = std::time::Instant::now();

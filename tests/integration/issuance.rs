@@ -57,7 +57,7 @@ async fn the_key_is_unwrapped_under_its_own_encryption_context_only() {
 }
 
 #[tokio::test]
-async fn kms_is_asked_exactly_as_the_spec_is_written() {
+async fn kms_request_matches_the_spec_exactly() {
     let test = TestNamespace::new("as-written").await;
     let _operator = test.operator();
     let long: BTreeMap<_, _> = (0..32).map(|n| (format!("key-{n:02}"), "v".repeat(240))).collect();
@@ -86,7 +86,7 @@ async fn kms_is_asked_exactly_as_the_spec_is_written() {
 }
 
 #[tokio::test]
-async fn each_form_of_a_key_id_issues() {
+async fn each_form_of_a_key_id_is_issued_for() {
     let test = TestNamespace::new("forms-issue").await;
     let _operator = test.operator();
     let alias_arn = test.key.arn.replace(&format!("key/{}", test.key.id), &test.alias());
@@ -101,7 +101,7 @@ async fn each_form_of_a_key_id_issues() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_region_is_asked_for_there() {
+async fn key_of_another_region_is_called_in_that_region() {
     let test = TestNamespace::new("other-region").await;
     let _operator = test.operator();
     let far = kms::create_key(&test.kms.client_in("us-west-2", kms::ACCOUNT)).await;
@@ -114,7 +114,7 @@ async fn a_key_of_another_region_is_asked_for_there() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_account_is_asked_for_by_its_arn() {
+async fn key_of_another_account_is_called_by_its_arn() {
     let test = TestNamespace::new("other-account").await;
     let _operator = test.operator();
     let other = "444455556666";
@@ -128,7 +128,7 @@ async fn a_key_of_another_account_is_asked_for_by_its_arn() {
 }
 
 #[tokio::test]
-async fn the_record_and_the_secret_tell_all_of_it() {
+async fn record_and_secret_describe_the_data_key_completely() {
     let test = TestNamespace::new("tell-all").await;
     let _operator = test.operator();
     let context = json!({ "purpose": "orders", "a": "first" });
@@ -154,7 +154,7 @@ async fn the_record_and_the_secret_tell_all_of_it() {
 }
 
 #[tokio::test]
-async fn version_2_stands_beside_version_1_and_going_back_issues_nothing() {
+async fn version_2_is_added_and_going_back_issues_nothing() {
     let test = TestNamespace::new("versions").await;
     let _operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "v": "1" } })).await;
@@ -187,7 +187,7 @@ async fn version_2_stands_beside_version_1_and_going_back_issues_nothing() {
 }
 
 #[tokio::test]
-async fn a_restart_and_resyncs_ask_kms_nothing_and_write_nothing() {
+async fn restarts_and_resyncs_call_no_kms_and_write_nothing() {
     let test = TestNamespace::new("restart").await;
     let operator = test.operator();
     for number in 0..5 {
@@ -216,7 +216,7 @@ async fn a_restart_and_resyncs_ask_kms_nothing_and_write_nothing() {
 }
 
 #[tokio::test]
-async fn two_data_keys_on_one_secret_name() {
+async fn second_data_key_for_a_secret_name_is_a_conflict() {
     let test = TestNamespace::new("one-name").await;
     let _operator = test.operator();
     test.issue("first", &json!({ "secretName": "shared" })).await;
@@ -271,7 +271,7 @@ async fn under_delete_the_secret_goes_with_the_data_key() {
 }
 
 #[tokio::test]
-async fn a_data_key_on_its_way_out_is_issued_nothing() {
+async fn data_key_under_deletion_is_not_issued() {
     let test = TestNamespace::new("way-out").await;
     let mut manifest = test.manifest("k", &json!({}));
     manifest["metadata"]["finalizers"] = json!(["example.com/hold"]);

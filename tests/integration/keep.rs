@@ -63,7 +63,7 @@ async fn through_a_proxy(test: &TestNamespace) -> (ApiProxy, String) {
 }
 
 #[tokio::test]
-async fn keep_changes_the_policy_and_neither_secret_nor_kms_call() {
+async fn keep_changes_the_policy_and_nothing_else_without_a_call() {
     let test = TestNamespace::new("keep").await;
     if !test.plane.has_controllers() {
         // Orphaning is garbage collection.
@@ -108,7 +108,7 @@ async fn keep_changes_the_policy_and_neither_secret_nor_kms_call() {
 }
 
 #[tokio::test]
-async fn keep_goes_on_after_it_was_interrupted() {
+async fn keep_resumes_after_an_interruption() {
     let test = TestNamespace::new("keep-interrupted").await;
     if !test.plane.has_controllers() {
         return;

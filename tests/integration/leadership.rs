@@ -44,7 +44,7 @@ async fn has_metric(operator: &Operator, line: &str) -> bool {
 }
 
 #[tokio::test]
-async fn one_replica_works_and_the_other_is_ready_to() {
+async fn one_replica_works_and_the_other_stands_by() {
     let test = TestNamespace::new("standby").await;
     let (leader, standby) = start_pair(&test, None, &[SHORT]).await;
     eventually(SOON, "who stands by is ready", async || standby.admin("/readyz").await.0 == 200).await;
@@ -63,7 +63,7 @@ async fn one_replica_works_and_the_other_is_ready_to() {
 }
 
 #[tokio::test]
-async fn after_a_clean_stop_the_next_one_works_at_once_and_no_call_is_doubled() {
+async fn standby_takes_over_at_once_after_a_clean_stop() {
     // As in production.
     let test = TestNamespace::new("handover").await;
     let (mut leader, standby) = start_pair(&test, None, &["--kms-rate=20"]).await;
@@ -81,7 +81,7 @@ async fn after_a_clean_stop_the_next_one_works_at_once_and_no_call_is_doubled() 
 }
 
 #[tokio::test]
-async fn after_a_kill_the_next_one_works_within_20_seconds() {
+async fn standby_takes_over_within_20_seconds_after_a_kill() {
     // As in production.
     let test = TestNamespace::new("failover").await;
     let (leader, standby) = start_pair(&test, None, &[]).await;
@@ -98,7 +98,7 @@ async fn after_a_kill_the_next_one_works_within_20_seconds() {
 }
 
 #[tokio::test]
-async fn a_leader_that_was_paused_ends_when_it_wakes_and_nothing_is_doubled() {
+async fn paused_leader_exits_on_resume_and_duplicates_nothing() {
     let test = TestNamespace::new("paused").await;
     let invariants = InvariantWatch::of(&test);
     let (mut leader, standby) = start_pair(&test, None, &[SHORT]).await;
@@ -115,7 +115,7 @@ async fn a_leader_that_was_paused_ends_when_it_wakes_and_nothing_is_doubled() {
 }
 
 #[tokio::test]
-async fn a_leader_without_an_api_server_gives_up_before_the_next_one_begins() {
+async fn leader_without_api_server_stops_before_the_next_starts() {
     let test = TestNamespace::new("cut-off").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let (mut leader, standby) = start_pair(&test, Some(&kubeconfig), &[SHORT]).await;

@@ -23,7 +23,7 @@ async fn ready_within(test: &TestNamespace, limit: Duration, name: &str) {
 }
 
 #[tokio::test]
-async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_record() {
+async fn name_of_a_deleted_secret_stays_with_its_data_key() {
     let test = TestNamespace::new("name-reserved").await;
     let mut operator = Some(test.operator());
     test.issue("first", &json!({ "secretName": "shared" })).await;
@@ -55,7 +55,7 @@ async fn the_name_of_a_deleted_secret_stays_with_the_data_key_that_has_the_recor
 }
 
 #[tokio::test]
-async fn a_reserved_name_is_free_once_its_data_key_and_secret_are_gone() {
+async fn reserved_name_is_free_once_data_key_and_secret_are_gone() {
     let test = TestNamespace::new("name-freed").await;
     let _operator = test.operator_without_retries();
     test.issue("first", &json!({ "secretName": "shared" })).await;
@@ -80,7 +80,7 @@ async fn a_reserved_name_is_free_once_its_data_key_and_secret_are_gone() {
 }
 
 #[tokio::test]
-async fn of_two_data_keys_created_at_once_for_one_secret_one_is_issued() {
+async fn one_of_two_data_keys_created_at_once_gets_the_secret() {
     const PAIRS: usize = 16;
     let test = TestNamespace::new("name-at-once").await;
     for pair in 0..PAIRS {

@@ -60,7 +60,7 @@ fn blobs(data: &Data) -> Vec<&Vec<u8>> {
 // === the key in Git ===
 
 #[tokio::test]
-async fn a_cluster_that_is_lost_is_built_again_from_git_and_reads_everything() {
+async fn lost_cluster_is_rebuilt_from_git_and_reads_everything() {
     let test = TestNamespace::with_disposable_cluster("drill").await;
     let spec = json!({ "encryptionContext": { "purpose": "orders" } });
     let (orders, lost, git) = {
@@ -157,7 +157,7 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
 // === what the API server refuses ===
 
 #[tokio::test]
-async fn the_pin_of_the_wanted_version_must_answer_the_spec() {
+async fn pin_of_the_wanted_version_must_match_the_spec() {
     let test = TestNamespace::new("pins-answer").await;
     let words = "wrappedKeys pins this version's data key";
     let spec = |field: &str, value: Value| {
@@ -278,7 +278,7 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
 // === beside a Secret that is there ===
 
 #[tokio::test]
-async fn beside_a_retained_secret_pins_and_secret_become_the_record() {
+async fn pins_and_a_retained_secret_together_become_the_record() {
     let test = TestNamespace::new("pins-retained").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -315,7 +315,7 @@ async fn beside_a_retained_secret_pins_and_secret_become_the_record() {
 }
 
 #[tokio::test]
-async fn a_secret_that_holds_another_data_key_than_is_pinned_is_a_conflict() {
+async fn secret_with_another_data_key_than_the_pin_is_a_conflict() {
     let test = TestNamespace::new("pins-conflict").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -346,7 +346,7 @@ async fn a_secret_that_holds_another_data_key_than_is_pinned_is_a_conflict() {
 // === later ===
 
 #[tokio::test]
-async fn pins_may_come_later_and_go_and_versions_beyond_them_are_issued() {
+async fn pins_can_be_added_and_removed_between_issued_versions() {
     let test = TestNamespace::new("pins-later").await;
     let operator = test.operator();
     test.issue("k", &json!({})).await;
@@ -380,7 +380,7 @@ async fn pins_may_come_later_and_go_and_versions_beyond_them_are_issued() {
 }
 
 #[tokio::test]
-async fn a_pin_that_comes_while_kms_is_asked_wins_and_the_answer_is_dropped() {
+async fn pin_added_during_a_kms_call_replaces_its_answer() {
     let test = TestNamespace::new("pins-race").await;
     let _operator = test.operator();
     test.proxy.fail_next(1, Fault::Delay(Duration::from_secs(5)));
@@ -394,7 +394,7 @@ async fn a_pin_that_comes_while_kms_is_asked_wins_and_the_answer_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_pin_that_can_not_be_used_is_told_and_its_version_is_not_issued() {
+async fn unusable_pin_is_reported_and_its_version_is_not_issued() {
     let test = TestNamespace::new("pins-invalid").await;
     let _operator = test.operator();
     // The ARN of another key than the one that was asked for.

@@ -86,7 +86,7 @@ fn row(table: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn list_and_status_tell_what_is_ready_and_why_the_rest_is_not() {
+async fn list_and_status_say_why_a_data_key_is_not_ready() {
     let test = TestNamespace::new("plugin-status").await;
     let operator = test.operator();
     test.issue("orders", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
@@ -142,7 +142,7 @@ async fn list_and_status_tell_what_is_ready_and_why_the_rest_is_not() {
 }
 
 #[tokio::test]
-async fn every_form_of_export_has_what_is_recorded() {
+async fn every_export_format_has_the_whole_record() {
     let test = TestNamespace::new("plugin-export").await;
     let _operator = test.operator();
     let context = json!({ "it's": "$(id) yes", "yes": "012", "n": "a\nb: c" });
@@ -295,7 +295,7 @@ async fn verify_names_what_was_changed_in_a_secret_and_shows_no_value() {
 }
 
 #[tokio::test]
-async fn verify_asks_kms_whether_it_unwraps_and_never_shows_the_plaintext() {
+async fn verify_decrypts_with_kms_and_never_shows_the_plaintext() {
     let test = TestNamespace::new("plugin-decrypt").await;
     let operator = test.operator();
     test.issue("k", &json!({ "encryptionContext": { "purpose": "orders" } })).await;
@@ -352,7 +352,7 @@ async fn verify_asks_kms_whether_it_unwraps_and_never_shows_the_plaintext() {
 }
 
 #[tokio::test]
-async fn rotate_has_the_next_version_issued_and_keeps_the_earlier_ones() {
+async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     let test = TestNamespace::new("plugin-rotate").await;
     let operator = test.operator();
     let before = test.issue("k", &json!({})).await;
@@ -423,7 +423,7 @@ async fn policies_are_those_of_the_recorded_key_and_context() {
 }
 
 #[tokio::test]
-async fn wrong_words_and_what_is_not_there_end_with_their_codes_and_what_to_do() {
+async fn errors_exit_with_their_code_and_say_what_to_do() {
     let test = TestNamespace::new("plugin-codes").await;
     let user = User::of(&test);
     for wrong in
@@ -460,7 +460,7 @@ async fn wrong_words_and_what_is_not_there_end_with_their_codes_and_what_to_do()
 }
 
 #[tokio::test]
-async fn who_may_not_read_secrets_is_told_so_and_sees_the_rest() {
+async fn user_without_access_to_secrets_sees_the_rest() {
     let test = TestNamespace::new("plugin-viewer").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;

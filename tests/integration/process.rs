@@ -16,7 +16,7 @@ use testbed::{
 use crate::harness::{Operator, SOON, TestNamespace};
 
 #[tokio::test]
-async fn a_missing_definition_is_waited_for_and_every_namespace_is_watched_by_default() {
+async fn missing_definition_is_awaited_and_all_namespaces_are_watched() {
     let plane = ControlPlane::bare().await;
     let server = kms::KmsServer::start(plane.workdir()).await;
     server.key_with_alias("datakey-samples").await;
@@ -124,7 +124,7 @@ async fn a_stop_finishes_what_is_running() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_longer_than_the_grace_and_a_second_one_not_at_all() {
+async fn stop_ends_after_the_grace_and_a_second_signal_at_once() {
     let test = TestNamespace::new("grace").await;
     test.proxy.fail_always(Fault::Hang);
     test.create("k", &json!({})).await;

@@ -90,7 +90,7 @@ async fn another_version_may_have_other_settings() {
 }
 
 #[tokio::test]
-async fn an_issued_version_comes_back_with_its_own_settings_only() {
+async fn issued_version_can_return_with_its_own_settings_only() {
     let test = TestNamespace::new("comes-back").await;
     let first = create_recorded(&test, "k", &json!({ "numberOfBytes": 7 })).await;
     test.patch("k", &json!({ "spec": { "version": 2, "keyId": "alias/other" } })).await;
@@ -155,7 +155,7 @@ async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
 }
 
 #[tokio::test]
-async fn nobody_can_record_a_version_that_does_not_answer_the_spec() {
+async fn version_that_does_not_match_the_spec_cannot_be_recorded() {
     let test = TestNamespace::new("answers").await;
     let request = to_json(&test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());
     for (field, value) in [

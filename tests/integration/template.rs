@@ -74,7 +74,7 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
 }
 
 #[tokio::test]
-async fn a_change_of_the_template_restores_nothing_and_says_so_nowhere() {
+async fn change_of_the_template_is_not_reported_as_a_restore() {
     let test = TestNamespace::new("template-quiet").await;
     let _operator = test.operator();
     test.issue("k", &template(&json!({ "team": "shop" }), &json!({}))).await;
@@ -104,7 +104,7 @@ async fn an_adopted_secret_gets_the_template_and_loses_the_former_one() {
 }
 
 #[tokio::test]
-async fn keys_of_the_flag_are_refused_and_what_is_recorded_is_kept() {
+async fn reserved_template_keys_are_refused_and_the_record_is_kept() {
     let test = TestNamespace::new("template-flag").await;
     let operator = test.operator();
     test.issue("k", &template(&json!({ "owner.example.com/x": "1", "team": "shop" }), &json!({}))).await;

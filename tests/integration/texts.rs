@@ -51,7 +51,7 @@ async fn said(test: &TestNamespace, operator: &Operator) {
 }
 
 #[tokio::test]
-async fn no_text_leads_logs_events_or_terminals_astray() {
+async fn no_text_forges_lines_of_logs_events_or_terminals() {
     let test = TestNamespace::new("texts").await;
     let operator = test.operator();
     odd_states(&test).await;

@@ -164,7 +164,7 @@ async fn far_times_in_metadata_stop_nothing() {
 }
 
 #[tokio::test]
-async fn one_odd_data_key_stops_itself_alone_and_names_the_field() {
+async fn undecodable_data_key_stops_only_itself_and_names_the_field() {
     let test = TestNamespace::with_own_control_plane("odd").await;
     install_loose_definition(&test).await;
     let editor = Editor::of(&test).await;

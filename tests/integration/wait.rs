@@ -36,7 +36,7 @@ async fn secret_version(test: &TestNamespace) -> String {
 }
 
 #[tokio::test]
-async fn kubectl_wait_takes_no_earlier_spec_for_the_present_one() {
+async fn kubectl_wait_ignores_ready_of_an_older_generation() {
     let test = TestNamespace::new("wait-kubectl").await;
     test.create("orders", &json!({})).await;
     let early = kubectl_wait(&test, "orders", "--timeout=1s").await;
@@ -83,7 +83,7 @@ async fn helm_waits_for_the_data_key_and_for_each_new_version() {
 }
 
 #[tokio::test]
-async fn helm_fails_at_once_when_a_person_must_act_and_waits_again_once_that_is_done() {
+async fn helm_wait_fails_fast_when_stalled() {
     let test = TestNamespace::new("wait-stalled").await;
     let _operator = test.operator();
     test.proxy.fail_always(Fault::code("AccessDeniedException"));

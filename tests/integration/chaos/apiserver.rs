@@ -14,7 +14,7 @@ use super::{patience, scaled};
 use crate::harness::{InvariantWatch, SOON, TestNamespace};
 
 #[tokio::test]
-async fn the_api_server_and_etcd_restart_in_the_middle_of_issuing() {
+async fn issuance_survives_restarts_of_the_api_server_and_etcd() {
     let test = TestNamespace::with_own_control_plane("restarts").await;
     let count = scaled(150, 1000);
     let invariants = InvariantWatch::of(&test);
@@ -43,7 +43,7 @@ async fn the_api_server_and_etcd_restart_in_the_middle_of_issuing() {
 }
 
 #[tokio::test]
-async fn while_the_api_server_is_away_it_is_asked_now_and_then() {
+async fn operator_catches_up_after_the_api_server_was_away() {
     let test = TestNamespace::new("partition").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
@@ -61,7 +61,7 @@ async fn while_the_api_server_is_away_it_is_asked_now_and_then() {
 }
 
 #[tokio::test]
-async fn a_watch_that_the_server_can_not_resume_is_listed_again() {
+async fn watch_that_cannot_be_resumed_is_listed_again() {
     let test = TestNamespace::new("gone").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &[]);
@@ -93,7 +93,7 @@ async fn a_watch_that_the_server_can_not_resume_is_listed_again() {
 }
 
 #[tokio::test]
-async fn an_overloaded_or_broken_api_server_is_not_stormed_and_nothing_is_lost() {
+async fn failing_api_server_is_not_overloaded_and_nothing_is_lost() {
     let test = TestNamespace::new("overload").await;
     let invariants = InvariantWatch::of(&test);
     let (api, kubeconfig) = test.api_proxy().await;
@@ -124,7 +124,7 @@ async fn an_overloaded_or_broken_api_server_is_not_stormed_and_nothing_is_lost()
 }
 
 #[tokio::test]
-async fn a_namespace_that_is_deleted_half_way_stops_nothing_else() {
+async fn namespace_deleted_during_issuance_stops_no_other() {
     let test = TestNamespace::with_own_control_plane("doomed").await;
     if !test.plane.has_controllers() {
         return;
@@ -158,7 +158,7 @@ async fn a_namespace_that_is_deleted_half_way_stops_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_definition_is_deleted_and_comes_back_and_the_secrets_are_adopted() {
+async fn secrets_are_adopted_once_the_definition_is_reinstalled() {
     let test = TestNamespace::with_own_control_plane("definition").await;
     let operator = test.operator_with(&[], &[]);
     let names: Vec<_> = (0..5).map(|number| format!("k{number}")).collect();
@@ -187,7 +187,7 @@ async fn the_definition_is_deleted_and_comes_back_and_the_secrets_are_adopted() 
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_for_a_while_ends_nothing() {
+async fn temporarily_refused_token_ends_nothing() {
     let test = TestNamespace::new("unauthorized").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &[]);

@@ -93,7 +93,7 @@ async fn survives_kill(
 }
 
 #[tokio::test]
-async fn a_kill_at_any_effect_of_the_first_issue_costs_at_most_one_call_and_no_data_key() {
+async fn crash_during_first_issue_costs_at_most_one_call() {
     let test = TestNamespace::new("crash-issue").await;
     let invariants = InvariantWatch::of(&test);
     for (number, (effect, moment, calls)) in points(CreateSecret).into_iter().enumerate() {
@@ -106,7 +106,7 @@ async fn a_kill_at_any_effect_of_the_first_issue_costs_at_most_one_call_and_no_d
 }
 
 #[tokio::test]
-async fn a_kill_at_any_effect_of_a_new_version_keeps_both_data_keys() {
+async fn crash_during_a_new_version_keeps_both_data_keys() {
     let test = TestNamespace::new("crash-version").await;
     let invariants = InvariantWatch::of(&test);
     for (number, (effect, moment, calls)) in points(UpdateSecret).into_iter().enumerate() {
@@ -123,7 +123,7 @@ async fn a_kill_at_any_effect_of_a_new_version_keeps_both_data_keys() {
 }
 
 #[tokio::test]
-async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
+async fn crash_during_restore_or_adoption_costs_no_call() {
     let test = TestNamespace::new("crash-secret").await;
     let issued = async |name: &str| -> Data {
         let _operator = test.operator();
@@ -157,7 +157,7 @@ async fn a_kill_while_a_secret_is_put_right_or_adopted_calls_nobody() {
 }
 
 #[tokio::test]
-async fn a_kill_while_pins_become_the_record_calls_nobody() {
+async fn crash_while_pins_are_recorded_costs_no_call() {
     let test = TestNamespace::new("crash-pins").await;
     let invariants = InvariantWatch::of(&test);
     let pins = json!({ "wrappedKeys": [test.pin(1), test.pin(2)], "version": 2 });
@@ -171,7 +171,7 @@ async fn a_kill_while_pins_become_the_record_calls_nobody() {
 }
 
 #[tokio::test]
-async fn an_operator_that_is_killed_over_and_over_loses_and_doubles_nothing() {
+async fn repeated_crashes_lose_and_duplicate_no_data_key() {
     let test = TestNamespace::with_stub_kms("crash-loop").await;
     let count = scaled(100, 1000);
     let invariants = InvariantWatch::of(&test);

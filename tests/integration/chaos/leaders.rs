@@ -9,7 +9,7 @@ use super::{patience, scaled};
 use crate::harness::{InvariantWatch, TestNamespace};
 
 #[tokio::test]
-async fn two_leaders_with_stale_caches_and_lost_answers_record_one_data_key_each() {
+async fn two_leaders_with_stale_caches_record_one_data_key_each() {
     let test = TestNamespace::with_stub_kms("two-leaders").await;
     let count = scaled(100, 500);
     let invariants = InvariantWatch::of(&test);

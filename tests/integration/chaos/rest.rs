@@ -18,7 +18,7 @@ const CLASSES: [(&str, &str, Class); 3] = [
 ];
 
 #[tokio::test]
-async fn for_data_keys_that_are_ready_nobody_is_asked_anything_not_even_after_a_restart() {
+async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
     let test = TestNamespace::with_stub_kms("at-rest").await;
     let count = scaled(100, 1000);
     let (api, kubeconfig) = test.api_proxy().await;
@@ -51,7 +51,7 @@ async fn for_data_keys_that_are_ready_nobody_is_asked_anything_not_even_after_a_
 }
 
 #[tokio::test]
-async fn failing_data_keys_are_retried_as_rarely_as_their_class_says_and_nothing_is_written() {
+async fn retries_keep_to_their_retry_policy_and_write_nothing() {
     let test = TestNamespace::with_stub_kms("at-rest-failing").await;
     let count = scaled(20, 1000);
     // A hundredth of the waits in the short form: the bounds are the same multiples.

@@ -25,7 +25,7 @@ fn place(proxy: &KmsProxy, purpose: &str) -> Option<usize> {
 }
 
 #[tokio::test]
-async fn a_namespace_with_many_waiting_data_keys_does_not_hold_up_another_one() {
+async fn waiting_data_keys_do_not_delay_other_namespaces() {
     let flood = TestNamespace::with_stub_kms("flood").await;
     let one = TestNamespace::with_stub_kms("one").await;
     let count = scaled(300, 1000);
@@ -51,7 +51,7 @@ async fn a_namespace_with_many_waiting_data_keys_does_not_hold_up_another_one() 
 }
 
 #[tokio::test]
-async fn when_kms_throttles_the_rate_falls_by_itself_and_all_come_through() {
+async fn throttling_lowers_the_rate_and_every_data_key_is_issued() {
     let test = TestNamespace::with_stub_kms("throttled").await;
     let count = scaled(300, 1000);
     let quota = 40;
@@ -75,7 +75,7 @@ async fn when_kms_throttles_the_rate_falls_by_itself_and_all_come_through() {
 }
 
 #[tokio::test]
-async fn after_a_restart_failing_data_keys_are_not_all_retried_at_once() {
+async fn restart_spreads_the_retries_of_failing_data_keys() {
     let test = TestNamespace::with_stub_kms("restart-failing").await;
     let count = scaled(200, 1000);
     let denied = json!({ "keyId": format!("{FAILING}AccessDeniedException") });

@@ -132,7 +132,7 @@ async fn unwrap(client: &Client, key_arn: &str, blob: &[u8], context: &[(&str, &
 }
 
 #[tokio::test]
-async fn the_policies_of_the_roles_let_each_do_its_part_in_its_encryption_context_only() {
+async fn role_policies_allow_each_part_in_its_own_context_only() {
     let test = TestNamespace::new("iam-roles").await;
     let account = Account::new(&test).await;
     let policies = [("datakey-operator", account.policy("operator.json")), ("orders", account.policy("workload.json"))];
@@ -141,7 +141,7 @@ async fn the_policies_of_the_roles_let_each_do_its_part_in_its_encryption_contex
 }
 
 #[tokio::test]
-async fn the_key_policy_alone_does_so_and_no_other_policy_opens_the_key() {
+async fn key_policy_alone_allows_both_and_shuts_out_administrators() {
     let test = TestNamespace::new("iam-key").await;
     let account = Account::new(&test).await;
     let policy = account.policy("key-policy.json").to_string();

@@ -47,7 +47,7 @@ async fn a_changed_label_costs_no_second_call() {
 }
 
 #[tokio::test]
-async fn an_answer_to_other_settings_is_dropped() {
+async fn kms_answer_to_other_settings_is_dropped() {
     let test = TestNamespace::new("changed-settings").await;
     let _operator = test.operator();
     let correct = json!({ "spec": { "encryptionContext": { "a": "c" } } });
@@ -59,7 +59,7 @@ async fn an_answer_to_other_settings_is_dropped() {
 }
 
 #[tokio::test]
-async fn no_record_is_made_for_a_secret_that_was_not_looked_at() {
+async fn nothing_is_recorded_for_a_secret_that_was_not_checked() {
     let test = TestNamespace::new("changed-secret-name").await;
     let _operator = test.operator();
     let kept = test.issue("k", &json!({ "encryptionContext": { "a": "b" }, "secretName": "kept" })).await;
@@ -87,7 +87,7 @@ async fn no_record_is_made_for_a_secret_that_was_not_looked_at() {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_data_key_of_the_same_name_is_dropped() {
+async fn kms_answer_to_an_earlier_data_key_of_the_name_is_dropped() {
     let test = TestNamespace::new("changed-uid").await;
     let _operator = test.operator();
     change_during_kms_call(&test, async {
@@ -102,7 +102,7 @@ async fn an_answer_to_a_data_key_of_the_same_name_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_record_that_meets_a_change_each_time_is_given_up_and_told() {
+async fn record_that_always_conflicts_is_given_up_and_reported() {
     let test = TestNamespace::new("changed-always").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let conflict = api_proxy::Fault::Refuse(409, "Conflict", "the object has been modified");

@@ -62,7 +62,7 @@ async fn every_cascade_does_as_the_policy_says() {
 }
 
 #[tokio::test]
-async fn a_policy_of_delete_is_not_changed_to_retain_in_vain() {
+async fn change_from_delete_to_retain_is_refused_with_a_way_out() {
     let test = TestNamespace::new("policy-race").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();

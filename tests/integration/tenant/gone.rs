@@ -11,7 +11,7 @@ use super::Tenant;
 use crate::harness::{SOON, TestNamespace};
 
 #[tokio::test]
-async fn deleted_data_keys_keep_no_turn_to_call_kms() {
+async fn deleted_data_keys_hold_no_permit_to_call_kms() {
     let test = TestNamespace::with_stub_kms("turns-gone").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let (api, kubeconfig) = test.api_proxy().await;

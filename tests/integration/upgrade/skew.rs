@@ -126,7 +126,7 @@ async fn stop(mut operator: Operator) {
 /// As in a rolling upgrade, where one works and the other stands by; and by mistake, where both work.
 #[tokio::test]
 #[ignore = "needs a 0.1.0 binary: make upgrade"]
-async fn two_replicas_of_different_releases_make_one_data_key_of_each_version() {
+async fn replicas_of_two_releases_record_one_data_key_per_version() {
     const COUNT: usize = 20;
 
     let test = TestNamespace::with_stub_kms("skew-replicas").await;

@@ -204,7 +204,7 @@ fn the_protocol_keeps_its_promises_in_every_state() {
 
 #[test]
 #[ignore = "minutes: make model"]
-fn the_protocol_keeps_its_promises_in_every_state_of_larger_worlds() {
+fn the_protocol_keeps_its_promises_in_larger_worlds() {
     explore_all(LARGE);
 }
 
@@ -222,7 +222,7 @@ fn every_mutant_of_the_protocol_is_caught() {
 }
 
 #[test]
-fn the_limits_of_the_protocol_are_where_they_are_said_to_be() {
+fn the_limits_of_the_protocol_are_the_documented_ones() {
     for (limit, budget, violation) in LIMITS {
         match Model::new(Mutant::None, *budget).explore() {
             Ok(_) => panic!("no limit any more: {limit}; its budget belongs to those that hold"),
