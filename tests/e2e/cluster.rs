@@ -1,4 +1,4 @@
-//! The cluster: a node of our own, or the one that the user names.
+//! The cluster: a node that the test starts, or the cluster that the user names.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,7 +51,7 @@ enum Place {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Starts one, or takes the user's.
+    /// Starts a cluster, or takes the user's.
     pub async fn start() -> Self {
         let operator = variable("E2E_OPERATOR_IMAGE", "localhost/datakey-operator:e2e");
         let consumer = variable("E2E_CONSUMER_IMAGE", "localhost/datakey-consumer:e2e");
@@ -84,7 +84,7 @@ impl Cluster {
         cluster
     }
 
-    /// Leaves a cluster of the user's as it was found.
+    /// Leaves the user's cluster as it was found.
     pub async fn end(&self) {
         if matches!(self.place, Place::Users { .. }) {
             self.helm(&["uninstall", OPERATOR, "-n", OPERATOR, "--wait", "--timeout=2m"]).await;
@@ -150,7 +150,7 @@ impl Cluster {
         containers
     }
 
-    /// Switches the node off and on; of a user's cluster all pods of the test are deleted. Waits until they are back.
+    /// Restarts the node; in a user's cluster, deletes all pods of the test instead. Waits until the pods are back.
     pub async fn restart(&self) {
         let before = self.containers().await;
         match &self.place {
@@ -185,18 +185,18 @@ impl Cluster {
         secrets.list(&ours).await.unwrap().into_iter().map(|secret| (secret.name_any(), secret)).collect()
     }
 
-    /// Prints what may tell why something failed. Of a node of our own all logs are kept.
-    fn tell(&self) {
+    /// Prints what may explain a failure. Keeps all logs of a node that the test started.
+    fn print_state(&self) {
         let kubectl = asset("kubectl").unwrap_or_else(|| "kubectl".into());
-        let tell = |arguments: &[&str]| {
+        let print = |arguments: &[&str]| {
             println!("\n--- kubectl {}", arguments.join(" "));
             let _ = Command::new(&kubectl).args(arguments).env("KUBECONFIG", &self.kubeconfig).status();
         };
-        tell(&["get", "pods", "--all-namespaces", "-o", "wide"]);
-        tell(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]);
-        tell(&["get", "datakeys", "-n", SHOP, "-o", "wide"]);
+        print(&["get", "pods", "--all-namespaces", "-o", "wide"]);
+        print(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]);
+        print(&["get", "datakeys", "-n", SHOP, "-o", "wide"]);
         for (namespace, label) in [(OPERATOR, "app.kubernetes.io/name=datakey-operator"), (SHOP, "app=orders")] {
-            tell(&["logs", "-n", namespace, "-l", label, "--all-containers", "--prefix", "--tail=25"]);
+            print(&["logs", "-n", namespace, "-l", label, "--all-containers", "--prefix", "--tail=25"]);
         }
         if let Place::Own { plane, .. } = &self.place {
             keep_logs(plane.workdir().path());
@@ -207,7 +207,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.tell();
+            self.print_state();
         }
     }
 }

@@ -87,11 +87,11 @@ async fn encrypted(cluster: &Cluster) -> Vec<u8> {
     [&nonce.as_ref()[..], &sealed].concat()
 }
 
-/// Says what the sample leaves open: the programs, where they find KMS and what they decrypt. Volumes, accounts and security
-/// settings are the sample's.
+/// Fills in what the sample leaves open: the programs, the address of KMS and the data. Volumes, accounts and security
+/// settings stay those of the sample.
 fn fill_in(deployment: &mut Value, image: &str, kms_url: &str) {
     let pod = &mut deployment["spec"]["template"]["spec"];
-    // It leaves at once.
+    // The pod ends at once.
     pod["terminationGracePeriodSeconds"] = 5.into();
     let unwrap = &mut pod["initContainers"][0];
     unwrap["image"] = image.into();

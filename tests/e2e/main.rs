@@ -1,5 +1,5 @@
 //! The life of a release in a cluster with a node: the image, the chart and the operator as pods, and a workload that
-//! decrypts with its data key through all of it. `make e2e` runs it; README.md beside this file tells how.
+//! decrypts with its data key through all of it. `make e2e` runs it; README.md beside this file says how.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
@@ -45,14 +45,14 @@ async fn life(cluster: &Cluster) {
     uninstall(cluster, &consumer).await;
     reinstall(cluster).await;
     consumer.decrypts(cluster).await;
-    assert_eq!(cluster.proxy.operations(), ["Decrypt", ISSUE], "nobody asks KMS for anything else");
+    assert_eq!(cluster.proxy.operations(), ["Decrypt", ISSUE], "KMS is asked for nothing else");
 }
 
 async fn install(cluster: &Cluster) {
     step("The chart is installed where only restricted pods are admitted, and two replicas are ready");
     for namespace in [OPERATOR, SHOP] {
         cluster.restricted_namespace(namespace).await;
-        // Until then pods are refused for that.
+        // Until then the API server refuses pods.
         let account = ["wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=1m"];
         cluster.kubectl(&account).await.unwrap();
         let plain = ["run", "plain", "--image=plain", "--dry-run=server", "-n", namespace];
@@ -137,7 +137,7 @@ async fn restart(cluster: &Cluster, consumer: &Consumer) {
     let (issued, unwrapped) = (cluster.proxy.calls(), cluster.proxy.calls_of("Decrypt"));
     cluster.restart().await;
     consumer.decrypts(cluster).await;
-    assert!(cluster.proxy.calls_of("Decrypt") > unwrapped, "the workload has not unwrapped its data key anew");
+    assert!(cluster.proxy.calls_of("Decrypt") > unwrapped, "the workload has not unwrapped its data key again");
     cluster.create_key("after-the-restart").await;
     cluster.ready("after-the-restart").await;
     assert_eq!(cluster.proxy.calls(), issued + 1);
@@ -160,7 +160,7 @@ async fn uninstall(cluster: &Cluster, consumer: &Consumer) {
 }
 
 async fn reinstall(cluster: &Cluster) {
-    step("It is installed again, and one DataKey was deleted and created meanwhile: nothing is issued anew");
+    step("It is installed again, and one DataKey was deleted and created meanwhile: nothing is issued again");
     let (secrets, mut keys) = (cluster.secrets().await, versions(&cluster.keys().await));
     let issued = cluster.proxy.calls();
     cluster.api().delete("key-0", &DeleteParams::default()).await.unwrap();
@@ -178,12 +178,12 @@ async fn reinstall(cluster: &Cluster) {
     unchanged(&keys, &versions(&cluster.keys().await));
 }
 
-/// The identity and the version of each object: equal means that nobody wrote it.
+/// The identity and the version of each object: equal means that no client wrote it.
 fn versions<K: Resource>(objects: &BTreeMap<String, K>) -> BTreeMap<String, (Option<String>, Option<String>)> {
     objects.iter().map(|(name, object)| (name.clone(), (object.uid(), object.resource_version()))).collect()
 }
 
-/// Asserts that what was there is there as it was; there may be more.
+/// Asserts that everything in `before` is unchanged; there may be more.
 fn unchanged<T: PartialEq + std::fmt::Debug>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) {
     for (name, object) in before {
         assert_eq!(after.get(name), Some(object), "{name} changed");

@@ -26,7 +26,7 @@ impl Example {
         Self { test: TestNamespace::new(name).await, config }
     }
 
-    /// Has Argo CD sync the example, with this version of the data key: once, to the end.
+    /// Has Argo CD sync the example once, to the end, with this version of the data key.
     async fn sync(&self, version: i32) -> Result<String, String> {
         let mut files = Vec::new();
         for (number, file) in ["gitops/app/orders.yaml", "gitops/keys/orders.yaml"].into_iter().enumerate() {
@@ -130,7 +130,7 @@ async fn argocd_config_map_gets_the_health_check_and_keeps_the_rest() {
     let patched = test.plane.kubectl(&["get", "configmap", "argocd-cm", "-n", "argocd", "-o", "json"]).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&patched).unwrap()["data"], expected);
 
-    // As a component.
+    // The same as a Kustomize component.
     let folder = test.plane.workdir().file("argocd");
     let copy = folder.join("component");
     std::fs::create_dir_all(&copy).unwrap();

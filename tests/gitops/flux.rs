@@ -24,7 +24,7 @@ use crate::{
     harness::{Operator, TestNamespace, text, to_json},
 };
 
-/// Longest wait for a run of Flux, which looks at what it waits for every five seconds.
+/// Longest wait for a run of Flux, which polls every five seconds.
 const A_RUN: Duration = Duration::from_mins(2);
 
 /// A Kustomization of Flux.
@@ -57,7 +57,7 @@ impl Kustomization {
         Self { api, name, log: flux::log_file(plane) }
     }
 
-    /// Waits until its status is so; its condition `Ready`.
+    /// Waits until its status meets a predicate. Returns its condition `Ready`.
     async fn until(&self, what: &str, is_so: impl Fn(&Value, &Value) -> bool) -> Value {
         let mut last = Value::Null;
         let waited = tokio::time::timeout(A_RUN, async {
@@ -86,7 +86,7 @@ impl Kustomization {
         self.until("ready", is_ready).await;
     }
 
-    /// Waits until a revision has failed; the message.
+    /// Waits until a revision has failed. Returns the message.
     async fn failed(&self, revision: &str, reason: &str) -> String {
         let has_failed = |status: &Value, ready: &Value| {
             status["lastAttemptedRevision"] == revision && ready["status"] == "False" && ready["reason"] == reason
@@ -94,12 +94,12 @@ impl Kustomization {
         self.until(reason, has_failed).await["message"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until it has not begun, for want of another one.
+    /// Waits until it reports that it waits for another Kustomization.
     async fn waits_for_another(&self) {
         self.until("waiting for another", |_, ready| ready["reason"] == "DependencyNotReady").await;
     }
 
-    /// Has it run once more, and waits until it is ready.
+    /// Requests another run, and waits until it is ready.
     async fn again(&self) {
         let token = fastrand::u64(..).to_string();
         let patch = json!({ "metadata": { "annotations": { "reconcile.fluxcd.io/requestedAt": token } } });
@@ -124,7 +124,7 @@ fn ready(status: &Value) -> Value {
 // === impl Team ===
 
 impl Team {
-    /// With what `deploy/flux/shop.yaml` says about data keys. Each revision is tried once.
+    /// A team with the data keys of `deploy/flux/shop.yaml`. Flux tries each revision once.
     async fn new(name: &str) -> Self {
         let test = TestNamespace::new(name).await;
         shared(&test.plane).await;
@@ -147,13 +147,13 @@ impl Team {
         self.repository.write(&format!("keys/{name}.yaml"), &self.test.manifest(name, spec).to_string());
     }
 
-    /// Commits what is written; the revision.
+    /// Commits and publishes what was written. Returns the revision.
     async fn push(&self, subject: &str) -> String {
         self.repository.commit(subject).await;
         self.publish().await
     }
 
-    /// Reverts the last commit; the revision.
+    /// Reverts the last commit and publishes. Returns the revision.
     async fn revert(&self) -> String {
         self.repository.revert().await;
         self.publish().await
@@ -206,7 +206,7 @@ async fn operator_data_keys_and_workloads_are_applied_in_order() {
     keys.waits_for_another().await;
     app.waits_for_another().await;
 
-    // It does. Without nodes nobody says so in the Deployment.
+    // The operator runs. Without nodes no controller says so in the Deployment's status.
     let process = Operator::as_deployed(&plane, name, "datakey-system", &proxy.url()).await;
     process.is_ready().await;
     let deployment = deployments.get(name).await.unwrap();
@@ -339,7 +339,7 @@ async fn a_version_is_raised_and_reverted_in_git() {
     team.write("orders", &json!({ "version": 2, "encryptionContext": { "purpose": "orders" } }));
     let revision = team.push("Rotate it").await;
     team.keys.ready(&revision).await;
-    // At once: ready is ready for this revision.
+    // Without another wait: it is ready for this revision.
     let second = test.data("orders").await;
     assert_eq!((text(&first, "version"), text(&second, "version")), ("1".to_owned(), "2".to_owned()));
     assert_eq!(second["ciphertextBlob.v1"], first["ciphertextBlob"]);

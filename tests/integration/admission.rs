@@ -1,4 +1,4 @@
-//! What the API server accepts and refuses of a `DataKey` before anything is issued, in its own words.
+//! What the API server accepts and refuses of a `DataKey` before anything is issued, and with which message.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{TestNamespace, assert_refused};
 const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 const KEY_FORMS: &str = "keyId must be a key ID";
 
-/// A spec on top of one that is accepted; null takes a field away.
+/// Creates a `DataKey` with these changes to an accepted spec; null removes a field.
 async fn try_spec(test: &TestNamespace, changes: Value) -> Result<String, Box<kube::core::Status>> {
     let mut spec = json!({ "keyId": "alias/orders", "keySpec": "AES_256" });
     for (field, value) in changes.as_object().unwrap() {

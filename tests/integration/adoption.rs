@@ -1,4 +1,4 @@
-//! Secrets that are there before the record: after a restore, or somebody else's.
+//! Secrets that exist before the record: restored ones, and those of another owner.
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
@@ -6,7 +6,7 @@ use testbed::eventually;
 
 use crate::harness::{SOON, TestNamespace, recorded_version, restored, text, to_json};
 
-/// Issues a `DataKey`, then takes it and its Secret away, as a lost cluster does; what a backup has of the Secret.
+/// Issues a `DataKey`, then deletes it and its Secret, as when a cluster is lost. Returns the Secret as a backup has it.
 async fn issue_and_lose(test: &TestNamespace, name: &str, spec: &serde_json::Value) -> Secret {
     test.issue(name, spec).await;
     let secret = restored(&test.secret(name).await);
@@ -35,7 +35,7 @@ async fn a_restored_secret_becomes_the_record_again() {
     assert_eq!(test.data("k").await, data);
     assert_eq!(test.proxy.calls(), 2);
 
-    // What a restored Secret lacks of ours is found once, not at every look.
+    // What a restored Secret lacks is noticed once, not after every start.
     drop(operator);
     let before = test.secret("k").await.metadata.resource_version;
     let _operator = test.operator();
@@ -50,7 +50,7 @@ async fn a_restored_secret_takes_a_new_version() {
     let backup = issue_and_lose(&test, "k", &json!({})).await;
     test.create_secret(&backup).await;
     test.issue("k", &json!({})).await;
-    // Its metadata tell nothing since the restore, and what was read as right is right no more.
+    // Since the restore its metadata do not show which version it holds, so the operator has to read it after each change.
     for version in [2, 1, 2] {
         test.patch("k", &json!({ "spec": { "version": version } })).await;
         let key = test.ready("k").await;
@@ -70,7 +70,7 @@ async fn adopted_secret_has_no_owner_under_delete() {
     test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
     let data = test.data("k").await;
     assert_eq!(test.secret("k").await.metadata.owner_references, None);
-    // Nor has one that is created again from what was adopted.
+    // Nor has the Secret that is recreated from the adopted record.
     test.delete_secret("k").await;
     test.secret_becomes("k", &data).await;
     assert_eq!(test.secret("k").await.metadata.owner_references, None);
@@ -94,7 +94,7 @@ async fn a_corrupted_restored_secret_is_refused_and_left_alone() {
 
     assert!(message.contains("mend its content in place"), "{message}");
 
-    // A better backup heals it, in place.
+    // An intact backup restores it in place.
     let whole = to_json(&whole.data);
     test.edit_secret("k", &json!({ "data": whole })).await;
     let key = test.ready("k").await;
@@ -139,11 +139,11 @@ async fn foreign_secret_is_never_changed_and_kms_is_not_called() {
     assert_eq!(test.proxy.calls(), 0);
     eventually(SOON, "an event", async || !test.events("k", "SecretConflict").await.is_empty()).await;
 
-    // The way is free again.
+    // Once the foreign Secret is gone, the data key is issued.
     test.delete_secret("k").await;
     test.ready("k").await;
 
-    // And one that took the place of ours.
+    // A foreign Secret in the place of the operator's own.
     let data = test.data("k").await;
     drop(operator);
     test.delete_secret("k").await;
@@ -165,7 +165,7 @@ async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
     let backup = issue_and_lose(&test, "k", &json!({})).await;
     let new = test.issue("k", &json!({})).await;
     drop(operator);
-    // Another data key was issued, and now a backup brings the first one back.
+    // Another data key was issued, and now a backup restores the first one.
     test.delete_secret("k").await;
     let created = test.create_secret(&backup).await;
     let _operator = test.operator();
@@ -176,7 +176,7 @@ async fn an_intact_secret_with_another_data_key_is_never_overwritten() {
     assert_eq!(to_json(&recorded_version(&key, 1)), to_json(&recorded_version(&new, 1)));
 }
 
-/// As a backup tool that leaves no mark restores: no status, no owner references, other uids, no managed fields.
+/// As a backup tool without labels of its own restores: no status, no owner references, other uids, no managed fields.
 #[tokio::test]
 async fn restore_in_either_order_keeps_the_bytes_without_a_call() {
     let test = TestNamespace::new("restore-order").await;
@@ -184,7 +184,7 @@ async fn restore_in_either_order_keeps_the_bytes_without_a_call() {
     for (name, data_keys_first, operator_runs) in [
         ("secrets-first", false, true),
         ("secrets-first-stopped", false, false),
-        // Without an operator in between, which would take a DataKey without a Secret for a new one.
+        // No operator runs in between: it would issue a new data key for a DataKey without a Secret.
         ("data-keys-first-stopped", true, false),
     ] {
         let operator = test.operator();
@@ -220,7 +220,7 @@ async fn secret_restored_after_a_new_issuance_is_a_conflict() {
     let test = TestNamespace::new("restore-late").await;
     let _operator = test.operator();
     let backup = issue_and_lose(&test, "k", &json!({})).await;
-    // The backup tool is late: the operator has taken it for a new DataKey.
+    // The backup tool is late: the operator has already issued a new data key.
     let new = test.issue("k", &json!({})).await;
     let late = json!({ "metadata": { "annotations": backup.metadata.annotations }, "data": to_json(&backup.data) });
     test.edit_secret("k", &late).await;

@@ -1,5 +1,5 @@
-//! What goes wrong in a cluster, with the real binary: crashes, two leaders, servers that restart, lose and refuse.
-//! Short forms of the long ones; `make chaos` runs them in full.
+//! Failures of a cluster with the real binary: crashes, two leaders, servers that restart, lose answers and refuse requests.
+//! These run in a short form; `make chaos` runs them in full.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ mod leaders;
 mod rest;
 mod throttling;
 
-/// So many in every run, so many in `make chaos`.
+/// The number of objects in every run (`short`) or in `make chaos` (`full`).
 fn scaled(short: usize, full: usize) -> usize {
     if std::env::var_os("DATAKEY_CHAOS").is_some() { full } else { short }
 }
 
-/// Longest wait for something that takes this long for each of many, on a busy machine.
+/// Longest wait for this many objects on a busy machine: a minute, and 0.2 seconds for each.
 fn patience(count: usize) -> Duration {
     Duration::from_mins(1) + Duration::from_millis(200) * u32::try_from(count).unwrap()
 }

@@ -93,7 +93,7 @@ async fn upgrade_rollback_and_reinstall_keep_secrets_without_calls() {
         operator.logs("this replica leads").await;
         operator.is_ready().await;
         ready(&plane, "shop").await;
-        // It works, on what is new.
+        // It issues a new DataKey.
         let calls = proxy.calls();
         apply(&plane, "datakey-system", &[change]).await;
         ready(&plane, "datakey-system").await;

@@ -1,4 +1,4 @@
-//! What docs/consume.md shows, as it stands in deploy/samples/consumers: workloads that unwrap and use the data keys of a
+//! What docs/consume.md shows, as it is in deploy/samples/consumers: workloads that unwrap and use the data keys of a
 //! Secret that the operator wrote, through a rotation, and what they refuse.
 
 mod iam;
@@ -17,7 +17,7 @@ use tokio::process::Command;
 use self::mount::Mount;
 use crate::harness::{Data, Operator, TestNamespace};
 
-/// The data key that the samples are written for, and its wrong neighbour: the same KMS key, another encryption context.
+/// The data key that the samples are written for, and a wrong one: the same KMS key, another encryption context.
 const ORDERS: &str = "orders";
 const INVOICES: &str = "invoices";
 
@@ -27,7 +27,7 @@ struct Workload {
     _operator: Operator,
     /// Where the Secret is mounted.
     keys: Mount,
-    /// All that its programs said.
+    /// The output of its programs.
     said: Mutex<String>,
 }
 
@@ -46,14 +46,14 @@ impl Workload {
         Self { test, _operator: operator, keys, said: Mutex::default() }
     }
 
-    /// Issues version 2, and brings it to the workload, at the moment that is the hardest for it.
+    /// Issues version 2 and mounts it as workloads can see it for a moment: new entries have no links yet.
     async fn rotate(&self) {
         self.test.patch(ORDERS, &json!({ "spec": { "version": 2 } })).await;
         self.test.ready(ORDERS).await;
         self.keys.replace(&self.test.data(ORDERS).await);
     }
 
-    /// Somebody changes the Secret: there is another data key in it now.
+    /// Replaces the data key in the mounted Secret by another one, as an edit of the Secret would.
     async fn mount_another(&self) {
         self.keys.show(&self.test.data(INVOICES).await);
     }
@@ -92,14 +92,14 @@ impl Workload {
         self.command(&python.display().to_string())
     }
 
-    /// Runs a program to its end: whether it succeeded, or what it said.
+    /// Runs a program to its end. The error is its output.
     async fn run(&self, command: &mut Command) -> Result<(), String> {
         let ended = commands::run(command).await;
         self.said.lock().unwrap().push_str(ended.as_ref().unwrap_or_else(|error| error));
         ended.map(drop)
     }
 
-    /// How often workloads asked KMS.
+    /// How many data keys workloads unwrapped.
     fn unwrappings(&self) -> usize {
         self.test.proxy.calls_of("Decrypt")
     }
@@ -109,7 +109,7 @@ impl Workload {
         self.test.decrypt(&self.test.data(ORDERS).await, &format!(".v{version}")).await
     }
 
-    /// Opens what a sample sealed: under which version, and the data.
+    /// Decrypts what a sample encrypted: the version and the data.
     async fn open(&self, sealed: &[u8]) -> (u32, Vec<u8>) {
         let (header, rest) = sealed.split_first_chunk::<4>().unwrap();
         let (nonce, ciphertext) = rest.split_first_chunk::<12>().unwrap();
@@ -121,16 +121,16 @@ impl Workload {
         (version, data)
     }
 
-    /// Asserts that no plaintext of a data key, in whatever form, stands in what was said or written.
-    async fn told_no_plaintext(&self, written: &[&[u8]]) {
+    /// Asserts that no plaintext of a data key, in whatever form, is in what was printed or written.
+    async fn wrote_no_plaintext(&self, written: &[&[u8]]) {
         let said = self.said.lock().unwrap().clone();
         for version in [1, 2] {
             let plaintext = self.plaintext(version).await;
             let forms =
                 [plaintext.clone(), base16ct::lower::encode_string(&plaintext).into(), base64(&plaintext).into()];
             for text in written.iter().copied().chain([said.as_bytes()]) {
-                let tells = |form: &Vec<u8>| text.windows(form.len()).any(|window| window == form);
-                assert!(!forms.iter().any(tells), "version {version} stands in plaintext in an output");
+                let contains = |form: &Vec<u8>| text.windows(form.len()).any(|window| window == form);
+                assert!(!forms.iter().any(contains), "version {version} is in plaintext in an output");
             }
         }
     }
@@ -149,7 +149,7 @@ fn from_base64(text: &str) -> Vec<u8> {
     serde_json::from_value::<k8s_openapi::ByteString>(text.into()).unwrap().0
 }
 
-/// Asserts that a program failed for this.
+/// Asserts that a program failed with this text in its output.
 fn assert_failed<T: std::fmt::Debug>(ended: Result<T, String>, words: &str) {
     let said = ended.expect_err(words);
     assert!(said.contains(words), "expected: {words}\nbut it says: {said}");

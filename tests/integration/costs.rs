@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::harness::{Operator, SOON, TestNamespace};
 
-/// How many there are of each, so that what is done once for all of them would show.
+/// How many objects each test measures, so that a request for all of them at once would show.
 const COUNT: usize = 10;
 
 struct Costs {
@@ -21,7 +21,7 @@ struct Costs {
 // === impl Costs ===
 
 impl Costs {
-    /// An operator that has nothing to do.
+    /// Starts an operator and waits until it has nothing to do.
     async fn new(name: &str, flags: &[&str]) -> Self {
         let test = TestNamespace::with_stub_kms(name).await;
         let (api, kubeconfig) = test.api_proxy().await;
@@ -37,7 +37,7 @@ impl Costs {
         self.is_quiet().await;
     }
 
-    /// The same with so many `DataKey`s that are ready.
+    /// The same with `COUNT` `DataKey`s that are ready.
     async fn with_ready(name: &str) -> Self {
         let costs = Self::new(name, &[]).await;
         costs.test.create_many("k", COUNT, &json!({})).await;
@@ -55,7 +55,7 @@ impl Costs {
         .await;
     }
 
-    /// What something costs in all: everything that is asked for until the operator has nothing to do any more.
+    /// The requests and KMS calls of an action, until the operator has nothing more to do.
     async fn of(&self, done: impl Future<Output = ()>) -> (BTreeMap<String, usize>, usize) {
         self.api.forget();
         let calls = self.test.proxy.calls();
@@ -69,7 +69,7 @@ impl Costs {
     }
 }
 
-/// So much for each.
+/// The cost of each object.
 fn each<const N: usize>(requests: [(&str, usize); N]) -> BTreeMap<String, usize> {
     requests.into_iter().map(|(request, count)| (request.to_owned(), count * COUNT)).collect()
 }

@@ -1,5 +1,5 @@
 //! AWS credentials and endpoints are found as every AWS tool finds them. The proxy sees with whose credentials KMS is
-//! called; small servers stand in for the parts of AWS that hand credentials out.
+//! called; small servers replace the parts of AWS that hand credentials out.
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
@@ -22,9 +22,9 @@ const NONE: [(&str, &str); 4] = [
     ("AWS_SHARED_CREDENTIALS_FILE", "/no/such/file"),
 ];
 
-/// Issues a `DataKey` with the credentials that this environment leads to; the access key ID that KMS saw.
+/// Issues a `DataKey` with the credentials of this environment. Returns the access key ID that KMS saw.
 async fn access_key_id_used(test: &TestNamespace, environment: &[(&str, &str)]) -> String {
-    // The server finds the account by the access key ID, and knows of no others than the test's own.
+    // The KMS server finds the account by the access key ID, and knows only the one of the tests.
     test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     let _operator = test.operator_with(&[], &[&NONE[..], environment].concat());
     let name = format!("k{}", test.proxy.calls());
@@ -116,7 +116,7 @@ async fn rewritten_profile_is_read_again() {
     test.failed("second", "CredentialsRejected").await;
     test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
     test.ready("second").await;
-    // A file that is missing for a while is no error for ever.
+    // A file that is missing for a while is not a permanent error.
     std::fs::remove_file(&file).unwrap();
     test.proxy.fail_always(Fault::code("ExpiredTokenException"));
     test.create("third", &spec).await;
@@ -185,7 +185,7 @@ async fn instance_metadata_credentials_are_used() {
     assert_eq!(access_key_id_used(&test, &imds).await, "ASIANODE");
 }
 
-/// A proxy that keeps which host is wanted, and reaches none.
+/// A proxy that records the requested hosts and connects to none.
 async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
@@ -214,7 +214,7 @@ async fn servers_on_the_node_are_never_reached_through_a_proxy() {
         (Method::GET, "/v1/credentials", handed_out("ASIAPODIDENTITY").to_string()),
     ])
     .await;
-    // By a name that NO_PROXY does not have; the API server is at the address that it has.
+    // A host name that is not in NO_PROXY; the API server's address is in it.
     let node = stub.url.replace("127.0.0.1", "localhost");
     let pod_identity = format!("{node}/v1/credentials");
     test.create("k", &json!({ "keyId": test.key.arn })).await;

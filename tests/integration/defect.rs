@@ -1,4 +1,4 @@
-//! An operator with a defect: a part of it panics. It runs in this process, as the binary has no part that can be made to panic.
+//! An operator that panics. It runs in this process, because no part of the binary can be made to panic.
 
 use std::{future::pending, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::harness::{TestNamespace, message};
 #[derive(Debug)]
 struct Panics;
 
-/// Runs until it is dropped.
+/// An operator with a defect. It runs until this value is dropped.
 pub struct Defect(JoinHandle<()>);
 
 // === impl Panics ===
@@ -41,7 +41,7 @@ impl ProvideCredentials for Panics {
 // === impl Defect ===
 
 impl Defect {
-    /// An operator that panics when it calls KMS.
+    /// Starts an operator that panics when it calls KMS.
     pub async fn at_kms(test: &TestNamespace, kubeconfig: &Path) -> Self {
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();

@@ -22,21 +22,21 @@ use crate::{
     releases::{stop, with_pods},
 };
 
-/// Where an image is that can be pulled.
+/// The registry whose images can be pulled.
 const IMAGES: &str = "registry.example.com/";
 
-/// From here on nothing changes a data key.
+/// The file from which on no command may change a data key.
 const INSTALLS: &str = "docs/install.md";
 
-/// Someone who types what the documentation says, in a copy of the repository.
+/// A reader who types the commands of the documentation in a copy of the repository.
 struct Reader {
     test: TestNamespace,
     folder: PathBuf,
-    /// The operator as it is deployed at present, and what tells it from another one.
+    /// The operator that is deployed, and what distinguishes it from another one.
     operator: Option<(Value, Operator)>,
     /// The Secrets, and what their `DataKeys` record.
     held: Option<(Value, Vec<Value>)>,
-    /// The entries of the tables that were needed.
+    /// The table entries that were used: one that is not is stale.
     used: BTreeSet<&'static str>,
 }
 
@@ -68,7 +68,7 @@ impl Reader {
         Self { test, folder, operator: None, held: None, used: BTreeSet::new() }
     }
 
-    /// Runs a script: what it prints.
+    /// Runs a script. Returns its output.
     async fn runs(&self, script: &str) -> String {
         let mut command = process::Command::new("bash");
         let path = format!("{}:/usr/bin:/bin", self.folder.join("bin").display());
@@ -85,7 +85,7 @@ impl Reader {
         serde_json::from_str(&self.runs(&format!("kubectl get {what} -o json")).await).unwrap()
     }
 
-    /// Has the operator run that is deployed at present: of two that which has the definition, and no other.
+    /// Starts the operator that is deployed, and no other: of two, the one that watches all namespaces.
     async fn operator_follows(&mut self) {
         let list = self.json("deployments -A -l app.kubernetes.io/name=datakey-operator").await;
         let deployments = list["items"].as_array().unwrap();
@@ -113,7 +113,7 @@ impl Reader {
         self.operator = Some((known, operator));
     }
 
-    /// No data key was touched since the last look.
+    /// Asserts that no data key changed since the last call.
     async fn holds(&mut self, after: &str) {
         let secrets = self.json("secrets -n shop").await["items"].take();
         // Where there is no definition, there are no DataKeys.
@@ -130,7 +130,7 @@ impl Reader {
         self.used.insert(entry);
     }
 
-    /// Does what the documentation says; `before` are its words before that.
+    /// Runs a command of the documentation; `before` is the text before it.
     async fn types(&mut self, file: &str, text: &str, before: &str) {
         for (words, script, _) in MEANWHILE.iter().filter(|(words, _, _)| before.contains(words)) {
             self.uses(words);

@@ -22,7 +22,7 @@ async fn deleted_secret_is_recreated_with_the_same_bytes() {
     assert_ne!(test.secret("k").await.metadata.uid, secret.metadata.uid);
     eventually(SOON, "an event reports it", async || !test.events("k", "Restored").await.is_empty()).await;
 
-    // And when nobody was there to see it.
+    // And while no operator runs.
     drop(operator);
     test.delete_secret("k").await;
     let _operator = test.operator();
@@ -125,9 +125,9 @@ async fn a_second_manager_with_equal_values_is_tolerated() {
     assert_eq!(test.secrets().list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 
-/// Fights with the operator for a Secret until it is told of; then the other writer stops, and it heals. How often the
-/// operator wrote the Secret.
-async fn fight(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, String) {
+/// Competes with the operator for a Secret until the condition reports it; then stops, and waits until the `DataKey` is
+/// ready. Returns how often the operator wrote the Secret.
+async fn compete(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, String) {
     let test = TestNamespace::new(name).await;
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &["--retry-min=200ms", "--retry-max=10m"]);
@@ -140,13 +140,13 @@ async fn fight(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, Stri
         (ready.status == "False" && ready.reason == "SecretContested").then_some(ready.message)
     };
     let mut message = None;
-    eventually(SOON, "the fight is told of", async || {
+    eventually(SOON, "the competing writer is reported", async || {
         attack(&test).await;
         message = is_contested().await;
         message.is_some()
     })
     .await;
-    // It goes on; the operator does not, for 15 times the shortest wait.
+    // The other writer goes on; the operator pauses for 15 times the shortest retry delay.
     for _ in 0..20 {
         attack(&test).await;
         sleep(Duration::from_millis(20)).await;
@@ -160,7 +160,7 @@ async fn fight(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, Stri
 
 #[tokio::test]
 async fn competing_writer_is_rate_limited_and_reported() {
-    let (restores, message) = fight("fight-edits", async |test| {
+    let (restores, message) = compete("fight-edits", async |test| {
         test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
     })
     .await;
@@ -170,7 +170,7 @@ async fn competing_writer_is_rate_limited_and_reported() {
 
 #[tokio::test]
 async fn repeated_deletion_is_rate_limited_and_reported() {
-    let (restores, message) = fight("fight-deletions", async |test| test.delete_secret("k").await).await;
+    let (restores, message) = compete("fight-deletions", async |test| test.delete_secret("k").await).await;
     assert!((11..=12).contains(&restores), "{restores} restores");
     assert!(message.contains("it was deleted"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Pins and recorded versions, as the API server guards each entry of them: by the rules of the spec and more.
+//! What the API server accepts of each pin and each recorded version: the rules of the spec and more.
 
 use serde_json::{Map, Value, json};
 use testbed::repository;
@@ -147,7 +147,7 @@ async fn one_wrapped_key_is_one_version() {
     assert_refused(test.try_patch("k", &pins).await, "two entries have the same");
     assert_refused(test.try_patch("k", &json!({ "spec": { "wrappedKeys": [twin(2)] } })).await, words);
     test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(1), test.pin(2)] } })).await;
-    // Nor is what is pinned recorded as another version.
+    // A pinned blob cannot be recorded as another version either.
     let mut third = test.pin(3);
     third["ciphertextBlob"] = test.pin(2)["ciphertextBlob"].clone();
     assert_refused(test.try_patch_status("k", &json!({ "versions": [test.pin(1), third] })).await, words);
@@ -185,7 +185,7 @@ async fn the_largest_entries_are_within_the_servers_budget() {
     test.patch("k", &json!({ "spec": { "wrappedKeys": entries[..63] } })).await;
 }
 
-/// The definition with none of the rules of entries, as before there were any.
+/// The definition without the rules of entries, as older releases had it.
 fn without_rules_of_entries(definition: &Value) -> Value {
     fn strip(value: &mut Value) {
         match value {
@@ -241,7 +241,7 @@ async fn what_an_older_definition_let_in_stays_writable() {
         test.try_create(&manifest).await.is_err()
     })
     .await;
-    // The pin is reported, and what was recorded is published and goes on.
+    // The operator reports the pin, and publishes what was recorded.
     let _operator = test.operator();
     test.failed("junk", "PinInvalid").await;
     let key = test.ready("twins").await;

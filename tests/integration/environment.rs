@@ -1,8 +1,8 @@
-//! What the operator refuses to start with.
+//! Environments that the operator refuses to start with.
 
 use crate::harness::{SOON, TestNamespace};
 
-/// Starts the operator so; its exit code and what it says.
+/// Starts the operator in this environment. Returns its exit code and its output.
 async fn refused(test: &TestNamespace, environment: &[(&str, &str)]) -> (i32, String) {
     let mut operator = test.operator_with(&[], environment);
     let ended = tokio::time::timeout(SOON, operator.process.ended());

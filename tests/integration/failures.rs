@@ -1,5 +1,5 @@
-//! What goes wrong at KMS and at the API server: the user is told in a condition and an event, the operator in a metric,
-//! KMS is not pestered, and it heals by itself when the cause goes away.
+//! Failures of KMS and of the API server: a condition, an event and a metric report them, KMS is not called too often, and
+//! the DataKey recovers by itself once the cause is gone.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use testbed::{
 
 use crate::harness::{Operator, SOON, TestNamespace};
 
-/// Waits as in production for what people must change, so that retries can be counted.
+/// The retry delays of production, so that retries can be counted.
 const PATIENT: [&str; 2] = ["--retry-min=1s", "--retry-max=10m"];
 
 fn is_stalled(key: &DataKey) -> bool {
@@ -20,7 +20,7 @@ fn is_stalled(key: &DataKey) -> bool {
     conditions.iter().any(|condition| condition.type_ == STALLED && condition.status == "True")
 }
 
-/// A `DataKey` meets a fault: the user is told; then the cause goes away, and it heals.
+/// Creates a `DataKey` that meets a fault, and checks that it is reported; then ends the fault, and waits until it is ready.
 async fn reports_and_recovers(
     test: &TestNamespace,
     operator: &Operator,
@@ -149,7 +149,7 @@ async fn kms_is_retried_after_the_delays_of_the_retry_policy() {
         eventually(SOON, "it was asked again", async || calls().await.len() >= count).await;
         for (number, pair) in calls().await[..count].windows(2).enumerate() {
             let (wait, gap) = (first * multiple * f64::from(1 << number), (pair[1].at - pair[0].at).as_secs_f64());
-            // A quarter of jitter either way, and what a busy machine takes.
+            // A quarter of jitter either way, and the delay of a busy machine.
             assert!((0.75 * wait..1.25 * wait + 1.5).contains(&gap), "{code}: {gap:.2} s instead of {wait:.2} s");
         }
     }
@@ -218,7 +218,7 @@ async fn stalled_key_is_retried_rarely_and_a_changed_spec_at_once() {
     test.create("k", &json!({})).await;
     test.failed("k", "AccessDenied").await;
     assert_eq!(test.proxy.calls(), 1);
-    // Labels and Secrets come and go, and none of it is a reason to ask KMS again.
+    // Changes of labels and Secrets are no reason to call KMS again.
     for number in 0..5 {
         test.patch("k", &json!({ "metadata": { "labels": { "n": number.to_string() } } })).await;
     }
@@ -230,7 +230,7 @@ async fn stalled_key_is_retried_rarely_and_a_changed_spec_at_once() {
     test.failed("k", "AccessDenied").await;
     assert_eq!(test.proxy.calls(), 3);
 
-    // A restart is no reason either: the first tries are spread over four minutes.
+    // Nor is a restart: the first tries are spread over four minutes.
     drop(operator);
     let operator = test.operator_with(&["--retry-min=1h", "--retry-max=10h"], &[]);
     test.proxy.clear_faults();

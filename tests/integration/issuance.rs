@@ -120,7 +120,7 @@ async fn key_of_another_account_is_called_by_its_arn() {
     let other = "444455556666";
     let theirs = kms::create_key(&test.kms.client_in(kms::REGION, other)).await;
     assert!(theirs.arn.contains(other));
-    // The server knows no policy across accounts: the proxy answers as theirs would allow it.
+    // The KMS server has no policies across accounts: the proxy sends the call as the other account.
     test.proxy.fail_always(Fault::AsAccount(other.to_owned()));
     let key = test.issue("k", &json!({ "keyId": theirs.arn })).await;
     assert_eq!(recorded_version(&key, 1).key_id, theirs.arn);
@@ -229,7 +229,7 @@ async fn second_data_key_for_a_secret_name_is_a_conflict() {
     test.barrier().await;
     assert_eq!(test.data("shared").await, data);
 
-    // Another name is a way out, because nothing is issued yet.
+    // The name can still be changed, because nothing is issued yet.
     test.patch("second", &json!({ "spec": { "secretName": "own" } })).await;
     test.ready("second").await;
 }
@@ -264,7 +264,7 @@ async fn under_delete_the_secret_goes_with_the_data_key() {
     assert_eq!(key.metadata.finalizers, None);
     test.delete("k").await;
     if test.plane.has_controllers() {
-        // The garbage collector learns of a new kind of objects within 30 seconds.
+        // The garbage collector discovers a new kind of objects within 30 seconds.
         let limit = Duration::from_secs(90);
         eventually(limit, "the Secret is gone", async || test.secrets().get_opt("k").await.unwrap().is_none()).await;
     }

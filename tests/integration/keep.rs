@@ -15,13 +15,13 @@ use crate::{
     plugin::{User, text},
 };
 
-/// The file that a run saves to.
+/// The file that `keep` saves to, and the flag that names it.
 fn keep_file(test: &TestNamespace, name: &str) -> (PathBuf, String) {
     let file = test.plane.workdir().file(&format!("{}-{name}.yaml", test.namespace));
     (file.clone(), format!("--to={}", file.display()))
 }
 
-/// A `DataKey` under `Delete` with two versions.
+/// Issues a `DataKey` under `Delete` with two versions.
 async fn issue_two_versions(test: &TestNamespace, name: &str) -> DataKey {
     test.issue(name, &json!({ "deletionPolicy": "Delete", "encryptionContext": { "purpose": "orders" } })).await;
     test.patch(name, &json!({ "spec": { "version": 2 } })).await;
@@ -42,7 +42,7 @@ async fn assert_kept(test: &TestNamespace, before: &DataKey, secret_before: &k8s
     assert!(secret.owner_references().is_empty());
 }
 
-/// A user of the namespace whose requests lead through a proxy.
+/// A proxy before the API server, and the kubeconfig of a user whose requests pass through it.
 async fn through_a_proxy(test: &TestNamespace) -> (ApiProxy, String) {
     let (rbac, name) = ("rbac.authorization.k8s.io", json!({ "name": "keeper", "namespace": test.namespace }));
     test.apply(&[
@@ -66,7 +66,7 @@ async fn through_a_proxy(test: &TestNamespace) -> (ApiProxy, String) {
 async fn keep_changes_the_policy_and_nothing_else_without_a_call() {
     let test = TestNamespace::new("keep").await;
     if !test.plane.has_controllers() {
-        // Orphaning is garbage collection.
+        // The garbage collector carries out the orphaning.
         return;
     }
     let _operator = test.operator();
@@ -101,7 +101,7 @@ async fn keep_changes_the_policy_and_nothing_else_without_a_call() {
     assert!(text(&user.ends(0, &["keep", "k", &elsewhere]).await).contains("Retain already"));
     assert_eq!(test.proxy.calls(), calls);
 
-    // What it was for.
+    // The purpose of `keep`: the Secret outlives the DataKey.
     test.delete("k").await;
     test.barrier().await;
     assert_eq!(test.secret("k").await.uid(), secret.uid());
@@ -121,7 +121,7 @@ async fn keep_resumes_after_an_interruption() {
         let (secret, calls) = (test.secret(name).await, test.proxy.calls());
         let (file, to) = keep_file(&test, name);
         if name == "held" {
-            // The deletion itself takes long.
+            // A finalizer delays the deletion beyond the timeout.
             test.patch(name, &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
             let held = user.ends(2, &["keep", name, "--yes", &to, "--timeout=1s"]).await;
             assert!(
@@ -181,7 +181,7 @@ async fn keep_refuses_before_anything_is_deleted() {
     test.failed("unissued", "KeyNotFound").await;
     assert!(user.ends(2, &["keep", "unissued", "--yes", &to]).await.err.contains("set deletionPolicy to Retain"));
 
-    // Its name was taken by another Secret.
+    // Another Secret has its name.
     let before = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
     let mut foreign = test.secret("k").await;
     foreign.type_ = Some("Opaque".into());
@@ -196,7 +196,7 @@ async fn keep_refuses_before_anything_is_deleted() {
     test.delete_secret("k").await;
     test.ready("k").await;
 
-    // What the API server would not create is not deleted either, nor what changed since it was read.
+    // A DataKey that the API server would not create again is not deleted, nor one that changed since it was read.
     let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
     api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
     assert!(user.ends(1, &["keep", "k", "--yes", &to]).await.err.contains("a policy refuses it"));

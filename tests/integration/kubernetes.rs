@@ -1,4 +1,4 @@
-//! The Kubernetes that all these tests run on is the one that they claim to run on.
+//! The tests run on the Kubernetes version that they claim.
 
 use serde_json::Value;
 use testbed::{
@@ -16,7 +16,7 @@ async fn the_servers_have_the_version_of_their_go_mod() {
         return;
     };
     let expected = built.release();
-    // What make says that it builds is a flag of the linker; what Go says is what it has built.
+    // The Makefile passes the version as a flag of the linker; Go reports what it built.
     for program in ["kube-apiserver", "kube-controller-manager", "kubectl"] {
         assert_eq!(Release::linked(&asset(program).unwrap()), Some(expected), "{program}");
     }

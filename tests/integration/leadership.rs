@@ -1,4 +1,4 @@
-//! Several replicas, one of which works: who it is, and how long it takes until the next one does.
+//! Several replicas, one of which works: which one leads, and how long it takes until the next one does.
 
 use std::{
     path::PathBuf,
@@ -12,10 +12,10 @@ use testbed::{api_proxy::Fault, eventually, silence::SilentProxy};
 
 use crate::harness::{InvariantWatch, Operator, SOON, TestNamespace, UNSET};
 
-/// Shorter than in production, where it is 15 s: everything else is a part of it.
+/// A shorter lease than the 15 s of production; the other times are fractions of it.
 const SHORT: &str = "--lease-duration=3s";
 
-/// Starts a replica. The Lease lies in the test's namespace.
+/// Starts a replica with its Lease in the test's namespace.
 fn start_replica(test: &TestNamespace, kubeconfig: Option<&PathBuf>, flags: &[&str]) -> Operator {
     let lease = [&["--leader-elect", "--lease-namespace", &test.namespace][..], flags].concat();
     match kubeconfig {
@@ -208,7 +208,7 @@ async fn a_stop_in_a_silent_network_ends_in_time() {
     leader.process.signal("TERM");
     let begun = Instant::now();
     assert_eq!(leader.process.ended().await, 0);
-    // As long as one request for the Lease waits, and not until the pod is killed.
+    // As long as one request for the Lease may take, and not until the pod is killed.
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(leader.process.log().contains("the lease was not released"), "{}", leader.process.log());
 }

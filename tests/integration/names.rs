@@ -1,4 +1,4 @@
-//! The name of a Secret: whose it is when two `DataKey`s want it, and when it is free again.
+//! The name of a Secret: which of two `DataKey`s gets it, and when it is free again.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn name_of_a_deleted_secret_stays_with_its_data_key() {
             drop(operator.take());
         }
         test.delete_secret("shared").await;
-        // Each is looked at at once, while the name is free.
+        // The operator handles each at once, while the name is free.
         for other in ["second", "shared"] {
             test.patch(other, &json!({ "spec": { "encryptionContext": { "round": round.to_string() } } })).await;
         }
@@ -68,7 +68,7 @@ async fn reserved_name_is_free_once_data_key_and_secret_are_gone() {
     test.delete_secret("shared").await;
     ready_within(&test, CLEARS, "second").await;
 
-    // In the other order: while no Secret is there, the name is reserved for as long as its DataKey is there.
+    // In the other order: without a Secret, the name is reserved for as long as its DataKey exists.
     create_foreign_secret(&test, "next").await;
     test.create("third", &json!({ "secretName": "next" })).await;
     test.create("fourth", &json!({ "secretName": "next" })).await;
@@ -112,7 +112,7 @@ async fn a_conflict_ends_soon_after_the_foreign_secret_is_gone() {
     test.delete_secret("new").await;
     ready_within(&test, CLEARS, "new").await;
 
-    // What is recorded, with the operator stopped and started in between.
+    // Recorded DataKeys, with the operator stopped and started in between.
     let data = test.data("new").await;
     drop(operator);
     test.delete_secret("new").await;

@@ -1,5 +1,5 @@
-//! What a newer release wrote, met by this one: after `helm rollback`, or in a cluster that is restored by an older release.
-//! The record outlives releases; nothing is issued or written on what is not understood.
+//! This release with objects that a newer release wrote: after `helm rollback`, or in a cluster that an older release
+//! restores. The record outlives releases; the operator neither issues nor writes where it does not know every field.
 
 use datakey_operator::{api, api::DataKey};
 use kube::ResourceExt;
@@ -8,7 +8,7 @@ use testbed::eventually;
 
 use crate::harness::{SOON, TestNamespace, assert_refused, message, restored, to_json};
 
-/// What a newer release might know of a version.
+/// A value of a field that a newer release might add to a version.
 fn invented() -> Value {
     json!({ "keyId": "alias/short", "class": { "generation": 3, "ratio": [1, null, "x"] } })
 }
@@ -30,7 +30,7 @@ fn definition(newer: bool) -> Value {
     definition
 }
 
-/// Installs a definition, and waits until the API server goes by it.
+/// Installs a definition and waits until the API server uses it.
 async fn install_definition(test: &TestNamespace, newer: bool) {
     test.apply(&[definition(newer)]).await;
     let probe = test.manifest("probe", &json!({ "className": "shop" }));
@@ -45,7 +45,7 @@ async fn install_definition(test: &TestNamespace, newer: bool) {
     .await;
 }
 
-/// The version that a newer release records for the present spec of a `DataKey`.
+/// The version that a newer release records for the current spec of a `DataKey`.
 fn newer_version(test: &TestNamespace, key: &DataKey) -> Value {
     let mut version = test.pin(key.version());
     version["request"] = to_json(&key.spec.request());
@@ -54,7 +54,7 @@ fn newer_version(test: &TestNamespace, key: &DataKey) -> Value {
     version
 }
 
-/// Records a version of the present spec as a newer release does.
+/// Records the version of the current spec as a newer release does.
 async fn record_newer(test: &TestNamespace, name: &str) -> Value {
     let key = test.get(name).await;
     let newer = newer_version(test, &key);
@@ -89,7 +89,7 @@ async fn a_record_survives_one_release_down_and_up_again() {
     let secret = test.secret("k").await;
     let calls = test.proxy.calls();
 
-    // The operator goes down a release, then the definition too, then the definition comes up again.
+    // First the operator is downgraded, then the definition as well, then the definition is upgraded again.
     for newer_definition in [true, false, true] {
         install_definition(&test, newer_definition).await;
         let _operator = test.operator();
@@ -184,7 +184,7 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
     test.plane.kubectl(&["create", "--validate=false", "-f", &file.display().to_string()]).await.unwrap();
     test.create("k", &json!({ "wrappedKeys": [pin] })).await;
 
-    // What is nested too deeply to be decoded comes with the first list, and later by itself.
+    // The one that is nested too deeply to be decoded comes with the first list.
     let operator = test.operator();
     operator.is_ready().await;
     let key = test.failed("k", "SpecNewer").await;

@@ -15,7 +15,7 @@ const DATA: &[u8] = b"Three apples and a pear, for Ada.";
 const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const CONTRADICTS: &str = "spec.wrappedKeys pins another data key than status.versions records";
 
-/// What Git has of a `DataKey`: the spec, and its record as pins.
+/// A spec as a user commits it to Git: with the record as pins.
 async fn spec_with_pins(test: &TestNamespace, name: &str) -> Value {
     let key = test.get(name).await;
     let mut spec = to_json(&key.spec);
@@ -23,7 +23,7 @@ async fn spec_with_pins(test: &TestNamespace, name: &str) -> Value {
     spec
 }
 
-/// The Secret of a `DataKey` as a backup has it; then both are gone.
+/// Deletes a `DataKey` and its Secret. Returns the Secret as a backup has it.
 async fn back_up_and_delete(test: &TestNamespace, name: &str) -> k8s_openapi::api::core::v1::Secret {
     let backup = restored(&test.secret(name).await);
     test.delete(name).await;
@@ -78,7 +78,7 @@ async fn lost_cluster_is_rebuilt_from_git_and_reads_everything() {
 
     let test = test.replace_cluster().await;
     let operator = test.operator();
-    // As it lies in Git, and by kubectl, which warns of what the definition does not know.
+    // The manifest as it is in Git, applied by kubectl, which warns of fields that the definition lacks.
     test.apply(&[test.manifest("orders", &git)]).await;
     let key = test.ready("orders").await;
 
@@ -96,7 +96,7 @@ async fn lost_cluster_is_rebuilt_from_git_and_reads_everything() {
         assert!(!log.contains(pin["ciphertextBlob"].as_str().unwrap()), "a pin is in the log");
     }
 
-    // Life goes on: a version beyond the pins is issued, and nothing else.
+    // Work goes on: a version beyond the pins is issued, and no other.
     test.patch("orders", &json!({ "spec": { "version": 3 } })).await;
     test.ready("orders").await;
     assert_eq!(test.proxy.calls_of(ISSUE), 1);
@@ -133,7 +133,7 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     assert_eq!(test.decrypt(&there, "").await, data_key, "its replica unwraps it");
     assert_eq!(test.proxy.calls_of(ISSUE), 1);
 
-    // Either ARN in Git agrees with the record; another key's does not.
+    // The ARN of either Region agrees with the record; the ARN of another key does not.
     let mut exported = spec_with_pins(&test, "k").await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": git["wrappedKeys"] } })).await;
@@ -141,12 +141,12 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     let other = test.try_patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
     assert_refused(other, CONTRADICTS);
 
-    // What the server's rule lets through, the operator tells; and the Secret follows the record all the same.
+    // The operator reports what the server's rule lets through; and the Secret still follows the record.
     let unknown = format!("arn:aws:kms:{OTHER}:111122223333:key/mrk-{}", "0".repeat(32));
     exported["wrappedKeys"][0]["keyId"] = unknown.into();
     test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
-    let told = test.failed("k", "PinConflict").await;
-    assert!(message(&told).contains("the pin of version 1 differs in keyId"), "{}", message(&told));
+    let conflict = test.failed("k", "PinConflict").await;
+    assert!(message(&conflict).contains("the pin of version 1 differs in keyId"), "{}", message(&conflict));
     test.delete_secret("k").await;
     test.secret_becomes("k", &there).await;
     test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
@@ -173,14 +173,14 @@ async fn pin_of_the_wanted_version_must_match_the_spec() {
         ("region", json!("eu-north-1")),
     ] {
         assert_refused(test.try_create(&test.manifest(field, &spec(field, value.clone()))).await, words);
-        // Another version's need not.
+        // The pin of another version may differ from the spec.
         let mut other = spec(field, value);
         other["version"] = json!(2);
         test.create(&format!("other-{}", field.to_lowercase()), &other).await;
     }
     // An empty encryption context is an absent one.
     test.create("k", &json!({ "wrappedKeys": [test.pin(1)], "encryptionContext": {} })).await;
-    // Nor does it become the wanted one.
+    // Nor can that version become the wanted one.
     test.create("later", &json!({ "wrappedKeys": [test.pin(1)], "version": 2, "keySpec": "AES_128" })).await;
     assert_refused(test.try_patch("later", &json!({ "spec": { "version": 1 } })).await, words);
 }
@@ -232,12 +232,12 @@ async fn a_pin_that_contradicts_the_record_is_refused() {
         other[field] = value;
         assert_refused(test.try_patch("k", &pinned(&[test.pin(1), other])).await, CONTRADICTS);
     }
-    // When it was issued, and by which call, makes no other data key.
-    let mut told = test.pin(2);
-    told["requestId"] = json!("another");
-    test.patch("k", &pinned(&[test.pin(1), told])).await;
+    // Another time of issuance and another request ID are not another data key.
+    let mut other = test.pin(2);
+    other["requestId"] = json!("another");
+    test.patch("k", &pinned(&[test.pin(1), other])).await;
 
-    // And what would contradict a pin is not recorded.
+    // A version that contradicts a pin cannot be recorded either.
     test.patch("k", &pinned(&[test.pin(1), test.pin(3)])).await;
     let mut other = test.pin(3);
     other["ciphertextBlob"] = json!("AQIDAHk=");
@@ -249,7 +249,7 @@ async fn a_pin_that_contradicts_the_record_is_refused() {
 async fn sixty_four_pins_stand_beside_sixty_four_versions() {
     let test = TestNamespace::new("pins-many").await;
     let _operator = test.operator();
-    // Of the length that a data key of 1024 bytes has.
+    // Blobs as long as those of a data key of 1024 bytes.
     let pins = |count: i32| -> Vec<_> {
         let long = |version| {
             let mut pin = test.pin(version);
@@ -262,7 +262,7 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
     let key = test.ready("k").await;
     assert_eq!(key.record().len(), 64);
     assert_eq!(test.data("k").await["ciphertextBlob"], recorded_version(&key, 64).ciphertext_blob.0);
-    // Both are there, and every write asks the rules.
+    // With all pins and versions in place, every write still passes the rules.
     test.patch("k", &json!({ "spec": { "version": 1 } })).await;
     test.ready("k").await;
 
@@ -270,8 +270,9 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
     let mut more = test.pin(65);
     more["version"] = json!(65);
     test.patch("k", &json!({ "spec": { "wrappedKeys": [more] } })).await;
-    let told = test.failed("k", "PinInvalid").await;
-    assert!(message(&told).contains("version 65: with it there would be more than 64 versions"), "{}", message(&told));
+    let invalid = test.failed("k", "PinInvalid").await;
+    let message = message(&invalid);
+    assert!(message.contains("version 65: with it there would be more than 64 versions"), "{message}");
     assert_eq!(test.proxy.calls(), 0);
 }
 
@@ -286,7 +287,7 @@ async fn pins_and_a_retained_secret_together_become_the_record() {
     let old = test.ready("k").await;
     let (git, data) = (spec_with_pins(&test, "k").await, test.data("k").await);
 
-    // It stays; Git has the first version only, then all of them.
+    // The Secret stays. The spec pins the first version only, then all of them.
     for pins in [&git["wrappedKeys"].as_array().unwrap()[..1], &git["wrappedKeys"].as_array().unwrap()[..]] {
         test.delete("k").await;
         let mut spec = git.clone();
@@ -305,7 +306,7 @@ async fn pins_and_a_retained_secret_together_become_the_record() {
     assert_eq!(new.record(), old.record());
     test.secret_becomes("k", &data).await;
 
-    // Or is damaged: the pins mend it.
+    // A damaged Secret is restored from the pins.
     let mut backup = back_up_and_delete(&test, "k").await;
     backup.data.as_mut().unwrap().remove("keyId.v1");
     test.create_secret(&backup).await;
@@ -331,7 +332,7 @@ async fn secret_with_another_data_key_than_the_pin_is_a_conflict() {
     assert!(key.record().is_empty());
     assert_eq!(test.secret("k").await.metadata.resource_version, secret.metadata.resource_version);
 
-    // Nor is somebody else's touched.
+    // A foreign Secret is not changed either.
     let foreign = json!({ "metadata": { "name": "foreign" }, "stringData": { "password": "x" } });
     let foreign = test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
     test.create("foreign", &json!({ "wrappedKeys": [test.pin(1)] })).await;
@@ -370,7 +371,7 @@ async fn pins_can_be_added_and_removed_between_issued_versions() {
     assert_eq!(key.record().len(), 3);
     assert_eq!(test.proxy.calls(), 2);
 
-    // At rest, and after a restart, nothing is written for pins that are recorded.
+    // Once settled, and after a restart, nothing is written for pins that are recorded.
     test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
     let before = test.ready("k").await;
     drop(operator);

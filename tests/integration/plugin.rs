@@ -50,20 +50,20 @@ impl<'a> User<'a> {
         ended
     }
 
-    /// The same, and it must end so.
+    /// The same, and asserts the exit code.
     pub async fn ends(&self, code: i32, words: &[&str]) -> Ended {
         let ended = self.runs(words).await;
         assert_eq!(ended.code, code, "{words:?}:\n{}{}", text(&ended), ended.err);
         ended
     }
 
-    /// The same, with JSON as output.
+    /// The same with JSON as output, parsed.
     pub async fn json(&self, code: i32, words: &[&str]) -> Value {
         let ended = self.ends(code, &[words, &["-o", "json"]].concat()).await;
         serde_json::from_slice(&ended.out).unwrap_or_else(|error| panic!("{words:?}: {error}:\n{}", text(&ended)))
     }
 
-    /// Whether something was on the screen: the bytes, or how they are mostly written.
+    /// Whether the user saw these bytes, raw or in a usual encoding.
     pub fn saw(&self, bytes: &[u8]) -> bool {
         let seen = self.seen.lock().unwrap();
         let holds = |needle: &[u8]| seen.windows(needle.len()).any(|window| window == needle);
@@ -131,7 +131,7 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
     let missing = user.json(2, &["status", "missing"]).await;
     assert_eq!((&missing["stalled"], &missing["secret"]["state"]), (&json!(true), &json!("NotIssued")));
 
-    // A condition can't tell that the operator is away.
+    // A condition cannot show that no operator runs.
     drop(operator);
     test.delete_secret("orders").await;
     let away = user.ends(2, &["status", "orders"]).await;
@@ -166,7 +166,7 @@ async fn every_export_format_has_the_whole_record() {
     let (blob, read) = read.split_once(' ').unwrap();
     assert_eq!((json!(blob), serde_json::from_str(read).unwrap()), (to_json(&one.ciphertext_blob), context));
 
-    // What a workload mounts in place of the Secret is the same, as the API server takes it.
+    // A workload can mount the exported manifest in place of the Secret: the API server accepts it with the same data.
     let file = test.plane.workdir().file("plugin-export.yaml").display().to_string();
     let wrote = user.ends(0, &["export", "k", "--to", &file]).await;
     assert!(wrote.out.is_empty() && wrote.err.contains(&file), "{wrote:?}");
@@ -217,7 +217,7 @@ async fn a_pinned_manifest_is_the_spec_with_everything_issued() {
     assert_eq!(pinned["metadata"], json!({ "name": "k", "namespace": "plugin-pin", "labels": labels }));
     assert_eq!((&pinned["apiVersion"], &pinned["kind"]), (&json!("datakey.dev/v1alpha1"), &json!("DataKey")));
 
-    // Whoever applies it elsewhere has the same data keys, without a call to KMS.
+    // Applied to another cluster, it gives the same data keys without a call to KMS.
     let there = TestNamespace::new("plugin-pinned").await;
     let _operator = there.operator();
     let moved =
@@ -314,12 +314,12 @@ async fn verify_decrypts_with_kms_and_never_shows_the_plaintext() {
     assert!(words.contains(&sha256(&plaintext)) && !words.contains(&sha256(&guessable)), "{words}");
     assert_eq!(test.proxy.calls_of("Decrypt"), 4);
 
-    // The record, not what somebody wrote into the Secret, is unwrapped; that is told apart.
+    // KMS decrypts what is recorded, not an edited Secret; the edit is reported beside it.
     test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
     let tampered = user.json(2, &["verify", "k", "--decrypt"]).await;
     assert_eq!((&tampered["secret"]["state"], &tampered["versions"][0]["decrypt"]), (&json!("Changed"), &expected));
 
-    // A record that belies its data key.
+    // A record that does not match its data key.
     let request = json!({ "keyId": test.alias(), "keySpec": "AES_256", "encryptionContext": { "purpose": "else" } });
     test.create("belied", &json!({ "encryptionContext": { "purpose": "else" } })).await;
     let mut version = to_json(&test.get("k").await.record()[0]);
@@ -339,9 +339,9 @@ async fn verify_decrypts_with_kms_and_never_shows_the_plaintext() {
     let half = User::of(&test).with("AWS_ACCESS_KEY_ID", UNSET);
     let refused = half.ends(64, &["verify", "short", "--decrypt"]).await;
     assert!(refused.err.contains("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not"), "{refused:?}");
-    let nobody = half.with("AWS_SECRET_ACCESS_KEY", UNSET).with("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
-    let nobody = nobody.with("AWS_CONFIG_FILE", "/dev/null");
-    let unknown = nobody.ends(1, &["verify", "short", "--decrypt"]).await;
+    let anonymous = half.with("AWS_SECRET_ACCESS_KEY", UNSET).with("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    let anonymous = anonymous.with("AWS_CONFIG_FILE", "/dev/null");
+    let unknown = anonymous.ends(1, &["verify", "short", "--decrypt"]).await;
     assert!(
         text(&unknown).contains("not known whether it unwraps") && text(&unknown).contains("check AWS credentials"),
         "{unknown:?}"
@@ -370,7 +370,7 @@ async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     assert_eq!(key.record()[0], before.record()[0]);
     assert_eq!(test.data("k").await["ciphertextBlob.v1"], before.record()[0].ciphertext_blob.0);
 
-    // Back in Git, and forward again: the number is never used twice.
+    // Reverted in Git and applied again, version 2 is not issued again, and the next rotation uses a new number.
     test.patch("k", &json!({ "spec": { "version": 1 } })).await;
     test.ready("k").await;
     let file = test.plane.workdir().file("plugin-rotate.yaml");
@@ -384,7 +384,7 @@ async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     let versions: Vec<_> = test.get("k").await.record().iter().map(|issued| issued.version).collect();
     assert_eq!(versions, [1, 2, 3]);
 
-    // What time does not mend is told at once.
+    // A failure that a user must fix ends the wait at once.
     test.kms.client().disable_key().key_id(&test.key.id).send().await.unwrap();
     let stalled = user.ends(2, &["rotate", "k", "--wait", "--timeout=10m"]).await;
     assert!(stalled.err.contains("KeyDisabled"), "{stalled:?}");

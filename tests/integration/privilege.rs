@@ -1,4 +1,4 @@
-//! What the operator may do is what it needs: no less, no more.
+//! The role of the operator allows what it needs, and nothing else.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -37,7 +37,7 @@ async fn each_verb_of_the_role_is_needed() {
     let test = TestNamespace::with_own_control_plane("verbs").await;
     let all = rules();
     assert_eq!(all.len(), 11);
-    // So that a DataKey can change meanwhile.
+    // Slow enough that a DataKey can change during the call.
     test.proxy.fail_always(Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
     for (number, without) in all.iter().enumerate() {
@@ -67,7 +67,7 @@ async fn each_verb_of_the_role_is_needed() {
         watched.push((name, without, operator));
     }
     for (name, (group, resource, verb), operator) in watched {
-        // Issued, then changed, and that twice: a repeated event is a patch. Its DataKey changes while KMS is asked.
+        // The Secret is changed twice, because a repeated event is a patch. The DataKey changes during the KMS call.
         let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
         let manifest = json!({
             "apiVersion": "datakey.dev/v1alpha1",
@@ -87,7 +87,7 @@ async fn each_verb_of_the_role_is_needed() {
             let label = format!("changes={changes}");
             test.plane.kubectl(&["label", "datakey", "k", "-n", &name, "--overwrite", &label]).await.unwrap();
             let edit = ["patch", "secret", "k", "-n", &name, "--type=merge", "-p", r#"{"data":{"version":"eA=="}}"#];
-            // Not there before it is issued, and without some of the rules never.
+            // The Secret does not exist before it is issued, and without some of the rules it never does.
             let _ = test.plane.kubectl(&edit).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
             refused().await
@@ -119,7 +119,7 @@ async fn the_operators_identity_may_do_nothing_else() {
         "secrets [] [] [get list watch create update]",
     ];
     for (within, expected) in [("rbac", &everywhere[..]), (OPERATOR.0, &at_home)] {
-        // Without what any identity may: review itself, and read the API's own description.
+        // Except what any identity may do: review itself, and read the description of the API.
         let anybody = may(within, "anybody").await;
         let rules: Vec<String> = may(within, OPERATOR.1).await.difference(&anybody).cloned().collect();
         assert_eq!(rules, expected, "{within}");

@@ -1,4 +1,4 @@
-//! The process: start, stop, what it serves, what it says.
+//! The operator as a process: start, stop, probes, metrics and logs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -47,7 +47,7 @@ async fn missing_definition_is_awaited_and_all_namespaces_are_watched() {
     assert_eq!(operator.process.ended().await, 0);
 }
 
-/// It lives, and says what it waits for.
+/// Waits until the operator logs what it waits for; it is live and not ready.
 async fn waits(operator: &Operator, words: &str) {
     operator.logs(words).await;
     assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");

@@ -13,7 +13,7 @@ use crate::{
     harness::{SOON, TestNamespace, restored, to_json},
 };
 
-/// The users who try: a user with nothing but the aggregated role `edit` in the namespace, and a cluster admin.
+/// The users who try to change Secrets: one with only the aggregated role `edit` in the namespace, and a cluster admin.
 const USERS: [&[&str]; 2] = [&["--as=editor"], &[]];
 
 struct Protected {
@@ -74,7 +74,7 @@ impl Protected {
     }
 }
 
-/// A reference to an owner that does not exist: to the garbage collector, an order to delete.
+/// A reference to an owner that does not exist: it makes the garbage collector delete the object.
 fn owned_by_nothing(kind: &str, api_version: &str) -> Value {
     let uid = "00000000-1111-2222-3333-444444444444";
     json!([{ "apiVersion": api_version, "kind": kind, "name": "k", "uid": uid }])
@@ -151,7 +151,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
     assert!(all.is_err_and(|error| error.to_string().contains("only datakey-operator may")));
     assert_eq!((test.secret("k").await, test.secret("owned").await), (kept, owned), "nothing was changed");
 
-    // The operator may.
+    // The operator may do all of it.
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
     test.ready("k").await;
     assert_eq!(test.data("k").await["ciphertextBlob.v1"], data["ciphertextBlob"]);
@@ -181,7 +181,7 @@ async fn protection_leaves_the_rest_of_a_secret_free() {
             ] {
                 protected.patch(user, "k", &json!({ "metadata": metadata })).await.unwrap();
             }
-            // Other Secrets are no concern of the policy, whatever their labels say.
+            // The policy ignores other Secrets, whatever their labels are.
             let other = json!({ "metadata": { "name": "other", "labels": { "datakey.dev/name": "k" } } });
             protected.create(user, &other).await.unwrap();
             protected.patch(user, "other", &json!({ "stringData": { "a": "b" }, "immutable": true })).await.unwrap();
@@ -195,7 +195,7 @@ async fn protection_leaves_the_rest_of_a_secret_free() {
     protected.patch(&[], "owned", &json!({ "metadata": { "ownerReferences": null } })).await.unwrap();
     assert!(test.secret("owned").await.owner_references().is_empty());
 
-    // The users whom the chart names may do everything.
+    // The users that the chart exempts may do everything.
     let bind = ["create", "rolebinding", "backup", "--clusterrole=edit", "--user=backup"];
     protected.kubectl(&bind).await.unwrap();
     if test.plane.has_controllers() {
@@ -234,7 +234,7 @@ async fn deletion_by_every_cascade_works_under_protection() {
     test.delete("kept").await;
     drop(operator);
 
-    // With all that is left, the namespace goes.
+    // The namespace can still be deleted with everything in it.
     assert_eq!(test.secrets().list(&ListParams::default()).await.unwrap().items.len(), 2);
     test.plane.kubectl(&["delete", "namespace", "protected-cascades", "--timeout=60s"]).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! The record and the spec beside it, as the API server guards them: against users, against cluster admins, and against
-//! defects of the operator.
+//! How the API server protects the record and the recorded spec: from users, from cluster admins and from defects of the
+//! operator.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::harness::{TestNamespace, assert_refused, to_json};
 const FIXED: &str = "this version's data key is issued";
 const WRITE_ONCE: &str = "status.versions is write-once";
 
-/// A record of a version as the operator writes it.
+/// A recorded version as the operator writes it.
 fn version(version: i32, request: &Value) -> Value {
     json!({
         "version": version,
@@ -19,7 +19,7 @@ fn version(version: i32, request: &Value) -> Value {
     })
 }
 
-/// A `DataKey` that an administrator recorded versions for, as the operator would.
+/// Creates a `DataKey` and records its version as a cluster admin, in the operator's place. Returns the recorded request.
 async fn create_recorded(test: &TestNamespace, name: &str, spec: &Value) -> Value {
     let key = test.create(name, spec).await;
     let request = to_json(&key.spec.request());
@@ -69,7 +69,7 @@ async fn the_deletion_policy_of_an_issued_version_is_fixed() {
         }
         test.patch(name, &json!({ "spec": { "deletionPolicy": policy, "version": 2 } })).await;
     }
-    // Retain and nothing are the same.
+    // An absent policy is Retain.
     test.patch("absent", &json!({ "spec": { "deletionPolicy": "Retain" } })).await;
     test.patch("retain", &json!({ "spec": { "deletionPolicy": null } })).await;
 }
@@ -144,12 +144,12 @@ async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
     ] {
         assert_refused(test.try_patch_status("k", &status).await, WRITE_ONCE);
     }
-    // A replacement of the status that leaves it out, too.
+    // A replacement of the status without the record is refused as well.
     let mut whole = to_json(&test.get("k").await);
     whole.as_object_mut().unwrap().remove("status");
     assert_refused(test.send::<Value>("PUT", "/k/status", &whole).await, WRITE_ONCE);
 
-    // More versions may be added, and the rest of the status is free.
+    // Further versions can be added, and the rest of the status can change.
     let more = json!({ "versions": [version(1, &request), version(2, &request)], "version": 1 });
     test.try_patch_status("k", &more).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! A `DataKey` in every state that the operator leaves it in, recorded for what reads its status: Argo CD's health script
-//! and kstatus (tests/gitops/status). `make generate` writes the files, beside the script; here they are shown to be so.
+//! A `DataKey` in every state that the operator leaves it in, recorded for the programs that read its status: Argo CD's health
+//! script and kstatus (tests/gitops/status). `make generate` writes the files beside the script; this test compares them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use crate::{
 
 const FOLDER: &str = "deploy/argocd/resource_customizations/datakey.dev/DataKey";
 
-/// What stands in the place of whatever is another at each run.
+/// Replaces what differs from run to run.
 const NAMESPACE: &str = "shop";
 const TIME: &str = "2026-01-02T03:04:05Z";
 const UID: &str = "00000000-1111-2222-3333-444444444444";
@@ -33,7 +33,7 @@ enum Health {
     Healthy,
     Degraded,
     Progressing,
-    /// Progressing, because the status speaks of an earlier spec or of none.
+    /// Progressing, because the status is about an earlier spec or about none.
     NotSeen,
 }
 
@@ -48,7 +48,7 @@ impl Health {
         if reason.class() == Class::WaitForChange { Self::Degraded } else { Self::Progressing }
     }
 
-    /// As Argo CD's own tests of health scripts write it.
+    /// The expectation in the form of Argo CD's tests of health scripts.
     fn expectation(self, name: &str, key: &Value) -> Value {
         let conditions = key["status"]["conditions"].as_array().unwrap();
         let ready = conditions.iter().find(|condition| condition["type"] == READY).unwrap();
@@ -86,7 +86,7 @@ fn file_name(reason: Reason) -> String {
     dashed.skip(1).collect()
 }
 
-/// Puts the same into whatever is another at each run.
+/// Replaces every value that differs from run to run by a fixed one.
 fn normalise(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(normalise),
@@ -115,7 +115,7 @@ fn normalise(value: &mut Value) {
     }
 }
 
-/// From birth to deletion.
+/// States from creation to deletion.
 async fn a_life() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-life").await, States::default());
     let born = test.create("born", &json!({})).await;
@@ -146,7 +146,7 @@ async fn a_life() -> States {
         let key = test.failed("waiting-version-2", "Throttled").await;
         states.add(&test, "waiting-version-2", &key, Health::Progressing);
 
-        // Last, so that what fails so does not fail otherwise afterwards.
+        // Last, because this fault would change how later ones fail.
         test.proxy.fail_always(Fault::code("AccessDeniedException"));
         test.patch("failing-version-2", &second).await;
         let key = test.failed("failing-version-2", "AccessDenied").await;
@@ -159,7 +159,7 @@ async fn a_life() -> States {
         states.add_failure(&test, &test.failed("deleting", "Deleting").await, Reason::Deleting);
         test.patch("deleting", &json!({ "metadata": { "finalizers": null } })).await;
     }
-    // Nobody has seen it.
+    // No operator has seen it.
     let key = test.patch("spec-changed", &second).await;
     states.add(&test, "spec-changed", &key, Health::NotSeen);
     let key = test.patch("spec-corrected", &json!({ "spec": { "keyId": "alias/another" } })).await;
@@ -167,7 +167,7 @@ async fn a_life() -> States {
     states
 }
 
-/// What goes wrong at KMS.
+/// Failures of KMS.
 async fn failures_of_kms() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-kms").await, States::default());
     let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
@@ -202,7 +202,7 @@ async fn failures_of_kms() -> States {
     states
 }
 
-/// What the operator lacks.
+/// Failures of the operator's configuration.
 async fn failures_of_the_settings() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-settings").await, States::default());
     let nowhere = test.plane.workdir().file("no-such-file").display().to_string();
@@ -225,7 +225,7 @@ async fn failures_of_the_settings() -> States {
     states
 }
 
-/// What must not be issued.
+/// Specs that must not be issued.
 async fn failures_of_restores() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-restores").await, States::default());
     let name = file_name(Reason::RestoredWithoutKey);
@@ -245,7 +245,7 @@ async fn failures_of_restores() -> States {
     states
 }
 
-/// What goes wrong in the cluster.
+/// Records without room, and conflicts over Secrets.
 async fn failures_of_the_cluster() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-cluster").await, States::default());
     let name = file_name(Reason::TooManyVersions);
@@ -264,7 +264,7 @@ async fn failures_of_the_cluster() -> States {
     test.try_patch_status(&large, &full).await.unwrap();
     let _operator = test.operator_with(&["--retry-min=200ms", "--retry-max=10m"], &[]);
     let mut key = test.failed(&name, "TooManyVersions").await;
-    // The others say nothing more.
+    // Further versions add nothing.
     key.status.as_mut().unwrap().versions.truncate(1);
     states.add_failure(&test, &key, Reason::TooManyVersions);
 
@@ -281,11 +281,11 @@ async fn failures_of_the_cluster() -> States {
     let name = file_name(Reason::SecretContested);
     test.issue(&name, &json!({})).await;
     let mut contested = None;
-    eventually(SOON, "the fight is told of", async || {
+    eventually(SOON, "the competing writer is reported", async || {
         test.edit_secret(&name, &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
         let key = test.get(&name).await;
-        let is_told = find(&key, READY).is_some_and(|ready| ready.reason == "SecretContested");
-        contested = is_told.then_some(key);
+        let is_reported = find(&key, READY).is_some_and(|ready| ready.reason == "SecretContested");
+        contested = is_reported.then_some(key);
         contested.is_some()
     })
     .await;
@@ -304,7 +304,7 @@ async fn failures_of_the_cluster() -> States {
     states
 }
 
-/// What goes wrong beside the cluster: in its admission, at the API server, in the operator.
+/// Failures of admission, of the API server and of the operator itself.
 async fn failures_around_the_cluster() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-around").await, States::default());
     for (reason, words) in [
@@ -326,7 +326,7 @@ async fn failures_around_the_cluster() -> States {
     states
 }
 
-/// What is wrong with pins.
+/// Invalid and conflicting pins.
 async fn failures_of_pins() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-pins").await, States::default());
     let operator = test.operator();
@@ -339,14 +339,14 @@ async fn failures_of_pins() -> States {
     test.create(&name, &json!({ "keyId": another, "wrappedKeys": pin(another, ARN) })).await;
     states.add_failure(&test, &test.failed(&name, "PinInvalid").await, Reason::PinInvalid);
 
-    // Of two multi-Region keys the definition's rule does not see that they are two.
+    // The rule of the definition cannot distinguish two multi-Region keys.
     let name = file_name(Reason::PinConflict);
     let multi_region = |digit: &str| pin("alias/orders", &ARN.replace(KEY_ID, &format!("mrk-{}", digit.repeat(32))));
     test.issue(&name, &json!({ "keyId": "alias/orders", "wrappedKeys": multi_region("1") })).await;
     test.patch(&name, &json!({ "spec": { "wrappedKeys": multi_region("2") } })).await;
     states.add_failure(&test, &test.failed(&name, "PinConflict").await, Reason::PinConflict);
 
-    // What a newer release wrote: the definition keeps what it does not know of a version.
+    // A record of a newer release: the definition keeps unknown fields of a version.
     let name = file_name(Reason::SpecNewer);
     let mut newer = pin("alias/orders", ARN);
     newer[0]["asWritten"] = json!({ "keyId": "alias/short" });

@@ -1,4 +1,4 @@
-//! What a Region does that is slow, dead or none at all: it delays its own DataKeys, and no others.
+//! A Region that is slow, unreachable or unknown delays its own DataKeys and no others.
 
 use std::{
     collections::BTreeSet,
@@ -11,16 +11,16 @@ use testbed::{assert_fresh, eventually, kms, proxy::Fault};
 
 use crate::harness::{Operator, SOON, TestNamespace, restored, text};
 
-/// Within this time another namespace's DataKey is ready, whatever a Region does.
+/// How soon a DataKey of another namespace is ready, whatever a Region does.
 const BOUND: Duration = Duration::from_secs(5);
 
-/// Waits as in production.
+/// The retry delays of production.
 const PATIENT: [&str; 2] = ["--retry-min=1s", "--retry-max=10m"];
 
-/// Where the operator is.
+/// The Region of the operator.
 const HEALTHY: &str = kms::REGION;
 
-/// A Region that is none of AWS.
+/// A well-formed code that no Region of AWS has.
 const UNKNOWN: &str = "xx-nowhere-1";
 
 fn regions() -> impl Iterator<Item = &'static str> {
@@ -31,8 +31,8 @@ fn arn(region: &str) -> String {
     format!("arn:aws:kms:{region}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", kms::ACCOUNT)
 }
 
-/// How long a new `DataKey` takes. Where a busy machine needs longer than the bound, the next ones may do better: what
-/// the others write meanwhile comes to an end.
+/// How long a new `DataKey` takes. Where a busy machine exceeds the bound, the next ones may do better: the writes of the
+/// others end meanwhile.
 async fn time_to_ready(test: &TestNamespace, name: &str) -> Duration {
     let mut best = Duration::MAX;
     for number in 0..6 {
@@ -49,7 +49,7 @@ async fn time_to_ready(test: &TestNamespace, name: &str) -> Duration {
     best
 }
 
-/// The Regions that have label values.
+/// The Regions that metrics have as label values.
 async fn labels(operator: &Operator) -> BTreeSet<String> {
     let (_, metrics) = operator.admin("/metrics").await;
     let regions = metrics.split("region=\"").skip(1).filter_map(|rest| rest.split_once('"'));
@@ -64,15 +64,15 @@ fn the_known_regions_are_those_of_botocore() {
     let file: Value = serde_json::from_slice(&file).unwrap();
     let partitions = file["partitions"].as_array().unwrap().iter();
     let regions = partitions.flat_map(|partition| partition["regions"].as_object().unwrap().keys());
-    // aws-global and the like are no Regions.
+    // aws-global and similar entries are no Regions.
     let regions: BTreeSet<_> = regions.filter(|region| !region.ends_with("-global")).collect();
     let lines: Vec<_> = regions.into_iter().map(String::as_str).collect();
     assert_fresh("src/kms/regions.txt", &(lines.join("\n") + "\n"));
 }
 
-/// A new `DataKey` beside so many in each other Region, alone and during each fault of those Regions.
+/// Measures a new `DataKey` beside others in all other Regions: first alone, then during each fault of those Regions.
 async fn beside_failing_regions(name: &str, each: usize, faults: &[(&'static str, Fault)]) {
-    // Of all namespaces: those that are named have a queue each.
+    // One operator for all namespaces: with a list, each namespace has a queue of its own.
     let failing = TestNamespace::with_own_control_plane(&format!("{name}-failing")).await;
     let live = failing.another_namespace(&format!("{name}-live")).await;
     let _operator = failing.operator_of_all(&PATIENT);
@@ -96,7 +96,7 @@ async fn beside_failing_regions(name: &str, each: usize, faults: &[(&'static str
         took.push((name, time_to_ready(&live, name).await));
     }
     println!("{} DataKeys in {} Regions beside it; to Ready: {took:?}", each * regions.len(), regions.len());
-    // A machine that takes more than a second for one DataKey alone has too much else to do.
+    // A machine that takes more than a second for a single DataKey is too busy to measure.
     let bound = BOUND.max(5 * alone);
     assert!(took.iter().all(|(_, took)| *took < bound), "{took:?}");
 }
@@ -154,7 +154,7 @@ async fn an_unknown_region_is_reported_and_never_called() {
             assert!(message.contains(UNKNOWN) && message.contains("--extra-regions"), "{message}");
             assert_eq!(find(&key, STALLED).unwrap().status, "True");
         }
-        // Any name.
+        // Any host name.
         for number in 0..100 {
             let name = format!("{}-{}", char::from(b'a' + number / 10), char::from(b'a' + number % 10));
             test.create(&name, &json!({ "region": format!("zz-{name}-1") })).await;

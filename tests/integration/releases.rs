@@ -1,6 +1,6 @@
-//! Installations that come and go above the same `DataKeys`: other names, other namespaces, Helm and kubectl, an upgrade that
-//! fails, a second release, a definition that is deleted. The commands are those of docs/operations.md; whatever they do,
-//! `DataKeys` and Secrets stay as they are, byte for byte.
+//! Installations that replace each other over the same `DataKeys`: other names, other namespaces, Helm and kubectl, an upgrade
+//! that fails, a second release, a deleted definition. The commands are those of docs/operations.md. `DataKeys` and Secrets
+//! stay as they are, byte for byte.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::{
     harness::{Operator, SOON},
 };
 
-/// The release, and its namespace, that everything begins with.
+/// The first release and its namespace.
 const RELEASE: &str = "datakey-operator";
 const NAMESPACE: &str = "datakey-system";
 
 /// What Helm needs to take over objects that another release or kubectl made.
 const TAKE_OVER: [&str; 2] = ["--take-ownership", "--force-conflicts"];
 
-/// What users have in their namespace, whatever becomes of the operator.
+/// A cluster with the `DataKeys` of users, who keep them whatever installation runs.
 struct Cluster {
     plane: ControlPlane,
     proxy: KmsProxy,
@@ -34,7 +34,7 @@ pub async fn stop(mut operator: Operator) {
     assert_eq!(operator.process.ended().await, 0);
 }
 
-/// Without nodes no kubelet reports that the pods of a Deployment run. This does so for each whose image is there.
+/// Reports the pods of each Deployment as ready whose image can be pulled: without nodes there is no kubelet to do so.
 async fn pods_run_unless_the_image_is_missing(plane: &ControlPlane) {
     let list = plane.kubectl(&["get", "deployments", "-A", "-o", "json"]).await;
     let list: Value = list.ok().and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
@@ -81,7 +81,7 @@ pub async fn with_pods<T>(plane: &ControlPlane, run: impl Future<Output = T>) ->
 // === impl Cluster ===
 
 impl Cluster {
-    /// An installation by Helm, or by kubectl, which issued two data keys and is stopped.
+    /// A cluster where an operator, installed by Helm or by kubectl, issued two data keys and stopped.
     async fn with_data_keys(by_helm: bool) -> Self {
         let plane = ControlPlane::bare().await;
         let mut cluster = Self { plane, proxy: KmsProxy::stub().await, held: [Value::Null, Value::Null], issued: 0 };
@@ -138,7 +138,7 @@ impl Cluster {
         operator
     }
 
-    /// Has a data key issued.
+    /// Issues a data key.
     async fn issue(&mut self, name: &str, namespace: &str) {
         let key = json!({
             "apiVersion": "datakey.dev/v1alpha1",
@@ -171,7 +171,7 @@ impl Cluster {
         .await;
     }
 
-    /// All `DataKeys` and Secrets of the users' namespace, whole, by their names.
+    /// All `DataKeys` and Secrets of the users' namespace, complete, by name.
     async fn holds(&self) -> [Value; 2] {
         let list = self.json(&["get", "datakeys,secrets", "-n", "shop"]).await;
         let of = |kind: &str| {
@@ -180,13 +180,13 @@ impl Cluster {
         [of("DataKey"), of("Secret")]
     }
 
-    /// Nothing was written on what users have, and KMS was asked for nothing but what was asked of it here.
+    /// Asserts that no object of the users changed, and that KMS was called only for the `DataKeys` that this test issued.
     async fn is_unchanged(&self, after: &str) {
         assert_eq!(self.holds().await, self.held, "after: {after}");
         assert_eq!(self.proxy.calls(), self.issued, "after: {after}");
     }
 
-    /// An installation works: it leaves what is there, and issues what is new.
+    /// Asserts that an installation works: it changes no existing object, and issues a new `DataKey`.
     async fn works(&mut self, release: &str, namespace: &str, deployment: &str, after: &str) {
         let operator = self.operator(deployment, namespace).await;
         self.issue(&format!("new-{}", self.issued), namespace).await;
@@ -236,7 +236,7 @@ async fn an_installation_goes_from_kubectl_to_helm_and_back() {
     assert_eq!(cluster.image(RELEASE, NAMESPACE).await, "registry.example.com/datakey-operator:0.1.0");
     cluster.works(RELEASE, NAMESPACE, RELEASE, "to Helm").await;
 
-    // kubectl goes on to own what it applied, until Helm has changed it.
+    // kubectl owns the fields that it applied until Helm changes them.
     let change = ["--reset-then-reuse-values", "--set", "replicaCount=3"];
     let refused = cluster.install(RELEASE, NAMESPACE, &change).await.unwrap_err();
     assert!(refused.contains("conflict with \\\"kubectl-client-side-apply"), "{refused}");
@@ -263,7 +263,7 @@ async fn an_upgrade_that_fails_is_rolled_back_and_no_data_key_with_it() {
     assert_eq!(cluster.image(RELEASE, NAMESPACE).await, "datakey-operator:first");
     cluster.works(RELEASE, NAMESPACE, RELEASE, "an upgrade was rolled back").await;
 
-    // An installation that fails is uninstalled, but for the definition that it took over.
+    // A failed installation is uninstalled, except for the definition that it took over.
     cluster.uninstall(RELEASE, NAMESPACE).await;
     let install = ["upgrade", "--install", "data-keys", &chart, "--namespace", "keys-system", "--create-namespace"];
     let fails = ["--take-ownership", "--rollback-on-failure", "--timeout", "5s", "--set", "image.tag=missing"];
@@ -288,7 +288,7 @@ async fn a_second_release_comes_and_goes_beside_the_first() {
     cluster.uninstall("bank-keys", "keys-of-bank").await;
     cluster.works(RELEASE, NAMESPACE, RELEASE, "the second is uninstalled").await;
 
-    // The first one goes, and the second one takes the definition over.
+    // The first release is uninstalled, and the second one takes the definition over.
     cluster.install("bank-keys", "keys-of-bank", &flags).await.unwrap();
     cluster.uninstall(RELEASE, NAMESPACE).await;
     cluster.works("bank-keys", "keys-of-bank", second, "the first is uninstalled").await;
@@ -315,7 +315,7 @@ async fn a_definition_that_is_deleted_is_installed_again() {
         } else {
             cluster.apply_deploy().await;
         }
-        // The manifests come from Git again; the operator that was there all the time takes their Secrets over.
+        // The manifests come from Git again; the running operator adopts their Secrets.
         for name in ["orders", "invoices"] {
             let file = cluster.plane.workdir().file(&format!("{name}.json")).display().to_string();
             cluster.kubectl(&["apply", "-f", &file]).await;

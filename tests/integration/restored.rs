@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{Data, TestNamespace, restored, to_json};
 
-/// Nothing is tried again by itself while a test lasts.
+/// Delays that no test outlasts: nothing is retried without a cause.
 const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
 
-/// A `DataKey` as Velero restores it.
+/// Creates a `DataKey` as Velero restores it.
 async fn create_as_velero(test: &TestNamespace, name: &str, spec: &Value) {
     let mut manifest = test.manifest(name, spec);
     manifest["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill", "velero.io/backup-name": "nightly" });
     test.try_create(&manifest).await.unwrap();
 }
 
-/// What a backup has of a `DataKey` that was issued; then the cluster has nothing of it any more.
+/// Issues a `DataKey`, then deletes it and its Secret. Returns both as a backup has them, and the data.
 async fn back_up_and_delete(test: &TestNamespace, name: &str) -> (Value, Secret, Data) {
     let key = test.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
     let (secret, data) = (restored(&test.secret(name).await), test.data(name).await);
@@ -40,7 +40,7 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
     }
     assert!(status::find(&key, status::STALLED).is_some());
 
-    // Nor after a restart; and what comes back is adopted at once.
+    // It is not issued after a restart either; and the restored Secret is adopted at once.
     drop(operator);
     let _operator = test.operator_without_retries();
     test.barrier().await;
@@ -88,7 +88,7 @@ async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
     test.failed("annotated", "RestoredWithoutKey").await;
     assert_eq!(test.proxy.calls(), 0);
 
-    // As the message says.
+    // The way out that the message names.
     let (namespace, label) = (&test.namespace, "velero.io/restore-name-");
     test.plane.kubectl(&["label", "datakey", "labelled", label, "-n", namespace]).await.unwrap();
     test.ready("labelled").await;
@@ -133,7 +133,7 @@ async fn without_issuing_only_what_exists_is_published() {
         test.issue("pinned", &json!({ "wrappedKeys": [test.pin(1)] })).await;
         test.patch("pinned", &json!({ "spec": { "version": 2 } })).await;
         test.failed("pinned", "IssuingDisabled").await;
-        // A Secret that is deleted comes back.
+        // A deleted Secret is recreated.
         test.delete_secret("adopted").await;
         test.secret_becomes("adopted", &data).await;
         assert_eq!(test.proxy.calls(), before);

@@ -1,4 +1,4 @@
-//! Connections to the API server that die without a sign: no byte comes through, and no connection ends.
+//! Connections to the API server that die silently: no byte comes through, and no connection ends.
 
 use std::{
     path::Path,
@@ -10,10 +10,11 @@ use testbed::{api_proxy::ApiProxy, eventually, silence::SilentProxy};
 
 use crate::harness::{Operator, SOON, TestNamespace};
 
-/// What is promised is 30 seconds; the rest is for a busy machine.
+/// The documented 30 seconds, and some more for a busy machine.
 const NOTICED: Duration = Duration::from_secs(35);
 
-/// Issues over a way that then dies. A change of another client is noticed over a new connection.
+/// Issues over a connection that then dies, and waits until the operator notices the change of another client over a new
+/// one.
 async fn notices_a_change_over_a_dead_connection(test: &TestNamespace, kubeconfig: &Path) -> Operator {
     let (way, kubeconfig) = SilentProxy::before(kubeconfig).await;
     let operator = test.operator_by(&kubeconfig, &[]);

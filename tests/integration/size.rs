@@ -1,4 +1,4 @@
-//! What Kubernetes could not store is not issued and not recorded.
+//! The operator neither issues nor records what Kubernetes could not store.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::harness::{TestNamespace, recorded_version, to_json};
 
-/// What etcd takes in one request by default.
+/// The size of a request that etcd accepts by default.
 const LIMIT: usize = 3 << 19;
 
 /// An encryption context of the largest size; each character takes six bytes in JSON.
@@ -38,7 +38,7 @@ async fn a_version_that_the_secret_has_no_room_for_is_not_issued() {
     assert!(conditions[0].message.contains(" would have "), "{}", conditions[0].message);
     assert_eq!((test.proxy.calls(), test.get("k").await.record().len()), (calls, 20));
 
-    // What is there stays usable: another version, and the Secret from the record.
+    // The issued versions stay usable: an earlier version, and the Secret from the record.
     test.patch("k", &json!({ "spec": { "version": 20 } })).await;
     test.ready("k").await;
     test.delete_secret("k").await;
@@ -75,7 +75,7 @@ async fn pins_that_the_status_has_no_room_for_are_not_recorded() {
     assert_eq!(test.proxy.calls(), 1);
 }
 
-/// Fills the metadata of a `DataKey` with what its user may write, until etcd has no room for one byte more.
+/// Fills the metadata of a `DataKey` with labels and an annotation until etcd does not accept one more byte.
 async fn fill_metadata(test: &TestNamespace, name: &str) {
     let size = async || test.send::<Value>("GET", &format!("/{name}"), &Value::Null).await.unwrap().to_string().len();
     // Each label is in the managed fields, too: long ones are fewer.
@@ -120,7 +120,7 @@ async fn where_etcd_has_no_room_ready_ends_and_kms_is_asked_once() {
         assert_eq!((conditions.len(), conditions[0].message.as_str(), key.record().len()), (1, "", 1));
         assert_eq!(test.proxy.calls(), 2);
     };
-    // The record of the second version has no room. The dry run of that of the third shows it.
+    // There is no room for the record of the second version. For the third, the dry run shows that.
     for version in [2, 3] {
         test.patch("k", &json!({ "spec": { "version": version } })).await;
         tried("SecretTooLarge").await;

@@ -9,7 +9,7 @@ fn template(labels: &Value, annotations: &Value) -> Value {
     json!({ "secretTemplate": { "metadata": { "labels": labels, "annotations": annotations } } })
 }
 
-/// Waits until a label or an annotation of a Secret has this value; `None`: until it is not there.
+/// Waits until a label or an annotation of a Secret has this value, or, for `None`, is gone.
 async fn secret_has(test: &TestNamespace, secret: &str, field: &str, key: &str, value: Option<&str>) {
     let what = format!("{field} {key} of Secret {secret} is {value:?}");
     let is_so = async || {
@@ -34,7 +34,7 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
     secret_has(&test, "k", "label", "app.kubernetes.io/part-of", Some("orders")).await;
     secret_has(&test, "k", "annotation", "a.b/c", Some("1")).await;
 
-    // Another client's keys stay; what it does to those of the template is undone.
+    // Keys of another client stay; its changes of the template's keys are undone.
     let foreign =
         json!({ "metadata": { "labels": { "other": "kept", "team": "bank" }, "annotations": { "a.b/c": null } } });
     test.edit_secret("k", &foreign).await;
@@ -42,7 +42,7 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
     secret_has(&test, "k", "annotation", "a.b/c", Some("1")).await;
     secret_has(&test, "k", "label", "other", Some("kept")).await;
 
-    // More often than a fight over the Secret may go on.
+    // More often than another writer's changes would be restored.
     for round in 0..15 {
         let metadata = json!({ "labels": { "team": format!("shop-{round}") } });
         test.patch("k", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;

@@ -31,7 +31,7 @@ struct Tenant {
 // === impl Tenant ===
 
 impl Tenant {
-    /// `None` where no controller aggregates the role.
+    /// Creates the user. `None` where no controller aggregates the role.
     async fn of(test: &TestNamespace) -> Option<Self> {
         if !test.plane.has_controllers() {
             return None;
@@ -83,7 +83,7 @@ async fn withstands(test: &TestNamespace, attack: impl AsyncFn(&str), check: imp
     }
 }
 
-/// Applies one of the policies that clusters have, to this namespace alone.
+/// Installs an admission policy that mutates every Secret of the namespace, and waits until it works.
 async fn mutate_secrets(test: &TestNamespace, expression: &str) {
     let group = format!("admissionregistration.k8s.io/{}", test.plane.release().mutating_policies());
     let policy = json!({

@@ -1,4 +1,4 @@
-//! What users and servers write reaches no log, Event, condition, metric or terminal with characters that lead it astray.
+//! Text of users and servers reaches logs, Events, conditions, metrics and terminals without control characters.
 
 use datakey_operator::text::is_printable;
 use serde_json::json;
@@ -6,13 +6,13 @@ use testbed::{commands, eventually, kms, proxy::Fault};
 
 use crate::harness::{Operator, SOON, TestNamespace};
 
-/// Clears a screen, rings, feigns a line of the log, and turns the reading direction.
+/// Text that clears a screen, rings, forges a line of the log, and reverses the reading direction.
 const ODD: &str = "marker\u{1b}[2J\u{7}\r\nWARN feigned\u{202e}\u{2028}\u{9b}z";
 
-/// The same on one line, as an admission policy may say it.
+/// The same on one line, because the message of an admission policy has no line breaks.
 const ODD_LINE: &str = "marker\u{1b}[2J\u{7}\u{202e}z";
 
-/// What is shown of either.
+/// How either is shown.
 const SHOWN: &str = r"marker\u{1b}[2J\u{7}";
 
 fn assert_plain(what: &str, text: &str) {

@@ -1,4 +1,4 @@
-//! TLS connections to AWS: whose certificates are trusted, and what a failure says.
+//! TLS connections to AWS: which certificates are trusted, and how a failure is reported.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ async fn aws_ca_bundle_counts_as_with_the_aws_cli() {
         &[("AWS_CA_BUNDLE", authority.as_str())][..],
         &[("AWS_CONFIG_FILE", &config)],
         &[("SSL_CERT_FILE", &authority)],
-        // The bundle alone counts, whatever the system trusts.
+        // The bundle replaces the certificates of the system.
         &[("AWS_CA_BUNDLE", &authority), ("SSL_CERT_FILE", "/no/such/file")],
     ]
     .into_iter()

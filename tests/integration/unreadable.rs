@@ -1,5 +1,5 @@
-//! DataKeys that the operator cannot decode: whatever a user with the role `edit` writes, it stops that DataKey alone, and
-//! the user learns which field it is. Each also while the operator is away, so that it comes with the first list.
+//! DataKeys that the operator cannot decode: whatever a user with the role `edit` writes, it stops only that DataKey, and the
+//! condition names the field. Each also while no operator runs, so that it comes with the first list.
 
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ impl<'a> Editor<'a> {
         Self(test)
     }
 
-    /// A new `DataKey`. Its manifest need not suit the type.
+    /// Creates a `DataKey` from a spec that need not match the Rust type.
     async fn create(&self, name: &str, spec: &Value) -> Result<String, String> {
         let file = self.0.plane.workdir().file(&format!("{}-{name}.json", self.0.namespace));
         std::fs::write(&file, self.0.manifest(name, spec).to_string()).unwrap();
@@ -41,13 +41,13 @@ impl<'a> Editor<'a> {
     }
 }
 
-/// A `DataKey` as the API server has it, whether or not it can be decoded.
+/// The JSON of a `DataKey`, whether or not the Rust type can hold it.
 async fn raw(test: &TestNamespace, name: &str) -> Value {
     let get = ["get", "datakey", name, "-n", &test.namespace, "-o", "json", "--show-managed-fields"];
     serde_json::from_str(&test.plane.kubectl(&get).await.unwrap()).unwrap()
 }
 
-/// Waits until the conditions of the present generation say so; the message.
+/// Waits until the conditions of the current generation are these. Returns the message of the first.
 async fn conditions_become(test: &TestNamespace, name: &str, expected: &str) -> String {
     let mut last = Value::Null;
     eventually(SOON, &format!("{name} is {expected}"), async || {
@@ -65,13 +65,13 @@ async fn conditions_become(test: &TestNamespace, name: &str, expected: &str) -> 
     last["status"]["conditions"][0]["message"].as_str().unwrap().to_owned()
 }
 
-/// Waits until it is reported as invalid, in this field.
+/// Waits until a `DataKey` is reported as invalid with a message that names this field.
 async fn reports_field(test: &TestNamespace, name: &str, field: &str) {
     let message = conditions_become(test, name, "Ready=False SpecInvalid Stalled=True SpecInvalid").await;
     assert!(message.contains(field), "{name}: {message}");
 }
 
-/// An operator that has not seen the namespace before gets ready, and so does another `DataKey`.
+/// Starts an operator that has not seen the namespace, and waits until it and another `DataKey` are ready.
 async fn others_still_work(test: &TestNamespace, another: &str) -> Operator {
     let operator = test.operator();
     operator.is_ready().await;
@@ -79,7 +79,7 @@ async fn others_still_work(test: &TestNamespace, another: &str) -> Operator {
     operator
 }
 
-/// Installs a definition that lacks what refuses such values, as an older or a newer one.
+/// Installs a definition without the rules that refuse such values, as an older or a newer release might.
 async fn install_loose_definition(test: &TestNamespace) {
     let mut definition = to_json(&api::crd());
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
@@ -96,7 +96,7 @@ async fn install_loose_definition(test: &TestNamespace) {
     for root in ["spec", "status"] {
         schema[root].as_object_mut().unwrap().remove("x-kubernetes-validations");
     }
-    // They read what is of another type now.
+    // These rules read fields that have another type now.
     let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     root.as_object_mut().unwrap().remove("x-kubernetes-validations");
     test.apply(&[definition]).await;
@@ -140,7 +140,7 @@ async fn times_beyond_a_rust_time_are_refused_at_admission() {
 async fn far_times_in_metadata_stop_nothing() {
     let test = TestNamespace::new("far-metadata").await;
     let editor = Editor::of(&test).await;
-    // Together with a change, else the server does not take it.
+    // Together with another change, or the server ignores it.
     let far = json!([
         { "op": "replace", "path": "/metadata/managedFields/0/time", "value": FAR },
         { "op": "add", "path": "/metadata/labels", "value": { "seen": "x" } },
@@ -195,7 +195,7 @@ async fn undecodable_data_key_stops_only_itself_and_names_the_field() {
             assert!(metrics.contains(line), "{line} is not in\n{metrics}");
         }
 
-        // Nothing is said twice, however much else happens.
+        // Nothing is reported twice, whatever else happens.
         test.barrier().await;
         let said = operator.process.log().lines().filter(|line| line.contains("cannot be decoded")).count();
         assert!(said <= odd.len(), "{said} lines");
@@ -223,7 +223,7 @@ async fn an_odd_status_is_replaced_and_an_odd_record_reported() {
         test.issue(name, &json!({})).await;
     }
     drop(operator);
-    // The operator's own conditions and what it derives are written again, those of others kept.
+    // The operator writes its own conditions and derived fields again, and keeps the conditions of others.
     let patch = async |name: &str, status: Value| {
         let patch = json!({ "status": status }).to_string();
         let namespace = test.namespace.as_str();

@@ -1,5 +1,5 @@
-//! The upgrade from 0.1.0: objects that a real 0.1.0 left in a real API server, taken over by the present operator. No
-//! byte of a Secret changes, and nothing that is recorded is asked of KMS again.
+//! The upgrade from 0.1.0: the current operator takes over objects that a real 0.1.0 left in a real API server. No byte of a
+//! Secret changes, and no recorded version is requested from KMS again.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -72,7 +72,7 @@ impl Recorded {
         conditions.iter().find(|condition| condition["type"] == "Ready").unwrap()
     }
 
-    /// Whether the status speaks of the spec that is there.
+    /// Whether the status is about the current spec.
     fn is_observed(&self) -> bool {
         self.key["status"]["observedGeneration"] == self.key["metadata"]["generation"]
     }
@@ -105,7 +105,7 @@ impl Recorded {
     }
 }
 
-/// Creates a recorded Secret, with the field managers that it has, owned by the present objects of its owners' names.
+/// Creates a recorded Secret with its field managers; its owners are the new objects of the same names.
 async fn create(test: &TestNamespace, recorded: &Value, key: &DataKey) -> Secret {
     let mut secret: Secret = serde_json::from_value(recorded.clone()).unwrap();
     let metadata = &mut secret.metadata;
@@ -143,7 +143,7 @@ impl Loaded {
         self.key.spec.key_id.starts_with(FAILING) || self.secret.as_ref().is_some_and(is_foreign)
     }
 
-    /// Waits until the present operator has dealt with it, and checks that nothing was lost.
+    /// Waits until the current operator has taken the object over, and asserts that nothing was lost.
     async fn is_taken_over(&self, test: &TestNamespace) {
         let name = &self.name;
         let key = if self.is_failing() {
@@ -187,7 +187,7 @@ fn is_foreign(secret: &Secret) -> bool {
     secret.type_.as_deref() != Some(TYPE)
 }
 
-/// How often each name was asked for so.
+/// How often each name was requested this way.
 fn by_name(api: &ApiProxy, verb: &str, resource: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for request in api.requests().into_iter().filter(|request| request.is(verb, resource)) {
@@ -240,7 +240,7 @@ async fn what_0_1_0_left_is_taken_over_byte_for_byte() {
     assert_eq!(test.proxy.requests().iter().filter(|call| call.body["KeyId"] == PENDING).count(), 2, "once each");
 }
 
-/// Waits until the operator asks nothing more about these.
+/// Waits until the operator sends no more requests about these objects.
 async fn requests_end(api: &ApiProxy, settled: &[&Loaded]) {
     let about = || {
         let requests = api.requests();

@@ -51,7 +51,7 @@ struct Drill {
 // === impl Sent ===
 
 impl Sent {
-    /// Without what is another at each run.
+    /// A write without what differs from run to run.
     fn normal(line: &str) -> Value {
         let mut sent: Value = serde_json::from_str(line).unwrap();
         let metadata = sent["body"]["metadata"].as_object_mut().unwrap();
@@ -61,7 +61,7 @@ impl Sent {
         sent
     }
 
-    /// Sends it; a status with the resource version that is there now, as often as it meets another write.
+    /// Sends it; a status with the current resource version, again for as long as it conflicts with another write.
     async fn send(mut self, test: &TestNamespace) {
         let is_status = self.method == "PUT";
         loop {
@@ -135,7 +135,7 @@ impl Drill {
         printed.lines().map(Sent::normal).filter(|sent| !(sent["method"] == "PUT" && sent["answer"] == 409)).collect()
     }
 
-    /// Each `DataKey` is ready with what the backup has, in the Secret and in the record.
+    /// Asserts that each `DataKey` is ready with the Secret and the record of the backup.
     async fn is_restored(&self) {
         for (name, (record, data)) in &self.backup {
             let key = self.test.ready(name).await;
@@ -144,7 +144,7 @@ impl Drill {
         }
     }
 
-    /// A version that is younger than the backup outlives a restore over it.
+    /// Asserts that a version younger than the backup survives a restore over it.
     async fn is_newer_than_the_backup(&self) {
         let (test, name) = (&self.test, NAMES[0]);
         test.patch(name, &json!({ "spec": { "version": 3 } })).await;
@@ -157,7 +157,7 @@ impl Drill {
         test.secret_becomes(name, &expected).await;
     }
 
-    /// Nothing is left of what was restored.
+    /// Deletes everything that was restored.
     async fn clear(&self) {
         for name in NAMES {
             self.test.delete(name).await;
@@ -174,7 +174,7 @@ fn file(name: &str) -> PathBuf {
     repository().join(FOLDER).join(name)
 }
 
-/// Writes the backup, of `DataKey`s that the operator issues; then nothing is left of them.
+/// Writes the backup of `DataKey`s that the operator issues, and deletes them.
 async fn back_up(test: &TestNamespace) {
     let operator = test.operator();
     for (name, policy) in NAMES.into_iter().zip(["Retain", "Delete"]) {
@@ -205,7 +205,7 @@ async fn a_restore_by_velero_brings_the_same_bytes_and_costs_no_call() {
     for name in NAMES {
         assert!(test.secret(name).await.owner_references().is_empty(), "{name}: what was adopted is kept");
     }
-    // What is there is skipped, or given the labels of the restore: it stays ready.
+    // Objects that exist are skipped or get the labels of the restore: they stay ready.
     drill.restore("again", &[]).await;
     drill.is_restored().await;
     drill.restore("update", &[UPDATE]).await;

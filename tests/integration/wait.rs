@@ -1,4 +1,4 @@
-//! Whoever waits for a DataKey goes on when it is ready for the present spec, and never before: `kubectl wait`, and Helm
+//! A client that waits for a DataKey goes on once it is ready for the current spec, and never before: `kubectl wait`, and Helm
 //! with `--wait`.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use testbed::{commands, proxy::Fault};
 
 use crate::harness::{TestNamespace, text};
 
-/// Long enough that nobody waits for its end.
+/// Longer than any of these waits takes.
 const LONG: &str = "--timeout=10m";
 
 async fn kubectl_wait(test: &TestNamespace, name: &str, timeout: &str) -> Result<String, String> {
@@ -29,7 +29,7 @@ async fn helm_wait(test: &TestNamespace, spec: &Value, timeout: &str) -> Result<
     commands::helm(&test.plane.admin_kubeconfig(), &home, &helm).await
 }
 
-/// The version in the Secret, at once.
+/// The version in the Secret, without waiting.
 async fn secret_version(test: &TestNamespace) -> String {
     let data = test.secret("orders").await.data.unwrap();
     text(&data.into_iter().map(|(name, value)| (name, value.0)).collect(), "version")
@@ -40,7 +40,7 @@ async fn kubectl_wait_ignores_ready_of_an_older_generation() {
     let test = TestNamespace::new("wait-kubectl").await;
     test.create("orders", &json!({})).await;
     let early = kubectl_wait(&test, "orders", "--timeout=1s").await;
-    assert!(early.unwrap_err().contains("timed out"), "nobody has seen it");
+    assert!(early.unwrap_err().contains("timed out"), "no operator has seen it");
     {
         let _operator = test.operator();
         kubectl_wait(&test, "orders", LONG).await.unwrap();
@@ -48,7 +48,7 @@ async fn kubectl_wait_ignores_ready_of_an_older_generation() {
     }
     test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
     let early = kubectl_wait(&test, "orders", "--timeout=1s").await;
-    assert!(early.unwrap_err().contains("timed out"), "nobody has seen the new spec");
+    assert!(early.unwrap_err().contains("timed out"), "no operator has seen the new spec");
 
     test.proxy.fail_next(2, Fault::code("ThrottlingException"));
     let _operator = test.operator();
@@ -65,7 +65,7 @@ async fn kubectl_wait_ignores_ready_of_an_older_generation() {
 async fn helm_waits_for_the_data_key_and_for_each_new_version() {
     let test = TestNamespace::new("wait-helm").await;
     let early = helm_wait(&test, &json!({}), "--timeout=2s").await.unwrap_err();
-    assert!(early.contains("not ready") && early.contains("InProgress"), "nobody has seen it: {early}");
+    assert!(early.contains("not ready") && early.contains("InProgress"), "no operator has seen it: {early}");
     {
         let _operator = test.operator();
         test.proxy.fail_next(2, Fault::code("ThrottlingException"));
@@ -74,7 +74,7 @@ async fn helm_waits_for_the_data_key_and_for_each_new_version() {
     }
     let second = json!({ "version": 2 });
     let early = helm_wait(&test, &second, "--timeout=2s").await.unwrap_err();
-    assert!(early.contains("not ready") && early.contains("InProgress"), "nobody has seen the new spec: {early}");
+    assert!(early.contains("not ready") && early.contains("InProgress"), "no operator has seen the new spec: {early}");
 
     let _operator = test.operator();
     test.proxy.fail_next(2, Fault::code("ThrottlingException"));

@@ -1,5 +1,5 @@
 //! Writes that the API server cannot carry out: webhooks that are down or slow, a status that is refused, a defect of the
-//! operator. Each reaches the condition or, where that cannot be written, an Event; and KMS is not asked again and again.
+//! operator. Each reaches the condition or, where that cannot be written, an Event; and KMS is not called again each time.
 
 use serde_json::{Value, json};
 use testbed::{api_proxy::Fault, eventually};
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::{SOON, TestNamespace, message};
 
-/// From now on the API server asks this webhook before these writes in the namespace.
+/// Has the API server call this webhook before writes of this resource in the namespace.
 async fn install_webhook(test: &TestNamespace, resource: &str, url: &str) {
     let (group, operations) = match resource {
         "secrets" => ("", vec!["CREATE", "UPDATE"]),
@@ -55,7 +55,7 @@ async fn a_webhook_for_secrets_that_is_down_is_named() {
     let message = message(&key);
     assert!(message.contains("secrets-webhook-down.example.com"), "{message}");
     test.event_contains("k", "AdmissionUnavailable", "secrets-webhook-down.example.com").await;
-    // One that was Ready does not stay so once its Secret is gone.
+    // A DataKey that was Ready does not stay Ready once its Secret is gone.
     test.delete_secret("ready").await;
     test.failed("ready", "AdmissionUnavailable").await;
     assert_eq!(test.proxy.calls(), 2, "what is recorded is not issued again");
@@ -81,7 +81,7 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= before + 10).await;
     assert_eq!(test.proxy.calls(), 1, "before the next call a dry run has to be accepted");
-    // A changed spec is tried at once, and is no way around the dry run.
+    // A changed spec is tried at once, but not without the dry run.
     test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried again", async || api.count("update", "datakeys/status") >= before + 2).await;
@@ -98,7 +98,7 @@ async fn an_object_that_is_gone_costs_one_call_to_kms() {
     let words = "datakeys.datakey.dev \"k\" not found";
     api.fail_always("update", "datakeys/status", Fault::Refuse(404, "NotFound", words));
     let _operator = test.operator_by(&kubeconfig, &[]);
-    // As while the watch has yet to report the deletion.
+    // As in the moment before the watch reports the deletion.
     test.create("k", &json!({})).await;
     eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= 10).await;
     assert_eq!(test.proxy.calls(), 1);
@@ -110,7 +110,7 @@ async fn an_object_that_is_gone_costs_one_call_to_kms() {
 #[tokio::test]
 async fn a_slow_webhook_is_reported() {
     let test = TestNamespace::new("webhook-slow").await;
-    // Connections are taken and never answered.
+    // Accepts connections and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let _operator = test.operator_with(&["--kube-timeout=500ms"], &[]);

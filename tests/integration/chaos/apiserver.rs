@@ -1,4 +1,4 @@
-//! The API server and etcd restart, refuse, forget and lose; namespaces, tokens and the definition go away.
+//! The API server and etcd restart, refuse requests and lose answers; namespaces, tokens and the definition disappear.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn issuance_survives_restarts_of_the_api_server_and_etcd() {
     }
     let keys = test.all_ready(count, patience(count)).await;
     test.secrets_hold_the_record(&keys).await;
-    // A record that was under way when a server was killed is issued again.
+    // A data key whose record was in flight when a server was killed is issued again.
     let extra = test.proxy.calls() - count;
     assert!(extra <= 3 * 32, "{extra} calls too many after three restarts with 32 workers");
     assert!(operator.admin("/readyz").await.0 == 200);
@@ -70,9 +70,9 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
     let old = "too old resource version: 1 (2)";
     for (number, fault) in [
         Fault::EndWatch(410, old),
-        // As proxies and aggregated servers say it; the watch itself never begins.
+        // The answer of proxies and aggregated servers: the watch does not start.
         Fault::Refuse(410, "Expired", old),
-        // As the server says it whose etcd was restored from an older state.
+        // The answer of a server whose etcd was restored from an older state.
         Fault::Refuse(504, "Timeout", "Too large resource version: 2, current: 1"),
     ]
     .into_iter()
@@ -81,7 +81,7 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
         let lists = (api.count("list", "datakeys"), api.count("list", "secrets"));
         api.fail_next(1, "watch", "datakeys", fault.clone());
         api.fail_next(1, "watch", "secrets", fault);
-        // What happens while nobody watches is in the list.
+        // What happens while no watch is open is in the next list.
         api.cut();
         test.delete_secret("k").await;
         test.create(&format!("new{number}"), &json!({})).await;
@@ -97,7 +97,7 @@ async fn failing_api_server_is_not_overloaded_and_nothing_is_lost() {
     let test = TestNamespace::new("overload").await;
     let invariants = InvariantWatch::of(&test);
     let (api, kubeconfig) = test.api_proxy().await;
-    // Waits as in production: only then the number of requests says something.
+    // With the retry delays of production: only then does the number of requests mean anything.
     let operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m", "--kms-rate=1000"]);
     operator.is_ready().await;
     for (number, (code, reason)) in
@@ -111,7 +111,7 @@ async fn failing_api_server_is_not_overloaded_and_nothing_is_lost() {
             let (calls, requests) = (test.proxy.calls(), api.count(verb, resource));
             test.create(&name, &json!({})).await;
             eventually(SOON, "it is tried again", async || api.count(verb, resource) >= requests + 2).await;
-            // After one second and two more, give or take a quarter.
+            // Retries come after one second and two more, with a quarter of jitter either way.
             let (tries, calls) = (api.count(verb, resource) - requests, test.proxy.calls() - calls);
             assert!(tries <= 3 && calls <= tries, "{name}: {tries} tries, {calls} calls");
             api.clear_faults();
@@ -151,7 +151,7 @@ async fn namespace_deleted_during_issuance_stops_no_other() {
     test.plane.kubectl(&wait).await.unwrap();
     assert_eq!(test.proxy.calls(), calls + 1, "nothing of the deleted namespace is asked for any more");
 
-    // A namespace of that name, later, is another one.
+    // A later namespace of that name is another one.
     test.plane.namespace("doomed").await;
     test.issue("k-1", &json!({})).await;
     test.secrets_hold_the_record(&[test.get("k-1").await]).await;
@@ -236,7 +236,7 @@ async fn a_refused_token_is_read_again_from_its_file() {
     let fresh: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(operator_kubeconfig).unwrap()).unwrap();
     std::fs::write(&token_file, fresh["users"][0]["user"]["token"].as_str().unwrap()).unwrap();
-    // At once, not when kube reads the file again by itself: 50 seconds after the last time.
+    // At once, not only when kube reads the file again by itself, 50 seconds after the last time.
     test.all_ready(2, SOON).await;
     let (requests, seconds) = (api.requests().len(), begun.elapsed().as_secs_f64());
     assert!((requests as f64) < 20.0 + 6.0 * seconds, "{requests} requests in {seconds:.0} s");

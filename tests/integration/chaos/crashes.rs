@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{patience, scaled};
 use crate::harness::{Data, InvariantWatch, SOON, TestNamespace, restored, to_json};
 
-/// An effect of the operator.
+/// A request of the operator that changes something outside its process.
 #[derive(Clone, Copy, Debug)]
 enum Effect {
     Kms,
@@ -31,8 +31,8 @@ enum Moment {
 use Effect::{CreateSecret, Kms, Ready, Record, UpdateSecret};
 use Moment::{After, Before};
 
-/// Every point of an issue, and the calls to KMS that are made if the operator is killed there: a second one until the
-/// record is written.
+/// Every point of an issuance, and how many calls to KMS it takes if the operator is killed there: two until the record is
+/// written, one afterwards.
 fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
     [
         (Kms, Before, 2),
@@ -46,8 +46,8 @@ fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
     ]
 }
 
-/// An operator sees what `act` does, is killed at this effect, and another one brings it to an end: with the bytes
-/// that were recorded and published before. The number of KMS calls that were made for it.
+/// Kills the operator at this effect of what `act` does, and starts another one, which completes it with the bytes that
+/// were recorded and published before. Returns how many KMS calls it took.
 async fn survives_kill(
     test: &TestNamespace,
     name: &str,
@@ -183,7 +183,7 @@ async fn repeated_crashes_lose_and_duplicate_no_data_key() {
     };
     while !is_ready(count - 1).await || kills < 5 {
         let operator = test.operator_with(&["--concurrency=8", "--kms-rate=1000"], &[]);
-        // At any moment of its work, and at least once some of it is done.
+        // Kill it at any moment after it has issued at least one data key.
         eventually(SOON, "it works", async || operator.process.log().contains("KMS issued a data key")).await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..300))).await;
         operator.process.signal("KILL");

@@ -1,4 +1,4 @@
-//! Two operators that both believe to lead.
+//! Two operators that both act as the leader.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn two_leaders_with_stale_caches_record_one_data_key_each() {
     let calls = test.proxy.calls();
     assert!(calls > count, "the two never met: {calls} calls");
 
-    // All to a new version, with both at work.
+    // Every DataKey gets a new version while both operators work.
     for key in &keys {
         test.patch(key.metadata.name.as_deref().unwrap(), &json!({ "spec": { "version": 2 } })).await;
     }

@@ -1,4 +1,4 @@
-//! What the operator asks for while nothing changes.
+//! The requests that the operator sends while nothing changes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::{patience, scaled};
 use crate::harness::TestNamespace;
 
-/// A code of KMS for each class of failure.
+/// A name, an error code of KMS and its retry policy, for each policy.
 const CLASSES: [(&str, &str, Class); 3] = [
     ("soon", "KMSInternalException", Class::RetrySoon),
     ("slowly", "ExpiredTokenException", Class::RetrySlowly),
@@ -44,7 +44,7 @@ async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
     operator.is_ready().await;
     eventually(patience(0), "all were looked at", is_quiet).await;
     assert_eq!(api.count("list", "*") + api.count("watch", "*"), api.requests().len());
-    // Once to see whether there is a definition; then each of the two watches.
+    // One list to see whether there is a definition; then one for each of the two watches.
     let pages = count.div_ceil(50);
     assert!(api.count("list", "*") <= 1 + 2 * pages, "{:?}", api.requests());
     assert_eq!(test.proxy.calls(), calls);
@@ -54,7 +54,7 @@ async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
 async fn retries_keep_to_their_retry_policy_and_write_nothing() {
     let test = TestNamespace::with_stub_kms("at-rest-failing").await;
     let count = scaled(20, 1000);
-    // A hundredth of the waits in the short form: the bounds are the same multiples.
+    // The short form has a hundredth of the delays: the bounds are the same multiples.
     let (flags, longest, window) = if count > 20 {
         (["--retry-min=1s", "--retry-max=10m"], 600.0, 600.0)
     } else {
@@ -66,7 +66,7 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
         test.create_many(name, count, &json!({ "keyId": format!("{FAILING}{code}") })).await;
     }
     let keys = async || test.keys().list(&kube::api::ListParams::default()).await.unwrap().items;
-    eventually(patience(3 * count), "all are told", async || {
+    eventually(patience(3 * count), "all failures are reported", async || {
         keys().await.iter().all(|key| status::shown_failure(key).is_some())
     })
     .await;
@@ -76,7 +76,7 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
         let expected = CLASSES.iter().find(|(class, ..)| name.starts_with(class)).map(|(.., class)| *class);
         assert_eq!(shown, expected, "{name}");
     }
-    // Until every wait is the longest one: the sum of the shorter ones, with their jitter.
+    // Until every delay is the longest one: the sum of the shorter ones, with their jitter.
     sleep(Duration::from_secs_f64(1.6 * longest)).await;
     api.forget();
     let (begun, calls) = (Instant::now(), test.proxy.requests().len());
@@ -87,7 +87,7 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
         let wait = if class == Class::RetrySoon { longest / 5.0 } else { longest };
         let made = asked.iter().filter(|call| call.body["KeyId"] == format!("{FAILING}{code}")).count();
         let most = count as f64 * (seconds / (0.75 * wait) + 1.0);
-        // In the short form a busy machine takes longer than the waits.
+        // In the short form a busy machine takes longer than the delays.
         let least = if count > 20 { count as f64 * (seconds / (1.25 * wait) - 1.0) } else { 1.0 };
         println!("{count} {name}: {:.1} KMS calls a minute", made as f64 * 60.0 / seconds);
         assert!(
@@ -98,7 +98,7 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
     // Watches end after five minutes and are resumed.
     let requests: Vec<_> = api.requests().into_iter().filter(|request| request.verb != "watch").collect();
     println!("{:.1} API requests a minute", requests.len() as f64 * 60.0 / seconds);
-    // One look at the Secret's name before each call, and nothing else.
+    // One GET of the Secret's metadata before each call, and nothing else.
     assert!(requests.iter().all(|request| request.is("get", "secrets")), "{requests:?}");
     assert!(requests.len().abs_diff(asked.len()) <= 32, "{} looks for {} calls", requests.len(), asked.len());
 }

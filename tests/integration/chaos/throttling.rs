@@ -1,4 +1,4 @@
-//! Many DataKeys wait for KMS: the quota is kept, and nobody starves.
+//! Many DataKeys wait for KMS: the quota is kept, and no namespace starves.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -8,7 +8,7 @@ use testbed::proxy::{Call, FAILING, KmsProxy};
 use super::{patience, scaled};
 use crate::harness::TestNamespace;
 
-/// Waits as in production.
+/// The retry delays of production.
 const PATIENT: [&str; 2] = ["--retry-min=1s", "--retry-max=10m"];
 
 /// The most calls within any second.
@@ -19,7 +19,7 @@ fn most_in_a_second(calls: &[Call]) -> usize {
     (0..calls.len()).map(within).max().unwrap_or_default()
 }
 
-/// The place in the order of calls of those with this encryption context.
+/// The position, in the order of calls, of the first call with this encryption context.
 fn place(proxy: &KmsProxy, purpose: &str) -> Option<usize> {
     proxy.requests().iter().position(|call| call.body["EncryptionContext"]["purpose"] == purpose)
 }
@@ -38,15 +38,15 @@ async fn waiting_data_keys_do_not_delay_other_namespaces() {
     let spec = json!({ "keyId": flood.key.arn, "encryptionContext": { "purpose": "one" } });
     one.issue("k", &spec).await;
     let behind = place(&flood.proxy, "one").unwrap() - before;
-    // What was let go until the other one was seen, at most half a second's calls, and its own turn.
+    // The calls that started before the operator saw the other DataKey, at most half a second's, and its own permit.
     assert!(behind <= rate / 2, "{behind} calls came before it");
-    assert!(flood.proxy.calls() < count, "nobody waited any more");
+    assert!(flood.proxy.calls() < count, "none waited any more");
 
     let keys = flood.all_ready(count, patience(count)).await;
     flood.secrets_hold_the_record(&keys).await;
     assert_eq!(flood.proxy.calls(), count + 1);
     let most = most_in_a_second(&flood.proxy.requests());
-    // The rate, and what a busy machine delays on its way.
+    // The rate, and calls that a busy machine delivers late.
     assert!(most <= rate + rate / 5, "{most} calls in a second");
 }
 
@@ -70,7 +70,7 @@ async fn throttling_lowers_the_rate_and_every_data_key_is_issued() {
         calls.len(),
         count as f64 / seconds
     );
-    // Without following KMS, four of five would be.
+    // If the rate did not fall, four of five calls would be throttled.
     assert!(throttled * 2 < calls.len(), "{throttled} of {} calls were throttled", calls.len());
 }
 
@@ -81,12 +81,12 @@ async fn restart_spreads_the_retries_of_failing_data_keys() {
     let denied = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
     test.create_many("k", count, &denied).await;
     let operator = test.operator_with(&[&PATIENT[..], &["--kms-rate=1000"]].concat(), &[]);
-    let told = async || {
+    let reported = async || {
         let keys = test.keys().list(&kube::api::ListParams::default()).await.unwrap().items;
         let denied = |key| datakey_operator::status::shown_failure(key).is_some();
         keys.iter().all(denied)
     };
-    testbed::eventually(patience(count), "all are told", told).await;
+    testbed::eventually(patience(count), "all failures are reported", reported).await;
     drop(operator);
     let before = test.proxy.calls();
     let _operator = test.operator_with(&[&PATIENT[..], &["--kms-rate=1000"]].concat(), &[]);

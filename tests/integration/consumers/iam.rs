@@ -31,7 +31,7 @@ struct Account {
     key: Key,
 }
 
-/// Who assumed a role.
+/// An identity that assumed a role.
 struct Role {
     credentials: Credentials,
     client: Client,
@@ -52,7 +52,7 @@ impl Account {
         serde_json::from_str(&policy.replace(EXAMPLE, &self.key.arn)).unwrap()
     }
 
-    /// Makes roles with these policies of their own, and assumes them.
+    /// Creates roles with these inline policies, and assumes them.
     async fn roles<const N: usize>(&self, roles: [(&str, Value); N]) -> [Role; N] {
         let url = format!("http://{}", self.server.address());
         let mut command = Command::new(testbed::tools().join("consumers/bin/python"));
@@ -70,7 +70,7 @@ impl Account {
     }
 
     /// The operator issues for orders only, the workload unwraps orders only, and neither does the other's part.
-    async fn each_does_its_part(&self, test: &TestNamespace, operator: &Role, workload: &Role) {
+    async fn roles_do_their_part(&self, test: &TestNamespace, operator: &Role, workload: &Role) {
         let url = format!("http://{}", self.server.address());
         let _operator = test.operator_with(
             &[],
@@ -117,7 +117,7 @@ impl Account {
         let issue = workload.client.generate_data_key_without_plaintext().key_id(&self.key.arn);
         let issue = issue.key_spec(DataKeySpec::Aes256).encryption_context("purpose", ORDERS);
         assert_eq!(issue.send().await.unwrap_err().code(), Some(DENIED));
-        // The call that answers with the plaintext is nobody's.
+        // No role may make the call that answers with the plaintext.
         for role in [operator, workload] {
             let issue = role.client.generate_data_key().key_id(&self.key.arn);
             let issue = issue.key_spec(DataKeySpec::Aes256).encryption_context("purpose", ORDERS);
@@ -137,7 +137,7 @@ async fn role_policies_allow_each_part_in_its_own_context_only() {
     let account = Account::new(&test).await;
     let policies = [("datakey-operator", account.policy("operator.json")), ("orders", account.policy("workload.json"))];
     let [operator, workload] = account.roles(policies).await;
-    account.each_does_its_part(&test, &operator, &workload).await;
+    account.roles_do_their_part(&test, &operator, &workload).await;
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn key_policy_alone_allows_both_and_shuts_out_administrators() {
     let everything = json!({ "Statement": [{ "Effect": "Allow", "Action": "*", "Resource": "*" }] });
     let policies = [("datakey-operator", Value::Null), ("orders", Value::Null), ("administrator", everything)];
     let [operator, workload, administrator] = account.roles(policies).await;
-    account.each_does_its_part(&test, &operator, &workload).await;
+    account.roles_do_their_part(&test, &operator, &workload).await;
 
     let data = test.data(ORDERS).await;
     let context = [("purpose", ORDERS)];

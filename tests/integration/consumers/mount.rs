@@ -8,7 +8,7 @@ use std::{
 
 use super::Data;
 
-/// A folder with a link for each entry, to `..data/ENTRY`; `..data` is a link to the folder with the present content and is
+/// A folder with a link for each entry, to `..data/ENTRY`; `..data` is a link to the folder with the current content and is
 /// replaced as one (Kubernetes: pkg/volume/util/atomic_writer.go).
 pub struct Mount {
     folder: PathBuf,
@@ -17,18 +17,18 @@ pub struct Mount {
 // === impl Mount ===
 
 impl Mount {
-    /// An empty one.
+    /// An empty mount.
     pub fn new(folder: &Path) -> Self {
         fs::create_dir(folder).unwrap();
         Self { folder: folder.to_owned() }
     }
 
-    /// Where it is.
+    /// The path of the mount.
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Shows another content of the Secret.
+    /// Shows other content of the Secret.
     pub fn show(&self, data: &Data) {
         self.replace(data);
         for link in fs::read_dir(&self.folder).unwrap().map(|link| link.unwrap().path()) {
@@ -42,7 +42,7 @@ impl Mount {
         }
     }
 
-    /// Shows another content as it can be met for a moment: new entries have no links yet.
+    /// Shows other content as it is visible for a moment: new entries have no links yet.
     pub fn replace(&self, data: &Data) {
         let before = fs::read_link(self.folder.join("..data")).ok();
         let content = self.folder.join(format!("..content_{}", fastrand::u64(..)));

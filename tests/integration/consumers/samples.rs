@@ -60,7 +60,7 @@ async fn python_encrypts_files_through_a_rotation() {
     assert_failed(workload.run(&mut other).await, NOT_TRUSTED);
     assert_eq!(workload.unwrappings(), asked, "KMS is not asked in vain");
     assert!(!opened.exists(), "nothing is written after a failure");
-    workload.told_no_plaintext(&[&old, &renewed]).await;
+    workload.wrote_no_plaintext(&[&old, &renewed]).await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn the_encryption_sdk_encrypts_through_a_rotation() {
     workload.mount_another().await;
     assert_failed(sdk(&[encrypt, &data, &opened]).await, REFUSED);
     assert!(!opened.exists(), "nothing is written after a failure");
-    workload.told_no_plaintext(&[&fs::read(&old).unwrap(), &fs::read(&new).unwrap()]).await;
+    workload.wrote_no_plaintext(&[&fs::read(&old).unwrap(), &fs::read(&new).unwrap()]).await;
 }
 
 /// The Go sample, while it runs.
@@ -121,13 +121,13 @@ impl Running {
         self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    /// What it makes of a line.
+    /// Sends a line. Returns what the sample prints for it.
     async fn translate(&mut self, line: &str) -> String {
         self.send(line).await;
         self.output.next_line().await.unwrap().expect("a line")
     }
 
-    /// Waits for its end: whether it succeeded, or what it said.
+    /// Waits for its end. The error is its output.
     async fn end(self) -> Result<(), String> {
         drop(self.input);
         let ended = self.child.wait_with_output().await.unwrap();
@@ -170,7 +170,7 @@ async fn go_encrypts_lines_while_the_key_is_rotated() {
     let mut other = start("encrypt");
     other.send(new).await;
     assert_failed(other.end().await, REFUSED);
-    workload.told_no_plaintext(&[&from_base64(&first), &from_base64(&second)]).await;
+    workload.wrote_no_plaintext(&[&from_base64(&first), &from_base64(&second)]).await;
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn rust_encrypts_through_a_rotation() {
     let workload = Workload::new("consume-rust").await;
     let settings = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
-        // It uses the KMS key's own.
+        // The sample uses the Region of the KMS key instead.
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
             kms::ACCOUNT,
@@ -208,14 +208,14 @@ async fn rust_encrypts_through_a_rotation() {
     assert_failed(refused.clone(), REFUSED);
     let untrusted = trusting("arn:aws:kms:eu-west-1:111122223333:key/other").seal(NEW.to_vec()).await;
     assert_failed(untrusted.map_err(|error| error.to_string()), "which is not trusted");
-    workload.told_no_plaintext(&[&old, &new, refused.unwrap_err().as_bytes()]).await;
+    workload.wrote_no_plaintext(&[&old, &new, refused.unwrap_err().as_bytes()]).await;
 }
 
 #[tokio::test]
 async fn the_samples_wipe_the_plaintexts_of_data_keys() {
     let mut go = tokio::process::Command::new("go");
     let go = go.args(["test", "-mod=readonly", "-trimpath", "."]).current_dir(folder("go"));
-    // go test tells failures on its output.
+    // go test prints failures on standard output.
     assert!(commands::run(go).await.unwrap_or_default().contains("ok"), "go test fails in the folder of the sample");
 
     let workload = Workload::new("consume-wipe").await;
@@ -232,7 +232,7 @@ assert not keys._plaintexts
     workload.run(&mut python).await.unwrap();
 }
 
-/// Where a folder in memory is at hand.
+/// On Linux only, which has a folder in memory.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
@@ -264,7 +264,7 @@ async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
         let mode = fs::metadata(memory.file(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
-    workload.told_no_plaintext(&[]).await;
+    workload.wrote_no_plaintext(&[]).await;
 
     let before = (read("v1"), read("v2"));
     workload.mount_another().await;

@@ -1,14 +1,14 @@
-//! The commands of a Markdown file, in its order.
+//! Finds the commands of a Markdown file, in order.
 
-/// What a command begins with, in the text.
+/// How commands in the text begin.
 const PROGRAMS: [&str; 10] =
     ["kubectl", "helm", "aws", "make", "velero", "docker", "podman", "flux", "eval", "install"];
 
 /// One command of the documentation.
 pub struct Command {
-    /// As it is to be typed: with its further lines, without a prompt.
+    /// The command as a reader types it: with all its lines, without a prompt.
     pub text: String,
-    /// What stands before it, back to the command before.
+    /// The text between the command before and this one.
     pub before: String,
 }
 
@@ -46,7 +46,7 @@ fn is_a_command(code: &str) -> bool {
     code.split_once(' ').is_some_and(|(program, _)| PROGRAMS.contains(&program))
 }
 
-/// The commands that these lines are: some go on after a backslash, or have a document after them.
+/// The commands in these lines: a backslash continues one, and a here document belongs to one.
 fn typed<'a>(mut lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut commands = Vec::new();
     while let Some(line) = lines.next() {

@@ -1,5 +1,5 @@
-//! What replaces what is not here, and what is not run, with the reasons. Every other command of the documentation is
-//! run as it stands.
+//! The commands that the test replaces or does not run, with the reasons. It runs every other command of the documentation
+//! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
 pub const FILES: [&str; 12] = [
@@ -17,7 +17,7 @@ pub const FILES: [&str; 12] = [
     "docs/operations.md",
 ];
 
-/// A part of a command; what takes its place; why.
+/// A part of a command, its replacement, and the reason.
 pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
@@ -45,7 +45,7 @@ pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
     ("|| kubectl get datakey check -o yaml", "", "a DataKey that is not Ready fails the test"),
 ];
 
-/// What commands begin with that are not run; why. Of `make` the target is looked up.
+/// Beginnings of commands that are not run, and the reason. For `make`, the test checks that the target exists.
 pub const NOT_RUN: [(&str, &str); 9] = [
     ("make ", "they build, or test: CI runs them"),
     ("velero restore create", "needs Velero in the cluster; tests/integration/restored.rs has what it restores"),
@@ -58,7 +58,7 @@ pub const NOT_RUN: [(&str, &str); 9] = [
     ("eval \"$(aws configure export-credentials", "needs the session of a person who signed in"),
 ];
 
-/// Names of commands in the text. To run them takes more than what stands there.
+/// Commands that the text only mentions: to run them takes more than what is written there.
 pub const MENTIONED: [&str; 17] = [
     "helm --wait",
     "helm install",
@@ -80,7 +80,7 @@ pub const MENTIONED: [&str; 17] = [
     "kubectl wait --for=condition=Ready",
 ];
 
-/// Words before a command; what happens before it; why.
+/// Words before a command, what the test does before it, and the reason.
 pub const MEANWHILE: [(&str, &str, &str); 10] = [
     (
         "## A first DataKey",

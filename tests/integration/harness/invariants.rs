@@ -1,4 +1,4 @@
-//! A reader who never forgets: it watches a namespace, and holds every state that it sees against all earlier ones.
+//! Watches a namespace and compares every state that it sees with all earlier ones: no data key ever changes or vanishes.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,8 @@ struct Seen {
     violations: Vec<String>,
 }
 
-/// It must be there before the first `DataKey`; nobody but the operator may edit Secrets while it watches.
+/// Watches the `DataKey`s and Secrets of a namespace. Start it before the first `DataKey`, and let no client but the operator
+/// edit Secrets meanwhile.
 pub struct InvariantWatch {
     seen: Arc<Mutex<Seen>>,
     tasks: [JoinHandle<()>; 2],
@@ -45,7 +46,7 @@ impl InvariantWatch {
         Self { seen, tasks }
     }
 
-    /// Asserts that no recorded and no published data key ever changed or vanished; how many states it saw.
+    /// Asserts that no recorded and no published data key ever changed or vanished. Returns how many states it saw.
     pub fn assert_held(self) -> usize {
         for task in &self.tasks {
             task.abort();
@@ -80,7 +81,11 @@ impl Seen {
             let blob = issued.ciphertext_blob.0.clone();
             let first = self.recorded.entry((uid.clone(), issued.version)).or_insert_with(|| blob.clone());
             if *first != blob {
-                self.violations.push(format!("{}: version {} was recorded anew", key.name_any(), issued.version));
+                self.violations.push(format!(
+                    "{}: version {} was recorded again with other bytes",
+                    key.name_any(),
+                    issued.version
+                ));
             }
         }
         let kept = self.recorded.range((uid.clone(), 0)..=(uid, i32::MAX)).count();

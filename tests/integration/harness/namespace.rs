@@ -100,7 +100,7 @@ impl TestNamespace {
         let Self { namespace, client, key, proxy, plane, kms, .. } = self;
         let files = plane.workdir().path().to_owned();
         drop((client, proxy));
-        drop(Arc::into_inner(plane).expect("nobody else uses it"));
+        drop(Arc::into_inner(plane).expect("the only reference"));
         eventually(SOON, "etcd's data are gone", async || !files.exists()).await;
 
         let plane = Arc::new(ControlPlane::without_controllers().await);

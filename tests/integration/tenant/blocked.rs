@@ -36,7 +36,7 @@ async fn an_intact_immutable_secret_is_ready() {
     tenant.change("k", &json!({ "immutable": true })).await;
     test.barrier().await;
     test.ready("k").await;
-    // A new version needs another Secret: it is recorded, and the condition says how it gets into the Secret.
+    // An immutable Secret cannot take a new version: it is recorded, and the condition says how it gets into the Secret.
     test.patch("k", &json!({ "spec": { "version": 2 } })).await;
     let key = test.failed("k", "SecretImmutable").await;
     assert_eq!(key.record().len(), 2);
@@ -76,7 +76,7 @@ async fn owner_references_of_others_block_no_restore() {
 async fn a_refused_restore_says_that_deleting_the_secret_helps() {
     let test = TestNamespace::new("full-annotations").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
-    // All annotations together may have 256 KiB: without room, the operator's own cannot be restored.
+    // Annotations are limited to 256 KiB in total: without room the operator cannot restore its own.
     let full = json!({ "metadata": { "annotations": {
         "datakey.dev/issued.v1": null, "datakey.dev/version": null, "full": "x".repeat(256 * 1024 - 10),
     }}});

@@ -1,5 +1,5 @@
-//! A `DataKey` that changes while KMS is asked: the answer of KMS is recorded where it is still what the `DataKey` asks for, so
-//! that a client that changes labels costs no calls and stops nothing.
+//! A `DataKey` that changes during a call to KMS: the answer is recorded if the `DataKey` still asks for it, so that a client
+//! that changes labels costs no calls and stops nothing.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn a_changed_label_costs_no_second_call() {
     test.ready("k").await;
     assert_eq!(test.proxy.calls(), 1);
     let counts = [("get", "datakeys"), ("update", "datakeys/status"), ("create", "secrets")];
-    // The record met the change once; the record, and Ready.
+    // Three updates: the record, which conflicted with the change, the record again, and Ready.
     assert_eq!(counts.map(|(verb, resource)| api.count(verb, resource)), [1, 3, 1]);
 }
 
@@ -77,7 +77,7 @@ async fn nothing_is_recorded_for_a_secret_that_was_not_checked() {
     assert_eq!(test.proxy.calls(), 3);
     test.delete("k").await;
 
-    // The other one has its record before this one is decided on again.
+    // The other DataKey is recorded before the operator decides on this one again.
     change_during_kms_call(&test, async {
         test.patch("k", &renamed("others")).await;
         test.issue("others", &json!({})).await;
@@ -117,12 +117,12 @@ async fn record_that_always_conflicts_is_given_up_and_reported() {
     assert_eq!(test.proxy.calls(), 2);
 }
 
-/// Changes a label of the `DataKey` as often as this, as fast as the pause lets it.
+/// Changes a label of a `DataKey` this many times, with a pause after each try.
 async fn churn(keys: Api<DataKey>, name: &str, changes: usize, pause: Duration) {
     let mut number = 0;
     while number < changes {
         let label = Patch::Merge(label(number));
-        // There is none before it is created.
+        // Fails until the DataKey is created.
         number += usize::from(keys.patch_metadata(name, &PatchParams::default(), &label).await.is_ok());
         sleep(pause).await;
     }
@@ -133,7 +133,7 @@ async fn labels_that_change_all_the_time_delay_nothing() {
     let test = TestNamespace::new("changed-often").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
-    // So that each DataKey changes while KMS is asked, and the record meets that.
+    // Slow enough that each DataKey changes during the call, so that its record conflicts.
     test.proxy.fail_always(Fault::Delay(MEANWHILE));
     let names = ["a", "b", "c"];
     let attack = names.map(|name| churn(tenant.keys.clone(), name, usize::MAX, MEANWHILE / 4));

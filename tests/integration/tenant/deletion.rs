@@ -1,4 +1,4 @@
-//! Deletion: the policy that a reader of the spec sees is the one that holds. All of it with the admission plugin
+//! Deletion: the policy in the spec is the one that applies. All of it with the admission plugin
 //! `OwnerReferencesPermissionEnforcement`, as on OpenShift.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use testbed::eventually;
 use super::{Tenant, withstands};
 use crate::harness::{Data, SOON, TestNamespace, assert_refused, to_json};
 
-/// The garbage collector learns of a new kind of objects within 30 seconds.
+/// Longest wait for the garbage collector, which discovers a new kind of objects within 30 seconds.
 const COLLECTED: Duration = Duration::from_secs(90);
 
 async fn delete_with_cascade(test: &TestNamespace, name: &str, cascade: &str) {
@@ -24,7 +24,8 @@ async fn is_garbage_collected(test: &TestNamespace, name: &str) {
     eventually(COLLECTED, &format!("{name} is collected"), is_gone).await;
 }
 
-/// After the garbage collector has deleted the Secret of a `DataKey` that is deleted later, it has seen this one, too.
+/// Asserts that the Secret of a deleted `DataKey` stays. Once the garbage collector has deleted the Secret of another
+/// `DataKey` that was deleted later, it has decided on this one as well.
 async fn survives_deletion(test: &TestNamespace, name: &str, data: &Data) {
     let marker = format!("marker-{}", fastrand::u32(..));
     test.issue(&marker, &json!({ "deletionPolicy": "Delete" })).await;
@@ -73,7 +74,7 @@ async fn change_from_delete_to_retain_is_refused_with_a_way_out() {
         assert_refused(test.try_patch("k", &retain).await, "kubectl datakey keep NAME");
         drop(operator);
     }
-    // The way that the message names, with no operator to help.
+    // The way out that the message names works without an operator.
     let delete = ["delete", "datakey", "k", "-n", "policy-race", "--cascade=orphan"];
     eventually(SOON, "the tenant may delete it", async || tenant.kubectl(&delete).await.is_ok()).await;
     let mut manifest = test.manifest("k", &json!({ "deletionPolicy": "Retain" }));

@@ -1,4 +1,4 @@
-//! Another data key in the Secret: it is always noticed, under whatever field manager it was written.
+//! Another data key in the Secret: the operator always notices it, whatever field manager wrote it.
 
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -119,7 +119,7 @@ async fn admission_that_changes_the_operators_write_is_reported() {
         let test = TestNamespace::new(name).await;
         mutate_secrets(&test, expression).await;
         let (api, kubeconfig) = test.api_proxy().await;
-        // With the waits of production, for a rate that can be seen.
+        // With the retry delays of production, so that the rate of writes shows.
         let _operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m"]);
         test.create("k", &json!({})).await;
         let key = test.failed("k", "SecretContested").await;

@@ -39,7 +39,7 @@ async fn a_secret_with_a_far_time_stops_nothing() {
     }
 }
 
-/// Read past the typed client, which cannot decode it.
+/// The blob of a Secret, read without the typed client, which cannot decode the Secret.
 async fn blob_of(test: &TestNamespace, name: &str) -> ByteString {
     let read = ["get", "secret", name, "-n", &test.namespace, "-o", "jsonpath={.data.ciphertextBlob}"];
     serde_json::from_value(json!(test.plane.kubectl(&read).await.unwrap())).unwrap()

@@ -30,7 +30,7 @@ async fn write(test: &TestNamespace, name: &str) {
     std::fs::write(repository().join(FOLDER).join(format!("{name}.json")), pretty).unwrap();
 }
 
-/// Raises the version of a `DataKey`, so that it has these.
+/// Issues these versions of a `DataKey`.
 async fn versions(test: &TestNamespace, name: &str, versions: impl IntoIterator<Item = i32>) {
     for version in versions {
         test.patch(name, &json!({ "spec": { "version": version } })).await;
@@ -161,7 +161,7 @@ async fn record_what_0_1_0_leaves() {
     failing(&test).await;
     drop(operator);
 
-    // What the present operator finds undone.
+    // Work that the current operator finds unfinished.
     test.patch("spec-changed", &json!({ "spec": { "version": 2, "keyId": PENDING } })).await;
     test.delete_secret("secret-lost").await;
     test.create("born", &json!({ "keyId": PENDING })).await;

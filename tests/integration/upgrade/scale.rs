@@ -14,10 +14,10 @@ use crate::harness::{Operator, TestNamespace};
 /// The most statuses that the first start after the upgrade writes in a second, on average of ten.
 const PACE: usize = 250;
 
-/// So many are rotated by 0.1.0 after the way back.
+/// How many `DataKey`s 0.1.0 rotates after the downgrade.
 const ROTATED: usize = 10;
 
-/// All of a Secret that must never change.
+/// The parts of a Secret that must never change.
 #[derive(Debug, PartialEq)]
 struct Held {
     uid: Option<String>,
@@ -55,7 +55,7 @@ impl Upgrade {
         Duration::from_mins(2) + Duration::from_millis(200) * u32::try_from(self.count).unwrap()
     }
 
-    /// Waits until it leads, all are ready and it asks for nothing any more.
+    /// Waits until the operator leads, all `DataKey`s are ready and it sends no more requests.
     async fn settles(&self, operator: &Operator, what: &str) {
         let begun = Instant::now();
         operator.is_ready().await;
@@ -80,7 +80,7 @@ impl Upgrade {
         );
     }
 
-    /// The most statuses that were written in so many seconds.
+    /// The most statuses that were written within this many seconds.
     fn busiest(&self, seconds: u64) -> usize {
         let written: Vec<_> = self.api.requests().into_iter().filter(|it| it.is("update", "datakeys/status")).collect();
         let within = |begun: Instant| {
@@ -101,7 +101,7 @@ impl Upgrade {
         secrets.into_iter().map(|secret| (secret.name_any(), held(secret))).collect()
     }
 
-    /// No Secret was written since the operator started.
+    /// Asserts that no Secret was written since the operator started.
     fn wrote_no_secret(&self) {
         for verb in ["create", "update", "patch", "delete"] {
             assert_eq!(self.api.count(verb, "secrets"), 0, "{verb} secrets");
@@ -147,7 +147,7 @@ async fn many_data_keys_survive_the_upgrade_and_the_way_back() {
     assert!(upgrade.held().await == held, "the same Secrets");
     assert_eq!(test.proxy.calls(), count);
 
-    // The way back: roles and operator of 0.1.0; the definition stays.
+    // The downgrade: roles and operator of 0.1.0; the definition stays.
     let roles = Path::new(&old_deploy).join("operator.yaml").display().to_string();
     plane.kubectl(&["apply", "-f", &roles]).await.unwrap();
     let operator = upgrade.start(Some(&old));

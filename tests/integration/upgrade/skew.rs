@@ -9,7 +9,7 @@ use testbed::{api_proxy::ApiProxy, eventually, repository};
 use super::{FOLDER, binary_of_0_1_0};
 use crate::harness::{Data, Operator, SOON, TestNamespace, to_json};
 
-/// A `DataKey` with all that must never change.
+/// The record and the data of a `DataKey`, which must never change.
 struct Held {
     name: &'static str,
     record: Value,
@@ -23,18 +23,18 @@ impl Held {
         Self { name, record: to_json(&test.ready(name).await.record()), data: test.data(name).await }
     }
 
-    /// It is Ready and as it was.
+    /// Waits until the `DataKey` is ready with the same record and data.
     async fn is_held(&self, test: &TestNamespace) {
         assert_eq!(to_json(&test.ready(self.name).await.record()), self.record, "{}", self.name);
         test.secret_becomes(self.name, &self.data).await;
     }
 }
 
-/// Installs the definition of a release, and waits until the API server goes by it.
+/// Installs the definition of a release and waits until the API server uses it.
 async fn install_definition(test: &TestNamespace, file: &str, has_revision: bool) {
     let file = repository().join(file).display().to_string();
     test.plane.kubectl(&["replace", "-f", &file]).await.unwrap();
-    // Where no operator watches.
+    // In a namespace that no operator watches.
     let mut probe = test.manifest("probe", &json!({}));
     probe["metadata"]["namespace"] = json!("default");
     test.apply(&[probe]).await;
@@ -49,7 +49,7 @@ async fn install_definition(test: &TestNamespace, file: &str, has_revision: bool
     test.plane.kubectl(&["delete", "datakey", "probe", "-n", "default"]).await.unwrap();
 }
 
-/// Waits until the operators ask the API server for nothing more about these objects.
+/// Waits until the operators write nothing more.
 async fn writes_end(api: &ApiProxy) {
     let written =
         || api.count("update", "datakeys/status") + api.count("update", "secrets") + api.count("create", "secrets");
@@ -97,7 +97,7 @@ async fn the_definition_of_0_1_0_is_enough_to_issue_and_to_restore() {
         held.is_held(&test).await;
     }
 
-    // The present definition comes while the operator works, goes again, and comes before a start.
+    // The current definition is installed while the operator works, replaced, and installed again before a start.
     let older = format!("{FOLDER}/crd.yaml");
     let mut operator = operator;
     for (definition, has_revision, restarts) in
@@ -123,7 +123,7 @@ async fn stop(mut operator: Operator) {
     assert_eq!(operator.process.ended().await, 0);
 }
 
-/// As in a rolling upgrade, where one works and the other stands by; and by mistake, where both work.
+/// First by mistake, where both work; then as in a rolling upgrade, where one works and the other stands by.
 #[tokio::test]
 #[ignore = "needs a 0.1.0 binary: make upgrade"]
 async fn replicas_of_two_releases_record_one_data_key_per_version() {
@@ -160,11 +160,11 @@ async fn replicas_of_two_releases_record_one_data_key_per_version() {
             assert_eq!(before.record(), &after.record()[..1], "{:?}", before.metadata.name);
         }
         let (calls, versions) = (test.proxy.calls(), COUNT + COUNT.div_ceil(3));
-        // Both may ask for one version, and the one that comes second once more before it sees the record.
+        // Both may ask for one version, and the later one once more before it sees the record.
         assert!((versions..=3 * versions).contains(&calls), "{calls} calls for {versions} versions");
 
         // 0.1.0 wants a controller reference on what this release creates under Delete, and may not set it where the API
-        // server asks for the right to delete: it reports Refused, and the other one Ready. The data key is one all the same.
+        // server requires the right to delete: it reports Refused, and the other one Ready. There is still one data key.
         test.create_many("delete", COUNT, &json!({ "deletionPolicy": "Delete" })).await;
         eventually(SOON, "all are recorded", async || {
             let keys = test.keys().list(&ListParams::default()).await.unwrap().items;

@@ -1,4 +1,4 @@
-//! A proxy before kube-apiserver: it counts the requests, and delays, refuses and loses them as told.
+//! A proxy before kube-apiserver: it counts the requests, and delays, refuses and loses them as a test asks.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -130,22 +130,22 @@ impl ApiProxy {
         path
     }
 
-    /// From now on each of these requests meets this fault; `*` stands for any verb or resource.
+    /// Makes every request of this kind meet this fault; `*` stands for any verb or resource.
     pub fn fail_always(&self, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip: 0, left: None, share: 1.0 });
     }
 
-    /// The next of these requests meet this fault.
+    /// Makes the next requests of this kind meet this fault.
     pub fn fail_next(&self, count: usize, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip: 0, left: Some(count), share: 1.0 });
     }
 
-    /// The one of these requests that comes after so many others meets this fault.
+    /// Lets `skip` requests of this kind through and makes the one after them meet this fault.
     pub fn fail_after(&self, skip: usize, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip, left: Some(1), share: 1.0 });
     }
 
-    /// From now on this share of these requests meets this fault.
+    /// Makes this share of the requests of this kind meet this fault.
     pub fn fail_often(&self, share: f64, verb: &'static str, resource: &'static str, fault: Fault) {
         self.rule(Rule { verb, resource, fault, skip: 0, left: None, share });
     }
@@ -155,7 +155,7 @@ impl ApiProxy {
         self.lock().lag = lag;
     }
 
-    /// The faults go away.
+    /// Ends all faults and the lag, and lets clients through again.
     pub fn clear_faults(&self) {
         let mut state = self.lock();
         state.rules.clear();
@@ -174,7 +174,7 @@ impl ApiProxy {
         self.server.cut();
     }
 
-    /// Nobody gets through.
+    /// Lets no client through.
     pub fn close(&self) {
         self.server.close();
     }

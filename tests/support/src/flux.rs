@@ -151,7 +151,7 @@ impl Repository {
 
     async fn git(&self, arguments: &[&str]) -> String {
         let mut git = Command::new("git");
-        // The user's own settings are nobody's business here.
+        // The user's own settings must not take part.
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
         git.args(["-c", "user.name=Tests", "-c", "user.email=tests@example.com"]);
         let done = commands::run(git.arg("-C").arg(&self.folder).args(arguments)).await;

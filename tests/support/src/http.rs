@@ -27,7 +27,7 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Reset>>;
 #[derive(Debug)]
 pub(crate) struct Reset;
 
-/// A place where a request stands still, for good: whoever sent it is killed there.
+/// A place where a request stops for good: the process that sent it is killed there.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<Notify>);
 

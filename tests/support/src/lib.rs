@@ -97,7 +97,7 @@ pub fn assert_fresh(file: &str, expected: &str) {
     assert!(found == expected, "{file} is stale: run `make generate` and commit it");
 }
 
-/// A free port on loopback. Somebody else may take it before it is used; the programs here can't choose one themselves.
+/// A free port on loopback. Another process may take it before it is used; the programs here can't choose one themselves.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("a bound address").port()

@@ -109,7 +109,7 @@ SystemdCgroup = false
             "failSwapOn": false,
             "volumePluginDir": file("volume-plugins"),
             "oomScoreAdj": 0,
-            // Nobody answers there, and nobody asks: pods are told addresses.
+            // No server answers there, and no client asks: pods get addresses.
             "clusterDNS": ["10.0.0.10"],
             "resolvConf": "",
             // Disk and memory are other people's, too.
@@ -188,7 +188,7 @@ fn container_processes() -> Vec<String> {
     let is_one = |process: &Path| {
         let read = |file: &str| fs::read_to_string(process.join(file)).unwrap_or_default();
         let command = read("cmdline");
-        // Without a command: it ended, and nobody has asked how yet.
+        // Without a command: it ended, and its exit code has not been read yet.
         !command.is_empty() && (command.contains("containerd-shim") || read("cgroup").contains("/kubepods"))
     };
     let processes = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);

@@ -1,4 +1,4 @@
-//! A proxy before the KMS server: it counts and keeps the calls, and makes them fail as told. No KMS server for tests
+//! A proxy before the KMS server: it counts and keeps the calls, and makes them fail as a test asks. No KMS server for tests
 //! throttles or breaks.
 
 use std::{
@@ -104,7 +104,7 @@ pub struct KmsProxy {
 #[derive(Clone)]
 enum Upstream {
     Server(Box<Client<HttpConnector, Full<Bytes>>>, String),
-    /// Nobody: the proxy itself makes up a blob.
+    /// None: the proxy itself makes up a blob.
     Stub,
 }
 
@@ -122,7 +122,7 @@ impl KmsProxy {
         Self::before(ip, Upstream::Server(client, upstream)).await
     }
 
-    /// Starts one that answers by itself, where the number of data keys counts and nobody unwraps them.
+    /// Starts one that answers by itself, for tests that count data keys and decrypt none.
     pub async fn stub() -> Self {
         Self::before(Ipv4Addr::LOCALHOST.into(), Upstream::Stub).await
     }
@@ -159,23 +159,23 @@ impl KmsProxy {
         self.lock().calls.keys().cloned().collect()
     }
 
-    /// From now on each call for a data key meets this fault.
+    /// Makes every call for a data key meet this fault, until [`clear_faults`](Self::clear_faults).
     pub fn fail_always(&self, fault: Fault) {
         self.lock().rule = Some(Rule { fault, left: None });
     }
 
-    /// The next calls for a data key meet this fault.
+    /// Makes the next calls for a data key meet this fault.
     pub fn fail_next(&self, calls: usize, fault: Fault) {
         self.lock().rule = Some(Rule { fault, left: Some(calls) });
     }
 
-    /// From now on each call for a data key in these Regions meets this fault.
+    /// Makes every call for a data key in these Regions meet this fault, besides any other rule.
     pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
         let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
         self.lock().regional.extend(faults);
     }
 
-    /// The cause of the faults goes away.
+    /// Ends all faults. The quota stays.
     pub fn clear_faults(&self) {
         let mut state = self.lock();
         state.rule = None;
@@ -284,7 +284,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     Ok(Response::from_parts(parts, whole(body)))
 }
 
-/// Keeps a call, and tells what becomes of it.
+/// Keeps a call. Returns the fault that it meets, if any.
 fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
     let mut fault = None;
     if operation == ISSUE {
