@@ -136,8 +136,8 @@ async fn credentials_that_no_request_can_carry_are_reported() {
     let stub = Stub::start(vec![(Method::GET, "/v1/credentials", handed_out("ASIA\nODD").to_string())]).await;
     let url = format!("{}/v1/credentials", stub.url);
     let operator = test.operator_with(&[], &[&NONE[..], &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)]].concat());
-    test.create("k", &json!({})).await;
-    test.failed("k", "CredentialsMissing").await;
+    test.create("orders", &json!({})).await;
+    test.failed("orders", "CredentialsMissing").await;
     operator.logs("the access key ID has blanks, control characters").await;
     assert!(!operator.process.log().contains("panicked"));
 }
@@ -217,7 +217,7 @@ async fn servers_on_the_node_are_never_reached_through_a_proxy() {
     // A host name that is not in NO_PROXY; the API server's address is in it.
     let node = stub.url.replace("127.0.0.1", "localhost");
     let pod_identity = format!("{node}/v1/credentials");
-    test.create("k", &json!({ "keyId": test.key.arn })).await;
+    test.create("orders", &json!({ "keyId": test.key.arn })).await;
     for (variables, asked) in [
         (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", pod_identity.as_str())][..], "GET /v1/credentials "),
         (
@@ -241,7 +241,7 @@ async fn servers_on_the_node_are_never_reached_through_a_proxy() {
 async fn endpoints_follow_region_fips_and_dual_stack() {
     let test = TestNamespace::new("endpoints").await;
     let (proxy, wanted) = proxy().await;
-    test.create("k", &json!({ "region": "eu-north-1" })).await;
+    test.create("orders", &json!({ "region": "eu-north-1" })).await;
     for (settings, host) in [
         (&[][..], "kms.eu-north-1.amazonaws.com:443"),
         (&[("AWS_USE_FIPS_ENDPOINT", "true")], "kms-fips.eu-north-1.amazonaws.com:443"),
@@ -250,7 +250,7 @@ async fn endpoints_follow_region_fips_and_dual_stack() {
         let common = [("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", "127.0.0.1"), ("AWS_ENDPOINT_URL_KMS", UNSET)];
         let _operator = test.operator_with(&["--kms-timeout=2s"], &[&common, settings].concat());
         eventually(SOON, host, async || wanted.lock().await.iter().any(|wanted| wanted == host)).await;
-        test.failed("k", "KmsUnreachable").await;
+        test.failed("orders", "KmsUnreachable").await;
     }
     assert_eq!(test.proxy.calls(), 0);
 }

@@ -78,11 +78,11 @@ async fn a_panic_is_reported_in_the_condition() {
         test.data("other").await
     };
     let _defect = Defect::at_kms(&test, test.operator_kubeconfig()).await;
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "InternalError").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "InternalError").await;
     assert!(message(&key).contains("report it with the operator's log"), "{}", message(&key));
-    test.event_contains("k", "InternalError", "report it").await;
-    assert!(test.secrets().get_opt("k").await.unwrap().is_none());
+    test.event_contains("orders", "InternalError", "report it").await;
+    assert!(test.secrets().get_opt("orders").await.unwrap().is_none());
     test.delete_secret("other").await;
     test.secret_becomes("other", &adopted).await;
 }

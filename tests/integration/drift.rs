@@ -13,20 +13,20 @@ use crate::harness::{SOON, TestNamespace};
 async fn deleted_secret_is_recreated_with_the_same_bytes() {
     let test = TestNamespace::new("deleted-secret").await;
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let (secret, data) = (test.secret("k").await, test.data("k").await);
+    test.issue("orders", &json!({})).await;
+    let (secret, data) = (test.secret("orders").await, test.data("orders").await);
     for _ in 0..3 {
-        test.delete_secret("k").await;
-        test.secret_becomes("k", &data).await;
+        test.delete_secret("orders").await;
+        test.secret_becomes("orders", &data).await;
     }
-    assert_ne!(test.secret("k").await.metadata.uid, secret.metadata.uid);
-    eventually(SOON, "an event reports it", async || !test.events("k", "Restored").await.is_empty()).await;
+    assert_ne!(test.secret("orders").await.metadata.uid, secret.metadata.uid);
+    eventually(SOON, "an event reports it", async || !test.events("orders", "Restored").await.is_empty()).await;
 
     // And while no operator runs.
     drop(operator);
-    test.delete_secret("k").await;
+    test.delete_secret("orders").await;
     let _operator = test.operator();
-    test.secret_becomes("k", &data).await;
+    test.secret_becomes("orders", &data).await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -34,8 +34,8 @@ async fn deleted_secret_is_recreated_with_the_same_bytes() {
 async fn every_entry_that_is_edited_is_restored() {
     let test = TestNamespace::new("edited").await;
     let operator = test.operator();
-    test.issue("k", &json!({ "encryptionContext": { "a": "b" } })).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({ "encryptionContext": { "a": "b" } })).await;
+    let data = test.data("orders").await;
     let edits: Vec<Value> = data
         .keys()
         .flat_map(|entry| [json!({ "data": { entry: "eA==" } }), json!({ "data": { entry: null } })])
@@ -55,10 +55,10 @@ async fn every_entry_that_is_edited_is_restored() {
 
     // And while no operator runs.
     drop(operator);
-    test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==", "ciphertextBlob.v1": "eA==" } })).await;
+    test.edit_secret("orders", &json!({ "data": { "ciphertextBlob": "eA==", "ciphertextBlob.v1": "eA==" } })).await;
     let _operator = test.operator();
-    test.secret_becomes("k", &data).await;
-    test.ready("k").await;
+    test.secret_becomes("orders", &data).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1 + edits.len());
 }
 
@@ -66,15 +66,15 @@ async fn every_entry_that_is_edited_is_restored() {
 async fn own_metadata_is_restored_and_foreign_metadata_is_kept() {
     let test = TestNamespace::new("relabelled").await;
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     let theirs = json!({ "metadata": {
         "labels": { "team": "shop" },
         "annotations": { "backup": "yes" },
         "finalizers": ["example.com/hold"],
         "ownerReferences": [{ "apiVersion": "v1", "kind": "Namespace", "name": "x", "uid": test.namespace_uid().await }],
     }});
-    test.edit_secret("k", &theirs).await;
-    let (secret, data) = (test.secret("k").await, test.data("k").await);
+    test.edit_secret("orders", &theirs).await;
+    let (secret, data) = (test.secret("orders").await, test.data("orders").await);
     for edit in [
         json!({ "labels": { "datakey.dev/name": "other" } }),
         json!({ "labels": { "datakey.dev/name": null, "app.kubernetes.io/managed-by": null } }),
@@ -82,46 +82,46 @@ async fn own_metadata_is_restored_and_foreign_metadata_is_kept() {
         json!({ "annotations": { "datakey.dev/issued.v1": null } }),
         json!({ "annotations": { "datakey.dev/issued.v9": "{}" } }),
     ] {
-        test.edit_secret("k", &json!({ "metadata": edit })).await;
+        test.edit_secret("orders", &json!({ "metadata": edit })).await;
         eventually(SOON, &format!("restored: {edit}"), async || {
-            let now = test.secret("k").await.metadata;
+            let now = test.secret("orders").await.metadata;
             let then = &secret.metadata;
             (&now.labels, &now.annotations, &now.owner_references, &now.finalizers)
                 == (&then.labels, &then.annotations, &then.owner_references, &then.finalizers)
         })
         .await;
     }
-    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.data("orders").await, data);
     assert_eq!(test.proxy.calls(), 1);
-    test.edit_secret("k", &json!({ "metadata": { "finalizers": null } })).await;
+    test.edit_secret("orders", &json!({ "metadata": { "finalizers": null } })).await;
 }
 
 #[tokio::test]
 async fn labels_and_annotations_of_others_cause_no_write() {
     let test = TestNamespace::new("others-labels").await;
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let edited = test.edit_secret("k", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
+    test.issue("orders", &json!({})).await;
+    let edited = test.edit_secret("orders", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
     test.barrier().await;
-    assert_eq!(test.secret("k").await.metadata.resource_version, edited.metadata.resource_version);
+    assert_eq!(test.secret("orders").await.metadata.resource_version, edited.metadata.resource_version);
 }
 
 #[tokio::test]
 async fn a_second_manager_with_equal_values_is_tolerated() {
     let test = TestNamespace::new("co-owner").await;
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let mut applied = test.secret("k").await;
+    test.issue("orders", &json!({})).await;
+    let mut applied = test.secret("orders").await;
     applied.metadata.managed_fields = None;
     applied.metadata.resource_version = None;
     let params = kube::api::PatchParams::apply("backup-tool").force();
-    let applied = test.secrets().patch("k", &params, &kube::api::Patch::Apply(&applied)).await.unwrap();
+    let applied = test.secrets().patch("orders", &params, &kube::api::Patch::Apply(&applied)).await.unwrap();
     test.barrier().await;
-    assert_eq!(test.secret("k").await.metadata.resource_version, applied.metadata.resource_version);
+    assert_eq!(test.secret("orders").await.metadata.resource_version, applied.metadata.resource_version);
     drop(operator);
     let _operator = test.operator();
     test.barrier().await;
-    assert_eq!(test.secret("k").await.metadata.resource_version, applied.metadata.resource_version);
+    assert_eq!(test.secret("orders").await.metadata.resource_version, applied.metadata.resource_version);
     assert_eq!(test.secrets().list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 
@@ -131,12 +131,12 @@ async fn compete(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, St
     let test = TestNamespace::new(name).await;
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &["--retry-min=200ms", "--retry-max=10m"]);
-    test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({})).await;
+    let data = test.data("orders").await;
     let writes = async || api.count("create", "secrets") + api.count("update", "secrets");
     let before = writes().await;
     let is_contested = async || {
-        let ready = datakey_operator::status::find(&test.get("k").await, "Ready").cloned().unwrap();
+        let ready = datakey_operator::status::find(&test.get("orders").await, "Ready").cloned().unwrap();
         (ready.status == "False" && ready.reason == "SecretContested").then_some(ready.message)
     };
     let mut message = None;
@@ -152,8 +152,8 @@ async fn compete(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, St
         sleep(Duration::from_millis(20)).await;
     }
     let restores = writes().await - before;
-    test.secret_becomes("k", &data).await;
-    test.ready("k").await;
+    test.secret_becomes("orders", &data).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
     (restores, message.unwrap())
 }
@@ -161,7 +161,7 @@ async fn compete(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, St
 #[tokio::test]
 async fn competing_writer_is_rate_limited_and_reported() {
     let (restores, message) = compete("fight-edits", async |test| {
-        test.edit_secret("k", &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
+        test.edit_secret("orders", &json!({ "data": { "ciphertextBlob": "eA==" } })).await;
     })
     .await;
     assert!((11..=12).contains(&restores), "{restores} restores");
@@ -170,7 +170,7 @@ async fn competing_writer_is_rate_limited_and_reported() {
 
 #[tokio::test]
 async fn repeated_deletion_is_rate_limited_and_reported() {
-    let (restores, message) = compete("fight-deletions", async |test| test.delete_secret("k").await).await;
+    let (restores, message) = compete("fight-deletions", async |test| test.delete_secret("orders").await).await;
     assert!((11..=12).contains(&restores), "{restores} restores");
     assert!(message.contains("it was deleted"), "{message}");
 }

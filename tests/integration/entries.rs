@@ -31,7 +31,7 @@ fn merge(value: &mut Value, changes: &Value) {
 #[tokio::test]
 async fn entries_name_a_whole_key_arn() {
     let test = TestNamespace::new("entry-arns").await;
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
     for arn in [
         "alias/orders".to_owned(),
@@ -47,63 +47,63 @@ async fn entries_name_a_whole_key_arn() {
         ARN.replace("1111", "111"),
         format!("{ARN}\n"),
     ] {
-        refuses_entry(&test, "k", &json!({ "keyId": arn }), KEY_ARN).await;
+        refuses_entry(&test, "orders", &json!({ "keyId": arn }), KEY_ARN).await;
     }
     let replica = ARN.replace(id, &format!("mrk-{}", "a1".repeat(16)));
     for arn in [replica, ARN.replace("aws:kms:eu-west-1", "aws-us-gov:kms:us-gov-west-1")] {
         let mut entry = test.pin(2);
         entry["keyId"] = arn.into();
-        test.patch("k", &json!({ "spec": { "wrappedKeys": [entry] } })).await;
+        test.patch("orders", &json!({ "spec": { "wrappedKeys": [entry] } })).await;
     }
 }
 
 #[tokio::test]
 async fn requests_of_entries_follow_the_rules_of_the_spec() {
     let test = TestNamespace::new("entry-requests").await;
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     let request = |changes: Value| json!({ "request": changes });
     for key_id in ["orders", "alias/a b", "alias/\u{202e}a", "mrk-1", "arn:aws:kms:europe:111122223333:alias/a"] {
-        refuses_entry(&test, "k", &request(json!({ "keyId": key_id })), "keyId must be a key ID").await;
+        refuses_entry(&test, "orders", &request(json!({ "keyId": key_id })), "keyId must be a key ID").await;
     }
-    refuses_entry(&test, "k", &request(json!({ "keyId": "alias/aws/s3" })), "name a customer managed key").await;
+    refuses_entry(&test, "orders", &request(json!({ "keyId": "alias/aws/s3" })), "name a customer managed key").await;
     let words = "region must be the code of an AWS Region";
     for region in ["europe", "eu-west-1\n", "\u{1b}[2J", "eu-west-1.attacker.example"] {
-        refuses_entry(&test, "k", &request(json!({ "region": region })), words).await;
+        refuses_entry(&test, "orders", &request(json!({ "region": region })), words).await;
     }
-    refuses_entry(&test, "k", &request(json!({ "keyId": ARN, "region": "eu-west-1" })), "remove region").await;
+    refuses_entry(&test, "orders", &request(json!({ "keyId": ARN, "region": "eu-west-1" })), "remove region").await;
     let words = "request must have exactly one of keySpec and numberOfBytes";
-    refuses_entry(&test, "k", &request(json!({ "keySpec": null })), words).await;
-    refuses_entry(&test, "k", &request(json!({ "numberOfBytes": 32 })), words).await;
+    refuses_entry(&test, "orders", &request(json!({ "keySpec": null })), words).await;
+    refuses_entry(&test, "orders", &request(json!({ "numberOfBytes": 32 })), words).await;
 
     let context = |context: Value| json!({ "request": { "encryptionContext": context } });
-    refuses_entry(&test, "k", &context(json!({ "": "x" })), "an encryption context key must not be empty").await;
+    refuses_entry(&test, "orders", &context(json!({ "": "x" })), "an encryption context key must not be empty").await;
     for reserved in ["aws:s3:arn", "AWS:x", "aws-crypto-public-key"] {
-        refuses_entry(&test, "k", &context(json!({ reserved: "x" })), "are reserved for AWS services").await;
+        refuses_entry(&test, "orders", &context(json!({ reserved: "x" })), "are reserved for AWS services").await;
     }
-    refuses_entry(&test, "k", &context(json!({ "purpose": "a", "Purpose": "b" })), "differ in case only").await;
+    refuses_entry(&test, "orders", &context(json!({ "purpose": "a", "Purpose": "b" })), "differ in case only").await;
     let long = context(json!({ "a": "x".repeat(8000), "b": "y".repeat(200) }));
-    refuses_entry(&test, "k", &long, "the encryption context is too long").await;
+    refuses_entry(&test, "orders", &long, "the encryption context is too long").await;
     let many: Map<_, _> = (0..33).map(|n| (format!("k{n}"), "v".into())).collect();
-    refuses_entry(&test, "k", &context(many.into()), "must have at most 32 items").await;
+    refuses_entry(&test, "orders", &context(many.into()), "must have at most 32 items").await;
 }
 
 #[tokio::test]
 async fn ids_and_times_of_entries_are_plain() {
     let test = TestNamespace::new("entry-ids").await;
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     for odd in ["\u{1b}[2J", "a\r\nb", "\u{202e}gnp", "a b"] {
-        refuses_entry(&test, "k", &json!({ "keyMaterialId": odd }), "keyMaterialId").await;
-        refuses_entry(&test, "k", &json!({ "requestId": odd }), "requestId").await;
+        refuses_entry(&test, "orders", &json!({ "keyMaterialId": odd }), "keyMaterialId").await;
+        refuses_entry(&test, "orders", &json!({ "requestId": odd }), "requestId").await;
     }
     for odd in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z"] {
-        refuses_entry(&test, "k", &json!({ "issuedAt": odd }), "issuedAt").await;
+        refuses_entry(&test, "orders", &json!({ "issuedAt": odd }), "issuedAt").await;
     }
 }
 
 #[tokio::test]
 async fn columns_show_plain_text_of_a_status() {
     let test = TestNamespace::new("entry-columns").await;
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     let condition = |field: &str, value: &str| {
         let mut condition = json!({
             "type": "Ready", "status": "False", "reason": "Pending", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -119,7 +119,7 @@ async fn columns_show_plain_text_of_a_status() {
             (condition("status", odd), "status"),
             (condition("reason", odd), "reason"),
         ] {
-            assert_refused(test.try_patch_status("k", &status).await, field);
+            assert_refused(test.try_patch_status("orders", &status).await, field);
         }
     }
 }
@@ -136,35 +136,35 @@ async fn one_wrapped_key_is_one_version() {
     let manifest = test.manifest("pins", &json!({ "wrappedKeys": [test.pin(1), twin(2)] }));
     assert_refused(test.try_create(&manifest).await, words);
 
-    test.create("k", &json!({})).await;
-    let twins = json!({ "secretName": "k", "versions": [test.pin(1), twin(2)] });
-    assert_refused(test.try_patch_status("k", &twins).await, "versions records one ciphertextBlob twice");
-    test.try_patch_status("k", &json!({ "secretName": "k", "versions": [test.pin(1)] })).await.unwrap();
-    assert_refused(test.try_patch_status("k", &twins).await, "versions records one ciphertextBlob twice");
+    test.create("orders", &json!({})).await;
+    let twins = json!({ "secretName": "orders", "versions": [test.pin(1), twin(2)] });
+    assert_refused(test.try_patch_status("orders", &twins).await, "versions records one ciphertextBlob twice");
+    test.try_patch_status("orders", &json!({ "secretName": "orders", "versions": [test.pin(1)] })).await.unwrap();
+    assert_refused(test.try_patch_status("orders", &twins).await, "versions records one ciphertextBlob twice");
 
     let words = "pins a data key that status.versions records as another version";
     let pins = json!({ "spec": { "wrappedKeys": [test.pin(1), twin(2)] } });
-    assert_refused(test.try_patch("k", &pins).await, "two entries have the same");
-    assert_refused(test.try_patch("k", &json!({ "spec": { "wrappedKeys": [twin(2)] } })).await, words);
-    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(1), test.pin(2)] } })).await;
+    assert_refused(test.try_patch("orders", &pins).await, "two entries have the same");
+    assert_refused(test.try_patch("orders", &json!({ "spec": { "wrappedKeys": [twin(2)] } })).await, words);
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [test.pin(1), test.pin(2)] } })).await;
     // A pinned blob cannot be recorded as another version either.
     let mut third = test.pin(3);
     third["ciphertextBlob"] = test.pin(2)["ciphertextBlob"].clone();
-    assert_refused(test.try_patch_status("k", &json!({ "versions": [test.pin(1), third] })).await, words);
+    assert_refused(test.try_patch_status("orders", &json!({ "versions": [test.pin(1), third] })).await, words);
 }
 
 #[tokio::test]
 async fn a_recorded_secret_name_is_not_dropped() {
     let test = TestNamespace::new("entry-secret-name").await;
-    test.create("k", &json!({})).await;
-    test.try_patch_status("k", &json!({ "secretName": "k", "versions": [test.pin(1)] })).await.unwrap();
+    test.create("orders", &json!({})).await;
+    test.try_patch_status("orders", &json!({ "secretName": "orders", "versions": [test.pin(1)] })).await.unwrap();
     let words = "secretName is fixed once a version is issued";
     for other in [Value::Null, json!("other")] {
-        assert_refused(test.try_patch_status("k", &json!({ "secretName": other })).await, words);
+        assert_refused(test.try_patch_status("orders", &json!({ "secretName": other })).await, words);
     }
-    let mut whole = to_json(&test.get("k").await);
+    let mut whole = to_json(&test.get("orders").await);
     whole["status"].as_object_mut().unwrap().remove("secretName");
-    assert_refused(test.send::<Value>("PUT", "/k/status", &whole).await, words);
+    assert_refused(test.send::<Value>("PUT", "/orders/status", &whole).await, words);
 }
 
 #[tokio::test]
@@ -179,10 +179,10 @@ async fn the_largest_entries_are_within_the_servers_budget() {
             entry
         })
         .collect();
-    test.create("k", &json!({ "wrappedKeys": entries, "encryptionContext": context })).await;
-    test.try_patch_status("k", &json!({ "secretName": "k", "versions": entries })).await.unwrap();
-    test.patch("k", &json!({ "spec": { "version": 64 } })).await;
-    test.patch("k", &json!({ "spec": { "wrappedKeys": entries[..63] } })).await;
+    test.create("orders", &json!({ "wrappedKeys": entries, "encryptionContext": context })).await;
+    test.try_patch_status("orders", &json!({ "secretName": "orders", "versions": entries })).await.unwrap();
+    test.patch("orders", &json!({ "spec": { "version": 64 } })).await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": entries[..63] } })).await;
 }
 
 /// The definition without the rules of entries, as older releases had it.

@@ -120,15 +120,15 @@ async fn unfinished_tls_handshake_costs_no_more_than_the_time_limit() {
     });
     {
         let operator = test.operator_with(&["--kms-timeout=1s"], &[("AWS_ENDPOINT_URL_KMS", &endpoint)]);
-        test.create("k", &json!({})).await;
+        test.create("orders", &json!({})).await;
         let begun = std::time::Instant::now();
-        test.failed("k", "KmsTimeout").await;
+        test.failed("orders", "KmsTimeout").await;
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         operator.is_ready().await;
     }
     silent.abort();
     let _operator = test.operator();
-    test.ready("k").await;
+    test.ready("orders").await;
 }
 
 #[tokio::test]
@@ -187,27 +187,27 @@ async fn keys_that_a_real_kms_refuses_are_reported() {
 async fn issued_key_stays_ready_and_is_restored_without_kms() {
     let test = TestNamespace::new("kms-gone").await;
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({})).await;
+    let data = test.data("orders").await;
     test.proxy.fail_always(Fault::Reset);
-    test.delete_secret("k").await;
-    test.secret_becomes("k", &data).await;
-    test.ready("k").await;
+    test.delete_secret("orders").await;
+    test.secret_becomes("orders", &data).await;
+    test.ready("orders").await;
 }
 
 #[tokio::test]
 async fn a_failing_new_version_leaves_the_issued_one_in_the_secret() {
     let test = TestNamespace::new("failing-version").await;
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({})).await;
+    let data = test.data("orders").await;
     test.proxy.fail_always(Fault::code("AccessDeniedException"));
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    let key = test.failed("k", "AccessDenied").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    let key = test.failed("orders", "AccessDenied").await;
     assert_eq!(key.status.unwrap().version, Some(1));
-    assert_eq!(test.data("k").await, data);
-    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
-    test.ready("k").await;
+    assert_eq!(test.data("orders").await, data);
+    test.patch("orders", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("orders").await;
 }
 
 #[tokio::test]
@@ -215,19 +215,19 @@ async fn stalled_key_is_retried_rarely_and_a_changed_spec_at_once() {
     let test = TestNamespace::new("rarely").await;
     let operator = test.operator_with(&PATIENT, &[]);
     test.proxy.fail_always(Fault::code("AccessDeniedException"));
-    test.create("k", &json!({})).await;
-    test.failed("k", "AccessDenied").await;
+    test.create("orders", &json!({})).await;
+    test.failed("orders", "AccessDenied").await;
     assert_eq!(test.proxy.calls(), 1);
     // Changes of labels and Secrets are no reason to call KMS again.
     for number in 0..5 {
-        test.patch("k", &json!({ "metadata": { "labels": { "n": number.to_string() } } })).await;
+        test.patch("orders", &json!({ "metadata": { "labels": { "n": number.to_string() } } })).await;
     }
     test.create("other", &json!({ "keyId": "alias/other" })).await;
     test.failed("other", "AccessDenied").await;
     assert_eq!(test.proxy.calls(), 2);
 
-    test.patch("k", &json!({ "spec": { "keyId": "alias/another" } })).await;
-    test.failed("k", "AccessDenied").await;
+    test.patch("orders", &json!({ "spec": { "keyId": "alias/another" } })).await;
+    test.failed("orders", "AccessDenied").await;
     assert_eq!(test.proxy.calls(), 3);
 
     // Nor is a restart: the first tries are spread over four minutes.
@@ -252,20 +252,20 @@ async fn no_sensitive_value_is_logged_or_reported_anywhere() {
     let answer = format!("1 validation error detected: Value '[{token}]' at 'grantTokens' failed");
     test.proxy.fail_always(Fault::Error(400, "ValidationException".into(), answer));
     let spec = json!({ "grantTokens": [token, "marker-second-zQ8"] });
-    test.create("k", &spec).await;
-    test.failed("k", "RequestInvalid").await;
+    test.create("orders", &spec).await;
+    test.failed("orders", "RequestInvalid").await;
     operator.logs("at 'grantTokens' failed").await;
     // The server knows the account by its access key ID.
     test.proxy.fail_always(Fault::AsAccount(kms::ACCOUNT.to_owned()));
-    let key = test.ready("k").await;
+    let key = test.ready("orders").await;
     assert_eq!(test.proxy.requests().last().unwrap().access_key_id, "AKIAMARKERZQ4");
     assert_eq!(test.proxy.requests().last().unwrap().body["GrantTokens"], spec["grantTokens"]);
-    test.delete_secret("k").await;
+    test.delete_secret("orders").await;
     test.barrier().await;
 
     let blob = serde_json::to_value(&key.record()[0].ciphertext_blob).unwrap().as_str().unwrap().to_owned();
     let status = serde_json::to_string(&key.status.as_ref().map(|status| &status.conditions)).unwrap();
-    let secret = serde_json::to_string(&test.secret("k").await).unwrap();
+    let secret = serde_json::to_string(&test.secret("orders").await).unwrap();
     let events = test.plane.kubectl(&["get", "events", "-n", "leaks", "-o", "json"]).await.unwrap();
     let (_, metrics) = operator.admin("/metrics").await;
     let log = operator.process.log();
@@ -289,8 +289,8 @@ async fn refusal_by_an_admission_policy_is_reported_verbatim() {
     let test = TestNamespace::new("policy-refuses").await;
     let _operator = test.operator();
     test.refuse_secrets().await;
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "Refused").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "Refused").await;
     let message = &key.status.as_ref().unwrap().conditions[0].message;
     assert!(message.contains("secrets need a ticket"), "{message}");
     assert!(!is_stalled(&key));
@@ -298,7 +298,7 @@ async fn refusal_by_an_admission_policy_is_reported_verbatim() {
     assert_eq!(issued.len(), 1, "the data key is recorded, and waits");
 
     test.accept_secrets().await;
-    let key = test.ready("k").await;
+    let key = test.ready("orders").await;
     assert_eq!(key.record(), issued);
     assert_eq!(test.proxy.calls(), 1);
 }
@@ -322,12 +322,12 @@ async fn refusal_by_a_quota_is_reported_and_recovered_from() {
     eventually(SOON, "the quota works", async || test.plane.kubectl(&used).await.is_ok_and(|hard| !hard.is_empty()))
         .await;
     let _operator = test.operator();
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "Refused").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "Refused").await;
     let message = key.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("exceeded quota"), "{message}");
     test.apply(&[quota(1)]).await;
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -339,19 +339,19 @@ async fn missing_region_or_credentials_are_reported() {
     {
         let environment = [&[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "")], &files[..]].concat();
         let _operator = test.operator_with(&[], &environment);
-        test.create("k", &json!({})).await;
-        test.failed("k", "RegionMissing").await;
+        test.create("orders", &json!({})).await;
+        test.failed("orders", "RegionMissing").await;
         test.issue("by-arn", &json!({ "keyId": test.key.arn })).await;
         assert_eq!(test.proxy.calls(), 1);
     }
     {
         let environment = [&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], &files[..]].concat();
         let _operator = test.operator_with(&[], &environment);
-        test.failed("k", "CredentialsMissing").await;
+        test.failed("orders", "CredentialsMissing").await;
         assert_eq!(test.proxy.calls(), 1);
     }
     let _operator = test.operator();
-    test.ready("k").await;
+    test.ready("orders").await;
 }
 
 #[tokio::test]

@@ -39,8 +39,8 @@ async fn a_workload_unwraps_a_key_of_the_right_length() {
 async fn the_key_is_unwrapped_under_its_own_encryption_context_only() {
     let test = TestNamespace::new("own-context").await;
     let _operator = test.operator();
-    test.issue("k", &json!({ "encryptionContext": { "purpose": "orders", "stage": "prod" } })).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({ "encryptionContext": { "purpose": "orders", "stage": "prod" } })).await;
+    let data = test.data("orders").await;
     assert_eq!(test.decrypt(&data, "").await.len(), 32);
     let context = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -122,9 +122,9 @@ async fn key_of_another_account_is_called_by_its_arn() {
     assert!(theirs.arn.contains(other));
     // The KMS server has no policies across accounts: the proxy sends the call as the other account.
     test.proxy.fail_always(Fault::AsAccount(other.to_owned()));
-    let key = test.issue("k", &json!({ "keyId": theirs.arn })).await;
+    let key = test.issue("orders", &json!({ "keyId": theirs.arn })).await;
     assert_eq!(recorded_version(&key, 1).key_id, theirs.arn);
-    assert_eq!(test.decrypt(&test.data("k").await, "").await.len(), 32);
+    assert_eq!(test.decrypt(&test.data("orders").await, "").await.len(), 32);
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn record_and_secret_describe_the_data_key_completely() {
     let test = TestNamespace::new("tell-all").await;
     let _operator = test.operator();
     let context = json!({ "purpose": "orders", "a": "first" });
-    let key = test.issue("k", &json!({ "encryptionContext": context, "secretName": "other-name" })).await;
+    let key = test.issue("orders", &json!({ "encryptionContext": context, "secretName": "other-name" })).await;
     let issued = recorded_version(&key, 1);
     assert_eq!(to_json(&issued.request), to_json(&key.spec.request()));
     assert!(issued.request_id.is_some() && issued.key_material_id.is_some());
@@ -145,7 +145,7 @@ async fn record_and_secret_describe_the_data_key_completely() {
     assert_eq!(secret.metadata.owner_references, None);
     let labels = secret.metadata.labels.unwrap();
     assert_eq!(labels["app.kubernetes.io/managed-by"], "datakey-operator");
-    assert_eq!(labels["datakey.dev/name"], "k");
+    assert_eq!(labels["datakey.dev/name"], "orders");
     let data = test.data("other-name").await;
     assert_eq!(text(&data, "encryptionContext"), r#"{"a":"first","purpose":"orders"}"#);
     assert_eq!((text(&data, "keySpec"), text(&data, "version")), ("AES_256".to_owned(), "1".to_owned()));
@@ -157,15 +157,15 @@ async fn record_and_secret_describe_the_data_key_completely() {
 async fn version_2_is_added_and_going_back_issues_nothing() {
     let test = TestNamespace::new("versions").await;
     let _operator = test.operator();
-    test.issue("k", &json!({ "encryptionContext": { "v": "1" } })).await;
-    let first = test.data("k").await;
+    test.issue("orders", &json!({ "encryptionContext": { "v": "1" } })).await;
+    let first = test.data("orders").await;
 
     let second_key = test.kms.key().await;
     let v2 = json!({ "keyId": second_key.arn, "encryptionContext": { "v": "2" }, "version": 2 });
-    test.patch("k", &json!({ "spec": v2 })).await;
-    let key = test.ready("k").await;
+    test.patch("orders", &json!({ "spec": v2 })).await;
+    let key = test.ready("orders").await;
     assert_eq!(key.status.unwrap().version, Some(2));
-    let second = test.data("k").await;
+    let second = test.data("orders").await;
     assert_eq!(second["ciphertextBlob.v1"], first["ciphertextBlob"]);
     assert_eq!(second["ciphertextBlob.v2"], second["ciphertextBlob"]);
     assert_ne!(second["ciphertextBlob"], first["ciphertextBlob"]);
@@ -174,15 +174,15 @@ async fn version_2_is_added_and_going_back_issues_nothing() {
     assert_eq!(test.decrypt(&second, ".v1").await, test.decrypt(&first, "").await);
 
     let v1 = json!({ "keyId": test.alias(), "encryptionContext": { "v": "1" }, "version": null });
-    test.patch("k", &json!({ "spec": v1 })).await;
-    assert_eq!(test.ready("k").await.status.unwrap().version, Some(1));
-    let back = test.data("k").await;
+    test.patch("orders", &json!({ "spec": v1 })).await;
+    assert_eq!(test.ready("orders").await.status.unwrap().version, Some(1));
+    let back = test.data("orders").await;
     assert_eq!(back["ciphertextBlob"], first["ciphertextBlob"]);
     assert_eq!(back["ciphertextBlob.v2"], second["ciphertextBlob.v2"]);
 
-    test.patch("k", &json!({ "spec": v2 })).await;
-    assert_eq!(test.ready("k").await.status.unwrap().version, Some(2));
-    test.secret_becomes("k", &second).await;
+    test.patch("orders", &json!({ "spec": v2 })).await;
+    assert_eq!(test.ready("orders").await.status.unwrap().version, Some(2));
+    test.secret_becomes("orders", &second).await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
@@ -238,50 +238,52 @@ async fn second_data_key_for_a_secret_name_is_a_conflict() {
 async fn under_retain_the_secret_stays_and_a_new_data_key_adopts_it() {
     let test = TestNamespace::new("retain").await;
     let _operator = test.operator();
-    let old = test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
-    test.delete("k").await;
+    let old = test.issue("orders", &json!({})).await;
+    let data = test.data("orders").await;
+    test.delete("orders").await;
     test.barrier().await;
-    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.data("orders").await, data);
     let calls = test.proxy.calls();
 
-    let new = test.issue("k", &json!({})).await;
+    let new = test.issue("orders", &json!({})).await;
     assert_ne!(new.metadata.uid, old.metadata.uid);
     assert_eq!(recorded_version(&new, 1), recorded_version(&old, 1));
-    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.data("orders").await, data);
     assert_eq!(test.proxy.calls(), calls);
-    eventually(SOON, "an event reports the adoption", async || !test.events("k", "Adopted").await.is_empty()).await;
+    eventually(SOON, "an event reports the adoption", async || !test.events("orders", "Adopted").await.is_empty())
+        .await;
 }
 
 #[tokio::test]
 async fn under_delete_the_secret_goes_with_the_data_key() {
     let test = TestNamespace::new("delete").await;
     let _operator = test.operator();
-    let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
-    let owners = test.secret("k").await.metadata.owner_references.unwrap();
+    let key = test.issue("orders", &json!({ "deletionPolicy": "Delete" })).await;
+    let owners = test.secret("orders").await.metadata.owner_references.unwrap();
     assert_eq!(owners.len(), 1);
     assert_eq!((Some(&owners[0].uid), owners[0].controller), (key.metadata.uid.as_ref(), None));
     assert_eq!(key.metadata.finalizers, None);
-    test.delete("k").await;
+    test.delete("orders").await;
     if test.plane.has_controllers() {
         // The garbage collector discovers a new kind of objects within 30 seconds.
         let limit = Duration::from_secs(90);
-        eventually(limit, "the Secret is gone", async || test.secrets().get_opt("k").await.unwrap().is_none()).await;
+        eventually(limit, "the Secret is gone", async || test.secrets().get_opt("orders").await.unwrap().is_none())
+            .await;
     }
 }
 
 #[tokio::test]
 async fn data_key_under_deletion_is_not_issued() {
     let test = TestNamespace::new("way-out").await;
-    let mut manifest = test.manifest("k", &json!({}));
+    let mut manifest = test.manifest("orders", &json!({}));
     manifest["metadata"]["finalizers"] = json!(["example.com/hold"]);
     test.try_create(&manifest).await.unwrap();
-    test.keys().delete("k", &DeleteParams::default()).await.unwrap();
+    test.keys().delete("orders", &DeleteParams::default()).await.unwrap();
     let _operator = test.operator();
     test.barrier().await;
-    assert_eq!(test.get("k").await.record(), []);
-    assert!(test.secrets().get_opt("k").await.unwrap().is_none());
-    test.patch("k", &json!({ "metadata": { "finalizers": null } })).await;
+    assert_eq!(test.get("orders").await.record(), []);
+    assert!(test.secrets().get_opt("orders").await.unwrap().is_none());
+    test.patch("orders", &json!({ "metadata": { "finalizers": null } })).await;
 }
 
 #[tokio::test]

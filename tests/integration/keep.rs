@@ -70,41 +70,44 @@ async fn keep_changes_the_policy_and_nothing_else_without_a_call() {
         return;
     }
     let _operator = test.operator();
-    issue_two_versions(&test, "k").await;
+    issue_two_versions(&test, "orders").await;
     let metadata = json!({
         "labels": { "team": "shop" },
         "annotations": { "argocd.argoproj.io/tracking-id": "x", "kubectl.kubernetes.io/last-applied-configuration": "{}" },
     });
-    let before = test.patch("k", &json!({ "metadata": metadata })).await;
-    let (secret, calls) = (test.secret("k").await, test.proxy.calls());
+    let before = test.patch("orders", &json!({ "metadata": metadata })).await;
+    let (secret, calls) = (test.secret("orders").await, test.proxy.calls());
     let user = User::of(&test);
-    let (file, to) = keep_file(&test, "k");
+    let (file, to) = keep_file(&test, "orders");
 
-    let dry = user.ends(0, &["keep", "k", "--dry-run"]).await;
+    let dry = user.ends(0, &["keep", "orders", "--dry-run"]).await;
     let manifest: Value = serde_saphyr::from_str(&text(&dry)).unwrap();
-    let no = user.ends(1, &["keep", "k", &to]).await;
+    let no = user.ends(1, &["keep", "orders", &to]).await;
     assert!(no.err.contains("Do you want to continue?") && no.err.contains("nothing was done"), "{no:?}");
     assert!(!file.exists());
-    assert_eq!(test.get("k").await.resource_version(), before.resource_version());
+    assert_eq!(test.get("orders").await.resource_version(), before.resource_version());
 
-    let kept = user.ends(0, &["keep", "k", "--yes", &to]).await;
-    assert!(text(&kept).contains("Secret k holds its data keys as before (2)"), "{kept:?}");
+    let kept = user.ends(0, &["keep", "orders", "--yes", &to]).await;
+    assert!(text(&kept).contains("Secret orders holds its data keys as before (2)"), "{kept:?}");
     assert!(kept.err.contains("Argo CD applies this DataKey") && kept.err.contains("commit it"), "{kept:?}");
     assert_kept(&test, &before, &secret).await;
     let saved: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(saved, manifest);
-    let after = test.get("k").await;
+    let after = test.get("orders").await;
     assert_eq!(after.labels(), before.labels());
     assert_eq!(after.annotations().keys().collect::<Vec<_>>(), ["argocd.argoproj.io/tracking-id"]);
-    assert!(text(&user.ends(0, &["keep", "k", "--yes", &to]).await).contains("as before (2)"), "again with the file");
+    assert!(
+        text(&user.ends(0, &["keep", "orders", "--yes", &to]).await).contains("as before (2)"),
+        "again with the file"
+    );
     let (_, elsewhere) = keep_file(&test, "elsewhere");
-    assert!(text(&user.ends(0, &["keep", "k", &elsewhere]).await).contains("Retain already"));
+    assert!(text(&user.ends(0, &["keep", "orders", &elsewhere]).await).contains("Retain already"));
     assert_eq!(test.proxy.calls(), calls);
 
     // The purpose of `keep`: the Secret outlives the DataKey.
-    test.delete("k").await;
+    test.delete("orders").await;
     test.barrier().await;
-    assert_eq!(test.secret("k").await.uid(), secret.uid());
+    assert_eq!(test.secret("orders").await.uid(), secret.uid());
 }
 
 #[tokio::test]
@@ -172,7 +175,7 @@ async fn keep_refuses_before_anything_is_deleted() {
     let test = TestNamespace::new("keep-refused").await;
     let _operator = test.operator();
     let user = User::of(&test);
-    let (file, to) = keep_file(&test, "k");
+    let (file, to) = keep_file(&test, "orders");
     test.issue("retained", &json!({})).await;
     assert!(text(&user.ends(0, &["keep", "retained", "--yes", &to]).await).contains("Retain already"));
 
@@ -182,27 +185,27 @@ async fn keep_refuses_before_anything_is_deleted() {
     assert!(user.ends(2, &["keep", "unissued", "--yes", &to]).await.err.contains("set deletionPolicy to Retain"));
 
     // Another Secret has its name.
-    let before = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
-    let mut foreign = test.secret("k").await;
+    let before = test.issue("orders", &json!({ "deletionPolicy": "Delete" })).await;
+    let mut foreign = test.secret("orders").await;
     foreign.type_ = Some("Opaque".into());
-    foreign.metadata = kube::api::ObjectMeta { name: Some("k".into()), ..<_>::default() };
+    foreign.metadata = kube::api::ObjectMeta { name: Some("orders".into()), ..<_>::default() };
     let (api, kubeconfig) = through_a_proxy(&test).await;
     eventually(SOON, "a foreign Secret took the name", async || {
-        test.secrets().delete("k", &DeleteParams::default()).await.ok();
+        test.secrets().delete("orders", &DeleteParams::default()).await.ok();
         test.secrets().create(&<_>::default(), &foreign).await.is_ok()
     })
     .await;
-    assert!(user.ends(2, &["keep", "k", "--yes", &to]).await.err.contains("is not touched by the operator"));
-    test.delete_secret("k").await;
-    test.ready("k").await;
+    assert!(user.ends(2, &["keep", "orders", "--yes", &to]).await.err.contains("is not touched by the operator"));
+    test.delete_secret("orders").await;
+    test.ready("orders").await;
 
     // A DataKey that the API server would not create again is not deleted, nor one that changed since it was read.
     let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
     api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
-    assert!(user.ends(1, &["keep", "k", "--yes", &to]).await.err.contains("a policy refuses it"));
+    assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("a policy refuses it"));
     assert!(!file.exists());
     std::fs::write(&file, "kind: Secret\n").unwrap();
-    assert!(user.ends(1, &["keep", "k", "--yes", &to]).await.err.contains("name another file by --to"));
+    assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("name another file by --to"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kind: Secret\n");
-    assert_eq!((test.get("k").await.uid(), api.count("delete", "*")), (before.uid(), 0));
+    assert_eq!((test.get("orders").await.uid(), api.count("delete", "*")), (before.uid(), 0));
 }

@@ -49,7 +49,7 @@ async fn one_replica_works_and_the_other_stands_by() {
     let (leader, standby) = start_pair(&test, None, &[SHORT]).await;
     eventually(SOON, "who stands by is ready", async || standby.admin("/readyz").await.0 == 200).await;
     assert!(has_metric(&leader, "datakey_leader 1").await && has_metric(&standby, "datakey_leader 0").await);
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     assert!(has_metric(&standby, "datakey_leader 0").await);
     assert!(!standby.process.log().contains("KMS issued"));
     let leases: Api<Lease> = Api::namespaced(test.client.clone(), &test.namespace);
@@ -88,9 +88,9 @@ async fn standby_takes_over_within_20_seconds_after_a_kill() {
     leader.process.signal("KILL");
     let killed = Instant::now();
     drop(leader);
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     becomes_leader(&standby).await;
-    test.ready("k").await;
+    test.ready("orders").await;
     let took = killed.elapsed();
     // Its last renewal was up to a quarter of the lease's 15 seconds ago.
     assert!((Duration::from_secs(10)..Duration::from_secs(20)).contains(&took), "{took:?}");
@@ -123,7 +123,7 @@ async fn leader_without_api_server_stops_before_the_next_starts() {
     assert_eq!(leader.process.ended().await, 1);
     assert!(!standby.process.log().contains("this replica leads"), "both led");
     becomes_leader(&standby).await;
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     // And it stands by after the next start.
     api.clear_faults();
     let again = start_replica(&test, Some(&kubeconfig), &[SHORT]);
@@ -143,7 +143,7 @@ async fn a_renewal_that_is_never_answered_costs_no_leadership() {
     })
     .await;
     assert!(!standby.process.log().contains("this replica leads"));
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
 }
 
 #[tokio::test]
@@ -157,8 +157,8 @@ async fn a_dead_connection_costs_no_leadership() {
     way.silence();
     let silent = renewed().await;
     eventually(SOON, "it renews over a new connection", async || renewed().await > silent).await;
-    test.create("k", &json!({})).await;
-    eventually(2 * SOON, "it works", async || test.secrets().get_opt("k").await.unwrap().is_some()).await;
+    test.create("orders", &json!({})).await;
+    eventually(2 * SOON, "it works", async || test.secrets().get_opt("orders").await.unwrap().is_some()).await;
     assert!(leader.process.is_running() && !standby.process.log().contains("this replica leads"));
     assert_eq!(leases.get("datakey-operator").await.unwrap().spec.unwrap().lease_transitions, Some(1));
 }
@@ -178,7 +178,7 @@ async fn silent_instance_metadata_cost_no_leadership() {
     let flags = ["--leader-elect", "--lease-namespace", &test.namespace, SHORT];
     let mut leader = test.operator_with(&flags, &silent);
     becomes_leader(&leader).await;
-    test.issue("k", &json!({ "region": "eu-west-1" })).await;
+    test.issue("orders", &json!({ "region": "eu-west-1" })).await;
     assert!(leader.process.is_running());
 }
 
@@ -196,7 +196,7 @@ async fn a_leader_in_a_silent_network_gives_up_in_time() {
     becomes_leader(&standby).await;
     let took = silent.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
 }
 
 #[tokio::test]

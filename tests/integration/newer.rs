@@ -74,19 +74,19 @@ async fn a_record_survives_one_release_down_and_up_again() {
     let test = TestNamespace::with_own_control_plane("newer-record").await;
     install_definition(&test, true).await;
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     drop(operator);
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    let newer = record_newer(&test, "k").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    let newer = record_newer(&test, "orders").await;
     let foreign = json!({
         "type": "BackedUp", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
-    let mut conditions = to_json(&test.get("k").await.status.unwrap().conditions);
+    let mut conditions = to_json(&test.get("orders").await.status.unwrap().conditions);
     conditions.as_array_mut().unwrap().push(foreign.clone());
-    test.try_patch_status("k", &json!({ "conditions": conditions })).await.unwrap();
-    let record = recorded_versions(&test, "k").await;
+    test.try_patch_status("orders", &json!({ "conditions": conditions })).await.unwrap();
+    let record = recorded_versions(&test, "orders").await;
     assert_eq!(record[1], newer);
-    let secret = test.secret("k").await;
+    let secret = test.secret("orders").await;
     let calls = test.proxy.calls();
 
     // First the operator is downgraded, then the definition as well, then the definition is upgraded again.
@@ -94,8 +94,8 @@ async fn a_record_survives_one_release_down_and_up_again() {
         install_definition(&test, newer_definition).await;
         let _operator = test.operator();
         for version in [3, 1, 2] {
-            test.patch("k", &json!({ "spec": { "version": version } })).await;
-            let key = test.failed("k", "RecordNewer").await;
+            test.patch("orders", &json!({ "spec": { "version": version } })).await;
+            let key = test.failed("orders", "RecordNewer").await;
             assert!(message(&key).contains("version 2 has asWritten, request.origin"), "{}", message(&key));
             assert_eq!(to_json(&key.record()), record);
             let status = to_json(&key.status);
@@ -105,31 +105,37 @@ async fn a_record_survives_one_release_down_and_up_again() {
             }
         }
         test.barrier().await;
-        assert_eq!(test.secret("k").await, secret, "the Secret is left as it is");
+        assert_eq!(test.secret("orders").await, secret, "the Secret is left as it is");
     }
     assert_eq!(test.proxy.calls(), calls + 3, "only the three that show that it has settled");
 
     let mut other = record.clone();
     other[1]["asWritten"]["keyId"] = json!("alias/other");
-    assert_refused(test.try_patch_status("k", &json!({ "versions": other })).await, "status.versions is write-once");
+    assert_refused(
+        test.try_patch_status("orders", &json!({ "versions": other })).await,
+        "status.versions is write-once",
+    );
     other[1].as_object_mut().unwrap().remove("asWritten");
-    assert_refused(test.try_patch_status("k", &json!({ "versions": other })).await, "status.versions is write-once");
+    assert_refused(
+        test.try_patch_status("orders", &json!({ "versions": other })).await,
+        "status.versions is write-once",
+    );
 }
 
 #[tokio::test]
 async fn fields_of_a_newer_status_survive_every_write() {
     let test = TestNamespace::with_own_control_plane("newer-status").await;
     install_definition(&test, true).await;
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     let in_use = json!({ "inUse": invented() });
-    test.try_patch_status("k", &in_use).await.unwrap();
+    test.try_patch_status("orders", &in_use).await.unwrap();
     let _operator = test.operator();
-    test.ready("k").await;
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.ready("k").await;
+    test.ready("orders").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("orders").await;
     test.proxy.fail_always(testbed::proxy::Fault::code("AccessDeniedException"));
-    test.patch("k", &json!({ "spec": { "version": 3 } })).await;
-    let key = test.failed("k", "AccessDenied").await;
+    test.patch("orders", &json!({ "spec": { "version": 3 } })).await;
+    let key = test.failed("orders", "AccessDenied").await;
     assert_eq!(to_json(&key.status)["inUse"], in_use["inUse"]);
 }
 
@@ -138,31 +144,31 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
     let test = TestNamespace::with_own_control_plane("newer-spec").await;
     install_definition(&test, true).await;
     let _operator = test.operator();
-    for name in ["k", "adopted"] {
+    for name in ["orders", "adopted"] {
         test.issue(name, &json!({})).await;
     }
-    let data = test.data("k").await;
+    let data = test.data("orders").await;
     let class = json!({ "spec": { "className": "shop" } });
-    test.patch("k", &class).await;
-    test.ready("k").await;
-    test.delete_secret("k").await;
-    test.secret_becomes("k", &data).await;
+    test.patch("orders", &class).await;
+    test.ready("orders").await;
+    test.delete_secret("orders").await;
+    test.secret_becomes("orders", &data).await;
 
     let calls = test.proxy.calls();
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
     test.create("born", &class["spec"]).await;
     let mut pinned = class["spec"].clone();
     pinned["wrappedKeys"] = json!([test.pin(1)]);
     test.create("pinned", &pinned).await;
     test.delete("adopted").await;
     test.create("adopted", &class["spec"]).await;
-    for name in ["k", "born", "pinned", "adopted"] {
+    for name in ["orders", "born", "pinned", "adopted"] {
         let key = test.failed(name, "SpecNewer").await;
         assert!(message(&key).ends_with("(spec.className)"), "{}", message(&key));
-        assert_eq!(key.record().len(), usize::from(name == "k"), "{name}");
+        assert_eq!(key.record().len(), usize::from(name == "orders"), "{name}");
     }
     assert_eq!(test.proxy.calls(), calls);
-    for name in ["k", "born", "pinned", "adopted"] {
+    for name in ["orders", "born", "pinned", "adopted"] {
         test.patch(name, &json!({ "spec": { "className": null } })).await;
         test.ready(name).await;
     }
@@ -182,12 +188,12 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
     let file = test.plane.workdir().file("newer-deep.json");
     std::fs::write(&file, deep.replace(r#""DEEP""#, &nested)).unwrap();
     test.plane.kubectl(&["create", "--validate=false", "-f", &file.display().to_string()]).await.unwrap();
-    test.create("k", &json!({ "wrappedKeys": [pin] })).await;
+    test.create("orders", &json!({ "wrappedKeys": [pin] })).await;
 
     // The one that is nested too deeply to be decoded comes with the first list.
     let operator = test.operator();
     operator.is_ready().await;
-    let key = test.failed("k", "SpecNewer").await;
+    let key = test.failed("orders", "SpecNewer").await;
     let fields = "spec.wrappedKeys[0].asWritten, spec.wrappedKeys[0].request.origin";
     assert!(message(&key).contains(fields), "{}", message(&key));
     assert!(key.record().is_empty());
@@ -196,7 +202,7 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
     let get = ["get", "datakey", "deep", "-n", &test.namespace, "-o", reason];
     eventually(SOON, "it is reported", async || test.plane.kubectl(&get).await.unwrap() == "SpecInvalid").await;
 
-    for name in ["k", "deep"] {
+    for name in ["orders", "deep"] {
         let pins = json!({ "spec": { "wrappedKeys": [test.pin(1)] } });
         test.plane
             .kubectl(&["patch", "datakey", name, "-n", &test.namespace, "--type=merge", "-p", &pins.to_string()])
@@ -211,10 +217,10 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
 async fn the_secret_of_a_newer_release_is_adopted_whole() {
     let test = TestNamespace::new("newer-secret").await;
     let _operator = test.operator();
-    let before = test.issue("k", &json!({})).await;
-    let mut secret = restored(&test.secret("k").await);
-    test.delete("k").await;
-    test.delete_secret("k").await;
+    let before = test.issue("orders", &json!({})).await;
+    let mut secret = restored(&test.secret("orders").await);
+    test.delete("orders").await;
+    test.delete_secret("orders").await;
     let annotation = secret.annotations_mut().get_mut("datakey.dev/issued.v1").unwrap();
     let mut provenance: Value = serde_json::from_str(annotation).unwrap();
     provenance["asWritten"] = invented();
@@ -223,12 +229,12 @@ async fn the_secret_of_a_newer_release_is_adopted_whole() {
     let secret = test.create_secret(&secret).await;
 
     let calls = test.proxy.calls();
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "RecordNewer").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "RecordNewer").await;
     let mut expected = to_json(&before.record());
     expected[0]["asWritten"] = invented();
     expected[0]["request"]["origin"] = json!("EXTERNAL");
     assert_eq!(to_json(&key.record()), expected);
-    assert_eq!(test.secret("k").await, secret, "the Secret is left as it is");
+    assert_eq!(test.secret("orders").await, secret, "the Secret is left as it is");
     assert_eq!(test.proxy.calls(), calls);
 }

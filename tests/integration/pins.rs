@@ -115,17 +115,17 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     let spec = json!({ "keyId": primary.key_id, "encryptionContext": { "a": "b" } });
     let (git, here) = {
         let _operator = test.operator();
-        test.issue("k", &spec).await;
-        (spec_with_pins(&test, "k").await, test.data("k").await)
+        test.issue("orders", &spec).await;
+        (spec_with_pins(&test, "orders").await, test.data("orders").await)
     };
     assert_eq!(text(&here, "keyId"), arn);
     let data_key = test.decrypt(&here, "").await;
-    back_up_and_delete(&test, "k").await;
+    back_up_and_delete(&test, "orders").await;
 
     // The cluster of the other Region.
     let _operator = test.operator_with(&[], &[("AWS_REGION", OTHER)]);
-    let key = test.issue("k", &git).await;
-    let there = test.data("k").await;
+    let key = test.issue("orders", &git).await;
+    let there = test.data("orders").await;
     let replica = arn.replace(kms::REGION, OTHER);
     assert_eq!(text(&there, "keyId"), replica);
     assert_eq!(recorded_version(&key, 1).key_id, replica);
@@ -134,23 +134,23 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     assert_eq!(test.proxy.calls_of(ISSUE), 1);
 
     // The ARN of either Region agrees with the record; the ARN of another key does not.
-    let mut exported = spec_with_pins(&test, "k").await;
-    test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
-    test.patch("k", &json!({ "spec": { "wrappedKeys": git["wrappedKeys"] } })).await;
+    let mut exported = spec_with_pins(&test, "orders").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": git["wrappedKeys"] } })).await;
     exported["wrappedKeys"][0]["keyId"] = ARN.into();
-    let other = test.try_patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
+    let other = test.try_patch("orders", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
     assert_refused(other, CONTRADICTS);
 
     // The operator reports what the server's rule lets through; and the Secret still follows the record.
     let unknown = format!("arn:aws:kms:{OTHER}:111122223333:key/mrk-{}", "0".repeat(32));
     exported["wrappedKeys"][0]["keyId"] = unknown.into();
-    test.patch("k", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
-    let conflict = test.failed("k", "PinConflict").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
+    let conflict = test.failed("orders", "PinConflict").await;
     assert!(message(&conflict).contains("the pin of version 1 differs in keyId"), "{}", message(&conflict));
-    test.delete_secret("k").await;
-    test.secret_becomes("k", &there).await;
-    test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
-    test.ready("k").await;
+    test.delete_secret("orders").await;
+    test.secret_becomes("orders", &there).await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": null } })).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls_of(ISSUE), 1);
 }
 
@@ -179,7 +179,7 @@ async fn pin_of_the_wanted_version_must_match_the_spec() {
         test.create(&format!("other-{}", field.to_lowercase()), &other).await;
     }
     // An empty encryption context is an absent one.
-    test.create("k", &json!({ "wrappedKeys": [test.pin(1)], "encryptionContext": {} })).await;
+    test.create("orders", &json!({ "wrappedKeys": [test.pin(1)], "encryptionContext": {} })).await;
     // Nor can that version become the wanted one.
     test.create("later", &json!({ "wrappedKeys": [test.pin(1)], "version": 2, "keySpec": "AES_128" })).await;
     assert_refused(test.try_patch("later", &json!({ "spec": { "version": 1 } })).await, words);
@@ -189,7 +189,7 @@ async fn pin_of_the_wanted_version_must_match_the_spec() {
 async fn a_malformed_pin_is_refused() {
     let test = TestNamespace::new("pins-malformed").await;
     let refuses = async |pins: Vec<Value>, words: &str| {
-        assert_refused(test.try_create(&test.manifest("k", &json!({ "wrappedKeys": pins }))).await, words);
+        assert_refused(test.try_create(&test.manifest("orders", &json!({ "wrappedKeys": pins }))).await, words);
     };
     let with = |field: &str, value: Value| {
         let mut pin = test.pin(1);
@@ -217,9 +217,9 @@ async fn a_malformed_pin_is_refused() {
 #[tokio::test]
 async fn a_pin_that_contradicts_the_record_is_refused() {
     let test = TestNamespace::new("pins-contradict").await;
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     let versions = [test.pin(1), test.pin(2)];
-    test.try_patch_status("k", &json!({ "secretName": "k", "versions": versions })).await.unwrap();
+    test.try_patch_status("orders", &json!({ "secretName": "orders", "versions": versions })).await.unwrap();
     let pinned = |pins: &[Value]| json!({ "spec": { "wrappedKeys": pins } });
     for (field, value) in [
         ("ciphertextBlob", json!("AQIDAHk=")),
@@ -230,19 +230,19 @@ async fn a_pin_that_contradicts_the_record_is_refused() {
     ] {
         let mut other = test.pin(2);
         other[field] = value;
-        assert_refused(test.try_patch("k", &pinned(&[test.pin(1), other])).await, CONTRADICTS);
+        assert_refused(test.try_patch("orders", &pinned(&[test.pin(1), other])).await, CONTRADICTS);
     }
     // Another time of issuance and another request ID are not another data key.
     let mut other = test.pin(2);
     other["requestId"] = json!("another");
-    test.patch("k", &pinned(&[test.pin(1), other])).await;
+    test.patch("orders", &pinned(&[test.pin(1), other])).await;
 
     // A version that contradicts a pin cannot be recorded either.
-    test.patch("k", &pinned(&[test.pin(1), test.pin(3)])).await;
+    test.patch("orders", &pinned(&[test.pin(1), test.pin(3)])).await;
     let mut other = test.pin(3);
     other["ciphertextBlob"] = json!("AQIDAHk=");
     let status = json!({ "versions": [test.pin(1), test.pin(2), other] });
-    assert_refused(test.try_patch_status("k", &status).await, CONTRADICTS);
+    assert_refused(test.try_patch_status("orders", &status).await, CONTRADICTS);
 }
 
 #[tokio::test]
@@ -258,19 +258,19 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
         };
         (1..=count).map(long).collect()
     };
-    test.create("k", &json!({ "wrappedKeys": pins(64), "version": 64 })).await;
-    let key = test.ready("k").await;
+    test.create("orders", &json!({ "wrappedKeys": pins(64), "version": 64 })).await;
+    let key = test.ready("orders").await;
     assert_eq!(key.record().len(), 64);
-    assert_eq!(test.data("k").await["ciphertextBlob"], recorded_version(&key, 64).ciphertext_blob.0);
+    assert_eq!(test.data("orders").await["ciphertextBlob"], recorded_version(&key, 64).ciphertext_blob.0);
     // With all pins and versions in place, every write still passes the rules.
-    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "version": 1 } })).await;
+    test.ready("orders").await;
 
-    test.patch("k", &json!({ "spec": { "wrappedKeys": [pins(64)[0]] } })).await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [pins(64)[0]] } })).await;
     let mut more = test.pin(65);
     more["version"] = json!(65);
-    test.patch("k", &json!({ "spec": { "wrappedKeys": [more] } })).await;
-    let invalid = test.failed("k", "PinInvalid").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [more] } })).await;
+    let invalid = test.failed("orders", "PinInvalid").await;
     let message = message(&invalid);
     assert!(message.contains("version 65: with it there would be more than 64 versions"), "{message}");
     assert_eq!(test.proxy.calls(), 0);
@@ -282,36 +282,36 @@ async fn sixty_four_pins_stand_beside_sixty_four_versions() {
 async fn pins_and_a_retained_secret_together_become_the_record() {
     let test = TestNamespace::new("pins-retained").await;
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    let old = test.ready("k").await;
-    let (git, data) = (spec_with_pins(&test, "k").await, test.data("k").await);
+    test.issue("orders", &json!({})).await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    let old = test.ready("orders").await;
+    let (git, data) = (spec_with_pins(&test, "orders").await, test.data("orders").await);
 
     // The Secret stays. The spec pins the first version only, then all of them.
     for pins in [&git["wrappedKeys"].as_array().unwrap()[..1], &git["wrappedKeys"].as_array().unwrap()[..]] {
-        test.delete("k").await;
+        test.delete("orders").await;
         let mut spec = git.clone();
         spec["wrappedKeys"] = json!(pins);
-        let new = test.issue("k", &spec).await;
+        let new = test.issue("orders", &spec).await;
         assert_eq!(new.record(), old.record());
-        assert_eq!(test.data("k").await, data);
+        assert_eq!(test.data("orders").await, data);
     }
 
     // A backup has less than Git.
-    let mut backup = back_up_and_delete(&test, "k").await;
+    let mut backup = back_up_and_delete(&test, "orders").await;
     backup.data.as_mut().unwrap().retain(|name, _| !name.contains(".v2"));
     backup.metadata.annotations.as_mut().unwrap().retain(|name, _| !name.contains(".v2"));
     test.create_secret(&backup).await;
-    let new = test.issue("k", &git).await;
+    let new = test.issue("orders", &git).await;
     assert_eq!(new.record(), old.record());
-    test.secret_becomes("k", &data).await;
+    test.secret_becomes("orders", &data).await;
 
     // A damaged Secret is restored from the pins.
-    let mut backup = back_up_and_delete(&test, "k").await;
+    let mut backup = back_up_and_delete(&test, "orders").await;
     backup.data.as_mut().unwrap().remove("keyId.v1");
     test.create_secret(&backup).await;
-    test.issue("k", &git).await;
-    test.secret_becomes("k", &data).await;
+    test.issue("orders", &git).await;
+    test.secret_becomes("orders", &data).await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
@@ -319,18 +319,18 @@ async fn pins_and_a_retained_secret_together_become_the_record() {
 async fn secret_with_another_data_key_than_the_pin_is_a_conflict() {
     let test = TestNamespace::new("pins-conflict").await;
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let secret = test.create_secret(&back_up_and_delete(&test, "k").await).await;
+    test.issue("orders", &json!({})).await;
+    let secret = test.create_secret(&back_up_and_delete(&test, "orders").await).await;
     let mut pin = test.pin(1);
     pin["keyId"] = test.key.arn.clone().into();
-    test.create("k", &json!({ "wrappedKeys": [pin] })).await;
-    let key = test.failed("k", "SecretConflict").await;
+    test.create("orders", &json!({ "wrappedKeys": [pin] })).await;
+    let key = test.failed("orders", "SecretConflict").await;
     assert!(
         message(&key).contains("is another one than spec.wrappedKeys pins: it differs in ciphertextBlob"),
         "{key:?}"
     );
     assert!(key.record().is_empty());
-    assert_eq!(test.secret("k").await.metadata.resource_version, secret.metadata.resource_version);
+    assert_eq!(test.secret("orders").await.metadata.resource_version, secret.metadata.resource_version);
 
     // A foreign Secret is not changed either.
     let foreign = json!({ "metadata": { "name": "foreign" }, "stringData": { "password": "x" } });
@@ -350,34 +350,34 @@ async fn secret_with_another_data_key_than_the_pin_is_a_conflict() {
 async fn pins_can_be_added_and_removed_between_issued_versions() {
     let test = TestNamespace::new("pins-later").await;
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     // Another cluster issued version 2.
-    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
-    let key = test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
+    let key = test.ready("orders").await;
     assert_eq!(to_json(&recorded_version(&key, 2)), test.pin(2));
-    let data = test.data("k").await;
+    let data = test.data("orders").await;
     assert_eq!(data["ciphertextBlob.v2"], recorded_version(&key, 2).ciphertext_blob.0);
     assert_eq!(text(&data, "version"), "1");
 
-    test.patch("k", &json!({ "spec": { "wrappedKeys": null } })).await;
-    let same = test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": null } })).await;
+    let same = test.ready("orders").await;
     assert_eq!(same.record(), key.record());
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
 
-    test.patch("k", &json!({ "spec": { "version": 3 } })).await;
-    let key = test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "version": 3 } })).await;
+    let key = test.ready("orders").await;
     assert_eq!(key.record().len(), 3);
     assert_eq!(test.proxy.calls(), 2);
 
     // Once settled, and after a restart, nothing is written for pins that are recorded.
-    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
-    let before = test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [test.pin(2)] } })).await;
+    let before = test.ready("orders").await;
     drop(operator);
     let _operator = test.operator();
     test.barrier().await;
-    assert_eq!(test.get("k").await.metadata.resource_version, before.metadata.resource_version);
+    assert_eq!(test.get("orders").await.metadata.resource_version, before.metadata.resource_version);
 }
 
 #[tokio::test]
@@ -385,12 +385,12 @@ async fn pin_added_during_a_kms_call_replaces_its_answer() {
     let test = TestNamespace::new("pins-race").await;
     let _operator = test.operator();
     test.proxy.fail_next(1, Fault::Delay(Duration::from_secs(5)));
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     eventually(SOON, "KMS is asked", async || test.proxy.calls() == 1).await;
-    test.patch("k", &json!({ "spec": { "wrappedKeys": [test.pin(1)] } })).await;
-    let key = test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [test.pin(1)] } })).await;
+    let key = test.ready("orders").await;
     assert_eq!(to_json(&key.record()), json!([test.pin(1)]));
-    assert_eq!(test.data("k").await["ciphertextBlob"], recorded_version(&key, 1).ciphertext_blob.0);
+    assert_eq!(test.data("orders").await["ciphertextBlob"], recorded_version(&key, 1).ciphertext_blob.0);
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -402,17 +402,17 @@ async fn unusable_pin_is_reported_and_its_version_is_not_issued() {
     let mut pin = test.pin(1);
     pin["request"]["keyId"] = "ffffffff-12ab-34cd-56ef-1234567890ab".into();
     let spec = json!({ "keyId": pin["request"]["keyId"], "wrappedKeys": [pin] });
-    test.create("k", &spec).await;
-    let key = test.failed("k", "PinInvalid").await;
+    test.create("orders", &spec).await;
+    let key = test.failed("orders", "PinInvalid").await;
     assert!(message(&key).contains("version 1: keyId is not the ARN of the key that its request asks for"), "{key:?}");
     let conditions = &key.status.as_ref().unwrap().conditions;
     assert!(conditions.iter().any(|condition| condition.type_ == "Stalled" && condition.status == "True"));
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.failed("k", "PinInvalid").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.failed("orders", "PinInvalid").await;
     assert_eq!(test.proxy.calls(), 0);
 
     pin["keyId"] = ARN.replace("1234abcd", "ffffffff").into();
-    test.patch("k", &json!({ "spec": { "version": 1, "wrappedKeys": [pin] } })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "version": 1, "wrappedKeys": [pin] } })).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 0);
 }

@@ -72,7 +72,7 @@ async fn each_verb_of_the_role_is_needed() {
         let manifest = json!({
             "apiVersion": "datakey.dev/v1alpha1",
             "kind": "DataKey",
-            "metadata": { "name": "k", "namespace": name },
+            "metadata": { "name": "orders", "namespace": name },
             "spec": spec,
         });
         test.apply(&[manifest]).await;
@@ -85,8 +85,9 @@ async fn each_verb_of_the_role_is_needed() {
         eventually(SOON, &format!("without {verb} on {resource} something is refused"), async || {
             changes += 1;
             let label = format!("changes={changes}");
-            test.plane.kubectl(&["label", "datakey", "k", "-n", &name, "--overwrite", &label]).await.unwrap();
-            let edit = ["patch", "secret", "k", "-n", &name, "--type=merge", "-p", r#"{"data":{"version":"eA=="}}"#];
+            test.plane.kubectl(&["label", "datakey", "orders", "-n", &name, "--overwrite", &label]).await.unwrap();
+            let edit =
+                ["patch", "secret", "orders", "-n", &name, "--type=merge", "-p", r#"{"data":{"version":"eA=="}}"#];
             // The Secret does not exist before it is issued, and without some of the rules it never does.
             let _ = test.plane.kubectl(&edit).await;
             tokio::time::sleep(Duration::from_millis(100)).await;

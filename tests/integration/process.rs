@@ -64,7 +64,7 @@ async fn an_api_server_that_refuses_connections_is_waited_for() {
     let _way = SilentProxy::start(port, silence::server_of(test.operator_kubeconfig())).await;
     operator.logs("the wait is over").await;
     operator.is_ready().await;
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn an_api_server_that_is_silent_at_the_start_is_waited_for() {
     way.open();
     operator.logs("the wait is over").await;
     operator.is_ready().await;
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
 }
 
 #[tokio::test]
@@ -98,12 +98,12 @@ async fn kms_out_of_reach_at_the_start_is_waited_for() {
     let port = testbed::free_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let operator = test.operator_with(&[], &[("AWS_ENDPOINT_URL_KMS", &endpoint)]);
-    test.create("k", &json!({})).await;
-    test.failed("k", "KmsUnreachable").await;
+    test.create("orders", &json!({})).await;
+    test.failed("orders", "KmsUnreachable").await;
     assert_eq!((operator.admin("/livez").await.0, operator.admin("/readyz").await.0), (200, 200));
     let kms = test.proxy.url().split_once("://").unwrap().1.parse().unwrap();
     let _way = SilentProxy::start(port, kms).await;
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -113,13 +113,13 @@ async fn a_stop_finishes_what_is_running() {
     let mut operator = test.operator();
     operator.is_ready().await;
     test.proxy.fail_always(Fault::Delay(Duration::from_secs(2)));
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     eventually(SOON, "KMS is asked", async || test.proxy.calls() == 1).await;
     operator.process.signal("TERM");
     assert_eq!(operator.process.ended().await, 0);
-    let key = test.ready("k").await;
+    let key = test.ready("orders").await;
     assert_eq!(key.record().len(), 1);
-    assert_eq!(test.data("k").await["ciphertextBlob"], key.record()[0].ciphertext_blob.0);
+    assert_eq!(test.data("orders").await["ciphertextBlob"], key.record()[0].ciphertext_blob.0);
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -127,7 +127,7 @@ async fn a_stop_finishes_what_is_running() {
 async fn stop_ends_after_the_grace_and_a_second_signal_at_once() {
     let test = TestNamespace::new("grace").await;
     test.proxy.fail_always(Fault::Hang);
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     for (flags, signals, code) in [(&["--shutdown-grace=300ms"][..], 1, 0), (&["--shutdown-grace=1h"], 2, 1)] {
         let before = test.proxy.calls();
         let mut operator = test.operator_with(&[&["--kms-timeout=1h"], flags].concat(), &[]);
@@ -150,12 +150,12 @@ async fn a_list_of_namespaces_is_watched_and_no_other() {
     let operator = one.operator_with(&["--namespace= listed-2,listed-1"], &[]);
     operator.is_ready().await;
     let spec = json!({ "keyId": one.alias() });
-    other.create("k", &spec).await;
-    one.issue("k", &spec).await;
-    two.issue("k", &spec).await;
+    other.create("orders", &spec).await;
+    one.issue("orders", &spec).await;
+    two.issue("orders", &spec).await;
     assert_eq!(one.proxy.calls(), 2);
     one.barrier().await;
-    let ready = datakey_operator::status::find(&other.get("k").await, "Ready").unwrap().reason.clone();
+    let ready = datakey_operator::status::find(&other.get("orders").await, "Ready").unwrap().reason.clone();
     assert_eq!(ready, "Pending");
 }
 
@@ -163,13 +163,13 @@ async fn a_list_of_namespaces_is_watched_and_no_other() {
 async fn logs_are_json_with_namespace_and_name_and_the_kms_request_id() {
     let test = TestNamespace::new("logs").await;
     let operator = test.operator();
-    let key = test.issue("k", &json!({})).await;
+    let key = test.issue("orders", &json!({})).await;
     operator.logs("the DataKey is ready").await;
     let log = operator.log_lines();
     let line = log.iter().find(|line| line["message"] == "KMS issued a data key").unwrap();
-    assert_eq!((line["namespace"].as_str(), line["name"].as_str()), (Some("logs"), Some("k")));
+    assert_eq!((line["namespace"].as_str(), line["name"].as_str()), (Some("logs"), Some("orders")));
     assert_eq!(line["request_id"].as_str(), key.record()[0].request_id.as_deref());
-    let about = log.iter().filter(|line| line["name"] == "k" && line["level"] == "INFO").count();
+    let about = log.iter().filter(|line| line["name"] == "orders" && line["level"] == "INFO").count();
     assert_eq!(about, 3, "one line an outcome: issued, written, ready");
 }
 
@@ -177,7 +177,7 @@ async fn logs_are_json_with_namespace_and_name_and_the_kms_request_id() {
 async fn metrics_count_calls_reconciles_writes_and_states() {
     let test = TestNamespace::new("metrics").await;
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     test.create("missing", &json!({ "keyId": "alias/is-not-there-either" })).await;
     test.failed("missing", "KeyNotFound").await;
     eventually(SOON, "the caches have it", async || {

@@ -77,7 +77,7 @@ impl Protected {
 /// A reference to an owner that does not exist: it makes the garbage collector delete the object.
 fn owned_by_nothing(kind: &str, api_version: &str) -> Value {
     let uid = "00000000-1111-2222-3333-444444444444";
-    json!([{ "apiVersion": api_version, "kind": kind, "name": "k", "uid": uid }])
+    json!([{ "apiVersion": api_version, "kind": kind, "name": "orders", "uid": uid }])
 }
 
 fn refused(result: Result<String, String>, words: &str) {
@@ -90,9 +90,9 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
     let protected = Protected::new("protected", &[]).await;
     let test = &protected.test;
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
+    test.issue("orders", &json!({})).await;
     test.issue("owned", &json!({ "deletionPolicy": "Delete" })).await;
-    let (before, data) = (test.secret("k").await, test.data("k").await);
+    let (before, data) = (test.secret("orders").await, test.data("orders").await);
     if test.plane.has_controllers() {
         eventually(SOON, "the editor has the aggregated role", async || {
             protected.kubectl(&["auth", "can-i", "patch", "secrets", "--as=editor"]).await.is_ok()
@@ -100,9 +100,9 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
         .await;
     }
 
-    let (kept, owned) = (test.secret("k").await, test.secret("owned").await);
+    let (kept, owned) = (test.secret("orders").await, test.secret("owned").await);
     for user in USERS {
-        refused(protected.kubectl(&[&["delete", "secret", "k"], user].concat()).await, "Delete the DataKey under");
+        refused(protected.kubectl(&[&["delete", "secret", "orders"], user].concat()).await, "Delete the DataKey under");
         for patch in [
             json!({ "data": { "version": "eA==" } }),
             json!({ "data": { "more": "eA==" } }),
@@ -110,7 +110,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
             json!({ "data": null }),
             json!({ "immutable": true }),
         ] {
-            refused(protected.patch(user, "k", &patch).await, "change its data or make it immutable");
+            refused(protected.patch(user, "orders", &patch).await, "change its data or make it immutable");
         }
         for owners in [
             owned_by_nothing("ConfigMap", "v1"),
@@ -118,7 +118,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
             owned_by_nothing("Namespace", "v1"),
         ] {
             let patch = json!({ "metadata": { "ownerReferences": owners } });
-            refused(protected.patch(user, "k", &patch).await, "may be removed, not added or changed");
+            refused(protected.patch(user, "orders", &patch).await, "may be removed, not added or changed");
         }
         let mut reference = to_json(&owned.owner_references()[0]);
         reference["uid"] = json!("00000000-1111-2222-3333-444444444444");
@@ -136,7 +136,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
             json!({ "annotations": null }),
         ] {
             let patch = json!({ "metadata": metadata });
-            refused(protected.patch(user, "k", &patch).await, "they say which DataKey it belongs to");
+            refused(protected.patch(user, "orders", &patch).await, "they say which DataKey it belongs to");
         }
         // Lookalikes: one that a new DataKey would adopt, and one without any label.
         let mut lookalike = to_json(&restored(&before));
@@ -149,12 +149,12 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
     }
     let all = test.secrets().delete_collection(&DeleteParams::default(), &ListParams::default()).await;
     assert!(all.is_err_and(|error| error.to_string().contains("only datakey-operator may")));
-    assert_eq!((test.secret("k").await, test.secret("owned").await), (kept, owned), "nothing was changed");
+    assert_eq!((test.secret("orders").await, test.secret("owned").await), (kept, owned), "nothing was changed");
 
     // The operator may do all of it.
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.ready("k").await;
-    assert_eq!(test.data("k").await["ciphertextBlob.v1"], data["ciphertextBlob"]);
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("orders").await;
+    assert_eq!(test.data("orders").await["ciphertextBlob.v1"], data["ciphertextBlob"]);
     drop(operator);
 }
 
@@ -163,10 +163,10 @@ async fn protection_leaves_the_rest_of_a_secret_free() {
     let protected = Protected::new("protected-rest", &["--set", "protectSecrets.allowedUsers={backup}"]).await;
     let test = &protected.test;
     let operator = test.operator();
-    for name in ["k", "owned"] {
+    for name in ["orders", "owned"] {
         test.issue(name, &json!({ "deletionPolicy": "Delete" })).await;
     }
-    let data = test.data("k").await;
+    let data = test.data("orders").await;
     if test.plane.has_controllers() {
         eventually(SOON, "the editor has the aggregated role", async || {
             protected.kubectl(&["auth", "can-i", "patch", "secrets", "--as=editor"]).await.is_ok()
@@ -179,16 +179,16 @@ async fn protection_leaves_the_rest_of_a_secret_free() {
                 json!({ "finalizers": ["example.com/hold"] }),
                 json!({ "labels": { "team": null }, "annotations": { "example.com/note": null }, "finalizers": null }),
             ] {
-                protected.patch(user, "k", &json!({ "metadata": metadata })).await.unwrap();
+                protected.patch(user, "orders", &json!({ "metadata": metadata })).await.unwrap();
             }
             // The policy ignores other Secrets, whatever their labels are.
-            let other = json!({ "metadata": { "name": "other", "labels": { "datakey.dev/name": "k" } } });
+            let other = json!({ "metadata": { "name": "other", "labels": { "datakey.dev/name": "orders" } } });
             protected.create(user, &other).await.unwrap();
             protected.patch(user, "other", &json!({ "stringData": { "a": "b" }, "immutable": true })).await.unwrap();
             protected.kubectl(&[&["delete", "secret", "other"], user].concat()).await.unwrap();
         }
     }
-    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.data("orders").await, data);
     drop(operator);
 
     // An owner reference may be taken away. Then nothing is owned.
@@ -199,13 +199,13 @@ async fn protection_leaves_the_rest_of_a_secret_free() {
     let bind = ["create", "rolebinding", "backup", "--clusterrole=edit", "--user=backup"];
     protected.kubectl(&bind).await.unwrap();
     if test.plane.has_controllers() {
-        let copy = to_json(&restored(&test.secret("k").await));
+        let copy = to_json(&restored(&test.secret("orders").await));
         eventually(SOON, "the backup tool deletes", async || {
-            protected.kubectl(&["delete", "secret", "k", "--as=backup"]).await.is_ok()
+            protected.kubectl(&["delete", "secret", "orders", "--as=backup"]).await.is_ok()
         })
         .await;
         protected.create(&["--as=backup"], &copy).await.unwrap();
-        assert_eq!(test.data("k").await, data);
+        assert_eq!(test.data("orders").await, data);
     }
 }
 

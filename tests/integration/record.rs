@@ -31,7 +31,7 @@ async fn create_recorded(test: &TestNamespace, name: &str, spec: &Value) -> Valu
 #[tokio::test]
 async fn the_settings_of_an_issued_version_are_fixed() {
     let test = TestNamespace::new("fixed").await;
-    create_recorded(&test, "k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    create_recorded(&test, "orders", &json!({ "encryptionContext": { "a": "b" } })).await;
     for change in [
         json!({ "keyId": "alias/other" }),
         json!({ "keySpec": "AES_128" }),
@@ -42,10 +42,10 @@ async fn the_settings_of_an_issued_version_are_fixed() {
         json!({ "encryptionContext": { "a": null } }),
         json!({ "region": "eu-west-1" }),
     ] {
-        assert_refused(test.try_patch("k", &json!({ "spec": change })).await, FIXED);
+        assert_refused(test.try_patch("orders", &json!({ "spec": change })).await, FIXED);
     }
     for change in [json!({ "grantTokens": ["t"] }), json!({ "deletionPolicy": "Retain" }), json!({ "version": 1 })] {
-        test.patch("k", &json!({ "spec": change })).await;
+        test.patch("orders", &json!({ "spec": change })).await;
     }
 }
 
@@ -77,7 +77,7 @@ async fn the_deletion_policy_of_an_issued_version_is_fixed() {
 #[tokio::test]
 async fn another_version_may_have_other_settings() {
     let test = TestNamespace::new("other-settings").await;
-    create_recorded(&test, "k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    create_recorded(&test, "orders", &json!({ "encryptionContext": { "a": "b" } })).await;
     let spec = json!({
         "version": 2,
         "keyId": "alias/other",
@@ -86,26 +86,26 @@ async fn another_version_may_have_other_settings() {
         "encryptionContext": { "a": "c" },
         "region": "eu-north-1",
     });
-    test.patch("k", &json!({ "spec": spec })).await;
+    test.patch("orders", &json!({ "spec": spec })).await;
 }
 
 #[tokio::test]
 async fn issued_version_can_return_with_its_own_settings_only() {
     let test = TestNamespace::new("comes-back").await;
-    let first = create_recorded(&test, "k", &json!({ "numberOfBytes": 7 })).await;
-    test.patch("k", &json!({ "spec": { "version": 2, "keyId": "alias/other" } })).await;
-    assert_refused(test.try_patch("k", &json!({ "spec": { "version": null } })).await, FIXED);
-    assert_refused(test.try_patch("k", &json!({ "spec": { "version": 1 } })).await, FIXED);
-    test.patch("k", &json!({ "spec": { "version": 1, "keyId": first["keyId"] } })).await;
+    let first = create_recorded(&test, "orders", &json!({ "numberOfBytes": 7 })).await;
+    test.patch("orders", &json!({ "spec": { "version": 2, "keyId": "alias/other" } })).await;
+    assert_refused(test.try_patch("orders", &json!({ "spec": { "version": null } })).await, FIXED);
+    assert_refused(test.try_patch("orders", &json!({ "spec": { "version": 1 } })).await, FIXED);
+    test.patch("orders", &json!({ "spec": { "version": 1, "keyId": first["keyId"] } })).await;
 }
 
 #[tokio::test]
 async fn an_empty_encryption_context_is_an_absent_one() {
     let test = TestNamespace::new("empty-context").await;
-    create_recorded(&test, "k", &json!({ "encryptionContext": {} })).await;
-    test.patch("k", &json!({ "spec": { "encryptionContext": null } })).await;
-    test.patch("k", &json!({ "spec": { "encryptionContext": {} } })).await;
-    assert_refused(test.try_patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await, FIXED);
+    create_recorded(&test, "orders", &json!({ "encryptionContext": {} })).await;
+    test.patch("orders", &json!({ "spec": { "encryptionContext": null } })).await;
+    test.patch("orders", &json!({ "spec": { "encryptionContext": {} } })).await;
+    assert_refused(test.try_patch("orders", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await, FIXED);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn the_secret_name_is_fixed_with_the_first_issue() {
 #[tokio::test]
 async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
     let test = TestNamespace::new("write-once").await;
-    let request = create_recorded(&test, "k", &json!({})).await;
+    let request = create_recorded(&test, "orders", &json!({})).await;
     let other = |field: &str, value: Value| {
         let mut entry = version(1, &request);
         entry[field] = value;
@@ -142,22 +142,22 @@ async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
         json!({ "versions": [version(2, &request)] }),
         Value::Null,
     ] {
-        assert_refused(test.try_patch_status("k", &status).await, WRITE_ONCE);
+        assert_refused(test.try_patch_status("orders", &status).await, WRITE_ONCE);
     }
     // A replacement of the status without the record is refused as well.
-    let mut whole = to_json(&test.get("k").await);
+    let mut whole = to_json(&test.get("orders").await);
     whole.as_object_mut().unwrap().remove("status");
-    assert_refused(test.send::<Value>("PUT", "/k/status", &whole).await, WRITE_ONCE);
+    assert_refused(test.send::<Value>("PUT", "/orders/status", &whole).await, WRITE_ONCE);
 
     // Further versions can be added, and the rest of the status can change.
     let more = json!({ "versions": [version(1, &request), version(2, &request)], "version": 1 });
-    test.try_patch_status("k", &more).await.unwrap();
+    test.try_patch_status("orders", &more).await.unwrap();
 }
 
 #[tokio::test]
 async fn version_that_does_not_match_the_spec_cannot_be_recorded() {
     let test = TestNamespace::new("answers").await;
-    let request = to_json(&test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());
+    let request = to_json(&test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());
     for (field, value) in [
         ("keyId", json!("alias/other")),
         ("keySpec", json!("AES_128")),
@@ -166,32 +166,32 @@ async fn version_that_does_not_match_the_spec_cannot_be_recorded() {
     ] {
         let mut other = request.clone();
         other[field] = value;
-        assert_refused(test.try_patch_status("k", &json!({ "versions": [version(1, &other)] })).await, FIXED);
+        assert_refused(test.try_patch_status("orders", &json!({ "versions": [version(1, &other)] })).await, FIXED);
     }
     let mut bytes = request.clone();
     bytes["numberOfBytes"] = json!(32);
     bytes.as_object_mut().unwrap().remove("keySpec");
-    assert_refused(test.try_patch_status("k", &json!({ "versions": [version(1, &bytes)] })).await, FIXED);
-    test.try_patch_status("k", &json!({ "versions": [version(1, &request)] })).await.unwrap();
+    assert_refused(test.try_patch_status("orders", &json!({ "versions": [version(1, &bytes)] })).await, FIXED);
+    test.try_patch_status("orders", &json!({ "versions": [version(1, &request)] })).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_record_holds_64_versions_of_well_formed_entries() {
     let test = TestNamespace::new("bounds").await;
-    let request = to_json(&test.create("k", &json!({})).await.spec.request());
+    let request = to_json(&test.create("orders", &json!({})).await.spec.request());
     let versions = |count: i32| json!({ "versions": (1..=count).map(|n| version(n, &request)).collect::<Vec<_>>() });
-    let too_many = test.try_patch_status("k", &versions(65)).await;
+    let too_many = test.try_patch_status("orders", &versions(65)).await;
     assert_refused(too_many, "must have at most 64 items");
     for malformed in ["not base64!", "AQIDAHh=", "AQI", "AQIDAHg"] {
         let mut entry = version(1, &request);
         entry["ciphertextBlob"] = json!(malformed);
-        assert_refused(test.try_patch_status("k", &json!({ "versions": [entry] })).await, "ciphertextBlob");
+        assert_refused(test.try_patch_status("orders", &json!({ "versions": [entry] })).await, "ciphertextBlob");
     }
     // The operator writes whole seconds: a fraction would not survive its next write, and a record must not change.
     for malformed in ["2026-11-24T01:02:03.5Z", "2026-11-24T01:02:03+01:00", "yesterday"] {
         let mut entry = version(1, &request);
         entry["issuedAt"] = json!(malformed);
-        assert_refused(test.try_patch_status("k", &json!({ "versions": [entry] })).await, "issuedAt");
+        assert_refused(test.try_patch_status("orders", &json!({ "versions": [entry] })).await, "issuedAt");
     }
-    test.try_patch_status("k", &versions(64)).await.unwrap();
+    test.try_patch_status("orders", &versions(64)).await.unwrap();
 }

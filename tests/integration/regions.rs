@@ -127,12 +127,12 @@ async fn when_a_region_recovers_no_namespace_waits_for_another() {
     let flags = ["--namespace=recovery-one", "--kms-timeout=2s", &format!("--kms-rate={rate}")];
     let _operator = flood.operator_with(&flags, &[]);
     flood.create_many("k", count, &json!({ "region": region })).await;
-    one.create("k", &json!({ "region": region, "encryptionContext": { "purpose": "one" } })).await;
+    one.create("orders", &json!({ "region": region, "encryptionContext": { "purpose": "one" } })).await;
     eventually(SOON, "it is called", async || flood.proxy.calls() > 0).await;
 
     flood.proxy.clear_faults();
     let before = flood.proxy.calls();
-    one.ready("k").await;
+    one.ready("orders").await;
     let calls = flood.proxy.requests();
     let place = |call: &testbed::proxy::Call| call.body["EncryptionContext"]["purpose"] == "one";
     let behind = calls.iter().rposition(place).unwrap().saturating_sub(before);

@@ -29,11 +29,11 @@ async fn back_up_and_delete(test: &TestNamespace, name: &str) -> (Value, Secret,
 async fn a_data_key_that_velero_restored_waits_for_its_secret() {
     let test = TestNamespace::new("restored-first").await;
     let operator = test.operator_without_retries();
-    let (backup, secret, data) = back_up_and_delete(&test, "k").await;
+    let (backup, secret, data) = back_up_and_delete(&test, "orders").await;
     assert_eq!(test.proxy.calls(), 1);
 
-    create_as_velero(&test, "k", &backup["spec"]).await;
-    let key = test.failed("k", "RestoredWithoutKey").await;
+    create_as_velero(&test, "orders", &backup["spec"]).await;
+    let key = test.failed("orders", "RestoredWithoutKey").await;
     let message = &status::find(&key, status::READY).unwrap().message;
     for way in ["restore the Secret", "--status-include-resources", "spec.wrappedKeys", "velero.io/restore-name-"] {
         assert!(message.contains(way), "{message}");
@@ -44,11 +44,11 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
     drop(operator);
     let _operator = test.operator_without_retries();
     test.barrier().await;
-    test.failed("k", "RestoredWithoutKey").await;
+    test.failed("orders", "RestoredWithoutKey").await;
     test.create_secret(&secret).await;
-    let key = test.ready("k").await;
+    let key = test.ready("orders").await;
     assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
-    assert_eq!(test.data("k").await, data);
+    assert_eq!(test.data("orders").await, data);
     assert_eq!(test.proxy.calls(), 2, "one to begin with, and one of the DataKey that shows that all is settled");
 }
 
@@ -56,14 +56,14 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
 async fn a_restored_status_is_the_record() {
     let test = TestNamespace::new("restored-status").await;
     let _operator = test.operator_without_retries();
-    let (backup, _, data) = back_up_and_delete(&test, "k").await;
-    create_as_velero(&test, "k", &backup["spec"]).await;
-    test.failed("k", "RestoredWithoutKey").await;
-    let status = json!({ "secretName": "k", "versions": backup["status"]["versions"] });
-    test.try_patch_status("k", &status).await.unwrap();
-    let key = test.ready("k").await;
+    let (backup, _, data) = back_up_and_delete(&test, "orders").await;
+    create_as_velero(&test, "orders", &backup["spec"]).await;
+    test.failed("orders", "RestoredWithoutKey").await;
+    let status = json!({ "secretName": "orders", "versions": backup["status"]["versions"] });
+    test.try_patch_status("orders", &status).await.unwrap();
+    let key = test.ready("orders").await;
     assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
-    test.secret_becomes("k", &data).await;
+    test.secret_becomes("orders", &data).await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -71,8 +71,8 @@ async fn a_restored_status_is_the_record() {
 async fn a_restored_data_key_is_pinned_without_a_call() {
     let test = TestNamespace::new("restored-pinned").await;
     let _operator = test.operator_without_retries();
-    create_as_velero(&test, "k", &json!({ "wrappedKeys": [test.pin(1)] })).await;
-    test.ready("k").await;
+    create_as_velero(&test, "orders", &json!({ "wrappedKeys": [test.pin(1)] })).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 0);
 }
 
@@ -101,15 +101,15 @@ async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
 async fn a_restored_data_key_is_issued_once_its_spec_is_changed() {
     let test = TestNamespace::new("restored-changed").await;
     let _operator = test.operator_without_retries();
-    create_as_velero(&test, "k", &json!({})).await;
-    test.failed("k", "RestoredWithoutKey").await;
+    create_as_velero(&test, "orders", &json!({})).await;
+    test.failed("orders", "RestoredWithoutKey").await;
     // Other labels change nothing.
-    test.patch("k", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
+    test.patch("orders", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
     test.barrier().await;
-    test.failed("k", "RestoredWithoutKey").await;
+    test.failed("orders", "RestoredWithoutKey").await;
     let before = test.proxy.calls();
-    test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), before + 1);
 }
 

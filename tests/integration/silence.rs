@@ -67,9 +67,9 @@ async fn readiness_follows_a_silent_api_server_in_30_seconds() {
     eventually(NOTICED, "it is not ready", async || operator.admin("/readyz").await.0 == 503).await;
     operator.logs("the API server can't be reached: no answer within 5s").await;
     assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     way.open();
     eventually(NOTICED, "it is ready again", async || operator.admin("/readyz").await.0 == 200).await;
     operator.logs("the API server answers again").await;
-    eventually(NOTICED, "it works", async || test.secrets().get_opt("k").await.unwrap().is_some()).await;
+    eventually(NOTICED, "it works", async || test.secrets().get_opt("orders").await.unwrap().is_some()).await;
 }

@@ -25,51 +25,51 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
     let test = TestNamespace::new("template-life").await;
     let mut operator = test.operator();
     test.issue(
-        "k",
+        "orders",
         &template(&json!({ "team": "shop", "app.kubernetes.io/part-of": "orders" }), &json!({ "a.b/c": "1" })),
     )
     .await;
-    let (data, uid) = (test.data("k").await, test.secret("k").await.metadata.uid);
-    secret_has(&test, "k", "label", "team", Some("shop")).await;
-    secret_has(&test, "k", "label", "app.kubernetes.io/part-of", Some("orders")).await;
-    secret_has(&test, "k", "annotation", "a.b/c", Some("1")).await;
+    let (data, uid) = (test.data("orders").await, test.secret("orders").await.metadata.uid);
+    secret_has(&test, "orders", "label", "team", Some("shop")).await;
+    secret_has(&test, "orders", "label", "app.kubernetes.io/part-of", Some("orders")).await;
+    secret_has(&test, "orders", "annotation", "a.b/c", Some("1")).await;
 
     // Keys of another client stay; its changes of the template's keys are undone.
     let foreign =
         json!({ "metadata": { "labels": { "other": "kept", "team": "bank" }, "annotations": { "a.b/c": null } } });
-    test.edit_secret("k", &foreign).await;
-    secret_has(&test, "k", "label", "team", Some("shop")).await;
-    secret_has(&test, "k", "annotation", "a.b/c", Some("1")).await;
-    secret_has(&test, "k", "label", "other", Some("kept")).await;
+    test.edit_secret("orders", &foreign).await;
+    secret_has(&test, "orders", "label", "team", Some("shop")).await;
+    secret_has(&test, "orders", "annotation", "a.b/c", Some("1")).await;
+    secret_has(&test, "orders", "label", "other", Some("kept")).await;
 
     // More often than another writer's changes would be restored.
     for round in 0..15 {
         let metadata = json!({ "labels": { "team": format!("shop-{round}") } });
-        test.patch("k", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;
-        secret_has(&test, "k", "label", "team", Some(&format!("shop-{round}"))).await;
+        test.patch("orders", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;
+        secret_has(&test, "orders", "label", "team", Some(&format!("shop-{round}"))).await;
     }
-    test.ready("k").await;
-    assert!(test.events("k", "SecretContested").await.is_empty());
+    test.ready("orders").await;
+    assert!(test.events("orders", "SecretContested").await.is_empty());
 
     // While no operator runs.
     drop(operator);
     let metadata = json!({ "labels": { "team": null, "app.kubernetes.io/part-of": null, "stage": "test" } });
-    test.patch("k", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;
+    test.patch("orders", &json!({ "spec": { "secretTemplate": { "metadata": metadata } } })).await;
     operator = test.operator();
-    secret_has(&test, "k", "label", "team", None).await;
-    secret_has(&test, "k", "label", "app.kubernetes.io/part-of", None).await;
-    secret_has(&test, "k", "label", "stage", Some("test")).await;
-    test.delete_secret("k").await;
-    test.secret_becomes("k", &data).await;
-    secret_has(&test, "k", "label", "stage", Some("test")).await;
-    assert_ne!(test.secret("k").await.metadata.uid, uid);
+    secret_has(&test, "orders", "label", "team", None).await;
+    secret_has(&test, "orders", "label", "app.kubernetes.io/part-of", None).await;
+    secret_has(&test, "orders", "label", "stage", Some("test")).await;
+    test.delete_secret("orders").await;
+    test.secret_becomes("orders", &data).await;
+    secret_has(&test, "orders", "label", "stage", Some("test")).await;
+    assert_ne!(test.secret("orders").await.metadata.uid, uid);
 
-    test.patch("k", &json!({ "spec": { "secretTemplate": null } })).await;
-    secret_has(&test, "k", "label", "stage", None).await;
-    secret_has(&test, "k", "annotation", "a.b/c", None).await;
-    secret_has(&test, "k", "annotation", "datakey.dev/applied", None).await;
-    test.ready("k").await;
-    assert_eq!((test.data("k").await, test.proxy.calls()), (data, 1));
+    test.patch("orders", &json!({ "spec": { "secretTemplate": null } })).await;
+    secret_has(&test, "orders", "label", "stage", None).await;
+    secret_has(&test, "orders", "annotation", "a.b/c", None).await;
+    secret_has(&test, "orders", "annotation", "datakey.dev/applied", None).await;
+    test.ready("orders").await;
+    assert_eq!((test.data("orders").await, test.proxy.calls()), (data, 1));
     drop(operator);
 }
 
@@ -77,13 +77,13 @@ async fn the_template_is_applied_changed_restored_and_taken_away() {
 async fn change_of_the_template_is_not_reported_as_a_restore() {
     let test = TestNamespace::new("template-quiet").await;
     let _operator = test.operator();
-    test.issue("k", &template(&json!({ "team": "shop" }), &json!({}))).await;
-    test.patch("k", &json!({ "spec": template(&json!({ "team": "bank" }), &json!({ "a": "1" })) })).await;
-    secret_has(&test, "k", "label", "team", Some("bank")).await;
-    test.ready("k").await;
-    test.edit_secret("k", &json!({ "metadata": { "labels": { "team": "x" } } })).await;
-    secret_has(&test, "k", "label", "team", Some("bank")).await;
-    let restored = async || test.events("k", "Restored").await;
+    test.issue("orders", &template(&json!({ "team": "shop" }), &json!({}))).await;
+    test.patch("orders", &json!({ "spec": template(&json!({ "team": "bank" }), &json!({ "a": "1" })) })).await;
+    secret_has(&test, "orders", "label", "team", Some("bank")).await;
+    test.ready("orders").await;
+    test.edit_secret("orders", &json!({ "metadata": { "labels": { "team": "x" } } })).await;
+    secret_has(&test, "orders", "label", "team", Some("bank")).await;
+    let restored = async || test.events("orders", "Restored").await;
     eventually(SOON, "an event about the edit", async || !restored().await.is_empty()).await;
     let notes: Vec<_> = restored().await.into_iter().filter_map(|event| event.note).collect();
     assert_eq!(notes.len(), 1, "{notes:?}");
@@ -94,34 +94,34 @@ async fn change_of_the_template_is_not_reported_as_a_restore() {
 async fn an_adopted_secret_gets_the_template_and_loses_the_former_one() {
     let test = TestNamespace::new("template-adopted").await;
     let _operator = test.operator();
-    test.issue("k", &template(&json!({ "team": "shop", "stage": "test" }), &json!({}))).await;
-    let data = test.data("k").await;
-    test.delete("k").await;
-    test.issue("k", &template(&json!({ "team": "bank" }), &json!({}))).await;
-    secret_has(&test, "k", "label", "team", Some("bank")).await;
-    secret_has(&test, "k", "label", "stage", None).await;
-    assert_eq!((test.data("k").await, test.proxy.calls()), (data, 1));
+    test.issue("orders", &template(&json!({ "team": "shop", "stage": "test" }), &json!({}))).await;
+    let data = test.data("orders").await;
+    test.delete("orders").await;
+    test.issue("orders", &template(&json!({ "team": "bank" }), &json!({}))).await;
+    secret_has(&test, "orders", "label", "team", Some("bank")).await;
+    secret_has(&test, "orders", "label", "stage", None).await;
+    assert_eq!((test.data("orders").await, test.proxy.calls()), (data, 1));
 }
 
 #[tokio::test]
 async fn reserved_template_keys_are_refused_and_the_record_is_kept() {
     let test = TestNamespace::new("template-flag").await;
     let operator = test.operator();
-    test.issue("k", &template(&json!({ "owner.example.com/x": "1", "team": "shop" }), &json!({}))).await;
-    let data = test.data("k").await;
+    test.issue("orders", &template(&json!({ "owner.example.com/x": "1", "team": "shop" }), &json!({}))).await;
+    let data = test.data("orders").await;
     drop(operator);
     let _operator = test.operator_with(&["--reserved-template-keys=example.com/"], &[]);
-    let message = test.failed("k", "SpecInvalid").await.status.unwrap().conditions[0].message.clone();
+    let message = test.failed("orders", "SpecInvalid").await.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("labels: owner.example.com/x"), "{message}");
-    secret_has(&test, "k", "label", "owner.example.com/x", None).await;
-    secret_has(&test, "k", "label", "team", Some("shop")).await;
-    test.delete_secret("k").await;
-    test.secret_becomes("k", &data).await;
+    secret_has(&test, "orders", "label", "owner.example.com/x", None).await;
+    secret_has(&test, "orders", "label", "team", Some("shop")).await;
+    test.delete_secret("orders").await;
+    test.secret_becomes("orders", &data).await;
     test.create("new", &template(&json!({}), &json!({ "example.com/x": "1" }))).await;
     test.failed("new", "SpecInvalid").await;
     assert_eq!(test.proxy.calls(), 1);
-    test.patch("k", &json!({ "spec": template(&json!({ "owner.example.com/x": null }), &json!({})) })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": template(&json!({ "owner.example.com/x": null }), &json!({})) })).await;
+    test.ready("orders").await;
 }
 
 #[tokio::test]
@@ -157,11 +157,11 @@ async fn a_policy_that_demands_a_label_is_satisfied() {
     let probe = serde_json::from_value(probe).unwrap();
     eventually(SOON, "the policy is in force", async || test.secrets().create(&<_>::default(), &probe).await.is_err())
         .await;
-    test.create("k", &json!({})).await;
-    let message = test.failed("k", "Refused").await.status.unwrap().conditions[0].message.clone();
+    test.create("orders", &json!({})).await;
+    let message = test.failed("orders", "Refused").await.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("a Secret needs the label team"), "{message}");
-    test.patch("k", &json!({ "spec": template(&json!({ "team": "shop" }), &json!({})) })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": template(&json!({ "team": "shop" }), &json!({})) })).await;
+    test.ready("orders").await;
     test.plane.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &name]).await.unwrap();
     assert_eq!(test.proxy.calls(), 1);
 }

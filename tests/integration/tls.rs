@@ -65,13 +65,13 @@ async fn a_tls_failure_names_the_certificate_and_nothing_is_sent() {
     let test = TestNamespace::new("tls-failures").await;
     let tls = Tls::before(&test).await;
     let no_tls = test.proxy.url().replace("http://", "https://");
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     for (url, words) in
         [(&tls.url, "issued by a CA that the operator does not trust"), (&no_tls, "the server does not speak TLS")]
     {
         let _operator = test.operator_with(&[], &[("AWS_ENDPOINT_URL_KMS", url)]);
         let says_so = async || {
-            let key = test.failed("k", "TlsFailed").await;
+            let key = test.failed("orders", "TlsFailed").await;
             let message = &find(&key, READY).unwrap().message;
             message.contains(words) && message.contains("AWS_CA_BUNDLE") && !message.contains("DNS")
         };

@@ -147,18 +147,18 @@ async fn far_times_in_metadata_stop_nothing() {
     ]);
     {
         let _operator = test.operator();
-        test.issue("k", &json!({})).await;
-        editor.patch("k", "json", &far).await;
-        assert!(raw(&test, "k").await["metadata"]["managedFields"].to_string().contains(FAR));
-        editor.patch("k", "merge", &json!({ "spec": { "version": 2 } })).await;
-        conditions_become(&test, "k", "Ready=True Issued").await;
+        test.issue("orders", &json!({})).await;
+        editor.patch("orders", "json", &far).await;
+        assert!(raw(&test, "orders").await["metadata"]["managedFields"].to_string().contains(FAR));
+        editor.patch("orders", "merge", &json!({ "spec": { "version": 2 } })).await;
+        conditions_become(&test, "orders", "Ready=True Issued").await;
     }
     editor.create("born-far", &json!({})).await.unwrap();
     editor.patch("born-far", "json", &far).await;
     let _operator = others_still_work(&test, "another").await;
     conditions_become(&test, "born-far", "Ready=True Issued").await;
-    test.delete_secret("k").await;
-    test.data("k").await;
+    test.delete_secret("orders").await;
+    test.data("orders").await;
     let metadata = &raw(&test, "born-far").await["metadata"];
     assert!(metadata["managedFields"].to_string().contains(FAR), "it still is far");
 }

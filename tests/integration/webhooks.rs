@@ -50,17 +50,17 @@ async fn a_webhook_for_secrets_that_is_down_is_named() {
     let _operator = test.operator();
     test.issue("ready", &json!({})).await;
     install_webhook(&test, "secrets", DOWN).await;
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "AdmissionUnavailable").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "AdmissionUnavailable").await;
     let message = message(&key);
     assert!(message.contains("secrets-webhook-down.example.com"), "{message}");
-    test.event_contains("k", "AdmissionUnavailable", "secrets-webhook-down.example.com").await;
+    test.event_contains("orders", "AdmissionUnavailable", "secrets-webhook-down.example.com").await;
     // A DataKey that was Ready does not stay Ready once its Secret is gone.
     test.delete_secret("ready").await;
     test.failed("ready", "AdmissionUnavailable").await;
     assert_eq!(test.proxy.calls(), 2, "what is recorded is not issued again");
     remove_webhook(&test).await;
-    test.ready("k").await;
+    test.ready("orders").await;
     test.ready("ready").await;
     assert_eq!(test.proxy.calls(), 2);
 }
@@ -76,18 +76,18 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
     test.keys().delete("probe", &<_>::default()).await.unwrap();
 
     let _operator = test.operator_by(&kubeconfig, &[]);
-    test.create("k", &json!({})).await;
-    test.event_contains("k", "AdmissionUnavailable", "status-webhook-down.example.com").await;
+    test.create("orders", &json!({})).await;
+    test.event_contains("orders", "AdmissionUnavailable", "status-webhook-down.example.com").await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= before + 10).await;
     assert_eq!(test.proxy.calls(), 1, "before the next call a dry run has to be accepted");
     // A changed spec is tried at once, but not without the dry run.
-    test.patch("k", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
+    test.patch("orders", &json!({ "spec": { "encryptionContext": { "a": "b" } } })).await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried again", async || api.count("update", "datakeys/status") >= before + 2).await;
     assert_eq!(test.proxy.calls(), 1);
     remove_webhook(&test).await;
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
@@ -95,15 +95,15 @@ async fn a_record_that_cannot_be_written_costs_one_call_to_kms() {
 async fn an_object_that_is_gone_costs_one_call_to_kms() {
     let test = TestNamespace::new("record-gone").await;
     let (api, kubeconfig) = test.api_proxy().await;
-    let words = "datakeys.datakey.dev \"k\" not found";
+    let words = "datakeys.datakey.dev \"orders\" not found";
     api.fail_always("update", "datakeys/status", Fault::Refuse(404, "NotFound", words));
     let _operator = test.operator_by(&kubeconfig, &[]);
     // As in the moment before the watch reports the deletion.
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     eventually(SOON, "it is tried ten times", async || api.count("update", "datakeys/status") >= 10).await;
     assert_eq!(test.proxy.calls(), 1);
     api.clear_faults();
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
@@ -121,13 +121,13 @@ async fn a_slow_webhook_is_reported() {
         tokio::time::timeout(std::time::Duration::from_millis(300), listener.accept()).await.is_ok()
     })
     .await;
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "ApiServerFailed").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "ApiServerFailed").await;
     assert!(message(&key).contains("a slow admission webhook can be the cause"), "{}", message(&key));
     test.failed("ready", "ApiServerFailed").await;
     assert_eq!(test.proxy.calls(), 2);
     remove_webhook(&test).await;
-    test.ready("k").await;
+    test.ready("orders").await;
     test.ready("ready").await;
     assert_eq!(test.proxy.calls(), 2);
 }
@@ -166,16 +166,16 @@ async fn a_refused_status_is_reported_by_an_event() {
     test.keys().delete("probe", &<_>::default()).await.unwrap();
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &[]);
-    test.create("k", &json!({})).await;
-    test.event_contains("k", "Refused", "no status today").await;
+    test.create("orders", &json!({})).await;
+    test.event_contains("orders", "Refused", "no status today").await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried five times", async || api.count("update", "datakeys/status") >= before + 5).await;
     assert_eq!(test.proxy.calls(), 1);
-    assert_eq!(test.events("k", "Refused").await.len(), 1, "an Event for each failure, not for each try");
+    assert_eq!(test.events("orders", "Refused").await.len(), 1, "an Event for each failure, not for each try");
     for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
         test.plane.kubectl(&["delete", kind, "status-refused"]).await.unwrap();
     }
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
@@ -206,8 +206,8 @@ async fn a_missing_right_in_the_cluster_is_reported() {
     .await;
     let kubeconfig = test.plane.kubeconfig_of("no-right", "blind").await;
     let _operator = test.operator_by(&kubeconfig, &[]);
-    test.create("k", &json!({})).await;
-    let key = test.failed("k", "Refused").await;
+    test.create("orders", &json!({})).await;
+    let key = test.failed("orders", "Refused").await;
     let message = message(&key);
     assert!(message.contains(account) && message.contains("cannot get resource"), "{message}");
     assert_eq!(test.proxy.calls(), 0);

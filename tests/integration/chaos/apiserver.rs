@@ -65,8 +65,8 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
     let test = TestNamespace::new("gone").await;
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &[]);
-    test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({})).await;
+    let data = test.data("orders").await;
     let old = "too old resource version: 1 (2)";
     for (number, fault) in [
         Fault::EndWatch(410, old),
@@ -83,10 +83,10 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
         api.fail_next(1, "watch", "secrets", fault);
         // What happens while no watch is open is in the next list.
         api.cut();
-        test.delete_secret("k").await;
+        test.delete_secret("orders").await;
         test.create(&format!("new{number}"), &json!({})).await;
         test.ready(&format!("new{number}")).await;
-        test.secret_becomes("k", &data).await;
+        test.secret_becomes("orders", &data).await;
         assert!(api.count("list", "datakeys") > lists.0 && api.count("list", "secrets") > lists.1);
     }
     assert_eq!(test.proxy.calls(), 4);
@@ -142,12 +142,16 @@ async fn namespace_deleted_during_issuance_stops_no_other() {
     let calls = test.proxy.calls();
     assert!(calls <= 40);
     let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
-    let manifest =
-        json!({ "apiVersion": "datakey.dev/v1alpha1", "kind": "DataKey", "metadata": { "name": "k" }, "spec": spec });
+    let manifest = json!({
+        "apiVersion": "datakey.dev/v1alpha1",
+        "kind": "DataKey",
+        "metadata": { "name": "orders" },
+        "spec": spec,
+    });
     let file = test.plane.workdir().file("survivor.json");
     std::fs::write(&file, manifest.to_string()).unwrap();
     test.plane.kubectl(&["apply", "-n", "survivor", "-f", &file.display().to_string()]).await.unwrap();
-    let wait = ["wait", "-n", "survivor", "--for=condition=Ready", "datakey/k", "--timeout=30s"];
+    let wait = ["wait", "-n", "survivor", "--for=condition=Ready", "datakey/orders", "--timeout=30s"];
     test.plane.kubectl(&wait).await.unwrap();
     assert_eq!(test.proxy.calls(), calls + 1, "nothing of the deleted namespace is asked for any more");
 
@@ -194,10 +198,10 @@ async fn temporarily_refused_token_ends_nothing() {
     operator.is_ready().await;
     api.fail_always("*", "*", Fault::Refuse(401, "Unauthorized", "Unauthorized"));
     api.cut();
-    test.create("k", &json!({})).await;
+    test.create("orders", &json!({})).await;
     operator.logs("Unauthorized").await;
     api.clear_faults();
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 

@@ -36,7 +36,7 @@ async fn waiting_data_keys_do_not_delay_other_namespaces() {
     testbed::eventually(patience(0), "it is busy", async || flood.proxy.calls() > 10).await;
     let before = flood.proxy.calls();
     let spec = json!({ "keyId": flood.key.arn, "encryptionContext": { "purpose": "one" } });
-    one.issue("k", &spec).await;
+    one.issue("orders", &spec).await;
     let behind = place(&flood.proxy, "one").unwrap() - before;
     // The calls that started before the operator saw the other DataKey, at most half a second's, and its own permit.
     assert!(behind <= rate / 2, "{behind} calls came before it");

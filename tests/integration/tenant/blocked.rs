@@ -32,17 +32,17 @@ async fn an_intact_immutable_secret_is_ready() {
     let test = TestNamespace::new("immutable-intact").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    tenant.change("k", &json!({ "immutable": true })).await;
+    test.issue("orders", &json!({})).await;
+    tenant.change("orders", &json!({ "immutable": true })).await;
     test.barrier().await;
-    test.ready("k").await;
+    test.ready("orders").await;
     // An immutable Secret cannot take a new version: it is recorded, and the condition says how it gets into the Secret.
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    let key = test.failed("k", "SecretImmutable").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    let key = test.failed("orders", "SecretImmutable").await;
     assert_eq!(key.record().len(), 2);
-    tenant.secrets.delete("k", &<_>::default()).await.unwrap();
-    test.ready("k").await;
-    assert_eq!(test.data("k").await["ciphertextBlob.v2"], key.record()[1].ciphertext_blob.0);
+    tenant.secrets.delete("orders", &<_>::default()).await.unwrap();
+    test.ready("orders").await;
+    assert_eq!(test.data("orders").await["ciphertextBlob.v2"], key.record()[1].ciphertext_blob.0);
 }
 
 #[tokio::test]

@@ -19,11 +19,11 @@ use crate::harness::{SOON, TestNamespace, recorded_version, to_json};
 /// Longer than a change of a `DataKey` takes.
 const MEANWHILE: Duration = Duration::from_secs(2);
 
-/// Creates a `DataKey` named `k`, and changes it while the first call to KMS is under way.
+/// Creates a `DataKey` named `orders`, and changes it while the first call to KMS is under way.
 async fn change_during_kms_call(test: &TestNamespace, change: impl Future<Output = ()>) {
     test.proxy.fail_next(1, Fault::Delay(MEANWHILE));
     let calls = test.proxy.calls();
-    test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+    test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await;
     eventually(SOON, "KMS is asked", async || test.proxy.calls() > calls).await;
     timeout(MEANWHILE, change).await.expect("a change while KMS is asked");
 }
@@ -38,8 +38,8 @@ async fn a_changed_label_costs_no_second_call() {
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
-    change_during_kms_call(&test, async { drop(test.patch("k", &label(1)).await) }).await;
-    test.ready("k").await;
+    change_during_kms_call(&test, async { drop(test.patch("orders", &label(1)).await) }).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
     let counts = [("get", "datakeys"), ("update", "datakeys/status"), ("create", "secrets")];
     // Three updates: the record, which conflicted with the change, the record again, and Ready.
@@ -51,39 +51,39 @@ async fn kms_answer_to_other_settings_is_dropped() {
     let test = TestNamespace::new("changed-settings").await;
     let _operator = test.operator();
     let correct = json!({ "spec": { "encryptionContext": { "a": "c" } } });
-    change_during_kms_call(&test, async { drop(test.patch("k", &correct).await) }).await;
-    let key = test.ready("k").await;
+    change_during_kms_call(&test, async { drop(test.patch("orders", &correct).await) }).await;
+    let key = test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
     assert_eq!(to_json(&recorded_version(&key, 1).request.encryption_context), json!({ "a": "c" }));
-    test.decrypt(&test.data("k").await, "").await;
+    test.decrypt(&test.data("orders").await, "").await;
 }
 
 #[tokio::test]
 async fn nothing_is_recorded_for_a_secret_that_was_not_checked() {
     let test = TestNamespace::new("changed-secret-name").await;
     let _operator = test.operator();
-    let kept = test.issue("k", &json!({ "encryptionContext": { "a": "b" }, "secretName": "kept" })).await;
-    test.delete("k").await;
+    let kept = test.issue("orders", &json!({ "encryptionContext": { "a": "b" }, "secretName": "kept" })).await;
+    test.delete("orders").await;
     let foreign = json!({ "metadata": { "name": "foreign", "namespace": test.namespace } });
     test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
     let renamed = |name: &str| json!({ "spec": { "secretName": name } });
 
-    change_during_kms_call(&test, async { drop(test.patch("k", &renamed("foreign")).await) }).await;
-    assert!(test.failed("k", "SecretConflict").await.record().is_empty());
-    test.delete("k").await;
+    change_during_kms_call(&test, async { drop(test.patch("orders", &renamed("foreign")).await) }).await;
+    assert!(test.failed("orders", "SecretConflict").await.record().is_empty());
+    test.delete("orders").await;
 
-    change_during_kms_call(&test, async { drop(test.patch("k", &renamed("kept")).await) }).await;
-    assert_eq!(test.ready("k").await.record(), kept.record(), "it is adopted");
+    change_during_kms_call(&test, async { drop(test.patch("orders", &renamed("kept")).await) }).await;
+    assert_eq!(test.ready("orders").await.record(), kept.record(), "it is adopted");
     assert_eq!(test.proxy.calls(), 3);
-    test.delete("k").await;
+    test.delete("orders").await;
 
     // The other DataKey is recorded before the operator decides on this one again.
     change_during_kms_call(&test, async {
-        test.patch("k", &renamed("others")).await;
+        test.patch("orders", &renamed("others")).await;
         test.issue("others", &json!({})).await;
     })
     .await;
-    assert!(test.failed("k", "SecretConflict").await.record().is_empty());
+    assert!(test.failed("orders", "SecretConflict").await.record().is_empty());
 }
 
 #[tokio::test]
@@ -91,11 +91,11 @@ async fn kms_answer_to_an_earlier_data_key_of_the_name_is_dropped() {
     let test = TestNamespace::new("changed-uid").await;
     let _operator = test.operator();
     change_during_kms_call(&test, async {
-        test.delete("k").await;
-        test.create("k", &json!({ "encryptionContext": { "a": "b" } })).await;
+        test.delete("orders").await;
+        test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await;
     })
     .await;
-    let key = test.ready("k").await;
+    let key = test.ready("orders").await;
     assert_eq!((test.proxy.calls(), key.record().len()), (2, 1));
     let is_its_own = recorded_version(&key, 1).issued_at >= key.metadata.creation_timestamp.unwrap();
     assert!(is_its_own);
@@ -109,11 +109,11 @@ async fn record_that_always_conflicts_is_given_up_and_reported() {
     let tries = 6;
     api.fail_next(tries, "update", "datakeys/status", conflict);
     let _operator = test.operator_by(&kubeconfig, &["--retry-min=5s", "--retry-max=10m"]);
-    test.create("k", &json!({})).await;
-    let message = test.failed("k", "ApiServerFailed").await.status.unwrap().conditions[0].message.clone();
+    test.create("orders", &json!({})).await;
+    let message = test.failed("orders", "ApiServerFailed").await.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("another client changes the DataKey faster"), "{message}");
     assert_eq!((test.proxy.calls(), api.count("update", "datakeys/status")), (1, tries + 1));
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 

@@ -67,23 +67,23 @@ async fn change_from_delete_to_retain_is_refused_with_a_way_out() {
     let test = TestNamespace::new("policy-race").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
-    test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
-    let data = test.data("k").await;
+    test.issue("orders", &json!({ "deletionPolicy": "Delete" })).await;
+    let data = test.data("orders").await;
     for operator in [Some(operator), None] {
         let retain = json!({ "spec": { "deletionPolicy": "Retain" } });
-        assert_refused(test.try_patch("k", &retain).await, "kubectl datakey keep NAME");
+        assert_refused(test.try_patch("orders", &retain).await, "kubectl datakey keep NAME");
         drop(operator);
     }
     // The way out that the message names works without an operator.
-    let delete = ["delete", "datakey", "k", "-n", "policy-race", "--cascade=orphan"];
+    let delete = ["delete", "datakey", "orders", "-n", "policy-race", "--cascade=orphan"];
     eventually(SOON, "the tenant may delete it", async || tenant.kubectl(&delete).await.is_ok()).await;
-    let mut manifest = test.manifest("k", &json!({ "deletionPolicy": "Retain" }));
+    let mut manifest = test.manifest("orders", &json!({ "deletionPolicy": "Retain" }));
     manifest["metadata"]["labels"] = json!({ "kept": "yes" });
     test.try_create(&manifest).await.unwrap();
     let _operator = test.operator();
-    test.ready("k").await;
-    delete_with_cascade(&test, "k", "background").await;
-    survives_deletion(&test, "k", &data).await;
+    test.ready("orders").await;
+    delete_with_cascade(&test, "orders", "background").await;
+    survives_deletion(&test, "orders", &data).await;
 }
 
 #[tokio::test]
@@ -217,20 +217,20 @@ async fn a_forged_owner_reference_loses_no_data_key() {
 async fn an_owned_secret_is_deleted_only_with_its_owner() {
     let test = TestNamespace::new("owner-kept").await;
     let _operator = test.operator();
-    let key = test.issue("k", &json!({ "deletionPolicy": "Delete" })).await;
+    let key = test.issue("orders", &json!({ "deletionPolicy": "Delete" })).await;
     let reference = |key: &datakey_operator::api::DataKey| key.metadata.uid.clone();
-    let owner = async || test.secret("k").await.metadata.owner_references.unwrap()[0].uid.clone();
+    let owner = async || test.secret("orders").await.metadata.owner_references.unwrap()[0].uid.clone();
     assert_eq!(Some(owner().await), reference(&key));
     // A new version and a restore leave the reference as it is.
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.ready("k").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("orders").await;
     assert_eq!(Some(owner().await), reference(&key));
-    test.edit_secret("k", &json!({ "data": { "version": "OQ==" } })).await;
-    eventually(SOON, "restored", async || test.data("k").await["version"] == b"2").await;
+    test.edit_secret("orders", &json!({ "data": { "version": "OQ==" } })).await;
+    eventually(SOON, "restored", async || test.data("orders").await["version"] == b"2").await;
     assert_eq!(Some(owner().await), reference(&key));
     // Removed by another client it is not added again; then the Secret stays.
-    test.edit_secret("k", &json!({ "metadata": { "ownerReferences": null } })).await;
+    test.edit_secret("orders", &json!({ "metadata": { "ownerReferences": null } })).await;
     test.barrier().await;
-    assert_eq!(test.secret("k").await.metadata.owner_references, None);
-    test.keys().delete("k", &DeleteParams::default()).await.unwrap();
+    assert_eq!(test.secret("orders").await.metadata.owner_references, None);
+    test.keys().delete("orders", &DeleteParams::default()).await.unwrap();
 }

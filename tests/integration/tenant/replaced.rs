@@ -42,16 +42,16 @@ async fn a_server_side_apply_as_the_operator_hides_no_change() {
     let test = TestNamespace::new("forged-apply").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let data = test.data("k").await;
-    let mut other = test.secret("k").await;
+    test.issue("orders", &json!({})).await;
+    let data = test.data("orders").await;
+    let mut other = test.secret("orders").await;
     other.metadata.managed_fields = None;
     other.metadata.resource_version = None;
     other.data.as_mut().unwrap().get_mut("ciphertextBlob").unwrap().0 = b"changed".to_vec();
     let params = PatchParams::apply("datakey-operator").force();
-    tenant.secrets.patch("k", &params, &Patch::Apply(&other)).await.unwrap();
-    test.secret_becomes("k", &data).await;
-    test.ready("k").await;
+    tenant.secrets.patch("orders", &params, &Patch::Apply(&other)).await.unwrap();
+    test.secret_becomes("orders", &data).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -60,21 +60,21 @@ async fn an_earlier_state_of_the_secret_is_noticed() {
     let test = TestNamespace::new("earlier-state").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
-    let mut earlier = test.secret("k").await;
+    test.issue("orders", &json!({})).await;
+    let mut earlier = test.secret("orders").await;
     earlier.metadata.resource_version = None;
-    test.patch("k", &json!({ "spec": { "version": 2 } })).await;
-    test.ready("k").await;
-    let data = test.data("k").await;
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.ready("orders").await;
+    let data = test.data("orders").await;
     // Byte for byte, with its managed fields.
-    tenant.secrets.replace("k", &<_>::default(), &earlier).await.unwrap();
-    test.secret_becomes("k", &data).await;
+    tenant.secrets.replace("orders", &<_>::default(), &earlier).await.unwrap();
+    test.secret_becomes("orders", &data).await;
 
     drop(operator);
-    tenant.secrets.replace("k", &<_>::default(), &earlier).await.unwrap();
+    tenant.secrets.replace("orders", &<_>::default(), &earlier).await.unwrap();
     let _operator = test.operator();
-    test.secret_becomes("k", &data).await;
-    test.ready("k").await;
+    test.secret_becomes("orders", &data).await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
 }
 
@@ -83,20 +83,20 @@ async fn a_secret_that_was_created_again_is_noticed() {
     let test = TestNamespace::new("created-again").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let mut operator = Some(test.operator());
-    test.issue("k", &json!({})).await;
-    let (data, whole) = (test.data("k").await, crate::harness::restored(&test.secret("k").await));
+    test.issue("orders", &json!({})).await;
+    let (data, whole) = (test.data("orders").await, crate::harness::restored(&test.secret("orders").await));
     let mut other = whole.clone();
     other.data.as_mut().unwrap().get_mut("ciphertextBlob").unwrap().0 = b"changed".to_vec();
     for stopped in [false, true] {
         operator = operator.filter(|_| !stopped);
-        tenant.secrets.delete("k", &<_>::default()).await.unwrap();
+        tenant.secrets.delete("orders", &<_>::default()).await.unwrap();
         // A running operator may be faster; then there is nothing to attack.
         let created = tenant.secrets.create(&<_>::default(), &other).await;
         assert!(created.is_ok() || !stopped, "{created:?}");
         operator = operator.or_else(|| Some(test.operator()));
-        test.secret_becomes("k", &data).await;
+        test.secret_becomes("orders", &data).await;
     }
-    test.ready("k").await;
+    test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
@@ -121,27 +121,28 @@ async fn admission_that_changes_the_operators_write_is_reported() {
         let (api, kubeconfig) = test.api_proxy().await;
         // With the retry delays of production, so that the rate of writes shows.
         let _operator = test.operator_by(&kubeconfig, &["--retry-min=1s", "--retry-max=10m"]);
-        test.create("k", &json!({})).await;
-        let key = test.failed("k", "SecretContested").await;
+        test.create("orders", &json!({})).await;
+        let key = test.failed("orders", "SecretContested").await;
         let message = &key.status.as_ref().unwrap().conditions[0].message;
         assert!(message.contains(named) && message.contains("admission policy"), "{message}");
         tokio::time::sleep(Duration::from_secs(3)).await;
         let writes = api.count("create", "secrets") + api.count("update", "secrets");
         assert!(writes <= 2, "{writes} writes of the Secret within three seconds");
         assert_eq!(test.proxy.calls(), 1);
-        eventually(SOON, "an event", async || !test.events("k", "SecretContested").await.is_empty()).await;
+        eventually(SOON, "an event", async || !test.events("orders", "SecretContested").await.is_empty()).await;
 
         // Once the policy is gone, any change of the Secret is enough for another try.
         for kind in ["mutatingadmissionpolicybinding", "mutatingadmissionpolicy"] {
             test.plane.kubectl(&["delete", kind, name]).await.unwrap();
         }
         eventually(2 * SOON, "the Secret holds what is recorded", async || {
-            test.edit_secret("k", &json!({ "metadata": { "labels": { "try": fastrand::u16(..).to_string() } } })).await;
+            test.edit_secret("orders", &json!({ "metadata": { "labels": { "try": fastrand::u16(..).to_string() } } }))
+                .await;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            test.data("k").await["ciphertextBlob"] == test.get("k").await.record()[0].ciphertext_blob.0
+            test.data("orders").await["ciphertextBlob"] == test.get("orders").await.record()[0].ciphertext_blob.0
         })
         .await;
-        test.ready("k").await;
+        test.ready("orders").await;
     }
 }
 
@@ -150,17 +151,17 @@ async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
     let test = TestNamespace::new("held").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
-    test.issue("k", &json!({})).await;
-    test.patch("k", &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
-    test.keys().delete("k", &<_>::default()).await.unwrap();
-    test.failed("k", "Deleting").await;
-    tenant.change("k", &json!({ "data": { "ciphertextBlob": OTHER } })).await;
+    test.issue("orders", &json!({})).await;
+    test.patch("orders", &json!({ "metadata": { "finalizers": ["example.com/hold"] } })).await;
+    test.keys().delete("orders", &<_>::default()).await.unwrap();
+    test.failed("orders", "Deleting").await;
+    tenant.change("orders", &json!({ "data": { "ciphertextBlob": OTHER } })).await;
     drop(operator);
     let _operator = test.operator();
     test.barrier().await;
-    test.failed("k", "Deleting").await;
-    assert_eq!(test.get("k").await.record().len(), 1);
-    test.patch("k", &json!({ "metadata": { "finalizers": null } })).await;
+    test.failed("orders", "Deleting").await;
+    assert_eq!(test.get("orders").await.record().len(), 1);
+    test.patch("orders", &json!({ "metadata": { "finalizers": null } })).await;
 }
 
 #[tokio::test]
@@ -168,15 +169,15 @@ async fn thousands_of_added_entries_are_named_briefly() {
     let test = TestNamespace::new("many-entries").await;
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
-    let key = test.issue("k", &json!({})).await;
+    let key = test.issue("orders", &json!({})).await;
     let entries: serde_json::Map<_, _> = (0..20_000).map(|number| (format!("k{number}"), json!(""))).collect();
-    tenant.change("k", &json!({ "immutable": true, "data": entries })).await;
-    let failed = test.failed("k", "SecretImmutable").await;
+    tenant.change("orders", &json!({ "immutable": true, "data": entries })).await;
+    let failed = test.failed("orders", "SecretImmutable").await;
     let message = &failed.status.as_ref().unwrap().conditions[0].message;
     assert!(message.contains("more") && message.len() < 1024, "{message}");
     let longest = operator.process.log().lines().map(str::len).max().unwrap();
     assert!(longest < 20_000, "a line of {longest} bytes");
-    tenant.secrets.delete("k", &<_>::default()).await.unwrap();
-    test.ready("k").await;
-    assert_eq!(test.get("k").await.record(), key.record());
+    tenant.secrets.delete("orders", &<_>::default()).await.unwrap();
+    test.ready("orders").await;
+    assert_eq!(test.get("orders").await.record(), key.record());
 }
