@@ -114,7 +114,7 @@ impl Reader {
     }
 
     /// Asserts that no data key changed since the last call.
-    async fn holds(&mut self, after: &str) {
+    async fn assert_unchanged(&mut self, after: &str) {
         let secrets = self.json("secrets -n shop").await["items"].take();
         // Where there is no definition, there are no DataKeys.
         let keys = self.runs("kubectl get datakeys -n shop -o json || echo '{\"items\": []}'").await;
@@ -146,7 +146,7 @@ impl Reader {
         if ["helm ", "kubectl apply", "kubectl delete"].iter().any(|change| command.starts_with(change)) {
             self.operator_follows().await;
             if [INSTALLS, "docs/operations.md"].contains(&file) {
-                self.holds(text).await;
+                self.assert_unchanged(text).await;
             }
         }
     }

@@ -205,7 +205,7 @@ async fn restarts_and_resyncs_call_no_kms_and_write_nothing() {
     let before = states().await;
     let operator = test.operator_with(&["--resync=100ms"], &[]);
     operator.is_ready().await;
-    eventually(SOON, "all were looked at ten times", async || {
+    eventually(SOON, "ten resyncs are done", async || {
         let (_, metrics) = operator.admin("/metrics").await;
         let line = metrics.lines().find(|line| line.starts_with("datakey_resyncs_total "));
         line.and_then(|line| line.split(' ').nth(1)?.parse::<u32>().ok()).is_some_and(|count| count >= 10)

@@ -187,7 +187,7 @@ async fn every_export_format_has_the_whole_record() {
         let plaintext = test.decrypt(&test.data("wrapped").await, suffix).await;
         assert!(!user.saw(&plaintext));
     }
-    assert!(user.saw(&two.ciphertext_blob.0), "what is printed is looked through");
+    assert!(user.saw(&two.ciphertext_blob.0), "the search finds what is printed");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn missing_definition_is_awaited_and_all_namespaces_are_watched() {
 }
 
 /// Waits until the operator logs what it waits for; it is live and not ready.
-async fn waits(operator: &Operator, words: &str) {
+async fn waits_for(operator: &Operator, words: &str) {
     operator.logs(words).await;
     assert_eq!(operator.admin("/livez").await.0, 200, "a restart would not help");
     assert_eq!(operator.admin("/readyz").await.0, 503);
@@ -60,7 +60,7 @@ async fn an_api_server_that_refuses_connections_is_waited_for() {
     let port = testbed::free_port();
     let kubeconfig = silence::redirected(test.operator_kubeconfig(), &format!("127.0.0.1:{port}"));
     let operator = test.operator_by(&kubeconfig, &[]);
-    waits(&operator, "waiting: the API server can't be reached").await;
+    waits_for(&operator, "waiting: the API server can't be reached").await;
     let _way = SilentProxy::start(port, silence::server_of(test.operator_kubeconfig())).await;
     operator.logs("the wait is over").await;
     operator.is_ready().await;
@@ -73,7 +73,7 @@ async fn an_api_server_that_is_silent_at_the_start_is_waited_for() {
     let (way, kubeconfig) = SilentProxy::before(test.operator_kubeconfig()).await;
     way.silence_all();
     let operator = test.operator_by(&kubeconfig, &["--kube-timeout=2s"]);
-    waits(&operator, "waiting: the API server").await;
+    waits_for(&operator, "waiting: the API server").await;
     way.open();
     operator.logs("the wait is over").await;
     operator.is_ready().await;
@@ -86,7 +86,7 @@ async fn a_name_that_does_not_resolve_is_waited_for() {
     // No name server knows names of this domain (RFC 6761).
     let kubeconfig = silence::redirected(test.operator_kubeconfig(), "api.invalid:6443");
     let mut operator = test.operator_by(&kubeconfig, &[]);
-    waits(&operator, "waiting: the API server can't be reached").await;
+    waits_for(&operator, "waiting: the API server can't be reached").await;
     assert!(operator.process.log().contains("dns error"), "{}", operator.process.log());
     operator.process.signal("TERM");
     assert_eq!(operator.process.ended().await, 0);

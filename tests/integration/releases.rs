@@ -99,7 +99,7 @@ impl Cluster {
             cluster.settles().await;
             stop(operator).await;
         }
-        cluster.held = cluster.holds().await;
+        cluster.held = cluster.objects().await;
         cluster
     }
 
@@ -162,7 +162,7 @@ impl Cluster {
     /// Waits until the statuses name the Secrets as they are: nothing more is written then.
     async fn settles(&self) {
         eventually(SOON, "the statuses name their Secrets", async || {
-            let [keys, secrets] = self.holds().await;
+            let [keys, secrets] = self.objects().await;
             let named = |key: &Value| key["status"]["secret"]["resourceVersion"].clone();
             let revision = |secret: &Value| secret["metadata"]["resourceVersion"].clone();
             let (keys, secrets) = (keys.as_array().unwrap(), secrets.as_array().unwrap());
@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// All `DataKeys` and Secrets of the users' namespace, complete, by name.
-    async fn holds(&self) -> [Value; 2] {
+    async fn objects(&self) -> [Value; 2] {
         let list = self.json(&["get", "datakeys,secrets", "-n", "shop"]).await;
         let of = |kind: &str| {
             list["items"].as_array().unwrap().iter().filter(|item| item["kind"] == kind).cloned().collect()
@@ -182,7 +182,7 @@ impl Cluster {
 
     /// Asserts that no object of the users changed, and that KMS was called only for the `DataKeys` that this test issued.
     async fn is_unchanged(&self, after: &str) {
-        assert_eq!(self.holds().await, self.held, "after: {after}");
+        assert_eq!(self.objects().await, self.held, "after: {after}");
         assert_eq!(self.proxy.calls(), self.issued, "after: {after}");
     }
 
@@ -322,7 +322,7 @@ async fn a_definition_that_is_deleted_is_installed_again() {
             cluster.is_ready(name, "shop").await;
         }
         cluster.settles().await;
-        let [keys, secrets] = cluster.holds().await;
+        let [keys, secrets] = cluster.objects().await;
         assert_eq!(secrets, cluster.held[1], "no Secret was written");
         for (before, after) in cluster.held[0].as_array().unwrap().iter().zip(keys.as_array().unwrap()) {
             assert_eq!(before["status"]["versions"], after["status"]["versions"]);

@@ -37,7 +37,7 @@ async fn odd_states(test: &TestNamespace) {
     assert_plain("the condition", message);
 }
 
-async fn said(test: &TestNamespace, operator: &Operator) {
+async fn assert_reported(test: &TestNamespace, operator: &Operator) {
     let notes = async || {
         let notes: Vec<_> =
             test.events("refused", "Refused").await.into_iter().filter_map(|event| event.note).collect();
@@ -55,7 +55,7 @@ async fn no_text_forges_lines_of_logs_events_or_terminals() {
     let test = TestNamespace::new("texts").await;
     let operator = test.operator();
     odd_states(&test).await;
-    said(&test, &operator).await;
+    assert_reported(&test, &operator).await;
     assert_plain("metrics", &operator.admin("/metrics").await.1);
 
     let mut environment: Vec<_> = kms::environment(&test.proxy.url()).into();
@@ -90,5 +90,5 @@ async fn no_text_breaks_a_line_of_the_text_log() {
     let test = TestNamespace::new("texts-log").await;
     let operator = test.operator_with(&["--log-format=text"], &[]);
     odd_states(&test).await;
-    said(&test, &operator).await;
+    assert_reported(&test, &operator).await;
 }

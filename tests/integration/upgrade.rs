@@ -147,7 +147,7 @@ impl Loaded {
     async fn is_taken_over(&self, test: &TestNamespace) {
         let name = &self.name;
         let key = if self.is_failing() {
-            eventually(SOON, &format!("{name} is looked at"), async || {
+            eventually(SOON, &format!("{name} is handled"), async || {
                 let status = test.get(name).await.status.unwrap();
                 let is_current = status.observed_generation == self.key.metadata.generation;
                 is_current && status.conditions.iter().any(|ready| ready.type_ == "Ready" && ready.status == "False")

@@ -42,7 +42,7 @@ async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
     api.forget();
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
-    eventually(patience(0), "all were looked at", is_quiet).await;
+    eventually(patience(0), "nothing more is requested", is_quiet).await;
     assert_eq!(api.count("list", "*") + api.count("watch", "*"), api.requests().len());
     // One list to see whether there is a definition; then one for each of the two watches.
     let pages = count.div_ceil(50);
@@ -100,5 +100,5 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
     println!("{:.1} API requests a minute", requests.len() as f64 * 60.0 / seconds);
     // One GET of the Secret's metadata before each call, and nothing else.
     assert!(requests.iter().all(|request| request.is("get", "secrets")), "{requests:?}");
-    assert!(requests.len().abs_diff(asked.len()) <= 32, "{} looks for {} calls", requests.len(), asked.len());
+    assert!(requests.len().abs_diff(asked.len()) <= 32, "{} GETs for {} calls", requests.len(), asked.len());
 }

@@ -58,7 +58,7 @@ impl InvariantWatch {
     }
 }
 
-async fn watch<K>(api: Api<K>, seen: Arc<Mutex<Seen>>, look: impl Fn(&mut Seen, &K) + Send)
+async fn watch<K>(api: Api<K>, seen: Arc<Mutex<Seen>>, record: impl Fn(&mut Seen, &K) + Send)
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
@@ -66,7 +66,7 @@ where
     while let Some(state) = states.next().await {
         // What it misses while the API server is away, it sees in the next list.
         if let Ok(object) = state {
-            look(&mut seen.lock().unwrap(), &object);
+            record(&mut seen.lock().unwrap(), &object);
         }
     }
 }
