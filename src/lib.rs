@@ -20,7 +20,7 @@
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
 //! | [`caches`], `conflicts` | what the watches delivered, and which `DataKey` wants which Secret; watches over foreign Secrets in the way |
-//! | [`slots`], `round` | how many reconciles work at the same time; namespaces take turns |
+//! | [`slots`], `round_robin` | how many reconciles work at the same time; namespaces take turns |
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
 //! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
@@ -45,7 +45,7 @@ pub mod logging;
 pub mod metrics;
 pub mod reads;
 pub mod reconcile;
-mod round;
+mod round_robin;
 pub mod run;
 pub mod slots;
 mod streaks;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::round::Round;
+use crate::round_robin::RoundRobin;
 
 /// The slots of all reconciles.
 #[derive(Clone)]
@@ -15,7 +15,7 @@ pub struct Slots(Arc<Mutex<State>>);
 struct State {
     free: u16,
     is_closed: bool,
-    waiting: Round<oneshot::Sender<Permit>>,
+    waiting: RoundRobin<oneshot::Sender<Permit>>,
 }
 
 /// The slot of one reconcile. Dropped, it is another one's.
@@ -32,7 +32,7 @@ struct Permit(Slots);
 impl Slots {
     /// So many, all free.
     pub fn new(count: u16) -> Self {
-        Self(Arc::new(Mutex::new(State { free: count, is_closed: false, waiting: Round::default() })))
+        Self(Arc::new(Mutex::new(State { free: count, is_closed: false, waiting: RoundRobin::default() })))
     }
 
     /// Waits for a slot; `None` once no new work begins. What holds a turn to call KMS goes before the others of its namespace:
@@ -46,7 +46,7 @@ impl Slots {
     pub fn close(&self) {
         let mut state = self.0.lock();
         state.is_closed = true;
-        state.waiting = Round::default();
+        state.waiting = RoundRobin::default();
     }
 
     async fn acquire(&self, namespace: &str, first: bool) -> Option<Permit> {

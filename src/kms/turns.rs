@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::shares::{Shares, Taken};
-use crate::{api::DataKey, round::Round};
+use crate::{api::DataKey, round_robin::RoundRobin};
 
 /// How late a call may be let go without its turn being lost: what is late is made up for at once.
 const LATE: Duration = Duration::from_millis(50);
@@ -94,7 +94,7 @@ struct Lane {
 struct Waiting {
     /// The uids of all who wait. A ticket of anybody else is void.
     members: HashSet<String>,
-    tickets: Round<Ticket>,
+    tickets: RoundRobin<Ticket>,
 }
 
 struct Ticket {
