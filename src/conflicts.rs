@@ -16,7 +16,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{api::DataKey, backoff::Backoff, kms::turns::Wake, secret::metadata::WatchedSecret};
+use crate::{api::DataKey, backoff::Backoff, kms::queue::Requeue, secret::metadata::WatchedSecret};
 
 /// Bound of the watches. They share one connection, and an API server may serve no more than 100 requests of a connection at
 /// the same time (k8s.io/apiserver, `SecureServingInfo.Serve`).
@@ -49,7 +49,7 @@ impl Conflicts {
     /// Watches the Secret that is in the way of a `DataKey`. Once it is gone, the `DataKey` need not wait any more and is
     /// queued. Where there are too many watches, a namespace that has more of them than this one gives one up; else there is
     /// no watch, and the `DataKey` is retried after its wait.
-    pub fn watch(&self, uid: &str, object: &ObjectRef<DataKey>, secret: &str, backoff: &Arc<Backoff>, wake: &Wake) {
+    pub fn watch(&self, uid: &str, object: &ObjectRef<DataKey>, secret: &str, backoff: &Arc<Backoff>, wake: &Requeue) {
         let namespace = object.namespace.clone().unwrap_or_default();
         let mut watches = self.watches.lock();
         if watches.get(uid).is_some_and(|watch| watch.secret == secret && !watch.task.is_finished()) {

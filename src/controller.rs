@@ -28,7 +28,7 @@ use crate::{
     api_server::connectivity::Connectivity,
     cache::Cached,
     caches::Caches,
-    kms::{shares::Shares, turns::Wake},
+    kms::{queue::Requeue, shares::Shares},
     metrics::State,
     reconcile::{self, Context, Error, reconcile},
     secret::{TYPE, metadata::WatchedSecret},
@@ -143,9 +143,9 @@ pub async fn run(
     let _ = view.work.set(Work { scopes, context: Arc::clone(&context) });
 
     let mut work = Box::pin(future::join_all(runs));
-    let turns = tokio::spawn({
+    let queues = tokio::spawn({
         let context = Arc::clone(&context);
-        async move { future::join(context.kms.run(), context.reads.queue.give_out()).await }
+        async move { future::join(context.kms.run(), context.reads.queue.run()).await }
     });
     tokio::select! {
         _ = &mut work => return,
@@ -154,7 +154,7 @@ pub async fn run(
     if timeout(settings.grace, work).await.is_err() {
         warn!("not everything was finished within {:?}; nothing is lost, it is repeated", settings.grace);
     }
-    turns.abort();
+    queues.abort();
 }
 
 /// The watches of one scope and the work on them.
@@ -206,8 +206,8 @@ fn scope(
                         (Arc::clone(&key), Arc::clone(&caches), wake.clone(), Arc::clone(&context));
                     move |slot| guarded(key, slot, caches, wake, context)
                 };
-                let holds_a_turn = key.meta().uid.as_deref().is_some_and(|uid| context.kms.turns.is_granted(uid));
-                match spawned(slots.clone(), &namespace, holds_a_turn, work).await {
+                let has_permit = key.meta().uid.as_deref().is_some_and(|uid| context.kms.queue.has_offer(uid));
+                match spawned(slots.clone(), &namespace, has_permit, work).await {
                     Err(Error::Panicked) => {
                         let work = move |slot| panicked(key, slot, caches, wake, context);
                         spawned(slots, &namespace, false, work).await
@@ -233,7 +233,7 @@ fn scope(
 
 /// Looks at every `DataKey` after each list, and from time to time although nothing happened. Only those that are not at
 /// rest are queued: a queue of all would take as much memory as they do.
-async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Wake) {
+async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Requeue) {
     scope.listed.notified().await;
     scope.caches.secrets.wait_until_ready().await;
     loop {
@@ -253,7 +253,7 @@ async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Wake) {
 }
 
 /// Has the status name the revisions of Secrets that other clients changed without harm, once nothing more happens to them.
-async fn save_revisions(scope: Arc<Scope>, wake: Wake) {
+async fn save_revisions(scope: Arc<Scope>, wake: Requeue) {
     loop {
         sleep(SAVE_CHECK).await;
         for key in scope.caches.secrets.settle(SAVE_AFTER) {
@@ -383,14 +383,14 @@ fn backoff() -> watcher::ExponentialBackoff {
 async fn spawned<F>(
     slots: Slots,
     namespace: &str,
-    holds_a_turn: bool,
+    has_permit: bool,
     work: impl FnOnce(Slot) -> F,
 ) -> Result<Action, Error>
 where
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     // Without one the operator stops.
-    let Some(slot) = slots.begin(namespace, holds_a_turn).await else { return Ok(Action::await_change()) };
+    let Some(slot) = slots.begin(namespace, has_permit).await else { return Ok(Action::await_change()) };
     tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
 }
 
@@ -399,7 +399,7 @@ async fn panicked(
     key: Arc<Cached>,
     slot: Slot,
     caches: Arc<Caches>,
-    wake: Wake,
+    wake: Requeue,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     match key.decode() {
@@ -415,7 +415,7 @@ async fn guarded(
     key: Arc<Cached>,
     slot: Slot,
     caches: Arc<Caches>,
-    wake: Wake,
+    wake: Requeue,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     caches.secrets.wait_until_ready().await;
@@ -434,8 +434,8 @@ async fn guarded(
         }
         Err(unreadable) => unreadable::report(&key, &unreadable, &context).instrument(span).await,
     };
-    // The watch forgets what is deleted; what this did after that, it forgets itself. A DataKey that is gone would keep a turn
-    // to call KMS, which others wait for.
+    // The watch forgets what is deleted; what this did after that, it forgets itself. A DataKey that is gone would keep an
+    // offered permit that others wait for.
     if caches.keys.get(&place).is_none_or(|now| now.meta().uid != key.meta().uid) {
         return Ok(forgotten(&key, &context));
     }
@@ -475,9 +475,9 @@ impl View {
         self.work.get().is_some()
     }
 
-    /// How many `DataKey`s wait for their turn to call KMS.
+    /// How many `DataKey`s wait for a permit to call KMS.
     pub fn waiting(&self) -> usize {
-        self.work.get().map_or(0, |work| work.context.kms.turns.waiting())
+        self.work.get().map_or(0, |work| work.context.kms.queue.waiting())
     }
 
     /// Whether the API server answers and every watch has its first list: what the caches don't have is not there. A replica

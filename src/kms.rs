@@ -1,4 +1,4 @@
-//! AWS KMS: the one call that this operator makes, `GenerateDataKeyWithoutPlaintext`, each in its [turn](turns).
+//! AWS KMS: the one call that this operator makes, `GenerateDataKeyWithoutPlaintext`, each with a [permit](queue::Permit).
 //!
 //! Every call answers with a new data key and KMS keeps none of them, so a call is harmless in itself; what is kept is
 //! decided by [`crate::reconcile`].
@@ -32,15 +32,15 @@ use crate::{
     text::redact,
 };
 
+use queue::{KmsQueue, Permit};
 use regions::{Held, IDLE, Regions};
 use shares::Shares;
-use turns::{Turn, Turns};
 
 mod classify;
+pub mod queue;
 pub mod regions;
 pub mod shares;
 mod tls;
-pub mod turns;
 
 /// The SDK's own default, said here because every other time limit is ours.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -63,8 +63,8 @@ pub struct Kms {
     metrics: Arc<Metrics>,
     regions: Regions,
     clients: Mutex<Clients>,
-    /// Whose turn it is.
-    pub turns: Turns,
+    /// The queue for permits to call KMS.
+    pub queue: KmsQueue,
 }
 
 /// The clients of all Regions, with the same credentials.
@@ -124,9 +124,9 @@ impl Kms {
         // An environment variable that is set to nothing names none.
         let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
         let regions = Regions::new(extra_regions, own_region.as_deref());
-        let turns = Turns::new(limits.rate, Shares::DEFAULT);
+        let queue = KmsQueue::new(limits.rate, Shares::DEFAULT);
         let clients = Mutex::new(Clients { config, generation: 0, held: Held::default() });
-        Self { aws: None, own_region, limits, metrics, regions, clients, turns }
+        Self { aws: None, own_region, limits, metrics, regions, clients, queue }
     }
 
     /// The Region to call for a key.
@@ -141,7 +141,7 @@ impl Kms {
         self.regions.is_known(region).then_some(region).ok_or_else(unknown)
     }
 
-    /// Gives turns out, and drops what idle Regions hold, until it is dropped.
+    /// Offers permits, and drops what idle Regions hold, until it is dropped.
     pub async fn run(&self) {
         let drop_idle = async {
             loop {
@@ -149,21 +149,21 @@ impl Kms {
                 self.drop_idle();
             }
         };
-        tokio::join!(self.turns.give_out(), drop_idle);
+        tokio::join!(self.queue.run(), drop_idle);
     }
 
-    /// Issues a data key, in the Region that it is the turn of.
+    /// Issues a data key, in the Region of the permit.
     ///
     /// # Errors
     /// Why not. Nothing of an unusable answer is kept, and no grant token or secret material is in the error.
     pub async fn issue(
         &self,
-        turn: Turn,
+        permit: Permit,
         request: &KeyRequest,
         grant_tokens: &[String],
     ) -> Result<WrappedKey, NotIssued> {
         let length = Length::of(request).map_err(NotIssued::before_the_call)?;
-        let under_way = turn.begin().await;
+        let under_way = permit.start_call().await;
         let region = under_way.region();
         let (client, label, generation) = self.client(region);
 
@@ -180,13 +180,13 @@ impl Kms {
 
         let begun = Instant::now();
         let answer = call.send().await;
-        under_way.ended(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
+        under_way.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let checked = match answer {
             Ok(output) => check(output, request, region),
             Err(error) => Err(call_failure(&error, grant_tokens)),
         };
         if checked.as_ref().is_err_and(|failed| failed.failure.reason == Reason::Throttled) {
-            self.turns.throttled(region);
+            self.queue.on_throttled(region);
         }
         if let Err(failed) = &checked
             && matches!(failed.failure.reason, Reason::CredentialsRejected | Reason::CredentialsMissing)
@@ -248,7 +248,7 @@ impl Kms {
 
     /// Drops what idle Regions hold. The operator's own stays: a counter that comes and goes is hard to read.
     fn drop_idle(&self) {
-        let is_busy = |region: &str| self.own_region() == Some(region) || self.turns.is_busy(region);
+        let is_busy = |region: &str| self.own_region() == Some(region) || self.queue.is_busy(region);
         for region in self.clients.lock().held.drop_idle(Instant::now(), is_busy) {
             self.metrics.forget_region(&region);
         }

@@ -16,7 +16,7 @@
 //! | `size` | pure: whether Kubernetes can store what a record would become |
 //! | [`status`] | pure: conditions, reasons, classes of failure |
 //! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
-//! | [`kms`] | the one call to KMS: client, error classes, known Regions, turns, shares |
+//! | [`kms`] | the one call to KMS: client, error classes, known Regions, queue, shares |
 //! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
 //! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
 //! | [`caches`], `conflicts` | what the watches delivered, and which `DataKey` wants which Secret; watches over foreign Secrets in the way |

@@ -8,8 +8,8 @@ use kube::runtime::reflector::ObjectRef;
 use crate::{
     api::DataKey,
     kms::{
+        queue::{KmsQueue, Permit, Requeue},
         shares::Shares,
-        turns::{Turn, Turns, Wake},
     },
     streaks::Streaks,
 };
@@ -23,14 +23,14 @@ const LANE: &str = "";
 /// The reads of all Secrets. Namespaces are served in turn.
 pub struct Reads {
     /// Objects that wait for their read.
-    pub queue: Turns,
+    pub queue: KmsQueue,
     recent: Streaks,
 }
 
 /// Whether a Secret may be read.
 pub enum Permission {
     /// Now, within the rate.
-    Granted(Turn),
+    Granted(Permit),
     /// The object waits; it is queued again when it may read.
     Queued,
     /// Not before this time has passed: the Secret was read very often lately.
@@ -41,17 +41,17 @@ pub enum Permission {
 
 impl Default for Reads {
     fn default() -> Self {
-        Self { queue: Turns::new(RATE, Shares::DEFAULT), recent: Streaks::of_reads() }
+        Self { queue: KmsQueue::new(RATE, Shares::DEFAULT), recent: Streaks::of_reads() }
     }
 }
 
 impl Reads {
     /// Asks for a read.
-    pub fn request(&self, uid: &str, object: &ObjectRef<DataKey>, wake: &Wake) -> Permission {
+    pub fn request(&self, uid: &str, object: &ObjectRef<DataKey>, wake: &Requeue) -> Permission {
         if let Some(wait) = self.recent.wait(uid) {
             return Permission::Later(wait);
         }
-        self.queue.enter(LANE, uid, object, wake).map_or(Permission::Queued, Permission::Granted)
+        self.queue.acquire_or_enqueue(LANE, uid, object, wake).map_or(Permission::Queued, Permission::Granted)
     }
 
     /// Takes in that the Secret was read.
@@ -61,7 +61,7 @@ impl Reads {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.queue.leave(uid);
+        self.queue.release(uid);
         self.recent.forget(uid);
     }
 }

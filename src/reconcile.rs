@@ -37,7 +37,7 @@ use crate::{
     decode::Wire,
     kms::{
         Kms, NotIssued,
-        turns::{Turn, Wake},
+        queue::{Permit, Requeue},
     },
     metrics::{Metrics, Operation, Outcome},
     plan::{SecretView, Step, World, plan},
@@ -202,7 +202,7 @@ impl Context {
         self.restores.forget(uid);
         self.reads.forget(uid);
         self.written.forget(uid);
-        self.kms.turns.leave(uid);
+        self.kms.queue.release(uid);
     }
 
     /// Publishes an event. One more or less must not fail a reconcile.
@@ -228,7 +228,7 @@ pub async fn reconcile(
     key: Arc<DataKey>,
     slot: Slot,
     caches: &Caches,
-    wake: &Wake,
+    wake: &Requeue,
     context: &Context,
 ) -> Result<Action, Error> {
     let begun = Instant::now();
@@ -236,10 +236,10 @@ pub async fn reconcile(
     let mut result = run.steps().await;
     // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
     if run.waits != Some(Queue::Kms) {
-        context.kms.turns.leave(&run.uid);
+        context.kms.queue.release(&run.uid);
     }
     if run.waits != Some(Queue::Reads) {
-        context.reads.queue.leave(&run.uid);
+        context.reads.queue.release(&run.uid);
     }
     let (namespace, name) = (&run.namespace, &run.name);
     let outcome = match &result {
@@ -270,7 +270,7 @@ pub async fn report_panic(
     key: Arc<DataKey>,
     slot: Slot,
     caches: &Caches,
-    wake: &Wake,
+    wake: &Requeue,
     context: &Context,
 ) -> Result<Action, Error> {
     Run::new(key, slot, caches, wake, context).report(Error::Panicked).await
@@ -292,8 +292,8 @@ pub fn is_at_rest(key: &Arc<DataKey>, caches: &Caches, context: &Context) -> boo
     if at_rest {
         let uid = key.metadata.uid.as_deref().unwrap_or_default();
         context.backoff.forget(uid);
-        context.kms.turns.leave(uid);
-        context.reads.queue.leave(uid);
+        context.kms.queue.release(uid);
+        context.reads.queue.release(uid);
     }
     at_rest
 }
@@ -311,7 +311,7 @@ enum Queue {
 struct Run<'a> {
     context: &'a Context,
     caches: &'a Caches,
-    wake: &'a Wake,
+    wake: &'a Requeue,
     namespace: String,
     name: String,
     uid: String,
@@ -320,7 +320,7 @@ struct Run<'a> {
     secret: SecretView,
     subject: Subject,
     claim: Option<Claim<'a>>,
-    turn: Option<Turn>,
+    permit: Option<Permit>,
     waits: Option<Queue>,
     /// What KMS answered, where its record met another write.
     unrecorded: Option<IssuedVersion>,
@@ -337,7 +337,7 @@ struct Run<'a> {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    fn new(key: Arc<DataKey>, slot: Slot, caches: &'a Caches, wake: &'a Wake, context: &'a Context) -> Self {
+    fn new(key: Arc<DataKey>, slot: Slot, caches: &'a Caches, wake: &'a Requeue, context: &'a Context) -> Self {
         let namespace = key.namespace().unwrap_or_default();
         let known = caches.secrets.get(&namespace, key.secret_name());
         Self {
@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
             slot,
             secret: known.map_or(SecretView::NotCached, SecretView::Cached),
             claim: None,
-            turn: None,
+            permit: None,
             waits: None,
             unrecorded: None,
             conflicts: 0,
@@ -382,7 +382,7 @@ impl<'a> Run<'a> {
                 secret: &self.secret,
                 failure: self.failure.as_ref(),
                 wait,
-                turn: self.turn.is_some() || self.unrecorded.is_some(),
+                turn: self.permit.is_some() || self.unrecorded.is_some(),
                 contested: contested.as_deref(),
                 region: self.context.kms.own_region(),
                 revision_is_kept: self.context.revision_is_kept.load(Ordering::Relaxed),
@@ -459,7 +459,7 @@ impl<'a> Run<'a> {
         has_none.then(|| self.caches.rival(&self.key, &self.context.written)).flatten()
     }
 
-    /// With the uid: what waits for a turn can be deleted meanwhile, and one of the same name created.
+    /// With the uid: what waits for a permit can be deleted meanwhile, and one of the same name created.
     fn object_ref(&self) -> ObjectRef<DataKey> {
         let mut object = ObjectRef::new(&self.name).within(&self.namespace);
         object.extra.uid = Some(self.uid.clone());
@@ -531,15 +531,15 @@ impl<'a> Run<'a> {
         self.secret = SecretView::Cached(known);
     }
 
-    /// Whether to go on: with the turn to call KMS, or with the reason why there can't be one.
+    /// Whether to go on: with a permit to call KMS, or with the reason why there can't be one.
     fn queue(&mut self) -> bool {
         let Context { kms, .. } = self.context;
         let request = self.key.spec.request();
         match kms.region(&request) {
             Ok(region) => {
                 let object = self.object_ref();
-                self.turn = kms.turns.enter(region, &self.uid, &object, self.wake);
-                self.turn.is_some()
+                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &object, self.wake);
+                self.permit.is_some()
             }
             Err(failure) => {
                 self.fail(failure);
@@ -565,7 +565,7 @@ impl<'a> Run<'a> {
         let permit = if limited {
             let object = self.object_ref();
             match self.context.reads.request(&self.uid, &object, self.wake) {
-                Permission::Granted(turn) => Some(turn.begin().await),
+                Permission::Granted(permit) => Some(permit.start_call().await),
                 Permission::Later(wait) => return Ok(Some(Action::requeue(wait))),
                 Permission::Queued => {
                     self.waits = Some(Queue::Reads);
@@ -578,7 +578,7 @@ impl<'a> Run<'a> {
         let read = requests::read(&self.context.client, &self.namespace, self.key.secret_name());
         let answer = self.within(read).await;
         if let Some(permit) = permit {
-            permit.ended(matches!(answer, Ok(Ok(_))));
+            permit.complete(matches!(answer, Ok(Ok(_))));
             self.context.reads.done(&self.uid);
         }
         let secret = answer??;
@@ -648,12 +648,12 @@ impl<'a> Run<'a> {
 
     /// The only call to KMS.
     async fn ask_kms(&mut self) -> Option<IssuedVersion> {
-        let turn = self.turn.take()?;
+        let permit = self.permit.take()?;
         let request = self.key.spec.request();
         let version = self.key.version();
         let tokens = self.key.spec.grant_tokens.as_deref().unwrap_or_default();
         // KMS may take its time, or never answer.
-        let wrapped = match self.slot.free_during(self.context.kms.issue(turn, &request, tokens)).await {
+        let wrapped = match self.slot.free_during(self.context.kms.issue(permit, &request, tokens)).await {
             Ok(wrapped) => wrapped,
             Err(NotIssued { failure, code, words, request_id }) => {
                 let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());

@@ -35,10 +35,10 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { free: count, is_closed: false, waiting: RoundRobin::default() })))
     }
 
-    /// Waits for a slot; `None` once no new work begins. What holds a turn to call KMS goes before the others of its namespace:
-    /// a turn that waits behind thousands of them is one that other namespaces lack.
-    pub async fn begin(&self, namespace: &str, holds_a_turn: bool) -> Option<Slot> {
-        let permit = self.acquire(namespace, holds_a_turn).await?;
+    /// Waits for a slot; `None` once no new work begins. An object that has a permit to call KMS goes before the others of
+    /// its namespace: a permit that waits behind thousands of them is one that other namespaces lack.
+    pub async fn begin(&self, namespace: &str, has_permit: bool) -> Option<Slot> {
+        let permit = self.acquire(namespace, has_permit).await?;
         Some(Slot { slots: self.clone(), namespace: namespace.to_owned(), permit: Some(permit) })
     }
 
@@ -121,23 +121,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_holds_a_turn_goes_before_the_others_of_its_namespace() {
+    async fn a_permit_holder_goes_before_its_namespace() {
         let slots = Slots::new(1);
         let first = slots.begin("crowd", false).await.unwrap();
         let order: Arc<Mutex<Vec<&str>>> = Arc::default();
-        let wait = |name: &'static str, namespace: &'static str, holds_a_turn: bool| {
+        let wait = |name: &'static str, namespace: &'static str, has_permit: bool| {
             let (slots, order) = (slots.clone(), Arc::clone(&order));
             tokio::spawn(async move {
-                let slot = slots.begin(namespace, holds_a_turn).await.unwrap();
+                let slot = slots.begin(namespace, has_permit).await.unwrap();
                 order.lock().push(name);
                 drop(slot);
             })
         };
         let mut waiting = Vec::new();
-        for (name, namespace, holds_a_turn) in
+        for (name, namespace, has_permit) in
             [("one", "crowd", false), ("two", "crowd", false), ("shop", "shop", false), ("granted", "crowd", true)]
         {
-            waiting.push(wait(name, namespace, holds_a_turn));
+            waiting.push(wait(name, namespace, has_permit));
             // It is in the queue before the next one.
             tokio::task::yield_now().await;
         }

@@ -44,7 +44,7 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
     let metadata = key.meta();
     let uid = metadata.uid.as_deref().unwrap_or_default();
     // It may have waited for KMS while it could be decoded.
-    context.kms.turns.leave(uid);
+    context.kms.queue.release(uid);
     let Some(status) = wanted_status(key, unreadable) else {
         context.backoff.forget(uid);
         return Ok(Action::await_change());

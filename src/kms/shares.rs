@@ -1,25 +1,25 @@
-//! How many calls each lane may have in flight, so that a lane that does not answer delays no other one. Pure.
+//! How many calls each lane may have in flight, so that a lane that does not answer does not delay the others. Pure.
 //!
-//! Every lane is sure of a few places, whatever the others do. A lane whose last call was answered may have more, out of a
-//! reserve that all lanes share. So calls that hang, wait or crawl in one lane never take the place of a call in another one,
-//! and all of them together stay below a fixed number.
+//! Each lane is guaranteed a few calls, whatever the other lanes do. A lane whose last call was answered may have more, out of a
+//! reserve that all lanes share. So slow or unanswered calls in one lane never use up the calls of another lane, and the total
+//! is bounded.
 
-/// The places of all lanes.
+/// The limits of all lanes, in calls in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
-    /// What each lane is sure of, while there are no more than `sure / each` lanes; with more lanes it is less, but one.
+    /// What each lane is guaranteed as long as the total suffices. With more lanes than that it is less, but at least one call.
     each: usize,
-    /// What all lanes together are sure of.
-    sure: u16,
-    /// What lanes that answer have beyond that, all together.
+    /// What all lanes together are guaranteed.
+    guaranteed: u16,
+    /// What all lanes that answer may have in addition, together.
     reserve: u16,
-    /// What one lane has at most.
+    /// The most that one lane may have.
     most: usize,
 }
 
-/// The places that are taken.
+/// The calls in flight of all lanes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Taken {
+pub struct InUse {
     lanes: usize,
     all: usize,
     of_the_reserve: usize,
@@ -28,39 +28,39 @@ pub struct Taken {
 // === impl Shares ===
 
 impl Shares {
-    /// Each call in flight holds a connection of its own, with the buffers of TLS.
-    pub const DEFAULT: Self = Self { each: 4, sure: 256, reserve: 128, most: 64 };
+    /// The limits of the operator. They bound its memory: each call in flight holds a connection, with the buffers of TLS.
+    pub const DEFAULT: Self = Self { each: 4, guaranteed: 256, reserve: 128, most: 64 };
 
-    /// As many as all lanes together ever have.
+    /// The most that all lanes together may have.
     pub const fn all(self) -> u16 {
-        self.sure + self.reserve
+        self.guaranteed + self.reserve
     }
 
-    /// Counts the places that lanes have taken.
-    pub fn taken(self, lanes: impl Iterator<Item = usize>) -> Taken {
-        lanes.fold(Taken::default(), |taken, places| Taken {
-            lanes: taken.lanes + 1,
-            all: taken.all + places,
-            of_the_reserve: taken.of_the_reserve + places.saturating_sub(self.each),
+    /// Sums up the calls of the lanes.
+    pub fn in_use(self, lanes: impl Iterator<Item = usize>) -> InUse {
+        lanes.fold(InUse::default(), |in_use, calls| InUse {
+            lanes: in_use.lanes + 1,
+            all: in_use.all + calls,
+            of_the_reserve: in_use.of_the_reserve + calls.saturating_sub(self.each),
         })
     }
 
-    /// Whether a lane that has these places may take one more.
-    pub fn permits(self, taken: Taken, own: usize, answers: bool) -> bool {
-        let sure = (usize::from(self.sure) / taken.lanes.max(1)).clamp(1, self.each);
-        let of_the_reserve = answers && own < self.most && taken.of_the_reserve < self.reserve.into();
-        taken.all < self.all().into() && (own < sure || of_the_reserve)
+    /// Whether a lane that has `own` calls may have one more.
+    pub fn allow(self, in_use: InUse, own: usize, is_answering: bool) -> bool {
+        let guaranteed = (usize::from(self.guaranteed) / in_use.lanes.max(1)).clamp(1, self.each);
+        let of_the_reserve = is_answering && own < self.most && in_use.of_the_reserve < self.reserve.into();
+        in_use.all < self.all().into() && (own < guaranteed || of_the_reserve)
     }
 
-    /// Counts one more place of a lane that had these.
-    pub fn take(self, taken: &mut Taken, own: usize) {
-        taken.all += 1;
-        taken.of_the_reserve += usize::from(own >= self.each);
+    /// Adds one call of a lane that had `own` calls before.
+    pub fn count_one_more(self, in_use: &mut InUse, own: usize) {
+        in_use.all += 1;
+        in_use.of_the_reserve += usize::from(own >= self.each);
     }
 
-    /// More than any test takes.
+    /// More than any test uses.
     #[cfg(test)]
-    pub const UNLIMITED: Self = Self { each: 30_000, sure: 30_000, reserve: 30_000, most: 30_000 };
+    pub const UNLIMITED: Self = Self { each: 30_000, guaranteed: 30_000, reserve: 30_000, most: 30_000 };
 }
 
 #[cfg(test)]
@@ -69,59 +69,59 @@ mod tests {
 
     const SHARES: Shares = Shares::DEFAULT;
 
-    /// Gives places to lanes in turn until none may take another one. Each lane: what it has, and whether it answers.
+    /// Adds calls to the lanes, one lane after the other, until no lane may have more. A lane is its calls, and whether it answers.
     fn fill(lanes: &mut [(usize, bool)]) {
         loop {
-            let mut taken = SHARES.taken(lanes.iter().map(|(places, _)| *places));
-            let before = taken.all;
-            for (places, answers) in &mut *lanes {
-                if SHARES.permits(taken, *places, *answers) {
-                    SHARES.take(&mut taken, *places);
-                    *places += 1;
+            let mut in_use = SHARES.in_use(lanes.iter().map(|(calls, _)| *calls));
+            let before = in_use.all;
+            for (calls, is_answering) in &mut *lanes {
+                if SHARES.allow(in_use, *calls, *is_answering) {
+                    SHARES.count_one_more(&mut in_use, *calls);
+                    *calls += 1;
                 }
             }
-            assert_eq!(taken.all, lanes.iter().map(|(places, _)| places).sum::<usize>());
-            if taken.all == before {
+            assert_eq!(in_use.all, lanes.iter().map(|(calls, _)| calls).sum::<usize>());
+            if in_use.all == before {
                 return;
             }
         }
     }
 
     #[test]
-    fn a_lane_is_sure_of_its_places_whatever_the_others_hold() {
+    fn each_lane_has_its_guaranteed_calls() {
         for others in [1, 10, 63] {
             for answer in [false, true] {
                 let mut lanes = vec![(0, answer); others];
                 fill(&mut lanes);
                 lanes.push((0, false));
                 fill(&mut lanes);
-                assert_eq!(lanes[others].0, SHARES.each, "{others} lanes before it, that answer: {answer}");
+                assert_eq!(lanes[others].0, SHARES.each, "{others} other lanes, which answer: {answer}");
             }
         }
     }
 
     #[test]
-    fn a_lane_that_does_not_answer_has_few_and_one_that_does_many() {
+    fn an_answering_lane_may_have_more_calls() {
         let mut lanes = [(0, false), (0, true)];
         fill(&mut lanes);
         assert_eq!(lanes, [(4, false), (64, true)]);
     }
 
     #[test]
-    fn all_lanes_together_stay_below_the_bound() {
+    fn the_total_of_all_lanes_is_bounded() {
         for lanes in [1, 7, 64, 65, 200, 1000] {
             for answer in [false, true] {
                 let mut lanes = vec![(0, answer); lanes];
                 fill(&mut lanes);
-                assert!(lanes.iter().map(|(places, _)| places).sum::<usize>() <= SHARES.all().into());
+                assert!(lanes.iter().map(|(calls, _)| calls).sum::<usize>() <= SHARES.all().into());
             }
         }
     }
 
     #[test]
-    fn with_more_lanes_than_places_each_that_is_served_has_one() {
+    fn each_of_very_many_lanes_has_at_most_one_call() {
         let mut lanes = vec![(0, false); 300];
         fill(&mut lanes);
-        assert!(lanes.iter().all(|(places, _)| *places <= 1));
+        assert!(lanes.iter().all(|(calls, _)| *calls <= 1));
     }
 }

@@ -1,0 +1,198 @@
+//! One lane for each Region: its rate, its calls in flight, its waiting objects and the permits that it offers them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use futures::channel::mpsc::UnboundedSender;
+use kube::runtime::reflector::ObjectRef;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{fair::FairQueue, rate::AdaptiveRate, window::CallWindow};
+use crate::{
+    api::DataKey,
+    kms::shares::{InUse, Shares},
+};
+
+/// Where an object is sent when a permit is offered to it.
+pub type Requeue = UnboundedSender<ObjectRef<DataKey>>;
+
+/// A lane offers as many permits ahead of their calls as it has calls in this part of a second, so that a call is ready when
+/// the rate allows it.
+const PREFETCH: f64 = 0.16;
+
+/// The most permits that a lane offers ahead. Each held permit occupies one of the concurrent reconciles.
+const MAX_PREFETCH: u16 = 10;
+
+/// How long an offer stays open. An object does not take it if, for example, its spec names another Region now.
+pub const OFFER_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The lanes of all Regions.
+#[derive(Default)]
+pub struct Lanes {
+    by_region: Mutex<BTreeMap<String, Lane>>,
+    /// Notified when a lane may have a permit to offer.
+    pub changed: Notify,
+}
+
+/// The lane of one Region.
+pub struct Lane {
+    rate: AdaptiveRate,
+    window: CallWindow,
+    waiting: FairQueue<Waiter>,
+    /// The objects that have not taken their permit yet, by uid, with the time of the offer.
+    offers: HashMap<String, Instant>,
+    /// The number of permits that are held.
+    held: usize,
+    /// Whether the last call was answered. False in a new lane: a Region that may not exist starts with the guaranteed calls.
+    is_answering: bool,
+}
+
+/// An object that waits for a permit.
+pub struct Waiter {
+    /// The object, for the queue of the controller.
+    pub object: ObjectRef<DataKey>,
+    /// The queue of its controller.
+    pub requeue: Requeue,
+}
+
+// === impl Lanes ===
+
+impl Lanes {
+    /// The lanes by Region.
+    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lane>> {
+        self.by_region.lock()
+    }
+
+    /// Applies this to the lane of a Region; `None` if there is none.
+    pub fn with<T>(&self, region: &str, change: impl FnOnce(&mut Lane) -> T) -> Option<T> {
+        self.lock().get_mut(region).map(change)
+    }
+}
+
+// === impl Lane ===
+
+impl Lane {
+    /// A lane without objects and calls, at the full rate.
+    pub fn new(limit: NonZeroU32, now: Instant) -> Self {
+        Self {
+            rate: AdaptiveRate::new(limit, now),
+            window: CallWindow::new(limit),
+            waiting: FairQueue::default(),
+            offers: HashMap::new(),
+            held: 0,
+            is_answering: false,
+        }
+    }
+
+    /// Counts one more held permit if one was offered to the object, or if no other object waits and a permit is free.
+    pub fn acquire(&mut self, uid: &str, shares: Shares, in_use: InUse, now: Instant) -> bool {
+        let was_offered = self.offers.remove(uid).is_some();
+        let is_acquired = was_offered || self.waiting.is_empty() && self.can_offer(shares, in_use, now);
+        self.held += usize::from(is_acquired);
+        is_acquired
+    }
+
+    /// Adds an object after those of its namespace; false if it waits already.
+    pub fn enqueue(&mut self, uid: &str, waiter: Waiter) -> bool {
+        let namespace = waiter.object.namespace.clone().unwrap_or_default();
+        self.waiting.add(&namespace, uid, waiter)
+    }
+
+    /// Removes an object that waits or was offered a permit; false if it did neither.
+    pub fn release(&mut self, uid: &str) -> bool {
+        let was_offered = self.offers.remove(uid).is_some();
+        self.waiting.remove(uid) || was_offered
+    }
+
+    /// Records that a held permit was dropped.
+    pub fn return_permit(&mut self) {
+        self.held = self.held.saturating_sub(1);
+    }
+
+    /// Starts a call, or returns the time at which to try again.
+    pub fn start_call(&mut self, now: Instant) -> Result<(), Instant> {
+        self.window.admit(now)?;
+        self.rate.schedule(now)?;
+        self.window.start();
+        Ok(())
+    }
+
+    /// Records whether the last call was answered.
+    pub fn set_answering(&mut self, is_answering: bool) {
+        self.is_answering = is_answering;
+    }
+
+    /// Records that KMS throttled a call.
+    pub fn on_throttled(&mut self, now: Instant) {
+        self.rate.halve(now);
+    }
+
+    /// Records that a call ended.
+    pub fn end_call(&mut self, now: Instant) {
+        self.window.end(now);
+    }
+
+    /// Whether a permit is offered to an object.
+    pub fn has_offer(&self, uid: &str) -> bool {
+        self.offers.contains_key(uid)
+    }
+
+    /// Whether objects wait or calls are in flight.
+    pub fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || self.in_flight() > 0
+    }
+
+    /// The number of objects that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What counts against the share of the lane: calls, and permits for calls that are about to start.
+    pub fn in_flight(&self) -> usize {
+        self.offers.len() + self.held + self.window.in_flight()
+    }
+
+    /// Whether another permit may be offered.
+    fn can_offer(&self, shares: Shares, in_use: InUse, now: Instant) -> bool {
+        let calls = self.rate.current(now) * PREFETCH;
+        // At least one: at a low rate, no whole call fits into that time.
+        let ahead = (1..=MAX_PREFETCH).rev().find(|ahead| f64::from(*ahead) <= calls).unwrap_or(1);
+        self.offers.len() + self.held < usize::from(ahead) && shares.allow(in_use, self.in_flight(), self.is_answering)
+    }
+
+    /// Offers permits to waiting objects as long as there are permits.
+    pub fn offer_permits(&mut self, shares: Shares, in_use: &mut InUse, now: Instant) {
+        while self.can_offer(shares, *in_use, now)
+            && let Some((uid, Waiter { object, requeue })) = self.waiting.next()
+        {
+            shares.count_one_more(in_use, self.in_flight());
+            self.offers.insert(uid, now);
+            // Fails only while the operator stops, when no controller receives any more.
+            let _ = requeue.unbounded_send(object);
+        }
+    }
+
+    /// Withdraws the offers that were not taken in time.
+    pub fn expire_offers(&mut self, now: Instant) {
+        self.offers.retain(|_, since| now.saturating_duration_since(*since) < OFFER_TIMEOUT);
+    }
+
+    /// When the first offer expires.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.offers.values().min().map(|since| *since + OFFER_TIMEOUT)
+    }
+
+    /// Whether a new lane would behave in the same way. Idle lanes are dropped, because specs can name any number of Regions
+    /// over time.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.waiting.is_empty()
+            && self.offers.is_empty()
+            && self.held == 0
+            && self.window.is_drained(now)
+            && self.rate.is_recovered(now)
+    }
+}
