@@ -36,7 +36,7 @@ use crate::{
     conflicts::Conflicts,
     decode::Wire,
     kms::{
-        Kms, NotIssued,
+        Kms, KmsFailure,
         queue::{Permit, Requeue},
     },
     metrics::{Metrics, Operation, Outcome},
@@ -653,11 +653,11 @@ impl<'a> Run<'a> {
         let version = self.key.version();
         let tokens = self.key.spec.grant_tokens.as_deref().unwrap_or_default();
         // KMS may take its time, or never answer.
-        let wrapped = match self.slot.free_during(self.context.kms.issue(permit, &request, tokens)).await {
+        let wrapped = match self.slot.free_during(self.context.kms.generate(permit, &request, tokens)).await {
             Ok(wrapped) => wrapped,
-            Err(NotIssued { failure, code, words, request_id }) => {
+            Err(KmsFailure { failure, code, message: kms_message, request_id }) => {
                 let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());
-                warn!(namespace, name, version, reason, code, request_id, words, "KMS issued no data key");
+                warn!(namespace, name, version, reason, code, request_id, kms_message, "KMS issued no data key");
                 self.fail(failure);
                 return None;
             }

@@ -17,7 +17,7 @@ use crate::{
     backoff::Waits,
     conflicts::Conflicts,
     controller::{self, Settings, Target, View},
-    kms::{Kms, Limits},
+    kms::{Kms, KmsSettings},
     lease::{self, Election},
     metrics::Metrics,
     reconcile::Context,
@@ -126,7 +126,8 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     }
     tokio::spawn(view.connectivity.clone().run(new_client()?));
     // Before the Lease is held: instance metadata that do not answer take longer than it may stay without a renewal.
-    let kms = Kms::from_env(aws, Limits { rate: kms_rate, timeout: kms_timeout }, extra_regions, Arc::clone(&metrics));
+    let kms_settings = KmsSettings { rate: kms_rate, timeout: kms_timeout };
+    let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
     let kms = tokio::select! {
         kms = kms => kms,
         () = stopped(stop.clone()) => return Ok(()),

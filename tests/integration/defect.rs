@@ -7,7 +7,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use datakey_operator::{
     backoff::Waits,
     controller::{self, Settings, Target, View},
-    kms::{Kms, Limits},
+    kms::{Kms, KmsSettings},
     metrics::Metrics,
     reconcile::Context,
 };
@@ -53,7 +53,7 @@ impl Defect {
             .credentials_provider(SharedCredentialsProvider::new(Panics))
             .build();
         let metrics = Arc::new(Metrics::default());
-        let limits = Limits { rate: NonZeroU32::new(100).unwrap(), timeout: Duration::from_secs(10) };
+        let limits = KmsSettings { rate: NonZeroU32::new(100).unwrap(), timeout: Duration::from_secs(10) };
         let waits = Waits { min: Duration::from_millis(20), max: Duration::from_secs(1) };
         let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
         let context = Arc::new(Context::new(client, kms, metrics, waits));

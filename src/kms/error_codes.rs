@@ -1,12 +1,12 @@
 //! From an error code of KMS to the reason that the user sees. Pure.
 //!
-//! By code, never by HTTP status alone: the status on the wire differs from the one that the model states, and the
-//! SDK's own retry verdict rests on it.
+//! The code decides, and not the HTTP status: KMS answers with other statuses than its API model states.
+//! The SDK's own decision whether to retry depends on the status, and is not used here.
 
 use crate::status::Reason;
 
-/// Codes that KMS documents for `GenerateDataKeyWithoutPlaintext`, the common errors of AWS services, and those seen
-/// from its emulators, each with its reason (AWS KMS API reference, "Errors" and "Common Errors").
+/// The error codes of `GenerateDataKeyWithoutPlaintext`, the common error codes of AWS services (AWS KMS API reference, "Errors"
+/// and "Common Errors"), and error codes of KMS emulators, each with its reason.
 const CODES: &[(&str, Reason)] = &[
     ("AccessDenied", Reason::AccessDenied),
     ("AccessDeniedException", Reason::AccessDenied),
@@ -51,23 +51,19 @@ const CODES: &[(&str, Reason)] = &[
     ("ValidationException", Reason::RequestInvalid),
 ];
 
-/// An error answer of KMS: the code, as a metric may carry it, and the reason.
+/// An error code, and the reason for the user. The code is `Unknown` if it is not in the table, because it becomes a metric
+/// label: the labels must be a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Classified {
-    /// The code if it is a known one, else `Unknown`: a closed set.
-    pub code: &'static str,
-    /// What the user is told.
-    pub reason: Reason,
-}
+pub struct Classification(pub &'static str, pub Reason);
 
-/// Classifies an error answer by its code; one without a known code by whose fault its HTTP status says it is.
-pub fn by_code(code: Option<&str>, http_status: u16) -> Classified {
+/// The reason for an error code. The HTTP status decides only if the code is unknown or missing.
+pub fn reason_for(code: Option<&str>, http_status: u16) -> Classification {
     let known = code.and_then(|code| CODES.iter().find(|(known, _)| *known == code));
     match known {
-        Some(&(code, reason)) => Classified { code, reason },
-        None if http_status == 429 => Classified { code: "Unknown", reason: Reason::Throttled },
-        None if http_status >= 500 => Classified { code: "Unknown", reason: Reason::KmsUnavailable },
-        None => Classified { code: "Unknown", reason: Reason::KmsError },
+        Some(&(code, reason)) => Classification(code, reason),
+        None if http_status == 429 => Classification("Unknown", Reason::Throttled),
+        None if http_status >= 500 => Classification("Unknown", Reason::KmsUnavailable),
+        None => Classification("Unknown", Reason::KmsError),
     }
 }
 
@@ -76,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_documented_error_of_the_operation_has_a_reason_of_its_kind() {
+    fn each_documented_error_code_has_its_reason() {
         for (code, reason) in [
             ("NotFoundException", Reason::KeyNotFound),
             ("DisabledException", Reason::KeyDisabled),
@@ -93,27 +89,27 @@ mod tests {
             ("ExpiredTokenException", Reason::CredentialsRejected),
             ("UnrecognizedClientException", Reason::CredentialsRejected),
         ] {
-            assert_eq!(by_code(Some(code), 400), Classified { code, reason });
+            assert_eq!(reason_for(Some(code), 400), Classification(code, reason));
         }
     }
 
     #[test]
-    fn the_code_decides_not_the_http_status() {
+    fn the_code_decides_and_not_the_http_status() {
         for status in [400, 403, 404, 409, 500, 503] {
-            assert_eq!(by_code(Some("KMSInternalException"), status).reason, Reason::KmsUnavailable);
-            assert_eq!(by_code(Some("DisabledException"), status).reason, Reason::KeyDisabled);
+            assert_eq!(reason_for(Some("KMSInternalException"), status).1, Reason::KmsUnavailable);
+            assert_eq!(reason_for(Some("DisabledException"), status).1, Reason::KeyDisabled);
         }
     }
 
     #[test]
-    fn an_unknown_code_is_judged_by_whose_fault_it_is_and_never_becomes_a_label() {
-        assert_eq!(by_code(Some("Zorp"), 503), Classified { code: "Unknown", reason: Reason::KmsUnavailable });
-        assert_eq!(by_code(None, 429).reason, Reason::Throttled);
-        assert_eq!(by_code(Some("Zorp"), 400), Classified { code: "Unknown", reason: Reason::KmsError });
+    fn the_http_status_decides_for_an_unknown_code() {
+        assert_eq!(reason_for(Some("Zorp"), 503), Classification("Unknown", Reason::KmsUnavailable));
+        assert_eq!(reason_for(None, 429).1, Reason::Throttled);
+        assert_eq!(reason_for(Some("Zorp"), 400), Classification("Unknown", Reason::KmsError));
     }
 
     #[test]
-    fn codes_stand_once() {
+    fn each_code_is_in_the_table_once() {
         let mut codes: Vec<_> = CODES.iter().map(|(code, _)| code).collect();
         codes.sort_unstable();
         codes.dedup();

@@ -1,0 +1,105 @@
+//! The clients of the AWS SDK, one for each Region in use, all with the same credentials.
+
+use std::time::Duration;
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_kms::{
+    Client,
+    config::{retry::RetryConfig, timeout::TimeoutConfig},
+};
+use datakey_aws::Aws;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::region_map::RegionMap;
+use crate::metrics::OTHER_REGION;
+
+/// The SDK's default, set here because the operator sets every other time limit of a call.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// The clients of all Regions.
+pub struct Clients {
+    /// The source of the configuration, if the credentials can be read again.
+    aws: Option<Aws>,
+    /// The longest time of one call.
+    timeout: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: SdkConfig,
+    /// The number of times that the credentials were read again.
+    generation: u64,
+    by_region: RegionMap<Client>,
+}
+
+/// A client for calls in one Region.
+pub struct RegionalClient<'a> {
+    /// The client of the AWS SDK.
+    pub client: Client,
+    /// The Region as metrics name it: there are as many label values as the operator keeps clients.
+    pub label: &'a str,
+    /// Which credentials the client has, for [`Clients::renew_credentials`].
+    pub generation: u64,
+}
+
+// === impl Clients ===
+
+impl Clients {
+    /// No clients yet. Without a source, the configuration never changes.
+    pub fn new(aws: Option<Aws>, config: SdkConfig, timeout: Duration) -> Self {
+        Self { aws, timeout, state: Mutex::new(State { config, generation: 0, by_region: RegionMap::default() }) }
+    }
+
+    /// The client for a Region. If too many other Regions are in use, the client is for this call only.
+    pub fn get<'a>(&self, region: &'a str) -> RegionalClient<'a> {
+        let mut state = self.state.lock();
+        let State { config, generation, by_region } = &mut *state;
+        let generation = *generation;
+        match by_region.get_or_make(region, Instant::now(), || self.new_client(config, region)) {
+            Some(client) => RegionalClient { client, label: region, generation },
+            None => RegionalClient { client: self.new_client(config, region), label: OTHER_REGION, generation },
+        }
+    }
+
+    /// Reads the credentials again, including the profile files, unless another call already did after `generation`. The SDK
+    /// does not do it by itself: it reads a profile once, and keeps a read error for good.
+    pub async fn renew_credentials(&self, generation: u64) {
+        let Some(aws) = &self.aws else { return };
+        if self.state.lock().generation != generation {
+            return;
+        }
+        // Boxed because the future is large and this path is rare.
+        let config = Box::pin(aws.load()).await;
+        let mut state = self.state.lock();
+        if state.generation == generation {
+            state.by_region.replace_all(|region| self.new_client(&config, region));
+            (state.config, state.generation) = (config, generation.wrapping_add(1));
+        }
+    }
+
+    /// Drops the clients of the Regions that are idle and not busy, and calls `forget` for each of them. The lock is held
+    /// meanwhile, so that no call of such a Region is counted between the two.
+    pub fn drop_idle(&self, is_busy: impl Fn(&str) -> bool, forget: impl Fn(&str)) {
+        let mut state = self.state.lock();
+        for region in state.by_region.remove_idle(Instant::now(), is_busy) {
+            forget(&region);
+        }
+    }
+
+    fn new_client(&self, config: &SdkConfig, region: &str) -> Client {
+        let config = aws_sdk_kms::config::Builder::from(config)
+            .region(Region::new(region.to_owned()))
+            // The SDK's retries would bypass the rate limit and the operator's back-off.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .operation_attempt_timeout(self.timeout)
+                    .operation_timeout(self.timeout)
+                    .build(),
+            )
+            .build();
+        Client::from_conf(config)
+    }
+}

@@ -1,0 +1,74 @@
+//! From a request for a data key to the call of the AWS SDK.
+
+use aws_sdk_kms::{
+    Client, operation::generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextFluentBuilder,
+    types::DataKeySpec,
+};
+
+use crate::{
+    api::{KeyRequest, KeySpec},
+    status::{Failure, Reason},
+};
+
+/// What KMS generates. A request names its length in one of two ways, never in both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Material {
+    /// An AES key.
+    Spec(DataKeySpec),
+    /// A number of bytes.
+    Bytes(i32),
+}
+
+// === impl Material ===
+
+impl Material {
+    /// What a request asks for. The definition of the DataKey has the same rule, but an older definition may have let the
+    /// request in.
+    ///
+    /// # Errors
+    /// [`Reason::SpecInvalid`] if the request names no length, two lengths, or one that KMS does not generate.
+    pub fn of(request: &KeyRequest) -> Result<Self, Failure> {
+        match (request.key_spec, request.number_of_bytes) {
+            (Some(KeySpec::Aes256), None) => Ok(Self::Spec(DataKeySpec::Aes256)),
+            (Some(KeySpec::Aes128), None) => Ok(Self::Spec(DataKeySpec::Aes128)),
+            (None, Some(bytes @ 1..=1024)) => Ok(Self::Bytes(bytes)),
+            _ => Err(Failure::new(
+                Reason::SpecInvalid,
+                "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
+            )),
+        }
+    }
+}
+
+/// The call for a request, not sent yet.
+pub fn to_call(
+    client: &Client,
+    request: &KeyRequest,
+    material: Material,
+    grant_tokens: &[String],
+) -> GenerateDataKeyWithoutPlaintextFluentBuilder {
+    let call = client.generate_data_key_without_plaintext().key_id(&request.key_id);
+    let call = match material {
+        Material::Spec(spec) => call.key_spec(spec),
+        Material::Bytes(bytes) => call.number_of_bytes(bytes),
+    };
+    let context = request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
+    call.set_encryption_context(context).set_grant_tokens((!grant_tokens.is_empty()).then(|| grant_tokens.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::request;
+
+    #[test]
+    fn a_request_with_both_lengths_or_none_is_not_sent() {
+        let mut both = request();
+        both.number_of_bytes = Some(32);
+        let mut none = request();
+        none.key_spec = None;
+        for request in [both, none] {
+            assert_eq!(Material::of(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
+        }
+    }
+}
