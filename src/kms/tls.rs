@@ -1,12 +1,12 @@
-//! What is wrong with a TLS connection, as a condition says it.
+//! Short texts about TLS failures, for the condition. The log has the error message of rustls.
 
 use std::{error::Error, io};
 
 use rustls::{CertificateError, Error as TlsError};
 
-/// What is wrong, if TLS is.
+/// What is wrong with the TLS connection, if an error has such a cause.
 pub fn problem(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let error = std::iter::successors(Some(error), |error| inner(*error)).find_map(|error| error.downcast_ref())?;
+    let error = std::iter::successors(Some(error), |error| cause(*error)).find_map(|error| error.downcast_ref())?;
     Some(match error {
         TlsError::InvalidCertificate(invalid) => of_certificate(invalid),
         TlsError::NoCertificatesPresented => "the server shows no certificate",
@@ -16,10 +16,10 @@ pub fn problem(error: &(dyn Error + 'static)) -> Option<&'static str> {
     })
 }
 
-/// An I/O error hides the error that it carries from [`Error::source`].
-fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+/// The next cause. [`Error::source`] of an I/O error skips the error that it wraps, so `get_ref` comes first.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(carried) => Some(carried),
+        Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
 }
@@ -44,10 +44,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tls_error_is_found_wherever_it_is_carried() {
+    fn a_tls_error_is_found_among_the_causes() {
         let unknown = || TlsError::InvalidCertificate(CertificateError::UnknownIssuer);
-        let carried = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, unknown()));
-        for error in [&unknown() as &(dyn Error + 'static), &carried] {
+        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, unknown()));
+        for error in [&unknown() as &(dyn Error + 'static), &wrapped] {
             assert!(problem(error).unwrap().contains("a CA that the operator does not trust"));
         }
         for error in [io::Error::other("refused"), io::Error::from(io::ErrorKind::ConnectionRefused)] {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_with_a_certificate_say_so() {
+    fn certificate_problems_name_the_certificate() {
         for invalid in [
             CertificateError::UnknownIssuer,
             CertificateError::Expired,
