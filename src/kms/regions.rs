@@ -3,32 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use crate::arn;
+
 /// The Regions of all partitions, one on each line. `make generate` writes the file from botocore.
 const AWS_REGIONS: &str = include_str!("regions.txt");
 
 /// The Regions that may be called.
 pub struct Regions(BTreeSet<String>);
 
-/// Whether a text has the form of a Region name. The definition requires the same of `spec.region`.
-pub fn has_valid_form(name: &str) -> bool {
-    let parts: Vec<_> = name.split('-').collect();
-    let [first, middle @ .., number] = &parts[..] else { return false };
-    let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
-    let is_number = (1..=2).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
-    name.len() <= 32
-        && first.len() >= 2
-        && is_word(first)
-        && !middle.is_empty()
-        && middle.iter().all(is_word)
-        && is_number
-}
-
 // === impl Regions ===
 
 impl Regions {
     /// The Regions of AWS, the extra Regions, and the operator's own Region.
     pub fn new(extra: Vec<String>, own: Option<&str>) -> Self {
-        let own = own.filter(|own| has_valid_form(own)).map(str::to_owned);
+        let own = own.filter(|own| arn::is_region_field(own)).map(str::to_owned);
         Self(AWS_REGIONS.lines().map(str::to_owned).chain(extra).chain(own).collect())
     }
 
@@ -49,17 +37,18 @@ mod tests {
         for region in ["us-east-1", "eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "eusc-de-east-1"] {
             assert!(regions.contains(&region), "{region}");
         }
-        assert!(regions.iter().all(|region| has_valid_form(region)));
+        assert!(regions.iter().all(|region| arn::is_region_field(region)));
     }
 
     #[test]
-    fn malformed_region_names_are_rejected() {
+    fn a_malformed_own_region_is_not_known() {
+        let is_known = |own: &str| Regions::new(Vec::new(), Some(own)).is_known(own);
         for wrong in
             ["", "eu", "eu-west", "eu-west-", "e-west-1", "eu-west-123", "EU-west-1", "eu--1", "eu-west-1 ", "1-2-3"]
         {
-            assert!(!has_valid_form(wrong), "{wrong}");
+            assert!(!is_known(wrong), "{wrong}");
         }
-        assert!(!has_valid_form(&format!("eu-{}-1", "w".repeat(30))));
+        assert!(!is_known(&format!("eu-{}-1", "w".repeat(30))));
     }
 
     #[test]
