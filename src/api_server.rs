@@ -6,6 +6,9 @@
 //! and ends when no answer comes. Without HTTP/2, watches are short instead ([`Connectivity::watch_timeout`]).
 
 pub mod connectivity;
+pub mod events;
+pub mod keys;
+pub mod outcome;
 pub mod secrets;
 
 use std::{sync::Arc, time::Duration};

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::status::{Class, Failure, Reason};
+use datakey::reason::{Failure, Reason, RetryPolicy};
 
 /// How many errors in a row that may pass by themselves are reported: an API server that restarts is no news.
 const REPORT_AFTER: u32 = 3;
@@ -14,7 +14,7 @@ const REPORT_AFTER: u32 = 3;
 /// Bounds of the waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
-    /// First wait of the soonest class; the others begin at a multiple.
+    /// First delay under `RetrySoon`; the other policies begin at a multiple.
     pub min: Duration,
     /// Longest wait of all.
     pub max: Duration,
@@ -67,26 +67,26 @@ pub struct Backoff {
 // === impl Waits ===
 
 impl Waits {
-    /// First and longest wait of a class.
-    fn bounds(self, class: Class) -> (Duration, Duration) {
-        let (first, last) = match class {
-            Class::RetrySoon => (self.min, self.max / 5),
-            Class::RetrySlowly => (self.min * 15, self.max),
-            Class::WaitForChange => (self.min * 30, self.max),
+    /// First and longest wait of a policy.
+    fn bounds(self, policy: RetryPolicy) -> (Duration, Duration) {
+        let (first, last) = match policy {
+            RetryPolicy::RetrySoon => (self.min, self.max / 5),
+            RetryPolicy::RetrySlowly => (self.min * 15, self.max),
+            RetryPolicy::RetryRarely => (self.min * 30, self.max),
         };
         (first.min(last), last)
     }
 
     /// The wait after so many failures in a row: doubling, with a quarter of jitter either way.
-    pub fn after(self, class: Class, attempts: u32) -> Duration {
-        let (first, last) = self.bounds(class);
+    pub fn after(self, policy: RetryPolicy, attempts: u32) -> Duration {
+        let (first, last) = self.bounds(policy);
         let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
         doubled.min(last).mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
     /// The wait before the first try of an object that failed before a restart.
-    fn spread(self, class: Class) -> Duration {
-        let (first, last) = self.bounds(class);
+    fn spread(self, policy: RetryPolicy) -> Duration {
+        let (first, last) = self.bounds(policy);
         (first * 8).min(last).mul_f64(fastrand::f64())
     }
 }
@@ -121,16 +121,16 @@ impl Backoff {
         let is_known = objects.get(uid).is_some_and(|memory| memory.gate.is_some() || memory.failures > 0);
         // What came back while nothing watched it is taken over at once.
         let is_back = |reason| subject.is_past(reason) || is_of_a_restore(reason) && subject.secret.is_some();
-        let shown = shown.filter(|&reason| !is_back(reason) && !reason.is_of_the_object());
+        let shown = shown.filter(|&reason| !is_back(reason) && !reason.depends_on_object());
         if let (false, Some(reason)) = (is_known, shown) {
-            let not_before = now + self.waits.spread(reason.class());
+            let not_before = now + self.waits.spread(reason.retry_policy());
             let gate = Gate { subject: subject.clone(), reason, not_before };
             objects.entry(uid.to_owned()).or_default().gate = Some(gate);
         }
         let memory = objects.get_mut(uid)?;
         let gate = memory.gate.as_ref()?;
         let same_spec = gate.subject.generation == subject.generation;
-        let same_secret = !gate.reason.is_of_the_secret()
+        let same_secret = !gate.reason.depends_on_secret()
             || (&gate.subject.secret, &gate.subject.rival) == (&subject.secret, &subject.rival);
         if !same_spec || !same_secret || subject.is_past(gate.reason) {
             *memory = Memory { record_failed: memory.record_failed, ..Memory::default() };
@@ -146,7 +146,7 @@ impl Backoff {
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.failures = memory.failures.saturating_add(1);
         memory.errors = 0;
-        let wait = self.waits.after(reason.class(), memory.failures);
+        let wait = self.waits.after(reason.retry_policy(), memory.failures);
         memory.gate = Some(Gate { subject, reason, not_before: Instant::now() + wait });
         memory.untold = Some(failure.clone());
         wait
@@ -169,7 +169,7 @@ impl Backoff {
         let mut objects = self.objects.lock();
         let memory = objects.entry(uid.to_owned()).or_default();
         memory.errors = memory.errors.saturating_add(1);
-        self.waits.after(Class::RetrySoon, memory.errors)
+        self.waits.after(RetryPolicy::RetrySoon, memory.errors)
     }
 
     /// Whether an error in a row after those before it is reported: something is reported already, or it is one of many.
@@ -257,13 +257,13 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_bound_of_their_class() {
-        for (class, first, last) in
-            [(Class::RetrySoon, 1, 120), (Class::RetrySlowly, 15, 600), (Class::WaitForChange, 30, 600)]
+        for (policy, first, last) in
+            [(RetryPolicy::RetrySoon, 1, 120), (RetryPolicy::RetrySlowly, 15, 600), (RetryPolicy::RetryRarely, 30, 600)]
         {
             for (attempts, expected) in [(1, first), (2, 2 * first), (3, 4 * first), (30, last), (u32::MAX, last)] {
-                let wait = WAITS.after(class, attempts).as_secs_f64();
+                let wait = WAITS.after(policy, attempts).as_secs_f64();
                 let expected = f64::from(expected);
-                assert!((0.75 * expected..=1.25 * expected).contains(&wait), "{class:?} {attempts}: {wait}");
+                assert!((0.75 * expected..=1.25 * expected).contains(&wait), "{policy:?} {attempts}: {wait}");
             }
         }
     }

@@ -12,11 +12,12 @@ use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Error, json};
 
-use crate::{
-    api::{DataKey, DataKeySpec, DataKeyStatus},
+use crate::metrics::State;
+use datakey::{
+    api::{self, DataKey, DataKeySpec, DataKeyStatus},
+    condition,
     decode::{self, Unreadable, Wire},
-    metrics::State,
-    status::{self, Reason},
+    reason::Reason,
 };
 
 /// A `DataKey` of the watch; copies share their content. One that cannot be decoded is kept as the reason why, so that one
@@ -65,10 +66,10 @@ static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     });
     let status = json!({
         "observedGeneration": 1,
-        "conditions": [condition(status::READY, "True", status::ISSUED, "Secret  holds data key version 1")],
+        "conditions": [condition(api::READY, "True", condition::ISSUED, "Secret  holds data key version 1")],
         "version": 1, "keyId": arn, "issuedAt": now, "secretName": "", "versions": [issued],
     });
-    let born = condition(status::READY, "Unknown", status::PENDING, "waiting for the operator");
+    let born = condition(api::READY, "Unknown", api::PENDING, "waiting for the operator");
     format!("{born}{}", json!({ "spec": request, "status": status })).into_bytes()
 });
 
@@ -185,7 +186,7 @@ impl<'de> Deserialize<'de> for Cached {
 }
 
 fn state(status: Option<&DataKeyStatus>) -> State {
-    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == status::READY));
+    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == api::READY));
     match ready {
         Some(ready) if ready.status == "True" => State::Issued,
         Some(ready) => ready.reason.parse().map_or(State::Pending, State::Failed),
@@ -199,8 +200,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{RESTORED, VELERO_RESTORE};
-    use crate::fixtures::{at, data_key, issued, recorded};
+    use datakey::fixtures::{at, data_key, issued, recorded};
+    use datakey::names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn cached(key: &DataKey) -> Cached {
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_decoded_is_what_was_taken_in() {
         let mut key = recorded(&[1, 2]);
-        key.status = Some(status::ready(&key, &issued(2), None, at(3)));
+        key.status = Some(condition::ready(&key, &issued(2), None, at(3)));
         key.metadata.deletion_timestamp = Some(Time(at(4)));
         assert_eq!(cached(&key).decode().unwrap(), key);
         assert!(cached(&key).is_same(&cached(&key)));
@@ -230,8 +231,8 @@ mod tests {
         let marks =
             |mark: &str| Some([(mark.to_owned(), "x".to_owned()), ("team".to_owned(), "shop".to_owned())].into());
         let (mut labelled, mut annotated) = (data_key(), data_key());
-        labelled.metadata.labels = marks(VELERO_RESTORE);
-        annotated.metadata.annotations = marks(RESTORED);
+        labelled.metadata.labels = marks(VELERO_RESTORE_LABEL);
+        annotated.metadata.annotations = marks(RESTORED_ANNOTATION);
         for key in [labelled, annotated] {
             let decoded = cached(&key).decode().unwrap();
             assert!(decoded.is_restored() && decoded.metadata.labels.is_none());
@@ -271,9 +272,9 @@ mod tests {
     fn its_state_is_what_the_condition_says() {
         let mut key = data_key();
         assert_eq!(cached(&key).state(), State::Pending);
-        key.status = Some(status::ready(&key, &issued(1), None, at(1)));
+        key.status = Some(condition::ready(&key, &issued(1), None, at(1)));
         assert_eq!(cached(&key).state(), State::Issued);
-        key.status = Some(status::failed(&key, &Reason::KeyDisabled.into(), at(1)));
+        key.status = Some(condition::failed(&key, &Reason::KeyDisabled.into(), at(1)));
         assert_eq!(cached(&key).state(), State::Failed(Reason::KeyDisabled));
         key.status = None;
         assert_eq!(cached(&key).state(), State::Pending);

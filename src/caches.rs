@@ -14,10 +14,8 @@ use kube::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::{
-    api::DataKey, cache::Cached, controller::secret_index::SecretIndex, secret::metadata::WatchedSecret,
-    written::Written,
-};
+use crate::{cache::Cached, controller::secret_index::SecretIndex, written::Written};
+use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 
 /// The namespace and the name of a Secret.
 type Place = (String, String);

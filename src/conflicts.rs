@@ -16,7 +16,8 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{api::DataKey, backoff::Backoff, kms::queue::Requeue, secret::metadata::WatchedSecret};
+use crate::{backoff::Backoff, kms::queue::Requeue};
+use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 
 /// Bound of the watches. They share one connection, and an API server may serve no more than 100 requests of a connection at
 /// the same time (k8s.io/apiserver, `SecureServingInfo.Serve`).

@@ -24,18 +24,16 @@ use tokio::{
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
-    api::DataKey,
-    api_server::connectivity::Connectivity,
+    api_server::{connectivity::Connectivity, keys},
     cache::Cached,
     caches::Caches,
     kms::{queue::Requeue, shares::Shares},
     metrics::State,
     reconcile::{self, Context, Error, reconcile},
-    secret::{TYPE, metadata::WatchedSecret},
     slots::{Slot, Slots},
-    text::error_chain,
     unreadable,
 };
+use datakey::{api::DataKey, names::SECRET_TYPE, secret::metadata::WatchedSecret, text::error_chain};
 
 pub mod secret_index;
 
@@ -105,7 +103,7 @@ struct Work {
 
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duration) {
-    let api: Api<Cached> = reconcile::data_keys(client, namespaces.first().map(String::as_str));
+    let api: Api<Cached> = keys::api(client, namespaces.first().map(String::as_str));
     let mut told: Option<Instant> = None;
     loop {
         let why = match timeout(limit, api.list(&ListParams::default().limit(1))).await {
@@ -266,7 +264,7 @@ async fn save_revisions(scope: Arc<Scope>, wake: Requeue) {
 
 fn is_at_rest(key: &Cached, caches: &Caches, context: &Context) -> bool {
     match key.decode() {
-        Ok(key) => reconcile::is_at_rest(&Arc::new(key), caches, context),
+        Ok(key) => reconcile::is_settled(&Arc::new(key), caches, context),
         Err(unreadable) => unreadable::wanted_status(key, &unreadable).is_none(),
     }
 }
@@ -278,7 +276,7 @@ fn key_changes(
     context: &Arc<Context>,
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
     let Target { namespace, client } = &scope.target;
-    let api: Api<Cached> = reconcile::data_keys(client, namespace.as_deref());
+    let api: Api<Cached> = keys::api(client, namespace.as_deref());
     let (config, keys) = (watch_config(scope), scope.caches.keys.clone());
     let events =
         resumed(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).map_ok(move |event| {
@@ -326,7 +324,7 @@ fn secret_changes(
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let config = watch_config(scope).fields(&format!("type={TYPE}"));
+    let config = watch_config(scope).fields(&format!("type={SECRET_TYPE}"));
     let caches = Arc::clone(&scope.caches);
     resumed(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).flat_map(move |event| {
         let changed = match event {

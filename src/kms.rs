@@ -12,11 +12,11 @@ use datakey_aws::Aws;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use crate::{
+use crate::metrics::Metrics;
+use datakey::{
     api::KeyRequest,
     arn,
-    metrics::Metrics,
-    status::{Failure, Reason},
+    reason::{Failure, Reason},
 };
 
 use clients::{Clients, RegionalClient};

@@ -18,7 +18,7 @@ use kube::{
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::{secret::MANAGER, text::error_chain};
+use datakey::{names::FIELD_MANAGER, text::error_chain};
 
 /// How leadership is sought and kept.
 #[derive(Clone, Debug)]
@@ -244,7 +244,7 @@ fn won_or_lost(answer: Answer) -> Result<Option<Lease>, kube::Error> {
 }
 
 fn ours() -> PostParams {
-    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 #[cfg(test)]

@@ -51,7 +51,3 @@ pub mod slots;
 mod streaks;
 mod unreadable;
 mod written;
-
-#[cfg(test)]
-use datakey::fixtures;
-pub use datakey::{api, arn, decode, flaws, identity, newer, pins, plan, secret, size, status, template, text};

@@ -21,10 +21,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{
-    args::LogFormat,
-    text::{printable, printable_json},
-};
+use crate::args::LogFormat;
+use datakey::text::{printable, printable_json};
 
 /// Starts logging to standard error.
 ///
@@ -112,7 +110,7 @@ mod tests {
     use tracing::{info, info_span, warn};
 
     use super::*;
-    use crate::text::is_printable;
+    use datakey::text::is_printable;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
+use datakey::{api, text::printable};
 use datakey_operator::{
-    api,
     args::{Cli, Command, Refusal, Run},
     logging, run,
-    text::printable,
 };
 
 #[cfg(target_env = "musl")]

@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::status::Reason;
+use datakey::reason::Reason;
 
 /// What calls in Regions are counted under that have no label value of their own.
 pub const OTHER_REGION: &str = "other";
@@ -113,8 +113,8 @@ struct DataKeyState {
 impl EncodeLabelValue for State {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
         match self {
-            Self::Issued => crate::status::ISSUED.encode(encoder),
-            Self::Pending => crate::status::PENDING.encode(encoder),
+            Self::Issued => datakey::condition::ISSUED.encode(encoder),
+            Self::Pending => datakey::api::PENDING.encode(encoder),
             Self::Failed(reason) => reason.as_str().encode(encoder),
         }
     }

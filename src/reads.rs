@@ -6,13 +6,13 @@ use std::{num::NonZeroU32, time::Duration};
 use kube::runtime::reflector::ObjectRef;
 
 use crate::{
-    api::DataKey,
     kms::{
         queue::{KmsQueue, Permit, Requeue},
         shares::Shares,
     },
     streaks::Streaks,
 };
+use datakey::api::DataKey;
 
 /// Reads a second, of all Secrets together. A kube-apiserver answers about 1,000 a second on two cores.
 const RATE: NonZeroU32 = NonZeroU32::new(250).unwrap();

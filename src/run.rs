@@ -21,10 +21,8 @@ use crate::{
     lease::{self, Election},
     metrics::Metrics,
     reconcile::Context,
-    secret::MANAGER,
-    template::Reserved,
-    text::error_chain,
 };
+use datakey::{names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
 
 /// Why the operator can't start.
 #[derive(Debug, Error)]
@@ -178,7 +176,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
 /// Who this process is among replicas: no two processes are the same, not even of one pod.
 fn identity() -> String {
     let pod = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    format!("{}_{:016x}", pod.as_deref().unwrap_or(MANAGER), fastrand::u64(..))
+    format!("{}_{:016x}", pod.as_deref().unwrap_or(FIELD_MANAGER), fastrand::u64(..))
 }
 
 /// True from the first SIGTERM or SIGINT on; the second one ends the process at once.

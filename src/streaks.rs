@@ -5,7 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{backoff::Waits, status::Class};
+use crate::backoff::Waits;
+use datakey::reason::RetryPolicy;
 
 /// How many restores of a row are done at once. A person with kubectl hardly makes more.
 const RESTORES: u32 = 10;
@@ -51,7 +52,7 @@ struct Row {
 impl Streaks {
     /// Restores of Secrets: at once first, then from 15 times the shortest wait up to the longest one.
     pub fn of_restores(waits: Waits) -> Self {
-        Self::new(RESTORES, Box::new(move |over| waits.after(Class::RetrySlowly, over)), 2 * waits.max)
+        Self::new(RESTORES, Box::new(move |over| waits.after(RetryPolicy::RetrySlowly, over)), 2 * waits.max)
     }
 
     /// Reads of Secrets that other clients changed.

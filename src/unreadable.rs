@@ -12,11 +12,16 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::{
-    api::DataKey,
-    api_server::secrets::{self as requests, RequestError},
+    api_server::{
+        keys::status_request,
+        secrets::{RequestError, send},
+    },
     cache::Cached,
+    reconcile::{Context, Error},
+};
+use datakey::{
+    api::DataKey,
     decode::{RawStatus, Unreadable},
-    reconcile::{Context, Error, status_request},
 };
 
 /// The object as it is written: uid and resource version say which it was, and the server takes nothing but the status.
@@ -61,7 +66,7 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
     let body = serde_json::to_vec(&report).map_err(RequestError::Encode)?;
     let request = status_request(&namespace, &name, false, body).map_err(RequestError::Build)?;
     let limit = context.kube_timeout;
-    let written = requests::send::<serde::de::IgnoredAny>(&context.client, request);
+    let written = send::<serde::de::IgnoredAny>(&context.client, request);
     match timeout(limit, written).await.map_err(|_| Error::Timeout(limit))? {
         Ok(_) => {}
         Err(RequestError::Kube(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
@@ -69,13 +74,13 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
         }
         // The server's words can repeat what was sent.
         Err(RequestError::Kube(kube::Error::Api(status))) => {
-            return Err(Error::StatusRefused(format!("{} {}", status.code, status.reason)));
+            return Err(Error::StatusRejected(format!("{} {}", status.code, status.reason)));
         }
         Err(error) => return Err(error.into()),
     }
     let failure = unreadable.failure();
     let (reason, detail) = (failure.reason.as_str(), &failure.detail);
     warn!(reason, detail, "the DataKey cannot be decoded, and nothing of it was touched");
-    context.tell(&key.object_ref(&()), EventType::Warning, reason, failure.to_string()).await;
+    context.emit(&key.object_ref(&()), EventType::Warning, reason, &failure.to_string()).await;
     Ok(Action::await_change())
 }

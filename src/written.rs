@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::{api::DataKey, identity};
+use datakey::{api::DataKey, identity};
 
 /// Objects as the API server answered our writes, by uid.
 #[derive(Default)]
@@ -68,7 +68,7 @@ fn is_older(cached: &DataKey, written: &DataKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::data_key;
+    use datakey::fixtures::data_key;
 
     fn at_version(version: &str) -> Arc<DataKey> {
         let mut key = data_key();

@@ -46,7 +46,7 @@ fn every_test_that_the_documentation_names_is_there() {
 #[test]
 fn the_readme_explains_every_reason() {
     let readme = include_str!("../README.md");
-    for &reason in datakey_operator::status::Reason::ALL {
+    for &reason in datakey::reason::Reason::ALL {
         assert!(readme.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
     }
 }

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use allocation_counter::measure;
-use datakey_operator::{
-    api::{DataKey, IssuedVersion, Rest, VerifiedSecret},
-    cache::Cached,
-    controller::secret_index::SecretIndex,
-    secret, status,
+use datakey::{
+    api::{DataKey, IssuedVersion, Rest, VerifiedSecret, with_recorded},
+    condition,
+    secret::Projection,
 };
+use datakey_operator::{cache::Cached, controller::secret_index::SecretIndex};
 use k8s_openapi::{ByteString, jiff::Timestamp};
 use kube::runtime::{
     reflector::{Store, store::Writer},
@@ -58,7 +58,7 @@ fn data_key_and_secret_stay_within_the_documented_memory() {
 /// The metadata of its Secret as they come over the wire.
 fn secret_of(number: usize) -> Value {
     let key = ready(number);
-    let secret = secret::project(&key, 1).unwrap().create(&key);
+    let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
     let data: serde_json::Map<_, _> =
         secret.data.iter().flatten().map(|(entry, _)| (format!("f:{entry}"), json!({}))).collect();
     let mut metadata = serde_json::to_value(&secret.metadata).unwrap();
@@ -99,17 +99,17 @@ fn ready(number: usize) -> DataKey {
         ciphertext_blob: ByteString(vec![number.to_le_bytes()[0]; 184]),
         key_id: key.spec.key_id.clone(),
         key_material_id: Some("ab".repeat(32)),
-        issued_at: status::whole_seconds(Timestamp::UNIX_EPOCH),
+        issued_at: datakey::api::truncate_to_seconds(Timestamp::UNIX_EPOCH),
         request_id: Some(uid(number)),
         rest: Rest::new(),
     };
-    key.status = Some(status::recorded(&key, vec![issued.clone()]));
+    key.status = Some(with_recorded(&key, vec![issued.clone()]));
     let saved = VerifiedSecret {
         uid: uid(number),
         resource_version: (2_000_000 + number).to_string(),
-        digest: secret::project(&key, 1).unwrap().digest().to_string(),
+        digest: Projection::of(&key, 1).unwrap().digest().to_string(),
     };
-    key.status = Some(status::ready(&key, &issued, Some(saved), Timestamp::UNIX_EPOCH));
+    key.status = Some(condition::ready(&key, &issued, Some(saved), Timestamp::UNIX_EPOCH));
     key
 }
 

@@ -21,7 +21,7 @@ fn rendered(platforms: &[&str]) -> Result<Value, String> {
     let folder = testbed::process::Workdir::new("krew");
     for platform in platforms {
         let archive = format!("kubectl-datakey_{platform}.tar.gz");
-        let sum = datakey_operator::secret::sha256(platform.as_bytes());
+        let sum = datakey::secret::sha256(platform.as_bytes());
         std::fs::write(folder.file(&format!("{archive}.sha256")), format!("{sum}  {archive}\n")).unwrap();
     }
     let mut render = Command::new(root().join("deploy/krew/render.sh"));
@@ -55,7 +55,7 @@ fn krew_manifest_has_this_version_and_every_platform() {
             json!({
                 "selector": { "matchLabels": { "os": os, "arch": arch } },
                 "uri": format!("{download}/kubectl-datakey_{platform}.tar.gz"),
-                "sha256": datakey_operator::secret::sha256(platform.as_bytes()),
+                "sha256": datakey::secret::sha256(platform.as_bytes()),
                 "bin": "kubectl-datakey",
                 "files": [{ "from": "kubectl-datakey", "to": "." }, { "from": "LICENSE", "to": "." }],
             })
@@ -89,7 +89,7 @@ fn the_release_makes_the_archives_that_the_krew_manifest_names() {
         let output = archive.arg(folder.file("binary")).arg(folder.path()).arg(platform).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let name = format!("kubectl-datakey_{platform}.tar.gz");
-        let sum = datakey_operator::secret::sha256(&std::fs::read(folder.file(&name)).unwrap());
+        let sum = datakey::secret::sha256(&std::fs::read(folder.file(&name)).unwrap());
         let written = std::fs::read_to_string(folder.file(&format!("{name}.sha256"))).unwrap();
         assert_eq!(written, format!("{sum}  {name}\n"));
         let listed = Command::new("tar").arg("-tzf").arg(folder.file(&name)).output().unwrap();

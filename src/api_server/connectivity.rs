@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::text::error_chain;
+use datakey::text::error_chain;
 
 /// How long one check waits for an answer, and the pause before the next one.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);

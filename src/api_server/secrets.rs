@@ -11,9 +11,12 @@ use kube::{
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use datakey::secret::{
-    MANAGER, decode,
-    metadata::{SecretMetadata, WatchedSecret},
+use datakey::{
+    names::FIELD_MANAGER,
+    secret::{
+        decode,
+        metadata::{SecretMetadata, WatchedSecret},
+    },
 };
 
 /// Why a request brought no answer that can be used.
@@ -34,13 +37,17 @@ pub enum RequestError {
 }
 
 /// The metadata of a Secret as the server has them now.
-pub async fn look(client: &Client, namespace: &str, name: &str) -> Result<Option<SecretMetadata>, RequestError> {
+pub async fn get_metadata(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<SecretMetadata>, RequestError> {
     let api: Api<WatchedSecret> = Api::namespaced(client.clone(), namespace);
     Ok(api.get_opt(name).await?.map(|secret| secret.metadata))
 }
 
 /// A whole Secret as the server has it now. Only one that is of the operator's type or is managed by it may be read.
-pub async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, RequestError> {
+pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, RequestError> {
     let request = secrets(namespace).get(name, &GetParams::default())?;
     match secret(client, request).await {
         Ok(secret) => Ok(Some(secret)),
@@ -74,7 +81,7 @@ fn secrets(namespace: &str) -> request::Request {
 }
 
 fn ours() -> PostParams {
-    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 async fn secret(client: &Client, request: Request<Vec<u8>>) -> Result<Secret, RequestError> {

@@ -101,7 +101,7 @@ mod tests {
             }
             for value in *refused {
                 let Err(line) = read(&[&format!("{flag}={value}")]) else { panic!("{flag}={value:?} is accepted") };
-                let line = crate::text::printable(&line, usize::MAX);
+                let line = datakey::text::printable(&line, usize::MAX);
                 assert!(line.starts_with(&format!("{flag} ({variable}): ")), "{value:?}: {line}");
                 assert!(line.contains(write), "{value:?}: {line}");
             }

@@ -67,5 +67,5 @@ fn not_utf8(command: &Command, arguments: &[OsString], variables: &[(OsString, O
 }
 
 fn printable_value(value: &str) -> String {
-    format!("\"{}\"", crate::text::printable(value, SHOWN))
+    format!("\"{}\"", datakey::text::printable(value, SHOWN))
 }

@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use datakey::{
     api::DataKey,
     secret::{
-        known::{Known, Origin, Verified},
+        known::{KnownSecret, Origin, Verified},
         metadata::{SecretMetadata, WatchedSecret},
     },
 };
@@ -22,8 +22,8 @@ type Key = (String, String);
 
 /// What is known of Secrets, by namespace and name. Our own writes go in too, so that it is never older than they are.
 pub struct SecretIndex {
-    known: RwLock<HashMap<Key, Known>>,
-    relist: RwLock<HashMap<Key, Known>>,
+    known: RwLock<HashMap<Key, KnownSecret>>,
+    relist: RwLock<HashMap<Key, KnownSecret>>,
     ready: watch::Sender<bool>,
 }
 
@@ -48,12 +48,12 @@ impl SecretIndex {
     }
 
     /// What is known of a Secret.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<KnownSecret> {
         self.known.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// Takes in what our own write or read answered. What is known of a newer revision stays.
-    pub fn learn(&self, namespace: &str, name: &str, known: Known) {
+    pub fn learn(&self, namespace: &str, name: &str, known: KnownSecret) {
         let mut all = self.known.write();
         let key = (namespace.to_owned(), name.to_owned());
         if all.get(&key).is_none_or(|old| !known.metadata.revision.is_older_than(&old.metadata.revision)) {
@@ -142,10 +142,10 @@ impl SecretIndex {
     }
 }
 
-fn unread(secret: WatchedSecret) -> (Key, Known) {
+fn unread(secret: WatchedSecret) -> (Key, KnownSecret) {
     let identity = secret.meta();
     let key = (identity.namespace.clone().unwrap_or_default(), identity.name.clone().unwrap_or_default());
-    (key, Known { metadata: secret.metadata, verified: None })
+    (key, KnownSecret { metadata: secret.metadata, verified: None })
 }
 
 /// The `DataKey`s that a change of a Secret may concern: those that its label names and named, and the one that has the
@@ -170,15 +170,15 @@ mod tests {
     use super::*;
 
     fn secret(name: &str, uid: &str, version: &str, belongs_to: &str) -> WatchedSecret {
-        let labels = json!({ datakey::secret::NAME: belongs_to });
+        let labels = json!({ datakey::names::NAME_LABEL: belongs_to });
         let metadata =
             json!({ "name": name, "namespace": "shop", "uid": uid, "resourceVersion": version, "labels": labels });
         serde_json::from_value(json!({ "metadata": metadata })).unwrap()
     }
 
-    fn verified(secret: WatchedSecret) -> Known {
+    fn verified(secret: WatchedSecret) -> KnownSecret {
         let digest = Digest::of(&<_>::default());
-        Known { verified: Some(Verified::read(digest, Instant::now().into_std())), ..unread(secret).1 }
+        KnownSecret { verified: Some(Verified::read(digest, Instant::now().into_std())), ..unread(secret).1 }
     }
 
     fn names(refs: &[ObjectRef<DataKey>]) -> Vec<&str> {
@@ -272,7 +272,7 @@ mod tests {
         let index = listed(&[]);
         index.learn("shop", "read", verified(secret("read", "a", "1", "orders")));
         let written = Verified::written(Digest::of(&<_>::default()));
-        index.learn("shop", "own", Known { verified: Some(written), ..verified(secret("own", "b", "2", "own")) });
+        index.learn("shop", "own", KnownSecret { verified: Some(written), ..verified(secret("own", "b", "2", "own")) });
         index.apply(Event::Apply(secret("seen", "c", "3", "seen")));
         tokio::time::advance(HOUR / 2).await;
         assert!(index.settle(HOUR).is_empty());

@@ -7,7 +7,7 @@ use aws_sdk_kms::{
 };
 
 use super::errors::KmsFailure;
-use crate::{
+use datakey::{
     api::{KeyRequest, MAX_BLOB},
     arn,
 };
@@ -28,7 +28,7 @@ pub struct GeneratedKey {
 /// Returns the generated data key if the answer is complete and comes from the requested key.
 ///
 /// # Errors
-/// [`Reason::KmsAnswerInvalid`](crate::status::Reason::KmsAnswerInvalid) with what is wrong. Nothing of the answer is kept.
+/// [`Reason::KmsAnswerInvalid`](crate::reason::Reason::KmsAnswerInvalid) with what is wrong. Nothing of the answer is kept.
 pub fn validate_answer(
     output: GenerateDataKeyWithoutPlaintextOutput,
     request: &KeyRequest,
@@ -61,9 +61,9 @@ mod tests {
     use aws_sdk_kms::operation::generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextOutputBuilder;
 
     use super::*;
-    use crate::{
+    use datakey::{
         fixtures::{ARN, request},
-        status::Reason,
+        reason::Reason,
     };
 
     fn output() -> GenerateDataKeyWithoutPlaintextOutputBuilder {

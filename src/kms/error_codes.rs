@@ -3,7 +3,7 @@
 //! The code decides, and not the HTTP status: KMS answers with other statuses than its API model states.
 //! The SDK's own decision whether to retry depends on the status, and is not used here.
 
-use crate::status::Reason;
+use datakey::reason::Reason;
 
 /// The error codes of `GenerateDataKeyWithoutPlaintext`, the common error codes of AWS services (AWS KMS API reference, "Errors"
 /// and "Common Errors"), and error codes of KMS emulators, each with its reason.

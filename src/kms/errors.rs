@@ -10,8 +10,8 @@ use super::{
     error_codes::{self, Classification},
     tls,
 };
-use crate::{
-    status::{Failure, Reason},
+use datakey::{
+    reason::{Failure, Reason},
     text::redact,
 };
 

@@ -22,7 +22,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::time::{Instant, sleep_until};
 
 use super::shares::Shares;
-use crate::api::DataKey;
+use datakey::api::DataKey;
 use lane::{Lane, Lanes, Waiter};
 
 pub use lane::Requeue;

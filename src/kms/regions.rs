@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::arn;
+use datakey::arn;
 
 /// The Regions of all partitions, one on each line. `make generate` writes the file from botocore.
 const AWS_REGIONS: &str = include_str!("regions.txt");

@@ -5,9 +5,9 @@ use aws_sdk_kms::{
     types::DataKeySpec,
 };
 
-use crate::{
+use datakey::{
     api::{KeyRequest, KeySpec},
-    status::{Failure, Reason},
+    reason::{Failure, Reason},
 };
 
 /// What KMS generates. A request names its length in one of two ways, never in both.
@@ -59,7 +59,7 @@ pub fn to_call(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::request;
+    use datakey::fixtures::request;
 
     #[test]
     fn a_request_with_both_lengths_or_none_is_not_sent() {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datakey_operator::api::DataKey;
+use datakey::api::DataKey;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 use testbed::{control_plane::ControlPlane, free_port, kms, process::Process, proxy::KmsProxy};

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datakey_operator::{
-    api::{DataKey, IssuedVersion, Rest, VerifiedSecret},
-    secret::{self, digest::Digest},
-    status,
+use datakey::{
+    api::{DataKey, IssuedVersion, Rest, VerifiedSecret, with_recorded},
+    condition,
+    secret::{Projection, digest::Digest},
 };
 use hyper::{Method, StatusCode, body::Bytes};
 use k8s_openapi::{ByteString, jiff::Timestamp};
@@ -42,18 +42,18 @@ impl Work {
     pub fn new(key: &DataKey) -> Self {
         let now = Timestamp::now();
         let issued = IssuedVersion {
-            version: key.version(),
+            version: key.wanted_version(),
             request: key.spec.request(),
             ciphertext_blob: ByteString(std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect()),
             key_id: "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab".to_owned(),
             key_material_id: None,
-            issued_at: status::whole_seconds(now),
+            issued_at: datakey::api::truncate_to_seconds(now),
             request_id: Some(format!("{:032x}", fastrand::u128(..))),
             rest: Rest::new(),
         };
         let mut recorded = key.clone();
-        recorded.status = Some(status::recorded(key, vec![issued.clone()]));
-        let secret = secret::project(&recorded, key.version()).unwrap().create(&recorded);
+        recorded.status = Some(with_recorded(key, vec![issued.clone()]));
+        let secret = Projection::of(&recorded, key.wanted_version()).unwrap().into_secret(&recorded);
         let mut ready = recorded.clone();
         // As long as the real ones, which are known only later.
         let saved = VerifiedSecret {
@@ -61,7 +61,7 @@ impl Work {
             resource_version: "1000000".to_owned(),
             digest: Digest::of(&secret).to_string(),
         };
-        ready.status = Some(status::ready(&recorded, &issued, Some(saved), now));
+        ready.status = Some(condition::ready(&recorded, &issued, Some(saved), now));
         ready.metadata.resource_version = Some(LATER.to_owned());
 
         let (namespace, name) = (key.metadata.namespace.as_deref().unwrap(), key.metadata.name.as_deref().unwrap());

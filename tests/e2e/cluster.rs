@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use datakey_operator::api::DataKey;
+use datakey::api::DataKey;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;

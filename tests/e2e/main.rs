@@ -8,7 +8,6 @@ mod consumer;
 
 use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
-use datakey_operator::status;
 use kube::{
     Resource, ResourceExt,
     api::{DeleteParams, PostParams},
@@ -125,7 +124,7 @@ async fn upgrade(cluster: &Cluster) {
         assert_eq!(&after[name], secret, "the Secret {name} changed");
     }
     for (key, data) in cluster.keys().await.values().zip(after.values().map(|secret| &secret.data)) {
-        let recorded = datakey_operator::secret::project(key, key.version()).unwrap().data;
+        let recorded = datakey::secret::Projection::of(key, key.wanted_version()).unwrap().data;
         assert_eq!(data.as_ref(), Some(&recorded), "{} holds something else than is recorded", key.name_any());
     }
     println!("{} DataKeys were created meanwhile, and KMS was asked as often", names.len());
@@ -168,7 +167,7 @@ async fn reinstall(cluster: &Cluster) {
     cluster.create_key("key-0").await;
     cluster.install(&[]).await;
     let adopted = cluster.ready("key-0").await;
-    let record = adopted.issued(1).unwrap();
+    let record = adopted.recorded_version(1).unwrap();
     assert_eq!(secrets["key-0"].data.as_ref().unwrap()["ciphertextBlob"], record.ciphertext_blob);
     assert_eq!(cluster.proxy.calls(), issued);
     cluster.create_key("after-the-reinstallation").await;
@@ -209,11 +208,11 @@ impl Cluster {
         self.api().create(&PostParams::default(), &serde_json::from_value(key).unwrap()).await.unwrap();
     }
 
-    async fn ready(&self, name: &str) -> datakey_operator::api::DataKey {
+    async fn ready(&self, name: &str) -> datakey::api::DataKey {
         let mut last = None;
         eventually(SOON, &format!("{name} is ready"), async || {
             last = self.api().get(name).await.ok();
-            let ready = last.as_ref().and_then(|key| status::find(key, status::READY));
+            let ready = last.as_ref().and_then(|key| datakey::condition::find(key, datakey::api::READY));
             ready.is_some_and(|ready| ready.status == "True")
         })
         .await;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use datakey_operator::api::DataKey;
+use datakey::api::DataKey;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::{
     Api, ResourceExt,
@@ -237,7 +237,7 @@ async fn operator_data_keys_and_workloads_are_applied_in_order() {
 
     let data_keys: Api<DataKey> = Api::namespaced(client.clone(), "shop");
     let key = data_keys.get("orders").await.unwrap();
-    let since = datakey_operator::status::find(&key, "Ready").unwrap().last_transition_time.0;
+    let since = datakey::condition::find(&key, "Ready").unwrap().last_transition_time.0;
     let created = shop.get("orders").await.unwrap().metadata.creation_timestamp.unwrap().0;
     assert!(since <= created, "the key is ready at {since}, and the workload created at {created}");
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "shop");
@@ -392,7 +392,7 @@ async fn flux_and_the_operator_share_no_field_and_stop_writing() {
     let raised = test.data("orders").await;
     team.keys.again().await;
     let key = test.ready("orders").await;
-    assert_eq!(key.version(), 1);
+    assert_eq!(key.wanted_version(), 1);
     let back = test.data("orders").await;
     assert_eq!(back["ciphertextBlob.v2"], raised["ciphertextBlob"]);
     assert_eq!(text(&back, "version"), "1");

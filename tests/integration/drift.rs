@@ -136,7 +136,7 @@ async fn compete(name: &str, attack: impl AsyncFn(&TestNamespace)) -> (usize, St
     let writes = async || api.count("create", "secrets") + api.count("update", "secrets");
     let before = writes().await;
     let is_contested = async || {
-        let ready = datakey_operator::status::find(&test.get("orders").await, "Ready").cloned().unwrap();
+        let ready = datakey::condition::find(&test.get("orders").await, "Ready").cloned().unwrap();
         (ready.status == "False" && ready.reason == "SecretContested").then_some(ready.message)
     };
     let mut message = None;

@@ -245,7 +245,7 @@ async fn what_an_older_definition_let_in_stays_writable() {
     let _operator = test.operator();
     test.failed("junk", "PinInvalid").await;
     let key = test.ready("twins").await;
-    assert_eq!((key.record().len(), key.version()), (3, 3));
+    assert_eq!((key.record().len(), key.wanted_version()), (3, 3));
     test.patch("twins", &json!({ "spec": { "wrappedKeys": null, "version": 4 } })).await;
     test.ready("twins").await;
 }

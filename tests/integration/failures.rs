@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use datakey_operator::{api::DataKey, status::STALLED};
+use datakey::api::{DataKey, STALLED};
 use serde_json::json;
 use testbed::{
     eventually, kms,

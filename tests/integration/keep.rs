@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use datakey_operator::api::{DataKey, DeletionPolicy};
+use datakey::api::{DataKey, DeletionPolicy};
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 use testbed::{

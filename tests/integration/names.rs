@@ -146,7 +146,7 @@ async fn a_hundred_conflicts_end_soon_and_more_are_retried() {
     }
     let ready = async || {
         let keys = test.keys().list(&<_>::default()).await.unwrap();
-        let is_ready = |key: &&datakey_operator::api::DataKey| {
+        let is_ready = |key: &&datakey::api::DataKey| {
             key.status.as_ref().is_some_and(|status| status.conditions.iter().any(|ready| ready.reason == "Issued"))
         };
         keys.iter().filter(is_ready).count()

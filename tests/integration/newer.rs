@@ -1,7 +1,7 @@
 //! This release with objects that a newer release wrote: after `helm rollback`, or in a cluster that an older release
 //! restores. The record outlives releases; the operator neither issues nor writes where it does not know every field.
 
-use datakey_operator::{api, api::DataKey};
+use datakey::api::{self, DataKey};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::eventually;
@@ -47,7 +47,7 @@ async fn install_definition(test: &TestNamespace, newer: bool) {
 
 /// The version that a newer release records for the current spec of a `DataKey`.
 fn newer_version(test: &TestNamespace, key: &DataKey) -> Value {
-    let mut version = test.pin(key.version());
+    let mut version = test.pin(key.wanted_version());
     version["request"] = to_json(&key.spec.request());
     version["request"]["origin"] = json!("EXTERNAL");
     version["asWritten"] = invented();
@@ -197,7 +197,7 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
     let fields = "spec.wrappedKeys[0].asWritten, spec.wrappedKeys[0].request.origin";
     assert!(message(&key).contains(fields), "{}", message(&key));
     assert!(key.record().is_empty());
-    assert_eq!(to_json(&key.pins()), json!([pin]), "it is as it was");
+    assert_eq!(to_json(&key.pinned_versions()), json!([pin]), "it is as it was");
     let reason = "jsonpath={.status.conditions[0].reason}";
     let get = ["get", "datakey", "deep", "-n", &test.namespace, "-o", reason];
     eventually(SOON, "it is reported", async || test.plane.kubectl(&get).await.unwrap() == "SpecInvalid").await;

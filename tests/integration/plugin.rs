@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use datakey_operator::secret::sha256;
+use datakey::secret::sha256;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::{
@@ -152,7 +152,7 @@ async fn every_export_format_has_the_whole_record() {
     let key = test.ready("k").await;
     let user = User::of(&test);
 
-    let (one, two) = (key.issued(1).unwrap(), key.issued(2).unwrap());
+    let (one, two) = (key.recorded_version(1).unwrap(), key.recorded_version(2).unwrap());
     assert_eq!(user.ends(0, &["export", "k", "-o", "raw"]).await.out, two.ciphertext_blob.0);
     assert_eq!(user.ends(0, &["export", "k", "-o", "raw", "--version=1"]).await.out, one.ciphertext_blob.0);
     let exported = user.json(0, &["export", "k", "--version", "1"]).await;
@@ -390,9 +390,9 @@ async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     assert!(stalled.err.contains("KeyDisabled"), "{stalled:?}");
     let refused = user.ends(2, &["rotate", "k"]).await;
     assert!(refused.err.contains("is not Ready (KeyDisabled") && refused.err.contains("--force"), "{refused:?}");
-    assert_eq!(test.get("k").await.version(), 4);
+    assert_eq!(test.get("k").await.wanted_version(), 4);
     user.ends(0, &["rotate", "k", "--force"]).await;
-    assert_eq!(test.get("k").await.version(), 5);
+    assert_eq!(test.get("k").await.wanted_version(), 5);
     drop(operator);
     let late = user.ends(2, &["rotate", "k", "--force", "--wait", "--timeout=1s"]).await;
     assert!(late.err.contains("not within 1s"), "{late:?}");

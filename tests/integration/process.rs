@@ -155,7 +155,7 @@ async fn a_list_of_namespaces_is_watched_and_no_other() {
     two.issue("orders", &spec).await;
     assert_eq!(one.proxy.calls(), 2);
     one.barrier().await;
-    let ready = datakey_operator::status::find(&other.get("orders").await, "Ready").unwrap().reason.clone();
+    let ready = datakey::condition::find(&other.get("orders").await, "Ready").unwrap().reason.clone();
     assert_eq!(ready, "Pending");
 }
 

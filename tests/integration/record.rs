@@ -23,7 +23,7 @@ fn version(version: i32, request: &Value) -> Value {
 async fn create_recorded(test: &TestNamespace, name: &str, spec: &Value) -> Value {
     let key = test.create(name, spec).await;
     let request = to_json(&key.spec.request());
-    let status = json!({ "secretName": key.secret_name(), "versions": [version(key.version(), &request)] });
+    let status = json!({ "secretName": key.secret_name(), "versions": [version(key.wanted_version(), &request)] });
     test.try_patch_status(name, &status).await.unwrap();
     request
 }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datakey_operator::{
-    api::DataKey,
-    status::{Class, READY, Reason, find},
+use datakey::{
+    api::{DataKey, READY},
+    condition::find,
+    reason::{Reason, RetryPolicy},
 };
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ struct States(BTreeMap<String, (Value, Health)>);
 
 impl Health {
     fn of(reason: Reason) -> Self {
-        if reason.class() == Class::WaitForChange { Self::Degraded } else { Self::Progressing }
+        if reason.retry_policy() == RetryPolicy::RetryRarely { Self::Degraded } else { Self::Progressing }
     }
 
     /// The expectation in the form of Argo CD's tests of health scripts.

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datakey_operator::status::{READY, STALLED, find};
+use datakey::{
+    api::{READY, STALLED},
+    condition::find,
+};
 use serde_json::{Value, json};
 use testbed::{assert_fresh, eventually, kms, proxy::Fault};
 
@@ -168,7 +171,7 @@ async fn an_unknown_region_is_reported_and_never_called() {
     let calls = test.proxy.calls();
     let _operator = test.operator_with(&[&format!("--extra-regions={UNKNOWN}")], &[]);
     let key = test.ready("by-arn").await;
-    assert_eq!(key.issued(1).unwrap().key_id, arn(UNKNOWN));
+    assert_eq!(key.recorded_version(1).unwrap().key_id, arn(UNKNOWN));
     assert_eq!(test.proxy.calls(), calls + 1);
 }
 
@@ -180,7 +183,7 @@ async fn what_is_issued_pinned_or_adopted_needs_no_known_region() {
     {
         let _operator = test.operator_with(&[&format!("--extra-regions={UNKNOWN}")], &[]);
         test.issue("issued", &spec).await;
-        pin = serde_json::to_value(test.issue("adopted", &spec).await.issued(1)).unwrap();
+        pin = serde_json::to_value(test.issue("adopted", &spec).await.recorded_version(1)).unwrap();
     }
     let before = test.data("issued").await;
     assert_eq!(text(&before, "keyId"), arn(UNKNOWN));

@@ -1,6 +1,5 @@
 //! `DataKey`s that a backup tool restored without their data keys, and an operator that must not issue any.
 
-use datakey_operator::status;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
@@ -34,11 +33,11 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
 
     create_as_velero(&test, "orders", &backup["spec"]).await;
     let key = test.failed("orders", "RestoredWithoutKey").await;
-    let message = &status::find(&key, status::READY).unwrap().message;
+    let message = &datakey::condition::find(&key, datakey::api::READY).unwrap().message;
     for way in ["restore the Secret", "--status-include-resources", "spec.wrappedKeys", "velero.io/restore-name-"] {
         assert!(message.contains(way), "{message}");
     }
-    assert!(status::find(&key, status::STALLED).is_some());
+    assert!(datakey::condition::find(&key, datakey::api::STALLED).is_some());
 
     // It is not issued after a restart either; and the restored Secret is adopted at once.
     drop(operator);
@@ -125,7 +124,7 @@ async fn without_issuing_only_what_exists_is_published() {
         let _operator = test.operator_with(&["--issue=false", NO_RETRY[0], NO_RETRY[1]], &[]);
         test.create("new", &json!({})).await;
         let key = test.failed("new", "IssuingDisabled").await;
-        assert!(status::find(&key, status::STALLED).is_none());
+        assert!(datakey::condition::find(&key, datakey::api::STALLED).is_none());
         test.create_secret(&secret).await;
         test.create("adopted", &backup["spec"]).await;
         test.ready("adopted").await;

@@ -10,7 +10,7 @@ mod undecodable;
 
 use std::path::PathBuf;
 
-use datakey_operator::api::DataKey;
+use datakey::api::DataKey;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,

@@ -1,6 +1,6 @@
 //! Text of users and servers reaches logs, Events, conditions, metrics and terminals without control characters.
 
-use datakey_operator::text::is_printable;
+use datakey::text::is_printable;
 use serde_json::json;
 use testbed::{commands, eventually, kms, proxy::Fault};
 

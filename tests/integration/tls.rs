@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datakey_operator::status::{READY, find};
+use datakey::{api::READY, condition::find};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},

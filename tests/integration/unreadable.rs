@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use datakey_operator::{api, status};
+use datakey::{api, condition};
 use serde_json::{Value, json};
 use testbed::eventually;
 
@@ -240,7 +240,7 @@ async fn an_odd_status_is_replaced_and_an_odd_record_reported() {
     })
     .await;
     let conditions = raw(&test, "conditions").await["status"]["conditions"].clone();
-    assert_eq!(conditions[0]["reason"], json!(status::ISSUED));
+    assert_eq!(conditions[0]["reason"], json!(condition::ISSUED));
     assert_eq!(conditions[1], foreign("BackedUp"));
 
     reports_field(&test, "record", "status.secretName: expected a string").await;

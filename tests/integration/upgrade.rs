@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use datakey_operator::{
+use datakey::{
     api::DataKey,
-    secret::{MANAGER, TYPE, project},
+    names::{FIELD_MANAGER, SECRET_TYPE},
+    secret::Projection,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
@@ -127,7 +128,7 @@ async fn create(test: &TestNamespace, recorded: &Value, key: &DataKey) -> Secret
     (metadata.uid, metadata.resource_version, metadata.creation_timestamp) = (None, None, None);
     metadata.namespace = Some(test.namespace.clone());
     let params =
-        PostParams { field_manager: Some(writer.unwrap_or_else(|| MANAGER.to_owned())), ..PostParams::default() };
+        PostParams { field_manager: Some(writer.unwrap_or_else(|| FIELD_MANAGER.to_owned())), ..PostParams::default() };
     test.secrets().create(&params, &secret).await.unwrap()
 }
 
@@ -136,7 +137,7 @@ async fn create(test: &TestNamespace, recorded: &Value, key: &DataKey) -> Secret
 impl Loaded {
     /// Whether the version that the spec wants is not recorded: only then may KMS be asked.
     fn wants_a_data_key(&self) -> bool {
-        self.key.issued(self.key.version()).is_none()
+        self.key.recorded_version(self.key.wanted_version()).is_none()
     }
 
     fn is_failing(&self) -> bool {
@@ -165,7 +166,7 @@ impl Loaded {
         match (&self.secret, secret) {
             (None, None) => assert!(self.is_failing(), "{name}: no Secret"),
             (None, Some(secret)) => {
-                assert_eq!(secret.data, project(&key, key.version()).map(|wanted| wanted.data), "{name}");
+                assert_eq!(secret.data, Projection::of(&key, key.wanted_version()).map(|wanted| wanted.data), "{name}");
             }
             (Some(_), None) => panic!("{name}: the Secret is gone"),
             (Some(before), Some(after)) => {
@@ -184,7 +185,7 @@ impl Loaded {
 }
 
 fn is_foreign(secret: &Secret) -> bool {
-    secret.type_.as_deref() != Some(TYPE)
+    secret.type_.as_deref() != Some(SECRET_TYPE)
 }
 
 /// How often each name was requested this way.

@@ -151,7 +151,7 @@ impl Drill {
         let (newer, data) = (test.ready(name).await, test.data(name).await);
         self.restore("older", &[UPDATE]).await;
         let key = test.ready(name).await;
-        assert_eq!((key.version(), key.record()), (2, newer.record()));
+        assert_eq!((key.wanted_version(), key.record()), (2, newer.record()));
         let mut expected = self.backup[name].1.clone();
         expected.extend(data.into_iter().filter(|(entry, _)| entry.contains(".v3")));
         test.secret_becomes(name, &expected).await;

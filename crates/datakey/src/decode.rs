@@ -12,8 +12,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, DataKeySpec, DataKeyStatus, RESTORED, VELERO_RESTORE},
-    status::{self, Failure, Reason},
+    api::{Conditions, DataKeySpec, DataKeyStatus},
+    condition,
+    names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
+    reason::{Failure, Reason},
     text::printable,
 };
 
@@ -143,7 +145,7 @@ impl From<Identity> for ObjectMeta {
     /// Of labels and annotations only whether a backup tool restored the object is kept, as one annotation.
     fn from(identity: Identity) -> Self {
         let has = |names: &Names, name| names.as_ref().is_some_and(|names| names.contains_key(name));
-        let restored = has(&identity.labels, VELERO_RESTORE) || has(&identity.annotations, RESTORED);
+        let restored = has(&identity.labels, VELERO_RESTORE_LABEL) || has(&identity.annotations, RESTORED_ANNOTATION);
         Self {
             name: identity.name,
             namespace: identity.namespace,
@@ -152,7 +154,7 @@ impl From<Identity> for ObjectMeta {
             generation: identity.generation,
             creation_timestamp: identity.creation_timestamp,
             deletion_timestamp: identity.deletion_timestamp,
-            annotations: restored.then(|| [(RESTORED.to_owned(), String::new())].into()),
+            annotations: restored.then(|| [(RESTORED_ANNOTATION.to_owned(), String::new())].into()),
             ..Self::default()
         }
     }
@@ -185,7 +187,7 @@ impl Unreadable {
         let own: Vec<_> = own.iter().filter_map(|condition| serde_json::from_str(condition.get()).ok()).collect();
         let observed: Option<i64> =
             fields.get("observedGeneration").and_then(|number| serde_json::from_str(number.get()).ok());
-        let wanted = status::failed_conditions(&self.failure(), &own, generation, now);
+        let wanted = condition::failed_conditions(&self.failure(), &own, generation, now);
         if observed == generation && own == wanted {
             return None;
         }

@@ -4,9 +4,8 @@
 
 use k8s_openapi::{ByteString, jiff::Timestamp};
 
-use crate::{
-    api::{DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec, Rest},
-    status,
+use crate::api::{
+    DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec, Rest, initial_status, truncate_to_seconds, with_recorded,
 };
 
 /// The KMS key of the objects here.
@@ -53,7 +52,7 @@ pub fn data_key() -> DataKey {
     key.metadata.uid = Some("7c3c8f7e-0001".to_owned());
     key.metadata.resource_version = Some("100".to_owned());
     key.metadata.generation = Some(1);
-    key.status = Some(status::at_birth());
+    key.status = Some(initial_status());
     key
 }
 
@@ -76,7 +75,7 @@ pub fn issued(version: i32) -> IssuedVersion {
         ciphertext_blob: ByteString(format!("wrapped data key {version}").into_bytes()),
         key_id: ARN.to_owned(),
         key_material_id: Some("ab".repeat(32)),
-        issued_at: status::whole_seconds(at(i64::from(version))),
+        issued_at: truncate_to_seconds(at(i64::from(version))),
         request_id: Some(format!("request-{version}")),
         rest: Rest::new(),
     }
@@ -86,7 +85,7 @@ pub fn issued(version: i32) -> IssuedVersion {
 pub fn recorded(versions: &[i32]) -> DataKey {
     let mut key = data_key();
     key.spec.version = versions.last().copied();
-    key.status = Some(status::recorded(&key, versions.iter().copied().map(issued).collect()));
+    key.status = Some(with_recorded(&key, versions.iter().copied().map(issued).collect()));
     key
 }
 

@@ -4,16 +4,13 @@
 
 pub mod api;
 pub mod arn;
+pub mod condition;
 pub mod decode;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
-pub mod flaws;
 pub mod identity;
-pub mod newer;
-pub mod pins;
-pub mod plan;
+pub mod names;
+pub mod protocol;
+pub mod reason;
 pub mod secret;
-pub mod size;
-pub mod status;
-pub mod template;
 pub mod text;

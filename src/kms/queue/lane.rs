@@ -12,10 +12,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{fair::FairQueue, rate::AdaptiveRate, window::CallWindow};
-use crate::{
-    api::DataKey,
-    kms::shares::{InUse, Shares},
-};
+use crate::kms::shares::{InUse, Shares};
+use datakey::api::DataKey;
 
 /// Where an object is sent when a permit is offered to it.
 pub type Requeue = UnboundedSender<ObjectRef<DataKey>>;

@@ -179,7 +179,7 @@ async fn repeated_crashes_lose_and_duplicate_no_data_key() {
     let mut kills = 0;
     let is_ready = async |number: usize| {
         let key = test.get(&format!("k-{number}")).await;
-        datakey_operator::status::find(&key, "Ready").is_some_and(|ready| ready.status == "True")
+        datakey::condition::find(&key, "Ready").is_some_and(|ready| ready.status == "True")
     };
     while !is_ready(count - 1).await || kills < 5 {
         let operator = test.operator_with(&["--concurrency=8", "--kms-rate=1000"], &[]);

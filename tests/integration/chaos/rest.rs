@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use datakey_operator::status::{self, Class, Reason};
+use datakey::reason::{Reason, RetryPolicy};
 use serde_json::json;
 use testbed::{eventually, proxy::FAILING};
 use tokio::time::{Instant, sleep};
@@ -11,10 +11,10 @@ use super::{patience, scaled};
 use crate::harness::TestNamespace;
 
 /// A name, an error code of KMS and its retry policy, for each policy.
-const CLASSES: [(&str, &str, Class); 3] = [
-    ("soon", "KMSInternalException", Class::RetrySoon),
-    ("slowly", "ExpiredTokenException", Class::RetrySlowly),
-    ("person", "AccessDeniedException", Class::WaitForChange),
+const CLASSES: [(&str, &str, RetryPolicy); 3] = [
+    ("soon", "KMSInternalException", RetryPolicy::RetrySoon),
+    ("slowly", "ExpiredTokenException", RetryPolicy::RetrySlowly),
+    ("person", "AccessDeniedException", RetryPolicy::RetryRarely),
 ];
 
 #[tokio::test]
@@ -67,11 +67,11 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
     }
     let keys = async || test.keys().list(&kube::api::ListParams::default()).await.unwrap().items;
     eventually(patience(3 * count), "all failures are reported", async || {
-        keys().await.iter().all(|key| status::shown_failure(key).is_some())
+        keys().await.iter().all(|key| datakey::condition::reported_failure(key).is_some())
     })
     .await;
     for key in keys().await {
-        let shown = status::shown_failure(&key).map(Reason::class);
+        let shown = datakey::condition::reported_failure(&key).map(Reason::retry_policy);
         let name = key.metadata.name.unwrap();
         let expected = CLASSES.iter().find(|(class, ..)| name.starts_with(class)).map(|(.., class)| *class);
         assert_eq!(shown, expected, "{name}");
@@ -84,7 +84,7 @@ async fn retries_keep_to_their_retry_policy_and_write_nothing() {
     let seconds = begun.elapsed().as_secs_f64();
     let asked = test.proxy.requests().split_off(calls);
     for (name, code, class) in CLASSES {
-        let wait = if class == Class::RetrySoon { longest / 5.0 } else { longest };
+        let wait = if class == RetryPolicy::RetrySoon { longest / 5.0 } else { longest };
         let made = asked.iter().filter(|call| call.body["KeyId"] == format!("{FAILING}{code}")).count();
         let most = count as f64 * (seconds / (0.75 * wait) + 1.0);
         // In the short form a busy machine takes longer than the delays.

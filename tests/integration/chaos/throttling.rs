@@ -83,7 +83,7 @@ async fn restart_spreads_the_retries_of_failing_data_keys() {
     let operator = test.operator_with(&[&PATIENT[..], &["--kms-rate=1000"]].concat(), &[]);
     let reported = async || {
         let keys = test.keys().list(&kube::api::ListParams::default()).await.unwrap().items;
-        let denied = |key| datakey_operator::status::shown_failure(key).is_some();
+        let denied = |key| datakey::condition::reported_failure(key).is_some();
         keys.iter().all(denied)
     };
     testbed::eventually(patience(count), "all failures are reported", reported).await;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use datakey_operator::{api::DataKey, status};
+use datakey::{
+    api::{self, DataKey},
+    condition,
+};
 use futures::{StreamExt, stream};
 use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -112,7 +115,7 @@ impl TestNamespace {
         let reached = tokio::time::timeout(SOON, async {
             loop {
                 let key = self.get(name).await;
-                let ready = status::find(&key, status::READY).cloned();
+                let ready = condition::find(&key, api::READY).cloned();
                 let current = ready.as_ref().is_some_and(|ready| ready.observed_generation == key.metadata.generation);
                 if current && ready.as_ref().is_some_and(|ready| ready.status == status && ready.reason == reason) {
                     return key;
@@ -126,7 +129,7 @@ impl TestNamespace {
 
     /// Waits until a `DataKey` is ready for its current spec.
     pub async fn ready(&self, name: &str) -> DataKey {
-        self.condition(name, "True", status::ISSUED).await
+        self.condition(name, "True", condition::ISSUED).await
     }
 
     /// Waits until a `DataKey` is not ready for this reason.
@@ -138,7 +141,7 @@ impl TestNamespace {
     pub async fn all_ready(&self, count: usize, limit: Duration) -> Vec<DataKey> {
         let mut last = Vec::new();
         let is_ready = |key: &DataKey| {
-            status::find(key, status::READY)
+            condition::find(key, api::READY)
                 .is_some_and(|ready| ready.status == "True" && ready.observed_generation == key.metadata.generation)
         };
         let reached = tokio::time::timeout(limit, async {
@@ -156,7 +159,7 @@ impl TestNamespace {
         if reached.await.is_err() {
             let mut reasons = BTreeMap::<_, usize>::new();
             for key in &last {
-                *reasons.entry(status::find(key, status::READY).map(|ready| ready.reason.clone())).or_default() += 1;
+                *reasons.entry(condition::find(key, api::READY).map(|ready| ready.reason.clone())).or_default() += 1;
             }
             panic!("not {count} DataKeys ready within {limit:?} but {reasons:?}\n{}", self.log_tail());
         }

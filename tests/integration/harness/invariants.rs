@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use datakey_operator::{api::DataKey, secret::TYPE};
+use datakey::{api::DataKey, names::SECRET_TYPE};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -99,7 +99,7 @@ impl Seen {
     }
 
     fn secret(&mut self, secret: &Secret) {
-        if secret.type_.as_deref() != Some(TYPE) {
+        if secret.type_.as_deref() != Some(SECRET_TYPE) {
             return;
         }
         self.states += 1;

@@ -12,9 +12,9 @@ mod secrets;
 
 use std::{fmt::Debug, time::Duration};
 
-use datakey_operator::{
-    api::{DataKey, IssuedVersion},
-    status,
+use datakey::{
+    api::{self, DataKey, IssuedVersion},
+    condition,
 };
 use kube::{ResourceExt, core::Status};
 use serde::Serialize;
@@ -32,12 +32,12 @@ pub const SOON: Duration = Duration::from_secs(30);
 
 /// A version that a `DataKey` records.
 pub fn recorded_version(key: &DataKey, version: i32) -> IssuedVersion {
-    key.issued(version).unwrap_or_else(|| panic!("{} has no version {version}", key.name_any())).clone()
+    key.recorded_version(version).unwrap_or_else(|| panic!("{} has no version {version}", key.name_any())).clone()
 }
 
 /// The message of the condition `Ready`.
 pub fn message(key: &DataKey) -> &str {
-    &status::find(key, status::READY).unwrap().message
+    &condition::find(key, api::READY).unwrap().message
 }
 
 /// Asserts that the API server refuses something with a message that contains this text.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use datakey_operator::api::DataKey;
+use datakey::api::DataKey;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datakey_operator::{api::DataKey, secret::project};
+use datakey::{api::DataKey, secret::Projection};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt,
@@ -50,7 +50,7 @@ impl TestNamespace {
         let all_hold = async || {
             let secrets = self.secrets().list(&ListParams::default()).await.unwrap().items;
             let held: BTreeMap<_, _> = secrets.iter().map(|secret| (secret.name_any(), secret.data.as_ref())).collect();
-            let wanted = |key: &DataKey| project(key, key.version()).unwrap().data;
+            let wanted = |key: &DataKey| Projection::of(key, key.wanted_version()).unwrap().data;
             let holds = |key: &DataKey| held.get(key.secret_name()) == Some(&Some(&wanted(key)));
             keys.iter().all(holds)
         };

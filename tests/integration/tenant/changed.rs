@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use datakey_operator::api::DataKey;
+use datakey::api::DataKey;
 use futures::future::join_all;
 use kube::{
     Api,

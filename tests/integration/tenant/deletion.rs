@@ -218,7 +218,7 @@ async fn an_owned_secret_is_deleted_only_with_its_owner() {
     let test = TestNamespace::new("owner-kept").await;
     let _operator = test.operator();
     let key = test.issue("orders", &json!({ "deletionPolicy": "Delete" })).await;
-    let reference = |key: &datakey_operator::api::DataKey| key.metadata.uid.clone();
+    let reference = |key: &datakey::api::DataKey| key.metadata.uid.clone();
     let owner = async || test.secret("orders").await.metadata.owner_references.unwrap()[0].uid.clone();
     assert_eq!(Some(owner().await), reference(&key));
     // A new version and a restore leave the reference as it is.

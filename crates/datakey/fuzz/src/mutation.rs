@@ -2,9 +2,9 @@
 //! gets past the first checks.
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, IssuedVersion},
-    secret::{MANAGED_BY, MANAGER, NAME, TYPE, VERSION, content, project, sha256},
-    status,
+    api::{DataKey, DataKeyStatus, IssuedVersion, with_recorded},
+    names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, SECRET_TYPE},
+    secret::{self, Projection, sha256},
 };
 use fastrand::Rng;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -165,9 +165,9 @@ impl Mutator<'_> {
     /// Puts things right that a mutation alone hardly ever does: checksums, copies, what belongs together.
     fn mend(&mut self, objects: &mut Objects) {
         if self.one_in(8)
-            && let Some(wanted) = project(&objects.key, objects.key.version())
+            && let Some(wanted) = Projection::of(&objects.key, objects.key.wanted_version())
         {
-            objects.secret = Some(wanted.create(&objects.key));
+            objects.secret = Some(wanted.into_secret(&objects.key));
         }
         if self.one_in(4) {
             self.pin(&mut objects.key);
@@ -186,17 +186,17 @@ impl Mutator<'_> {
             copy_plain(secret);
         }
         if self.one_in(2) {
-            secret.type_ = Some(TYPE.to_owned());
+            secret.type_ = Some(SECRET_TYPE.to_owned());
             let labels = secret.metadata.labels.get_or_insert_default();
-            labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
-            labels.insert(NAME.to_owned(), key.metadata.name.clone().unwrap_or_default());
+            labels.insert(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned());
+            labels.insert(NAME_LABEL.to_owned(), key.metadata.name.clone().unwrap_or_default());
         }
         if self.one_in(8) {
             let mut bare = key.clone();
             bare.status = None;
-            if let Ok(versions) = content::adopt(&bare, secret) {
+            if let Ok(versions) = secret::adopt(&bare, secret) {
                 answer(&mut bare, &versions);
-                bare.status = Some(status::recorded(&bare, versions));
+                bare.status = Some(with_recorded(&bare, versions));
                 *key = bare;
             }
         } else if self.one_in(4) {
@@ -240,12 +240,12 @@ fn copy_plain(secret: &mut Secret) {
         data.iter().filter_map(|(name, value)| Some((name.strip_suffix(&suffix)?.to_owned(), value.clone()))).collect();
     data.retain(|name, _| name == "version" || name.contains('.'));
     data.extend(copies);
-    secret.metadata.annotations.get_or_insert_default().insert(VERSION.to_owned(), version);
+    secret.metadata.annotations.get_or_insert_default().insert(CURRENT_VERSION_ANNOTATION.to_owned(), version);
 }
 
 /// Makes the spec ask for what was issued.
 fn answer(key: &mut DataKey, versions: &[IssuedVersion]) {
-    if let Some(issued) = versions.iter().find(|issued| issued.version == key.version()) {
+    if let Some(issued) = versions.iter().find(|issued| issued.version == key.wanted_version()) {
         let request = issued.request.clone();
         key.spec.key_id = request.key_id;
         key.spec.key_spec = request.key_spec;

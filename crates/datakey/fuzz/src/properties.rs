@@ -7,19 +7,19 @@ use std::{
 };
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, EncryptionContext, IssuedVersion, MAX_BLOB, MAX_VERSIONS},
+    api::{DataKey, DataKeyStatus, EncryptionContext, IssuedVersion, MAX_BLOB, MAX_VERSIONS, with_recorded},
     arn::{self, KmsArn},
-    newer, pins,
-    plan::{SecretView, Step, World, plan},
+    names::{CURRENT_VERSION_ANNOTATION, SECRET_TYPE},
+    protocol::{Inputs, Observed, Record, SecretState, Source, Step, newer, pins, plan},
+    reason::{Failure, Reason},
     secret::{
-        Projection, Provenance, TYPE, VERSION,
-        content::{self, Verdict},
+        self, Projection, VersionAnnotation,
+        compare::{self, Comparison},
         digest::Digest,
-        known::{Known, Verified},
+        known::{KnownSecret, Verified},
         metadata::SecretMetadata,
-        project, sha256,
+        sha256,
     },
-    status::{self, Failure, Reason},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -93,19 +93,19 @@ pub fn adoption(data: &[u8]) -> Reached {
     let Some(Objects { key, secret: Some(secret) }) = decode(data) else {
         return Reached::Nothing;
     };
-    if let Some(wanted) = project(&key, key.version()) {
+    if let Some(wanted) = Projection::of(&key, key.wanted_version()) {
         digest_decides_as_comparing_does(&key, &wanted, &secret);
     }
     let mut key = without_record(key);
     key.spec.wrapped_keys = None;
     if newer::in_the_spec(&key).is_some() {
-        let step = next(&key, &SecretView::Read(Box::new(secret.clone())));
+        let step = next(&key, &SecretState::Loaded(Box::new(secret.clone())));
         assert!(is_deleted(&key) || is_newer(&step, Reason::SpecNewer), "a newer spec: {step:?}");
         key.spec.rest.clear();
     }
-    let Ok(versions) = content::adopt(&key, &secret) else {
-        let step = next(&key, &SecretView::Read(Box::new(secret)));
-        assert!(is_deleted(&key) || matches!(step, Step::Fail(_)), "a Secret that is not adopted: {step:?}");
+    let Ok(versions) = secret::adopt(&key, &secret) else {
+        let step = next(&key, &SecretState::Loaded(Box::new(secret)));
+        assert!(is_deleted(&key) || matches!(step, Step::ReportFailure(_)), "a Secret that is not adopted: {step:?}");
         return Reached::Checks;
     };
     assert!(versions.is_sorted_by(|one, next| one.version < next.version), "versions are not in order");
@@ -114,21 +114,21 @@ pub fn adoption(data: &[u8]) -> Reached {
     }
 
     let mut recorded = key.clone();
-    recorded.status = Some(status::recorded(&key, versions.clone()));
+    recorded.status = Some(with_recorded(&key, versions.clone()));
     let Some(recorded) = written(&recorded) else {
         return Reached::Checks;
     };
     let held = current(&secret);
-    let projection = project(&recorded, held).expect("the plain entries hold a version that is adopted");
+    let projection = Projection::of(&recorded, held).expect("the plain entries hold a version that is adopted");
     for (name, value) in &projection.data {
         let found = secret.data.as_ref().and_then(|data| data.get(name));
         assert!(found.is_some_and(|found| means_the_same(name, found, value)), "entry {name}: {found:?}, {value:?}");
     }
-    let again = content::adopt(&key, &projection.create(&recorded));
+    let again = secret::adopt(&key, &projection.into_secret(&recorded));
     assert_eq!(again.as_deref(), Ok(recorded.record()), "adopted once more");
 
     if newer::in_the_record(&recorded).is_some() {
-        let step = next(&recorded, &SecretView::Read(Box::new(secret)));
+        let step = next(&recorded, &SecretState::Loaded(Box::new(secret)));
         assert!(is_deleted(&key) || is_newer(&step, Reason::RecordNewer), "a newer record: {step:?}");
         return Reached::All;
     }
@@ -140,7 +140,7 @@ pub fn adoption(data: &[u8]) -> Reached {
 }
 
 fn is_newer(step: &Step, reason: Reason) -> bool {
-    matches!(step, Step::Fail(failure) if failure.reason == reason)
+    matches!(step, Step::ReportFailure(failure) if failure.reason == reason)
 }
 
 /// Numbers and the encryption context may be spelled otherwise than the operator spells them; all else is kept as it is.
@@ -160,7 +160,7 @@ fn is_whole(issued: &IssuedVersion, secret: &Secret) {
     assert!(issued.version >= 1);
     assert!((1..=MAX_BLOB).contains(&issued.ciphertext_blob.0.len()), "{} bytes", issued.ciphertext_blob.0.len());
     let annotation = &secret.metadata.annotations.as_ref().unwrap()[&format!("{ISSUED}{}", issued.version)];
-    let provenance: Provenance = serde_json::from_str(annotation).unwrap();
+    let provenance: VersionAnnotation = serde_json::from_str(annotation).unwrap();
     assert_eq!(provenance.sha256, sha256(&issued.ciphertext_blob.0));
     assert_eq!(provenance.key_id, issued.request.key_id);
     let arn = KmsArn::parse(&issued.key_id).expect("an ARN");
@@ -170,24 +170,24 @@ fn is_whole(issued: &IssuedVersion, secret: &Secret) {
 
 /// The version in the plain entries.
 fn current(secret: &Secret) -> i32 {
-    secret.metadata.annotations.as_ref().unwrap()[VERSION].parse().unwrap()
+    secret.metadata.annotations.as_ref().unwrap()[CURRENT_VERSION_ANNOTATION].parse().unwrap()
 }
 
 /// Beside pins that say the same, a Secret is adopted as it is without them; beside one that does not, not at all.
 fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
-    let view = SecretView::Read(Box::new(secret.clone()));
+    let view = SecretState::Loaded(Box::new(secret.clone()));
     let some = versions.len().div_ceil(2);
     let mut pinned = key.clone();
     pinned.spec.wrapped_keys = Some(versions[..some].to_vec());
     match next(&pinned, &view) {
-        Step::Pin(found) => assert_eq!(found, versions),
+        Step::Record(Record { versions: found, source: Source::Pins }) => assert_eq!(found, versions),
         // More than a record has.
-        Step::Fail(failure) => assert!(versions.len() > MAX_VERSIONS, "{failure}"),
+        Step::ReportFailure(failure) => assert!(versions.len() > MAX_VERSIONS, "{failure}"),
         step => panic!("{step:?}"),
     }
     let mut other = pinned;
     other.spec.wrapped_keys.iter_mut().flatten().for_each(|pin| pin.ciphertext_blob.0.push(0));
-    let Step::Fail(failure) = next(&other, &view) else { panic!("another data key is pinned, and recorded") };
+    let Step::ReportFailure(failure) = next(&other, &view) else { panic!("another data key is pinned, and recorded") };
     let reasons = [Reason::SecretConflict, Reason::PinInvalid];
     assert!(reasons.contains(&failure.reason), "{failure}");
 }
@@ -198,18 +198,21 @@ fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], sec
         return;
     }
     let metadata = SecretMetadata::of(&secret.metadata);
-    assert!(matches!(next(key, &SecretView::NotCached), Step::Look));
-    assert!(matches!(next(key, &SecretView::Found(metadata.clone())), Step::Read));
-    assert!(matches!(next(key, &SecretView::Cached(Known { metadata, verified: None })), Step::Read));
-    let view = SecretView::Read(Box::new(secret));
+    assert!(matches!(next(key, &SecretState::Unwatched), Step::GetSecretMetadata));
+    assert!(matches!(next(key, &SecretState::Present(metadata.clone())), Step::GetSecret));
+    assert!(matches!(next(key, &SecretState::Watched(KnownSecret { metadata, verified: None })), Step::GetSecret));
+    let view = SecretState::Loaded(Box::new(secret));
     let step = next(key, &view);
-    assert!(matches!(&step, Step::Record(found) if found == versions), "{step:?}");
+    assert!(
+        matches!(&step, Step::Record(Record { versions: found, source: Source::Secret }) if found == versions),
+        "{step:?}"
+    );
     match next(recorded, &view) {
-        Step::Verified(..) => {}
-        Step::Replace(secret, _) => holds_the_record(recorded, &secret),
-        Step::Fail(failure) if failure.reason == Reason::SecretImmutable => {}
-        Step::Issue => assert!(recorded.issued(recorded.version()).is_none()),
-        Step::Fail(failure) => {
+        Step::AcceptRevision(..) => {}
+        Step::ReplaceSecret(secret, _) => holds_the_record(recorded, &secret),
+        Step::ReportFailure(failure) if failure.reason == Reason::SecretImmutable => {}
+        Step::CallKms => assert!(recorded.recorded_version(recorded.wanted_version()).is_none()),
+        Step::ReportFailure(failure) => {
             assert!(matches!(failure.reason, Reason::TooManyVersions | Reason::SecretTooLarge), "{failure}");
         }
         step => panic!("{step:?}"),
@@ -219,9 +222,9 @@ fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], sec
 /// A Secret is intact exactly when its digest is the projection's, and then nothing of it differs.
 fn digest_decides_as_comparing_does(key: &DataKey, wanted: &Projection, secret: &Secret) {
     let same = Digest::of(secret) == wanted.digest();
-    assert_eq!(same, secret.type_.as_deref() == Some(TYPE) && content::changes(wanted, secret).is_empty());
-    let verdict = content::compare(key, wanted, secret);
-    assert!(same || verdict != Verdict::Same);
+    assert_eq!(same, secret.type_.as_deref() == Some(SECRET_TYPE) && compare::changes(wanted, secret).is_empty());
+    let verdict = compare::compare(key, wanted, secret);
+    assert!(same || verdict != Comparison::InSync);
 }
 
 // === decisions ===
@@ -231,118 +234,131 @@ pub fn data_key(data: &[u8]) -> Reached {
     let Some(Objects { key, secret }) = decode(data) else {
         return Reached::Nothing;
     };
-    let wanted = project(&key, key.version());
-    let created = wanted.clone().map(|wanted| wanted.create(&key)).unwrap_or_default();
-    let published = key.status.as_ref().and_then(|status| project(&key, status.version?));
+    let wanted = Projection::of(&key, key.wanted_version());
+    let created = wanted.clone().map(|wanted| wanted.into_secret(&key)).unwrap_or_default();
+    let published = key.status.as_ref().and_then(|status| Projection::of(&key, status.version?));
     let secret = secret.unwrap_or_else(|| created.clone());
 
     let metadata = SecretMetadata::of(&secret.metadata);
     let foreign = SecretMetadata { is_managed: false, ..metadata.clone() };
     let mut views = vec![
-        SecretView::NotCached,
-        SecretView::Missing,
-        SecretView::Found(metadata.clone()),
-        SecretView::Found(foreign),
-        SecretView::Cached(Known { metadata: metadata.clone(), verified: None }),
-        SecretView::Read(Box::new(secret)),
-        SecretView::Read(Box::new(created)),
+        SecretState::Unwatched,
+        SecretState::Absent,
+        SecretState::Present(metadata.clone()),
+        SecretState::Present(foreign),
+        SecretState::Watched(KnownSecret { metadata: metadata.clone(), verified: None }),
+        SecretState::Loaded(Box::new(secret)),
+        SecretState::Loaded(Box::new(created)),
     ];
     for digest in wanted.iter().chain(&published).map(Projection::digest) {
         for verified in [Verified::written(digest), Verified::read(digest, Instant::now())] {
-            views.push(SecretView::Cached(Known { metadata: metadata.clone(), verified: Some(verified) }));
+            views.push(SecretState::Watched(KnownSecret { metadata: metadata.clone(), verified: Some(verified) }));
         }
     }
     for view in &views {
         for choice in (0..8).chain([10, 18]) {
-            let world = World {
-                wait: (choice & 1 > 0).then_some(Duration::from_secs(9)),
-                turn: choice & 2 > 0,
-                contested: (choice & 4 > 0).then_some("it was deleted"),
-                may_issue: choice & 8 == 0,
-                rival: (choice & 16 > 0).then_some("another"),
-                ..World::new(&key, view)
+            let observed = Observed {
+                has_permit: choice & 2 > 0,
+                inputs: Inputs {
+                    retry_after: (choice & 1 > 0).then_some(Duration::from_secs(9)),
+                    restore_limited: (choice & 4 > 0).then_some("it was deleted"),
+                    may_issue: choice & 8 == 0,
+                    rival: (choice & 16 > 0).then_some("another"),
+                    ..Inputs::default()
+                },
+                ..Observed::new(&key, view)
             };
-            keeps_the_protocol(&world, plan(&world, now(0)));
+            keeps_the_protocol(&observed, plan(&observed, now(0)));
         }
     }
     let reason = Reason::ALL[data.len() % Reason::ALL.len()];
     for failure in [reason.into(), Failure::new(reason, String::from_utf8_lossy(data))] {
-        is_told_once(&key, &SecretView::Missing, Some(&failure));
+        is_told_once(&key, &SecretState::Absent, Some(&failure));
     }
-    let decided = wanted.is_some() || pins::pending(&key, None).is_ok_and(|pins| !pins.is_empty());
+    let decided = wanted.is_some() || pins::unrecorded(&key, None).is_ok_and(|pins| !pins.is_empty());
     if decided && !is_deleted(&key) { Reached::All } else { Reached::Checks }
 }
 
-fn next(key: &DataKey, secret: &SecretView) -> Step {
-    plan(&World { turn: true, ..World::new(key, secret) }, now(0))
+fn next(key: &DataKey, secret: &SecretState) -> Step {
+    plan(&Observed { has_permit: true, ..Observed::new(key, secret) }, now(0))
 }
 
-fn keeps_the_protocol(world: &World<'_>, step: Step) {
-    let World { key, secret: view, turn, .. } = *world;
-    let recorded = key.issued(key.version()).is_some();
+fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
+    let Observed { object: key, secret: view, has_permit, inputs, .. } = *observed;
+    let recorded = key.recorded_version(key.wanted_version()).is_some();
     if is_deleted(key) {
         let says_so = |status: &DataKeyStatus| status.conditions.iter().any(|shown| shown.reason == "Deleting");
-        assert!(matches!(&step, Step::Done) || matches!(&step, Step::SetStatus(status) if says_so(status)), "{step:?}");
+        assert!(
+            matches!(&step, Step::Settled) || matches!(&step, Step::PutStatus(status) if says_so(status)),
+            "{step:?}"
+        );
         return;
     }
-    let pins = pins::pending(key, world.region);
+    let pins = pins::unrecorded(key, inputs.default_region);
     match step {
-        Step::Done => {}
-        Step::Wait(wait) => assert_eq!(Some(wait), world.wait),
-        Step::Look => {
-            assert!(!recorded && matches!(view, SecretView::NotCached));
-            assert!(turn || pins.is_ok_and(|pins| !pins.is_empty()), "out of turn");
+        Step::Settled => {}
+        Step::RequeueAfter(wait) => assert_eq!(Some(wait), inputs.retry_after),
+        Step::GetSecretMetadata => {
+            assert!(!recorded && matches!(view, SecretState::Unwatched));
+            assert!(has_permit || pins.is_ok_and(|pins| !pins.is_empty()), "without a permit");
         }
-        Step::Read => assert!(matches!(view, SecretView::Cached(_) | SecretView::Found(_))),
-        Step::Queue => assert!(world.may_issue && !key.is_restored() && !recorded && !turn && pins == Ok(vec![])),
-        Step::Rehearse => panic!("no record failed"),
-        Step::Issue => {
-            assert!(world.may_issue && !key.is_restored(), "issued where nothing may be");
-            assert!(!recorded && turn, "issued again, or out of turn");
-            assert!(world.rival.is_none() || !key.record().is_empty(), "issued under another DataKey's name");
+        Step::GetSecret => assert!(matches!(view, SecretState::Watched(_) | SecretState::Present(_))),
+        Step::AcquirePermit => {
+            assert!(inputs.may_issue && !key.is_restored() && !recorded && !has_permit && pins == Ok(vec![]))
+        }
+        Step::DryRunRecord => panic!("no record failed"),
+        Step::CallKms => {
+            assert!(inputs.may_issue && !key.is_restored(), "issued where nothing may be");
+            assert!(!recorded && has_permit, "issued again, or without a permit");
+            assert!(inputs.rival.is_none() || !key.record().is_empty(), "issued under another DataKey's name");
             assert_eq!(pins, Ok(vec![]), "issued while a pin is not recorded");
-            let SecretView::Read(secret) = view else {
-                return assert!(matches!(view, SecretView::Missing | SecretView::Cached(_)), "nobody looked: {view:?}");
+            let SecretState::Loaded(secret) = view else {
+                return assert!(
+                    matches!(view, SecretState::Absent | SecretState::Watched(_)),
+                    "nobody looked: {view:?}"
+                );
             };
             assert!(!key.record().is_empty(), "there is a Secret, and no record: {secret:?}");
         }
-        Step::Record(versions) => assert!(key.record().is_empty() && !versions.is_empty()),
-        Step::Pin(versions) => become_the_record(world, &versions),
-        Step::Create(secret) => {
-            assert!(recorded && matches!(view, SecretView::NotCached | SecretView::Missing));
+        Step::Record(Record { versions, source: Source::Pins }) => become_the_record(observed, &versions),
+        Step::Record(Record { versions, source }) => {
+            assert!(source == Source::Secret && key.record().is_empty() && !versions.is_empty());
+        }
+        Step::CreateSecret(secret) => {
+            assert!(recorded && matches!(view, SecretState::Unwatched | SecretState::Absent));
             is_right(key, secret);
         }
-        Step::Replace(secret, _) => {
-            let SecretView::Read(read) = view else { panic!("replaced without reading it") };
+        Step::ReplaceSecret(secret, _) => {
+            let SecretState::Loaded(read) = view else { panic!("replaced without reading it") };
             assert!(recorded);
-            assert_eq!(read.type_.as_deref(), Some(TYPE), "a foreign Secret is replaced");
+            assert_eq!(read.type_.as_deref(), Some(SECRET_TYPE), "a foreign Secret is replaced");
             // Without them the server would not guard the write.
             assert_eq!(secret.metadata.uid, read.metadata.uid);
             assert_eq!(secret.metadata.resource_version, read.metadata.resource_version);
             loses_no_data_key(key, read, &secret);
             is_right(key, secret);
         }
-        Step::Verified(metadata, digest) => {
+        Step::AcceptRevision(metadata, digest) => {
             assert!(recorded);
-            let view = SecretView::Cached(Known { metadata, verified: Some(Verified::written(digest)) });
+            let view = SecretState::Watched(KnownSecret { metadata, verified: Some(Verified::written(digest)) });
             is_told_once(key, &view, None);
         }
-        Step::Fail(failure) => {
+        Step::ReportFailure(failure) => {
             is_told_once(key, view, Some(&failure));
         }
-        Step::SetStatus(_) => is_told_once(key, view, None),
+        Step::PutStatus(_) => is_told_once(key, view, None),
     }
 }
 
 /// Pins are recorded as they are, each once; beside them nothing but what only the Secret holds. What follows keeps to
 /// the protocol, and above all loses nothing of the Secret.
-fn become_the_record(world: &World<'_>, versions: &[IssuedVersion]) {
-    let key = world.key;
+fn become_the_record(observed: &Observed<'_>, versions: &[IssuedVersion]) {
+    let key = observed.object;
     assert!(!versions.is_empty());
     for issued in versions {
-        assert!(key.issued(issued.version).is_none(), "recorded twice");
-        let Some(pin) = key.pins().iter().find(|pin| pin.version == issued.version) else {
-            let SecretView::Read(secret) = world.secret else { panic!("neither pinned nor read") };
+        assert!(key.recorded_version(issued.version).is_none(), "recorded twice");
+        let Some(pin) = key.pinned_versions().iter().find(|pin| pin.version == issued.version) else {
+            let SecretState::Loaded(secret) = observed.secret else { panic!("neither pinned nor read") };
             assert!(key.record().is_empty());
             is_whole(issued, secret);
             continue;
@@ -351,13 +367,16 @@ fn become_the_record(world: &World<'_>, versions: &[IssuedVersion]) {
         assert_eq!(&IssuedVersion { key_id: pin.key_id.clone(), ..issued.clone() }, pin);
     }
     let mut recorded = key.clone();
-    recorded.status = Some(status::recorded(key, versions.to_vec()));
+    recorded.status = Some(with_recorded(key, versions.to_vec()));
     assert!(recorded.record().len() <= MAX_VERSIONS);
     if let Some(recorded) = written(&recorded) {
-        assert_eq!(pins::pending(&recorded, world.region), Ok(vec![]), "pinned again");
-        let next = World { key: &recorded, ..*world };
+        assert_eq!(pins::unrecorded(&recorded, observed.inputs.default_region), Ok(vec![]), "pinned again");
+        let next = Observed { object: &recorded, ..*observed };
         let step = plan(&next, now(0));
-        assert!(!matches!(&step, Step::Fail(why) if why.reason == Reason::SecretConflict), "recorded over a Secret");
+        assert!(
+            !matches!(&step, Step::ReportFailure(why) if why.reason == Reason::SecretConflict),
+            "recorded over a Secret"
+        );
         keeps_the_protocol(&next, step);
     }
 }
@@ -365,9 +384,9 @@ fn become_the_record(world: &World<'_>, versions: &[IssuedVersion]) {
 /// A Secret that the operator writes is the record's projection, and then nothing but the status is left to write.
 fn is_right(key: &DataKey, secret: Box<Secret>) {
     holds_the_record(key, &secret);
-    let view = SecretView::Read(secret);
+    let view = SecretState::Loaded(secret);
     let step = next(key, &view);
-    assert!(matches!(step, Step::Verified(..)), "what was just written: {step:?}");
+    assert!(matches!(step, Step::AcceptRevision(..)), "what was just written: {step:?}");
 }
 
 fn holds_the_record(key: &DataKey, secret: &Secret) {
@@ -376,7 +395,7 @@ fn holds_the_record(key: &DataKey, secret: &Secret) {
         assert_eq!(data[&format!("ciphertextBlob.v{}", issued.version)], issued.ciphertext_blob);
         assert_eq!(data[&format!("keyId.v{}", issued.version)].0, issued.key_id.as_bytes());
     }
-    let current = key.issued(key.version()).unwrap();
+    let current = key.recorded_version(key.wanted_version()).unwrap();
     assert_eq!(data["version"].0, current.version.to_string().as_bytes());
     assert_eq!(data["ciphertextBlob"], current.ciphertext_blob);
     assert_eq!(data["keyId"].0, current.key_id.as_bytes());
@@ -387,23 +406,25 @@ fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
     let blob = |secret: &Secret, issued: &IssuedVersion| -> Option<ByteString> {
         secret.data.as_ref()?.get(&format!("ciphertextBlob.v{}", issued.version)).cloned()
     };
-    for issued in content::adopt(&without_record(key.clone()), before).iter().flatten() {
+    for issued in secret::adopt(&without_record(key.clone()), before).iter().flatten() {
         assert_eq!(blob(before, issued), blob(after, issued), "data key version {}", issued.version);
     }
 }
 
 /// A status that is wanted and then set is not wanted again.
-fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
-    let world = World { failure, ..World::new(key, secret) };
-    let status = match plan(&world, now(0)) {
-        Step::Done => return,
-        Step::SetStatus(status) => status,
+fn is_told_once(key: &DataKey, secret: &SecretState, failure: Option<&Failure>) {
+    let observed = Observed { failure, ..Observed::new(key, secret) };
+    let status = match plan(&observed, now(0)) {
+        Step::Settled => return,
+        Step::PutStatus(status) => status,
         // What is recorded is published; the pins come then.
-        Step::Pin(_) if failure.is_none() => return,
-        Step::Fail(of_the_pins) if failure.is_none() && pins::pending(key, None).as_ref() == Err(&of_the_pins) => {
+        Step::Record(Record { source: Source::Pins, .. }) if failure.is_none() => return,
+        Step::ReportFailure(of_the_pins)
+            if failure.is_none() && pins::unrecorded(key, None).as_ref() == Err(&of_the_pins) =>
+        {
             return is_told_once(key, secret, Some(&of_the_pins));
         }
-        Step::Fail(newer)
+        Step::ReportFailure(newer)
             if failure.is_none()
                 && [newer::in_the_record(key), newer::in_the_spec(key)].contains(&Some(newer.clone())) =>
         {
@@ -422,8 +443,8 @@ fn is_told_once(key: &DataKey, secret: &SecretView, failure: Option<&Failure>) {
     }
     let mut told = key.clone();
     told.status = Some(*status);
-    let again = plan(&World { key: &told, ..world }, now(9));
-    assert!(matches!(again, Step::Done), "told again: {again:?}");
+    let again = plan(&Observed { object: &told, ..observed }, now(9));
+    assert!(matches!(again, Step::Settled), "told again: {again:?}");
 }
 
 // === key identifiers ===

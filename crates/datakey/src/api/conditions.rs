@@ -6,7 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq as _};
 use serde_json::Value;
 
-use crate::status;
+/// The condition that says whether the Secret holds the data key of the spec.
+pub const READY: &str = "Ready";
+
+/// The condition that says that a person must act.
+pub const STALLED: &str = "Stalled";
+
+/// The reason of `Ready=Unknown`: the operator has not seen the object yet.
+pub const PENDING: &str = "Pending";
 
 /// The conditions of one object, as a list-map by `type`. What is read through this type are the operator's own; an own one
 /// that cannot be decoded (a `lastTransitionTime` that no Rust time can hold) counts as absent, so the next write replaces
@@ -33,7 +40,7 @@ impl Conditions {
 
     /// Whether the operator writes conditions of this type.
     pub fn is_own(type_: &str) -> bool {
-        [status::READY, status::STALLED].contains(&type_)
+        [READY, STALLED].contains(&type_)
     }
 }
 

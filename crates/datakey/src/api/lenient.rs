@@ -1,8 +1,13 @@
 //! Decoding of single fields: each error says what is expected, and never the value, which can be anything.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_json::Value;
+
+/// Fields that this release does not know, of a newer one. They are carried through every write unchanged.
+pub type Rest = BTreeMap<String, serde_json::Value>;
 
 /// A field that the operator derives and writes itself: a value that cannot be decoded counts as absent, so the next
 /// write replaces it.

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use sha2::{Digest as _, Sha256};
 
-use super::{Projection, TYPE};
-use crate::template::Own;
+use super::template::Own;
 
 /// SHA-256 of everything in a Secret that the operator decides on: type, data, its own labels and annotations and those of the
 /// template. Two
@@ -14,6 +13,11 @@ use crate::template::Own;
 /// annotations of others are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
+
+/// SHA-256 in hexadecimal digits, as `sha256sum` prints it.
+pub fn sha256(bytes: &[u8]) -> String {
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
+}
 
 // === impl Digest ===
 
@@ -30,7 +34,7 @@ impl Digest {
         )
     }
 
-    fn new(
+    pub(super) fn new(
         type_: &str,
         labels: &BTreeMap<String, String>,
         annotations: &BTreeMap<String, String>,
@@ -65,15 +69,6 @@ impl fmt::Display for Digest {
     }
 }
 
-// === impl Projection ===
-
-impl Projection {
-    /// The digest of a Secret that holds exactly this.
-    pub fn digest(&self) -> Digest {
-        Digest::new(TYPE, &self.labels, &self.annotations, &self.data)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -81,23 +76,24 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{Edit, recorded},
-        secret::{MANAGED_BY, NAME, VERSION, project},
+        names::{CURRENT_VERSION_ANNOTATION, MANAGED_BY_LABEL, NAME_LABEL},
+        secret::Projection,
     };
 
     fn created() -> Secret {
         let key = recorded(&[1]);
-        project(&key, 1).unwrap().create(&key)
+        Projection::of(&key, 1).unwrap().into_secret(&key)
     }
 
     #[test]
     fn a_secret_as_it_is_created_has_the_digest_of_its_projection() {
         let key = recorded(&[1, 2]);
         for version in [1, 2] {
-            let wanted = project(&key, version).unwrap();
-            assert_eq!(Digest::of(&wanted.clone().create(&key)), wanted.digest());
+            let wanted = Projection::of(&key, version).unwrap();
+            assert_eq!(Digest::of(&wanted.clone().into_secret(&key)), wanted.digest());
         }
-        assert_ne!(project(&key, 1).unwrap().digest(), project(&key, 2).unwrap().digest());
-        assert_eq!(project(&key, 1).unwrap().digest().to_string().len(), 64);
+        assert_ne!(Projection::of(&key, 1).unwrap().digest(), Projection::of(&key, 2).unwrap().digest());
+        assert_eq!(Projection::of(&key, 1).unwrap().digest().to_string().len(), 64);
     }
 
     #[test]
@@ -108,9 +104,11 @@ mod tests {
             |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1"),
             |secret| secret.data = None,
             |secret| secret.type_ = Some("Opaque".into()),
-            |secret| _ = secret.metadata.labels.as_mut().unwrap().insert(MANAGED_BY.into(), "x".into()),
-            |secret| _ = secret.metadata.labels.as_mut().unwrap().remove(NAME),
-            |secret| _ = secret.metadata.annotations.as_mut().unwrap().insert(VERSION.into(), "7".into()),
+            |secret| _ = secret.metadata.labels.as_mut().unwrap().insert(MANAGED_BY_LABEL.into(), "x".into()),
+            |secret| _ = secret.metadata.labels.as_mut().unwrap().remove(NAME_LABEL),
+            |secret| {
+                _ = secret.metadata.annotations.as_mut().unwrap().insert(CURRENT_VERSION_ANNOTATION.into(), "7".into());
+            },
             |secret| _ = secret.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), String::new()),
         ];
         for (number, edit) in edits.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::{
 
 /// What is known of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownSecret {
     /// Its metadata.
     pub metadata: SecretMetadata,
     /// What exactly this revision holds, where this process wrote or read it.
@@ -38,9 +38,9 @@ pub enum Origin {
     Settled,
 }
 
-// === impl Known ===
+// === impl KnownSecret ===
 
-impl Known {
+impl KnownSecret {
     /// What the status says of this very revision.
     pub fn saved_in<'a>(&self, key: &'a DataKey) -> Option<&'a VerifiedSecret> {
         let Revision { uid, resource_version } = &self.metadata.revision;
@@ -49,7 +49,7 @@ impl Known {
     }
 
     /// Whether the content of this revision is known, to this process or from the status.
-    pub fn is_vouched_for(&self, key: &DataKey) -> bool {
+    pub fn is_verified(&self, key: &DataKey) -> bool {
         self.verified.is_some() || self.saved_in(key).is_some()
     }
 }

@@ -10,8 +10,10 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret, apimachinery::p
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::{MANAGED_BY, MANAGER, NAME, PREFIX};
-use crate::identity::Revision;
+use crate::{
+    identity::Revision,
+    names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX},
+};
 
 /// What is kept of a Secret's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,12 +72,12 @@ impl SecretMetadata {
         let (mut belongs_to, mut is_managed) = (None, false);
         for (name, value) in labels {
             match name {
-                NAME => belongs_to = Some(value.to_owned()),
-                MANAGED_BY => is_managed = value == MANAGER,
+                NAME_LABEL => belongs_to = Some(value.to_owned()),
+                MANAGED_BY_LABEL => is_managed = value == FIELD_MANAGER,
                 _ => {}
             }
         }
-        let is_managed = is_managed || belongs_to.is_some() || annotations.any(|name| name.starts_with(PREFIX));
+        let is_managed = is_managed || belongs_to.is_some() || annotations.any(|name| name.starts_with(OWN_PREFIX));
         let revision =
             Revision { uid: uid.unwrap_or_default(), resource_version: resource_version.unwrap_or_default() };
         Self { revision, belongs_to, is_managed }
@@ -156,9 +158,9 @@ mod tests {
     #[test]
     fn one_label_or_annotation_of_ours_makes_it_managed() {
         for (metadata, belongs_to, is_managed) in [
-            (json!({ "labels": { NAME: "orders" } }), Some("orders"), true),
-            (json!({ "labels": { MANAGED_BY: MANAGER } }), None, true),
-            (json!({ "labels": { MANAGED_BY: "Helm" } }), None, false),
+            (json!({ "labels": { NAME_LABEL: "orders" } }), Some("orders"), true),
+            (json!({ "labels": { MANAGED_BY_LABEL: FIELD_MANAGER } }), None, true),
+            (json!({ "labels": { MANAGED_BY_LABEL: "Helm" } }), None, false),
             (json!({ "annotations": { "datakey.dev/version": "1" } }), None, true),
             (json!({ "annotations": { "example.com/note": "1" } }), None, false),
             (json!({}), None, false),

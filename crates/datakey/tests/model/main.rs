@@ -44,7 +44,7 @@ use std::{
 
 use datakey::{
     api::{DataKey, DataKeyStatus},
-    status::Failure,
+    reason::Failure,
 };
 use k8s_openapi::api::core::v1::Secret;
 

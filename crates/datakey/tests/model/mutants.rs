@@ -2,10 +2,12 @@
 //! be caught.
 
 use datakey::{
-    api::{DataKey, VerifiedSecret},
-    plan::{SecretView, Step},
-    secret::{TYPE, known::Verified, project},
-    status::{self, Reason},
+    api::{DataKey, DataKeyStatus, VerifiedSecret},
+    condition,
+    names::SECRET_TYPE,
+    protocol::{Answer, SecretState, Source, Step},
+    reason::Reason,
+    secret::{Projection, known::Verified},
 };
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -13,7 +15,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use crate::{
     Model, Violation,
     objects::{self, Id, Spec},
-    operator::{THIS, now},
+    operator::{Learned, THIS, now},
     secrets,
     server::Writer,
     world::{Budget, KeyAt, NOTHING, Operator, SecretAt, State, View, Write},
@@ -87,6 +89,12 @@ pub enum Mutant {
     /// The status names the revision that is about to be replaced.
     RevisionBeforeTheWrite,
 
+    // === what a step brought ===
+    /// A Secret that was read is forgotten.
+    LoadedIsAbsent,
+    /// A failure is forgotten.
+    FailureForgotten,
+
     // === deletion ===
     /// Under `Delete` every Secret that is created is owned.
     OwnerOfAdopted,
@@ -120,6 +128,8 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::RevisionWithoutUid, Budget { migrate: 1, ..NOTHING }),
     (Mutant::RevisionWithoutDigest, Budget { version: 1, ..NOTHING }),
     (Mutant::RevisionBeforeTheWrite, Budget { edit: 1, ..NOTHING }),
+    (Mutant::LoadedIsAbsent, NOTHING),
+    (Mutant::FailureForgotten, Budget { foreign: 1, ..NOTHING }),
     (Mutant::OwnerOfAdopted, Budget { policy: 1, recreate: 1, ..NOTHING }),
 ];
 
@@ -127,8 +137,8 @@ impl Model {
     /// What the mutant takes the `DataKey` for.
     pub fn mistaken_key(&self, key: &DataKey, view: &View) -> DataKey {
         let mut taken = key.clone();
-        if let (Mutant::AdoptOtherSettings, View::Read(at)) = (self.mutant, view)
-            && let Some(settings) = self.secret_summary(at.object).asked_with(key.version())
+        if let (Mutant::AdoptOtherSettings, View::Loaded(at)) = (self.mutant, view)
+            && let Some(settings) = self.secret_summary(at.object).asked_with(key.wanted_version())
             && key.record().is_empty()
         {
             let spec = objects::summarize_key(key).spec;
@@ -137,12 +147,12 @@ impl Model {
         if self.mutant == Mutant::PinsIgnored {
             taken.spec.wrapped_keys = None;
         }
-        if let (Mutant::RevisionWithoutUid | Mutant::RevisionWithoutDigest, View::Cached(..)) = (self.mutant, view)
+        if let (Mutant::RevisionWithoutUid | Mutant::RevisionWithoutDigest, View::Watched(_)) = (self.mutant, view)
             && let Some(saved) = taken.status.as_mut().and_then(|status| status.secret.as_mut())
         {
             if self.mutant == Mutant::RevisionWithoutUid {
                 THIS.clone_into(&mut saved.uid);
-            } else if let Some(wanted) = project(key, key.version()) {
+            } else if let Some(wanted) = Projection::of(key, key.wanted_version()) {
                 saved.digest = wanted.digest().to_string();
             }
         }
@@ -150,47 +160,54 @@ impl Model {
     }
 
     /// What the mutant takes the Secret for.
-    pub fn mistaken_view(&self, key: &DataKey, seen: SecretView) -> SecretView {
+    pub fn mistaken_view(&self, key: &DataKey, seen: SecretState) -> SecretState {
         match (self.mutant, seen) {
-            (Mutant::NoLook, SecretView::NotCached) => SecretView::Missing,
-            (Mutant::NoAdoption, SecretView::Found(_) | SecretView::Read(_)) if key.record().is_empty() => {
-                SecretView::Missing
+            (Mutant::NoLook, SecretState::Unwatched) => SecretState::Absent,
+            (Mutant::NoAdoption, SecretState::Present(_) | SecretState::Loaded(_)) if key.record().is_empty() => {
+                SecretState::Absent
             }
-            (Mutant::PinsOverSecret, SecretView::Cached(_) | SecretView::Found(_) | SecretView::Read(_))
-                if key.record().is_empty() && !key.pins().is_empty() =>
+            (Mutant::PinsOverSecret, SecretState::Watched(_) | SecretState::Present(_) | SecretState::Loaded(_))
+                if key.record().is_empty() && !key.pinned_versions().is_empty() =>
             {
-                SecretView::Missing
+                SecretState::Absent
             }
-            (Mutant::UnmarkedIsMissing, SecretView::Found(metadata)) if !metadata.is_managed => SecretView::Missing,
-            (Mutant::UnmarkedIsMissing, SecretView::Read(secret)) if secret.type_.as_deref() != Some(TYPE) => {
-                SecretView::Missing
+            (Mutant::UnmarkedIsMissing, SecretState::Present(metadata)) if !metadata.is_managed => SecretState::Absent,
+            (Mutant::UnmarkedIsMissing, SecretState::Loaded(secret))
+                if secret.type_.as_deref() != Some(SECRET_TYPE) =>
+            {
+                SecretState::Absent
             }
-            (mutant @ (Mutant::VerifiedForAnyVersion | Mutant::DriftOverlooked), SecretView::Cached(mut known))
+            (mutant @ (Mutant::VerifiedForAnyVersion | Mutant::DriftOverlooked), SecretState::Watched(mut known))
                 if known.verified.is_some() || mutant == Mutant::DriftOverlooked =>
             {
                 let published = key.status.as_ref().and_then(|status| status.version);
-                let wanted = project(key, key.version()).or_else(|| project(key, published?));
+                let wanted = Projection::of(key, key.wanted_version()).or_else(|| Projection::of(key, published?));
                 known.verified = wanted.map(|wanted| Verified::written(wanted.digest()));
-                SecretView::Cached(known)
+                SecretState::Watched(known)
             }
             (_, seen) => seen,
         }
     }
 
     /// What the mutant does instead of the step.
-    pub fn mistaken_step(&self, key: &DataKey, secret: &SecretView, step: Step) -> Step {
-        let wanted = project(key, key.version());
+    pub fn mistaken_step(&self, key: &DataKey, secret: &SecretState, step: Step) -> Step {
+        let wanted = Projection::of(key, key.wanted_version());
         match (self.mutant, secret, step, wanted) {
-            (Mutant::NoComparison, SecretView::Read(secret), Step::Fail(failure), Some(wanted))
+            (Mutant::NoComparison, SecretState::Loaded(secret), Step::ReportFailure(failure), Some(wanted))
                 if failure.reason == Reason::SecretConflict =>
             {
-                Step::Replace(Box::new(wanted.put_into((**secret).clone())), None)
+                Step::ReplaceSecret(Box::new(wanted.restore_into((**secret).clone())), None)
             }
-            (Mutant::ReadyFirst, _, step @ Step::Create(_), Some(_)) => {
-                let ready = status::ready(key, key.issued(key.version()).unwrap(), None, now());
-                if key.status.as_ref() == Some(&ready) { step } else { Step::SetStatus(Box::new(ready)) }
+            (Mutant::ReadyFirst, _, step @ Step::CreateSecret(_), Some(_)) => {
+                let ready = condition::ready(key, key.recorded_version(key.wanted_version()).unwrap(), None, now());
+                if key.status.as_ref() == Some(&ready) { step } else { Step::PutStatus(Box::new(ready)) }
             }
-            (Mutant::RevisionBeforeTheWrite, SecretView::Read(read), step @ Step::Replace(..), Some(wanted)) => {
+            (
+                Mutant::RevisionBeforeTheWrite,
+                SecretState::Loaded(read),
+                step @ Step::ReplaceSecret(..),
+                Some(wanted),
+            ) => {
                 let mut status = key.status.clone().unwrap();
                 let metadata = &read.metadata;
                 status.secret = Some(VerifiedSecret {
@@ -198,20 +215,39 @@ impl Model {
                     resource_version: metadata.resource_version.clone().unwrap(),
                     digest: wanted.digest().to_string(),
                 });
-                if key.status.as_ref() == Some(&status) { step } else { Step::SetStatus(Box::new(status)) }
+                if key.status.as_ref() == Some(&status) { step } else { Step::PutStatus(Box::new(status)) }
             }
-            (Mutant::OwnerOfAdopted, _, Step::Create(_), Some(wanted)) => {
+            (Mutant::OwnerOfAdopted, _, Step::CreateSecret(_), Some(wanted)) => {
                 let mut young = key.clone();
                 young.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
                 young.spec.wrapped_keys = None;
                 young.status.as_mut().unwrap().adopted = None;
-                Step::Create(Box::new(wanted.create(&young)))
+                Step::CreateSecret(Box::new(wanted.into_secret(&young)))
             }
-            (Mutant::PinsOnly, _, Step::Pin(mut versions), _) => {
-                versions.retain(|issued| key.pins().iter().any(|pin| pin.version == issued.version));
-                Step::Pin(versions)
+            (Mutant::PinsOnly, _, Step::Record(mut record), _) if record.source == Source::Pins => {
+                record.versions.retain(|issued| key.pinned_versions().iter().any(|pin| pin.version == issued.version));
+                Step::Record(record)
             }
             (_, _, step, _) => step,
+        }
+    }
+
+    /// What the mutant records.
+    pub fn mistaken_record(&self, mut status: DataKeyStatus, source: Source) -> DataKeyStatus {
+        if self.mutant == Mutant::RecordReplaced && source == Source::Kms {
+            status.versions.drain(..status.versions.len() - 1);
+        }
+        status
+    }
+
+    /// What the mutant takes the answer for.
+    pub fn mistaken_answer(&self, answer: Learned) -> Learned {
+        match (self.mutant, answer) {
+            (Mutant::LoadedIsAbsent, Answer::Secret { is_verified, .. }) => {
+                Answer::Secret { secret: None, is_verified }
+            }
+            (Mutant::FailureForgotten, Answer::Failed(_)) => Answer::DryRunAccepted,
+            (_, answer) => answer,
         }
     }
 
@@ -229,7 +265,7 @@ impl Model {
     pub fn publish_first(&self, state: &mut State, record: &Write) -> Result<(), Violation> {
         let Write::Status { to, .. } = record else { return Ok(()) };
         let key = self.key(*to);
-        let wanted = project(&key, key.version()).unwrap().create(&key);
+        let wanted = Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key);
         let id = self.secret_number(secrets::stored(wanted));
         if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
     }

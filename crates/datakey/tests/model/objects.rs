@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use datakey::{
-    api::{DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec, Rest},
-    status,
+use datakey::api::{
+    DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec, Rest, initial_status,
+    truncate_to_seconds,
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
@@ -66,7 +66,7 @@ pub fn new_key(uid: u16, spec: Spec) -> DataKey {
     key.metadata.uid = Some(format!("uid-{uid}"));
     key.metadata.generation = Some(spec.generation());
     key.metadata.creation_timestamp = Some(Time(created(uid)));
-    key.status = Some(status::at_birth());
+    key.status = Some(initial_status());
     key
 }
 
@@ -81,7 +81,7 @@ fn wrapped(number: u8) -> ByteString {
 
 /// A record of what KMS answered to the `DataKey` of this uid, with these settings.
 pub fn issued(uid: u16, version: i32, number: u8, settings: Settings) -> IssuedVersion {
-    IssuedVersion { issued_at: status::whole_seconds(created(uid)), ..of_unknown_origin(version, number, settings) }
+    IssuedVersion { issued_at: truncate_to_seconds(created(uid)), ..of_unknown_origin(version, number, settings) }
 }
 
 /// A record that is older than every `DataKey`.
@@ -109,10 +109,10 @@ pub fn issued_all(key: &DataKey) -> bool {
 pub fn summarize_key(key: &DataKey) -> KeySummary {
     let request = key.spec.request();
     let spec = Spec {
-        version: key.version(),
+        version: key.wanted_version(),
         delete: key.spec.deletion_policy() == DeletionPolicy::Delete,
         settings: Settings::of_request(&request),
-        pins: Pins::of(key.pins()),
+        pins: Pins::of(key.pinned_versions()),
     };
     let record = Pins::of(key.record()).data_keys();
     let agrees = |(version, number)| record.get(version).is_none_or(|recorded| recorded == number);
@@ -121,7 +121,7 @@ pub fn summarize_key(key: &DataKey) -> KeySummary {
         uid: uid_number(key.metadata.uid.as_deref().unwrap()),
         spec,
         record,
-        record_answers_spec: key.issued(key.version()).is_none_or(|issued| issued.request == request),
+        record_answers_spec: key.recorded_version(key.wanted_version()).is_none_or(|issued| issued.request == request),
         pins_agree: answers && spec.pins.data_keys().iter().all(agrees),
     }
 }

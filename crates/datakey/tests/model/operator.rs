@@ -1,19 +1,19 @@
-//! An operator: the real `plan`, and its steps carried out one by one as `reconcile` does.
+//! An operator: the real [`Attempt`], with its steps carried out in the world of the model as `reconcile` carries them out.
+
+use std::{rc::Rc, time::Instant};
 
 use datakey::{
-    api::{DataKey, DataKeyStatus},
+    api::{DataKey, DataKeyStatus, IssuedVersion, READY},
     identity::Revision,
-    plan::{SecretView, Step, World, plan},
+    protocol::{Answer, Attempt, Change, Inputs, Record, SecretState, Source, Step},
     secret::{
+        Projection,
         digest::Digest,
-        known::{self, Known, Verified},
+        known::{self, KnownSecret, Verified},
         metadata::SecretMetadata,
-        project,
     },
-    status,
 };
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
-use std::time::Instant;
 
 use crate::{
     Derivation, Model, Violation,
@@ -22,12 +22,13 @@ use crate::{
     secrets,
     world::{
         Action, DataKeyAt, Effect, Held, KeyAt, Operator, Origin, Outcome, Run, Saved, SecretAt, State, View, Write,
+        plain, secret_in,
     },
 };
 
-/// What a decision rests on: the `DataKey`, whether its status names the uid and the revision of the Secret, what is known of
-/// the Secret, the failure to report.
-pub type Question = (Id, [bool; 2], View, Option<Id>);
+/// An attempt, as far as a decision rests on it: the `DataKey` and whether its status names the uid and the revision of the
+/// Secret; no uids and revisions.
+pub type Question = Attempt<(Id, [bool; 2]), View, DataKeyAt, Id>;
 
 /// In place of uid and revision: only whether they are the same decides.
 pub const THIS: &str = "1";
@@ -37,12 +38,16 @@ const ANOTHER: &str = "2";
 #[derive(Clone, Copy, Debug)]
 pub enum Decision {
     End,
-    Look,
-    Read,
-    Issue,
-    Adopt(Id),
+    GetSecretMetadata,
+    GetSecret,
+    AcquirePermit,
+    CallKms,
+    /// What KMS answered.
+    RecordIssued(Id),
+    /// What the spec pins or the Secret holds.
+    RecordExisting(Id),
     /// With the revision of the Secret that is in view, or with the one from before.
-    Status {
+    PutStatus {
         to: Id,
         saves_view: bool,
     },
@@ -50,8 +55,8 @@ pub enum Decision {
     UnfoundedReady,
     Create(Id),
     Replace(Id),
-    Verified(Id),
-    Fail(Id),
+    AcceptRevision(Id),
+    ReportFailure(Id),
 }
 
 pub fn now() -> Timestamp {
@@ -61,19 +66,25 @@ pub fn now() -> Timestamp {
 impl Model {
     /// A reconcile begins with what the caches have.
     pub fn start(operator: &Operator) -> Option<Run> {
-        Some(Run { key: operator.key?, view: Self::cached(operator), failure: None, unrecorded: None })
+        Some(Run::new(operator.key?, Self::cached(operator)))
     }
 
-    fn cached(operator: &Operator) -> View {
+    fn cached(operator: &Operator) -> Option<(SecretAt, Option<Held>)> {
         let verified = operator.verified.filter(|(at, _)| operator.secret == Some(*at)).map(|(_, held)| held);
-        operator.secret.map_or(View::NotCached, |at| View::Cached(at, verified))
+        operator.secret.map(|at| (at, verified))
     }
 
     pub fn decide(&self, run: &Run) -> Decision {
-        if self.mutant == Mutant::RecordAgainUndecided && run.unrecorded.is_some() {
-            return Decision::Issue;
+        if self.mutant == Mutant::RecordAgainUndecided
+            && let Some(answer) = run.unrecorded()
+        {
+            let id = run.object().object;
+            return Decision::RecordIssued(
+                self.derived(id, Derivation::Issued(*answer), || self.recorded(id, *answer)),
+            );
         }
-        let question = (run.key.object, run.key.names(run.view), run.view.plain(), run.failure);
+        let view = *run.secret();
+        let question = run.map(|key| (key.object, key.names(view)), plain, |answer| answer, |failure| failure);
         if let Some(decision) = self.decisions.borrow().get(&question) {
             return *decision;
         }
@@ -82,41 +93,45 @@ impl Model {
         decision
     }
 
-    fn ask_plan(&self, (id, names, view, failure): Question) -> Decision {
+    fn ask_plan(&self, question: Question) -> Decision {
+        let (id, names) = *question.object();
+        let view = *question.secret();
         let key = self.key_that_names(id, names);
         let secret = self.mistaken_view(&key, self.secret_view(&view));
-        let failure = failure.map(|failure| self.failures.borrow()[failure as usize].clone());
-        let step = plan(
-            &World { failure: failure.as_ref(), turn: true, ..World::new(&self.mistaken_key(&key, &view), &secret) },
-            now(),
+        let attempt = question.map(
+            |_| Rc::new(self.mistaken_key(&key, &view)),
+            |_| secret.clone(),
+            |answer| self.issued(id, answer),
+            |failure| self.failures.borrow()[failure as usize].clone(),
         );
-        let step = self.mistaken_step(&key, &secret, step);
-        match step {
-            Step::Done | Step::Wait(_) => Decision::End,
-            Step::Queue => unreachable!("it is always its turn"),
-            Step::Rehearse => unreachable!("no dry run is asked for"),
-            Step::Look => Decision::Look,
-            Step::Read => Decision::Read,
-            Step::Issue => Decision::Issue,
-            Step::Record(versions) | Step::Pin(versions) => {
-                Decision::Adopt(self.with_status(id, Some(status::adopted(&key, versions))))
+        let step = attempt.next(Inputs::default(), now());
+        match self.mistaken_step(&key, &secret, step) {
+            Step::Settled | Step::RequeueAfter(_) => Decision::End,
+            Step::AcquirePermit => Decision::AcquirePermit,
+            Step::DryRunRecord => unreachable!("no dry run is asked for"),
+            Step::GetSecretMetadata => Decision::GetSecretMetadata,
+            Step::GetSecret => Decision::GetSecret,
+            Step::CallKms => Decision::CallKms,
+            Step::Record(record) => {
+                let to = self.with_status(id, Some(self.mistaken_record(record.status(&key), record.source)));
+                if record.source == Source::Kms { Decision::RecordIssued(to) } else { Decision::RecordExisting(to) }
             }
-            Step::Create(secret) => self.create(&view, *secret),
-            Step::Replace(secret, _) => Decision::Replace(self.secret_number(secrets::stored(*secret))),
-            Step::Verified(..) => {
-                let held = project(&key, key.version()).unwrap().create(&key);
-                Decision::Verified(self.secret_number(secrets::stored(held)))
+            Step::CreateSecret(secret) => self.create(&view, *secret),
+            Step::ReplaceSecret(secret, _) => Decision::Replace(self.secret_number(secrets::stored(*secret))),
+            Step::AcceptRevision(..) => {
+                let held = Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key);
+                Decision::AcceptRevision(self.secret_number(secrets::stored(held)))
             }
-            Step::Fail(failure) => {
+            Step::ReportFailure(failure) => {
                 let mut failures = self.failures.borrow_mut();
                 let known = failures.iter().position(|known| *known == failure);
                 let number = known.unwrap_or_else(|| {
                     failures.push(failure);
                     failures.len() - 1
                 });
-                Decision::Fail(Id::try_from(number).unwrap())
+                Decision::ReportFailure(Id::try_from(number).unwrap())
             }
-            Step::SetStatus(status) => self.set_status(id, &key, &view, *status),
+            Step::PutStatus(status) => self.publish_status(id, &key, &view, *status),
         }
     }
 
@@ -130,13 +145,13 @@ impl Model {
         key
     }
 
-    fn secret_view(&self, view: &View) -> SecretView {
+    fn secret_view(&self, view: &View) -> SecretState {
         let this = || Revision { uid: THIS.to_owned(), resource_version: THIS.to_owned() };
         let metadata =
             |at: SecretAt| SecretMetadata { revision: this(), ..SecretMetadata::of(&self.secret(at.object).metadata) };
         match *view {
-            View::NotCached => SecretView::NotCached,
-            View::Cached(at, held) => {
+            View::Unwatched => SecretState::Unwatched,
+            View::Watched((at, held)) => {
                 let verified = held.map(|held| Verified {
                     digest: Digest::of(&self.secret(held.object)),
                     origin: match held.origin {
@@ -145,15 +160,15 @@ impl Model {
                         Origin::Settled => known::Origin::Settled,
                     },
                 });
-                SecretView::Cached(Known { metadata: metadata(at), verified })
+                SecretState::Watched(KnownSecret { metadata: metadata(at), verified })
             }
-            View::Missing => SecretView::Missing,
-            View::Found(at) => SecretView::Found(metadata(at)),
-            View::Read(at) => {
+            View::Absent => SecretState::Absent,
+            View::Present(at) => SecretState::Present(metadata(at)),
+            View::Loaded(at) => {
                 let mut secret = (*self.secret(at.object)).clone();
                 let Revision { uid, resource_version } = this();
                 (secret.metadata.uid, secret.metadata.resource_version) = (Some(uid), Some(resource_version));
-                SecretView::Read(Box::new(secret))
+                SecretState::Loaded(Box::new(secret))
             }
         }
     }
@@ -161,20 +176,20 @@ impl Model {
     fn create(&self, view: &View, secret: Secret) -> Decision {
         let created = self.secret_number(secrets::stored(secret));
         // The mutant that takes what is there for missing.
-        if view.secret().is_some() { Decision::Replace(created) } else { Decision::Create(created) }
+        if secret_in(view).is_some() { Decision::Replace(created) } else { Decision::Create(created) }
     }
 
-    fn set_status(&self, id: Id, key: &DataKey, view: &View, status: DataKeyStatus) -> Decision {
-        let ready = status.conditions.iter().any(|shown| shown.type_ == status::READY && shown.status == "True");
+    fn publish_status(&self, id: Id, key: &DataKey, view: &View, status: DataKeyStatus) -> Decision {
+        let ready = status.conditions.iter().any(|shown| shown.type_ == READY && shown.status == "True");
         let saves_view = status.secret.as_ref().is_some_and(|saved| [&saved.uid, &saved.resource_version] == [THIS; 2]);
         let seen = match view {
-            View::Cached(at, _) => self.secret(at.object).data.clone(),
+            View::Watched((at, _)) => self.secret(at.object).data.clone(),
             _ => None,
         };
-        if ready && seen != project(key, key.version()).map(|wanted| wanted.data) {
+        if ready && seen != Projection::of(key, key.wanted_version()).map(|wanted| wanted.data) {
             return Decision::UnfoundedReady;
         }
-        Decision::Status { to: self.with_status(id, Some(status)), saves_view }
+        Decision::PutStatus { to: self.with_status(id, Some(status)), saves_view }
     }
 
     /// What KMS answers to the `DataKey`'s request.
@@ -183,41 +198,41 @@ impl Model {
         DataKeyAt { number: self.fresh(state), version, settings }
     }
 
-    /// The record with what KMS answered.
-    fn issued(&self, id: Id, answer: DataKeyAt) -> Id {
-        let key = self.key(id);
-        let DataKeyAt { number, version, settings } = answer;
-        let issued = objects::issued(self.key_summary(id).uid, version, number, settings);
-        let mut recorded = status::recorded(&key, vec![issued]);
-        if self.mutant == Mutant::RecordReplaced {
-            recorded.versions.drain(..recorded.versions.len() - 1);
-        }
-        self.with_status(id, Some(recorded))
+    fn issued(&self, id: Id, DataKeyAt { number, version, settings }: DataKeyAt) -> IssuedVersion {
+        objects::issued(self.key_summary(id).uid, version, number, settings)
+    }
+
+    /// The `DataKey` with what KMS answered in its record.
+    fn recorded(&self, id: Id, answer: DataKeyAt) -> Id {
+        let record = Record { versions: vec![self.issued(id, answer)], source: Source::Kms };
+        self.with_status(id, Some(record.status(&self.key(id))))
     }
 
     /// One effect of a running reconcile. `late`: the answer to a write does not come in time.
     pub fn step(&self, state: &State, who: usize, late: bool) -> Result<Option<(Action, State)>, Violation> {
         let mut run = state.operators[who].run.unwrap();
-        let by = self.key_summary(run.key.object).uid;
-        let mut asked = run;
-        let (effect, write) = match self.decide(&run) {
-            Decision::Issue => {
-                let id = run.key.object;
-                let answer = run.unrecorded.unwrap_or_else(|| self.answer(state, id));
-                asked.unrecorded = Some(answer);
-                run.unrecorded = None;
-                let to = self.derived(id, Derivation::Issued(answer), || self.issued(id, answer));
-                (Effect::Issue, Write::Status { on: run.key, to, saved: run.key.saved })
-            }
-            Decision::Adopt(to) => (Effect::Adopt, Write::Status { on: run.key, to, saved: run.key.saved }),
-            Decision::Status { to, saves_view } => {
-                let saved = if saves_view { run.view.secret().map(Saved::of) } else { run.key.saved };
-                (Effect::SetStatus, Write::Status { on: run.key, to, saved })
+        let by = self.key_summary(run.object().object).uid;
+        let mut decision = self.decide(&run);
+        if let Decision::AcquirePermit = decision {
+            run = self.learned(run, Answer::Permit);
+            decision = self.decide(&run);
+        }
+        if let Decision::CallKms = decision {
+            run = self.learned(run, Answer::Issued(self.answer(state, run.object().object)));
+            decision = self.decide(&run);
+        }
+        let on = *run.object();
+        let (effect, write) = match decision {
+            Decision::RecordIssued(to) => (Effect::Issue, Write::Status { on, to, saved: on.saved }),
+            Decision::RecordExisting(to) => (Effect::Adopt, Write::Status { on, to, saved: on.saved }),
+            Decision::PutStatus { to, saves_view } => {
+                let saved = if saves_view { secret_in(run.secret()).map(Saved::of) } else { on.saved };
+                (Effect::SetStatus, Write::Status { on, to, saved })
             }
             Decision::Create(to) => (Effect::Create, Write::Create { by, to }),
-            Decision::Replace(to) => (Effect::Replace, Write::Replace { by, on: run.view.secret().unwrap(), to }),
+            Decision::Replace(to) => (Effect::Replace, Write::Replace { by, on: secret_in(run.secret()).unwrap(), to }),
             _ if late => return Ok(None),
-            effectless => return Self::take_in(state, who, run, effectless).map(Some),
+            effectless => return self.take_in(state, who, run, effectless).map(Some),
         };
         let mut next = state.clone();
         if self.mutant == Mutant::SecretFirst && effect == Effect::Issue {
@@ -227,28 +242,29 @@ impl Model {
             next.flight.push(write);
             (Outcome::Late, self.without_answer(&mut next, run, effect, &write))
         } else if self.apply(&mut next, &write)? {
-            (Outcome::Applied, Some(Self::applied(&mut next, who, run, &write)))
+            (Outcome::Applied, Some(self.applied(&mut next, who, run, &write)))
         } else {
-            (Outcome::Refused, self.refused(&mut next, who, asked, effect, &write))
+            (Outcome::Refused, self.refused(&mut next, who, run, effect, &write))
         };
         next.operators[who].run = after;
         Ok(Some((Action::Write(effect, outcome), next)))
     }
 
     /// A step that writes nothing.
-    fn take_in(state: &State, who: usize, run: Run, decision: Decision) -> Result<(Action, State), Violation> {
+    fn take_in(&self, state: &State, who: usize, run: Run, decision: Decision) -> Result<(Action, State), Violation> {
         let mut next = state.clone();
         let (action, run) = match decision {
-            Decision::Look => {
-                (Action::Look, Some(Run { view: state.secret.map_or(View::Missing, View::Found), ..run }))
+            Decision::GetSecretMetadata => (Action::Look, Some(self.learned(run, Answer::Metadata(state.secret)))),
+            Decision::GetSecret => {
+                let read = Answer::Secret { secret: state.secret, is_verified: false };
+                (Action::Read, Some(self.learned(run, read)))
             }
-            Decision::Read => (Action::Read, Some(Run { view: state.secret.map_or(View::Missing, View::Read), ..run })),
-            Decision::Verified(held) => {
-                let held = Held { object: held, origin: Origin::Read };
-                let view = next.operators[who].learn(run.view.secret().unwrap(), held);
-                (Action::Verify, Some(Run { view, ..run }))
+            Decision::AcceptRevision(held) => {
+                let (at, held) = (secret_in(run.secret()).unwrap(), Held { object: held, origin: Origin::Read });
+                next.operators[who].learn(at, held);
+                (Action::Verify, Some(self.learned(run, Answer::Revision((at, Some(held))))))
             }
-            Decision::Fail(failure) => (Action::Fail, Some(Run { failure: Some(failure), ..run })),
+            Decision::ReportFailure(failure) => (Action::Fail, Some(self.learned(run, Answer::Failed(failure)))),
             Decision::UnfoundedReady => {
                 return Err("Ready is told of a Secret that was not seen to hold the data key".to_owned());
             }
@@ -258,14 +274,21 @@ impl Model {
         Ok((action, next))
     }
 
+    /// The attempt after an answer that does not end it.
+    fn learned(&self, mut run: Run, answer: Learned) -> Run {
+        run.learn(self.mistaken_answer(answer)).unwrap();
+        run
+    }
+
     /// The answer has the whole Secret as it is stored.
-    fn applied(state: &mut State, who: usize, run: Run, write: &Write) -> Run {
+    fn applied(&self, state: &mut State, who: usize, run: Run, write: &Write) -> Run {
         match write {
-            Write::Status { .. } => Run { key: state.key, ..run },
+            Write::Status { .. } => self.learned(run, Answer::Stored(state.key)),
             Write::Create { .. } | Write::Replace { .. } => {
                 let at = state.secret.unwrap();
                 let held = Held { object: at.object, origin: Origin::Written };
-                Run { view: state.operators[who].learn(at, held), ..run }
+                state.operators[who].learn(at, held);
+                self.learned(run, Answer::Revision((at, Some(held))))
             }
         }
     }
@@ -276,51 +299,57 @@ impl Model {
         match (write, state.secret) {
             (Write::Create { to, .. }, Some(at)) if self.mutant == Mutant::AlreadyExistsIsSuccess => {
                 let held = Held { object: *to, origin: Origin::Written };
-                Some(Run { view: View::Cached(SecretAt { object: *to, ..at }, Some(held)), ..run })
+                Some(self.learned(run, Answer::Revision((SecretAt { object: *to, ..at }, Some(held)))))
             }
-            (Write::Create { .. }, Some(at)) => Some(Run { view: View::Found(at), ..run }),
+            (Write::Create { .. }, Some(at)) => Some(self.learned(run, Answer::Metadata(Some(at)))),
             (Write::Status { to, .. }, _) if self.mutant == Mutant::RefusedRecordIgnored && effect == Effect::Issue => {
-                Some(Run {
-                    key: KeyAt { object: *to, revision: state.new_revision(), ..run.key },
-                    unrecorded: None,
-                    ..run
-                })
+                Some(self.as_if_stored(state, run, *to))
             }
-            (Write::Status { .. }, _) if effect == Effect::Issue => self.decide_again(state, who, run),
+            (Write::Status { .. }, _) if effect == Effect::Issue => self.overtaken(state, who, run),
             _ => None,
         }
     }
 
-    /// The `DataKey` as it is now, with what KMS answered, if it still asks for the same. Where the spec changed, nothing is
-    /// known of the Secret but what the caches have.
-    fn decide_again(&self, state: &State, who: usize, run: Run) -> Option<Run> {
-        let key = state.key;
-        let (before, now) = (self.key_summary(run.key.object), self.key_summary(key.object));
-        let view = if before.spec == now.spec { run.view } else { Self::cached(&state.operators[who]) };
-        let is_wanted = |answer: &DataKeyAt| (answer.version, answer.settings) == (now.spec.version, now.spec.settings);
-        let unrecorded = run.unrecorded.filter(|answer| self.mutant == Mutant::AnswerToAnother || is_wanted(answer));
-        (before.uid == now.uid).then_some(Run { key, view, unrecorded, ..run })
+    /// The `DataKey` as it is now. Where the spec changed, nothing is known of the Secret but what the caches have.
+    fn overtaken(&self, state: &State, who: usize, mut run: Run) -> Option<Run> {
+        run.learn(Answer::Conflict).ok()?;
+        let (before, object) = (run.object().object, state.key);
+        let issued = run.unrecorded().map(|answer| self.issued(before, *answer));
+        let change = Change::between(&self.key(before), &self.key(object.object), issued.as_ref());
+        let change = match change {
+            Change::Spec { .. } if self.mutant == Mutant::AnswerToAnother => Change::Spec { still_wanted: true },
+            change => change,
+        };
+        run.learn(Answer::Overtaken { object, secret: Self::cached(&state.operators[who]), change }).ok()?;
+        Some(run)
     }
 
     /// Without an answer the reconcile ends: what was sent may or may not be there.
     fn without_answer(&self, state: &mut State, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match write {
             Write::Status { to, .. } if self.mutant == Mutant::TimeoutIsSuccess && effect == Effect::Issue => {
-                Some(Run { key: KeyAt { object: *to, revision: state.new_revision(), ..run.key }, ..run })
+                Some(self.as_if_stored(state, run, *to))
             }
             _ => None,
         }
     }
+
+    fn as_if_stored(&self, state: &mut State, run: Run, to: Id) -> Run {
+        let stored = KeyAt { object: to, revision: state.new_revision(), ..*run.object() };
+        self.learned(run, Answer::Stored(stored))
+    }
 }
+
+/// An answer in numbers.
+pub type Learned = Answer<KeyAt, (SecretAt, Option<Held>), SecretAt, SecretAt, DataKeyAt, Id>;
 
 // === impl Operator ===
 
 impl Operator {
     /// Takes in what a revision of the Secret was found to hold.
-    fn learn(&mut self, at: SecretAt, held: Held) -> View {
+    fn learn(&mut self, at: SecretAt, held: Held) {
         self.secret = Some(at);
         self.verified = Some((at, held));
-        View::Cached(at, Some(held))
     }
 }
 
@@ -330,7 +359,9 @@ impl KeyAt {
     /// Whether the status names the uid and the revision of the Secret that is in view.
     fn names(self, view: View) -> [bool; 2] {
         match (self.saved, view) {
-            (Some(saved), View::Cached(at, _) | View::Read(at)) => [saved.uid == at.uid, saved.revision == at.revision],
+            (Some(saved), View::Watched((at, _)) | View::Loaded(at)) => {
+                [saved.uid == at.uid, saved.revision == at.revision]
+            }
             _ => [false; 2],
         }
     }

@@ -1,9 +1,10 @@
 //! Once the faults stop, every `DataKey` comes to rest: Ready, or with a conflict that only a person can decide.
 
 use datakey::{
-    api::DataKey,
-    secret::{project, sha256},
-    status,
+    api::{DataKey, READY},
+    condition,
+    protocol::MAX_STEPS,
+    secret::{Projection, sha256},
 };
 use k8s_openapi::api::core::v1::Secret;
 
@@ -17,8 +18,6 @@ use crate::{
 
 /// More reconciles than coming to rest takes.
 const MAX_RECONCILES: usize = 8;
-/// More steps than a reconcile has.
-const MAX_STEPS: usize = 13;
 
 impl Model {
     /// One operator that has seen everything works alone, until a whole reconcile changes nothing.
@@ -63,7 +62,7 @@ impl Model {
             return Ok(());
         };
         let key = self.key(state.key.object);
-        let ready = status::find(&key, status::READY).unwrap();
+        let ready = condition::find(&key, READY).unwrap();
         let is_ready = ready.status == "True" && ready.observed_generation == key.metadata.generation;
         if is_ready && matches!(self.decide(&run), Decision::End) && !self.is_published(state) {
             return Err("Ready, nothing to do, and the Secret is not what is recorded".to_owned());
@@ -73,7 +72,7 @@ impl Model {
 
     fn is_right(&self, found: &State, state: &State) -> Result<(), Violation> {
         let key = self.key(state.key.object);
-        let ready = status::find(&key, status::READY).unwrap();
+        let ready = condition::find(&key, READY).unwrap();
         if ready.observed_generation != key.metadata.generation {
             return Err("at rest, and Ready speaks of another spec".to_owned());
         }
@@ -90,7 +89,7 @@ impl Model {
                 }
                 let Some(at) = state.secret else { return Err("a conflict with a Secret that is not there".into()) };
                 let secret = self.secret_summary(at.object);
-                let uncertain = secret.edited && !is_vouched_for(&key, &self.secret(at.object));
+                let uncertain = secret.edited && !is_verified(&key, &self.secret(at.object));
                 if uncertain || self.only_a_person_can_decide(&self.key_summary(state.key.object), &secret) {
                     Ok(())
                 } else {
@@ -104,7 +103,7 @@ impl Model {
     /// Whether the Secret is exactly the projection of the record, in everything that is the operator's.
     fn is_published(&self, state: &State) -> bool {
         let (Some(at), key) = (state.secret, self.key(state.key.object)) else { return false };
-        let Some(wanted) = project(&key, key.version()) else { return false };
+        let Some(wanted) = Projection::of(&key, key.wanted_version()) else { return false };
         let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
         self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.bears_our_labels
     }
@@ -129,8 +128,8 @@ impl Model {
 
 /// Whether the checksum of the recorded data key still stands beside the version that is edited: then the bytes are an
 /// edit for certain, and no data key that has no record.
-fn is_vouched_for(key: &DataKey, secret: &Secret) -> bool {
+fn is_verified(key: &DataKey, secret: &Secret) -> bool {
     let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get("datakey.dev/issued.v1"));
-    let recorded = key.issued(1).map(|issued| sha256(&issued.ciphertext_blob.0));
+    let recorded = key.recorded_version(1).map(|issued| sha256(&issued.ciphertext_blob.0));
     matches!((annotation, recorded), (Some(annotation), Some(recorded)) if annotation.contains(&recorded))
 }

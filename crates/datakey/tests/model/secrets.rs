@@ -2,7 +2,7 @@
 
 use datakey::{
     api::EncryptionContext,
-    secret::{MANAGED_BY, MANAGER, NAME, TYPE, VERSION},
+    names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, SECRET_TYPE},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
@@ -37,8 +37,9 @@ pub fn foreign() -> Secret {
 /// another `DataKey`'s, and one of our type and labels that holds nothing.
 pub fn lookalikes() -> [Secret; 3] {
     let labelled = |type_: &str, name: &str, entries: &[(&str, &str)]| {
-        let labels = [(MANAGED_BY.to_owned(), MANAGER.to_owned()), (NAME.to_owned(), name.to_owned())];
-        let annotations = [(VERSION.to_owned(), "1".to_owned())];
+        let labels =
+            [(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned()), (NAME_LABEL.to_owned(), name.to_owned())];
+        let annotations = [(CURRENT_VERSION_ANNOTATION.to_owned(), "1".to_owned())];
         let data = entries.iter().map(|(entry, value)| ((*entry).to_owned(), ByteString(value.as_bytes().to_vec())));
         let metadata =
             ObjectMeta { labels: Some(labels.into()), annotations: Some(annotations.into()), ..ObjectMeta::default() };
@@ -46,8 +47,12 @@ pub fn lookalikes() -> [Secret; 3] {
     };
     [
         labelled("Opaque", KEY_NAME, &[("token", "theirs")]),
-        labelled(TYPE, "another", &[("ciphertextBlob.v1", "theirs"), ("ciphertextBlob", "theirs"), ("version", "1")]),
-        labelled(TYPE, KEY_NAME, &[]),
+        labelled(
+            SECRET_TYPE,
+            "another",
+            &[("ciphertextBlob.v1", "theirs"), ("ciphertextBlob", "theirs"), ("version", "1")],
+        ),
+        labelled(SECRET_TYPE, KEY_NAME, &[]),
     ]
 }
 
@@ -92,14 +97,14 @@ pub fn restored(secret: &Secret) -> Secret {
 pub fn summarize_secret(secret: &Secret) -> SecretSummary {
     let label = |name: &str| secret.metadata.labels.as_ref()?.get(name).map(String::as_str);
     let owner = secret.metadata.owner_references.iter().flatten().next();
-    let watched = secret.type_.as_deref() == Some(TYPE);
+    let watched = secret.type_.as_deref() == Some(SECRET_TYPE);
     SecretSummary {
         held: data_keys(secret),
         settings: [1, 2].map(|version| settings(secret, version)),
-        foreign: !watched || label(NAME).is_some_and(|name| name != KEY_NAME),
+        foreign: !watched || label(NAME_LABEL).is_some_and(|name| name != KEY_NAME),
         watched,
         owner: owner.map(|owner| uid_number(&owner.uid)),
-        bears_our_labels: label(NAME) == Some(KEY_NAME) && label(MANAGED_BY) == Some(MANAGER),
+        bears_our_labels: label(NAME_LABEL) == Some(KEY_NAME) && label(MANAGED_BY_LABEL) == Some(FIELD_MANAGER),
         edited: secret.data.iter().flatten().any(|(_, value)| value.0 == EDITED),
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     Model, Violation,
     mutants::Mutant,
     objects::{self, DataKeys, Id},
-    world::{KeyAt, Saved, SecretAt, State, Write},
+    world::{KeyAt, Run, Saved, SecretAt, State, Write, secret_in},
 };
 
 /// Who writes a Secret.
@@ -21,16 +21,16 @@ impl Model {
         let mut key = |id: Id| used |= self.record(id).bits() | self.pins(id).bits();
         key(state.key.object);
         for operator in &state.operators {
-            operator.key.iter().chain(operator.run.iter().map(|run| &run.key)).for_each(|at| key(at.object));
+            operator.key.iter().chain(operator.run.iter().map(Run::object)).for_each(|at| key(at.object));
         }
         let mut secret = |id: Id| used |= self.held(id).bits();
         state.secret.iter().for_each(|at| secret(at.object));
         state.backup.iter().for_each(|id| secret(*id));
         for operator in &state.operators {
-            let seen = operator.run.and_then(|run| run.view.secret());
+            let seen = operator.run.and_then(|run| secret_in(run.secret()));
             operator.secret.iter().chain(&seen).for_each(|at| secret(at.object));
         }
-        for answer in state.operators.iter().filter_map(|operator| operator.run?.unrecorded) {
+        for answer in state.operators.iter().filter_map(|operator| operator.run?.unrecorded().copied()) {
             used |= 1 << answer.number;
         }
         for write in &state.flight {

@@ -2,6 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use datakey::protocol::{Attempt, SecretState};
+
 use crate::objects::{DataKeys, Id, Settings};
 
 /// A uid of a Secret or a resource version. They are only compared for equality.
@@ -46,26 +48,11 @@ pub struct SecretAt {
     pub revision: Revision,
 }
 
-/// What a reconcile knows of the Secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum View {
-    NotCached,
-    /// With the Secret that it was found to be as good as.
-    Cached(SecretAt, Option<Held>),
-    Missing,
-    Found(SecretAt),
-    Read(SecretAt),
-}
+/// What a reconcile knows of the Secret; of one that is watched, with the Secret that it was found to be as good as.
+pub type View = SecretState<(SecretAt, Option<Held>), SecretAt, SecretAt>;
 
 /// A reconcile under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Run {
-    pub key: KeyAt,
-    pub view: View,
-    pub failure: Option<Id>,
-    /// What KMS answered, where its record met another write.
-    pub unrecorded: Option<DataKeyAt>,
-}
+pub type Run = Attempt<KeyAt, View, DataKeyAt, Id>;
 
 /// A data key, and what it was asked for with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -283,30 +270,37 @@ impl Saved {
     }
 }
 
-// === impl View ===
+// === what a View holds ===
 
-impl View {
-    pub fn secret(&self) -> Option<SecretAt> {
-        match self {
-            Self::Cached(at, _) | Self::Found(at) | Self::Read(at) => Some(*at),
-            Self::NotCached | Self::Missing => None,
-        }
+/// The Secret that is in view.
+pub fn secret_in(view: &View) -> Option<SecretAt> {
+    match view {
+        View::Watched((at, _)) | View::Present(at) | View::Loaded(at) => Some(*at),
+        View::Unwatched | View::Absent => None,
     }
+}
 
-    fn secret_mut(&mut self) -> Option<&mut SecretAt> {
-        match self {
-            Self::Cached(at, _) | Self::Found(at) | Self::Read(at) => Some(at),
-            Self::NotCached | Self::Missing => None,
-        }
+/// The same view of a changed Secret.
+fn with_secret(mut view: View, change: impl FnOnce(&mut SecretAt)) -> View {
+    match &mut view {
+        View::Watched((at, _)) | View::Present(at) | View::Loaded(at) => change(at),
+        View::Unwatched | View::Absent => {}
     }
+    view
+}
 
-    /// Without revisions, which don't decide anything.
-    pub fn plain(mut self) -> Self {
-        if let Some(at) = self.secret_mut() {
-            (at.uid, at.revision) = (0, 0);
-        }
-        self
-    }
+/// Without revisions, which don't decide anything.
+pub fn plain(view: View) -> View {
+    with_secret(view, |at| (at.uid, at.revision) = (0, 0))
+}
+
+/// The same reconcile of a changed `DataKey`.
+fn with_key(run: Run, change: impl FnOnce(&mut KeyAt)) -> Run {
+    let changed = |mut key| {
+        change(&mut key);
+        key
+    };
+    run.map(changed, |view| view, |answer| answer, |failure| failure)
 }
 
 // === impl State ===
@@ -370,7 +364,9 @@ impl State {
         for operator in &mut self.operators {
             operator.secret.iter_mut().for_each(&mut secret);
             operator.verified.iter_mut().for_each(|(at, _)| secret(at));
-            operator.run.iter_mut().filter_map(|run| run.view.secret_mut()).for_each(&mut secret);
+            if let Some(run) = &mut operator.run {
+                *run = run.map(|key| key, |view| with_secret(view, &mut secret), |answer| answer, |failure| failure);
+            }
         }
         for write in &mut self.flight {
             if let Write::Replace { on, .. } = write {
@@ -381,7 +377,7 @@ impl State {
         saved(&mut self.key.saved);
         for operator in &mut self.operators {
             operator.key.iter_mut().for_each(|at| saved(&mut at.saved));
-            operator.run.iter_mut().for_each(|run| saved(&mut run.key.saved));
+            operator.run.iter_mut().for_each(|run| *run = with_key(*run, |key| saved(&mut key.saved)));
         }
         for write in &mut self.flight {
             if let Write::Status { on, saved: new, .. } = write {
@@ -392,7 +388,7 @@ impl State {
         visit(&mut self.key.revision);
         for operator in &mut self.operators {
             operator.key.iter_mut().for_each(|at| visit(&mut at.revision));
-            operator.run.iter_mut().for_each(|run| visit(&mut run.key.revision));
+            operator.run.iter_mut().for_each(|run| *run = with_key(*run, |key| visit(&mut key.revision)));
         }
         for write in &mut self.flight {
             if let Write::Status { on, .. } = write {

@@ -7,10 +7,10 @@
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
-    api::{DataKey, IssuedVersion, MAX_BLOB, Rest},
+    api::{DataKey, IssuedVersion, MAX_BLOB, Rest, with_recorded},
     arn,
-    secret::{Projection, project},
-    status::{self, Failure, Reason},
+    reason::{Failure, Reason},
+    secret::Projection,
 };
 
 /// Bound of the values of a Secret's `data` together (Kubernetes API reference, `Secret`: 1 MiB).
@@ -33,16 +33,16 @@ const FEW: usize = 6;
 
 /// Why the Secret or the `DataKey` would be too large with these versions in the record, if one would be.
 pub fn excess(key: &DataKey, versions: &[IssuedVersion]) -> Option<Failure> {
-    let count = key.record().len() + key.pins().len() + versions.len();
-    let entries = key.record().iter().chain(key.pins()).chain(versions);
+    let count = key.record().len() + key.pinned_versions().len() + versions.len();
+    let entries = key.record().iter().chain(key.pinned_versions()).chain(versions);
     if count <= FEW && key.spec.rest.is_empty() && entries.clone().all(|entry| entry.unknown_fields().next().is_none())
     {
         return None;
     }
     let mut larger = key.clone();
-    larger.status = Some(status::recorded(key, versions.to_vec()));
-    let current = larger.issued(key.version()).or_else(|| larger.record().last())?.version;
-    let Projection { data, annotations, .. } = project(&larger, current)?;
+    larger.status = Some(with_recorded(key, versions.to_vec()));
+    let current = larger.recorded_version(key.wanted_version()).or_else(|| larger.record().last())?.version;
+    let Projection { data, annotations, .. } = Projection::of(&larger, current)?;
     let annotations: usize = annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
     let bounds = [
         ("the data of the Secret", data.values().map(|value| value.0.len()).sum(), MAX_SECRET),
@@ -59,7 +59,7 @@ pub fn largest(key: &DataKey, own_region: Option<&str>) -> IssuedVersion {
     let request = key.spec.request();
     let region = arn::resolve_region(&request.key_id, request.region.as_deref(), own_region).unwrap_or_default();
     IssuedVersion {
-        version: key.version(),
+        version: key.wanted_version(),
         key_id: format!("arn:aws:kms:{region}:000000000000:key/mrk-00000000000000000000000000000000"),
         ciphertext_blob: ByteString(vec![0; MAX_BLOB]),
         key_material_id: Some("0".repeat(64)),
@@ -104,7 +104,7 @@ mod tests {
     fn all(count: i32, character: char) -> DataKey {
         let mut key = data_key();
         let versions = (1..=count).map(|version| with_context(issued(version), character)).collect();
-        key.status = Some(status::recorded(&key, versions));
+        key.status = Some(with_recorded(&key, versions));
         key.spec.version = Some(count + 1);
         key
     }
@@ -137,7 +137,7 @@ mod tests {
         pin.ciphertext_blob = ByteString(vec![0; MAX_BLOB]);
         key.spec.wrapped_keys = Some(vec![pin.clone()]);
         let mut larger = key.clone();
-        larger.status = Some(status::recorded(&key, vec![pin]));
+        larger.status = Some(with_recorded(&key, vec![pin]));
         assert!(stored(&larger) < MAX_DATA_KEY, "{}", stored(&larger));
     }
 

@@ -5,7 +5,7 @@
 
 use crate::{
     api::{DataKey, IssuedVersion},
-    status::{Failure, Reason},
+    reason::{Failure, Reason},
     text::printable,
 };
 
@@ -26,9 +26,9 @@ pub fn in_the_record(key: &DataKey) -> Option<Failure> {
 /// pinned or adopted.
 pub fn in_the_spec(key: &DataKey) -> Option<Failure> {
     let of_the_spec = key.spec.unknown_fields().map(|field| format!("spec.{field}"));
-    let is_recorded = |pin: &IssuedVersion| key.issued(pin.version).is_some();
+    let is_recorded = |pin: &IssuedVersion| key.recorded_version(pin.version).is_some();
     let of_pins =
-        key.pins().iter().enumerate().filter(|(_, pin)| !is_recorded(pin)).flat_map(|(number, pin)| {
+        key.pinned_versions().iter().enumerate().filter(|(_, pin)| !is_recorded(pin)).flat_map(|(number, pin)| {
             pin.unknown_fields().map(move |field| format!("spec.wrappedKeys[{number}].{field}"))
         });
     let mut fields = of_the_spec.chain(of_pins).peekable();
@@ -49,10 +49,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::with_recorded,
+        condition,
         fixtures::{at, issued, pinned, recorded},
-        pins,
-        secret::{content, project},
-        status,
+        secret::{self, Projection},
     };
 
     /// A version as a newer release records it.
@@ -97,26 +97,26 @@ mod tests {
         let through: DataKey = serde_json::from_str(&serde_json::to_string(&key).unwrap()).unwrap();
         assert_eq!(through, key);
         for status in [
-            status::failed(&key, &Reason::AccessDenied.into(), at(1)),
-            status::ready(&key, &issued(1), None, at(1)),
-            status::recorded(&key, vec![issued(3)]),
+            condition::failed(&key, &Reason::AccessDenied.into(), at(1)),
+            condition::ready(&key, &issued(1), None, at(1)),
+            with_recorded(&key, vec![issued(3)]),
         ] {
             assert_eq!(status.versions[1], newer(2));
             assert_eq!(status.rest, key.status.as_ref().unwrap().rest);
         }
         let mut pin = pinned(&[1]);
         pin.spec.wrapped_keys = Some(vec![newer(1)]);
-        assert_eq!(pins::pending(&pin, None), Ok(vec![newer(1)]));
+        assert_eq!(super::super::pins::unrecorded(&pin, None), Ok(vec![newer(1)]));
     }
 
     #[test]
     fn an_entry_is_carried_through_the_secret_and_back() {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions.push(newer(2));
-        let secret = project(&key, 1).unwrap().create(&key);
+        let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
         let mut created_again = crate::fixtures::data_key();
         created_again.spec.version = Some(1);
-        assert_eq!(content::adopt(&created_again, &secret), Ok(vec![issued(1), newer(2)]));
+        assert_eq!(secret::adopt(&created_again, &secret), Ok(vec![issued(1), newer(2)]));
     }
 
     #[test]
@@ -130,8 +130,8 @@ mod tests {
         for edit in edits {
             let mut key = recorded(&[1]);
             edit(&mut key.status.as_mut().unwrap().versions[0]);
-            let secret = project(&key, 1).unwrap().create(&key);
-            let why = content::adopt(&created_again, &secret).unwrap_err();
+            let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
+            let why = secret::adopt(&created_again, &secret).unwrap_err();
             assert!(why.contains("the annotation of version 1"), "{why}");
         }
     }

@@ -1,12 +1,14 @@
-//! What a pin or a recorded version must be beyond its types: the definition's rules (`crd`) again, for what reaches the
+//! What a pin or a recorded version must be beyond its types: the definition's rules again, for what reaches the
 //! record without them: pins that an older definition let in, and Secrets. Pure.
 
 use std::collections::BTreeSet;
 
-use crate::{
-    api::{EncryptionContext, IssuedVersion, KeyRequest, MAX_BLOB},
-    arn::{self, KmsArn},
+use super::{
+    bounds::MAX_BLOB,
+    request::{EncryptionContext, KeyRequest},
+    status::IssuedVersion,
 };
+use crate::arn::{self, KmsArn};
 
 /// The most pairs of an encryption context.
 const MAX_PAIRS: usize = 32;

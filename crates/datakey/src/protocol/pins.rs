@@ -8,11 +8,17 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    api::{DataKey, IssuedVersion, MAX_VERSIONS},
+    api::{
+        DataKey, IssuedVersion, MAX_VERSIONS,
+        flaws::{flaw, twins},
+        with_recorded,
+    },
     arn::{self, KmsArn},
-    flaws::{flaw, twins},
-    secret::content::{self, Contradiction},
-    status::{self, Failure, Reason},
+    reason::{Failure, Reason},
+    secret::{
+        self,
+        compare::{self, Contradiction},
+    },
 };
 
 /// The pins that have to be recorded, as they are recorded: in the order of their versions, for the Region that the
@@ -20,11 +26,11 @@ use crate::{
 ///
 /// # Errors
 /// A pin contradicts the record, or can't be recorded. Then none of them is, and no pinned version may be issued.
-pub fn pending(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, Failure> {
-    let mut pending = Vec::new();
-    for pin in key.pins() {
-        let Some(issued) = key.issued(pin.version) else {
-            pending.push(usable(key, pin, own)?);
+pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, Failure> {
+    let mut unrecorded = Vec::new();
+    for pin in key.pinned_versions() {
+        let Some(issued) = key.recorded_version(pin.version) else {
+            unrecorded.push(validate(key, pin, own)?);
             continue;
         };
         let differs = differences(pin, issued);
@@ -33,21 +39,21 @@ pub fn pending(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, F
             return Err(Failure::new(Reason::PinConflict, detail));
         }
     }
-    pending.sort_by_key(|pin| pin.version);
-    if let Some(beyond) = pending.get(MAX_VERSIONS.saturating_sub(key.record().len())) {
+    unrecorded.sort_by_key(|pin| pin.version);
+    if let Some(beyond) = unrecorded.get(MAX_VERSIONS.saturating_sub(key.record().len())) {
         return Err(invalid(beyond, "with it there would be more than 64 versions"));
     }
     // A map by version at the API server.
-    if let Some([twice, _]) = pending.array_windows().find(|[one, next]| one.version == next.version) {
+    if let Some([twice, _]) = unrecorded.array_windows().find(|[one, next]| one.version == next.version) {
         return Err(invalid(twice, "it is there twice"));
     }
-    if !pending.is_empty()
-        && let Some((one, other)) = twins(key.record().iter().chain(&pending))
+    if !unrecorded.is_empty()
+        && let Some((one, other)) = twins(key.record().iter().chain(&unrecorded))
     {
         let why = format!("ciphertextBlob is that of version {one}, too; each version must have a data key of its own");
         return Err(Failure::new(Reason::PinInvalid, format!("version {other}: {why}")));
     }
-    Ok(pending)
+    Ok(unrecorded)
 }
 
 /// What is recorded when these pins are and the Secret holds what was read: the pins, and where there is no record yet,
@@ -55,9 +61,13 @@ pub fn pending(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, F
 ///
 /// # Errors
 /// What the Secret holds against the pins. Nothing of it may be overwritten.
-pub fn beside(key: &DataKey, pins: Vec<IssuedVersion>, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
+pub fn merge_with_secret(
+    key: &DataKey,
+    pins: Vec<IssuedVersion>,
+    secret: &Secret,
+) -> Result<Vec<IssuedVersion>, String> {
     for pin in &pins {
-        let differs = content::version_in(secret, pin.version).map(|found| differences(pin, &found));
+        let differs = secret::parse_version(secret, pin.version).map(|found| differences(pin, &found));
         if let Ok(differs) = differs.as_deref()
             && !differs.is_empty()
         {
@@ -68,7 +78,7 @@ pub fn beside(key: &DataKey, pins: Vec<IssuedVersion>, secret: &Secret) -> Resul
             ));
         }
     }
-    let adopted = if key.record().is_empty() { content::adopt(key, secret) } else { Ok(Vec::new()) };
+    let adopted = if key.record().is_empty() { secret::adopt(key, secret) } else { Ok(Vec::new()) };
     let is_pinned = |found: &IssuedVersion| pins.iter().any(|pin| pin.version == found.version);
     let more: Vec<_> = adopted.iter().flatten().filter(|found| !is_pinned(found)).cloned().collect();
     let mut versions = [pins, more].concat();
@@ -85,22 +95,22 @@ pub fn beside(key: &DataKey, pins: Vec<IssuedVersion>, secret: &Secret) -> Resul
 
     // What will be asked of the Secret as soon as they are recorded.
     let mut recorded = key.clone();
-    recorded.status = Some(status::recorded(key, versions.clone()));
+    recorded.status = Some(with_recorded(key, versions.clone()));
     let because = adopted.err().map(|why| format!(" ({why})")).unwrap_or_default();
-    match content::contradiction(&recorded, secret) {
+    match compare::contradiction(&recorded, secret) {
         None => Ok(versions),
-        Some(Contradiction::NotOurs(why)) => Err(why),
-        Some(Contradiction::Beyond(version)) => Err(format!(
+        Some(Contradiction::Foreign(why)) => Err(why),
+        Some(Contradiction::UnrecordedVersion(version)) => Err(format!(
             "it holds data key version {version}, which is neither recorded nor pinned in spec.wrappedKeys{because}"
         )),
-        Some(Contradiction::Another(version)) => {
+        Some(Contradiction::DifferentKey(version)) => {
             Err(format!("its data key version {version} may be another one than is pinned or recorded{because}"))
         }
     }
 }
 
 /// A pin as it is recorded.
-fn usable(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
+fn validate(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
     let request = &pin.request;
     if let Some(flaw) = flaw(pin) {
         return Err(invalid(pin, flaw));
@@ -113,8 +123,8 @@ fn usable(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<Issue
     if !arn::may_answer(&request.key_id, region, &recorded.key_id) {
         return Err(invalid(pin, "keyId is not the ARN of the key that its request asks for"));
     }
-    if pin.version == key.version() && !request.asks_the_same(&key.spec.request()) {
-        let differs = content::differences(&key.spec.request(), request).join(", ");
+    if pin.version == key.wanted_version() && !request.is_same_request(&key.spec.request()) {
+        let differs = key.spec.request().differences(request).join(", ");
         return Err(invalid(pin, &format!("its request differs from the spec: {differs}")));
     }
     Ok(recorded)
@@ -126,7 +136,7 @@ fn invalid(pin: &IssuedVersion, why: &str) -> Failure {
 
 /// What makes them two data keys.
 fn differences(pin: &IssuedVersion, other: &IssuedVersion) -> Vec<&'static str> {
-    let mut fields = content::differences(&pin.request, &other.request);
+    let mut fields = pin.request.differences(&other.request);
     fields.retain(|field| *field != "keyId");
     if pin.request.key_id != other.request.key_id {
         fields.push("request.keyId");
@@ -146,9 +156,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::flaws::tests::FLAWS,
         fixtures::{ARN, Edit, OTHER_REQUESTS, at, data_key, issued, pinned, recorded},
-        flaws::tests::FLAWS,
-        secret::project,
+        secret::Projection,
     };
 
     const REPLICATED: &str = "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab";
@@ -159,7 +169,7 @@ mod tests {
 
     fn secret(versions: &[i32]) -> Secret {
         let key = recorded(versions);
-        project(&key, key.version()).unwrap().create(&key)
+        Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key)
     }
 
     fn pins(key: &mut DataKey) -> &mut Vec<IssuedVersion> {
@@ -179,31 +189,31 @@ mod tests {
     }
 
     fn names(key: &DataKey, own: Option<&str>) -> String {
-        pending(key, own).unwrap()[0].key_id.clone()
+        unrecorded(key, own).unwrap()[0].key_id.clone()
     }
 
     fn refusal(key: &DataKey) -> String {
-        let failure = pending(key, None).unwrap_err();
+        let failure = unrecorded(key, None).unwrap_err();
         assert_eq!(failure.reason, Reason::PinInvalid);
         failure.detail.unwrap()
     }
 
     #[test]
     fn what_is_not_pinned_or_is_recorded_already_needs_nothing() {
-        assert_eq!(pending(&data_key(), None), Ok(vec![]));
+        assert_eq!(unrecorded(&data_key(), None), Ok(vec![]));
         let mut key = recorded(&[1, 2]);
         key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
-        assert_eq!(pending(&key, None), Ok(vec![]));
+        assert_eq!(unrecorded(&key, None), Ok(vec![]));
         key.spec.wrapped_keys = Some(vec![]);
-        assert_eq!(pending(&key, None), Ok(vec![]));
+        assert_eq!(unrecorded(&key, None), Ok(vec![]));
     }
 
     #[test]
     fn pins_are_recorded_as_they_are_and_in_the_order_of_their_versions() {
-        assert_eq!(pending(&pinned(&[3, 1, 2]), Some("us-east-1")), Ok(vec![issued(1), issued(2), issued(3)]));
+        assert_eq!(unrecorded(&pinned(&[3, 1, 2]), Some("us-east-1")), Ok(vec![issued(1), issued(2), issued(3)]));
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(2), issued(1)]);
-        assert_eq!(pending(&key, None), Ok(vec![issued(2)]));
+        assert_eq!(unrecorded(&key, None), Ok(vec![issued(2)]));
     }
 
     #[test]
@@ -220,7 +230,7 @@ mod tests {
             let mut pin = issued(1);
             edit(&mut pin);
             key.spec.wrapped_keys = Some(vec![pin, issued(2)]);
-            let failure = pending(&key, None).unwrap_err();
+            let failure = unrecorded(&key, None).unwrap_err();
             assert_eq!(failure.reason, Reason::PinConflict);
             assert_eq!(failure.detail.unwrap(), format!("the pin of version 1 differs in {field}"));
         }
@@ -232,11 +242,11 @@ mod tests {
         let told = IssuedVersion {
             key_material_id: None,
             request_id: None,
-            issued_at: status::whole_seconds(at(99)),
+            issued_at: crate::api::truncate_to_seconds(at(99)),
             ..issued(1)
         };
         key.spec.wrapped_keys = Some(vec![told]);
-        assert_eq!(pending(&key, None), Ok(vec![]));
+        assert_eq!(unrecorded(&key, None), Ok(vec![]));
     }
 
     #[test]
@@ -270,14 +280,14 @@ mod tests {
             change(&mut key);
             assert_eq!(refusal(&key), format!("version 1: its request differs from the spec: {field}"));
             key.spec.version = Some(2);
-            assert_eq!(pending(&key, None), Ok(vec![issued(1)]));
+            assert_eq!(unrecorded(&key, None), Ok(vec![issued(1)]));
         }
     }
 
     #[test]
     fn no_more_versions_are_recorded_than_there_may_be() {
         let all: Vec<_> = (1..=64).collect();
-        assert_eq!(pending(&pinned(&all), None).map(|pins| pins.len()), Ok(64));
+        assert_eq!(unrecorded(&pinned(&all), None).map(|pins| pins.len()), Ok(64));
         let mut key = recorded(&all);
         key.spec.wrapped_keys = Some(vec![issued(65)]);
         assert!(refusal(&key).contains("version 65: with it there would be more than 64"));
@@ -307,14 +317,14 @@ mod tests {
     #[test]
     fn what_one_region_recorded_does_not_contradict_the_pin_of_another() {
         let mut key = multi_region("alias/orders", None);
-        let recorded = pending(&key, Some("us-east-1")).unwrap();
-        assert_ne!(recorded[0].key_id, key.pins()[0].key_id);
-        key.status = Some(status::recorded(&key, recorded));
+        let recorded = unrecorded(&key, Some("us-east-1")).unwrap();
+        assert_ne!(recorded[0].key_id, key.pinned_versions()[0].key_id);
+        key.status = Some(with_recorded(&key, recorded));
         for own in [Some("us-east-1"), Some("eu-west-1"), None] {
-            assert_eq!(pending(&key, own), Ok(vec![]));
+            assert_eq!(unrecorded(&key, own), Ok(vec![]));
         }
         pins(&mut key)[0].key_id = REPLICATED.replace("mrk-1234", "mrk-9999");
-        assert_eq!(pending(&key, None).unwrap_err().reason, Reason::PinConflict);
+        assert_eq!(unrecorded(&key, None).unwrap_err().reason, Reason::PinConflict);
     }
 
     #[test]
@@ -322,7 +332,7 @@ mod tests {
         let taken = |pins: &[i32], held: &[i32], version| {
             let mut key = pinned(pins);
             key.spec.version = Some(version);
-            beside(&key, pending(&key, None).unwrap(), &secret(held))
+            merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(held))
         };
         assert_eq!(taken(&[1, 2], &[1, 2], 2), Ok(vec![issued(1), issued(2)]), "the same");
         assert_eq!(taken(&[1, 2], &[1], 2), Ok(vec![issued(1), issued(2)]), "less");
@@ -341,7 +351,7 @@ mod tests {
             let mut key = pinned(&[1]);
             key.spec.version = Some(2);
             edit(&mut pins(&mut key)[0]);
-            let why = beside(&key, pending(&key, None).unwrap(), &secret(&[1])).unwrap_err();
+            let why = merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1])).unwrap_err();
             assert!(why.contains(&format!("spec.wrappedKeys pins: it differs in {field}")), "{why}");
         }
     }
@@ -349,7 +359,7 @@ mod tests {
     #[test]
     fn a_damaged_secret_is_mended_by_the_pins_unless_it_may_hold_another_data_key() {
         let key = pinned(&[1]);
-        let beside = |secret: &Secret| beside(&key, pending(&key, None).unwrap(), secret);
+        let merge = |secret: &Secret| merge_with_secret(&key, unrecorded(&key, None).unwrap(), secret);
         let damages: [Edit<Secret>; 5] = [
             |secret| secret.data = None,
             |secret| secret.metadata.labels = None,
@@ -361,19 +371,19 @@ mod tests {
         for (number, damage) in damages.iter().enumerate() {
             let mut secret = secret(&[1]);
             damage(&mut secret);
-            assert_eq!(beside(&secret), Ok(vec![issued(1)]), "damage {number}");
+            assert_eq!(merge(&secret), Ok(vec![issued(1)]), "damage {number}");
         }
 
         let mut without_checksum = secret(&[1]);
         without_checksum.metadata.annotations = None;
         let data = without_checksum.data.as_mut().unwrap();
         data.insert("ciphertextBlob.v1".into(), ByteString(b"another data key".to_vec()));
-        let why = beside(&without_checksum).unwrap_err();
+        let why = merge(&without_checksum).unwrap_err();
         assert!(why.contains("may be another one than is pinned"), "{why}");
 
         let mut grown = secret(&[1, 2]);
         grown.data.as_mut().unwrap().remove("keyId.v2");
-        let why = beside(&grown).unwrap_err();
+        let why = merge(&grown).unwrap_err();
         assert!(why.contains("version 2, which is neither") && why.contains("keyId of version 2 is missing"), "{why}");
     }
 
@@ -382,21 +392,23 @@ mod tests {
         let mut foreign = secret(&[1]);
         foreign.type_ = Some("Opaque".into());
         let key = pinned(&[1]);
-        assert!(beside(&key, pending(&key, None).unwrap(), &foreign).unwrap_err().contains("not of type"));
+        assert!(
+            merge_with_secret(&key, unrecorded(&key, None).unwrap(), &foreign).unwrap_err().contains("not of type")
+        );
 
         let mut invoices = pinned(&[1]);
         invoices.metadata.name = Some("invoices".into());
         pins(&mut invoices)[0].ciphertext_blob = ByteString(b"invoices' data key".to_vec());
-        assert!(beside(&invoices, pending(&invoices, None).unwrap(), &secret(&[1])).is_err());
+        assert!(merge_with_secret(&invoices, unrecorded(&invoices, None).unwrap(), &secret(&[1])).is_err());
     }
 
     #[test]
     fn a_restored_secret_of_another_region_agrees_with_the_pin() {
         let mut there = recorded(&[1]);
         there.status.as_mut().unwrap().versions[0].key_id = REPLICATED.to_owned();
-        let secret = project(&there, 1).unwrap().create(&there);
+        let secret = Projection::of(&there, 1).unwrap().into_secret(&there);
         let key = multi_region("alias/orders", None);
-        let taken = beside(&key, pending(&key, Some("us-east-1")).unwrap(), &secret).unwrap();
+        let taken = merge_with_secret(&key, unrecorded(&key, Some("us-east-1")).unwrap(), &secret).unwrap();
         assert_eq!(taken[0].key_id, replica("us-east-1"));
     }
 
@@ -404,8 +416,8 @@ mod tests {
     fn a_pin_may_be_what_the_secret_holds_beyond_the_record() {
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(2)]);
-        assert_eq!(beside(&key, pending(&key, None).unwrap(), &secret(&[1, 2])), Ok(vec![issued(2)]));
-        let why = beside(&key, pending(&key, None).unwrap(), &secret(&[1, 2, 3])).unwrap_err();
+        assert_eq!(merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1, 2])), Ok(vec![issued(2)]));
+        let why = merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1, 2, 3])).unwrap_err();
         assert!(why.contains("version 3, which is neither"), "{why}");
     }
 }

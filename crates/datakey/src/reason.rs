@@ -1,47 +1,24 @@
-//! Conditions and their reasons: what the user is told, and how soon the operator tries again. Pure.
-//!
-//! `Ready` is always there. `Stalled` is there, as True, only when a person must act, so that kstatus reads
-//! `InProgress` while a retry can help and `Failed` otherwise. `status.observedGeneration` and the conditions' own are
-//! written together: `kubectl wait` trusts the condition's, kstatus only the status's.
+//! Why a `DataKey` is not ready, what its user can do, and how soon the operator tries again.
 
 use std::fmt;
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use crate::{
-    api::{Conditions, DataKey, DataKeyStatus, IssuedVersion, VerifiedSecret},
-    text::printable,
-};
-
-/// The condition that says whether the Secret holds the data key of the spec.
-pub const READY: &str = "Ready";
-
-/// The condition that says that a person must act.
-pub const STALLED: &str = "Stalled";
-
-/// The reason of `Ready=Unknown`: the operator has not seen the object yet.
-pub const PENDING: &str = "Pending";
-
-/// The reason of `Ready=True`.
-pub const ISSUED: &str = "Issued";
+use crate::text::printable;
 
 /// Bound of a message in a condition, in characters. The API server allows 32768; a reader far less.
-const MAX_MESSAGE: usize = 1024;
+pub const MAX_MESSAGE: usize = 1024;
 
 /// How soon a failure is worth another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum RetryPolicy {
     /// It passes by itself, mostly within seconds.
     RetrySoon,
     /// It may pass by itself, or somebody who is not the user of the `DataKey` mends it.
     RetrySlowly,
     /// A person must change the `DataKey`, the KMS key, its policy or the Secret. A change of the `DataKey` is acted
     /// on at once; the others don't announce themselves, so it is retried, rarely.
-    WaitForChange,
+    RetryRarely,
 }
 
 /// Why a `DataKey` is not ready. The closed set of reasons of `Ready=False`.
@@ -128,128 +105,6 @@ pub struct Failure {
     pub detail: Option<String>,
 }
 
-/// The status that the definition gives to every new object.
-pub fn at_birth() -> DataKeyStatus {
-    DataKeyStatus {
-        observed_generation: Some(-1),
-        conditions: vec![Condition {
-            type_: READY.to_owned(),
-            status: "Unknown".to_owned(),
-            reason: PENDING.to_owned(),
-            message: "waiting for the operator".to_owned(),
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            observed_generation: Some(-1),
-        }]
-        .into(),
-        ..DataKeyStatus::default()
-    }
-}
-
-/// The status of a `DataKey` whose Secret holds the data key of its spec: at this revision.
-pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {
-    let old = key.status.clone().unwrap_or_default();
-    let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
-    let ready = condition(&old.conditions, key.metadata.generation, READY, ("True", ISSUED), &message, now);
-    DataKeyStatus {
-        observed_generation: key.metadata.generation,
-        conditions: Conditions::beside(vec![ready], old.conditions),
-        version: Some(issued.version),
-        key_id: Some(issued.key_id.clone()),
-        issued_at: Some(issued.issued_at.clone()),
-        secret,
-        ..old
-    }
-}
-
-/// The status of a `DataKey` that cannot be made ready now.
-pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus {
-    let old = key.status.clone().unwrap_or_default();
-    let own = failed_conditions(failure, &old.conditions, key.metadata.generation, now);
-    DataKeyStatus {
-        observed_generation: key.metadata.generation,
-        conditions: Conditions::beside(own, old.conditions),
-        key_id: if old.versions.is_empty() { Some(key.spec.key_id.clone()) } else { old.key_id },
-        ..old
-    }
-}
-
-/// What [`failed`] says, in no more bytes than the present status has: etcd may have no room for more. `Ready` must not go on
-/// saying what is not so.
-pub fn failed_briefly(key: &DataKey, reason: Reason, now: Timestamp) -> DataKeyStatus {
-    let old = key.status.clone().unwrap_or_default();
-    let ready = condition(&old.conditions, key.metadata.generation, READY, ("False", reason.as_str()), "", now);
-    DataKeyStatus {
-        observed_generation: key.metadata.generation,
-        conditions: Conditions::beside(vec![ready], old.conditions),
-        ..old
-    }
-}
-
-/// The operator's own conditions of an object that cannot be made ready now; `old` are those that it has.
-pub fn failed_conditions(
-    failure: &Failure,
-    old: &[Condition],
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
-    let (reason, message) = (failure.reason.as_str(), failure.to_string());
-    let mut conditions = vec![condition(old, generation, READY, ("False", reason), &message, now)];
-    if failure.reason.class() == Class::WaitForChange {
-        conditions.push(condition(old, generation, STALLED, ("True", reason), &message, now));
-    }
-    conditions
-}
-
-/// The status that records newly issued versions. Conditions stay: the Secret is not written yet.
-pub fn recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
-    let mut status = key.status.clone().unwrap_or_default();
-    status.secret_name = Some(key.secret_name().to_owned());
-    status.versions.extend(versions);
-    status
-}
-
-/// The status that records versions that another `DataKey` issued: pinned, or found in the Secret.
-pub fn adopted(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
-    DataKeyStatus { adopted: Some(true), ..recorded(key, versions) }
-}
-
-/// A condition of an object, if it is there.
-pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
-    key.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
-}
-
-/// The reason of the failure that the status shows for the present spec, if it shows one.
-pub fn shown_failure(key: &DataKey) -> Option<Reason> {
-    let ready = find(key, READY)?;
-    let current = ready.observed_generation == key.metadata.generation;
-    ready.reason.parse().ok().filter(|_| current)
-}
-
-fn condition(
-    old: &[Condition],
-    generation: Option<i64>,
-    type_: &str,
-    (status, reason): (&str, &str),
-    message: &str,
-    now: Timestamp,
-) -> Condition {
-    // Kubernetes API conventions: the time tells when `status` changed, not when the condition was written.
-    let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
-    Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: printable(message, MAX_MESSAGE),
-        last_transition_time: same.map_or_else(|| whole_seconds(now), |old| old.last_transition_time.clone()),
-        observed_generation: generation,
-    }
-}
-
-/// Kubernetes writes times in whole seconds; one with a fraction would differ from itself after a write.
-pub fn whole_seconds(now: Timestamp) -> Time {
-    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
-}
-
 // === impl Reason ===
 
 impl Reason {
@@ -259,39 +114,37 @@ impl Reason {
     // One row a reason: a table, however long.
     #[allow(clippy::too_many_lines)]
     /// How soon it is retried, and what the user can do.
-    const fn row(self) -> (Class, &'static str) {
-        use Class::{RetrySlowly, RetrySoon, WaitForChange};
+    const fn entry(self) -> (RetryPolicy, &'static str) {
+        use RetryPolicy::{RetryRarely, RetrySlowly, RetrySoon};
         match self {
             Self::KeyNotFound => (
-                WaitForChange,
+                RetryRarely,
                 "AWS KMS has no such key or alias in this account and Region: correct spec.keyId or spec.region, or \
                  create the key; name a key of another account by its ARN",
             ),
-            Self::KeyDisabled => {
-                (WaitForChange, "the KMS key is disabled: enable it, or name another key in spec.keyId")
-            }
+            Self::KeyDisabled => (RetryRarely, "the KMS key is disabled: enable it, or name another key in spec.keyId"),
             Self::KeyStateInvalid => (
-                WaitForChange,
+                RetryRarely,
                 "the state of the KMS key forbids its use (pending deletion or import, or its key store is not \
                  connected): bring it back to Enabled, or name another key in spec.keyId",
             ),
             Self::KeyUsageInvalid => (
-                WaitForChange,
+                RetryRarely,
                 "only a symmetric encryption key (ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT) can issue data keys: name one in \
                  spec.keyId",
             ),
             Self::GrantTokenInvalid => (
-                WaitForChange,
+                RetryRarely,
                 "AWS KMS refused a grant token: remove spec.grantTokens once the grant is some minutes old, or give the \
                  token of a present grant",
             ),
             Self::AccessDenied => (
-                WaitForChange,
+                RetryRarely,
                 "the operator's AWS identity may not use the KMS key: allow it kms:GenerateDataKeyWithoutPlaintext in \
                  the key policy or in IAM, with this encryption context; the operator's log names the identity",
             ),
             Self::RequestInvalid => (
-                WaitForChange,
+                RetryRarely,
                 "AWS KMS refused the form of the request: correct keyId, encryptionContext or grantTokens in the spec; \
                  the operator's log has the words of KMS",
             ),
@@ -306,11 +159,11 @@ impl Reason {
                  clock of its node",
             ),
             Self::RegionMissing => (
-                WaitForChange,
+                RetryRarely,
                 "no AWS Region is known: set spec.region, write spec.keyId as an ARN, or set AWS_REGION for the operator",
             ),
             Self::RegionUnknown => (
-                WaitForChange,
+                RetryRarely,
                 "the operator knows no such AWS Region and calls nothing there: correct spec.region or the ARN in \
                  spec.keyId, or ask the platform team to add the Region to --extra-regions of the operator",
             ),
@@ -344,7 +197,7 @@ impl Reason {
                 "AWS KMS answered with an error that this operator does not know: its log has the words of KMS",
             ),
             Self::SecretConflict => (
-                WaitForChange,
+                RetryRarely,
                 "the Secret's name is taken, and nothing was touched: remove or rename that Secret after making sure \
                  that nobody needs it, or use another spec.secretName",
             ),
@@ -355,7 +208,7 @@ impl Reason {
                  (kubectl get secret -o yaml --show-managed-fields) and stop it",
             ),
             Self::SecretImmutable => (
-                WaitForChange,
+                RetryRarely,
                 "the Secret is immutable and does not hold what is recorded, and the API server lets no client change it: \
                  delete the Secret (kubectl delete secret NAME); the operator creates it again with the recorded data keys",
             ),
@@ -380,32 +233,32 @@ impl Reason {
                  finalizer in metadata.finalizers can hold it",
             ),
             Self::SpecInvalid => (
-                WaitForChange,
+                RetryRarely,
                 "a field has a value that this operator cannot use, and the installed CustomResourceDefinition should have \
                  refused it: correct that field, and install the definition of this operator's version",
             ),
             Self::SecretTooLarge => (
-                WaitForChange,
+                RetryRarely,
                 "with this version Kubernetes could not store the Secret or the DataKey, so KMS is not called and nothing is \
                  recorded: shorten spec.encryptionContext, remove pins that are recorded from spec.wrappedKeys, or create \
                  another DataKey for further versions",
             ),
             Self::TooManyVersions => (
-                WaitForChange,
+                RetryRarely,
                 "all 64 versions of this DataKey are issued: go back to one of them, or create another DataKey",
             ),
             Self::PinConflict => (
-                WaitForChange,
+                RetryRarely,
                 "spec.wrappedKeys pins another data key than status.versions records, and nothing was changed: the \
                  Secret follows the record; remove that pin, or make it a copy of the recorded entry",
             ),
             Self::PinInvalid => (
-                WaitForChange,
+                RetryRarely,
                 "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued anew: copy the entry \
                  again from status.versions of the DataKey that it was issued for, or remove it",
             ),
             Self::RestoredWithoutKey => (
-                WaitForChange,
+                RetryRarely,
                 "a backup tool restored this DataKey, and its data key is not there: restore the Secret, or the status \
                  (Velero: --status-include-resources), or pin the data key in spec.wrappedKeys; nothing is issued in its place. If \
                  no data is encrypted under an earlier data key, remove the label velero.io/restore-name (kubectl label \
@@ -418,13 +271,13 @@ impl Reason {
                  turn issuing on",
             ),
             Self::RecordNewer => (
-                WaitForChange,
+                RetryRarely,
                 "a version in status.versions was recorded by a newer release of the operator, with fields that this one \
                  does not know: install that release. Nothing is lost; until then the Secret stays as it is and no data \
                  key is issued",
             ),
             Self::SpecNewer => (
-                WaitForChange,
+                RetryRarely,
                 "the spec has a field that this release of the operator does not know, so nothing is issued or recorded: \
                  upgrade the operator, or remove that field from the spec",
             ),
@@ -437,24 +290,24 @@ impl Reason {
     }
 
     /// How soon it is retried.
-    pub const fn class(self) -> Class {
-        self.row().0
+    pub const fn retry_policy(self) -> RetryPolicy {
+        self.entry().0
     }
 
     /// What it means and what the user can do.
     pub const fn advice(self) -> &'static str {
-        self.row().1
+        self.entry().1
     }
 
     /// Whether the object alone decides it, so that an operator that has just started decides again without a wait: it may be
     /// of another release.
-    pub const fn is_of_the_object(self) -> bool {
+    pub const fn depends_on_object(self) -> bool {
         matches!(self, Self::SpecInvalid | Self::RecordNewer | Self::SpecNewer)
     }
 
     /// Whether the Secret has a part in it, so that a change of the Secret is worth another try. With a pin that can't be
     /// followed, the Secret of what is recorded is put right all the same.
-    pub const fn is_of_the_secret(self) -> bool {
+    pub const fn depends_on_secret(self) -> bool {
         matches!(
             self,
             Self::SecretConflict
@@ -502,7 +355,6 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{at, data_key, issued};
 
     #[test]
     fn every_reason_has_a_name_of_its_own_and_tells_what_to_do() {
@@ -513,82 +365,10 @@ mod tests {
     }
 
     #[test]
-    fn stalled_goes_with_the_failures_that_a_person_must_mend_only() {
-        for &reason in Reason::ALL {
-            let status = failed(&data_key(), &reason.into(), at(5));
-            let stalled = status.conditions.iter().any(|condition| condition.type_ == STALLED);
-            assert_eq!(stalled, reason.class() == Class::WaitForChange, "{reason:?}");
-        }
-    }
-
-    #[test]
-    fn ready_takes_stalled_away_and_tells_the_current_version() {
-        let mut key = data_key();
-        key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(5)));
-        let status = ready(&key, &issued(1), None, at(9));
-        assert_eq!(status.conditions.len(), 1);
-        assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("True", ISSUED));
-        assert_eq!((status.version, status.key_id), (Some(1), Some(issued(1).key_id)));
-    }
-
-    #[test]
-    fn the_transition_time_moves_with_the_status_only() {
-        let mut key = data_key();
-        key.status = Some(failed(&key, &Reason::Throttled.into(), at(5)));
-        key.status = Some(failed(&key, &Reason::KmsTimeout.into(), at(7)));
-        assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(5)));
-        key.status = Some(ready(&key, &issued(1), None, at(9)));
-        assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(9)));
-    }
-
-    #[test]
-    fn generations_of_status_and_conditions_are_written_together() {
-        let mut key = data_key();
-        key.metadata.generation = Some(7);
-        for status in [ready(&key, &issued(1), None, at(1)), failed(&key, &Reason::KeyDisabled.into(), at(1))] {
-            assert_eq!(status.observed_generation, Some(7));
-            assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(7)));
-        }
-    }
-
-    #[test]
-    fn a_failure_of_an_older_generation_is_not_shown_as_present() {
-        let mut key = data_key();
-        key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(1)));
-        assert_eq!(shown_failure(&key), Some(Reason::KeyDisabled));
-        key.metadata.generation = Some(2);
-        assert_eq!(shown_failure(&key), None);
-    }
-
-    #[test]
-    fn recording_keeps_earlier_versions_and_conditions() {
-        let mut key = data_key();
-        key.status = Some(recorded(&key, vec![issued(1)]));
-        let status = recorded(&key, vec![issued(2)]);
-        assert_eq!(status.versions, vec![issued(1), issued(2)]);
-        assert_eq!(status.secret_name.as_deref(), Some("orders"));
-    }
-
-    #[test]
     fn a_long_detail_is_cut_at_a_character() {
         for detail in ["ä", "\u{202e}"] {
             let message = Failure::new(Reason::Refused, detail.repeat(5000)).to_string();
             assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
-        }
-    }
-
-    #[test]
-    fn no_message_holds_what_cannot_be_seen() {
-        let odd = "refused: \u{1b}[2J\r\n\u{202e}x";
-        let mut key = data_key();
-        key.spec.secret_name = Some(odd.to_owned());
-        for status in
-            [ready(&key, &issued(1), None, at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
-        {
-            for condition in &*status.conditions {
-                assert!(condition.message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{}", condition.message);
-                assert!(condition.message.chars().all(crate::text::is_printable), "{}", condition.message);
-            }
         }
     }
 }

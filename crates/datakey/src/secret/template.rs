@@ -10,23 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{DataKey, TemplateMetadata},
-    secret::{MANAGED_BY, NAME, PREFIX},
-    status::{Failure, Reason},
+    names::{APP_DOMAIN, APPLIED_ANNOTATION, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, RESERVED_DOMAINS},
+    reason::{Failure, Reason},
     text::printable,
 };
 
-/// Domains whose keys, and those of whose subdomains, no template may have: those of Kubernetes itself, Argo CD, Flux and Helm,
-/// and the operator's own.
-pub const RESERVED_DOMAINS: [&str; 6] =
-    ["datakey.dev", "kubernetes.io", "k8s.io", "argocd.argoproj.io", "toolkit.fluxcd.io", "helm.sh"];
-
-/// The domain of the labels that Kubernetes recommends for applications; of its keys [`MANAGED_BY`] alone is reserved.
-pub const APP_DOMAIN: &str = "app.kubernetes.io";
-
-/// Annotation: the keys that the operator applied from the template. A key that the template lacks later is removed by it.
-pub const APPLIED: &str = "datakey.dev/applied";
-
-/// Bound of a template's annotations in bytes, with [`APPLIED`]. The definition counts characters, of up to four bytes; what it
+/// Bound of a template's annotations in bytes, with [`APPLIED_ANNOTATION`]. The definition counts characters, of up to four bytes; what it
 /// allows in ASCII fits. Kubernetes has room for 256 KiB of annotations on an object, and the operator's own take up to 150 KiB.
 const MAX_ANNOTATIONS: usize = 96 << 10;
 
@@ -56,7 +45,7 @@ pub struct Applied {
 pub struct Wanted {
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations; [`APPLIED`] among them where there are any labels or annotations.
+    /// Annotations; [`APPLIED_ANNOTATION`] among them where there are any labels or annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -90,7 +79,7 @@ impl Reserved {
         };
         let always = domain != Some(APP_DOMAIN) && RESERVED_DOMAINS.into_iter().any(is_of);
         let more = |reserved: &String| reserved.strip_suffix('/').map_or(reserved == key, is_of);
-        key == MANAGED_BY || always || self.more.iter().any(more)
+        key == MANAGED_BY_LABEL || always || self.more.iter().any(more)
     }
 }
 
@@ -159,7 +148,7 @@ impl Wanted {
             Applied { labels: labels.keys().cloned().collect(), annotations: annotations.keys().cloned().collect() };
         if applied != Applied::default() {
             // Two sets of strings: encoding them cannot fail.
-            annotations.insert(APPLIED.to_owned(), serde_json::to_string(&applied).unwrap_or_default());
+            annotations.insert(APPLIED_ANNOTATION.to_owned(), serde_json::to_string(&applied).unwrap_or_default());
         }
         Self { labels, annotations }
     }
@@ -170,7 +159,7 @@ impl Wanted {
 impl Applied {
     /// As the annotation of a Secret says. Without one, or where it says nothing usable, there are none.
     fn to(metadata: &ObjectMeta) -> Self {
-        let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
+        let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED_ANNOTATION));
         annotation.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 
@@ -195,9 +184,11 @@ impl Own {
         };
         let metadata = &secret.metadata;
         Self {
-            labels: chosen(&metadata.labels, &|key| [MANAGED_BY, NAME].contains(&key) || applied.labels.contains(key)),
+            labels: chosen(&metadata.labels, &|key| {
+                [MANAGED_BY_LABEL, NAME_LABEL].contains(&key) || applied.labels.contains(key)
+            }),
             annotations: chosen(&metadata.annotations, &|key| {
-                key.starts_with(PREFIX) || applied.annotations.contains(key)
+                key.starts_with(OWN_PREFIX) || applied.annotations.contains(key)
             }),
         }
     }
@@ -209,7 +200,7 @@ mod tests {
     use crate::{
         api::SecretTemplate,
         fixtures::{data_key, recorded},
-        secret::{content, digest::Digest, project, project_under},
+        secret::{Projection, compare, digest::Digest},
     };
 
     fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -237,7 +228,11 @@ mod tests {
         let failure = refused(&wide, Reserved::ALWAYS).unwrap();
         assert!(failure.detail.unwrap().contains("shorten them to 98304 bytes"));
         let wanted = wanted(&wide, Reserved::ALWAYS);
-        assert_eq!((wanted.labels["team"].as_str(), wanted.annotations.len()), ("shop", 1), "{APPLIED} alone");
+        assert_eq!(
+            (wanted.labels["team"].as_str(), wanted.annotations.len()),
+            ("shop", 1),
+            "{APPLIED_ANNOTATION} alone"
+        );
     }
 
     #[test]
@@ -291,78 +286,78 @@ mod tests {
             detail.contains("labels: helm.sh/chart, spec.secretTemplate.metadata.annotations: datakey.dev/version"),
             "{detail}"
         );
-        let projection = project(&key, 1).unwrap();
+        let projection = Projection::of(&key, 1).unwrap();
         assert_eq!((projection.labels["team"].as_str(), projection.labels.get("helm.sh/chart")), ("shop", None));
         assert_eq!(projection.annotations["datakey.dev/version"], "1");
         assert_eq!(refused(&data_key(), Reserved::ALWAYS), None);
         let team = Reserved::with(vec!["team".into()]);
-        assert!(!project_under(&key, 1, &team).unwrap().labels.contains_key("team"));
+        assert!(!Projection::with_reserved(&key, 1, &team).unwrap().labels.contains_key("team"));
     }
 
     #[test]
     fn without_a_template_the_secret_is_as_earlier_releases_write_it() {
-        let plain = project(&recorded(&[1]), 1).unwrap();
+        let plain = Projection::of(&recorded(&[1]), 1).unwrap();
         for empty in [templated(recorded(&[1]), &[], &[]), {
             let mut key = recorded(&[1]);
             key.spec.secret_template = Some(SecretTemplate::default());
             key
         }] {
-            assert_eq!(project(&empty, 1).unwrap(), plain);
+            assert_eq!(Projection::of(&empty, 1).unwrap(), plain);
         }
-        assert!(!plain.annotations.contains_key(APPLIED));
+        assert!(!plain.annotations.contains_key(APPLIED_ANNOTATION));
     }
 
     #[test]
     fn what_is_applied_is_restored_and_what_is_taken_from_the_template_is_removed() {
         let before = templated(recorded(&[1]), &[("team", "shop"), ("stage", "test")], &[("example.com/a", "1")]);
-        let wanted = project(&before, 1).unwrap();
-        let secret = wanted.clone().create(&before);
+        let wanted = Projection::of(&before, 1).unwrap();
+        let secret = wanted.clone().into_secret(&before);
         assert_eq!(Digest::of(&secret), wanted.digest());
 
         let edits: [fn(&mut ObjectMeta); 5] = [
             |metadata| _ = metadata.labels.as_mut().unwrap().remove("team"),
             |metadata| _ = metadata.labels.as_mut().unwrap().insert("team".into(), "bank".into()),
             |metadata| _ = metadata.annotations.as_mut().unwrap().remove("example.com/a"),
-            |metadata| _ = metadata.annotations.as_mut().unwrap().remove(APPLIED),
-            |metadata| _ = metadata.annotations.as_mut().unwrap().insert(APPLIED.into(), "odd".into()),
+            |metadata| _ = metadata.annotations.as_mut().unwrap().remove(APPLIED_ANNOTATION),
+            |metadata| _ = metadata.annotations.as_mut().unwrap().insert(APPLIED_ANNOTATION.into(), "odd".into()),
         ];
         for (number, edit) in edits.iter().enumerate() {
             let mut edited = secret.clone();
             edit(&mut edited.metadata);
             assert_ne!(Digest::of(&edited), wanted.digest(), "edit {number}");
-            assert_eq!(content::changes(&wanted, &edited).len(), 1, "edit {number}");
-            assert_eq!(Digest::of(&wanted.clone().put_into(edited)), wanted.digest(), "edit {number}");
+            assert_eq!(compare::changes(&wanted, &edited).len(), 1, "edit {number}");
+            assert_eq!(Digest::of(&wanted.clone().restore_into(edited)), wanted.digest(), "edit {number}");
         }
 
         // The label of another client stays, whatever the template had.
         let mut secret = secret;
         secret.metadata.labels.as_mut().unwrap().insert("other".into(), "kept".into());
         secret.metadata.annotations.as_mut().unwrap().insert("other".into(), "kept".into());
-        let after = project(&templated(recorded(&[1]), &[("team", "shop")], &[]), 1).unwrap();
-        let changed = after.clone().put_into(secret.clone());
+        let after = Projection::of(&templated(recorded(&[1]), &[("team", "shop")], &[]), 1).unwrap();
+        let changed = after.clone().restore_into(secret.clone());
         let labels = changed.metadata.labels.as_ref().unwrap();
         assert_eq!((labels["team"].as_str(), labels["other"].as_str(), labels.get("stage")), ("shop", "kept", None));
         assert!(!changed.metadata.annotations.as_ref().unwrap().contains_key("example.com/a"));
         assert_eq!(Digest::of(&changed), after.digest());
-        let none = project(&recorded(&[1]), 1).unwrap().put_into(changed);
+        let none = Projection::of(&recorded(&[1]), 1).unwrap().restore_into(changed);
         assert_eq!(none.metadata.labels.unwrap().len(), 3, "the operator's own and the other client's");
-        assert!(!none.metadata.annotations.as_ref().unwrap().contains_key(APPLIED));
+        assert!(!none.metadata.annotations.as_ref().unwrap().contains_key(APPLIED_ANNOTATION));
         assert_eq!(none.metadata.annotations.unwrap()["other"], "kept");
     }
 
     #[test]
     fn a_forged_annotation_removes_no_key_that_a_template_cannot_have() {
         let key = recorded(&[1]);
-        let wanted = project(&key, 1).unwrap();
-        let mut secret = wanted.clone().create(&key);
+        let wanted = Projection::of(&key, 1).unwrap();
+        let mut secret = wanted.clone().into_secret(&key);
         let annotations = secret.metadata.annotations.as_mut().unwrap();
         annotations.insert("argocd.argoproj.io/tracking-id".into(), "x".into());
         annotations.insert(
-            APPLIED.into(),
+            APPLIED_ANNOTATION.into(),
             r#"{"annotations":["argocd.argoproj.io/tracking-id"],"labels":["datakey.dev/name"]}"#.into(),
         );
-        let restored = wanted.put_into(secret).metadata;
+        let restored = wanted.restore_into(secret).metadata;
         assert_eq!(restored.annotations.unwrap()["argocd.argoproj.io/tracking-id"], "x");
-        assert_eq!(restored.labels.unwrap()[NAME], "orders");
+        assert_eq!(restored.labels.unwrap()[NAME_LABEL], "orders");
     }
 }

@@ -1,0 +1,294 @@
+//! The kind `DataKey`: what a user asks for.
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bounds::FIRST_VERSION,
+    lenient::Rest,
+    material::KeySpec,
+    request::{EncryptionContext, KeyRequest},
+    rules, schema,
+    status::{DataKeyStatus, IssuedVersion},
+    template::SecretTemplate,
+};
+use crate::names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL};
+
+/// What data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version and keeps
+/// the wrapped data key, never its plaintext, in a Secret and in the status. An issued version's settings are fixed;
+/// raise `version` to issue another data key.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "datakey.dev",
+    version = "v1alpha1",
+    kind = "DataKey",
+    namespaced,
+    status = "DataKeyStatus",
+    derive = "PartialEq",
+    shortname = "dk",
+    category = "datakeys",
+    doc = "A data key of AWS KMS, kept in a Secret in its wrapped form only: the plaintext never enters the cluster's \
+           control plane. Each version is issued exactly once and never replaced. A workload unwraps it with \
+           kms:Decrypt and the same encryption context.",
+    validation = rules::name_is_a_label_value(),
+    validation = rules::record_is_write_once(),
+    validation = rules::spec_answers_the_record(),
+    validation = rules::secret_name_is_fixed_once_issued(),
+    validation = rules::deletion_policy_is_fixed_once_issued(),
+    validation = rules::pins_agree_with_the_record(),
+    validation = rules::pins_are_not_other_recorded_versions(),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(
+        name = "Version",
+        type_ = "integer",
+        description = "the version that the Secret's plain entries hold",
+        json_path = ".status.version"
+    ),
+    printcolumn(
+        name = "Key",
+        type_ = "string",
+        description = "ARN of the KMS key; the requested key ID until a data key is issued",
+        json_path = ".status.keyId"
+    ),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
+    printcolumn(
+        name = "Spec",
+        type_ = "string",
+        description = "key spec of the data key, where it is asked for by spec",
+        json_path = ".spec.keySpec",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Bytes",
+        type_ = "integer",
+        description = "length of the data key, where it is asked for by length",
+        json_path = ".spec.numberOfBytes",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Issued",
+        type_ = "date",
+        description = "when the current version was issued",
+        json_path = ".status.issuedAt",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rules::one_length(),
+    validation = rules::no_region_beside_an_arn(),
+    validation = rules::pin_of_the_version_answers_the_spec()
+)]
+pub struct DataKeySpec {
+    /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS takes: a key ID
+    /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
+    /// (`alias/orders`) or an alias ARN. A key of another AWS account needs an ARN. The operator's AWS identity needs
+    /// `kms:GenerateDataKeyWithoutPlaintext` on the key, and nothing else. Fixed once the version is issued.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::key_id_has_a_known_form(), validation = rules::key_is_customer_managed())]
+    pub key_id: String,
+
+    /// Kind of the data key: `AES_256` (32 bytes) or `AES_128` (16 bytes). Set either this or `numberOfBytes`. Fixed
+    /// once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+
+    /// Length of the data key in bytes, 1 to 1024, for keys that are not AES-128 or AES-256; for example 64 for
+    /// HMAC-SHA-512. Set either this or `keySpec`. Fixed once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub number_of_bytes: Option<i32>,
+
+    /// Encryption context: up to 32 pairs, together at most 8192 bytes, that KMS binds to the data key, sent to KMS
+    /// exactly as written. Whoever unwraps the data key must give the same pairs, and key policies can demand them
+    /// (`kms:EncryptionContext:purpose`). It is not secret: it appears in AWS CloudTrail. Keys are not empty, don't
+    /// begin with `aws:` or `aws-crypto-`, and differ in more than upper and lower case, because policies ignore
+    /// case. Fixed once the version is issued. Example: `{purpose: orders, stage: production}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::encryption_context")]
+    #[x_kube(
+        validation = rules::context_keys_are_not_empty(),
+        validation = rules::context_keys_are_not_reserved(),
+        validation = rules::context_keys_differ_in_more_than_case(),
+        validation = rules::context_fits()
+    )]
+    pub encryption_context: Option<EncryptionContext>,
+
+    /// Up to 10 KMS grant tokens, each 1 to 8192 characters, for a grant so new that KMS may not know it everywhere
+    /// yet. The operator sends them with the call and writes them nowhere. Remove them once the data key is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::grant_tokens")]
+    pub grant_tokens: Option<Vec<String>>,
+
+    /// AWS Region of the KMS key, for example `eu-west-1`, where `keyId` is a key ID or an alias name. An ARN names
+    /// its Region itself. Absent means the operator's own Region. Fixed once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = rules::region_has_a_known_form())]
+    pub region: Option<String>,
+
+    /// Which data key is current, 1 where absent. A number that was never issued issues a new data key, beside the
+    /// earlier ones, which stay in the Secret; a number that was issued before makes that data key current again.
+    /// At most 64 versions. Existing data stays encrypted under the version that it was encrypted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub version: Option<i32>,
+
+    /// Name of the Secret, in the same namespace; `metadata.name` where absent. A Secret that does not belong to this
+    /// DataKey is never touched. Fixed once a version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::secret_name_has_a_valid_form())]
+    pub secret_name: Option<String>,
+
+    /// Labels and annotations of the Secret beside the operator's own, for example what an admission policy demands. They
+    /// may be changed at any time and are restored with the Secret. A key that is taken out of the template is taken from the
+    /// Secret; keys that others set there stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_template: Option<SecretTemplate>,
+
+    /// What becomes of the Secret when the DataKey is deleted: `Retain` (also where absent) leaves it, and a DataKey
+    /// of the same name adopts it; `Delete` removes it, and with it all data that only its keys can decrypt. Data keys that
+    /// this DataKey did not issue itself, but adopted or took from `wrappedKeys`, are left under `Delete`, too. Fixed once a
+    /// version is issued; to keep the Secret of a DataKey under `Delete`, use `kubectl datakey keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// Pins: wrapped data keys that were issued before, here or in another cluster, at most 64. A pinned version is
+    /// never issued again: status and Secret are made from the pin, without a call to AWS KMS. So clusters that are
+    /// given the same manifest have the same data key, and one that is lost can be built again from Git. Each pin is a
+    /// copy of an entry of another DataKey's `status.versions`, and each has a `ciphertextBlob` of its own; it is
+    /// ciphertext and may stand in Git. A pin may be added at any time and removed once it is recorded, but it can't
+    /// differ from what is recorded. The pin of a multi-Region key (`mrk-`) serves in every Region: the Secret names
+    /// the key of the Region that this DataKey is for. Example: `[{version: 1, request: {keyId: alias/orders, keySpec:
+    /// AES_256}, ciphertextBlob: AQIDAHg..., keyId: "arn:aws:kms:eu-west-1:111122223333:key/mrk-...", issuedAt:
+    /// "2026-11-24T01:02:03Z"}]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["version".into()]),
+        validation = rules::pins_are_different_data_keys()
+    )]
+    pub wrapped_keys: Option<Vec<IssuedVersion>>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// What becomes of the Secret when the DataKey is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum DeletionPolicy {
+    #[default]
+    #[allow(missing_docs)]
+    Retain,
+    #[allow(missing_docs)]
+    Delete,
+}
+
+// === impl DataKey ===
+
+impl DataKey {
+    /// The version that the spec makes current.
+    pub fn wanted_version(&self) -> i32 {
+        self.spec.version.unwrap_or(FIRST_VERSION)
+    }
+
+    /// The name of the Secret: as recorded, else as in the spec, else the `DataKey`'s own.
+    pub fn secret_name(&self) -> &str {
+        let recorded = self.status.as_ref().and_then(|status| status.secret_name.as_deref());
+        recorded.or(self.spec.secret_name.as_deref()).or(self.metadata.name.as_deref()).unwrap_or_default()
+    }
+
+    /// Everything that was issued, in the order of its recording.
+    pub fn record(&self) -> &[IssuedVersion] {
+        self.status.as_ref().map_or(&[], |status| &status.versions)
+    }
+
+    /// The data keys that the spec pins.
+    pub fn pinned_versions(&self) -> &[IssuedVersion] {
+        self.spec.wrapped_keys.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a backup tool restored it and no one has changed its spec since: its data key may exist, though it is
+    /// not recorded.
+    pub fn is_restored(&self) -> bool {
+        let has =
+            |marks: &Option<BTreeMap<String, String>>, mark| marks.as_ref().is_some_and(|of| of.contains_key(mark));
+        let Self { metadata, .. } = self;
+        metadata.generation == Some(1)
+            && (has(&metadata.labels, VELERO_RESTORE_LABEL) || has(&metadata.annotations, RESTORED_ANNOTATION))
+    }
+
+    /// The recorded data key of a version.
+    pub fn recorded_version(&self, version: i32) -> Option<&IssuedVersion> {
+        self.record().iter().find(|issued| issued.version == version)
+    }
+}
+
+// === impl DataKeySpec ===
+
+impl DataKeySpec {
+    /// The part of the spec that KMS is asked with.
+    pub fn request(&self) -> KeyRequest {
+        KeyRequest {
+            key_id: self.key_id.clone(),
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            encryption_context: self.encryption_context.clone(),
+            region: self.region.clone(),
+            rest: Rest::new(),
+        }
+    }
+
+    /// The fields that this release does not know, by their paths within the spec; those of pins are not among them.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
+        let template = self.secret_template.iter();
+        let of_the_template = template.clone().flat_map(|template| template.rest.keys());
+        let of_its_metadata =
+            template.flat_map(|template| &template.metadata).flat_map(|metadata| metadata.rest.keys());
+        let of_the_template = of_the_template.map(|field| format!("secretTemplate.{field}"));
+        let of_its_metadata = of_its_metadata.map(|field| format!("secretTemplate.metadata.{field}"));
+        self.rest.keys().cloned().chain(of_the_template).chain(of_its_metadata)
+    }
+
+    /// The deletion policy with its default.
+    pub fn deletion_policy(&self) -> DeletionPolicy {
+        self.deletion_policy.unwrap_or_default()
+    }
+}
+
+/// The status that records newly issued versions. Conditions stay: the Secret is not written yet.
+pub fn with_recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
+    let mut status = key.status.clone().unwrap_or_default();
+    status.secret_name = Some(key.secret_name().to_owned());
+    status.versions.extend(versions);
+    status
+}
+
+/// The status that records versions that another `DataKey` issued: pinned, or found in the Secret.
+pub fn with_adopted(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
+    DataKeyStatus { adopted: Some(true), ..with_recorded(key, versions) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{data_key, issued};
+
+    #[test]
+    fn recording_keeps_earlier_versions_and_conditions() {
+        let mut key = data_key();
+        key.status = Some(with_recorded(&key, vec![issued(1)]));
+        let status = with_recorded(&key, vec![issued(2)]);
+        assert_eq!(status.versions, vec![issued(1), issued(2)]);
+        assert_eq!(status.secret_name.as_deref(), Some("orders"));
+    }
+}

@@ -1,0 +1,84 @@
+//! What is asked of AWS KMS for one version, and whether two requests ask for the same.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{lenient::Rest, material::KeySpec, rules, schema};
+
+/// Encryption context: pairs that KMS binds to a data key, in the order of their keys.
+pub type EncryptionContext = BTreeMap<String, String>;
+
+/// What is asked of KMS for one version: these fields of the spec are fixed once the version is issued.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+#[x_kube(validation = rules::request_has_one_length(), validation = rules::no_region_beside_an_arn())]
+pub struct KeyRequest {
+    /// The requested KMS key, as in the spec.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::key_id_has_a_known_form(), validation = rules::key_is_customer_managed())]
+    pub key_id: String,
+
+    /// The requested key spec, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+
+    /// The requested length in bytes, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub number_of_bytes: Option<i32>,
+
+    /// The encryption context, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::encryption_context")]
+    #[x_kube(
+        validation = rules::context_keys_are_not_empty(),
+        validation = rules::context_keys_are_not_reserved(),
+        validation = rules::context_keys_differ_in_more_than_case(),
+        validation = rules::context_fits()
+    )]
+    pub encryption_context: Option<EncryptionContext>,
+
+    /// The requested Region, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = rules::region_has_a_known_form())]
+    pub region: Option<String>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+// === impl KeyRequest ===
+
+impl KeyRequest {
+    /// The encryption context; an absent one is the empty one, in KMS as here.
+    pub fn context(&self) -> &EncryptionContext {
+        static EMPTY: EncryptionContext = EncryptionContext::new();
+        self.encryption_context.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// The fields in which two requests ask KMS for something else, as the spec names them. The only comparison of requests; in
+    /// CEL, `is_same_request` of the rules says the same. What a newer release knows is not compared.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("keyId", self.key_id != other.key_id),
+            ("keySpec", self.key_spec != other.key_spec),
+            ("numberOfBytes", self.number_of_bytes != other.number_of_bytes),
+            ("encryptionContext", self.context() != other.context()),
+            ("region", self.region != other.region),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
+    }
+
+    /// Whether both ask KMS for the same: an absent encryption context is the empty one.
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        self.differences(other).is_empty()
+    }
+}

@@ -1,0 +1,110 @@
+//! Parts of the schema that the types cannot say.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+pub fn encryption_context(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 8192 },
+    })
+}
+
+pub fn template_labels(_: &mut SchemaGenerator) -> Schema {
+    let value = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 63, "pattern": value },
+    })
+}
+
+pub fn template_annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 2048 },
+    })
+}
+
+pub fn ciphertext_blob(_: &mut SchemaGenerator) -> Schema {
+    // No `format: byte`: CEL would decode it, and the API server's decoder refuses some of what its validation takes.
+    let base64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+    json_schema!({ "type": "string", "minLength": 4, "maxLength": 8192, "pattern": base64 })
+}
+
+pub fn truncate_to_seconds(_: &mut SchemaGenerator) -> Schema {
+    // A fraction would be lost when the record is written again, and the record is write-once.
+    // Nor could the operator read a time at the end of the year 9999.
+    let whole = "^(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
+    json_schema!({ "type": "string", "format": "date-time", "maxLength": 20, "pattern": whole })
+}
+
+pub fn grant_tokens(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 10,
+        "items": { "type": "string", "minLength": 1, "maxLength": 8192 },
+    })
+}
+
+/// Unknown fields of a pin are kept. A plaintext data key, copied along by mistake, must not be: it never gets into etcd. By its
+/// length, because the API server's message then does not repeat it.
+pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps) {
+    let pins =
+        root.properties.as_mut().and_then(|root| root.get_mut("spec")?.properties.as_mut()?.get_mut("wrappedKeys"));
+    let Some(JSONSchemaPropsOrArray::Schema(pin)) = pins.and_then(|pins| pins.items.as_mut()) else {
+        return;
+    };
+    for name in ["plaintext", "Plaintext"] {
+        let refused = JSONSchemaProps {
+            description: Some("Remove it: the plaintext of a data key must never be in the cluster.".to_owned()),
+            type_: Some("string".to_owned()),
+            max_length: Some(0),
+            ..JSONSchemaProps::default()
+        };
+        pin.properties.get_or_insert_default().insert(name.to_owned(), refused);
+    }
+}
+
+/// An optional field is absent or has a value; null is neither, and CEL's `has` would call it a value. The lines of a
+/// doc comment are not the lines of `kubectl explain`.
+pub fn tidy(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|JSON(value)| !value.is_null());
+    }
+    if let Some(description) = &mut schema.description {
+        *description = description.replace('\n', " ");
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        tidy(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy(values);
+    }
+}
+
+/// The bounds that Kubernetes gives to conditions (`metav1.Condition`); the generated type has none.
+pub fn bound_conditions(status: &mut JSONSchemaProps) {
+    let conditions = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions"));
+    let Some(JSONSchemaPropsOrArray::Schema(condition)) = conditions.and_then(|list| list.items.as_mut()) else {
+        return;
+    };
+    let domain = "([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?";
+    let mut bound = |field: &str, min: i64, max: i64, pattern: Option<String>| {
+        if let Some(field) = condition.properties.as_mut().and_then(|properties| properties.get_mut(field)) {
+            (field.min_length, field.max_length, field.pattern) = (Some(min), Some(max), pattern);
+        }
+    };
+    bound("type", 1, 316, Some(format!("^{domain}([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")));
+    bound("status", 4, 7, Some("^(True|False|Unknown)$".to_owned()));
+    bound("reason", 1, 1024, Some("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$".to_owned()));
+    bound("message", 0, 32768, None);
+}

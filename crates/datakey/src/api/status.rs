@@ -1,0 +1,170 @@
+//! The status: the record of issued data keys, and what the conditions say of the Secret.
+
+use k8s_openapi::{
+    ByteString,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    conditions::{Conditions, PENDING, READY},
+    lenient::{self, Rest},
+    request::KeyRequest,
+    rules, schema,
+};
+
+/// What was issued, and whether the Secret holds it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rules::secret_name_stays(),
+    validation = rules::recorded_versions_are_different_data_keys()
+)]
+pub struct DataKeyStatus {
+    /// The `metadata.generation` that the conditions speak of; -1 until the operator has seen the DataKey.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready` is always there: True when the Secret holds the data key of the spec. `Stalled` is there, as True, only
+    /// when a person must act; its message says how.
+    #[serde(default, skip_serializing_if = "Conditions::is_absent")]
+    #[schemars(with = "Vec<Condition>", length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Conditions,
+
+    /// The version that the Secret's plain entries hold.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    pub version: Option<i32>,
+
+    /// ARN of the KMS key that wrapped the current version; the requested key ID until it is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    #[schemars(length(max = 2048), regex(pattern = "^[0-9A-Za-z:/_-]*$"))]
+    pub key_id: Option<String>,
+
+    /// When the current version was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    pub issued_at: Option<Time>,
+
+    /// Name of the Secret. Set with the first issued version and fixed from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::secret_name_has_a_valid_form())]
+    pub secret_name: Option<String>,
+
+    /// True once a version was taken over from the Secret or from `wrappedKeys`: it may be the last copy of an earlier DataKey's
+    /// data key, so the Secret is kept under `deletionPolicy: Delete`, too.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    pub adopted: Option<bool>,
+
+    /// The Secret as the operator last wrote it, or read it and found it to hold what is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    pub secret: Option<VerifiedSecret>,
+
+    /// The record: every version that was issued, at most 64. The API server refuses to change or to remove an entry.
+    /// It is ciphertext, and enough to restore the Secret. Fields of a newer release are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::list")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
+    pub versions: Vec<IssuedVersion>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// One revision of the Secret, and what it holds. As long as the Secret is at this revision, not a byte of it has changed.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedSecret {
+    /// `metadata.uid` of the Secret.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+
+    /// `metadata.resourceVersion` of the Secret.
+    #[schemars(length(max = 64))]
+    pub resource_version: String,
+
+    /// SHA-256, in hexadecimal digits, of the type, the data, and the labels and annotations of the operator that the Secret
+    /// has at this revision.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+}
+
+/// One issued data key, in its wrapped form.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct IssuedVersion {
+    /// The version that this data key is.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub version: i32,
+
+    /// What was asked of KMS, as in the spec.
+    pub request: KeyRequest,
+
+    /// The wrapped data key as KMS answered it, 1 to 6144 bytes, in base64.
+    #[serde(deserialize_with = "lenient::bytes")]
+    #[schemars(schema_with = "schema::ciphertext_blob")]
+    pub ciphertext_blob: ByteString,
+
+    /// ARN of the KMS key that wrapped it. Give it to KMS Decrypt.
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = rules::key_id_is_a_key_arn())]
+    pub key_id: String,
+
+    /// ID of the key material within the KMS key, where KMS told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = "^[0-9A-Za-z-]*$"))]
+    pub key_material_id: Option<String>,
+
+    /// When it was issued, in whole seconds, UTC.
+    #[serde(deserialize_with = "lenient::time")]
+    #[schemars(schema_with = "schema::truncate_to_seconds")]
+    pub issued_at: Time,
+
+    /// Request ID of the KMS call, to find it in AWS CloudTrail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
+    pub request_id: Option<String>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// The status that the definition gives to every new object.
+pub fn initial_status() -> DataKeyStatus {
+    DataKeyStatus {
+        observed_generation: Some(-1),
+        conditions: vec![Condition {
+            type_: READY.to_owned(),
+            status: "Unknown".to_owned(),
+            reason: PENDING.to_owned(),
+            message: "waiting for the operator".to_owned(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: Some(-1),
+        }]
+        .into(),
+        ..DataKeyStatus::default()
+    }
+}
+
+/// Kubernetes writes times in whole seconds; one with a fraction would differ from itself after a write.
+pub fn truncate_to_seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+// === impl IssuedVersion ===
+
+impl IssuedVersion {
+    /// The fields that this release does not know, by their paths within the entry. What they mean for the Secret is known
+    /// to a newer release only.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
+        let of_the_request = self.request.rest.keys().map(|field| format!("request.{field}"));
+        self.rest.keys().cloned().chain(of_the_request)
+    }
+}

@@ -1,0 +1,49 @@
+//! What a user may add to the Secret: labels and annotations.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{lenient::Rest, rules, schema};
+
+/// What the Secret has beside the wrapped data keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct SecretTemplate {
+    /// Labels and annotations of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TemplateMetadata>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// Labels and annotations of the Secret.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(inline)]
+pub struct TemplateMetadata {
+    /// Up to 32 labels. Reserved are the keys of datakey.dev, kubernetes.io (but for `app.kubernetes.io/...`, of which
+    /// `app.kubernetes.io/managed-by` is reserved), k8s.io, argocd.argoproj.io, toolkit.fluxcd.io and helm.sh, of their
+    /// subdomains, and those of the operator's flag --reserved-template-keys. Example: `{team: shop, app.kubernetes.io/part-of:
+    /// orders}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::template_labels")]
+    #[x_kube(validation = rules::template_keys_have_a_valid_form(), validation = rules::template_keys_are_not_reserved())]
+    pub labels: Option<BTreeMap<String, String>>,
+
+    /// Up to 32 annotations, each value at most 2048 characters, together at most 96 KiB. The same keys are reserved as of labels. Example:
+    /// `{reloader.stakater.com/match: "true"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::template_annotations")]
+    #[x_kube(validation = rules::template_keys_have_a_valid_form(), validation = rules::template_keys_are_not_reserved())]
+    pub annotations: Option<BTreeMap<String, String>>,
+
+    /// What a newer release knows of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}

@@ -1,0 +1,172 @@
+//! The conditions `Ready` and `Stalled`: what the status says of a `DataKey`.
+//!
+//! `Ready` is always there. `Stalled` is there, as True, only when a person must act, so that kstatus reads
+//! `InProgress` while a retry can help and `Failed` otherwise. `status.observedGeneration` and the conditions' own are
+//! written together: `kubectl wait` trusts the condition's, kstatus only the status's.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+
+use crate::{
+    api::{Conditions, DataKey, DataKeyStatus, IssuedVersion, READY, STALLED, VerifiedSecret, truncate_to_seconds},
+    reason::{Failure, MAX_MESSAGE, Reason, RetryPolicy},
+    text::printable,
+};
+
+/// The reason of `Ready=True`.
+pub const ISSUED: &str = "Issued";
+
+/// The status of a `DataKey` whose Secret holds the data key of its spec: at this revision.
+pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {
+    let old = key.status.clone().unwrap_or_default();
+    let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
+    let ready = condition(&old.conditions, key.metadata.generation, READY, ("True", ISSUED), &message, now);
+    DataKeyStatus {
+        observed_generation: key.metadata.generation,
+        conditions: Conditions::beside(vec![ready], old.conditions),
+        version: Some(issued.version),
+        key_id: Some(issued.key_id.clone()),
+        issued_at: Some(issued.issued_at.clone()),
+        secret,
+        ..old
+    }
+}
+
+/// The status of a `DataKey` that cannot be made ready now.
+pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus {
+    let old = key.status.clone().unwrap_or_default();
+    let own = failed_conditions(failure, &old.conditions, key.metadata.generation, now);
+    DataKeyStatus {
+        observed_generation: key.metadata.generation,
+        conditions: Conditions::beside(own, old.conditions),
+        key_id: if old.versions.is_empty() { Some(key.spec.key_id.clone()) } else { old.key_id },
+        ..old
+    }
+}
+
+/// What [`failed`] says, in no more bytes than the present status has: etcd may have no room for more. `Ready` must not go on
+/// saying what is not so.
+pub fn failed_briefly(key: &DataKey, reason: Reason, now: Timestamp) -> DataKeyStatus {
+    let old = key.status.clone().unwrap_or_default();
+    let ready = condition(&old.conditions, key.metadata.generation, READY, ("False", reason.as_str()), "", now);
+    DataKeyStatus {
+        observed_generation: key.metadata.generation,
+        conditions: Conditions::beside(vec![ready], old.conditions),
+        ..old
+    }
+}
+
+/// The operator's own conditions of an object that cannot be made ready now; `old` are those that it has.
+pub fn failed_conditions(
+    failure: &Failure,
+    old: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (reason, message) = (failure.reason.as_str(), failure.to_string());
+    let mut conditions = vec![condition(old, generation, READY, ("False", reason), &message, now)];
+    if failure.reason.retry_policy() == RetryPolicy::RetryRarely {
+        conditions.push(condition(old, generation, STALLED, ("True", reason), &message, now));
+    }
+    conditions
+}
+
+/// A condition of an object, if it is there.
+pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
+    key.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// The reason of the failure that the status shows for the present spec, if it shows one.
+pub fn reported_failure(key: &DataKey) -> Option<Reason> {
+    let ready = find(key, READY)?;
+    let current = ready.observed_generation == key.metadata.generation;
+    ready.reason.parse().ok().filter(|_| current)
+}
+
+fn condition(
+    old: &[Condition],
+    generation: Option<i64>,
+    type_: &str,
+    (status, reason): (&str, &str),
+    message: &str,
+    now: Timestamp,
+) -> Condition {
+    // Kubernetes API conventions: the time tells when `status` changed, not when the condition was written.
+    let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: printable(message, MAX_MESSAGE),
+        last_transition_time: same.map_or_else(|| truncate_to_seconds(now), |old| old.last_transition_time.clone()),
+        observed_generation: generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{at, data_key, issued};
+
+    #[test]
+    fn stalled_goes_with_the_failures_that_a_person_must_mend_only() {
+        for &reason in Reason::ALL {
+            let status = failed(&data_key(), &reason.into(), at(5));
+            let stalled = status.conditions.iter().any(|condition| condition.type_ == STALLED);
+            assert_eq!(stalled, reason.retry_policy() == RetryPolicy::RetryRarely, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn ready_takes_stalled_away_and_tells_the_current_version() {
+        let mut key = data_key();
+        key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(5)));
+        let status = ready(&key, &issued(1), None, at(9));
+        assert_eq!(status.conditions.len(), 1);
+        assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("True", ISSUED));
+        assert_eq!((status.version, status.key_id), (Some(1), Some(issued(1).key_id)));
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_only() {
+        let mut key = data_key();
+        key.status = Some(failed(&key, &Reason::Throttled.into(), at(5)));
+        key.status = Some(failed(&key, &Reason::KmsTimeout.into(), at(7)));
+        assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(5)));
+        key.status = Some(ready(&key, &issued(1), None, at(9)));
+        assert_eq!(find(&key, READY).map(|c| c.last_transition_time.0), Some(at(9)));
+    }
+
+    #[test]
+    fn generations_of_status_and_conditions_are_written_together() {
+        let mut key = data_key();
+        key.metadata.generation = Some(7);
+        for status in [ready(&key, &issued(1), None, at(1)), failed(&key, &Reason::KeyDisabled.into(), at(1))] {
+            assert_eq!(status.observed_generation, Some(7));
+            assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(7)));
+        }
+    }
+
+    #[test]
+    fn a_failure_of_an_older_generation_is_not_shown_as_present() {
+        let mut key = data_key();
+        key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(1)));
+        assert_eq!(reported_failure(&key), Some(Reason::KeyDisabled));
+        key.metadata.generation = Some(2);
+        assert_eq!(reported_failure(&key), None);
+    }
+
+    #[test]
+    fn no_message_holds_what_cannot_be_seen() {
+        let odd = "refused: \u{1b}[2J\r\n\u{202e}x";
+        let mut key = data_key();
+        key.spec.secret_name = Some(odd.to_owned());
+        for status in
+            [ready(&key, &issued(1), None, at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
+        {
+            for condition in &*status.conditions {
+                assert!(condition.message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{}", condition.message);
+                assert!(condition.message.chars().all(crate::text::is_printable), "{}", condition.message);
+            }
+        }
+    }
+}

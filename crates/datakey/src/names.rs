@@ -1,0 +1,42 @@
+//! Names that are stored: the API group, labels, annotations and the type of the Secrets. They never change.
+
+/// The API group of `DataKey`, and the prefix of every label and annotation of the operator.
+pub const GROUP: &str = "datakey.dev";
+
+/// The label that Velero gives to everything that it restores.
+pub const VELERO_RESTORE_LABEL: &str = "velero.io/restore-name";
+
+/// The annotation that other tools give to a `DataKey` that they restore.
+pub const RESTORED_ANNOTATION: &str = "datakey.dev/restored";
+
+/// The type of every Secret of this operator. A Secret's type can't be changed, and a watch can select by it.
+pub const SECRET_TYPE: &str = "datakey.dev/wrapped-key";
+
+/// The field manager of every write.
+pub const FIELD_MANAGER: &str = "datakey-operator";
+
+/// Label: who manages the Secret.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
+/// Label: the name of the `DataKey` that the Secret belongs to.
+pub const NAME_LABEL: &str = "datakey.dev/name";
+
+/// Annotation: the version that the plain entries hold.
+pub const CURRENT_VERSION_ANNOTATION: &str = "datakey.dev/version";
+
+/// Prefix of the annotation about one version, [`crate::secret::VersionAnnotation`] in JSON.
+pub const VERSION_ANNOTATION_PREFIX: &str = "datakey.dev/issued.v";
+
+/// Prefix of every label and annotation of the operator.
+pub const OWN_PREFIX: &str = "datakey.dev/";
+
+/// Domains whose keys, and those of whose subdomains, no template may have: those of Kubernetes itself, Argo CD, Flux and Helm,
+/// and the operator's own.
+pub const RESERVED_DOMAINS: [&str; 6] =
+    ["datakey.dev", "kubernetes.io", "k8s.io", "argocd.argoproj.io", "toolkit.fluxcd.io", "helm.sh"];
+
+/// The domain of the labels that Kubernetes recommends for applications; of its keys [`MANAGED_BY_LABEL`] alone is reserved.
+pub const APP_DOMAIN: &str = "app.kubernetes.io";
+
+/// Annotation: the keys that the operator applied from the template. A key that the template lacks later is removed by it.
+pub const APPLIED_ANNOTATION: &str = "datakey.dev/applied";

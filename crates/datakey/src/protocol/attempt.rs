@@ -1,0 +1,254 @@
+//! An attempt to bring one object to Ready, without its effects: what to do next, and how knowledge grows with each answer.
+//!
+//! The operator carries the steps out against KMS and the API server; the model of the protocol (`tests/model`) answers them in
+//! every way in which a cluster can. Both drive this type, so what the model explores is what runs.
+
+use std::ops::Deref;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::{
+    observed::{Inputs, Observed, SecretState},
+    plan::plan,
+    step::{Record, Source, Step},
+};
+use crate::{
+    api::{DataKey, IssuedVersion},
+    reason::Failure,
+};
+
+/// How often a record that met another write of its object is written again, with what KMS answered the first time.
+pub const RECORD_AGAIN: u8 = 5;
+
+/// More steps than any way through the protocol has; an attempt needs more only where another client writes all the while.
+pub const MAX_STEPS: usize = 15 + RECORD_AGAIN as usize;
+
+/// An attempt to bring one object to Ready. The parameters are how the object, what is known of its Secret, an answer of KMS and
+/// a failure are kept: the operator keeps the objects themselves, the model of the protocol their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt<K, S = SecretState, I = IssuedVersion, F = Failure> {
+    object: K,
+    secret: S,
+    failure: Option<F>,
+    has_permit: bool,
+    /// What KMS answered and the record does not have yet.
+    unrecorded: Option<I>,
+    /// How many records met another write of the object.
+    conflicts: u8,
+    /// A dry run of the record was accepted.
+    rehearsed: bool,
+    /// The Secret that was read has the revision that this process or the status verified.
+    is_verified: bool,
+}
+
+/// What a step brought.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<K, N, M, L, I, F> {
+    /// The metadata of the Secret; `None` where the API server has none of that name.
+    Metadata(Option<M>),
+    /// The Secret; `None` where the API server has none of that name. `is_verified`: it has the revision that this process or the
+    /// status verified before.
+    Secret {
+        /// The Secret.
+        secret: Option<L>,
+        /// Whether no other client has changed it since it was verified.
+        is_verified: bool,
+    },
+    /// A revision of the Secret whose content this process knows, because it wrote or read it.
+    Revision(N),
+    /// A permit to call KMS.
+    Permit,
+    /// The API server accepted the dry run of a record.
+    DryRunAccepted,
+    /// KMS issued a data key. That uses the permit up.
+    Issued(I),
+    /// The API server stored the status, and with it the record: the object as it is stored.
+    Stored(K),
+    /// The API server did not write the record, because another client changed the object meanwhile.
+    Conflict,
+    /// After a conflict: the object as the API server has it now, what the watch knows of its Secret, and what changed.
+    Overtaken {
+        /// The object.
+        object: K,
+        /// What the watch knows of its Secret.
+        secret: Option<N>,
+        /// What changed.
+        change: Change,
+    },
+    /// The step failed.
+    Failed(F),
+}
+
+/// What another client changed in an object since an attempt began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is another object of the same name.
+    Object,
+    /// The spec. `still_wanted`: it still asks for what KMS answered.
+    Spec {
+        /// Whether the spec still asks for what KMS answered.
+        still_wanted: bool,
+    },
+    /// Nothing that a decision rests on.
+    Other,
+}
+
+/// Why an attempt cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// The object is gone, or is another one of the same name: what KMS answered is not for it.
+    Gone,
+    /// So many records met another write. What KMS answered is dropped.
+    TooManyConflicts(u8),
+}
+
+// === impl Change ===
+
+impl Change {
+    /// What changed between two states of the objects of one name; `issued` is what KMS answered to the first one.
+    pub fn between(before: &DataKey, now: &DataKey, issued: Option<&IssuedVersion>) -> Self {
+        if before.metadata.uid != now.metadata.uid {
+            return Self::Object;
+        }
+        let is_wanted =
+            |issued: &IssuedVersion| issued.version == now.wanted_version() && issued.request == now.spec.request();
+        if before.metadata.generation == now.metadata.generation {
+            Self::Other
+        } else {
+            Self::Spec { still_wanted: issued.is_some_and(is_wanted) }
+        }
+    }
+}
+
+// === impl Attempt ===
+
+impl<K, N, M, L, I, F> Attempt<K, SecretState<N, M, L>, I, F> {
+    /// Begins with the object and what the watch knows of its Secret.
+    pub fn new(object: K, secret: Option<N>) -> Self {
+        Self {
+            object,
+            secret: secret.map_or(SecretState::Unwatched, SecretState::Watched),
+            failure: None,
+            has_permit: false,
+            unrecorded: None,
+            conflicts: 0,
+            rehearsed: false,
+            is_verified: false,
+        }
+    }
+
+    /// Takes in what a step brought.
+    ///
+    /// # Errors
+    /// The attempt cannot go on: the object is gone, or too many records met another write.
+    pub fn learn(&mut self, answer: Answer<K, N, M, L, I, F>) -> Result<(), Restart> {
+        match answer {
+            Answer::Metadata(found) => self.secret = found.map_or(SecretState::Absent, SecretState::Present),
+            Answer::Secret { secret, is_verified } => {
+                self.is_verified = is_verified;
+                self.secret = secret.map_or(SecretState::Absent, SecretState::Loaded);
+            }
+            Answer::Revision(known) => self.secret = SecretState::Watched(known),
+            Answer::Permit => self.has_permit = true,
+            Answer::DryRunAccepted => self.rehearsed = true,
+            Answer::Issued(issued) => {
+                self.has_permit = false;
+                self.unrecorded = Some(issued);
+            }
+            Answer::Stored(object) => {
+                self.object = object;
+                self.unrecorded = None;
+            }
+            Answer::Conflict => {
+                self.conflicts += 1;
+                if self.conflicts > RECORD_AGAIN {
+                    self.unrecorded = None;
+                    return Err(Restart::TooManyConflicts(self.conflicts));
+                }
+            }
+            Answer::Overtaken { object, secret, change } => {
+                match change {
+                    Change::Object => return Err(Restart::Gone),
+                    Change::Spec { still_wanted } => {
+                        // The spec may name another Secret now, of which nothing is known but what the watch has.
+                        self.secret = secret.map_or(SecretState::Unwatched, SecretState::Watched);
+                        self.is_verified = false;
+                        if !still_wanted {
+                            self.unrecorded = None;
+                        }
+                    }
+                    Change::Other => {}
+                }
+                self.object = object;
+            }
+            Answer::Failed(failure) => {
+                self.failure = Some(failure);
+                self.unrecorded = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K, S, I, F> Attempt<K, S, I, F> {
+    /// The object as it was last read or stored.
+    pub fn object(&self) -> &K {
+        &self.object
+    }
+
+    /// What is known of its Secret.
+    pub fn secret(&self) -> &S {
+        &self.secret
+    }
+
+    /// What failed.
+    pub fn failure(&self) -> Option<&F> {
+        self.failure.as_ref()
+    }
+
+    /// What KMS answered and the record does not have yet.
+    pub fn unrecorded(&self) -> Option<&I> {
+        self.unrecorded.as_ref()
+    }
+
+    /// The same attempt with its parts kept in another way.
+    pub fn map<K2, S2, I2, F2>(
+        self,
+        object: impl FnOnce(K) -> K2,
+        secret: impl FnOnce(S) -> S2,
+        issued: impl FnOnce(I) -> I2,
+        failure: impl FnOnce(F) -> F2,
+    ) -> Attempt<K2, S2, I2, F2> {
+        Attempt {
+            object: object(self.object),
+            secret: secret(self.secret),
+            failure: self.failure.map(failure),
+            has_permit: self.has_permit,
+            unrecorded: self.unrecorded.map(issued),
+            conflicts: self.conflicts,
+            rehearsed: self.rehearsed,
+            is_verified: self.is_verified,
+        }
+    }
+}
+
+impl<K: Deref<Target = DataKey>> Attempt<K> {
+    /// Decides on the next step.
+    pub fn next(&self, inputs: Inputs<'_>, now: Timestamp) -> Step {
+        let observed = Observed {
+            object: &self.object,
+            secret: &self.secret,
+            failure: self.failure.as_ref(),
+            // What KMS answered needs no second call, and so no permit.
+            has_permit: self.has_permit || self.unrecorded.is_some(),
+            is_verified: self.is_verified,
+            inputs: Inputs { record_failed: inputs.record_failed && !self.rehearsed, ..inputs },
+        };
+        match (plan(&observed, now), &self.unrecorded) {
+            (Step::CallKms, Some(issued)) => {
+                Step::Record(Record { versions: vec![issued.clone()], source: Source::Kms })
+            }
+            (step, _) => step,
+        }
+    }
+}

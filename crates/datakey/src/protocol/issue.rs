@@ -1,0 +1,86 @@
+//! The wanted version is neither recorded nor pinned: the Secret holds it, or KMS issues it.
+
+use super::{
+    observed::{Observed, SecretState},
+    publish::is_intact,
+    size,
+    step::{Source, Step},
+};
+use crate::{
+    api::MAX_VERSIONS,
+    reason::{Failure, Reason},
+    secret::{
+        self,
+        compare::{self, Comparison},
+    },
+};
+
+/// The record has no data key of the wanted version. KMS is called only once it is certain what the Secret holds.
+pub(super) fn issue(observed: &Observed<'_>) -> Step {
+    let object = observed.object;
+    if object.record().len() >= MAX_VERSIONS {
+        return Step::ReportFailure(Reason::TooManyVersions.into());
+    }
+    if let (Some(wait), SecretState::Unwatched | SecretState::Watched(_)) =
+        (observed.inputs.retry_after, observed.secret)
+    {
+        return Step::RequeueAfter(wait);
+    }
+    match (observed.secret, observed.name_is_reserved_for()) {
+        (SecretState::Unwatched | SecretState::Absent, Some(rival)) => Step::reserved(object, rival),
+        // Only with a permit: otherwise thousands of queued objects would each cost the API server a request.
+        (SecretState::Unwatched, None) => with_permit(observed, Step::GetSecretMetadata),
+        (SecretState::Watched(known), _) => match observed.published_projection() {
+            Some(earlier) if is_intact(object, known, &earlier) => call_kms(observed),
+            _ => Step::GetSecret,
+        },
+        (SecretState::Present(metadata), _) => Step::get_if_managed(metadata),
+        (SecretState::Absent, None) => call_kms(observed),
+        (SecretState::Loaded(secret), _) if object.record().is_empty() => match secret::adopt(object, secret) {
+            Ok(versions) => Step::record(object, versions, Source::Secret),
+            // With neither record nor Secret, this DataKey does not differ from a new one.
+            Err(why) => Step::conflict(
+                object,
+                &format!(
+                    "{why}. If it holds the data key of a backup, mend its content in place; once it is deleted, a \
+                     new data key is issued"
+                ),
+            ),
+        },
+        (SecretState::Loaded(secret), _) => {
+            // Recorded versions only: one that the Secret has beyond them is a conflict.
+            let earlier = object.record().last().and_then(|last| observed.project(last.version));
+            match earlier.map(|earlier| compare::compare(object, &earlier, secret)) {
+                Some(Comparison::Conflict(why)) => Step::conflict(object, &why),
+                _ => call_kms(observed),
+            }
+        }
+    }
+}
+
+fn call_kms(observed: &Observed<'_>) -> Step {
+    with_permit(observed, if observed.inputs.record_failed { Step::DryRunRecord } else { Step::CallKms })
+}
+
+/// A step on the way to KMS: only where a data key may be issued, and with a permit.
+fn with_permit(observed: &Observed<'_>, step: Step) -> Step {
+    let object = observed.object;
+    let obstacle = must_not_be_issued(observed).map(Failure::from);
+    let largest = || size::largest(object, observed.inputs.default_region);
+    match obstacle.or_else(|| size::excess(object, &[largest()])) {
+        Some(failure) => Step::ReportFailure(failure),
+        None if observed.has_permit => step,
+        None => Step::AcquirePermit,
+    }
+}
+
+/// Why a version that is neither recorded nor pinned nor in the Secret is not issued either.
+fn must_not_be_issued(observed: &Observed<'_>) -> Option<Reason> {
+    if observed.object.is_restored() {
+        Some(Reason::RestoredWithoutKey)
+    } else if observed.inputs.may_issue {
+        None
+    } else {
+        Some(Reason::IssuingDisabled)
+    }
+}

@@ -1,0 +1,130 @@
+//! What a decision says: the next step.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{observed::Observed, size};
+use crate::{
+    api::{DataKey, DataKeyStatus, IssuedVersion, with_adopted, with_recorded},
+    condition,
+    reason::{Failure, Reason},
+    secret::{digest::Digest, metadata::SecretMetadata},
+};
+
+/// The next step.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Status and Secret are as they should be, or as they can be.
+    Settled,
+    /// Requeue after this delay; an earlier failure is still backing off.
+    RequeueAfter(Duration),
+    /// Get the Secret's metadata: is the name free, and if not, is the Secret managed by the operator?
+    GetSecretMetadata,
+    /// Get the whole Secret.
+    GetSecret,
+    /// Acquire a permit to call KMS, or queue for one.
+    AcquirePermit,
+    /// Write the record with a data key of the largest size, as a dry run: an admission policy that refuses every record must
+    /// not cost a call to KMS for each try.
+    DryRunRecord,
+    /// Call KMS.
+    CallKms,
+    /// Write these versions into the record.
+    Record(Record),
+    /// Create the Secret. An existing one is never overwritten.
+    CreateSecret(Box<Secret>),
+    /// Replace the Secret that was read, if it is still the same; the text names what another client changed in it.
+    ReplaceSecret(Box<Secret>, Option<String>),
+    /// The Secret was read and matches the record: accept this revision of it, with this digest.
+    AcceptRevision(SecretMetadata, Digest),
+    /// Report this failure.
+    ReportFailure(Failure),
+    /// Write the status.
+    PutStatus(Box<DataKeyStatus>),
+}
+
+/// Versions to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The versions, which the record does not have.
+    pub versions: Vec<IssuedVersion>,
+    /// Where they come from.
+    pub source: Source,
+}
+
+/// Where a version comes from that becomes the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// AWS KMS issued it for this object.
+    Kms,
+    /// The Secret of an object without a record holds it.
+    Secret,
+    /// The spec pins it. Beside the pins there can be versions out of the Secret.
+    Pins,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// The status of the object with these versions in its record.
+    pub fn status(&self, object: &DataKey) -> DataKeyStatus {
+        match self.source {
+            Source::Kms => with_recorded(object, self.versions.clone()),
+            Source::Secret | Source::Pins => with_adopted(object, self.versions.clone()),
+        }
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    /// Writes this status, unless it is written already.
+    pub(super) fn put_status(observed: &Observed<'_>, wanted: DataKeyStatus) -> Self {
+        let Some(old) = observed.object.status.as_ref() else { return Self::PutStatus(Box::new(wanted)) };
+        let is_written = if observed.inputs.keeps_revision || old.secret == wanted.secret {
+            *old == wanted
+        } else {
+            *old == DataKeyStatus { secret: old.secret.clone(), ..wanted.clone() }
+        };
+        if is_written { Self::Settled } else { Self::PutStatus(Box::new(wanted)) }
+    }
+
+    /// Reports a failure that only a change of the spec can end; while it waits, it is not reported again.
+    pub(super) fn report_once(observed: &Observed<'_>, failure: Failure) -> Self {
+        match observed.inputs.retry_after {
+            Some(wait) if condition::reported_failure(observed.object) == Some(failure.reason) => {
+                Self::RequeueAfter(wait)
+            }
+            _ => Self::ReportFailure(failure),
+        }
+    }
+
+    /// Records these versions, if Kubernetes can store what the record becomes.
+    pub(super) fn record(object: &DataKey, versions: Vec<IssuedVersion>, source: Source) -> Self {
+        match size::excess(object, &versions) {
+            Some(failure) => Self::ReportFailure(failure),
+            None => Self::Record(Record { versions, source }),
+        }
+    }
+
+    /// Reads a Secret that is managed by the operator. Without the operator's labels and annotations it belongs to another
+    /// owner, and its data are not read.
+    pub(super) fn get_if_managed(metadata: &SecretMetadata) -> Self {
+        if metadata.is_managed {
+            Self::GetSecret
+        } else {
+            Self::ReportFailure(Failure::new(Reason::SecretConflict, "it is not a Secret of this operator"))
+        }
+    }
+
+    /// Reports that the Secret must not be overwritten.
+    pub(super) fn conflict(object: &DataKey, why: &str) -> Self {
+        Self::ReportFailure(Failure::new(Reason::SecretConflict, format!("Secret {}: {why}", object.secret_name())))
+    }
+
+    /// Reports that the name of the Secret is reserved for another `DataKey`.
+    pub(super) fn reserved(object: &DataKey, rival: &str) -> Self {
+        Self::conflict(object, &format!("it belongs to DataKey {rival}, which has recorded a data key for it"))
+    }
+}

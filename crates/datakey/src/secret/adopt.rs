@@ -1,0 +1,188 @@
+//! Adoption: the record rebuilt from a Secret.
+
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{
+    compare::foreign_reason,
+    projection::entries,
+    reader::{current_version, entry, parse_version, version_numbers},
+};
+use crate::{
+    api::{DataKey, IssuedVersion, flaws::twins},
+    arn::{self, KmsArn},
+    names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL},
+};
+
+/// Rebuilds the record from the Secret of a `DataKey` that has none: re-created, or restored without its status.
+///
+/// # Errors
+/// Why the Secret can't be this `DataKey`'s. Every version must be whole, and the one that the spec makes current, if it
+/// is there, must answer the spec.
+pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
+    if let Some(why) = foreign_reason(key, secret) {
+        return Err(why);
+    }
+    let label = |name: &str| secret.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+    if label(MANAGED_BY_LABEL) != Some(FIELD_MANAGER) || label(NAME_LABEL) != key.metadata.name.as_deref() {
+        return Err(format!("it lacks the labels {MANAGED_BY_LABEL}={FIELD_MANAGER} and {NAME_LABEL} of this DataKey"));
+    }
+    let numbers = version_numbers(secret);
+    let versions: Vec<_> = numbers.iter().map(|&version| parse_version(secret, version)).collect::<Result<_, _>>()?;
+    let Some(plain) = current_version(secret).and_then(|plain| versions.iter().find(|found| found.version == plain))
+    else {
+        return Err("its entry version names no version that it holds".to_owned());
+    };
+    if entries(plain, "").iter().any(|(name, value)| entry(secret, name) != Some(value)) {
+        return Err(format!("its plain entries differ from those of version {}", plain.version));
+    }
+    for found in &versions {
+        let request = &found.request;
+        let region = arn::resolve_region(&request.key_id, request.region.as_deref(), None);
+        let answered = KmsArn::parse(&found.key_id).map_or("", |arn| arn.region);
+        if !arn::may_answer(&request.key_id, region.unwrap_or(answered), &found.key_id) {
+            return Err(format!("keyId of version {} is not the ARN of the key that was asked for", found.version));
+        }
+    }
+    if let Some((one, other)) = twins(&versions) {
+        return Err(format!("its versions {one} and {other} are the same data key"));
+    }
+    match versions.iter().find(|found| found.version == key.wanted_version()) {
+        Some(found) if !found.request.is_same_request(&key.spec.request()) => Err(format!(
+            "its data key version {} was asked for with other settings: {}",
+            found.version,
+            key.spec.request().differences(&found.request).join(", ")
+        )),
+        _ => Ok(versions),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+
+    use super::*;
+    use crate::{
+        api::{EncryptionContext, flaws::tests::FLAWS},
+        fixtures::{Edit, OTHER_REQUESTS, data_key, issued, recorded},
+        names::VERSION_ANNOTATION_PREFIX,
+        secret::Projection,
+    };
+
+    fn secret(versions: &[i32]) -> Secret {
+        let key = recorded(versions);
+        Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key)
+    }
+
+    fn data(secret: &mut Secret) -> &mut BTreeMap<String, ByteString> {
+        secret.data.as_mut().unwrap()
+    }
+
+    fn bytes(text: &str) -> ByteString {
+        ByteString(text.as_bytes().to_vec())
+    }
+
+    fn annotations(secret: &mut Secret) -> &mut BTreeMap<String, String> {
+        secret.metadata.annotations.as_mut().unwrap()
+    }
+
+    #[test]
+    fn adoption_rebuilds_the_record_exactly() {
+        assert_eq!(adopt(&data_key(), &secret(&[1])), Ok(vec![issued(1)]));
+        let mut key = data_key();
+        key.spec.version = Some(2);
+        assert_eq!(adopt(&key, &secret(&[1, 2])), Ok(vec![issued(1), issued(2)]));
+    }
+
+    #[test]
+    fn adoption_takes_earlier_versions_when_the_spec_asks_for_a_new_one() {
+        let mut key = data_key();
+        key.spec.version = Some(3);
+        key.spec.key_id = "alias/new".to_owned();
+        assert_eq!(adopt(&key, &secret(&[1, 2])).map(|versions| versions.len()), Ok(2));
+    }
+
+    #[test]
+    fn adoption_takes_an_empty_context_for_an_absent_one() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].request.encryption_context = None;
+        let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
+        let mut born = data_key();
+        born.spec.encryption_context = Some(EncryptionContext::new());
+        assert!(adopt(&born, &secret).is_ok());
+    }
+
+    #[test]
+    fn a_corrupted_secret_is_not_adopted() {
+        let edits: [(Edit<Secret>, &str); 12] = [
+            (|secret| secret.type_ = None, "type"),
+            (|secret| secret.metadata.labels = None, "labels"),
+            (|secret| _ = secret.metadata.labels.as_mut().unwrap().insert(NAME_LABEL.into(), "x".into()), "DataKey x"),
+            (|secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x")), "ciphertextBlob of version 1"),
+            (|secret| _ = data(secret).remove("ciphertextBlob.v1"), "ciphertextBlob of version 1"),
+            (|secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x")), "plain entries"),
+            (|secret| _ = data(secret).insert("keyId.v1".into(), bytes("alias/orders")), "keyId of version 1"),
+            (|secret| _ = data(secret).remove("keySpec.v1"), "keySpec or numberOfBytes"),
+            (|secret| _ = data(secret).insert("encryptionContext.v1".into(), bytes("{")), "encryptionContext"),
+            (|secret| _ = data(secret).insert("version".into(), bytes("2")), "entry version"),
+            (
+                |secret| _ = annotations(secret).remove(&format!("{VERSION_ANNOTATION_PREFIX}1")),
+                "annotation of version 1",
+            ),
+            (|secret| secret.data = None, "ciphertextBlob of version 1"),
+        ];
+        for (number, (edit, why)) in edits.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            edit(&mut secret);
+            let refusal = adopt(&data_key(), &secret).unwrap_err();
+            assert!(refusal.contains(why), "edit {number}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_the_record_would_not_take_is_not_adopted() {
+        // What a Secret can't express.
+        let expressed = FLAWS.into_iter().filter(|(_, words)| !["version must", "exactly one"].contains(words));
+        for (edit, words) in expressed {
+            let mut key = recorded(&[1]);
+            edit(&mut key.status.as_mut().unwrap().versions[0]);
+            let refusal = adopt(&data_key(), &Projection::of(&key, 1).unwrap().into_secret(&key)).unwrap_err();
+            let earlier =
+                ["keyId", "ciphertextBlob"].map(|field| format!("{field} of version 1 is missing or was changed"));
+            assert!(refusal.contains(words) || earlier.contains(&refusal), "{words}: {refusal}");
+            assert!(!refusal.chars().any(char::is_control), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn one_data_key_under_two_versions_is_not_adopted() {
+        let mut key = recorded(&[1, 2]);
+        key.status.as_mut().unwrap().versions[1].ciphertext_blob = issued(1).ciphertext_blob;
+        let secret = Projection::of(&key, 2).unwrap().into_secret(&key);
+        let mut born = data_key();
+        born.spec.version = Some(2);
+        assert_eq!(adopt(&born, &secret).unwrap_err(), "its versions 1 and 2 are the same data key");
+    }
+
+    #[test]
+    fn a_secret_that_does_not_answer_the_spec_is_not_adopted() {
+        for (change, field) in OTHER_REQUESTS {
+            let mut key = data_key();
+            change(&mut key);
+            let refusal = adopt(&key, &secret(&[1])).unwrap_err();
+            assert!(refusal.contains(field), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn an_arn_of_another_key_is_not_adopted() {
+        let mut key = recorded(&[1]);
+        let version = &mut key.status.as_mut().unwrap().versions[0];
+        version.request.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
+        let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
+        let mut born = data_key();
+        born.spec.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
+        assert!(adopt(&born, &secret).unwrap_err().contains("not the ARN"));
+    }
+}

@@ -1,0 +1,324 @@
+//! How a Secret that was read whole stands to the record: it holds what the record says, may be restored, or must not be
+//! changed.
+//!
+//! A Secret that may hold other data keys than the recorded ones is never overwritten: somebody's data may be encrypted
+//! under them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{
+    Projection,
+    digest::{Digest, sha256},
+    reader::{entry, version_annotation, version_numbers},
+    template::Own,
+};
+use crate::{
+    api::{DataKey, MAX_BLOB},
+    names::{NAME_LABEL, SECRET_TYPE},
+    text::printable,
+};
+
+/// How a Secret that was read stands to the record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Comparison {
+    /// It holds what it should.
+    InSync,
+    /// Something of it was changed, or the record grew: it may be put as it should be.
+    Restorable,
+    /// It must not be touched; the text says why.
+    Conflict(String),
+}
+
+/// Compares a Secret with the projection of a record that is not empty.
+pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Comparison {
+    match contradiction(key, secret) {
+        Some(Contradiction::Foreign(why)) => Comparison::Conflict(why),
+        Some(Contradiction::UnrecordedVersion(version)) => Comparison::Conflict(format!(
+            "it holds data key version {version}, which status.versions does not have; to take over what the Secret \
+             holds, delete this DataKey under deletionPolicy Retain and create it again"
+        )),
+        Some(Contradiction::DifferentKey(version)) => {
+            Comparison::Conflict(format!("it holds another data key as version {version}"))
+        }
+        None if Digest::of(secret) == wanted.digest() => Comparison::InSync,
+        None => Comparison::Restorable,
+    }
+}
+
+/// Why a Secret must not be overwritten with what a record that is not empty says.
+pub(crate) enum Contradiction {
+    /// It is somebody else's; the text says why.
+    Foreign(String),
+    /// It may hold a data key of this version, and the record has none.
+    UnrecordedVersion(i32),
+    /// It may hold another data key of this version.
+    DifferentKey(i32),
+}
+
+/// What of a Secret the record contradicts.
+pub(crate) fn contradiction(key: &DataKey, secret: &Secret) -> Option<Contradiction> {
+    if let Some(why) = foreign_reason(key, secret) {
+        return Some(Contradiction::Foreign(why));
+    }
+    version_numbers(secret).into_iter().find_map(|version| another_data_key(key, secret, version))
+}
+
+/// What a Secret may hold as this version that no record has. Only where the checksum beside it vouches for the recorded
+/// data key is it certain that the bytes are somebody's edit, and no loss.
+fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Contradiction> {
+    let blob = entry(secret, &format!("ciphertextBlob.v{version}"))?;
+    if !(1..=MAX_BLOB).contains(&blob.0.len()) {
+        return None;
+    }
+    let Some(issued) = key.recorded_version(version) else {
+        return Some(Contradiction::UnrecordedVersion(version));
+    };
+    let vouched =
+        || version_annotation(secret, version).is_some_and(|found| found.sha256 == sha256(&issued.ciphertext_blob.0));
+    let differs = *blob != issued.ciphertext_blob && !vouched();
+    differs.then_some(Contradiction::DifferentKey(version))
+}
+
+/// Why a Secret that was read is not this `DataKey`'s.
+pub(super) fn foreign_reason(key: &DataKey, secret: &Secret) -> Option<String> {
+    if secret.type_.as_deref() != Some(SECRET_TYPE) {
+        return Some(format!("it is not of type {SECRET_TYPE}"));
+    }
+    let belongs_to = secret.metadata.labels.as_ref().and_then(|labels| labels.get(NAME_LABEL))?;
+    if Some(belongs_to) == key.metadata.name.as_ref() {
+        return None;
+    }
+    // The label may be somebody's edit: the data key tells whose Secret it is.
+    let holds_ours = version_numbers(secret).into_iter().any(|version| {
+        let blob = entry(secret, &format!("ciphertextBlob.v{version}"));
+        key.recorded_version(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
+    });
+    (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
+}
+
+/// How many of what was changed is named: another client may have added thousands.
+const MAX_NAMED: usize = 10;
+
+/// Bound of one of these names, in characters.
+const MAX_NAME: usize = 80;
+
+/// What of a Secret is not as it should be, by name and without a value: what another client wrote into it may be anything.
+pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
+    let nothing = BTreeMap::new();
+    let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
+    // Labels of others belong to them.
+    let own = Own::of(secret);
+    let found = |all: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>, own| {
+        let pairs = all.into_iter().flatten().filter(|(name, _)| wanted.contains_key(*name));
+        pairs.map(|(name, value)| (name.clone(), value.clone())).chain(own).collect::<BTreeMap<_, _>>()
+    };
+    let labels = found(secret.metadata.labels.as_ref(), &wanted.labels, own.labels);
+    changes.extend(differing("label", &wanted.labels, &labels));
+    let annotations = found(secret.metadata.annotations.as_ref(), &wanted.annotations, own.annotations);
+    changes.extend(differing("annotation", &wanted.annotations, &annotations));
+    let more = changes.len().saturating_sub(MAX_NAMED);
+    changes.truncate(MAX_NAMED);
+    if more > 0 {
+        changes.push(format!("and {more} more"));
+    }
+    changes
+}
+
+/// What the API server stored otherwise than it was sent: an admission policy or webhook changed it.
+pub fn stored_otherwise(sent: &Secret, stored: &Secret) -> Vec<String> {
+    if Digest::of(sent) == Digest::of(stored) {
+        return Vec::new();
+    }
+    if sent.type_ != stored.type_ {
+        return vec!["its type was changed".to_owned()];
+    }
+    let Own { labels, annotations } = Own::of(sent);
+    let wanted = Projection { labels, annotations, data: sent.data.clone().unwrap_or_default() };
+    changes(&wanted, stored)
+}
+
+fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTreeMap<String, V>) -> Vec<String> {
+    let missing_or_changed = wanted.iter().filter_map(|(name, value)| match found.get(name) {
+        None => Some(format!("{what} {name} is missing")),
+        Some(other) => (other != value).then(|| format!("{what} {name} was changed")),
+    });
+    let added = found.keys().filter(|name| !wanted.contains_key(*name));
+    missing_or_changed.chain(added.map(|name| format!("{what} {} was added", printable(name, MAX_NAME)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+
+    use super::*;
+    use crate::{
+        fixtures::{Edit, recorded},
+        names::{CURRENT_VERSION_ANNOTATION, MANAGED_BY_LABEL, VERSION_ANNOTATION_PREFIX},
+        secret::Projection,
+    };
+
+    fn secret(versions: &[i32]) -> Secret {
+        let key = recorded(versions);
+        Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key)
+    }
+
+    fn verdict(key: &DataKey, secret: &Secret) -> Comparison {
+        compare(key, &Projection::of(key, key.wanted_version()).unwrap(), secret)
+    }
+
+    fn data(secret: &mut Secret) -> &mut BTreeMap<String, ByteString> {
+        secret.data.as_mut().unwrap()
+    }
+
+    fn bytes(text: &str) -> ByteString {
+        ByteString(text.as_bytes().to_vec())
+    }
+
+    fn annotations(secret: &mut Secret) -> &mut BTreeMap<String, String> {
+        secret.metadata.annotations.as_mut().unwrap()
+    }
+
+    fn conflict(verdict: Comparison) -> String {
+        let Comparison::Conflict(why) = verdict else { panic!("{verdict:?}") };
+        why
+    }
+
+    #[test]
+    fn every_change_is_named_and_no_value_is() {
+        let key = recorded(&[1]);
+        let wanted = Projection::of(&key, 1).unwrap();
+        let mut found = secret(&[1]);
+        assert_eq!(changes(&wanted, &found), Vec::<String>::new());
+        let data = found.data.as_mut().unwrap();
+        data.insert("ciphertextBlob".into(), ByteString(b"hunter2".to_vec()));
+        data.insert("more".into(), ByteString(b"hunter2".to_vec()));
+        data.remove("keyId.v1");
+        found.metadata.labels.as_mut().unwrap().insert(NAME_LABEL.into(), "hunter2".into());
+        found.metadata.labels.as_mut().unwrap().insert("team".into(), "hunter2".into());
+        found.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), "hunter2".into());
+        assert_eq!(
+            changes(&wanted, &found),
+            [
+                "entry ciphertextBlob was changed",
+                "entry keyId.v1 is missing",
+                "entry more was added",
+                "label datakey.dev/name was changed",
+                "annotation datakey.dev/more was added",
+            ]
+        );
+    }
+
+    #[test]
+    fn of_many_changes_only_some_are_named() {
+        let mut found = secret(&[1]);
+        for number in 0..30_000 {
+            data(&mut found).insert(format!("{}-{number}", "k".repeat(200)), bytes(""));
+        }
+        let changes = changes(&Projection::of(&recorded(&[1]), 1).unwrap(), &found);
+        assert_eq!((changes.len(), changes[10].as_str()), (11, "and 29990 more"));
+        assert!(changes.join(", ").len() < 1200);
+    }
+
+    #[test]
+    fn what_admission_changed_in_a_write_is_named() {
+        let sent = secret(&[1]);
+        assert_eq!(stored_otherwise(&sent, &sent), Vec::<String>::new());
+        let edits: [(Edit<Secret>, &[&str]); 4] = [
+            (
+                |stored| _ = data(stored).insert("ciphertextBlob".into(), bytes("x")),
+                &["entry ciphertextBlob was changed"],
+            ),
+            (
+                |stored| {
+                    _ = stored.metadata.labels.as_mut().unwrap().insert(MANAGED_BY_LABEL.into(), "platform".into());
+                },
+                &["label app.kubernetes.io/managed-by was changed"],
+            ),
+            (|stored| stored.type_ = Some("Opaque".into()), &["its type was changed"]),
+            (|stored| _ = stored.metadata.labels.as_mut().unwrap().insert("team".into(), "x".into()), &[]),
+        ];
+        for (edit, named) in edits {
+            let mut stored = sent.clone();
+            edit(&mut stored);
+            assert_eq!(stored_otherwise(&sent, &stored), named);
+        }
+    }
+
+    #[test]
+    fn the_projection_holds_itself() {
+        assert_eq!(verdict(&recorded(&[1]), &secret(&[1])), Comparison::InSync);
+        assert_eq!(verdict(&recorded(&[1, 2]), &secret(&[1, 2])), Comparison::InSync);
+    }
+
+    #[test]
+    fn edits_are_put_right() {
+        let edits: [Edit<Secret>; 9] = [
+            |secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x")),
+            |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x")),
+            |secret| _ = data(secret).remove("encryptionContext.v1"),
+            |secret| _ = data(secret).insert("more".into(), bytes("x")),
+            |secret| secret.data = None,
+            |secret| _ = annotations(secret).insert(format!("{VERSION_ANNOTATION_PREFIX}1"), "{}".into()),
+            |secret| _ = annotations(secret).remove(CURRENT_VERSION_ANNOTATION),
+            |secret| secret.metadata.labels = None,
+            |secret| {
+                _ = secret.metadata.labels.as_mut().unwrap().insert(NAME_LABEL.into(), "another".into());
+            },
+        ];
+        for (number, edit) in edits.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            edit(&mut secret);
+            assert_eq!(verdict(&recorded(&[1]), &secret), Comparison::Restorable, "edit {number}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_grew_is_put_into_the_secret() {
+        assert_eq!(verdict(&recorded(&[1, 2]), &secret(&[1])), Comparison::Restorable);
+    }
+
+    #[test]
+    fn an_intact_secret_with_another_data_key_is_never_overwritten() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
+        assert!(conflict(verdict(&key, &secret(&[1]))).contains("another data key as version 1"));
+        assert!(conflict(verdict(&recorded(&[1]), &secret(&[1, 2]))).contains("version 2"));
+    }
+
+    #[test]
+    fn what_may_be_another_data_key_is_never_overwritten_even_without_its_checksum() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
+        let edits: [Edit<Secret>; 3] = [
+            |secret| secret.metadata.annotations = None,
+            |secret| _ = annotations(secret).remove(&format!("{VERSION_ANNOTATION_PREFIX}1")),
+            |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("edited")),
+        ];
+        for (number, edit) in edits.iter().enumerate() {
+            let mut secret = secret(&[1]);
+            edit(&mut secret);
+            assert!(conflict(verdict(&key, &secret)).contains("as version 1"), "edit {number}");
+        }
+        let mut grown = secret(&[1, 2]);
+        grown.metadata.annotations = None;
+        assert!(conflict(verdict(&recorded(&[1]), &grown)).contains("version 2"));
+
+        // What can't be a data key is none.
+        data(&mut grown).insert("ciphertextBlob.v2".into(), bytes(""));
+        assert_eq!(verdict(&recorded(&[1]), &grown), Comparison::Restorable);
+    }
+
+    #[test]
+    fn a_foreign_secret_is_a_conflict() {
+        let mut opaque = secret(&[1]);
+        opaque.type_ = Some("Opaque".into());
+        assert!(conflict(verdict(&recorded(&[1]), &opaque)).contains("not of type"));
+
+        let mut other = recorded(&[1]);
+        other.metadata.name = Some("invoices".into());
+        other.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("invoices' data key");
+        assert_eq!(conflict(verdict(&other, &secret(&[1]))), "it belongs to DataKey orders");
+    }
+}

@@ -1,0 +1,284 @@
+//! The projection of the record into the Secret: the same record always gives the same bytes.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+};
+use kube::Resource;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    digest::{Digest, sha256},
+    template::{self, Applied, Reserved, Wanted},
+};
+use crate::{
+    api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Rest},
+    names::{
+        CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, SECRET_TYPE,
+        VERSION_ANNOTATION_PREFIX,
+    },
+};
+
+/// What the record knows of a version beside the entries of `data`: with them it rebuilds the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionAnnotation {
+    /// SHA-256 of the `CiphertextBlob`, in hexadecimal digits.
+    pub sha256: String,
+    /// The requested key ID.
+    pub key_id: String,
+    /// The requested Region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// As in the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_material_id: Option<String>,
+    /// As in the record.
+    pub issued_at: Time,
+    /// As in the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// What a newer release knows of the request.
+    #[serde(default, skip_serializing_if = "Rest::is_empty")]
+    pub request: Rest,
+    /// What a newer release knows beside it.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// All of a Secret that is this operator's to decide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// Our labels.
+    pub labels: BTreeMap<String, String>,
+    /// Our annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// All of `data`.
+    pub data: BTreeMap<String, ByteString>,
+}
+
+/// The owner reference of a new Secret under `deletionPolicy: Delete`, so that the garbage collector deletes it with the
+/// `DataKey`. Only where this very `DataKey` issued every recorded version: what was adopted or pinned may be the last copy of
+/// a data key of an earlier one, and is kept. The reference is set at creation and never afterwards: with the admission plugin
+/// `OwnerReferencesPermissionEnforcement` (on in OpenShift) a later change needs the right to delete Secrets. It is no
+/// controller reference: a Secret can have only one, and another client could take that place.
+fn owner(key: &DataKey) -> Option<OwnerReference> {
+    let created = &key.metadata.creation_timestamp.as_ref()?.0;
+    // Times have whole seconds, so they alone do not tell a DataKey from one that was deleted in the same second.
+    let adopted = key.status.as_ref().is_some_and(|status| status.adopted == Some(true));
+    let issued_here = |issued: &IssuedVersion| {
+        issued.issued_at.0 >= *created && key.pinned_versions().iter().all(|pin| pin.version != issued.version)
+    };
+    let is_owned =
+        !adopted && key.spec.deletion_policy() == DeletionPolicy::Delete && key.record().iter().all(issued_here);
+    is_owned.then(|| OwnerReference {
+        api_version: DataKey::api_version(&()).into_owned(),
+        kind: DataKey::kind(&()).into_owned(),
+        name: key.metadata.name.clone().unwrap_or_default(),
+        uid: key.metadata.uid.clone().unwrap_or_default(),
+        controller: None,
+        block_owner_deletion: None,
+    })
+}
+
+pub(super) fn entries(issued: &IssuedVersion, suffix: &str) -> BTreeMap<String, ByteString> {
+    let request = &issued.request;
+    let length = match (request.key_spec, request.number_of_bytes) {
+        (Some(spec), _) => Some(("keySpec", spec.as_str().to_owned())),
+        (None, bytes) => bytes.map(|bytes| ("numberOfBytes", bytes.to_string())),
+    };
+    [
+        Some(("ciphertextBlob", issued.ciphertext_blob.clone())),
+        Some(("keyId", text(issued.key_id.clone()))),
+        length.map(|(name, value)| (name, text(value))),
+        Some(("encryptionContext", text(json::<EncryptionContext>(request.context())))),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(name, value)| (format!("{name}{suffix}"), value))
+    .collect()
+}
+
+fn text(value: String) -> ByteString {
+    ByteString(value.into_bytes())
+}
+
+/// JSON of a value made of strings: it can't fail, and an empty text would be seen as drift.
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+// === impl VersionAnnotation ===
+
+impl VersionAnnotation {
+    fn of(issued: &IssuedVersion) -> Self {
+        Self {
+            sha256: sha256(&issued.ciphertext_blob.0),
+            key_id: issued.request.key_id.clone(),
+            region: issued.request.region.clone(),
+            key_material_id: issued.key_material_id.clone(),
+            issued_at: issued.issued_at.clone(),
+            request_id: issued.request_id.clone(),
+            request: issued.request.rest.clone(),
+            rest: issued.rest.clone(),
+        }
+    }
+}
+
+// === impl Projection ===
+
+impl Projection {
+    /// Projects the record into the Secret, with the plain entries holding `current`. `None` where that is not recorded.
+    pub fn of(key: &DataKey, current: i32) -> Option<Self> {
+        Self::with_reserved(key, current, Reserved::ALWAYS)
+    }
+
+    /// As [`Projection::of`], with more keys that a template may not have.
+    pub fn with_reserved(key: &DataKey, current: i32, reserved: &Reserved) -> Option<Self> {
+        let issued = key.recorded_version(current)?;
+        let mut data = entries(issued, "");
+        data.insert("version".to_owned(), text(current.to_string()));
+        let Wanted { mut labels, mut annotations } = template::wanted(key, reserved);
+        annotations.insert(CURRENT_VERSION_ANNOTATION.to_owned(), current.to_string());
+        for version in key.record() {
+            data.extend(entries(version, &format!(".v{}", version.version)));
+            let annotation = format!("{VERSION_ANNOTATION_PREFIX}{}", version.version);
+            annotations.insert(annotation, json(&VersionAnnotation::of(version)));
+        }
+        let name = key.metadata.name.clone().unwrap_or_default();
+        labels.extend([(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned()), (NAME_LABEL.to_owned(), name)]);
+        Some(Self { labels, annotations, data })
+    }
+
+    /// The digest of a Secret that holds exactly this.
+    pub fn digest(&self) -> Digest {
+        Digest::new(SECRET_TYPE, &self.labels, &self.annotations, &self.data)
+    }
+
+    /// The Secret as it is created.
+    pub fn into_secret(self, key: &DataKey) -> Secret {
+        let owner = owner(key);
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(key.secret_name().to_owned()),
+                namespace: key.metadata.namespace.clone(),
+                labels: Some(self.labels),
+                annotations: Some(self.annotations),
+                owner_references: owner.map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            type_: Some(SECRET_TYPE.to_owned()),
+            data: Some(self.data),
+            ..Secret::default()
+        }
+    }
+
+    /// A Secret that was just read, with everything of ours as it should be and everything else left alone: owner
+    /// references, finalizers, and the labels and annotations of others.
+    pub fn restore_into(self, mut secret: Secret) -> Secret {
+        let metadata = &mut secret.metadata;
+        Applied::remove(metadata);
+        metadata.labels.get_or_insert_default().extend(self.labels);
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.retain(|annotation, _| !annotation.starts_with(OWN_PREFIX));
+        annotations.extend(self.annotations);
+        secret.data = Some(self.data);
+        secret
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{ARN, at, data_key, issued, recorded};
+
+    /// Under `Delete`, created when the fixtures' clock begins, so before its versions were issued.
+    fn deleted_with_its_owner(versions: &[i32]) -> DataKey {
+        let mut key = recorded(versions);
+        key.spec.deletion_policy = Some(DeletionPolicy::Delete);
+        key.metadata.creation_timestamp = Some(Time(at(0)));
+        key
+    }
+
+    fn owners(key: &DataKey) -> Option<Vec<OwnerReference>> {
+        Projection::of(key, key.wanted_version()).unwrap().into_secret(key).metadata.owner_references
+    }
+
+    #[test]
+    fn the_secret_holds_the_current_version_in_plain_entries_and_every_version_by_number() {
+        let key = recorded(&[1, 2]);
+        let data = Projection::of(&key, 2).unwrap().data;
+        let text = |entry: &str| String::from_utf8(data[entry].0.clone()).unwrap();
+        assert_eq!(text("ciphertextBlob"), "wrapped data key 2");
+        assert_eq!(text("ciphertextBlob.v1"), "wrapped data key 1");
+        assert_eq!(text("ciphertextBlob.v2"), "wrapped data key 2");
+        assert_eq!(text("version"), "2");
+        assert_eq!(text("keyId"), ARN);
+        assert_eq!(text("keySpec.v1"), "AES_256");
+        assert_eq!(text("encryptionContext"), r#"{"purpose":"orders"}"#);
+        assert_eq!(data.len(), 5 + 2 * 4);
+    }
+
+    #[test]
+    fn a_version_that_is_not_recorded_projects_to_nothing() {
+        assert_eq!(Projection::of(&recorded(&[1]), 2), None);
+        assert_eq!(Projection::of(&data_key(), 1), None);
+    }
+
+    #[test]
+    fn an_absent_encryption_context_is_written_as_the_empty_one() {
+        let mut key = recorded(&[1]);
+        key.status.as_mut().unwrap().versions[0].request.encryption_context = None;
+        assert_eq!(Projection::of(&key, 1).unwrap().data["encryptionContext"].0, b"{}");
+    }
+
+    #[test]
+    fn under_delete_a_new_secret_is_owned_by_its_data_key() {
+        let key = deleted_with_its_owner(&[1, 2]);
+        let owner = &owners(&key).unwrap()[0];
+        assert_eq!((Some(&owner.uid), owner.controller), (key.metadata.uid.as_ref(), None));
+        assert_eq!(owners(&recorded(&[1, 2])), None, "under Retain");
+    }
+
+    #[test]
+    fn what_was_adopted_or_pinned_is_never_owned() {
+        let mut adopted = deleted_with_its_owner(&[1, 2]);
+        adopted.metadata.creation_timestamp = Some(Time(at(2)));
+        assert_eq!(owners(&adopted), None, "version 1 is older than the DataKey");
+        let mut marked = deleted_with_its_owner(&[1, 2]);
+        marked.status.as_mut().unwrap().adopted = Some(true);
+        assert_eq!(owners(&marked), None, "created within the second in which version 1 was issued");
+        let mut pinned = deleted_with_its_owner(&[1, 2]);
+        pinned.spec.wrapped_keys = Some(vec![issued(2)]);
+        assert_eq!(owners(&pinned), None);
+        let mut of_an_unknown_age = deleted_with_its_owner(&[1]);
+        of_an_unknown_age.metadata.creation_timestamp = None;
+        assert_eq!(owners(&of_an_unknown_age), None);
+    }
+
+    #[test]
+    fn restoring_leaves_what_is_not_ours() {
+        let key = deleted_with_its_owner(&[1]);
+        let wanted = Projection::of(&key, 1).unwrap();
+        let mut secret = wanted.clone().into_secret(&key);
+        secret.metadata.uid = Some("secret-uid".into());
+        secret.metadata.resource_version = Some("7".into());
+        secret.metadata.labels = Some([("team".to_owned(), "shop".to_owned())].into());
+        let references =
+            vec![OwnerReference { kind: "App".into(), controller: Some(true), ..OwnerReference::default() }];
+        secret.metadata.owner_references = Some(references.clone());
+        secret.data.as_mut().unwrap().insert("more".into(), text("x".into()));
+        secret.data.as_mut().unwrap().remove("ciphertextBlob");
+
+        let restored = wanted.clone().restore_into(secret);
+        assert_eq!(restored.data, Some(wanted.data));
+        assert_eq!(restored.metadata.labels.as_ref().unwrap()["team"], "shop");
+        assert_eq!(restored.metadata.labels.as_ref().unwrap()[NAME_LABEL], "orders");
+        assert_eq!(restored.metadata.owner_references, Some(references), "neither added nor removed");
+        let precondition = (restored.metadata.uid.as_deref(), restored.metadata.resource_version.as_deref());
+        assert_eq!(precondition, (Some("secret-uid"), Some("7")));
+    }
+}

@@ -1,0 +1,102 @@
+//! What a Secret says of the versions that it holds.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+
+use super::{digest::sha256, projection::VersionAnnotation};
+use crate::{
+    api::{EncryptionContext, IssuedVersion, KeyRequest, KeySpec, MAX_BLOB, flaws::flaw},
+    arn::KmsArn,
+    names::{CURRENT_VERSION_ANNOTATION, VERSION_ANNOTATION_PREFIX},
+};
+
+pub(super) fn entry<'a>(secret: &'a Secret, name: &str) -> Option<&'a ByteString> {
+    secret.data.as_ref()?.get(name)
+}
+
+pub(super) fn text<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
+    entry(secret, name).and_then(|value| std::str::from_utf8(&value.0).ok())
+}
+
+pub(super) fn current_version(secret: &Secret) -> Option<i32> {
+    let version = text(secret, "version")?;
+    let annotated = secret.metadata.annotations.as_ref()?.get(CURRENT_VERSION_ANNOTATION)?;
+    (annotated == version).then(|| version.parse().ok())?
+}
+
+/// The versions that a Secret speaks of, in its entries or in its annotations.
+pub(super) fn version_numbers(secret: &Secret) -> BTreeSet<i32> {
+    let entries = secret.data.iter().flatten().filter_map(|(name, _)| name.strip_prefix("ciphertextBlob.v"));
+    let annotations = secret
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .filter_map(|(name, _)| name.strip_prefix(VERSION_ANNOTATION_PREFIX));
+    entries.chain(annotations).filter_map(|number| number.parse().ok()).filter(|&number| number >= 1).collect()
+}
+
+/// What the annotations say of a version.
+pub(super) fn version_annotation(secret: &Secret, version: i32) -> Option<VersionAnnotation> {
+    serde_json::from_str(secret.metadata.annotations.as_ref()?.get(&format!("{VERSION_ANNOTATION_PREFIX}{version}"))?)
+        .ok()
+}
+
+/// Reads one version out of a Secret.
+///
+/// # Errors
+/// What of it is missing or belies the rest.
+pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
+    let wrong = |what: &str| format!("{what} of version {version} is missing or was changed");
+    let text = |name: &str| text(secret, &format!("{name}.v{version}"));
+
+    let provenance = version_annotation(secret, version).ok_or_else(|| wrong("the annotation"))?;
+    let blob = entry(secret, &format!("ciphertextBlob.v{version}"))
+        .filter(|blob| (1..=MAX_BLOB).contains(&blob.0.len()) && sha256(&blob.0) == provenance.sha256)
+        .ok_or_else(|| wrong("ciphertextBlob"))?;
+    let arn =
+        text("keyId").filter(|arn| KmsArn::parse(arn).is_some_and(|arn| arn.is_key())).ok_or_else(|| wrong("keyId"))?;
+    let key_spec = [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| text("keySpec") == Some(spec.as_str()));
+    let bytes = text("numberOfBytes").and_then(|bytes| bytes.parse().ok()).filter(|bytes| (1..=1024).contains(bytes));
+    if key_spec.is_some() == bytes.is_some() {
+        return Err(wrong("keySpec or numberOfBytes"));
+    }
+    let context: EncryptionContext = text("encryptionContext")
+        .and_then(|context| serde_json::from_str(context).ok())
+        .ok_or_else(|| wrong("encryptionContext"))?;
+    let found = IssuedVersion {
+        version,
+        request: KeyRequest {
+            key_id: provenance.key_id,
+            key_spec,
+            number_of_bytes: bytes,
+            encryption_context: (!context.is_empty()).then_some(context),
+            region: provenance.region,
+            rest: provenance.request,
+        },
+        ciphertext_blob: blob.clone(),
+        key_id: arn.to_owned(),
+        key_material_id: provenance.key_material_id,
+        issued_at: provenance.issued_at,
+        request_id: provenance.request_id,
+        rest: provenance.rest,
+    };
+    if names_fields_twice(&found) {
+        return Err(wrong("the annotation"));
+    }
+    match flaw(&found) {
+        None => Ok(found),
+        Some(flaw) => Err(format!("what it holds as version {version} can't be recorded: {flaw}")),
+    }
+}
+
+/// Whether what the annotation has of a newer release bears the names of fields that this one knows. Written beside them, the
+/// API server would take one or the other.
+fn names_fields_twice(issued: &IssuedVersion) -> bool {
+    if issued.unknown_fields().next().is_none() {
+        return false;
+    }
+    let written = serde_json::to_value(issued).and_then(serde_json::from_value::<IssuedVersion>);
+    !written.is_ok_and(|read| read.rest == issued.rest && read.request.rest == issued.request.rest)
+}

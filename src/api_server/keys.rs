@@ -1,0 +1,71 @@
+//! The requests about `DataKey`s. kube logs a whole body that it cannot decode, so bodies are decoded here, field by field.
+
+use datakey::{api::DataKey, decode::Wire, names::FIELD_MANAGER};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource,
+    api::{GetParams, PostParams},
+    core::request::{self, Request},
+};
+
+use super::secrets::{RequestError, parse, send, send_text};
+
+/// The API of `DataKey`s in one namespace or in all.
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The `DataKey` of this name as the API server has it now.
+///
+/// # Errors
+/// No usable answer.
+pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<DataKey>, RequestError> {
+    let request = Request::new(DataKey::url_path(&(), Some(namespace)));
+    let request = request.get(name, &GetParams::default()).map_err(RequestError::Build)?;
+    match send::<Wire>(client, request).await {
+        Ok(found) => Ok(Some(decode(found)?)),
+        Err(RequestError::Kube(kube::Error::Api(status))) if status.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces the status of exactly this object: its uid and resource version go with it. Returns the object as it is stored, and
+/// how many bytes it has as JSON, which is how etcd stores it.
+///
+/// # Errors
+/// The API server rejects the write, or there is no usable answer.
+pub async fn put_status(client: &Client, object: &DataKey, dry_run: bool) -> Result<(DataKey, usize), RequestError> {
+    let metadata = &object.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref());
+    let body = serde_json::to_vec(object).map_err(RequestError::Encode)?;
+    let request = status_request(namespace, name.unwrap_or_default(), dry_run, body)?;
+    let stored = send_text(client, request).await?;
+    Ok((decode(parse(&stored)?)?, stored.len()))
+}
+
+/// The request that replaces a status.
+///
+/// # Errors
+/// The name is not one.
+pub fn status_request(
+    namespace: &str,
+    name: &str,
+    dry_run: bool,
+    body: Vec<u8>,
+) -> Result<http::Request<Vec<u8>>, request::Error> {
+    let params = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
+    Request::new(DataKey::url_path(&(), Some(namespace))).replace_subresource("status", name, &params, body)
+}
+
+/// A `DataKey` of an answer; one that cannot be decoded is left to the watch.
+fn decode(answer: Wire) -> Result<DataKey, RequestError> {
+    let (metadata, content) = answer.decode();
+    let (spec, status) = content.map_err(|_| RequestError::Decode)?;
+    Ok(DataKey { metadata, spec, status })
+}

@@ -1,0 +1,76 @@
+//! What the answer to a write means. The API server can repeat in its message what was sent to it; sensitive values are taken
+//! out here.
+
+use datakey::{api::DataKey, text::redact};
+
+use super::secrets::RequestError;
+
+/// A write that the API server decided on.
+#[derive(Debug)]
+pub enum WriteOutcome<T> {
+    /// It is stored.
+    Accepted(T),
+    /// It is rejected for a reason that the user can know: a quota, an admission policy, validation. The server's message.
+    Rejected(String),
+}
+
+/// A write that the API server did not decide on.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// Another client wrote the object meanwhile.
+    Conflict,
+    /// The object is gone.
+    Gone,
+    /// The API server failed: the HTTP status and the server's message.
+    Server(u16, String),
+    /// No usable answer.
+    Request(RequestError),
+}
+
+/// Sorts the answer to a write of this object, or of its Secret.
+///
+/// # Errors
+/// The write has to be repeated.
+pub fn classify_write<T>(written: Result<T, RequestError>, sent: &DataKey) -> Result<WriteOutcome<T>, Unanswered> {
+    match written {
+        Ok(stored) => Ok(WriteOutcome::Accepted(stored)),
+        Err(RequestError::Kube(kube::Error::Api(status))) => {
+            let message = redact(&status.message, &sensitive_values(sent));
+            match status.code {
+                409 => Err(Unanswered::Conflict),
+                404 => Err(Unanswered::Gone),
+                400 | 403 | 413 | 422 => Ok(WriteOutcome::Rejected(message)),
+                code => Err(Unanswered::Server(code, message)),
+            }
+        }
+        Err(error) => Err(Unanswered::Request(error)),
+    }
+}
+
+/// What of a `DataKey` no message may repeat: grant tokens, and the wrapped data keys, recorded or pinned, as they are sent.
+fn sensitive_values(key: &DataKey) -> Vec<String> {
+    let issued = key.record().iter().chain(key.pinned_versions());
+    let blobs = issued.filter_map(|issued| serde_json::to_value(&issued.ciphertext_blob).ok());
+    let blobs = blobs.filter_map(|blob| blob.as_str().map(str::to_owned));
+    key.spec.grant_tokens.iter().flatten().cloned().chain(blobs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::fixtures::{issued, recorded};
+
+    use super::*;
+
+    #[test]
+    fn sensitive_values_are_redacted_from_server_messages() {
+        let mut key = recorded(&[1]);
+        key.spec.grant_tokens = Some(vec!["a grant token".to_owned()]);
+        key.spec.wrapped_keys = Some(vec![issued(2)]);
+        let blobs = [1, 2].map(|version| serde_json::to_value(issued(version).ciphertext_blob).unwrap());
+        let secrets = [blobs[0].as_str().unwrap(), blobs[1].as_str().unwrap(), "a grant token"];
+        let status = kube::core::Status { code: 422, message: secrets.join(" and "), ..kube::core::Status::default() };
+        let rejected = classify_write::<()>(Err(RequestError::Kube(kube::Error::Api(Box::new(status)))), &key).unwrap();
+        let WriteOutcome::Rejected(message) = rejected else { panic!() };
+        assert!(secrets.iter().all(|secret| !message.contains(secret)), "{message}");
+    }
+}

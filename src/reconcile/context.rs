@@ -1,0 +1,122 @@
+//! What every reconcile works with.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use datakey::{api::DataKey, protocol::Inputs, secret::template::Reserved};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, runtime::events::EventType};
+use tracing::warn;
+
+use crate::{
+    api_server::events::Events,
+    backoff::{Backoff, Waits},
+    conflicts::Conflicts,
+    kms::Kms,
+    metrics::Metrics,
+    reads::Reads,
+    streaks::Streaks,
+    written::Written,
+};
+
+/// What every reconcile works with.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// AWS KMS.
+    pub kms: Kms,
+    /// Events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Delays after failures.
+    pub backoff: Arc<Backoff>,
+    /// Watches over foreign Secrets that hold the name of an object's Secret.
+    pub conflicts: Conflicts,
+    /// How often Secrets were restored.
+    pub restores: Streaks,
+    /// How often Secrets are read.
+    pub reads: Reads,
+    /// Whether the installed definition keeps `status.secret`; the one of 0.1.0 drops it.
+    pub keeps_revision: AtomicBool,
+    /// Our own last writes.
+    pub written: Written,
+    /// Longest wait for one answer of the API server.
+    pub kube_timeout: Duration,
+    /// How often an object is compared with the caches without any event.
+    pub resync: Duration,
+    /// Whether data keys may be issued.
+    pub may_issue: bool,
+    /// Keys that the template of a Secret may not have.
+    pub reserved: Reserved,
+}
+
+// === impl Context ===
+
+impl Context {
+    /// With these waits, and the defaults of the flags.
+    pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, waits: Waits) -> Self {
+        Self {
+            events: Events::new(client.clone()),
+            conflicts: Conflicts::new(client.clone()),
+            client,
+            kms,
+            metrics,
+            backoff: Arc::new(Backoff::new(waits)),
+            restores: Streaks::of_restores(waits),
+            reads: Reads::default(),
+            keeps_revision: AtomicBool::new(true),
+            written: Written::default(),
+            kube_timeout: Duration::from_secs(10),
+            resync: Duration::from_hours(10),
+            may_issue: true,
+            reserved: Reserved::default(),
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.backoff.forget(uid);
+        self.conflicts.forget(uid);
+        self.restores.forget(uid);
+        self.reads.forget(uid);
+        self.written.forget(uid);
+        self.kms.queue.release(uid);
+    }
+
+    /// Writes an event about an object.
+    pub async fn emit(&self, about: &ObjectReference, type_: EventType, reason: &str, note: &str) {
+        self.events.emit(about, type_, reason, note, self.kube_timeout).await;
+    }
+
+    /// What every decision rests on besides the object, its Secret and its failures.
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            default_region: self.kms.own_region(),
+            keeps_revision: self.keeps_revision.load(Ordering::Relaxed),
+            may_issue: self.may_issue,
+            reserved: &self.reserved,
+            ..Inputs::default()
+        }
+    }
+
+    /// The definition of an older release drops `status.secret`, and to write it again and again would not help.
+    pub(super) fn notice_the_definition(&self, sent: &DataKey, stored: &DataKey) {
+        let has_revision = |key: &DataKey| key.status.as_ref().is_some_and(|status| status.secret.is_some());
+        if !has_revision(sent) {
+            return;
+        }
+        let kept = has_revision(stored);
+        if self.keeps_revision.swap(kept, Ordering::Relaxed) && !kept {
+            warn!(
+                "the installed CustomResourceDefinition drops status.secret, so each start reads every Secret: apply the \
+                 definition of this release"
+            );
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The steps on the way to the record: the permit, the call to KMS, the write of the record.
+
+use std::sync::Arc;
+
+use datakey::{
+    api::{DataKey, IssuedVersion, Rest, truncate_to_seconds, with_recorded},
+    protocol::{Answer, Change, Record, Source, size},
+    reason::{Failure, Reason},
+};
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::runtime::events::EventType;
+use tracing::{info, warn};
+
+use super::{
+    error::Error,
+    reconciler::{Queue, Reconciler, revision_of, subject},
+};
+use crate::{
+    api_server::{
+        keys,
+        outcome::{WriteOutcome, classify_write},
+    },
+    backoff::Subject,
+    kms::KmsFailure,
+};
+
+impl Reconciler<'_> {
+    /// Acquires a permit to call KMS, or queues for one. Whether the reconcile goes on: with the permit, or with the failure that
+    /// no Region can be called.
+    pub(super) fn acquire_permit(&mut self) -> Result<bool, Error> {
+        let kms = &self.context.kms;
+        match kms.region(&self.key().spec.request()) {
+            Ok(region) => {
+                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &self.object_ref(), self.requeue);
+                if self.permit.is_none() {
+                    self.queued_for = Some(Queue::Kms);
+                    return Ok(false);
+                }
+                self.learn(Answer::Permit)?;
+            }
+            Err(failure) => self.fail(failure),
+        }
+        Ok(true)
+    }
+
+    /// The only call to KMS. What it answers is held in memory until it is recorded, and dropped where it is unclear whether the
+    /// record was written.
+    pub(super) async fn call_kms(&mut self) -> Result<(), Error> {
+        let Some(permit) = self.permit.take() else { return Ok(()) };
+        let key = Arc::clone(self.key());
+        let request = key.spec.request();
+        let version = key.wanted_version();
+        let tokens = key.spec.grant_tokens.as_deref().unwrap_or_default();
+        // KMS may take its time, or never answer.
+        let generated = match self.slot.free_during(self.context.kms.generate(permit, &request, tokens)).await {
+            Ok(generated) => generated,
+            Err(KmsFailure { failure, code, message: kms_message, request_id }) => {
+                let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());
+                warn!(namespace, name, version, reason, code, request_id, kms_message, "KMS issued no data key");
+                self.fail(failure);
+                return Ok(());
+            }
+        };
+        let (namespace, name) = (&self.namespace, &self.name);
+        let (arn, request_id) = (&generated.key_arn, &generated.request_id);
+        info!(namespace, name, version, key = arn, request_id, "KMS issued a data key");
+        self.learn(Answer::Issued(IssuedVersion {
+            version,
+            request,
+            ciphertext_blob: ByteString(generated.ciphertext_blob),
+            key_id: generated.key_arn,
+            key_material_id: generated.key_material_id,
+            issued_at: issued_at(&key),
+            request_id: generated.request_id,
+            rest: Rest::new(),
+        }))
+    }
+
+    /// Writes versions into the record.
+    pub(super) async fn record(&mut self, record: Record) -> Result<(), Error> {
+        let status = record.status(self.key());
+        let written = self.put_status(status).await;
+        // A conflict says nothing of the next try. An object that is gone takes no record before the watch catches up.
+        if !matches!(written, Err(Error::Conflict)) {
+            let is_written = matches!(written, Ok(WriteOutcome::Accepted(_)));
+            self.context.backoff.record_written(&self.uid, is_written);
+        }
+        match written {
+            Ok(WriteOutcome::Accepted(key)) => self.learn(Answer::Stored(key))?,
+            Ok(WriteOutcome::Rejected(message)) => {
+                self.fail(Failure::new(Reason::Refused, format!("the record: {message}")));
+                return Ok(());
+            }
+            Err(Error::Conflict) if record.source == Source::Kms => return self.overtaken().await,
+            Err(error) => return Err(error),
+        }
+        if record.source != Source::Kms {
+            self.report_taken_over(&record.versions).await;
+        }
+        Ok(())
+    }
+
+    /// The API server did not write the record, because another client changed the object meanwhile. To call KMS again for each
+    /// such change would let one client, which only changes labels, use up the share of its namespace. So what KMS answered is
+    /// kept, and the attempt goes on with the object as it is now.
+    async fn overtaken(&mut self) -> Result<(), Error> {
+        self.learn(Answer::Conflict)?;
+        if self.attempt.failure().is_some() {
+            return Ok(());
+        }
+        let fetched = keys::get(&self.context.client, &self.namespace, &self.name);
+        let Some(now) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
+        let change = Change::between(self.key(), &now, self.attempt.unrecorded());
+        let known = self.caches.secrets.get(&self.namespace, now.secret_name());
+        let mut secret = self.subject.secret.take();
+        if matches!(change, Change::Spec { .. }) {
+            self.claim = None;
+            secret = revision_of(known.as_ref());
+        }
+        self.subject = Subject { secret, ..subject(&now) };
+        self.learn(Answer::Overtaken { object: Arc::new(now), secret: known, change })
+    }
+
+    /// Writes the record with a data key of the largest size, as a dry run.
+    pub(super) async fn dry_run_record(&mut self) -> Result<(), Error> {
+        let region = self.context.kms.own_region();
+        let largest = IssuedVersion { issued_at: issued_at(self.key()), ..size::largest(self.key(), region) };
+        let object = self.with_status(with_recorded(self.key(), vec![largest]));
+        let tried = keys::put_status(&self.context.client, &object, true);
+        match classify_write(self.with_timeout(tried).await?, &object)? {
+            WriteOutcome::Accepted((_, bytes)) if bytes > size::MAX_STORED => {
+                let detail = format!(
+                    "the DataKey would have {bytes} bytes with its metadata; at most {} are possible. Remove labels, annotations \
+                     or finalizers",
+                    size::MAX_STORED
+                );
+                self.fail(Failure::new(Reason::SecretTooLarge, detail));
+                Ok(())
+            }
+            WriteOutcome::Accepted(_) => self.learn(Answer::DryRunAccepted),
+            // A webhook that cannot be dry-run says nothing of the write itself, which is tried with the wait of a failure.
+            WriteOutcome::Rejected(message) if message.contains("does not support dry run") => {
+                self.learn(Answer::DryRunAccepted)
+            }
+            WriteOutcome::Rejected(message) => {
+                self.fail(Failure::new(Reason::Refused, format!("the record: {message}")));
+                Ok(())
+            }
+        }
+    }
+
+    /// Reports data keys that are recorded without a call to KMS.
+    async fn report_taken_over(&self, versions: &[IssuedVersion]) {
+        let is_pinned =
+            |version: &&IssuedVersion| self.key().pinned_versions().iter().any(|pin| pin.version == version.version);
+        let pinned = versions.iter().filter(is_pinned).count();
+        let adopted = versions.len() - pinned;
+        let (namespace, name) = (&self.namespace, &self.name);
+        if pinned > 0 {
+            info!(namespace, name, versions = pinned, "recorded the data keys that the spec pins");
+            let note = format!("Recorded the {pinned} data key version(s) that spec.wrappedKeys pins");
+            self.emit_event(EventType::Normal, "Pinned", &note).await;
+        }
+        if adopted > 0 {
+            info!(namespace, name, versions = adopted, "recorded the data keys that the Secret already held");
+            let secret = self.key().secret_name();
+            let note = format!("Recorded the {adopted} data key version(s) that Secret {secret} held");
+            self.emit_event(EventType::Normal, "Adopted", &note).await;
+        }
+    }
+}
+
+/// The present time; not before the creation of the object, by whichever clock that was set: a data key that is older than the
+/// object was not issued by it.
+fn issued_at(key: &DataKey) -> Time {
+    let now = Timestamp::now();
+    let created = key.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
+    truncate_to_seconds(now.max(created))
+}

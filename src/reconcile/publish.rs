@@ -1,0 +1,127 @@
+//! The steps that read and write the Secret.
+
+use datakey::{
+    names::SECRET_TYPE,
+    protocol::{Answer, SecretState},
+    reason::{Failure, Reason},
+    secret::{compare, digest::Digest, known::Verified, metadata::SecretMetadata},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::{controller::Action, events::EventType};
+use tracing::{info, warn};
+
+use super::{
+    error::Error,
+    reconciler::{Queue, Reconciler},
+};
+use crate::{
+    api_server::{
+        outcome::{WriteOutcome, classify_write},
+        secrets::{self, RequestError},
+    },
+    metrics::Operation,
+    reads::Permission,
+};
+
+impl Reconciler<'_> {
+    pub(super) async fn get_secret_metadata(&mut self) -> Result<(), Error> {
+        let found = secrets::get_metadata(&self.context.client, &self.namespace, self.key().secret_name());
+        let found = self.with_timeout(found).await??;
+        self.learn(Answer::Metadata(found))
+    }
+
+    /// Reads the Secret, or says when it may be read. A revision that is verified is read without a limit: there is no change to
+    /// verify, only something to write.
+    pub(super) async fn get_secret(&mut self) -> Result<Option<Action>, Error> {
+        let verified = match self.attempt.secret() {
+            SecretState::Watched(known) if known.is_verified(self.key()) => Some(known.metadata.revision.clone()),
+            _ => None,
+        };
+        let permit = if verified.is_none() {
+            match self.context.reads.request(&self.uid, &self.object_ref(), self.requeue) {
+                Permission::Granted(permit) => Some(permit.start_call().await),
+                Permission::Later(wait) => return Ok(Some(Action::requeue(wait))),
+                Permission::Queued => {
+                    self.queued_for = Some(Queue::Reads);
+                    return Ok(Some(Action::await_change()));
+                }
+            }
+        } else {
+            None
+        };
+        let read = secrets::get(&self.context.client, &self.namespace, self.key().secret_name());
+        let answer = self.with_timeout(read).await;
+        if let Some(permit) = permit {
+            permit.complete(matches!(answer, Ok(Ok(_))));
+            self.context.reads.done(&self.uid);
+        }
+        let secret = answer??;
+        let revision = secret.as_ref().map(|secret| SecretMetadata::of(&secret.metadata).revision);
+        let is_verified = verified.is_some() && revision == verified;
+        self.learn(Answer::Secret { secret: secret.map(Box::new), is_verified })?;
+        Ok(None)
+    }
+
+    pub(super) async fn create_secret(&mut self, secret: &Secret) -> Result<(), Error> {
+        let created = secrets::create(&self.context.client, &self.namespace, secret);
+        match self.with_timeout(created).await? {
+            Err(RequestError::Kube(kube::Error::Api(status))) if status.is_already_exists() => {
+                self.get_secret_metadata().await
+            }
+            answer => self.after_secret_write(secret, answer, Operation::Create, Some("it was deleted")).await,
+        }
+    }
+
+    pub(super) async fn replace_secret(&mut self, secret: &Secret, changes: Option<&str>) -> Result<(), Error> {
+        let replaced = secrets::replace(&self.context.client, &self.namespace, secret);
+        let answer = self.with_timeout(replaced).await?;
+        self.after_secret_write(secret, answer, Operation::Update, changes).await
+    }
+
+    /// Takes in the answer to a write of the Secret. `changes` says what another client had changed in it.
+    async fn after_secret_write(
+        &mut self,
+        sent: &Secret,
+        answer: Result<Secret, RequestError>,
+        operation: Operation,
+        changes: Option<&str>,
+    ) -> Result<(), Error> {
+        let stored = match classify_write(answer, self.key())? {
+            WriteOutcome::Accepted(stored) => stored,
+            WriteOutcome::Rejected(message) => {
+                let way_out = match operation {
+                    Operation::Create => "",
+                    Operation::Update => ". Once the Secret is deleted, the operator creates it from the record",
+                };
+                self.fail(Failure::new(Reason::Refused, format!("the Secret: {message}{way_out}")));
+                return Ok(());
+            }
+        };
+        self.context.metrics.secret_written(operation);
+        let secret = self.key().secret_name().to_owned();
+        let metadata = SecretMetadata::of(&stored.metadata);
+        // What follows is about what was just written: its event is no reason to try again at once.
+        self.subject.secret = Some(metadata.revision.resource_version.clone());
+        if stored.type_.as_deref() == Some(SECRET_TYPE) {
+            self.learn_revision(metadata, Verified::written(Digest::of(&stored)))?;
+        }
+        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let altered = compare::stored_otherwise(sent, &stored).join(", ");
+        if !altered.is_empty() {
+            warn!(namespace, name, secret, altered, "an admission policy changed the Secret that the operator wrote");
+            self.context.restores.done(&self.uid, altered.as_str());
+            let detail = format!("an admission policy or webhook changed what the operator wrote: {altered}");
+            self.fail(Failure::new(Reason::SecretContested, detail));
+            return Ok(());
+        }
+        info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
+        // The first publication of a version needs no event: the condition says it.
+        let published = self.key().status.as_ref().and_then(|status| status.version);
+        if let Some(changes) = changes.filter(|_| published == Some(version)) {
+            self.context.restores.done(&self.uid, changes);
+            let note = format!("Secret {secret} was changed or deleted: wrote it again from the record ({changes})");
+            self.emit_event(EventType::Normal, "Restored", &note).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! One reconcile under way: the attempt, and what the operator keeps for it.
+
+use std::{sync::Arc, time::Duration};
+
+use datakey::{
+    api::DataKey,
+    names::SECRET_TYPE,
+    protocol::{Answer, Attempt, Inputs, Restart, SecretState},
+    reason::{Failure, Reason},
+    secret::{
+        known::{KnownSecret, Verified},
+        metadata::SecretMetadata,
+    },
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Resource, ResourceExt,
+    runtime::{events::EventType, reflector::ObjectRef},
+};
+use tokio::time::timeout;
+
+use super::{context::Context, error::Error};
+use crate::{
+    backoff::Subject,
+    caches::{Caches, Claim},
+    kms::queue::{Permit, Requeue},
+    slots::Slot,
+};
+
+/// What a reconcile is queued for; the queue requeues the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// A permit to call KMS.
+    Kms,
+    /// A permit to read the Secret.
+    Reads,
+}
+
+/// One reconcile under way.
+pub(super) struct Reconciler<'a> {
+    pub context: &'a Context,
+    pub caches: &'a Caches,
+    pub requeue: &'a Requeue,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub attempt: Attempt<Arc<DataKey>>,
+    pub slot: Slot,
+    /// What a failure is about: when that changes, the next try does not wait.
+    pub subject: Subject,
+    /// No other `DataKey` records a data key for the same Secret meanwhile.
+    pub claim: Option<Claim<'a>>,
+    pub permit: Option<Permit>,
+    pub queued_for: Option<Queue>,
+    /// When a failure is tried again.
+    pub retry: Option<Duration>,
+}
+
+/// An answer to a step of the operator.
+pub(super) type Learned =
+    Answer<Arc<DataKey>, KnownSecret, SecretMetadata, Box<Secret>, datakey::api::IssuedVersion, Failure>;
+
+// === impl Reconciler ===
+
+impl<'a> Reconciler<'a> {
+    pub fn new(key: Arc<DataKey>, slot: Slot, caches: &'a Caches, requeue: &'a Requeue, context: &'a Context) -> Self {
+        let namespace = key.namespace().unwrap_or_default();
+        let known = caches.secrets.get(&namespace, key.secret_name());
+        Self {
+            context,
+            caches,
+            requeue,
+            name: key.name_any(),
+            uid: key.uid().unwrap_or_default(),
+            subject: Subject { secret: revision_of(known.as_ref()), ..subject(&key) },
+            namespace,
+            slot,
+            attempt: Attempt::new(key, known),
+            claim: None,
+            permit: None,
+            queued_for: None,
+            retry: None,
+        }
+    }
+
+    /// The object as it was last read or stored.
+    pub fn key(&self) -> &Arc<DataKey> {
+        self.attempt.object()
+    }
+
+    /// Takes in what a step brought.
+    pub fn learn(&mut self, answer: Learned) -> Result<(), Error> {
+        match self.attempt.learn(answer) {
+            Ok(()) => Ok(()),
+            Err(Restart::Gone) => Err(Error::Gone),
+            Err(Restart::TooManyConflicts(conflicts)) => {
+                self.context.backoff.record_written(&self.uid, false);
+                let detail = format!(
+                    "another client changes the DataKey faster than the operator can record a data key: {conflicts} tries in a \
+                     row met another write. What KMS answered is dropped"
+                );
+                self.fail(Failure::new(Reason::ApiServerFailed, detail));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in what a revision of the Secret holds.
+    pub fn learn_revision(&mut self, metadata: SecretMetadata, verified: Verified) -> Result<(), Error> {
+        let known = KnownSecret { metadata, verified: Some(verified) };
+        self.caches.secrets.learn(&self.namespace, self.key().secret_name(), known.clone());
+        self.learn(Answer::Revision(known))
+    }
+
+    /// Takes in a failure: the next step reports it, and the next try waits.
+    pub fn fail(&mut self, failure: Failure) {
+        if failure.reason == Reason::SecretConflict {
+            self.watch_the_conflict();
+        } else {
+            self.context.conflicts.forget(&self.uid);
+        }
+        self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
+        self.fail_without_backoff(failure);
+    }
+
+    /// Takes in a failure after which nothing was tried, and so nothing failed again.
+    pub fn fail_without_backoff(&mut self, failure: Failure) {
+        // A failure never ends an attempt.
+        let _ = self.attempt.learn(Answer::Failed(failure));
+    }
+
+    /// What a decision rests on; the borrowed texts are of `restore_limited` and of the subject.
+    pub fn inputs<'b>(&'b self, retry_after: Option<Duration>, restore_limited: Option<&'b str>) -> Inputs<'b> {
+        Inputs {
+            retry_after,
+            restore_limited,
+            record_failed: self.context.backoff.has_failed_record(&self.uid),
+            rival: self.subject.rival.as_deref(),
+            ..self.context.inputs()
+        }
+    }
+
+    /// Whether the first record has to be kept from meeting that of another `DataKey` with the same Secret.
+    pub fn needs_a_claim(&self) -> bool {
+        self.claim.is_none() && self.key().record().is_empty()
+    }
+
+    /// The other `DataKey` that the name of the Secret is reserved for.
+    pub fn rival(&self) -> Option<String> {
+        let has_no_record = self.key().record().is_empty();
+        has_no_record.then(|| self.caches.rival(self.key(), &self.context.written)).flatten()
+    }
+
+    /// With the uid: an object that waits for a permit can be deleted meanwhile, and one of the same name created.
+    pub fn object_ref(&self) -> ObjectRef<DataKey> {
+        let mut object = ObjectRef::new(&self.name).within(&self.namespace);
+        object.extra.uid = Some(self.uid.clone());
+        object
+    }
+
+    /// Has a foreign Secret that holds the name watched until it is gone. One of the operator's type is watched in any case.
+    pub fn watch_the_conflict(&self) {
+        let Context { conflicts, backoff, .. } = self.context;
+        let is_foreign = match self.attempt.secret() {
+            SecretState::Present(_) => true,
+            SecretState::Loaded(secret) => secret.type_.as_deref() != Some(SECRET_TYPE),
+            // After a restart; where the name is reserved, there may be no Secret.
+            SecretState::Unwatched => self.subject.rival.is_none(),
+            SecretState::Watched(_) | SecretState::Absent => false,
+        };
+        if is_foreign {
+            conflicts.watch(&self.uid, &self.object_ref(), self.key().secret_name(), backoff, self.requeue);
+        }
+    }
+
+    /// Writes an event about the object.
+    pub async fn emit_event(&self, type_: EventType, reason: &str, note: &str) {
+        self.context.emit(&self.key().object_ref(&()), type_, reason, note).await;
+    }
+
+    /// Waits for an answer of the API server.
+    pub async fn with_timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
+        let limit = self.context.kube_timeout;
+        timeout(limit, request).await.map_err(|_| Error::Timeout(limit))
+    }
+}
+
+/// The resource version of the Secret that the watch knows.
+pub(super) fn revision_of(known: Option<&KnownSecret>) -> Option<String> {
+    known.map(|known| known.metadata.revision.resource_version.clone())
+}
+
+/// What a failure of this object is about, except its Secret and its rival.
+pub(super) fn subject(key: &DataKey) -> Subject {
+    Subject {
+        generation: key.metadata.generation,
+        restored: key.is_restored(),
+        recorded: key.recorded_version(key.wanted_version()).is_some(),
+        secret: None,
+        rival: None,
+    }
+}

@@ -1,0 +1,112 @@
+//! What the status says, and what an event says where the status cannot be written.
+
+use std::sync::Arc;
+
+use datakey::{
+    api::{DataKey, DataKeyStatus, READY},
+    condition,
+    protocol::Answer,
+    reason::Reason,
+    text::error_chain,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    core::ObjectMeta,
+    runtime::{controller::Action, events::EventType},
+};
+use tracing::{info, warn};
+
+use super::{error::Error, reconciler::Reconciler};
+use crate::api_server::{
+    keys,
+    outcome::{WriteOutcome, classify_write},
+};
+
+impl Reconciler<'_> {
+    /// Reports an error that does not pass by itself: in the status, and where that cannot be written, by an event.
+    pub(super) async fn report(&mut self, error: Error) -> Result<Action, Error> {
+        let backoff = &self.context.backoff;
+        let Some(cause) = error.failure() else { return Err(error) };
+        let is_certain = error.is_certain() || matches!(cause.reason, Reason::Refused | Reason::SecretTooLarge);
+        if !is_certain && !backoff.is_worth_reporting(&self.uid) {
+            return Err(error);
+        }
+        // Where the status of an earlier failure cannot be written, that failure is what has to be reported.
+        let failure = self.attempt.failure().cloned().unwrap_or_else(|| cause.clone());
+        let has_room = cause.reason != Reason::SecretTooLarge;
+        self.fail(cause);
+        let retry = Action::requeue(self.retry.unwrap_or_default());
+        let wanted = condition::failed(self.key(), &failure, Timestamp::now());
+        let brief = condition::failed_briefly(self.key(), failure.reason, Timestamp::now());
+        let is_written = [&wanted, &brief].into_iter().any(|status| self.key().status.as_ref() == Some(status));
+        self.fail_without_backoff(failure.clone());
+        let may_be_written = !matches!(error, Error::StatusRejected(_));
+        if is_written
+            || may_be_written && self.set_status(wanted).await.is_ok()
+            || may_be_written && !has_room && self.set_status(brief).await.is_ok()
+        {
+            return Ok(retry);
+        }
+        if backoff.announce(&self.uid, failure.reason) {
+            let note = format!("{failure}. The status could not be written: {}", error_chain(&error));
+            self.emit_event(EventType::Warning, failure.reason.as_str(), &note).await;
+        }
+        Ok(retry)
+    }
+
+    /// Writes the status that a decision says.
+    pub(super) async fn set_status(&mut self, status: DataKeyStatus) -> Result<(), Error> {
+        let reason = |key: &DataKey| condition::find(key, READY).map(|ready| ready.reason.clone());
+        let before = reason(self.key());
+        match self.put_status(status).await? {
+            WriteOutcome::Accepted(key) => self.learn(Answer::Stored(key))?,
+            WriteOutcome::Rejected(message) => return Err(Error::StatusRejected(message)),
+        }
+        self.context.backoff.told(&self.uid);
+        if before == reason(self.key()) {
+            return Ok(());
+        }
+        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        if let Some(failure) = self.attempt.failure() {
+            let (reason, detail) = (failure.reason.as_str(), &failure.detail);
+            warn!(namespace, name, version, reason, detail, "the DataKey is not ready");
+            let note = failure.to_string();
+            self.emit_event(EventType::Warning, reason, &note).await;
+        } else if condition::find(self.key(), READY).is_some_and(|ready| ready.status == "True") {
+            info!(namespace, name, version, secret = self.key().secret_name(), "the DataKey is ready");
+        } else {
+            info!(namespace, name, version, "the DataKey is being deleted");
+        }
+        Ok(())
+    }
+
+    /// Writes a status of exactly the object that was decided on: uid and resource version go with it.
+    pub(super) async fn put_status(&self, status: DataKeyStatus) -> Result<WriteOutcome<Arc<DataKey>>, Error> {
+        let object = self.with_status(status);
+        let written = self.with_timeout(keys::put_status(&self.context.client, &object, false)).await?;
+        Ok(match classify_write(written, &object)? {
+            WriteOutcome::Accepted((key, _)) => {
+                self.context.notice_the_definition(&object, &key);
+                let key = Arc::new(key);
+                self.context.written.learn(&key);
+                WriteOutcome::Accepted(key)
+            }
+            WriteOutcome::Rejected(message) => WriteOutcome::Rejected(message),
+        })
+    }
+
+    /// The object as it is sent: of the metadata only what says which object it is, and in which state it was decided on.
+    pub(super) fn with_status(&self, status: DataKeyStatus) -> DataKey {
+        let old = &self.key().metadata;
+        let mut object = DataKey::new(&self.name, self.key().spec.clone());
+        object.metadata = ObjectMeta {
+            name: old.name.clone(),
+            namespace: old.namespace.clone(),
+            uid: old.uid.clone(),
+            resource_version: old.resource_version.clone(),
+            ..ObjectMeta::default()
+        };
+        object.status = Some(status);
+        object
+    }
+}
