@@ -304,7 +304,7 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
         }
         Step::GetSecret => assert!(matches!(view, SecretState::Watched(_) | SecretState::Present(_))),
         Step::AcquirePermit => {
-            assert!(inputs.may_issue && !key.is_restored() && !recorded && !has_permit && pins == Ok(vec![]))
+            assert!(inputs.may_issue && !key.is_restored() && !recorded && !has_permit && pins == Ok(vec![]));
         }
         Step::DryRunRecord => panic!("no record failed"),
         Step::CallKms => {
