@@ -47,18 +47,20 @@ lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc,
 	@! gofmt -l tests | grep . || { echo "these are not as gofmt writes them"; exit 1; }
 	@cargo metadata --quiet --locked --format-version 1 --manifest-path crates/datakey/fuzz/Cargo.toml >/dev/null || { echo "crates/datakey/fuzz/Cargo.lock is stale: cargo update --workspace --manifest-path crates/datakey/fuzz/Cargo.toml"; exit 1; }
 
-unit: operator build-debug ## Unit tests, the model, the fuzz corpora, what the binary can do, memory of a DataKey, generated files
-	cargo test --locked --workspace --lib --bins --test corpus --test generated --test docs --test binary --test krew --test model --test footprint
+# The target `repository` is divided by module: chart:: needs Helm and runs in `make chart`, all others run here.
+unit: operator build-debug ## Unit tests, the model, the fuzz corpora, memory of a DataKey, generated files, documentation, what the binary can do
+	cargo test --locked --workspace --lib --bins --test corpus --test model --test footprint
+	cargo test --locked --workspace --test repository -- --skip chart::
 
 model: need-rust ## The model of the protocol in larger worlds: minutes
 	cargo test --locked --workspace --test model -- --ignored --nocapture
 
 chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
-	cargo test --locked --workspace --test chart
+	cargo test --locked --workspace --test repository -- chart::
 
 alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building it takes ten minutes, once
 	$(TOOLS)/bin/promtool check rules charts/datakey-operator/files/alerts.yaml
-	$(TOOLS)/bin/promtool test rules tests/chart/alerts_test.yaml
+	$(TOOLS)/bin/promtool test rules tests/repository/chart/alerts_test.yaml
 
 servers: operator build-debug tools ## Tests against a real kube-apiserver and a KMS server
 	cargo test --locked --workspace --test integration
@@ -128,6 +130,6 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 	$(TOOLS)/bin/cargo-deny --workspace --locked --config deny.toml check advisories
 
 generate: operator tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
-	UPDATE=1 cargo test --locked --workspace --test generated
-	UPDATE=1 cargo test --locked --workspace --test chart -- the_manifests_in_deploy_are_the_chart the_charts_readme
+	UPDATE=1 cargo test --locked --workspace --test repository -- generated::
+	UPDATE=1 cargo test --locked --workspace --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme
 	UPDATE=1 cargo test --locked --workspace --test integration -- recorded:: known_regions

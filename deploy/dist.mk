@@ -37,13 +37,13 @@ operator: need-rust ## The operator of tests and demo, target/operator: a debug 
 
 release: need-rust ## The release binary, target/release/datakey-operator, and that KMS operations in it are just the one
 	cargo build --release $(OPERATOR)
-	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --workspace --test binary
+	DATAKEY_BINARY=$(TARGET)/release/datakey-operator cargo test --locked --workspace --test repository -- binary::
 
 dist: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The static binary of the image, target/dist, for this architecture
 	@test -n "$(CA_BUNDLE)" || { echo "no CA certificates found: set CA_BUNDLE to a file of them"; exit 1; }
 	$(STATIC) cargo auditable build --release $(OPERATOR) --target $(MUSL)
 	@deploy/stage.sh $(TARGET)/$(MUSL)/release/datakey-operator $(CA_BUNDLE) $(TARGET)/dist $(GOARCH)
-	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --workspace --test binary -- --include-ignored
+	DATAKEY_BINARY=$(TARGET)/dist/$(GOARCH)/datakey-operator cargo test --locked --workspace --test repository -- binary:: --include-ignored
 
 image: dist ## The container image, with docker, podman or buildah; IMAGE names it
 	@test -n "$(CONTAINER_TOOL)" || { echo "docker, podman or buildah is needed"; exit 1; }
@@ -65,7 +65,7 @@ plugin-static: need-musl $(TOOLS)/cargo-auditable-$(CARGO_AUDITABLE) ## The same
 	@$(MAKE) --no-print-directory plugin-archive BUILT=$(TARGET)/$(MUSL)/release/kubectl-datakey
 
 plugin-archive:
-	DATAKEY_PLUGIN=$(BUILT) cargo test --locked --workspace --test binary -- the_kubectl_plugin
+	DATAKEY_PLUGIN=$(BUILT) cargo test --locked --workspace --test repository -- binary::the_kubectl_plugin
 	@deploy/krew/archive.sh $(BUILT) $(PLUGIN) $(OS)_$(GOARCH)
 
 e2e-images: dist ## The images of make e2e, as archives in target/e2e: for kind load image-archive

@@ -49,7 +49,7 @@ pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
 pub const NOT_RUN: [(&str, &str); 9] = [
     ("make ", "they build, or test: CI runs them"),
     ("velero restore create", "needs Velero in the cluster; tests/integration/restored.rs has what it restores"),
-    ("kubectl krew install", "needs a published release; tests/krew.rs checks the manifest"),
+    ("kubectl krew install", "needs a published release; tests/repository/krew.rs checks the manifest"),
     ("install target/plugin", "make plugin is not run; the plugin of the tests is in place"),
     ("kubectl get pod POD", "there are no nodes, so no pods"),
     ("kubectl rollout restart deployment/orders", "there are no nodes, so no pods"),

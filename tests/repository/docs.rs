@@ -1,10 +1,7 @@
 //! What the documentation says about tests is so.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{collections::BTreeSet, fs, path::Path};
 
-#[path = "docs/versions.rs"]
 mod versions;
 
 /// All files below a folder with this extension.
@@ -45,7 +42,7 @@ fn every_test_that_the_documentation_names_is_there() {
 
 #[test]
 fn the_readme_explains_every_reason() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     for &reason in datakey::reason::Reason::ALL {
         assert!(readme.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
     }

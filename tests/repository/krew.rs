@@ -1,7 +1,5 @@
 //! The krew manifest of the kubectl plugin is what krew demands and what the release makes.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{collections::BTreeSet, path::Path, process::Command};
 
 use serde_json::{Value, json};

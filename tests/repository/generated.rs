@@ -1,7 +1,5 @@
 //! Files that are generated are as their source says. `make generate` writes them.
 
-#![allow(clippy::unwrap_used)]
-
 use testbed::{assert_fresh, repository};
 
 #[test]

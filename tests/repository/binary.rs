@@ -1,11 +1,8 @@
 //! What the binary can do at all: the debug one in every run, the one that is shipped in `make release`.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{collections::BTreeSet, process::Command};
 
-#[path = "../src/args/table.rs"]
-mod table;
+use crate::flags;
 
 /// Nothing is reached with it: the operator ends where its flags and variables are right.
 const NO_CLUSTER: &str = "/no/such/kubeconfig";
@@ -148,7 +145,7 @@ fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], words: &[&str]
 
 #[test]
 fn every_variable_accepts_and_refuses_what_its_row_says() {
-    let check = |row: &table::Row| {
+    let check = |row: &flags::Row| {
         // A flag counts before its variable.
         let admin = ["run", "--admin-address=127.0.0.1:0"];
         let arguments = if row.flag == "--admin-address" { &admin[..1] } else { &admin };
@@ -162,7 +159,7 @@ fn every_variable_accepts_and_refuses_what_its_row_says() {
         }
     };
     std::thread::scope(|scope| {
-        for rows in table::ROWS.chunks(5) {
+        for rows in flags::ROWS.chunks(5) {
             scope.spawn(|| rows.iter().for_each(check));
         }
     });

@@ -1,7 +1,5 @@
 //! The chart: what is generated from it is fresh, every value does what it says, wrong ones are refused.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -11,9 +9,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-#[path = "../src/args/table.rs"]
-mod table;
-#[path = "chart/values.rs"]
+use crate::flags;
+
 mod values;
 
 fn root() -> &'static Path {
@@ -192,7 +189,7 @@ fn in_the_type_of(default: &Value, text: &str) -> Value {
 #[test]
 fn the_chart_refuses_what_the_flags_refuse() {
     let defaults = defaults();
-    let rows: Vec<_> = table::ROWS.iter().filter_map(|row| Some((row.chart?, row.refused))).collect();
+    let rows: Vec<_> = flags::ROWS.iter().filter_map(|row| Some((row.chart?, row.refused))).collect();
     assert!(rows.len() > 10);
     let most = rows.iter().map(|(_, refused)| refused.len()).max().unwrap();
     for number in 0..most {
@@ -225,7 +222,7 @@ const LISTS: [&str; 2] = ["aws.extraRegions", "config.reservedTemplateKeys"];
 
 #[test]
 fn values_that_become_flags_cannot_be_null() {
-    let paths = table::ROWS.iter().filter_map(|row| row.chart).filter(|path| !LISTS.contains(path));
+    let paths = flags::ROWS.iter().filter_map(|row| row.chart).filter(|path| !LISTS.contains(path));
     for path in paths.chain(["config", "leaderElection", "metrics", "metrics.port"]) {
         let Err(error) = rendered(&nested(path, &Value::Null)) else { panic!("{path} = null is accepted") };
         let name = path.rsplit('.').next().unwrap();

@@ -1,0 +1,13 @@
+//! What the repository says about itself: generated files match their sources, the chart and the documentation say what
+//! the code does, the binaries hold what they may hold. One binary, so that everything is linked once; no test needs a
+//! server. `chart` needs Helm and runs in `make chart`, the other modules run in `make unit`.
+
+#![allow(clippy::unwrap_used)]
+
+mod binary;
+mod chart;
+mod docs;
+#[path = "../../src/args/table.rs"]
+mod flags;
+mod generated;
+mod krew;
