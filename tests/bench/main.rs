@@ -73,7 +73,7 @@ async fn main() {
         ),
     );
 
-    // One cluster at a time: even one at rest takes memory, and some of the processors.
+    // One cluster at a time: even an idle one takes memory, and some of the processors.
     if wanted("bursts") || wanted("restart") {
         bursts.section("Bursts", "New DataKeys at once: the bare loop and the operator in turn, on the same servers.");
         let namespace = bursts::run(&first, &[(scaled(1000), 5), (scaled(10_000), 2)], &mut bursts).await;
@@ -86,7 +86,7 @@ async fn main() {
     if wanted("latency") {
         latency.section(
             "Latency",
-            "From the creation of a DataKey to Ready, as somebody who watches it sees it; beside it the same requests, the \
+            "From the creation of a DataKey to Ready, as a client that watches it sees it; beside it the same requests, the \
              creation included, sent one after the other by the bare loop, and the time of KMS.",
         );
         latency::run(&bed, scaled(200), 50, scaled(20).max(3) as u32, &mut latency).await;

@@ -1,5 +1,5 @@
-//! Sees when which DataKey becomes ready or which Secret is created, by a watch of its own; and watches as the operator's
-//! are, read by nobody.
+//! Records by a watch of its own when a DataKey becomes ready or a Secret is created, and opens watches like the
+//! operator's whose events are discarded.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -83,7 +83,7 @@ impl Observer {
         Self::start(bare, secrets(namespace), METADATA, |event| event.type_ == "ADDED").await
     }
 
-    /// What is there already is not told.
+    /// Objects that are there already are not reported.
     async fn start(
         bare: &Bare,
         path: String,
@@ -101,7 +101,7 @@ impl Observer {
                     let event: WatchEvent = serde_json::from_slice(line).expect("an event");
                     version.clone_from(&event.object.metadata.resource_version);
                     if let (true, Some(name)) = (counts(&event), event.object.metadata.name) {
-                        // Nobody listens any more once the observer is dropped.
+                        // Once the observer is dropped, the channel has no receiver.
                         let _ = sender.send((name, Instant::now()));
                     }
                 })

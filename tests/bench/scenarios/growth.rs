@@ -42,13 +42,13 @@ struct Restart {
     cpu: Option<f64>,
 }
 
-/// One cluster, and an operator in it that is at rest.
+/// One cluster, and a settled operator in it.
 pub struct Growth {
     bed: Bed,
     sample: usize,
     rows: Vec<Row>,
-    /// With its processor time when it had come to rest, and when that was.
-    resting: Option<(Operator, Duration, Instant)>,
+    /// With its processor time when it had settled, and when that was.
+    settled: Option<(Operator, Duration, Instant)>,
 }
 
 // === impl Row ===
@@ -66,12 +66,12 @@ impl Growth {
     pub async fn start(best: Best, sample: usize) -> Self {
         let bed = Bed::new(best).await;
         bed.plane.namespace(NAMESPACE).await;
-        Self { bed, sample, rows: Vec::new(), resting: None }
+        Self { bed, sample, rows: Vec::new(), settled: None }
     }
 
     /// Grows to this size. The bare loop runs before and after, beside what is already there.
     pub async fn to(&mut self, size: usize) {
-        self.resting = None;
+        self.settled = None;
         let Self { bed, sample, .. } = &*self;
         // One more was created at each restart.
         let count = size - self.rows.last().map_or(0, |row| row.size + 1);
@@ -86,8 +86,8 @@ impl Growth {
         let second = bed.limit(&format!("limit-{size}-b"), sample).await;
         let (restart, operator) = self.restart(size).await;
         println!("{size}: {issued:?}, {first:?}, {second:?}, {memory:?}, {restart:?}");
-        let cpu_at_rest = operator.cpu();
-        self.resting = Some((operator, cpu_at_rest, Instant::now()));
+        let cpu_when_settled = operator.cpu();
+        self.settled = Some((operator, cpu_when_settled, Instant::now()));
         self.rows.push(Row { size, limit: [first, second], issued, memory, cpu, apiserver, etcd, restart });
     }
 
@@ -105,10 +105,9 @@ impl Growth {
         (Restart { ready, working, memory, cpu: None }, operator)
     }
 
-    /// Takes the processor time of the operator that is at rest, once it has been so for this time. What the machine does
-    /// otherwise meanwhile is not its own.
+    /// Measures the processor time of the settled operator over this time. The time of other processes does not count.
     pub async fn rest(&mut self, window: Duration) {
-        let (operator, cpu, since) = self.resting.as_ref().unwrap();
+        let (operator, cpu, since) = self.settled.as_ref().unwrap();
         sleep(window.saturating_sub(since.elapsed())).await;
         let share = (operator.cpu() - *cpu).div_duration_f64(since.elapsed());
         self.rows.last_mut().unwrap().restart.cpu = Some(share);
@@ -165,7 +164,7 @@ fn tables(rows: &[Row], report: &mut Report) {
         .collect();
     report.paragraph("Memory, and what the servers under it take for these objects:");
     report.table(
-        &["DataKeys", "operator, peak while issuing", "at rest after it", "API server, peak", "etcd's database"],
+        &["DataKeys", "operator, peak while issuing", "settled after it", "API server, peak", "etcd's database"],
         &table,
     );
     let table: Vec<_> = rows
@@ -188,15 +187,15 @@ fn tables(rows: &[Row], report: &mut Report) {
             "start to ready",
             "start to the new one Ready",
             "peak memory",
-            "memory at rest",
-            "one processor at rest",
+            "memory, settled",
+            "one processor, settled",
         ],
         &table,
     );
     let (first, last) = (&rows[0], &rows[rows.len() - 1]);
     let each = |memory: fn(&Row) -> u64| (memory(last) - memory(first)) as f64 / (last.size - first.size) as f64;
     report.paragraph(&format!(
-        "Between the first and the last row, one more DataKey costs {:.0} bytes of resident memory at rest after a restart, \
+        "Between the first and the last row, one more DataKey costs {:.0} bytes of resident memory, settled after a restart, \
          {:.0} bytes at the peak of a restart, and {:.0} bytes at the peak while they are issued.",
         each(|row| row.restart.memory.now),
         each(|row| row.restart.memory.peak),
@@ -219,7 +218,7 @@ fn plots(rows: &[Row], folder: &Path) {
     let bytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let memory = [
         Series { name: "peak while issuing", points: points(&|row| bytes(row.memory.peak)) },
-        Series { name: "at rest after a restart", points: points(&|row| bytes(row.restart.memory.now)) },
+        Series { name: "settled after a restart", points: points(&|row| bytes(row.restart.memory.now)) },
     ];
     plot(
         &folder.join(MEMORY),

@@ -20,7 +20,7 @@ for blob in "$keys"/ciphertextBlob.v*; do
     echo "version $version is wrapped by $key_arn, which is not in KMS_KEY_ARNS" >&2
     exit 1
   fi
-  # The encryption context is written down here, not read from the Secret: whoever can change the Secret can't have
+  # The encryption context is written down here, not read from the Secret: a user who changes the Secret can't have
   # another data key unwrapped.
   aws kms decrypt \
     --region "$(cut -d: -f4 <<<"$key_arn")" \

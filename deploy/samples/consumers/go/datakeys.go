@@ -16,7 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
-// Written down here and in the workload's own settings, not read from the Secret: whoever can change the Secret can't
+// Written down here and in the workload's own settings, not read from the Secret: a user who changes the Secret can't
 // have another data key unwrapped.
 var encryptionContext = map[string]string{"purpose": "orders"}
 
@@ -45,7 +45,7 @@ func (k *DataKeys) Close() {
 	clear(k.plaintexts)
 }
 
-// Current is the version to encrypt under. Read anew each time, so that a rotation needs no restart.
+// Current is the version to encrypt under. It is read each time, so that a rotation needs no restart.
 func (k *DataKeys) Current() (uint32, error) {
 	text, err := os.ReadFile(filepath.Join(k.secret, "version"))
 	if err != nil {

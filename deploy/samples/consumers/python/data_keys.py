@@ -5,7 +5,7 @@ import pathlib
 
 import boto3
 
-# Written down here and in the workload's own settings, not read from the Secret: whoever can change the Secret can't
+# Written down here and in the workload's own settings, not read from the Secret: a user who changes the Secret can't
 # have another data key unwrapped.
 ENCRYPTION_CONTEXT = {"purpose": "orders"}
 KMS_KEY_ARNS = os.environ.get("KMS_KEY_ARNS", "").split()
@@ -20,7 +20,7 @@ class DataKeys:
         self._plaintexts = {}
 
     def current(self):
-        """The version to encrypt under. Read anew each time, so that a rotation needs no restart."""
+        """The version to encrypt under. Read each time, so that a rotation needs no restart."""
         return int((self._secret / "version").read_text())
 
     def versions(self):

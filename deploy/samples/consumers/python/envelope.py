@@ -2,7 +2,7 @@
 
     envelope.py encrypt FILE SEALED   under the current version
     envelope.py decrypt SEALED FILE   under the version that the sealed file names
-    envelope.py renew SEALED          encrypts it anew, if it is not of the current version
+    envelope.py renew SEALED          encrypts it again if it is not of the current version
 
 A sealed file is: version (4 bytes, big-endian), nonce (12 bytes), what AES-GCM made of the data and the version.
 """

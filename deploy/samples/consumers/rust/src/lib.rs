@@ -14,7 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_sdk_kms::{Client, config::Builder, primitives::Blob};
 use zeroize::Zeroizing;
 
-// Written down here, not read from the Secret: whoever can change the Secret can't have another data key unwrapped.
+// Written down here, not read from the Secret: a user who changes the Secret can't have another data key unwrapped.
 const ENCRYPTION_CONTEXT: [(&str, &str); 1] = [("purpose", "orders")];
 
 /// Unwraps each version once, when it is first needed. The plaintexts are wiped as they are dropped.
@@ -39,7 +39,7 @@ impl DataKeys {
     /// # Errors
     /// The Secret is not there, names a KMS key that is not trusted, or KMS refuses.
     pub async fn seal(&mut self, mut data: Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>> {
-        // Read anew each time, so that a rotation needs no restart.
+        // Read each time, so that a rotation needs no restart.
         let version: u32 = fs::read_to_string(self.secret.join("version"))?.parse()?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, self.plaintext(version).await?)?;
         let header = version.to_be_bytes();
