@@ -417,7 +417,7 @@ fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
 #[test]
 fn the_manifests_in_deploy_are_the_chart() {
     let text = rendered(&json!({ "crds": { "enabled": false } })).unwrap();
-    // Nobody upgrades these with Helm.
+    // kubectl applies these manifests, not Helm.
     let helms = ["app.kubernetes.io/managed-by: Helm", "helm.sh/chart:"];
     let plain: String = text
         .lines()

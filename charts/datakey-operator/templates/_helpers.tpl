@@ -93,7 +93,7 @@ annotations:
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, update]
-# Events tell why a DataKey is not ready. patch: a repeated event is counted, not written again.
+# Events report why a DataKey is not ready. patch: a repeated event is counted, not written again.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
