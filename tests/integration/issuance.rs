@@ -129,7 +129,7 @@ async fn key_of_another_account_is_called_by_its_arn() {
 
 #[tokio::test]
 async fn record_and_secret_describe_the_data_key_completely() {
-    let test = TestNamespace::new("tell-all").await;
+    let test = TestNamespace::new("description").await;
     let _operator = test.operator();
     let context = json!({ "purpose": "orders", "a": "first" });
     let key = test.issue("orders", &json!({ "encryptionContext": context, "secretName": "other-name" })).await;

@@ -156,19 +156,19 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
 
     let calls = test.proxy.calls();
     test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
-    test.create("born", &class["spec"]).await;
+    test.create("created", &class["spec"]).await;
     let mut pinned = class["spec"].clone();
     pinned["wrappedKeys"] = json!([test.pin(1)]);
     test.create("pinned", &pinned).await;
     test.delete("adopted").await;
     test.create("adopted", &class["spec"]).await;
-    for name in ["orders", "born", "pinned", "adopted"] {
+    for name in ["orders", "created", "pinned", "adopted"] {
         let key = test.failed(name, "SpecNewer").await;
         assert!(message(&key).ends_with("(spec.className)"), "{}", message(&key));
         assert_eq!(key.record().len(), usize::from(name == "orders"), "{name}");
     }
     assert_eq!(test.proxy.calls(), calls);
-    for name in ["orders", "born", "pinned", "adopted"] {
+    for name in ["orders", "created", "pinned", "adopted"] {
         test.patch(name, &json!({ "spec": { "className": null } })).await;
         test.ready(name).await;
     }

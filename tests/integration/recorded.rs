@@ -119,9 +119,9 @@ fn normalise(value: &mut Value) {
 /// States from creation to deletion.
 async fn a_life() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-life").await, States::default());
-    let born = test.create("born", &json!({})).await;
-    states.add(&test, "born", &born, Health::NotSeen);
-    test.delete("born").await;
+    let created = test.create("created", &json!({})).await;
+    states.add(&test, "created", &created, Health::NotSeen);
+    test.delete("created").await;
     {
         let (api, kubeconfig) = test.api_proxy().await;
         let _operator = test.operator_by(&kubeconfig, &[]);

@@ -153,13 +153,13 @@ async fn far_times_in_metadata_stop_nothing() {
         editor.patch("orders", "merge", &json!({ "spec": { "version": 2 } })).await;
         conditions_become(&test, "orders", "Ready=True Issued").await;
     }
-    editor.create("born-far", &json!({})).await.unwrap();
-    editor.patch("born-far", "json", &far).await;
+    editor.create("new-far", &json!({})).await.unwrap();
+    editor.patch("new-far", "json", &far).await;
     let _operator = others_still_work(&test, "another").await;
-    conditions_become(&test, "born-far", "Ready=True Issued").await;
+    conditions_become(&test, "new-far", "Ready=True Issued").await;
     test.delete_secret("orders").await;
     test.data("orders").await;
-    let metadata = &raw(&test, "born-far").await["metadata"];
+    let metadata = &raw(&test, "new-far").await["metadata"];
     assert!(metadata["managedFields"].to_string().contains(FAR), "it still is far");
 }
 

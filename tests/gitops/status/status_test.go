@@ -20,7 +20,7 @@ const customization = "../../../deploy/argocd/resource_customizations/datakey.de
 
 // What kstatus must read in each recorded DataKey.
 var expected = map[string]flux.Status{
-	"born":              flux.InProgressStatus,
+	"created":           flux.InProgressStatus,
 	"recorded":          flux.InProgressStatus,
 	"ready":             flux.CurrentStatus,
 	"ready-version-2":   flux.CurrentStatus,
@@ -129,7 +129,7 @@ func TestEveryRecordedDataKeyIsExpected(t *testing.T) {
 	objects := recorded(t)
 	for name := range objects {
 		if _, ok := expected[name]; !ok {
-			t.Errorf("%s is recorded, and nobody says what kstatus must read in it", name)
+			t.Errorf("%s is recorded, but not in the table of what kstatus must read", name)
 		}
 	}
 	for name := range expected {
@@ -163,7 +163,7 @@ func TestKstatusReadsEveryState(t *testing.T) {
 
 // The reason for the status that the definition gives to every new DataKey.
 func TestKstatusWouldTakeADataKeyWithoutStatusForCurrent(t *testing.T) {
-	object := changed(t, "born", func(object map[string]any) { delete(object, "status") })
+	object := changed(t, "created", func(object map[string]any) { delete(object, "status") })
 	result, err := flux.Compute(&unstructured.Unstructured{Object: object})
 	if err != nil || result.Status != flux.CurrentStatus {
 		t.Errorf("%v, %v", result, err)
@@ -270,7 +270,7 @@ func TestTheHealthScriptSaysWhatItsTestFileSays(t *testing.T) {
 	}
 }
 
-// States that this operator never writes: somebody edits the status, or an older definition is installed.
+// States that this operator never writes: another client edits the status, or an older definition is installed.
 func TestTheHealthScriptBelievesNothingAboutAnEarlierSpec(t *testing.T) {
 	status := func(object map[string]any) map[string]any { return object["status"].(map[string]any) }
 	earlier := func(object map[string]any) {

@@ -19,7 +19,7 @@ const CLASSES: [(&str, &str, RetryPolicy); 3] = [
 
 #[tokio::test]
 async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
-    let test = TestNamespace::with_stub_kms("at-rest").await;
+    let test = TestNamespace::with_stub_kms("settled").await;
     let count = scaled(100, 1000);
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
@@ -52,7 +52,7 @@ async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
 
 #[tokio::test]
 async fn retries_keep_to_their_retry_policy_and_write_nothing() {
-    let test = TestNamespace::with_stub_kms("at-rest-failing").await;
+    let test = TestNamespace::with_stub_kms("failing").await;
     let count = scaled(20, 1000);
     // The short form has a hundredth of the delays: the bounds are the same multiples.
     let (flags, longest, window) = if count > 20 {
