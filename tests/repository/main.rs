@@ -11,3 +11,4 @@ mod docs;
 mod flags;
 mod generated;
 mod krew;
+mod words;
