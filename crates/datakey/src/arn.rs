@@ -30,12 +30,18 @@ pub fn may_answer(key_id: &str, region: &str, arn: &str) -> bool {
     }
 }
 
+/// The partition of the ARN of a KMS key or alias, for example `aws` or `aws-cn`; `None` for anything else.
+pub fn partition(arn: &str) -> Option<&str> {
+    KmsArn::parse(arn)?;
+    arn.split(':').nth(1)
+}
+
 /// The same multi-Region key in another Region: primary and replicas differ in nothing but the Region of their ARN, and
 /// each decrypts what another one encrypted (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS"). `None` for a
 /// key that is in one Region only, and where the Region has not the form of one.
 pub fn replica_in(arn: &str, region: &str) -> Option<String> {
     let KmsArn { account, resource, .. } = KmsArn::parse(arn)?;
-    let partition = arn.split(':').nth(1)?;
+    let partition = partition(arn)?;
     (is_region(region) && resource.starts_with("key/mrk-"))
         .then(|| format!("arn:{partition}:kms:{region}:{account}:{resource}"))
 }
@@ -140,6 +146,7 @@ mod tests {
     fn an_arn_names_region_and_account() {
         let arn = KmsArn::parse(ALIAS).unwrap();
         assert_eq!((arn.region, arn.account, arn.resource), ("cn-north-1", "111122223333", "alias/orders"));
+        assert_eq!((partition(ALIAS), partition("arn:aws:s3:::orders")), (Some("aws-cn"), None));
     }
 
     #[test]

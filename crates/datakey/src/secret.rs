@@ -16,6 +16,6 @@ mod wire;
 
 pub use adopt::adopt;
 pub use digest::sha256;
-pub use projection::{Projection, VersionAnnotation};
+pub use projection::{Projection, VersionAnnotation, text_entries};
 pub(crate) use reader::parse_version;
 pub use wire::{NotASecret, decode};

@@ -85,21 +85,22 @@ fn owner(key: &DataKey) -> Option<OwnerReference> {
 }
 
 pub(super) fn entries(issued: &IssuedVersion, suffix: &str) -> BTreeMap<String, ByteString> {
+    let mut entries: BTreeMap<_, _> =
+        text_entries(issued).into_iter().map(|(name, value)| (format!("{name}{suffix}"), text(value))).collect();
+    entries.insert(format!("ciphertextBlob{suffix}"), issued.ciphertext_blob.clone());
+    entries
+}
+
+/// The entries of a Secret that say how to unwrap a version, by their plain names: all except `ciphertextBlob`, whose value is
+/// binary, and `version`.
+pub fn text_entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let request = &issued.request;
     let length = match (request.key_spec, request.number_of_bytes) {
         (Some(spec), _) => Some(("keySpec", spec.as_str().to_owned())),
         (None, bytes) => bytes.map(|bytes| ("numberOfBytes", bytes.to_string())),
     };
-    [
-        Some(("ciphertextBlob", issued.ciphertext_blob.clone())),
-        Some(("keyId", text(issued.key_id.clone()))),
-        length.map(|(name, value)| (name, text(value))),
-        Some(("encryptionContext", text(json::<EncryptionContext>(request.context())))),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|(name, value)| (format!("{name}{suffix}"), value))
-    .collect()
+    let context = ("encryptionContext", json::<EncryptionContext>(request.context()));
+    [("keyId", issued.key_id.clone()), context].into_iter().chain(length).collect()
 }
 
 fn text(value: String) -> ByteString {
