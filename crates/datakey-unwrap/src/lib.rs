@@ -1,6 +1,33 @@
-//! AWS KMS `Decrypt`, under the user's own credentials: whether a recorded data key unwraps. The plaintext is measured
-//! and overwritten here; nothing of it leaves this module but its length and, where that gives nothing away, its
-//! SHA-256.
+//! Unwraps recorded data keys with `Decrypt` of AWS KMS, and shows nothing of their plaintext.
+//!
+//! This is the only crate of the workspace that calls `Decrypt`; the operator does not depend on it. A [`Decrypter`] uses the
+//! credentials of the user who runs the program. It reports the length of a plaintext and, if the plaintext is too long to be
+//! guessed, its SHA-256, and overwrites the plaintext.
+//!
+//! | item | purpose |
+//! | --- | --- |
+//! | [`Decrypter::from_env`] | reads the AWS configuration, as the AWS CLI does |
+//! | [`Decrypter::decrypt`] | asks KMS to unwrap one recorded version |
+//! | [`Decryption`] | the result: it unwraps, it does not, or that is not known |
+//!
+//! # Example
+//!
+//! ```no_run
+//! use datakey::api::DataKey;
+//! use datakey_unwrap::{Decrypter, Decryption};
+//!
+//! # async fn example(key: DataKey) -> Result<(), String> {
+//! let mut decrypter = Decrypter::from_env("my-program-1.0").await?;
+//! for issued in key.record() {
+//!     match decrypter.decrypt(issued).await {
+//!         Decryption::Unwrapped { length, .. } => println!("version {}: {length} bytes", issued.version),
+//!         Decryption::Failed { why } => println!("version {} does not unwrap: {why}", issued.version),
+//!         Decryption::Unknown { why } => println!("version {}: {why}", issued.version),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -27,69 +54,74 @@ use datakey_aws::{Aws, User};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-/// Longest wait for the answer to one call, credentials and retries included.
+/// The longest wait for the answer to one call. It includes retries and the time to get credentials.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The shortest plaintext whose SHA-256 is shown: of fewer random bytes somebody may try them all.
+/// The length of the shortest plaintext whose SHA-256 is reported. From the SHA-256 of fewer bytes, an attacker could find the
+/// plaintext by trying all values.
 const SHORTEST_FINGERPRINTED: usize = 16;
 
-/// What came of asking KMS.
+/// The result of asking KMS to unwrap a recorded data key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all_fields = "camelCase")]
 pub enum Decryption {
-    /// It unwraps, to a data key of the length that was asked for.
+    /// KMS unwrapped it, to a data key of the requested length.
     Unwrapped {
         /// The length of the data key, in bytes.
         length: usize,
-        /// SHA-256 of the data key in hexadecimal digits, of 16 bytes and more only.
+        /// SHA-256 of the data key, in hexadecimal digits; `None` for a data key of less than 16 bytes.
         #[serde(skip_serializing_if = "Option::is_none")]
         plaintext_sha256: Option<String>,
     },
-    /// It does not unwrap, or to something else: this data key can't be used now.
+    /// KMS cannot unwrap it, or the plaintext has another length: the data key cannot be used now.
     Failed {
-        /// Why.
+        /// The cause.
         why: String,
     },
-    /// It is not known whether it unwraps: KMS was not reached, or did not let this user try.
-    NotAsked {
-        /// Why.
+    /// It is not known whether it unwraps: the call did not reach KMS, or KMS refused the caller.
+    // The name in JSON is part of the output of `kubectl datakey verify`.
+    #[serde(rename = "NotAsked")]
+    Unknown {
+        /// The cause.
         why: String,
     },
 }
 
-/// KMS under the user's own credentials, in any Region.
-pub struct Unwrapper {
+/// A client of KMS for all Regions, with the credentials of the user.
+pub struct Decrypter {
     shared: SdkConfig,
     regions: BTreeMap<String, Client>,
 }
 
-// === impl Unwrapper ===
+// === impl Decrypter ===
 
-impl Unwrapper {
-    /// Reads the AWS configuration as the AWS CLI does: environment, profile, IAM Identity Center, credential process,
-    /// web identity, container and instance metadata; AWS_ENDPOINT_URL_KMS, AWS_CA_BUNDLE. Nothing is called yet. `app` names
-    /// the program and its version in the user agent of each call.
+impl Decrypter {
+    /// Reads the AWS configuration, as the AWS CLI does. Calls no service.
+    ///
+    /// Credentials come from the environment, the profile, IAM Identity Center, a credential process, a web identity, or the
+    /// metadata of the container or instance. `AWS_ENDPOINT_URL_KMS` and `AWS_CA_BUNDLE` apply. `app` is the name and version of
+    /// the program in the user agent of each call.
     ///
     /// # Errors
-    /// A setting that cannot be used.
+    /// Returns a message if a setting cannot be used.
     pub async fn from_env(app: &'static str) -> Result<Self, String> {
         let aws = Aws::from_env(app, User::Person).await?;
-        // Each client has the Region of a recorded ARN; the user's own is for roles that are assumed on the way. A
-        // terminal without one is seldom on EC2, so its metadata service is not asked.
+        // Each client of KMS uses the Region of a recorded ARN. The user's own Region is for AWS STS, if a role must be assumed.
+        // The default chain would also ask the metadata service of EC2; on a user's machine that request only waits for a timeout.
         let own = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
             .or_else(Region::from_static("us-east-1"));
         Ok(Self { shared: aws.loader().region(own).load().await, regions: BTreeMap::new() })
     }
 
-    /// Asks KMS to unwrap a recorded data key by what is recorded of it: its key ARN and its encryption context.
-    pub async fn unwrap(&mut self, issued: &IssuedVersion) -> Decryption {
+    /// Asks KMS to unwrap a recorded data key, with the recorded key ARN and encryption context.
+    pub async fn decrypt(&mut self, issued: &IssuedVersion) -> Decryption {
         let Some(arn) = KmsArn::parse(&issued.key_id) else {
             return Decryption::Failed {
                 why: format!("its keyId is no ARN of a KMS key: {}", printable(&issued.key_id)),
             };
         };
-        // None rather than an empty one: policies can tell them apart.
+        // A policy with the condition `Null` allows a request without an encryption context, and may refuse an empty one.
         let context = issued.request.context();
         let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
         let decrypt = self
@@ -100,9 +132,9 @@ impl Unwrapper {
             .set_encryption_context(context);
         match decrypt.send().await {
             Ok(mut answer) => {
-                // The bytes are this answer's alone, so they are taken out of it and not copied.
+                // The bytes are moved out of the answer, not copied, so that overwriting them leaves no copy in memory.
                 let plaintext = answer.plaintext.take().map(Blob::into_inner).unwrap_or_default();
-                measured(&Zeroizing::new(plaintext), expected_length(&issued.request))
+                inspect(&Zeroizing::new(plaintext), expected_length(&issued.request))
             }
             Err(error) => failed(&error),
         }
@@ -119,6 +151,7 @@ impl Unwrapper {
     }
 }
 
+/// Returns the length of the data key that was requested, in bytes.
 fn expected_length(request: &KeyRequest) -> Option<usize> {
     match request.key_spec {
         Some(KeySpec::Aes256) => Some(32),
@@ -127,8 +160,8 @@ fn expected_length(request: &KeyRequest) -> Option<usize> {
     }
 }
 
-/// What may be told of a plaintext.
-fn measured(plaintext: &Zeroizing<Vec<u8>>, expected: Option<usize>) -> Decryption {
+/// Reports the length of a plaintext, and its SHA-256 if that reveals nothing.
+fn inspect(plaintext: &Zeroizing<Vec<u8>>, expected: Option<usize>) -> Decryption {
     let length = plaintext.len();
     if Some(length) != expected {
         let expected = expected.map_or_else(|| "none".to_owned(), |expected| expected.to_string());
@@ -138,6 +171,7 @@ fn measured(plaintext: &Zeroizing<Vec<u8>>, expected: Option<usize>) -> Decrypti
     Decryption::Unwrapped { length, plaintext_sha256 }
 }
 
+/// Converts an error of the AWS SDK.
 fn failed(error: &SdkError<DecryptError>) -> Decryption {
     match error {
         SdkError::ServiceError(service) => {
@@ -146,24 +180,25 @@ fn failed(error: &SdkError<DecryptError>) -> Decryption {
                 service.err().message().map(|message| format!(": {}", printable(message))).unwrap_or_default();
             refused(code, &message)
         }
-        SdkError::TimeoutError(_) => not_asked("AWS KMS did not answer in time: check the network"),
-        // What it says could hold a part of the answer, and so of the plaintext.
+        SdkError::TimeoutError(_) => unknown("AWS KMS did not answer in time: check the network"),
+        // The text of this error can contain a part of the answer, and so of the plaintext.
         SdkError::ResponseError(_) => {
-            not_asked("the answer was none of AWS KMS: check what endpoint is called (AWS_ENDPOINT_URL_KMS)")
+            unknown("the answer was none of AWS KMS: check what endpoint is called (AWS_ENDPOINT_URL_KMS)")
         }
-        // No call was made; most often there are no credentials.
-        other => not_asked(&format!(
+        // The call was not sent; the usual cause is that no credentials were found.
+        other => unknown(&format!(
             "AWS KMS could not be called: {}; check AWS credentials (aws sts get-caller-identity) and network",
             printable(&error_chain(other))
         )),
     }
 }
 
-fn not_asked(why: &str) -> Decryption {
-    Decryption::NotAsked { why: why.to_owned() }
+fn unknown(why: &str) -> Decryption {
+    Decryption::Unknown { why: why.to_owned() }
 }
 
-/// Whether a refusal speaks of the data key and the KMS key, or of the caller (AWS KMS API reference, `Decrypt`, errors).
+/// Converts an error code of KMS: some concern the data key and its KMS key, the others concern the caller (AWS KMS API reference,
+/// `Decrypt`, errors).
 fn refused(code: &str, message: &str) -> Decryption {
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {
@@ -175,14 +210,14 @@ fn refused(code: &str, message: &str) -> Decryption {
         | "NotFoundException"
         | "KMSInvalidStateException"
         | "InvalidKeyUsageException" => Decryption::Failed { why },
-        "AccessDeniedException" => Decryption::NotAsked {
+        "AccessDeniedException" => Decryption::Unknown {
             why: format!("{why}; your AWS identity needs kms:Decrypt, as kubectl datakey policy prints it"),
         },
-        _ => Decryption::NotAsked { why },
+        _ => Decryption::Unknown { why },
     }
 }
 
-/// On one line, as a terminal may show it.
+/// Escapes invisible characters and line breaks.
 fn printable(text: &str) -> String {
     text::printable(text, usize::MAX)
 }
@@ -198,27 +233,27 @@ mod tests {
     }
 
     #[test]
-    fn a_plaintext_that_could_be_guessed_has_no_fingerprint() {
+    fn short_plaintext_has_no_fingerprint() {
         for length in [1, 8, 15] {
-            let told = measured(&plaintext(length), Some(length));
-            assert_eq!(told, Decryption::Unwrapped { length, plaintext_sha256: None });
+            let decryption = inspect(&plaintext(length), Some(length));
+            assert_eq!(decryption, Decryption::Unwrapped { length, plaintext_sha256: None });
         }
         for length in [16, 32, 1024] {
             let plaintext_sha256 = Some(sha256(&vec![7; length]));
-            assert_eq!(measured(&plaintext(length), Some(length)), Decryption::Unwrapped { length, plaintext_sha256 });
+            assert_eq!(inspect(&plaintext(length), Some(length)), Decryption::Unwrapped { length, plaintext_sha256 });
         }
     }
 
     #[test]
-    fn a_plaintext_of_another_length_is_told_and_not_fingerprinted() {
+    fn plaintext_of_another_length_has_no_fingerprint() {
         for expected in [Some(16), None] {
-            let Decryption::Failed { why } = measured(&plaintext(32), expected) else { panic!("{expected:?}") };
+            let Decryption::Failed { why } = inspect(&plaintext(32), expected) else { panic!("{expected:?}") };
             assert!(why.contains("32 bytes"), "{why}");
         }
     }
 
     #[test]
-    fn the_length_is_the_one_that_was_asked_for() {
+    fn expected_length_is_the_requested_one() {
         let mut request = fixtures::request();
         assert_eq!(expected_length(&request), Some(32));
         request.key_spec = Some(KeySpec::Aes128);
@@ -228,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn what_speaks_of_the_caller_says_nothing_about_the_data_key() {
+    fn error_of_the_caller_leaves_the_result_unknown() {
         for code in
             ["DisabledException", "InvalidCiphertextException", "IncorrectKeyException", "KMSInvalidStateException"]
         {
             assert!(matches!(refused(code, ""), Decryption::Failed { .. }), "{code}");
         }
         for code in ["AccessDeniedException", "ExpiredTokenException", "ThrottlingException", "KMSInternalException"] {
-            assert!(matches!(refused(code, ""), Decryption::NotAsked { .. }), "{code}");
+            assert!(matches!(refused(code, ""), Decryption::Unknown { .. }), "{code}");
         }
     }
 }

@@ -8,9 +8,9 @@ use clap::{Arg, Command, CommandFactory, builder::StyledStr};
 use clap_complete::generate;
 
 use crate::{
-    answer::Answer,
-    args::{Cli, Target},
-    cluster::{Cluster, Connection, Object},
+    cli::{Cli, Target},
+    cluster::{Cluster, Connection, FetchedKey},
+    output::Output,
 };
 
 /// Cobra's directives.
@@ -18,36 +18,36 @@ const FILES: &str = ":0\n";
 const NO_FILES: &str = ":4\n";
 
 /// What kubectl calls.
-const FOR_KUBECTL: &str = "#!/bin/sh\nexec kubectl-datakey __complete \"$@\"\n";
+const KUBECTL_SCRIPT: &str = "#!/bin/sh\nexec kubectl-datakey __complete \"$@\"\n";
 
 /// The script for a shell, or for kubectl.
-pub fn script(target: Target) -> Answer {
+pub fn script(target: Target) -> Output {
     let shell = match target {
         Target::Bash => clap_complete::Shell::Bash,
         Target::Elvish => clap_complete::Shell::Elvish,
         Target::Fish => clap_complete::Shell::Fish,
         Target::PowerShell => clap_complete::Shell::PowerShell,
         Target::Zsh => clap_complete::Shell::Zsh,
-        Target::Kubectl => return Answer::text(FOR_KUBECTL),
+        Target::Kubectl => return Output::text(KUBECTL_SCRIPT),
     };
     let mut out = Vec::new();
     // Shells know the plugin by its file.
     generate(shell, &mut Cli::command().bin_name("kubectl-datakey"), "kubectl-datakey", &mut out);
-    Answer { out, ..Answer::default() }
+    Output { out, ..Output::default() }
 }
 
 /// The candidates for the last word. Whatever fails, there are none: nobody wants errors while typing.
-pub async fn complete(words: &[String]) -> Answer {
+pub async fn complete(words: &[String]) -> Output {
     let (prefix, before) = split(words);
     let cli = Cli::command();
     let line = Line::read(&cli, before);
     let found = match line.candidates(&cli, prefix) {
         Candidates::Words(found) => found,
-        Candidates::Files => return Answer::text(FILES),
+        Candidates::Files => return Output::text(FILES),
         Candidates::DataKeys => data_keys(&line.connection).await,
     };
     let fitting = found.into_iter().filter(|candidate| candidate.starts_with(prefix));
-    Answer::text(fitting.map(|candidate| candidate + "\n").collect::<String>() + NO_FILES)
+    Output::text(fitting.map(|candidate| candidate + "\n").collect::<String>() + NO_FILES)
 }
 
 async fn data_keys(connection: &Connection) -> Vec<String> {
@@ -55,7 +55,7 @@ async fn data_keys(connection: &Connection) -> Vec<String> {
         return Vec::new();
     };
     let found = cluster.data_keys(false).await.unwrap_or_default();
-    found.objects.iter().map(Object::name).collect()
+    found.keys.iter().map(FetchedKey::name).collect()
 }
 
 /// The word to be completed, and those before it.

@@ -1,91 +1,49 @@
-//! What the unit tests of several modules begin with.
+//! Objects for the unit tests: the library's fixtures as the API server returns them.
 
 use datakey::{
-    api::{DataKey, IssuedVersion},
-    status,
+    api::{DataKey, DataKeyStatus, IssuedVersion},
+    fixtures, status,
 };
-use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use crate::cluster::Object;
+pub use datakey::fixtures::{ARN, at, issued};
 
-pub const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+use crate::cluster::FetchedKey;
 
-pub fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).unwrap()
+/// A `DataKey` with these recorded versions and without a published one. The spec asks for the last of them.
+pub fn recorded(versions: &[i32]) -> FetchedKey {
+    let mut key = fixtures::recorded(versions);
+    key.metadata.creation_timestamp = Some(status::whole_seconds(at(0)));
+    FetchedKey::parse(json!(key)).unwrap()
 }
 
-fn request() -> Value {
-    json!({ "keyId": "alias/orders", "keySpec": "AES_256", "encryptionContext": { "purpose": "orders" } })
+/// A `DataKey` with these recorded versions, `Ready` with the last of them.
+pub fn ready(versions: &[i32]) -> FetchedKey {
+    let fetched = recorded(versions);
+    let current = fetched.key.issued(fetched.key.version()).unwrap().clone();
+    with_status(fetched, |key| status::ready(key, &current, None, at(60)))
 }
 
-/// A recorded version; each has bytes of its own.
-pub fn issued(version: i32) -> Value {
-    let blob = k8s_openapi::ByteString(format!("wrapped data key {version}").into_bytes());
-    json!({
-        "version": version,
-        "request": request(),
-        "ciphertextBlob": blob,
-        "keyId": ARN,
-        "issuedAt": status::whole_seconds(at(i64::from(version))),
-        "requestId": format!("request-{version}"),
-    })
+/// The `DataKey` with another status.
+pub fn with_status(fetched: FetchedKey, status: impl FnOnce(&DataKey) -> DataKeyStatus) -> FetchedKey {
+    let status = json!(status(&fetched.key));
+    edited(fetched, |value| value["status"] = status)
 }
 
-/// A `DataKey` with these recorded versions, the last one current, as the API server answers it.
-pub fn recorded(versions: &[i32]) -> Object {
-    let mut spec = request();
-    if let Some(version) = versions.last().filter(|version| **version != 1) {
-        spec["version"] = json!(version);
-    }
-    let object = json!({
-        "apiVersion": "datakey.dev/v1alpha1",
-        "kind": "DataKey",
-        "metadata": {
-            "name": "orders",
-            "namespace": "shop",
-            "uid": "7c3c8f7e-0001",
-            "resourceVersion": "100",
-            "generation": 1,
-            "creationTimestamp": status::whole_seconds(at(0)),
-        },
-        "spec": spec,
-        "status": {
-            "observedGeneration": -1,
-            "conditions": status::at_birth().conditions,
-            "secretName": "orders",
-            "versions": versions.iter().copied().map(issued).collect::<Vec<_>>(),
-        },
-    });
-    Object::parse(object).unwrap()
-}
-
-/// The same, `Ready` with its last version.
-pub fn ready(versions: &[i32]) -> Object {
-    let object = recorded(versions);
-    let current = object.key.issued(object.key.version()).unwrap().clone();
-    with_status(object, |key| status::ready(key, &current, None, at(60)))
-}
-
-/// The same with another status.
-pub fn with_status(mut object: Object, status: impl FnOnce(&DataKey) -> datakey::api::DataKeyStatus) -> Object {
-    object.value["status"] = json!(status(&object.key));
-    Object::parse(object.value).unwrap()
-}
-
-/// A change of the object as the API server answers it.
-pub fn edited(object: Object, edit: impl FnOnce(&mut Value)) -> Object {
-    let mut value = object.value;
+/// The `DataKey` with a change of its JSON.
+pub fn edited(fetched: FetchedKey, edit: impl FnOnce(&mut Value)) -> FetchedKey {
+    let mut value = fetched.value;
     edit(&mut value);
-    Object::parse(value).unwrap()
+    FetchedKey::parse(value).unwrap()
 }
 
-/// The Secret that the operator makes of it.
+/// The Secret that the operator creates for this version of the `DataKey`.
 pub fn secret(key: &DataKey, version: i32) -> Secret {
     datakey::secret::project(key, version).unwrap().create(key)
 }
 
-/// A recorded version, typed.
-pub fn version(object: &Object, version: i32) -> &IssuedVersion {
-    object.key.issued(version).unwrap()
+/// A recorded version of a `DataKey`.
+pub fn version(fetched: &FetchedKey, version: i32) -> &IssuedVersion {
+    fetched.key.issued(version).unwrap()
 }

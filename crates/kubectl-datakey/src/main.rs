@@ -1,98 +1,84 @@
-//! `kubectl datakey`: what users of DataKeys ask at a terminal. It calls `Decrypt` of AWS KMS by way of [`datakey_unwrap`] alone.
+//! The kubectl plugin `kubectl datakey`: it lists, verifies, exports and rotates DataKeys, keeps their Secrets, and prints the
+//! policies that they need.
 //!
-//! | module | is |
+//! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
+//! [`datakey_unwrap`] only, and never prints a plaintext key.
+//!
+//! A command reads from the [`cluster`], computes a [`view`] of what it read, and returns an [`output::Output`]. `main` prints
+//! that and sets the exit code.
+//!
+//! | module | contents |
 //! | --- | --- |
-//! | [`args`] | commands and flags |
-//! | [`answer`] | what a command ends with: output, notes, exit code |
-//! | [`cluster`] | the only place that talks to the API server |
-//! | [`standing`], [`comparison`] | pure: how a DataKey stands, how its Secret does |
-//! | [`list`], [`status`], [`export`], [`verify`], [`rotate`], [`keep`], [`policy`] | one command each: a pure part and its effects |
-//! | [`text`] | pure: tables, times, quoting |
-//! | [`completion`] | of shells and of kubectl |
+//! | [`cli`] | the commands and their flags |
+//! | [`commands`] | one module for each command: a pure part, and a `run` that calls the cluster |
+//! | [`cluster`] | the requests to the API server, and what to do when it refuses one |
+//! | [`view`] | pure: the state of a DataKey and of its Secret, advice, tables, shell words |
+//! | [`output`] | the result of a command, output formats, exit codes, the standard streams |
+//! | [`completion`] | completion scripts, and the candidates for kubectl |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 
-use answer::{Answer, Failure, USAGE};
-use args::{Cli, Command};
+use cli::{Cli, Command};
 use cluster::Cluster;
+use output::{CommandError, Output, Terminal, USAGE};
 
-mod answer;
-mod args;
+mod cli;
 mod cluster;
-mod comparison;
+mod commands;
 mod completion;
-mod export;
 #[cfg(test)]
 mod fixtures;
-mod keep;
-mod list;
-mod policy;
-mod rotate;
-mod standing;
-mod status;
-mod text;
-mod verify;
+mod output;
+mod view;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody reads it where that fails.
+            // A closed standard error leaves no way to report anything.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    match run(cli).and_then(|answer| print(&answer).map(|()| answer)) {
-        Ok(answer) => answer.outcome.into(),
-        Err(failure) => {
-            eprintln!("kubectl datakey: {}", text::printable(&failure.to_string()));
-            failure.into()
+    let terminal = Terminal::new();
+    match run(cli, &terminal).and_then(|output| terminal.print(&output).map(|()| output)) {
+        Ok(output) => output.health.into(),
+        Err(error) => {
+            terminal.notes([format!("kubectl datakey: {error}")]);
+            error.into()
         }
     }
 }
 
-fn run(cli: Cli) -> Result<Answer, Failure> {
+fn run(cli: Cli, terminal: &Terminal) -> Result<Output, CommandError> {
     if let Command::Completion { shell } = cli.command {
         return Ok(completion::script(shell));
     }
-    // With one provider in the binary this always is the first; a second one would make TLS panic much later.
+    // rustls selects a provider by itself only while the binary has a single one. With a second one it would panic at the first
+    // connection.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        return Err(Failure::Work("another TLS provider is installed already".to_owned()));
+        return Err(CommandError::Failed("another TLS provider is installed already".to_owned()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Work(format!("can't start: {error}")))?;
-    runtime.block_on(work(cli))
+    let runtime = runtime.map_err(|error| CommandError::Failed(format!("can't start: {error}")))?;
+    runtime.block_on(dispatch(cli, terminal))
 }
 
-async fn work(Cli { connection, command }: Cli) -> Result<Answer, Failure> {
+async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Result<Output, CommandError> {
     let cluster = || Cluster::connect(&connection);
     match command {
-        Command::List(args) => list::run(&cluster().await?, &args).await,
-        Command::Status(args) => status::run(&cluster().await?, &args).await,
-        Command::Export(args) => export::run(&cluster().await?, &args).await,
-        Command::Verify(args) => verify::run(&cluster().await?, &args).await,
-        Command::Rotate(args) => rotate::run(&cluster().await?, &args).await,
-        Command::Keep(args) => keep::run(&cluster().await?, &args).await,
-        Command::Policy(args) => policy::run(&cluster().await?, &args).await,
+        Command::List(args) => commands::list::run(&cluster().await?, &args).await,
+        Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
+        Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,
+        Command::Verify(args) => commands::verify::run(&cluster().await?, &args).await,
+        Command::Rotate(args) => commands::rotate::run(&cluster().await?, terminal, &args).await,
+        Command::Keep(args) => commands::keep::run(&cluster().await?, terminal, &args).await,
+        Command::Policy(args) => commands::policy::run(&cluster().await?, &args).await,
         Command::Complete { words } => Ok(completion::complete(&words).await),
         Command::Completion { shell } => Ok(completion::script(shell)),
-    }
-}
-
-/// A reader that has read enough is no failure: `kubectl datakey list | head`.
-fn print(answer: &Answer) -> Result<(), Failure> {
-    for note in &answer.notes {
-        eprintln!("{}", text::printable(note));
-    }
-    let mut out = std::io::stdout().lock();
-    match out.write_all(&answer.out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Work(format!("can't write to standard output: {error}")))
-        }
-        _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! `kubectl datakey policy`: the IAM and key policies that a `DataKey` needs, and no more than that.
+//! The statements of the IAM and key policies. Pure.
 //!
 //! Source: AWS KMS Developer Guide, "AWS KMS condition keys" (`kms:EncryptionContext:`, `kms:EncryptionContextKeys`,
 //! `kms:ResourceAliases`); IAM User Guide, "Policy variables" and "Null condition operator".
@@ -7,52 +7,50 @@ use std::collections::BTreeMap;
 
 use datakey::{
     api::{DataKey, EncryptionContext},
-    arn::KmsArn,
+    arn::{self, KmsArn},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{
-    answer::{Answer, Failure, json as to_json, yaml},
-    args::{Document, Policy, PolicyFormat},
-    cluster::Cluster,
-};
+/// The action of the operator.
+const GENERATE: &str = "kms:GenerateDataKeyWithoutPlaintext";
 
-/// The one call of the operator.
-const ISSUE: &str = "kms:GenerateDataKeyWithoutPlaintext";
+/// The action of the workload.
+const DECRYPT: &str = "kms:Decrypt";
 
-/// The one call of the workload.
-const UNWRAP: &str = "kms:Decrypt";
-
-/// In place of what nobody knows yet.
+/// The placeholder for an AWS account that is not known before KMS issues a data key.
 const ACCOUNT: &str = "ACCOUNT";
+
+/// The placeholder for a Region that is not known before KMS issues a data key.
 const REGION: &str = "REGION";
 
-/// All that a `DataKey` needs.
+/// The policies of a `DataKey`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Policies {
+pub struct Policies {
     /// The IAM policy of the operator's role.
-    operator: PolicyDocument,
+    pub operator: PolicyDocument,
     /// The IAM policy of the workload's role.
-    workload: PolicyDocument,
-    /// Statements of the KMS key's policy; one KMS key each, if the versions have several.
-    key_policy_statements: BTreeMap<String, Vec<Statement>>,
-    /// What to know and to fill in.
+    pub workload: PolicyDocument,
+    /// The statements of the key policies, by KMS key. Versions can have different keys.
+    pub key_policy_statements: BTreeMap<String, Vec<Statement>>,
+    /// What the user must know or fill in.
     #[serde(skip)]
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
+/// An IAM policy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct PolicyDocument {
+pub struct PolicyDocument {
     version: &'static str,
     statement: Vec<Statement>,
 }
 
+/// A statement of an IAM policy or a key policy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Statement {
+pub struct Statement {
     sid: String,
     effect: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +61,15 @@ struct Statement {
     condition: Option<Value>,
 }
 
-/// A KMS key as far as it is known.
+/// The ARNs of the roles that a key policy names; a placeholder is printed for each missing one.
+pub struct Roles<'a> {
+    /// The role of the operator.
+    pub operator: Option<&'a str>,
+    /// The role of the workload.
+    pub workload: Option<&'a str>,
+}
+
+/// A KMS key, with placeholders for what is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct KmsKey {
     partition: String,
@@ -76,95 +82,72 @@ struct KmsKey {
 enum Resource {
     /// `key/KEY-ID`.
     Key(String),
-    /// `alias/NAME`: it is not known yet which key that is.
+    /// `alias/NAME`. Its key is not known before KMS issues a data key.
     Alias(String),
 }
 
-/// Prints the policies of a `DataKey`.
-pub async fn run(cluster: &Cluster, args: &Policy) -> Result<Answer, Failure> {
-    let object = cluster.data_key(&args.name).await?;
-    let roles = Roles { operator: args.operator_role_arn.as_deref(), workload: args.role_arn.as_deref() };
-    let mut policies = policies(&object.key, &roles);
-    if matches!(args.only, None | Some(Document::Key)) {
-        policies.notes.extend(roles_to_fill_in(&roles));
-    }
-    let out = match args.only {
-        None => written(args.output, &policies)?,
-        Some(Document::Operator) => written(args.output, &policies.operator)?,
-        Some(Document::Workload) => written(args.output, &policies.workload)?,
-        Some(Document::Key) => written(args.output, &policies.key_policy_statements)?,
-    };
-    Ok(Answer { notes: policies.notes, ..Answer::text(out) })
-}
+// === impl Policies ===
 
-fn written(format: PolicyFormat, document: &impl Serialize) -> Result<String, Failure> {
-    match format {
-        PolicyFormat::Json => to_json(document),
-        PolicyFormat::Yaml => yaml(document),
-    }
-}
+impl Policies {
+    /// Returns the policies for issuing the version of the spec, and for unwrapping every recorded version.
+    pub fn of(key: &DataKey, roles: &Roles<'_>) -> Self {
+        let current = key.issued(key.version());
+        let issuing = current
+            .and_then(|issued| KmsKey::from_arn(&issued.key_id))
+            .unwrap_or_else(|| KmsKey::from_spec(&key.spec.key_id, key.spec.region.as_deref()));
+        let request = key.spec.request();
+        let wanted = (issuing.clone(), request.context());
+        let recorded = key
+            .record()
+            .iter()
+            .filter_map(|issued| KmsKey::from_arn(&issued.key_id).map(|kms_key| (kms_key, issued.request.context())));
+        let mut unwrapping: Vec<(KmsKey, &EncryptionContext)> = Vec::new();
+        for pair in recorded.chain(current.is_none().then_some(wanted)) {
+            if !unwrapping.contains(&pair) {
+                unwrapping.push(pair);
+            }
+        }
 
-/// Whom the key policy names.
-struct Roles<'a> {
-    operator: Option<&'a str>,
-    workload: Option<&'a str>,
-}
-
-fn policies(key: &DataKey, roles: &Roles<'_>) -> Policies {
-    // The next version is issued under the key of the spec; every issued one must still unwrap.
-    let current = key.issued(key.version());
-    let issuing = current
-        .and_then(|issued| KmsKey::of_arn(&issued.key_id))
-        .unwrap_or_else(|| KmsKey::of_spec(&key.spec.key_id, key.spec.region.as_deref()));
-    let mut unwrapping: Vec<(KmsKey, &EncryptionContext)> = Vec::new();
-    let request = key.spec.request();
-    let wanted = (issuing.clone(), request.context());
-    let recorded = key
-        .record()
-        .iter()
-        .filter_map(|issued| KmsKey::of_arn(&issued.key_id).map(|known| (known, issued.request.context())));
-    for pair in recorded.chain(current.is_none().then_some(wanted)) {
-        if !unwrapping.contains(&pair) {
-            unwrapping.push(pair);
+        let mut statements = BTreeMap::<String, Vec<Statement>>::new();
+        let operator = roles.operator.map_or_else(|| issuing.placeholder_role("OPERATOR-ROLE"), str::to_owned);
+        let mut generate = Statement::allow("OperatorIssuesWrappedDataKeys".to_owned(), GENERATE, &issuing, None);
+        statements.entry(issuing.name()).or_default().push(generate.clone().for_key_policy(&operator));
+        generate.condition = issuing.alias_condition();
+        let mut decrypt = Vec::new();
+        for (number, (kms_key, context)) in (1..).zip(&unwrapping) {
+            let workload = roles.workload.map_or_else(|| kms_key.placeholder_role("WORKLOAD-ROLE"), str::to_owned);
+            let suffix = if number == 1 { String::new() } else { number.to_string() };
+            let sid = format!("WorkloadUnwrapsDataKeys{suffix}");
+            let condition = context_condition(context);
+            let statement = Statement::allow(sid, DECRYPT, kms_key, Some(condition.clone()));
+            statements.entry(kms_key.name()).or_default().push(statement.clone().for_key_policy(&workload));
+            let condition = Some(merged(condition, kms_key.alias_condition()));
+            decrypt.push(Statement { condition, ..statement });
+        }
+        let notes = notes(&issuing, unwrapping.iter().map(|(kms_key, _)| kms_key));
+        Self {
+            operator: PolicyDocument::of(vec![generate]),
+            workload: PolicyDocument::of(decrypt),
+            key_policy_statements: statements,
+            notes,
         }
     }
-
-    let sid = |word: &str, number: usize| if number == 0 { word.to_owned() } else { format!("{word}{}", number + 1) };
-    let mut statements = BTreeMap::<String, Vec<Statement>>::new();
-    let operator_arn = roles.operator.map_or_else(|| issuing.placeholder("OPERATOR-ROLE"), str::to_owned);
-    let mut issue = Statement::allow(sid("OperatorIssuesWrappedDataKeys", 0), ISSUE, &issuing, None);
-    statements.entry(issuing.name()).or_default().push(issue.clone().for_key(&operator_arn));
-    issue.condition = issuing.condition();
-    let mut unwrap = Vec::new();
-    for (number, (kms_key, context)) in unwrapping.iter().enumerate() {
-        let workload_arn = roles.workload.map_or_else(|| kms_key.placeholder("WORKLOAD-ROLE"), str::to_owned);
-        let bound = bound_to(context);
-        let statement = Statement::allow(sid("WorkloadUnwrapsDataKeys", number), UNWRAP, kms_key, Some(bound.clone()));
-        statements.entry(kms_key.name()).or_default().push(statement.clone().for_key(&workload_arn));
-        let condition = Some(merged(bound, kms_key.condition()));
-        unwrap.push(Statement { condition, ..statement });
-    }
-    let notes = notes(&issuing, unwrapping.iter().map(|(known, _)| known));
-    Policies {
-        operator: PolicyDocument::of(vec![issue]),
-        workload: PolicyDocument::of(unwrap),
-        key_policy_statements: statements,
-        notes,
-    }
 }
 
-/// The condition by which a request must have each pair of this encryption context; Null demands that it has none.
-fn bound_to(context: &EncryptionContext) -> Value {
+/// Returns the condition that a request has each pair of this encryption context, or no pair at all if the context is empty.
+fn context_condition(context: &EncryptionContext) -> Value {
     if context.is_empty() {
         return json!({ "Null": { "kms:EncryptionContextKeys": "true" } });
     }
-    let pairs: BTreeMap<_, _> =
-        context.iter().map(|(key, value)| (format!("kms:EncryptionContext:{key}"), without_variables(value))).collect();
+    let pairs: BTreeMap<_, _> = context
+        .iter()
+        .map(|(key, value)| (format!("kms:EncryptionContext:{key}"), escape_policy_variables(value)))
+        .collect();
     json!({ "StringEquals": pairs })
 }
 
-/// A text in which IAM sees no policy variable: `${$}` stands for the character `$`.
-fn without_variables(text: &str) -> String {
+/// Escapes a text so that IAM finds no policy variable in it: IAM replaces `${$}` with the character `$`.
+fn escape_policy_variables(text: &str) -> String {
     text.replace("${", "${$}{")
 }
 
@@ -175,6 +158,7 @@ fn merged(mut one: Value, other: Option<Value>) -> Value {
     one
 }
 
+/// Returns what the user must know or fill in.
 fn notes<'a>(issuing: &'a KmsKey, unwrapping: impl Iterator<Item = &'a KmsKey>) -> Vec<String> {
     let keys: Vec<_> = std::iter::once(issuing).chain(unwrapping).collect();
     let mut notes = Vec::new();
@@ -201,14 +185,6 @@ fn notes<'a>(issuing: &'a KmsKey, unwrapping: impl Iterator<Item = &'a KmsKey>) 
     notes
 }
 
-/// What the key policy lacks: IAM policies name no role.
-fn roles_to_fill_in(roles: &Roles<'_>) -> Vec<String> {
-    let lacking =
-        [(roles.operator, "OPERATOR-ROLE", "--operator-role-arn"), (roles.workload, "WORKLOAD-ROLE", "--role-arn")];
-    let lacking = lacking.into_iter().filter(|(role, _, _)| role.is_none());
-    lacking.map(|(_, word, flag)| format!("note: fill in {word}, or name the role by {flag}")).collect()
-}
-
 // === impl PolicyDocument ===
 
 impl PolicyDocument {
@@ -224,8 +200,8 @@ impl Statement {
         Self { sid, effect: "Allow", principal: None, action, resource: key.arn(), condition }
     }
 
-    /// The same in the policy of the key, where the resource is the key itself.
-    fn for_key(self, role: &str) -> Self {
+    /// Returns the statement for a key policy: it names the role, and its resource is the key that has the policy.
+    fn for_key_policy(self, role: &str) -> Self {
         Self { principal: Some(json!({ "AWS": role })), resource: "*".to_owned(), ..self }
     }
 }
@@ -233,19 +209,19 @@ impl Statement {
 // === impl KmsKey ===
 
 impl KmsKey {
-    fn of_arn(arn: &str) -> Option<Self> {
+    fn from_arn(arn: &str) -> Option<Self> {
         let parsed = KmsArn::parse(arn)?;
         Some(Self {
-            partition: arn.split(':').nth(1)?.to_owned(),
+            partition: arn::partition(arn)?.to_owned(),
             region: parsed.region.to_owned(),
             account: parsed.account.to_owned(),
             resource: Resource::parse(parsed.resource),
         })
     }
 
-    /// The key of a spec for which nothing is issued yet.
-    fn of_spec(key_id: &str, region: Option<&str>) -> Self {
-        Self::of_arn(key_id).unwrap_or_else(|| {
+    /// Returns the key that a spec asks for, before KMS has issued a data key.
+    fn from_spec(key_id: &str, region: Option<&str>) -> Self {
+        Self::from_arn(key_id).unwrap_or_else(|| {
             let region = region.unwrap_or(REGION);
             let resource = if key_id.starts_with("alias/") { key_id.to_owned() } else { format!("key/{key_id}") };
             Self {
@@ -257,7 +233,8 @@ impl KmsKey {
         })
     }
 
-    /// What a policy allows the use of. No alias can stand there: it would be the alias, not its key.
+    /// Returns the resource of a statement. For an alias that is every key of the account, limited by
+    /// [`alias_condition`](Self::alias_condition): with the ARN of an alias, IAM allows actions on the alias and not on its key.
     fn arn(&self) -> String {
         let resource = match &self.resource {
             Resource::Key(key) => key,
@@ -266,7 +243,7 @@ impl KmsKey {
         format!("arn:{}:kms:{}:{}:{resource}", self.partition, self.region, self.account)
     }
 
-    /// By what the key policies are told apart.
+    /// Returns the ARN of the key or alias, by which the output groups the key policies.
     fn name(&self) -> String {
         match &self.resource {
             Resource::Key(_) => self.arn(),
@@ -274,15 +251,15 @@ impl KmsKey {
         }
     }
 
-    /// The condition that stands for an alias.
-    fn condition(&self) -> Option<Value> {
+    /// Returns the condition that the key has this alias.
+    fn alias_condition(&self) -> Option<Value> {
         match &self.resource {
             Resource::Key(_) => None,
             Resource::Alias(alias) => Some(json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": alias } })),
         }
     }
 
-    fn placeholder(&self, role: &str) -> String {
+    fn placeholder_role(&self, role: &str) -> String {
         format!("arn:{}:iam::{}:role/{role}", self.partition, self.account)
     }
 }
@@ -295,7 +272,7 @@ impl Resource {
     }
 }
 
-/// The partition of a Region (AWS General Reference).
+/// Returns the partition of a Region (AWS General Reference).
 fn partition_of(region: &str) -> &'static str {
     match region {
         _ if region.starts_with("cn-") => "aws-cn",
@@ -315,7 +292,7 @@ mod tests {
     use crate::fixtures::{ARN, edited, ready, recorded};
 
     fn of(key: &DataKey) -> Policies {
-        policies(key, &Roles { operator: None, workload: None })
+        Policies::of(key, &Roles { operator: None, workload: None })
     }
 
     fn spec(edit: impl FnOnce(&mut Value)) -> DataKey {
@@ -323,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn each_party_gets_its_one_call_on_the_recorded_key() {
+    fn each_role_may_do_one_action_on_the_recorded_key() {
         let policies = of(&ready(&[1]).key);
         assert_eq!(
             json!(policies.operator),
@@ -353,21 +330,20 @@ mod tests {
     }
 
     #[test]
-    fn the_key_policy_names_the_roles_and_no_other_call() {
+    fn key_policy_names_the_roles_and_one_action_each() {
         let (operator, workload) = ("arn:aws:iam::111122223333:role/op", "arn:aws:iam::111122223333:role/app");
         let roles = Roles { operator: Some(operator), workload: Some(workload) };
-        let policies = policies(&ready(&[1]).key, &roles);
+        let policies = Policies::of(&ready(&[1]).key, &roles);
         let statements = &policies.key_policy_statements[ARN];
-        let told: Vec<_> = statements
+        let grants: Vec<_> = statements
             .iter()
             .map(|statement| {
                 (statement.principal.clone().unwrap()["AWS"].clone(), statement.action, statement.resource.as_str())
             })
             .collect();
-        assert_eq!(told, [(json!(operator), ISSUE, "*"), (json!(workload), UNWRAP, "*")]);
+        assert_eq!(grants, [(json!(operator), GENERATE, "*"), (json!(workload), DECRYPT, "*")]);
         assert_eq!(statements[1].condition, of(&ready(&[1]).key).workload.statement[0].condition);
         assert_eq!(policies.notes.len(), 1, "nothing to fill in: {:?}", policies.notes);
-        assert!(roles_to_fill_in(&roles).is_empty());
     }
 
     #[test]
@@ -376,38 +352,38 @@ mod tests {
             let text = json!(of(&key)).to_string();
             for action in text.split("\"Action\":\"").skip(1) {
                 let action = action.split('"').next().unwrap();
-                assert!([ISSUE, UNWRAP].contains(&action), "{action}");
+                assert!([GENERATE, DECRYPT].contains(&action), "{action}");
             }
         }
     }
 
     #[test]
-    fn without_an_encryption_context_none_may_be_given() {
-        let object = edited(ready(&[1]), |value| {
+    fn empty_encryption_context_forbids_any_pair() {
+        let fetched = edited(ready(&[1]), |value| {
             value["status"]["versions"][0]["request"].as_object_mut().unwrap().remove("encryptionContext");
         });
-        let condition = of(&object.key).workload.statement[0].condition.clone();
+        let condition = of(&fetched.key).workload.statement[0].condition.clone();
         assert_eq!(condition, Some(json!({ "Null": { "kms:EncryptionContextKeys": "true" } })));
     }
 
     #[test]
-    fn every_pair_is_demanded_and_a_value_is_never_a_policy_variable() {
+    fn each_pair_is_required_and_escaped() {
         let context =
             [("a", "${aws:username}"), ("b", "$x {y} *")].map(|(key, value)| (key.into(), value.into())).into();
         assert_eq!(
-            bound_to(&context),
+            context_condition(&context),
             json!({ "StringEquals": { "kms:EncryptionContext:a": "${$}{aws:username}", "kms:EncryptionContext:b": "$x {y} *" } })
         );
     }
 
     #[test]
-    fn each_kms_key_and_each_context_of_the_record_can_still_be_unwrapped() {
+    fn every_recorded_key_and_context_can_be_unwrapped() {
         let other = ARN.replace("1234abcd", "99999999");
-        let object = edited(ready(&[1, 2, 3]), |value| {
+        let fetched = edited(ready(&[1, 2, 3]), |value| {
             value["status"]["versions"][1]["keyId"] = json!(other);
             value["status"]["versions"][2]["request"]["encryptionContext"] = json!({ "purpose": "else" });
         });
-        let policies = of(&object.key);
+        let policies = of(&fetched.key);
         let resources: Vec<_> =
             policies.workload.statement.iter().map(|one| (one.sid.as_str(), one.resource.as_str())).collect();
         assert_eq!(
@@ -419,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn before_anything_is_issued_an_alias_is_a_condition_and_what_is_unknown_is_to_be_filled_in() {
+    fn alias_becomes_a_condition_before_issuance() {
         let policies = of(&spec(|_| {}));
         let statement = &policies.operator.statement[0];
         assert_eq!(statement.resource, "arn:aws:kms:REGION:ACCOUNT:key/*");
@@ -434,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_spec_says_of_the_key_is_used_and_the_partition_goes_with_the_region() {
+    fn key_of_the_spec_is_used_before_issuance() {
         let resource = |edit: fn(&mut Value)| of(&spec(edit)).operator.statement[0].resource.clone();
         assert_eq!(resource(|spec| spec["keyId"] = json!(ARN)), ARN);
         assert_eq!(
@@ -451,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn sids_are_letters_and_digits_as_iam_demands() {
+    fn sids_are_letters_and_digits() {
         let policies = of(&ready(&[1, 2]).key);
         let documents = [policies.operator, policies.workload];
         let sids = documents.iter().flat_map(|document| &document.statement).map(|statement| &statement.sid);

@@ -1,8 +1,10 @@
-//! What is printed for people. Pure, and without colours: nothing here depends on a terminal.
+//! Tables and ages, in the form that kubectl prints them. The text has no colours, so it does not depend on the terminal.
 
 use k8s_openapi::jiff::Timestamp;
 
-/// Columns as kubectl draws them: padded by blanks, three between two, none behind the last.
+use crate::output::printable;
+
+/// Renders a table: columns are padded with blanks and three blanks apart, and no line ends with a blank.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     let headers: Vec<_> = headers.iter().map(|&header| header.to_owned()).collect();
     let lines: Vec<Vec<String>> =
@@ -23,34 +25,29 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Names, versions and ARNs are of one column a character.
+/// Returns how many columns a cell takes. The characters of names, versions and ARNs take one each.
 fn width(cell: &str) -> usize {
     cell.chars().count()
 }
 
-/// A table has no empty cell: columns stay countable.
+/// Returns the text of a cell. An empty one is `<none>`, so that scripts can count columns.
 fn cell_text(cell: &str) -> String {
     if cell.is_empty() { "<none>".to_owned() } else { printable(cell) }
 }
 
-/// Text from a cluster as a terminal may show it, whole.
-pub fn printable(text: &str) -> String {
-    datakey::text::printable(text, usize::MAX)
-}
-
-/// The text with each of its lines moved to the right.
+/// Indents each line of a text.
 pub fn indented(text: &str, by: usize) -> String {
     let margin = " ".repeat(by);
     text.lines().flat_map(|line| [margin.as_str(), line, "\n"]).collect()
 }
 
-/// How long ago, in the two largest units that matter, as kubectl prints ages.
+/// Formats an age with one or two units, as `kubectl get` does (`HumanDuration` in `k8s.io/apimachinery`).
 pub fn age(since: Timestamp, now: Timestamp) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;
     const YEAR: i64 = 365 * DAY;
-    // A clock that is a little behind the server's.
+    // The user's clock can be behind the server's.
     let seconds = now.duration_since(since).as_secs().max(0);
     let units = |large: i64, sign: char, small: i64, small_sign: char| {
         let (whole, rest) = (seconds / large, seconds % large / small);
@@ -69,30 +66,24 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A word that every POSIX shell takes as this text and nothing else.
-pub fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() {
+    fn columns_are_aligned_and_lines_are_trimmed() {
         let rows = [vec!["orders".to_owned(), "True".to_owned()], vec!["a".to_owned(), String::new()]];
         assert_eq!(table(&["NAME", "READY"], &rows), "NAME     READY\norders   True\na        <none>\n");
     }
 
     #[test]
-    fn a_terminal_is_not_led_astray() {
-        assert_eq!(printable("a\u{1b}[2Jb\rc\nd\u{9b}ä\u{202e}"), r"a\u{1b}[2Jb\rc\nd\u{9b}ä\u{202e}");
-        let drawn = table(&["NAME"], &[vec!["\u{1b}[31m\u{202e}".to_owned()]]);
-        assert!(!drawn.contains(['\u{1b}', '\u{202e}']), "{drawn:?}");
+    fn cells_are_escaped() {
+        let table = table(&["NAME"], &[vec!["\u{1b}[31m\u{202e}".to_owned()]]);
+        assert!(!table.contains(['\u{1b}', '\u{202e}']), "{table:?}");
     }
 
     #[test]
-    fn ages_read_as_those_of_kubectl() {
+    fn ages_have_the_form_of_kubectl() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         for (seconds, text) in [
             (-5, "0s"),
@@ -111,15 +102,6 @@ mod tests {
             (252_288_000, "8y"),
         ] {
             assert_eq!(age(Timestamp::from_second(1_800_000_000 - seconds).unwrap(), now), text);
-        }
-    }
-
-    #[test]
-    fn a_quoted_word_is_one_word_for_a_shell() {
-        for text in ["", "a b", "it's", "$(id) `id` \\ \" ! *", "two\nlines", "''"] {
-            let script = format!("printf %s {}", shell_quoted(text));
-            let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
         }
     }
 }

@@ -1,30 +1,41 @@
-//! What `keep` decides: what is left to do, what the manifest is, and when the new `DataKey` is as the old one was. Pure.
+//! The decisions of `keep`. Pure: the next step, the manifest, and whether the new `DataKey` has all that the old one had.
 
 use datakey::api::{DataKey, DeletionPolicy, GROUP};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
 use serde_json::{Value, json};
 
-use crate::{answer::Failure, cluster::Object, export::pinned, standing::Standing};
+use crate::{
+    cluster::FetchedKey,
+    commands::{Progress, export::pinned_manifest},
+    output::CommandError,
+    view::summary::KeySummary,
+};
 
-/// What `kubectl apply` wrote last. It would have the next `kubectl apply` remove what that manifest does not have.
+/// The annotation with the manifest of the last `kubectl apply`. The new `DataKey` must not have it: the next `kubectl apply` would
+/// remove each field that the annotation has and its own manifest lacks.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What is left to do.
+/// The next step of the command.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// It is kept, and no file says that this command is at work.
+    /// The DataKey is under `Retain`, and no earlier run left a file.
     Nothing,
-    /// Delete it without its Secret, and create this.
+    /// Delete the DataKey without its Secret, and create it from this manifest.
     Replace(Value),
-    /// It is being deleted, or gone: create this.
+    /// The DataKey is deleted or being deleted: create it from this manifest.
     Create(Value),
-    /// It was created again: see that it holds this.
+    /// The DataKey was created: verify that it has the pins of this manifest.
     Verify(Value),
 }
 
-/// Decides by what the cluster has and what the file has.
-pub fn step(name: &str, namespace: &str, object: Option<&Object>, saved: Option<Value>) -> Result<Step, Failure> {
+/// Decides on the next step by the `DataKey` in the cluster and the manifest that an earlier run saved.
+pub fn step(
+    name: &str,
+    namespace: &str,
+    fetched: Option<&FetchedKey>,
+    saved: Option<Value>,
+) -> Result<Step, CommandError> {
     let describes = |manifest: &Value| {
         manifest["kind"] == "DataKey"
             && manifest["metadata"]["name"] == name
@@ -35,50 +46,50 @@ pub fn step(name: &str, namespace: &str, object: Option<&Object>, saved: Option<
     if saved.as_ref().is_some_and(|saved| !describes(saved)) {
         return Err(another_file(name));
     }
-    let Some(object) = object else {
+    let Some(fetched) = fetched else {
         return saved.map(Step::Create).ok_or_else(|| {
-            Failure::Work(format!(
+            CommandError::Failed(format!(
                 "DataKey {name} in namespace {namespace}: there is none; look at kubectl datakey list -A"
             ))
         });
     };
-    if object.key.spec.deletion_policy() == DeletionPolicy::Retain {
+    if is_retained(fetched) {
         return Ok(saved.map_or(Step::Nothing, Step::Verify));
     }
-    let version = object.key.version();
-    if object.key.issued(version).is_none() {
-        return Err(Failure::NotReady(format!(
+    let version = fetched.key.version();
+    if fetched.key.issued(version).is_none() {
+        return Err(CommandError::NotReady(format!(
             "DataKey {name} has no data key of version {version} yet, and nothing was done: until a version is issued, set \
              deletionPolicy to Retain; otherwise see what is missing by kubectl datakey status {name}"
         )));
     }
-    let manifest = retained(object)?;
+    let manifest = retained_manifest(fetched)?;
     let is_saved = match saved {
         Some(saved) if saved != manifest => return Err(another_file(name)),
         saved => saved.is_some(),
     };
-    match (object.key.metadata.deletion_timestamp.is_some(), is_saved) {
+    match (fetched.key.metadata.deletion_timestamp.is_some(), is_saved) {
         (false, _) => Ok(Step::Replace(manifest)),
         (true, true) => Ok(Step::Create(manifest)),
-        (true, false) => Err(Failure::NotReady(format!(
+        (true, false) => Err(CommandError::NotReady(format!(
             "DataKey {name} is being deleted, and nothing was done: save it by kubectl datakey export {name} --pin, and create it \
              under deletionPolicy Retain once it is gone"
         ))),
     }
 }
 
-fn another_file(name: &str) -> Failure {
-    Failure::Work(format!(
+fn another_file(name: &str) -> CommandError {
+    CommandError::Failed(format!(
         "the file holds something else than DataKey {name} as it is now, and nothing was done: remove it, or name another \
          file by --to"
     ))
 }
 
-/// The `DataKey` under `Retain`, with everything that is recorded as pins.
-fn retained(object: &Object) -> Result<Value, Failure> {
-    let mut manifest = pinned(object)?;
+/// Returns the manifest of the `DataKey` under `Retain`, with every recorded version as a pin.
+fn retained_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
+    let mut manifest = pinned_manifest(fetched)?;
     manifest["spec"]["deletionPolicy"] = json!("Retain");
-    let mut annotations = object.value["metadata"]["annotations"].clone();
+    let mut annotations = fetched.value["metadata"]["annotations"].clone();
     if let Some(annotations) = annotations.as_object_mut() {
         annotations.remove(LAST_APPLIED);
         if !annotations.is_empty() {
@@ -88,76 +99,75 @@ fn retained(object: &Object) -> Result<Value, Failure> {
     Ok(manifest)
 }
 
-/// Whether the garbage collector still counts the `DataKey` of this name among the owners.
+/// Returns whether the `DataKey` is under `Retain`.
+pub fn is_retained(fetched: &FetchedKey) -> bool {
+    fetched.key.spec.deletion_policy() == DeletionPolicy::Retain
+}
+
+/// Returns whether a Secret has an owner reference to the `DataKey` of this name.
 pub fn is_owned(secret: &Secret, name: &str) -> bool {
     secret.metadata.owner_references.iter().flatten().any(|owner| {
         owner.kind == DataKey::kind(&()) && owner.api_version.split('/').next() == Some(GROUP) && owner.name == name
     })
 }
 
-/// Whether the new `DataKey` has all that was pinned, and is Ready with it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Progress {
-    Done,
-    GoOn(String),
-    /// A person must act.
-    GiveUp(String),
-}
-
-pub fn progress(object: &Object, manifest: &Value) -> Progress {
-    let standing = Standing::of(&object.key);
-    if object.key.spec.deletion_policy() != DeletionPolicy::Retain {
-        return Progress::GiveUp(
+/// Returns how far the new `DataKey` is from being Ready with all that the manifest pins.
+pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
+    let summary = KeySummary::of(&fetched.key);
+    if !is_retained(fetched) {
+        return Progress::Failed(
             "another client created it again under deletionPolicy Delete: set Retain where it comes from".into(),
         );
     }
     let empty = Vec::new();
     let list = |value: &Value| value.as_array().unwrap_or(&empty).clone();
-    let recorded = list(&object.value["status"]["versions"]);
+    let recorded = list(&fetched.value["status"]["versions"]);
     for pin in list(&manifest["spec"]["wrappedKeys"]) {
         let Some(found) = recorded.iter().find(|found| found["version"] == pin["version"]) else {
             let why =
-                format!("version {} is not recorded yet ({}: {})", pin["version"], standing.reason, standing.message);
-            return if standing.stalled { Progress::GiveUp(why) } else { Progress::GoOn(why) };
+                format!("version {} is not recorded yet ({}: {})", pin["version"], summary.reason, summary.message);
+            return if summary.stalled { Progress::Failed(why) } else { Progress::Pending(why) };
         };
         if ["ciphertextBlob", "keyId", "request"].iter().any(|&field| found[field] != pin[field]) {
-            return Progress::GiveUp(format!(
+            return Progress::Failed(format!(
                 "it records another data key as version {} than the file",
                 pin["version"]
             ));
         }
     }
-    if standing.is_ready() {
+    if summary.is_ready() {
         return Progress::Done;
     }
-    let why = format!("{}: {}", standing.reason, standing.message);
-    if standing.stalled || standing.deleting { Progress::GiveUp(why) } else { Progress::GoOn(why) }
+    let why = format!("{}: {}", summary.reason, summary.message);
+    if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::yaml;
-    use crate::fixtures::{edited, issued, ready, recorded};
+    use crate::{
+        fixtures::{edited, issued, ready, recorded},
+        output::yaml,
+    };
 
     /// A `DataKey` under `Delete` with these versions.
-    fn delete(versions: &[i32]) -> Object {
+    fn delete(versions: &[i32]) -> FetchedKey {
         edited(ready(versions), |value| value["spec"]["deletionPolicy"] = json!("Delete"))
     }
 
-    fn next(object: Option<&Object>, saved: Option<Value>) -> Result<Step, Failure> {
-        step("orders", "shop", object, saved)
+    fn next(fetched: Option<&FetchedKey>, saved: Option<Value>) -> Result<Step, CommandError> {
+        step("orders", "shop", fetched, saved)
     }
 
     #[test]
-    fn the_manifest_is_the_data_key_under_retain_with_all_its_pins() {
-        let object = edited(delete(&[1, 2]), |value| {
+    fn manifest_is_the_data_key_under_retain_with_its_pins() {
+        let fetched = edited(delete(&[1, 2]), |value| {
             value["metadata"]["labels"] = json!({ "team": "shop" });
             value["metadata"]["annotations"] = json!({ LAST_APPLIED: "{}", "argocd.argoproj.io/tracking-id": "x" });
             value["metadata"]["finalizers"] = json!(["orphan"]);
             value["spec"]["more"] = json!("x");
         });
-        let manifest = retained(&object).unwrap();
+        let manifest = retained_manifest(&fetched).unwrap();
         assert_eq!(
             manifest["metadata"],
             json!({
@@ -167,7 +177,7 @@ mod tests {
                 "annotations": { "argocd.argoproj.io/tracking-id": "x" },
             })
         );
-        let mut spec = object.value["spec"].clone();
+        let mut spec = fetched.value["spec"].clone();
         spec["deletionPolicy"] = json!("Retain");
         spec["wrappedKeys"] = json!([issued(1), issued(2)]);
         assert_eq!(manifest["spec"], spec);
@@ -176,16 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_run_goes_on_where_it_was() {
-        let object = delete(&[1]);
-        let manifest = retained(&object).unwrap();
+    fn interrupted_run_continues_where_it_stopped() {
+        let fetched = delete(&[1]);
+        let manifest = retained_manifest(&fetched).unwrap();
         let deleting = edited(delete(&[1]), |value| {
             value["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
             value["metadata"]["finalizers"] = json!(["orphan"]);
         });
         let saved = || Some(manifest.clone());
-        assert_eq!(next(Some(&object), None), Ok(Step::Replace(manifest.clone())));
-        assert_eq!(next(Some(&object), saved()), Ok(Step::Replace(manifest.clone())), "nothing was deleted");
+        assert_eq!(next(Some(&fetched), None), Ok(Step::Replace(manifest.clone())));
+        assert_eq!(
+            next(Some(&fetched), saved()),
+            Ok(Step::Replace(manifest.clone())),
+            "the DataKey is not deleted yet"
+        );
         assert_eq!(next(Some(&deleting), saved()), Ok(Step::Create(manifest.clone())));
         assert_eq!(next(None, saved()), Ok(Step::Create(manifest.clone())));
         assert_eq!(next(Some(&ready(&[1])), saved()), Ok(Step::Verify(manifest.clone())));
@@ -193,23 +207,23 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_where_something_could_be_lost() {
-        assert!(matches!(next(None, None), Err(Failure::Work(why)) if why.contains("there is none")));
+    fn nothing_is_done_if_a_data_key_could_be_lost() {
+        assert!(matches!(next(None, None), Err(CommandError::Failed(why)) if why.contains("there is none")));
         let unissued = edited(recorded(&[]), |value| value["spec"]["deletionPolicy"] = json!("Delete"));
-        assert!(matches!(next(Some(&unissued), None), Err(Failure::NotReady(_))));
+        assert!(matches!(next(Some(&unissued), None), Err(CommandError::NotReady(_))));
         let waiting = edited(delete(&[1]), |value| value["spec"]["version"] = json!(2));
-        assert!(matches!(next(Some(&waiting), None), Err(Failure::NotReady(why)) if why.contains("version 2")));
+        assert!(matches!(next(Some(&waiting), None), Err(CommandError::NotReady(why)) if why.contains("version 2")));
         let deleting =
             edited(delete(&[1]), |value| value["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
-        assert!(matches!(next(Some(&deleting), None), Err(Failure::NotReady(why)) if why.contains("export")));
+        assert!(matches!(next(Some(&deleting), None), Err(CommandError::NotReady(why)) if why.contains("export")));
     }
 
     #[test]
-    fn a_file_of_something_else_is_refused() {
-        let object = delete(&[1, 2]);
-        let manifest = retained(&object).unwrap();
-        let fewer = retained(&delete(&[1])).unwrap();
-        assert!(next(Some(&object), Some(fewer)).is_err(), "a version was issued since");
+    fn file_with_another_manifest_is_refused() {
+        let fetched = delete(&[1, 2]);
+        let manifest = retained_manifest(&fetched).unwrap();
+        let fewer = retained_manifest(&delete(&[1])).unwrap();
+        assert!(next(Some(&fetched), Some(fewer)).is_err(), "a version was issued since");
         for (pointer, value) in [
             ("/kind", json!("Secret")),
             ("/metadata/name", json!("other")),
@@ -224,19 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn it_is_done_when_every_pin_is_recorded_and_ready() {
-        let manifest = retained(&delete(&[1, 2])).unwrap();
+    fn done_when_every_pin_is_recorded_and_ready() {
+        let manifest = retained_manifest(&delete(&[1, 2])).unwrap();
         assert_eq!(progress(&ready(&[1, 2]), &manifest), Progress::Done);
-        assert!(matches!(progress(&ready(&[1]), &manifest), Progress::GoOn(why) if why.contains("version 2")));
-        assert!(matches!(progress(&delete(&[1, 2]), &manifest), Progress::GiveUp(why) if why.contains("Delete")));
+        assert!(matches!(progress(&ready(&[1]), &manifest), Progress::Pending(why) if why.contains("version 2")));
+        assert!(matches!(progress(&delete(&[1, 2]), &manifest), Progress::Failed(why) if why.contains("Delete")));
         let another = edited(ready(&[1, 2]), |value| value["status"]["versions"][0]["ciphertextBlob"] = json!("eA=="));
-        assert!(matches!(progress(&another, &manifest), Progress::GiveUp(why) if why.contains("another data key")));
+        assert!(matches!(progress(&another, &manifest), Progress::Failed(why) if why.contains("another data key")));
         let unseen = edited(ready(&[1, 2]), |value| value["metadata"]["generation"] = json!(9));
-        assert!(matches!(progress(&unseen, &manifest), Progress::GoOn(_)));
+        assert!(matches!(progress(&unseen, &manifest), Progress::Pending(_)));
     }
 
     #[test]
-    fn only_a_reference_to_the_data_key_counts() {
+    fn only_an_owner_reference_to_the_data_key_counts() {
         let mut secret = crate::fixtures::secret(&delete(&[1]).key, 1);
         assert!(is_owned(&secret, "orders"));
         assert!(!is_owned(&secret, "payments"));

@@ -1,0 +1,67 @@
+//! Errors of the API server as messages that say what to do.
+
+use std::error::Error;
+
+use datakey::text::error_chain;
+
+use crate::output::{CommandError, printable};
+
+/// Explains why a request failed. `what` names the object of the request.
+pub fn explain(error: &kube::Error, what: &str) -> CommandError {
+    CommandError::Failed(match error {
+        kube::Error::Api(status) => {
+            let has_name = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+            let message = printable(&status.message);
+            match status.code {
+                401 => "the API server does not accept your credentials: log in again, or choose another --context"
+                    .to_owned(),
+                403 => format!("{what}: you may not: {message}; ask for that right, or choose another -n or --context"),
+                // The details name the object if only the object is missing, and no object if the kind is unknown.
+                404 if has_name => format!("{what}: there is none; look at kubectl datakey list -A"),
+                404 => format!(
+                    "{what}: the API server does not know DataKeys; install the definition \
+                     (datakey-operator crd | kubectl apply -f -), or choose another --context"
+                ),
+                _ => format!("{what}: the API server refuses: {message}"),
+            }
+        }
+        kube::Error::Auth(error) => {
+            format!(
+                "{what}: no credentials for the API server: {}; log in again, or choose another --context",
+                chain(error)
+            )
+        }
+        error => format!(
+            "{what}: no answer from the API server: {}; check the network, --kubeconfig and --context",
+            chain(error)
+        ),
+    })
+}
+
+/// Returns an error and its causes on one line, with invisible characters escaped.
+pub fn chain(error: &dyn Error) -> String {
+    printable(&error_chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn explained(code: u16, details: Value) -> String {
+        let details = serde_json::from_value(details).unwrap();
+        let status = Status { code, message: "words\u{1b}[2J".to_owned(), details, ..Status::default() };
+        explain(&kube::Error::Api(Box::new(status)), "DataKey orders").to_string()
+    }
+
+    #[test]
+    fn each_refusal_says_what_to_do() {
+        assert!(explained(401, json!(null)).contains("log in"));
+        assert!(explained(403, json!(null)).contains("ask for that right"));
+        assert!(explained(404, json!({ "name": "orders" })).contains("there is none"));
+        assert!(explained(404, json!(null)).contains("install the definition"));
+        assert!(explained(500, json!(null)).contains(r"words\u{1b}[2J"));
+    }
+}

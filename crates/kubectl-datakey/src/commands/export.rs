@@ -1,0 +1,285 @@
+//! `kubectl datakey export`: prints a wrapped data key and what is needed to unwrap it. All of it is ciphertext or public.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use datakey::{
+    api::{EncryptionContext, IssuedVersion, KeySpec},
+    secret::{sha256, text_entries},
+    text::printable_json,
+};
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::write_new_file;
+use crate::{
+    cli::{Export, ExportFormat},
+    cluster::{Cluster, FetchedKey},
+    output::{CommandError, Output, Terminal, json as to_json, yaml},
+    view::shell::{env_name, quote},
+};
+
+/// Exports a wrapped data key or, with `--pin`, the `DataKey` with all of them.
+pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Result<Output, CommandError> {
+    let fetched = cluster.data_key(&args.name).await?;
+    let mut output = if args.pin {
+        let mut output = Output::text(yaml(&pinned_manifest(&fetched)?)?);
+        if fetched.key.spec.grant_tokens.is_some() {
+            output.notes.push(
+                "note: spec.grantTokens is in the manifest; what is issued needs none, so you may remove it".to_owned(),
+            );
+        }
+        output
+    } else {
+        let out = encode(&fetched, select_version(&fetched, args.version)?, args.output)?;
+        Output { out, ..Output::default() }
+    };
+    match &args.to {
+        Some(file) => {
+            write_new_file(file, &output.out)?;
+            output.notes.push(format!("wrote {}", file.display()));
+            output.out.clear();
+        }
+        None if args.output == ExportFormat::Raw && !args.pin && terminal.shows_output() => {
+            return Err(CommandError::Usage(
+                "raw bytes would garble the terminal: name a file by --to, or redirect".to_owned(),
+            ));
+        }
+        None => {}
+    }
+    Ok(output)
+}
+
+/// Returns the version to export: the one of `--version`, else the published one, which the Secret's plain entries hold, else
+/// the one of the spec.
+fn select_version(fetched: &FetchedKey, asked: Option<i32>) -> Result<&IssuedVersion, CommandError> {
+    let key = &fetched.key;
+    let published = key.status.as_ref().and_then(|status| status.version);
+    let version = asked.or(published).unwrap_or_else(|| key.version());
+    key.issued(version).ok_or_else(|| {
+        let issued: Vec<_> = key.record().iter().map(|issued| issued.version.to_string()).collect();
+        let name = fetched.name();
+        match (issued.is_empty(), asked) {
+            (false, Some(_)) => {
+                CommandError::Usage(format!("DataKey {name} has no version {version}: it has {}", issued.join(", ")))
+            }
+            _ => CommandError::NotReady(format!(
+                "DataKey {name} has no version {version} yet: see why by kubectl datakey status {name} -n {}",
+                fetched.namespace()
+            )),
+        }
+    })
+}
+
+fn encode(fetched: &FetchedKey, issued: &IssuedVersion, format: ExportFormat) -> Result<Vec<u8>, CommandError> {
+    Ok(match format {
+        ExportFormat::Raw => issued.ciphertext_blob.0.clone(),
+        ExportFormat::Env => assignments(issued).into_bytes(),
+        ExportFormat::Json => to_json(&Exported::of(fetched, issued))?.into_bytes(),
+        ExportFormat::Manifest => yaml(&config_map(fetched, issued))?.into_bytes(),
+    })
+}
+
+/// One version, as `-o json` prints it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Exported<'a> {
+    namespace: String,
+    name: String,
+    version: i32,
+    /// The wrapped data key, in base64.
+    ciphertext_blob: &'a ByteString,
+    /// SHA-256 of the wrapped data key, in hexadecimal digits.
+    sha256: String,
+    key_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_spec: Option<KeySpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number_of_bytes: Option<i32>,
+    encryption_context: &'a EncryptionContext,
+    issued_at: &'a Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_material_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+// === impl Exported ===
+
+impl<'a> Exported<'a> {
+    fn of(fetched: &FetchedKey, issued: &'a IssuedVersion) -> Self {
+        Self {
+            namespace: fetched.namespace(),
+            name: fetched.name(),
+            version: issued.version,
+            ciphertext_blob: &issued.ciphertext_blob,
+            sha256: sha256(&issued.ciphertext_blob.0),
+            key_id: &issued.key_id,
+            key_spec: issued.request.key_spec,
+            number_of_bytes: issued.request.number_of_bytes,
+            encryption_context: issued.request.context(),
+            issued_at: &issued.issued_at,
+            key_material_id: issued.key_material_id.as_deref(),
+            request_id: issued.request_id.as_deref(),
+        }
+    }
+}
+
+/// Returns the text entries that the Secret has for this version, by the same names. Invisible characters are escaped, so that
+/// the output can go to a terminal.
+fn entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
+    let mut entries = text_entries(issued);
+    entries.insert("version", issued.version.to_string());
+    if let Some(context) = entries.get_mut("encryptionContext") {
+        *context = printable_json(context).into_owned();
+    }
+    entries
+}
+
+/// Returns a ConfigMap that a workload can mount instead of the Secret. A ConfigMap is enough: no entry is secret.
+fn config_map(fetched: &FetchedKey, issued: &IssuedVersion) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": fetched.key.secret_name(), "namespace": fetched.namespace() },
+        "binaryData": { "ciphertextBlob": issued.ciphertext_blob },
+        "data": entries(issued),
+    })
+}
+
+/// Returns assignments for a POSIX shell.
+fn assignments(issued: &IssuedVersion) -> String {
+    let blob = BASE64_STANDARD.encode(&issued.ciphertext_blob.0);
+    let mut lines = format!("DATAKEY_CIPHERTEXT_BLOB={}\n", quote(&blob));
+    for (name, value) in entries(issued) {
+        let _ = writeln!(lines, "DATAKEY_{}={}", env_name(name), quote(&value));
+    }
+    lines
+}
+
+/// Returns the manifest of a `DataKey` for Git: the fields that its author wrote, and every recorded version as a pin.
+///
+/// The manifest is made from the JSON of the API server, so it keeps fields that this version of the plugin does not know.
+pub fn pinned_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
+    let value = &fetched.value;
+    let versions = &value["status"]["versions"];
+    if versions.as_array().is_none_or(Vec::is_empty) {
+        let name = fetched.name();
+        return Err(CommandError::NotReady(format!(
+            "DataKey {name} has nothing to pin yet: see why by kubectl datakey status {name} -n {}",
+            fetched.namespace()
+        )));
+    }
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "labels"] {
+        if let Some(found) = value["metadata"].get(field) {
+            metadata.insert(field.to_owned(), found.clone());
+        }
+    }
+    let mut spec = value["spec"].clone();
+    spec["wrappedKeys"] = versions.clone();
+    Ok(json!({ "apiVersion": value["apiVersion"], "kind": value["kind"], "metadata": metadata, "spec": spec }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{ARN, edited, issued, ready, recorded, secret, version};
+
+    fn text(fetched: &FetchedKey, number: i32, format: ExportFormat) -> String {
+        String::from_utf8(encode(fetched, version(fetched, number), format).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn config_map_has_the_plain_entries_of_the_secret() {
+        let fetched = ready(&[1, 2]);
+        let manifest: Value = serde_saphyr::from_str(&text(&fetched, 2, ExportFormat::Manifest)).unwrap();
+        assert_eq!(manifest["kind"], "ConfigMap");
+        let secret = secret(&fetched.key, 2).data.unwrap();
+        assert_eq!(manifest["binaryData"]["ciphertextBlob"], json!(secret["ciphertextBlob"]));
+        let entries = manifest["data"].as_object().unwrap();
+        for (name, value) in entries {
+            assert_eq!(secret[name].0, value.as_str().unwrap().as_bytes(), "{name}");
+        }
+        let plain = secret.keys().filter(|name| !name.contains(".v")).count();
+        assert_eq!(entries.len() + 1, plain, "all plain entries");
+    }
+
+    #[test]
+    fn shell_reads_the_assignments_unchanged() {
+        let fetched = edited(recorded(&[1]), |value| {
+            value["status"]["versions"][0]["request"]["encryptionContext"] = json!({ "it's": "$(id)\n\u{0}" });
+        });
+        let script = text(&fetched, 1, ExportFormat::Env)
+            + r#"printf '%s|%s|%s|%s|%s' "$DATAKEY_CIPHERTEXT_BLOB" "$DATAKEY_KEY_ID" "$DATAKEY_KEY_SPEC" "$DATAKEY_VERSION" "$DATAKEY_ENCRYPTION_CONTEXT""#;
+        let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        let read = String::from_utf8(output.stdout).unwrap();
+        let blob = BASE64_STANDARD.encode(&version(&fetched, 1).ciphertext_blob.0);
+        let (rest, context) = read.rsplit_once('|').unwrap();
+        assert_eq!(rest, format!("{blob}|{ARN}|AES_256|1"));
+        assert_eq!(serde_json::from_str::<Value>(context).unwrap(), json!({ "it's": "$(id)\n\u{0}" }));
+    }
+
+    #[test]
+    fn invisible_characters_of_the_context_are_escaped() {
+        let fetched = edited(recorded(&[1]), |value| {
+            value["status"]["versions"][0]["request"]["encryptionContext"] = json!({ "a": "\u{202e}" });
+        });
+        assert_eq!(entries(version(&fetched, 1))["encryptionContext"], r#"{"a":"\u202e"}"#);
+    }
+
+    #[test]
+    fn json_describes_the_version_and_raw_has_its_bytes() {
+        let fetched = ready(&[1]);
+        let exported: Value = serde_json::from_str(&text(&fetched, 1, ExportFormat::Json)).unwrap();
+        assert_eq!(exported["ciphertextBlob"], json!(issued(1).ciphertext_blob));
+        assert_eq!(exported["encryptionContext"], json!({ "purpose": "orders" }));
+        assert_eq!((&exported["keyId"], &exported["keySpec"]), (&json!(ARN), &json!("AES_256")));
+        assert_eq!(exported["sha256"], json!(sha256(b"wrapped data key 1")));
+        assert_eq!(text(&fetched, 1, ExportFormat::Raw), "wrapped data key 1");
+    }
+
+    #[test]
+    fn published_version_is_the_default() {
+        let lowered = edited(ready(&[1, 2]), |value| value["spec"]["version"] = json!(1));
+        assert_eq!(select_version(&lowered, None).unwrap().version, 2, "the Secret still holds it");
+        assert_eq!(select_version(&lowered, Some(1)).unwrap().version, 1);
+        let missing = select_version(&lowered, Some(3));
+        assert!(matches!(missing, Err(CommandError::Usage(text)) if text.contains("it has 1, 2")));
+        assert!(matches!(select_version(&recorded(&[]), None), Err(CommandError::NotReady(_))));
+    }
+
+    #[test]
+    fn pinned_manifest_has_the_spec_and_every_version_only() {
+        let fetched = edited(ready(&[1, 2]), |value| {
+            value["metadata"]["labels"] = json!({ "team": "a" });
+            value["metadata"]["annotations"] = json!({ "x": "y" });
+            value["spec"]["field-of-tomorrow"] = json!([1]);
+            value["status"]["versions"][0]["field-of-tomorrow"] = json!("x");
+        });
+        let manifest: Value = serde_saphyr::from_str(&yaml(&pinned_manifest(&fetched).unwrap()).unwrap()).unwrap();
+        let mut spec = fetched.value["spec"].clone();
+        spec["wrappedKeys"] = fetched.value["status"]["versions"].clone();
+        assert_eq!(
+            manifest,
+            json!({
+                "apiVersion": "datakey.dev/v1alpha1",
+                "kind": "DataKey",
+                "metadata": { "name": "orders", "namespace": "shop", "labels": { "team": "a" } },
+                "spec": spec,
+            })
+        );
+    }
+
+    #[test]
+    fn record_replaces_earlier_pins() {
+        let fetched = edited(ready(&[1, 2]), |value| value["spec"]["wrappedKeys"] = json!([issued(1)]));
+        assert_eq!(pinned_manifest(&fetched).unwrap()["spec"]["wrappedKeys"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_pinned_before_a_version_is_issued() {
+        assert!(matches!(pinned_manifest(&recorded(&[])), Err(CommandError::NotReady(_))));
+    }
+}

@@ -1,0 +1,254 @@
+//! `kubectl datakey keep`: changes a `DataKey` from `deletionPolicy: Delete` to `Retain`, with the same Secret.
+//!
+//! `deletionPolicy` is immutable once a version is issued, so the command deletes the `DataKey` without its Secret and creates it
+//! again. Before it deletes anything, it saves the manifest in a file, with every recorded version as a pin. After an
+//! interruption the file has all that is needed: the same command, or `kubectl create -f FILE`, finishes the work. The operator
+//! never issues a pinned version again, so it does not call KMS even if the Secret is lost on the way.
+
+use std::path::{Path, PathBuf};
+
+use datakey::api::DataKey;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::{POLL_INTERVAL, Progress, managing_tool, write_new_file};
+use crate::{
+    cli::Keep,
+    cluster::{Cluster, FetchedKey},
+    output::{CommandError, Output, Terminal, yaml},
+    view::secret_check::{SecretCheck, SecretState},
+};
+
+mod plan;
+
+use plan::{Step, is_owned, is_retained, progress, step};
+
+/// Changes a `DataKey` from `Delete` to `Retain`.
+pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<Output, CommandError> {
+    let file = args.to.clone().unwrap_or_else(|| default_file(&cluster.namespace, &args.name));
+    let saved = if args.dry_run { None } else { read(&file)? };
+    let fetched = cluster.find(&args.name).await?;
+    let deadline = Instant::now() + args.timeout;
+    let mut keeper = Keeper { cluster, terminal, args, file, output: Output::default(), deadline };
+    match step(&args.name, &cluster.namespace, fetched.as_ref(), saved)? {
+        Step::Nothing => {
+            let text =
+                format!("{} has deletionPolicy Retain already: its Secret stays when it is deleted\n", args.name);
+            Ok(Output::text(text))
+        }
+        Step::Replace(manifest) => {
+            let Some(fetched) = &fetched else { return Ok(keeper.output) };
+            keeper.require_keepable_secret(fetched).await?;
+            keeper.warn(fetched);
+            // A manifest that the API server refuses must be known before anything is deleted.
+            cluster.would_create(&manifest).await?;
+            if args.dry_run {
+                keeper.output.out = yaml(&manifest)?.into_bytes();
+                return Ok(keeper.output);
+            }
+            keeper.confirm(fetched)?;
+            if read(&keeper.file)?.is_none() {
+                write_new_file(&keeper.file, yaml(&manifest)?.as_bytes())?;
+            }
+            terminal.notes([format!("saved the DataKey in {}", keeper.file.display())]);
+            // The time that the user took to answer does not count.
+            keeper.deadline = Instant::now() + args.timeout;
+            cluster.orphan(fetched).await.map_err(|error| keeper.unfinished(&error))?;
+            keeper.create(&manifest).await
+        }
+        Step::Create(manifest) => keeper.create(&manifest).await,
+        Step::Verify(manifest) => keeper.verify(&manifest).await,
+    }
+}
+
+fn default_file(namespace: &str, name: &str) -> PathBuf {
+    format!("datakey-{namespace}-{name}.yaml").into()
+}
+
+/// Reads the manifest that an earlier run saved, or returns `None` if there is no file.
+fn read(file: &Path) -> Result<Option<Value>, CommandError> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        CommandError::Failed(format!("can't read {}: {error}; remove it, or name another file by --to", file.display()))
+    };
+    match std::fs::read_to_string(file) {
+        Ok(text) => serde_saphyr::from_str(&text).map(Some).map_err(|error| unusable(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unusable(&error)),
+    }
+}
+
+/// Carries out the steps of one run.
+struct Keeper<'a> {
+    cluster: &'a Cluster,
+    terminal: &'a Terminal,
+    args: &'a Keep,
+    /// The file with the manifest.
+    file: PathBuf,
+    output: Output,
+    deadline: Instant,
+}
+
+// === impl Keeper ===
+
+impl Keeper<'_> {
+    async fn check_secret(&self, key: &DataKey) -> Result<SecretCheck, CommandError> {
+        let secret = self.cluster.secret(&self.cluster.namespace, key.secret_name()).await?;
+        Ok(SecretCheck::from_secret(key, secret.as_ref()))
+    }
+
+    /// Refuses a Secret that the operator would not manage afterwards. It restores a missing or changed Secret from the pins.
+    async fn require_keepable_secret(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
+        let check = self.check_secret(&fetched.key).await?;
+        match check.state {
+            SecretState::Intact => Ok(()),
+            SecretState::Missing | SecretState::Changed => {
+                self.output
+                    .notes
+                    .push(format!("note: Secret {}; the pins in the manifest bring it back", check.line()));
+                Ok(())
+            }
+            SecretState::Conflict | SecretState::NotIssued | SecretState::Unknown => Err(CommandError::NotReady(
+                format!("Secret {}, and nothing was done: see kubectl datakey status {}", check.line(), self.args.name),
+            )),
+        }
+    }
+
+    fn warn(&mut self, fetched: &FetchedKey) {
+        if let Some(tool) = managing_tool(fetched) {
+            self.output.notes.push(format!(
+                "note: {tool} applies this DataKey: set deletionPolicy to Retain there first and suspend it meanwhile, or it \
+                 creates the DataKey under Delete again"
+            ));
+        }
+        if fetched.key.spec.grant_tokens.is_some() {
+            self.output.notes.push("note: spec.grantTokens is in the manifest: keep the file from others".to_owned());
+        }
+    }
+
+    /// Asks before the `DataKey` is deleted, as `kubectl delete --interactive` does.
+    fn confirm(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
+        self.terminal.notes(self.output.notes.drain(..));
+        let plan = format!(
+            "DataKey {} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under \
+             deletionPolicy Retain.",
+            fetched.name(),
+            fetched.namespace(),
+            self.file.display(),
+            fetched.key.secret_name()
+        );
+        if self.args.yes || self.terminal.confirms(&[&plan, "Do you want to continue?"]) {
+            return Ok(());
+        }
+        Err(CommandError::Failed("nothing was done: answer y, or add --yes".to_owned()))
+    }
+
+    /// Returns the error of a run that stopped while the `DataKey` may be deleted.
+    fn unfinished(&self, why: &impl std::fmt::Display) -> CommandError {
+        CommandError::Failed(self.unfinished_message(why))
+    }
+
+    fn unfinished_message(&self, why: &impl std::fmt::Display) -> String {
+        format!(
+            "{why}; to finish, run the same command again (with --to {file}), or kubectl create -f {file}",
+            file = self.file.display()
+        )
+    }
+
+    /// Waits until the old `DataKey` is deleted and its Secret has no owner, creates the new one, and verifies it.
+    async fn create(self, manifest: &Value) -> Result<Output, CommandError> {
+        let name = &self.args.name;
+        while let Some(found) = self.find().await? {
+            if is_retained(&found) {
+                break;
+            }
+            self.pause(|| {
+                let finalizers = found.key.metadata.finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
+                format!("DataKey {name} is still being deleted (finalizers: {finalizers})")
+            })
+            .await?;
+        }
+        self.wait_until_secret_is_free(manifest).await?;
+        self.cluster.create(manifest).await.map_err(|error| self.unfinished(&error))?;
+        self.verify(manifest).await
+    }
+
+    async fn find(&self) -> Result<Option<FetchedKey>, CommandError> {
+        self.cluster.find(&self.args.name).await.map_err(|error| self.unfinished(&error))
+    }
+
+    /// Waits until the garbage collector has removed the owner reference from the Secret.
+    ///
+    /// It does that before the `DataKey` is gone. If the reference remains, the garbage collector may delete the Secret, and the
+    /// operator restores it from the pins; waiting longer does not help.
+    async fn wait_until_secret_is_free(&self, manifest: &Value) -> Result<(), CommandError> {
+        let name = manifest["spec"]["secretName"].as_str().unwrap_or(&self.args.name);
+        loop {
+            let secret = self.cluster.secret(&self.cluster.namespace, name).await;
+            let secret = secret.map_err(|error| self.unfinished(&error))?;
+            if !secret.is_some_and(|secret| is_owned(&secret, &self.args.name)) {
+                return Ok(());
+            }
+            if self.pause(String::new).await.is_err() {
+                self.terminal
+                    .notes([format!("note: Secret {name} still has an owner reference to the deleted DataKey")]);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the new `DataKey` is Ready with the pinned versions, and its Secret holds them.
+    async fn verify(mut self, manifest: &Value) -> Result<Output, CommandError> {
+        let name = &self.args.name;
+        // The new DataKey gets a minimum of time even if the deletion took all of it.
+        self.deadline = self.deadline.max(Instant::now() + POLL_INTERVAL * 20);
+        loop {
+            let Some(fetched) = self.find().await? else {
+                return Err(self.unfinished(&format!("DataKey {name} is gone again")));
+            };
+            let why = match progress(&fetched, manifest) {
+                Progress::Failed(why) => return Err(self.not_ready(&why)),
+                Progress::Pending(why) => why,
+                Progress::Done => {
+                    let check = self.check_secret(&fetched.key).await?;
+                    if check.state == SecretState::Intact {
+                        return Ok(self.success(&fetched));
+                    }
+                    format!("Secret {}", check.line())
+                }
+            };
+            if self.pause(String::new).await.is_err() {
+                return Err(self.not_ready(&why));
+            }
+        }
+    }
+
+    fn success(mut self, fetched: &FetchedKey) -> Output {
+        let (name, secret, count) = (fetched.name(), fetched.key.secret_name(), fetched.key.record().len());
+        self.output.out =
+            format!("{name} has deletionPolicy Retain, and Secret {secret} holds its data keys as before ({count})\n")
+                .into();
+        self.output.notes.push(format!(
+            "note: {} has the DataKey with its pins: commit it where the DataKey comes from, or remove the file",
+            self.file.display()
+        ));
+        self.output
+    }
+
+    fn not_ready(&self, why: &str) -> CommandError {
+        let name = &self.args.name;
+        CommandError::NotReady(format!(
+            "DataKey {name} was created under deletionPolicy Retain, but is not as before: {why}; look at kubectl datakey \
+             status {name}; {} has all its data keys",
+            self.file.display()
+        ))
+    }
+
+    /// Waits for one interval, or returns an error if that would pass the deadline.
+    async fn pause(&self, why: impl FnOnce() -> String) -> Result<(), CommandError> {
+        if Instant::now() + POLL_INTERVAL > self.deadline {
+            return Err(CommandError::NotReady(self.unfinished_message(&why())));
+        }
+        sleep(POLL_INTERVAL).await;
+        Ok(())
+    }
+}

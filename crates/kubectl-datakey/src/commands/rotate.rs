@@ -1,0 +1,224 @@
+//! `kubectl datakey rotate`: raises `spec.version`, so that the operator has a new data key issued.
+
+use std::collections::BTreeSet;
+
+use datakey::api::{FIRST_VERSION, MAX_VERSIONS};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{POLL_INTERVAL, Progress, managing_tool};
+use crate::{
+    cli::Rotate,
+    cluster::{Cluster, FetchedKey},
+    output::{CommandError, Output, Terminal, yaml},
+    view::summary::KeySummary,
+};
+
+/// Raises the version of a `DataKey`.
+pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Result<Output, CommandError> {
+    let fetched = cluster.data_key(&args.name).await?;
+    let next = next_version(&fetched)?;
+    if !args.force {
+        require_ready(&fetched)?;
+    }
+    if args.patch {
+        return Ok(Output::text(patch_for_git(&fetched, next)?));
+    }
+    let mut output = Output::default();
+    if let Some(tool) = managing_tool(&fetched) {
+        output.notes.push(format!(
+            "note: {tool} applies this DataKey and will set spec.version back, unless you change it there too; \
+             --patch prints the change"
+        ));
+    }
+    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
+    let from = fetched.key.version();
+    if args.dry_run {
+        output.out = format!("{} would be rotated from version {from} to {next} (dry run)\n", args.name).into_bytes();
+        return Ok(output);
+    }
+    output.out = format!("{} rotated from version {from} to {next}\n", args.name).into_bytes();
+    if args.wait {
+        terminal.notes(output.notes.drain(..));
+        terminal.notes([format!("spec.version is {next}; waiting until the data key is issued and in the Secret")]);
+        wait(cluster, args, changed, next).await?;
+    }
+    Ok(output)
+}
+
+/// Returns the number after all that were ever used: recorded, pinned in the spec, or asked for.
+fn next_version(fetched: &FetchedKey) -> Result<i32, CommandError> {
+    let key = &fetched.key;
+    // The JSON is read, because an older definition has no pins.
+    let pins = fetched.value["spec"]["wrappedKeys"].as_array();
+    let pinned = pins.into_iter().flatten().filter_map(|pin| i32::try_from(pin["version"].as_i64()?).ok());
+    let recorded = key.record().iter().map(|issued| issued.version);
+    let used: BTreeSet<_> = recorded.chain(pinned).collect();
+    if used.len() >= MAX_VERSIONS {
+        return Err(CommandError::Failed(format!(
+            "all {MAX_VERSIONS} versions of DataKey {} are used: create another DataKey",
+            fetched.name()
+        )));
+    }
+    let highest = used.last().copied().unwrap_or(FIRST_VERSION).max(key.version());
+    highest.checked_add(1).ok_or_else(|| {
+        CommandError::Failed(format!(
+            "DataKey {} has version {highest}, the highest number there is: set spec.version to a free lower one by hand",
+            fetched.name()
+        ))
+    })
+}
+
+/// Refuses a `DataKey` that is not Ready: the version that it waits for would be skipped and never issued.
+fn require_ready(fetched: &FetchedKey) -> Result<(), CommandError> {
+    let summary = KeySummary::of(&fetched.key);
+    if summary.deleting {
+        return Err(CommandError::NotReady(format!("DataKey {} is being deleted", summary.name)));
+    }
+    if summary.is_ready() {
+        return Ok(());
+    }
+    Err(CommandError::NotReady(format!(
+        "DataKey {} is not Ready ({}: {}), and nothing was done: mend that first, or rotate it nevertheless by --force",
+        summary.name, summary.reason, summary.message
+    )))
+}
+
+/// Returns the patch. The API server refuses it if another client changed the `DataKey` after it was read.
+fn guarded_patch(fetched: &FetchedKey, next: i32) -> Result<Value, CommandError> {
+    let (Some(uid), Some(read)) = (&fetched.key.metadata.uid, &fetched.key.metadata.resource_version) else {
+        return Err(CommandError::Failed("the API server's answer has no uid or resourceVersion".to_owned()));
+    };
+    Ok(json!({ "metadata": { "uid": uid, "resourceVersion": read }, "spec": { "version": next } }))
+}
+
+/// Returns the patch for Git, for kustomize's `patches` or `kubectl patch --type=merge --patch-file`.
+fn patch_for_git(fetched: &FetchedKey, next: i32) -> Result<String, CommandError> {
+    yaml(&json!({
+        "apiVersion": fetched.value["apiVersion"],
+        "kind": fetched.value["kind"],
+        "metadata": { "name": fetched.name(), "namespace": fetched.namespace() },
+        "spec": { "version": next },
+    }))
+}
+
+/// Returns how far the `DataKey` is from being Ready with this version.
+fn progress(fetched: &FetchedKey, version: i32) -> Progress {
+    let summary = KeySummary::of(&fetched.key);
+    if summary.wanted_version != version {
+        return Progress::Failed(format!("spec.version was set to {} meanwhile", summary.wanted_version));
+    }
+    if summary.is_ready() && summary.version == Some(version) {
+        return Progress::Done;
+    }
+    let why = format!("{}: {}", summary.reason, summary.message);
+    if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
+}
+
+/// Waits until the `DataKey` is Ready with this version.
+async fn wait(cluster: &Cluster, args: &Rotate, mut fetched: FetchedKey, version: i32) -> Result<(), CommandError> {
+    let until = Instant::now() + args.timeout;
+    loop {
+        let why = match progress(&fetched, version) {
+            Progress::Done => return Ok(()),
+            Progress::Failed(why) => return Err(not_ready(args, version, &why)),
+            Progress::Pending(why) => why,
+        };
+        if Instant::now() + POLL_INTERVAL > until {
+            return Err(not_ready(
+                args,
+                version,
+                &format!("not within {}; {why}", humantime::format_duration(args.timeout)),
+            ));
+        }
+        sleep(POLL_INTERVAL).await;
+        fetched = cluster.data_key(&args.name).await?;
+    }
+}
+
+fn not_ready(args: &Rotate, version: i32, why: &str) -> CommandError {
+    let name = &args.name;
+    CommandError::NotReady(format!(
+        "spec.version of DataKey {name} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::status::{PENDING, Reason, failed};
+
+    use super::*;
+    use crate::fixtures::{at, edited, issued, ready, recorded, with_status};
+
+    #[test]
+    fn next_version_follows_all_that_were_ever_used() {
+        assert_eq!(next_version(&ready(&[1])), Ok(2));
+        assert_eq!(next_version(&ready(&[1, 7])), Ok(8));
+        let lowered = edited(ready(&[1, 7]), |value| value["spec"]["version"] = json!(1));
+        assert_eq!(next_version(&lowered), Ok(8));
+        let pinned = edited(ready(&[1]), |value| value["spec"]["wrappedKeys"] = json!([issued(1), issued(9)]));
+        assert_eq!(next_version(&pinned), Ok(10));
+        let asked = edited(ready(&[1]), |value| value["spec"]["version"] = json!(4));
+        assert_eq!(next_version(&asked), Ok(5));
+        assert_eq!(next_version(&recorded(&[])), Ok(2), "version 1 is asked for");
+    }
+
+    #[test]
+    fn exhausted_versions_are_an_error() {
+        let all: Vec<i32> = (1..=64).collect();
+        assert!(next_version(&ready(&all)).unwrap_err().to_string().contains("create another DataKey"));
+        let highest = edited(ready(&[1]), |value| value["spec"]["version"] = json!(i32::MAX));
+        assert!(next_version(&highest).unwrap_err().to_string().contains("by hand"));
+    }
+
+    #[test]
+    fn only_a_ready_data_key_is_rotated() {
+        assert_eq!(require_ready(&ready(&[1])), Ok(()));
+        let pending = edited(ready(&[1]), |value| value["metadata"]["generation"] = json!(2));
+        let deleted =
+            edited(ready(&[1]), |value| value["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
+        for fetched in [recorded(&[]), pending, deleted] {
+            assert!(matches!(require_ready(&fetched), Err(CommandError::NotReady(_))));
+        }
+    }
+
+    #[test]
+    fn patch_is_guarded_by_the_revision_that_was_read() {
+        let patch = guarded_patch(&ready(&[1]), 2).unwrap();
+        assert_eq!(
+            patch,
+            json!({ "metadata": { "uid": "7c3c8f7e-0001", "resourceVersion": "100" }, "spec": { "version": 2 } })
+        );
+    }
+
+    #[test]
+    fn patch_for_git_names_the_object_and_no_revision() {
+        let git: Value = serde_saphyr::from_str(&patch_for_git(&ready(&[1]), 2).unwrap()).unwrap();
+        assert_eq!(
+            git,
+            json!({
+                "apiVersion": "datakey.dev/v1alpha1",
+                "kind": "DataKey",
+                "metadata": { "name": "orders", "namespace": "shop" },
+                "spec": { "version": 2 },
+            })
+        );
+    }
+
+    #[test]
+    fn wait_ends_when_ready_or_when_a_user_must_act() {
+        assert_eq!(progress(&ready(&[1, 2]), 2), Progress::Done);
+        let waiting = edited(ready(&[1]), |value| {
+            value["spec"]["version"] = json!(2);
+            value["metadata"]["generation"] = json!(2);
+        });
+        assert!(matches!(progress(&waiting, 2), Progress::Pending(why) if why.starts_with(PENDING)));
+        let with = |reason: Reason| {
+            let fetched = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
+            with_status(fetched, |key| failed(key, &reason.into(), at(9)))
+        };
+        assert!(matches!(progress(&with(Reason::Throttled), 2), Progress::Pending(_)));
+        assert!(matches!(progress(&with(Reason::KeyDisabled), 2), Progress::Failed(why) if why.contains("enable it")));
+        assert!(matches!(progress(&ready(&[1, 2, 3]), 2), Progress::Failed(_)), "another client raised it further");
+    }
+}

@@ -1,0 +1,242 @@
+//! `kubectl datakey status`.
+
+use std::fmt::Write;
+
+use datakey::api::EncryptionContext;
+use futures::{StreamExt, stream};
+use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use super::{CONCURRENT_READS, Items, none_found};
+use crate::{
+    cli::Status,
+    cluster::{Cluster, FetchedKey},
+    output::{CommandError, Format, Health, Output, printable, render},
+    view::{
+        secret_check::SecretCheck,
+        summary::{EventSummary, KeySummary},
+        table::{age, indented, table},
+    },
+};
+
+/// How many events are shown.
+const EVENTS: usize = 5;
+
+/// Describes the state of one `DataKey`, or of those that need attention.
+pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandError> {
+    let now = Timestamp::now();
+    let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
+    let mut summaries: Vec<_> = stream::iter(&listing.keys)
+        .map(async |fetched| KeySummary::of(&fetched.key).with_secret(check_secret(cluster, fetched).await))
+        .buffered(CONCURRENT_READS)
+        .collect()
+        .await;
+    let unhealthy = summaries.iter().any(KeySummary::needs_attention);
+    let health = listing.health().max(if unhealthy { Health::Unhealthy } else { Health::Healthy });
+    let mut notes = listing.unreadable;
+    let out = if args.name.is_some() {
+        let (Some(fetched), Some(mut summary)) = (listing.keys.first(), summaries.pop()) else {
+            return Ok(Output::default());
+        };
+        match cluster.events(fetched).await {
+            Ok(events) => summary.events = latest(events),
+            // The rest of the status does not depend on the events, so a user who may not list them still sees it.
+            Err(error) => notes.push(error.to_string()),
+        }
+        render(args.output, &summary, |summary| describe(summary, now))?
+    } else {
+        if args.output == Format::Table {
+            notes.push(conclusion(&summaries, &none_found(cluster, args.all_namespaces)));
+        }
+        render(args.output, &Items { items: summaries }, |list| {
+            let shown = list.items.iter().filter(|summary| summary.needs_attention());
+            shown.map(|summary| describe(summary, now)).collect::<Vec<_>>().join("\n")
+        })?
+    };
+    Ok(Output { notes, ..Output::text(out).with(health) })
+}
+
+/// Checks a Secret by its metadata, and reads its data only if the metadata cannot decide.
+async fn check_secret(cluster: &Cluster, FetchedKey { key, .. }: &FetchedKey) -> SecretCheck {
+    let (namespace, name) = (key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
+    if key.record().is_empty() {
+        return SecretCheck::from_secret(key, None);
+    }
+    match cluster.secret_metadata(namespace, name).await {
+        Err(error) => return SecretCheck::unknown(key, &error.to_string()),
+        Ok(metadata) => {
+            if let Some(check) = SecretCheck::from_metadata(key, metadata.as_ref()) {
+                return check;
+            }
+        }
+    }
+    match cluster.secret(namespace, name).await {
+        Ok(secret) => SecretCheck::from_secret(key, secret.as_ref()),
+        Err(error) => SecretCheck::unknown(key, &error.to_string()),
+    }
+}
+
+/// Counts the `DataKey`s that need attention; `none` is the text for an empty list.
+fn conclusion(summaries: &[KeySummary], none: &str) -> String {
+    let unhealthy = summaries.iter().filter(|summary| summary.needs_attention()).count();
+    match (summaries.len(), unhealthy) {
+        (0, _) => none.to_owned(),
+        (all, 0) => format!("All is well: {all} of {all} DataKeys are Ready."),
+        (all, unhealthy) => format!("{unhealthy} of {all} DataKeys are not as they should be."),
+    }
+}
+
+/// Returns the latest events, oldest first.
+fn latest(events: Vec<Event>) -> Vec<EventSummary> {
+    let mut all: Vec<_> = events.into_iter().map(event_summary).collect();
+    all.sort_by_key(|event| event.at.as_ref().map(|at| at.0));
+    all.split_off(all.len().saturating_sub(EVENTS))
+}
+
+/// Summarizes an event. Which field has its time depends on the client that wrote it.
+fn event_summary(event: Event) -> EventSummary {
+    let series = event.series.and_then(|series| series.last_observed_time).map(|time| Time(time.0));
+    let once = event.event_time.map(|time| Time(time.0));
+    let at = series.or(event.last_timestamp).or(once).or(event.first_timestamp);
+    EventSummary {
+        at,
+        type_: event.type_.unwrap_or_default(),
+        reason: event.reason.unwrap_or_default(),
+        note: event.message.unwrap_or_default(),
+    }
+}
+
+/// Renders a summary in the form of `kubectl describe`.
+fn describe(summary: &KeySummary, now: Timestamp) -> String {
+    let since = summary.since.as_ref().map(|since| format!(", for {}", age(since.0, now))).unwrap_or_default();
+    let state = if summary.is_ready() { "Ready" } else { "not Ready" };
+    let deleting = if summary.deleting { ", being deleted" } else { "" };
+    let mut out = format!(
+        "{} in namespace {}: {state} ({}){since}{deleting}\n",
+        summary.name,
+        summary.namespace,
+        printable(&summary.reason)
+    );
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(out, "  {name:<9} {}", printable(text));
+    };
+    line("Why", &summary.message);
+    if summary.stalled {
+        line("Stalled", "a person must act");
+    }
+    for advice in &summary.advice {
+        line("Next", advice);
+    }
+    line("Key", &summary.key_id);
+    line("Secret", &summary.secret.as_ref().map(SecretCheck::line).unwrap_or_default());
+    for difference in summary.secret.iter().flat_map(|secret| &secret.differences) {
+        line("", difference);
+    }
+    line("Version", &version_line(summary));
+    if !summary.versions.is_empty() {
+        out += "  Versions:\n";
+        out += &indented(&version_table(summary), 4);
+    }
+    if !summary.events.is_empty() {
+        out += "  Events:\n";
+        out += &indented(&event_table(summary, now), 4);
+    }
+    out
+}
+
+fn version_table(summary: &KeySummary) -> String {
+    let headers = ["VERSION", "CURRENT", "ISSUED", "LENGTH", "KEY", "CONTEXT", "REQUEST"];
+    let rows: Vec<_> = summary
+        .versions
+        .iter()
+        .map(|version| {
+            vec![
+                version.version.to_string(),
+                if version.current { "yes" } else { "no" }.to_owned(),
+                version.issued_at.0.to_string(),
+                version.length(),
+                version.key_id.clone(),
+                pairs(&version.encryption_context),
+                version.request_id.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&headers, &rows)
+}
+
+fn event_table(summary: &KeySummary, now: Timestamp) -> String {
+    let rows: Vec<_> = summary
+        .events
+        .iter()
+        .map(|event| {
+            let at = event.at.as_ref().map(|at| age(at.0, now)).unwrap_or_default();
+            vec![at, event.type_.clone(), event.reason.clone(), event.note.clone()]
+        })
+        .collect();
+    table(&["AGE", "TYPE", "REASON", "NOTE"], &rows)
+}
+
+fn version_line(summary: &KeySummary) -> String {
+    let wanted = summary.wanted_version;
+    match summary.version {
+        Some(current) if current == wanted => format!("{current} is current, as spec.version wants it"),
+        Some(current) => format!("{current} is current; spec.version wants {wanted}"),
+        None => format!("none is current yet; spec.version wants {wanted}"),
+    }
+}
+
+fn pairs(context: &EncryptionContext) -> String {
+    context.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::status::{Reason, failed};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+    use crate::fixtures::{at, ready, recorded, secret, with_status};
+
+    #[test]
+    fn failure_has_its_cause_and_the_next_steps() {
+        let fetched = with_status(recorded(&[]), |key| failed(key, &Reason::KeyDisabled.into(), at(0)));
+        let summary = KeySummary::of(&fetched.key).with_secret(SecretCheck::from_secret(&fetched.key, None));
+        let text = describe(&summary, at(150));
+        assert_eq!(
+            text,
+            "orders in namespace shop: not Ready (KeyDisabled), for 2m30s\n  \
+             Why       the KMS key is disabled: enable it, or name another key in spec.keyId\n  \
+             Stalled   a person must act\n  \
+             Next      a change of the DataKey is acted on at once; other changes within minutes\n  \
+             Key       alias/orders\n  \
+             Secret    orders: nothing is issued yet that it could hold\n  \
+             Version   none is current yet; spec.version wants 1\n"
+        );
+    }
+
+    #[test]
+    fn each_version_has_a_row_and_the_current_one_is_marked() {
+        let key = ready(&[1, 2]).key;
+        let summary = KeySummary::of(&key).with_secret(SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
+        let text = describe(&summary, at(90));
+        let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert!(rows.iter().any(|row| row.starts_with(&["1", "no"]) && row.contains(&"purpose=orders")), "{text}");
+        assert!(rows.iter().any(|row| row.starts_with(&["2", "yes"]) && row.ends_with(&["request-2"])), "{text}");
+    }
+
+    #[test]
+    fn latest_events_are_found_in_each_time_field() {
+        let once = |second| Event { event_time: Some(MicroTime(at(second))), ..Event::default() };
+        let often = |second| Event { last_timestamp: Some(Time(at(second))), ..Event::default() };
+        let shown = latest(vec![often(6), once(1), once(2), often(5), once(4), once(3), Event::default()]);
+        let times: Vec<_> = shown.iter().map(|shown| shown.at.as_ref().map(|at| at.0)).collect();
+        assert_eq!(times, [2, 3, 4, 5, 6].map(|second| Some(at(second))));
+    }
+
+    #[test]
+    fn conclusion_counts_what_needs_attention() {
+        let summaries = [KeySummary::of(&ready(&[1]).key), KeySummary::of(&recorded(&[]).key)];
+        assert_eq!(conclusion(&summaries, ""), "1 of 2 DataKeys are not as they should be.");
+        assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys are Ready.");
+        assert_eq!(conclusion(&[], "none"), "none");
+    }
+}

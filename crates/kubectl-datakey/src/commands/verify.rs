@@ -1,0 +1,231 @@
+//! `kubectl datakey verify`: checks whether Secrets hold what is recorded and, with `--decrypt`, whether that unwraps.
+
+use std::fmt::Write;
+
+use datakey::{api::DataKey, secret::sha256};
+use datakey_unwrap::{Decrypter, Decryption};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+
+use super::{CONCURRENT_READS, Items, none_found};
+use crate::{
+    cli::Verify,
+    cluster::{Cluster, FetchedKey},
+    output::{CommandError, Format, Health, Output, printable, render},
+    view::secret_check::{SecretCheck, SecretState},
+};
+
+/// The name and version of the plugin in the user agent of its calls to AWS.
+const APP: &str = concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION"));
+
+/// What `verify` found out about a `DataKey`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyCheck {
+    namespace: String,
+    name: String,
+    verified: bool,
+    secret: SecretCheck,
+    versions: Vec<VersionCheck>,
+}
+
+/// What `verify` found out about a version.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionCheck {
+    version: i32,
+    key_id: String,
+    /// SHA-256 of the wrapped data key, in hexadecimal digits.
+    ciphertext_sha256: String,
+    /// The result of the call to KMS, with `--decrypt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decrypt: Option<Decryption>,
+}
+
+/// Verifies one `DataKey`, or all.
+pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandError> {
+    let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
+    let mut checks: Vec<_> = stream::iter(&listing.keys)
+        .map(async |fetched| KeyCheck::of(&fetched.key, check_secret(cluster, fetched).await))
+        .buffered(CONCURRENT_READS)
+        .collect()
+        .await;
+    if args.decrypt {
+        let mut decrypter = Decrypter::from_env(APP).await.map_err(CommandError::Usage)?;
+        for (fetched, check) in listing.keys.iter().zip(&mut checks) {
+            for (issued, version) in fetched.key.record().iter().zip(&mut check.versions) {
+                version.decrypt = Some(decrypter.decrypt(issued).await);
+            }
+            check.verified = check.health() == Health::Healthy;
+        }
+    }
+    let health = checks.iter().map(KeyCheck::health).fold(listing.health(), Health::max);
+    let mut notes = listing.unreadable;
+    let out = if let (Some(_), Some(check)) = (&args.name, checks.first()) {
+        render(args.output, check, describe)?
+    } else {
+        if args.output == Format::Table {
+            notes.push(conclusion(&checks, &none_found(cluster, args.all_namespaces)));
+        }
+        render(args.output, &Items { items: checks }, |list| list.items.iter().map(describe).collect())?
+    };
+    Ok(Output { notes, ..Output::text(out).with(health) })
+}
+
+/// Reads the data of a Secret and checks it. Metadata alone cannot prove that the data is unchanged: another client can write
+/// metadata like the operator's.
+async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> SecretCheck {
+    match cluster.secret(&fetched.namespace(), fetched.key.secret_name()).await {
+        Ok(secret) => SecretCheck::from_secret(&fetched.key, secret.as_ref()),
+        Err(error) => SecretCheck::unknown(&fetched.key, &error.to_string()),
+    }
+}
+
+// === impl KeyCheck ===
+
+impl KeyCheck {
+    fn of(key: &DataKey, secret: SecretCheck) -> Self {
+        let versions = key.record().iter().map(|issued| VersionCheck {
+            version: issued.version,
+            key_id: issued.key_id.clone(),
+            ciphertext_sha256: sha256(&issued.ciphertext_blob.0),
+            decrypt: None,
+        });
+        let mut check = Self {
+            namespace: key.metadata.namespace.clone().unwrap_or_default(),
+            name: key.metadata.name.clone().unwrap_or_default(),
+            verified: false,
+            secret,
+            versions: versions.collect(),
+        };
+        check.verified = check.health() == Health::Healthy;
+        check
+    }
+
+    /// Returns the worst health of the Secret and of each version.
+    fn health(&self) -> Health {
+        let secret = match self.secret.state {
+            SecretState::Intact => Health::Healthy,
+            SecretState::Unknown => Health::Unknown,
+            SecretState::Missing | SecretState::Changed | SecretState::Conflict | SecretState::NotIssued => {
+                Health::Unhealthy
+            }
+        };
+        let decrypted = self.versions.iter().filter_map(|version| version.decrypt.as_ref());
+        decrypted.map(health_of).fold(secret, Health::max)
+    }
+}
+
+fn health_of(decryption: &Decryption) -> Health {
+    match decryption {
+        Decryption::Unwrapped { .. } => Health::Healthy,
+        Decryption::Failed { .. } => Health::Unhealthy,
+        Decryption::Unknown { .. } => Health::Unknown,
+    }
+}
+
+/// Counts the verified `DataKey`s; `none` is the text for an empty list.
+fn conclusion(checks: &[KeyCheck], none: &str) -> String {
+    let verified = checks.iter().filter(|check| check.verified).count();
+    match checks.len() {
+        0 => none.to_owned(),
+        all => format!("{verified} of {all} DataKeys are verified."),
+    }
+}
+
+fn describe(check: &KeyCheck) -> String {
+    let verdict = match check.health() {
+        _ if check.secret.state == SecretState::NotIssued => "not issued yet",
+        Health::Healthy => "verified",
+        Health::Unhealthy => "NOT as recorded",
+        Health::Unknown => "could not be verified in full",
+    };
+    let mut out = format!("{} in namespace {}: {verdict}\n", check.name, check.namespace);
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(out, "  {name:<11} {}", printable(text));
+    };
+    line("Secret", &check.secret.line());
+    for difference in &check.secret.differences {
+        line("", difference);
+    }
+    for version in &check.versions {
+        let name = format!("Version {}", version.version);
+        line(&name, &format!("wrapped by {}, SHA-256 {}", version.key_id, version.ciphertext_sha256));
+        match &version.decrypt {
+            None => {}
+            Some(Decryption::Unwrapped { length, plaintext_sha256: Some(sha256) }) => {
+                line("", &format!("unwraps to {length} bytes whose SHA-256 is {sha256}"));
+            }
+            Some(Decryption::Unwrapped { length, plaintext_sha256: None }) => {
+                line("", &format!("unwraps to {length} bytes; a fingerprint of so few would give them away"));
+            }
+            Some(Decryption::Failed { why }) => line("", &format!("does NOT unwrap: {why}")),
+            Some(Decryption::Unknown { why }) => line("", &format!("not known whether it unwraps: {why}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{ready, recorded, secret};
+
+    /// The check of a `DataKey` with two versions and these results of `--decrypt`.
+    fn check(decrypted: &[Decryption]) -> KeyCheck {
+        let key = ready(&[1, 2]).key;
+        let mut check = KeyCheck::of(&key, SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
+        for (version, decrypted) in check.versions.iter_mut().zip(decrypted) {
+            version.decrypt = Some(decrypted.clone());
+        }
+        check
+    }
+
+    fn unwrapped() -> Decryption {
+        Decryption::Unwrapped { length: 8, plaintext_sha256: None }
+    }
+
+    fn failed() -> Decryption {
+        Decryption::Failed { why: "AWS KMS refuses".into() }
+    }
+
+    fn unknown() -> Decryption {
+        Decryption::Unknown { why: "no credentials".into() }
+    }
+
+    #[test]
+    fn worst_result_of_secret_and_versions_decides() {
+        assert_eq!(check(&[]).health(), Health::Healthy);
+        assert_eq!(check(&[unwrapped(), unwrapped()]).health(), Health::Healthy);
+        assert_eq!(check(&[unwrapped(), failed()]).health(), Health::Unhealthy);
+        assert_eq!(check(&[failed(), unknown()]).health(), Health::Unknown);
+        let key = ready(&[1]).key;
+        assert_eq!(KeyCheck::of(&key, SecretCheck::from_secret(&key, None)).health(), Health::Unhealthy);
+        assert_eq!(KeyCheck::of(&key, SecretCheck::unknown(&key, "")).health(), Health::Unknown);
+        let unissued = recorded(&[]).key;
+        assert_eq!(KeyCheck::of(&unissued, SecretCheck::from_secret(&unissued, None)).health(), Health::Unhealthy);
+    }
+
+    #[test]
+    fn each_version_is_described_with_the_answer_of_kms() {
+        let text = describe(&check(&[unwrapped(), failed()]));
+        assert!(text.starts_with("orders in namespace shop: NOT as recorded\n"), "{text}");
+        assert!(text.contains("unwraps to 8 bytes; a fingerprint of so few would give them away"), "{text}");
+        assert!(text.contains("does NOT unwrap: AWS KMS refuses"), "{text}");
+        let unissued = recorded(&[]).key;
+        let text = describe(&KeyCheck::of(&unissued, SecretCheck::from_secret(&unissued, None)));
+        assert!(text.starts_with("orders in namespace shop: not issued yet\n"), "{text}");
+        let text = describe(&check(&[]));
+        assert!(text.starts_with("orders in namespace shop: verified\n") && !text.contains("unwrap"), "{text}");
+    }
+
+    #[test]
+    fn json_names_the_result_of_each_decryption() {
+        let check = json!(check(&[unwrapped(), unknown()]));
+        assert_eq!(check["secret"]["state"], "Intact");
+        assert_eq!(check["versions"][0]["decrypt"], json!({ "result": "Unwrapped", "length": 8 }));
+        assert_eq!(check["versions"][1]["decrypt"], json!({ "result": "NotAsked", "why": "no credentials" }));
+    }
+}

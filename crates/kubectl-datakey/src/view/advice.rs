@@ -1,0 +1,58 @@
+//! What to do next, in addition to the message of the operator.
+
+use datakey::status::{self, Class, Reason};
+
+/// Returns the next steps for a `DataKey` whose condition `Ready` has this reason.
+pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
+    if reason == status::PENDING {
+        return vec![check_operator()];
+    }
+    let Ok(reason) = reason.parse::<Reason>() else {
+        return Vec::new();
+    };
+    let command = |command: &str| format!("kubectl datakey {command} {name} -n {namespace}");
+    let mut advice = match reason.class() {
+        Class::RetrySoon | Class::RetrySlowly => vec!["the operator tries again by itself".to_owned()],
+        Class::WaitForChange => {
+            vec!["a change of the DataKey is acted on at once; other changes within minutes".to_owned()]
+        }
+    };
+    match reason {
+        Reason::AccessDenied => advice.push(format!("see the policies that it needs: {}", command("policy"))),
+        Reason::SecretConflict | Reason::SecretContested => {
+            advice.push(format!("see what differs: {}", command("verify")));
+        }
+        Reason::CredentialsMissing | Reason::CredentialsRejected | Reason::KmsError | Reason::RequestInvalid => {
+            advice
+                .push("see the operator's log: kubectl logs -A -l app.kubernetes.io/name=datakey-operator".to_owned());
+        }
+        _ => {}
+    }
+    advice
+}
+
+/// Advises to check whether the operator runs.
+pub fn check_operator() -> String {
+    "see whether the operator runs: kubectl get deployments -A -l app.kubernetes.io/name=datakey-operator".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_access_leads_to_the_policies() {
+        let advice = advice(Reason::AccessDenied.as_str(), "shop", "orders");
+        assert!(advice.iter().any(|next| next.contains("kubectl datakey policy orders -n shop")), "{advice:?}");
+    }
+
+    #[test]
+    fn pending_leads_to_the_operator() {
+        assert_eq!(advice(status::PENDING, "shop", "orders"), [check_operator()]);
+    }
+
+    #[test]
+    fn unknown_reason_has_no_advice() {
+        assert!(advice("OfANewerOperator", "shop", "orders").is_empty());
+    }
+}

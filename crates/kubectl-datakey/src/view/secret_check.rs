@@ -1,0 +1,175 @@
+//! The comparison of a Secret with the record of its `DataKey`.
+
+use datakey::{
+    api::DataKey,
+    secret::{
+        Projection,
+        content::{self, Verdict},
+        known::Known,
+        metadata::SecretMetadata,
+        project,
+    },
+};
+use k8s_openapi::api::core::v1::Secret;
+use serde::Serialize;
+
+/// The result of comparing a Secret with the record. It contains no value of the Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretCheck {
+    /// The name of the Secret.
+    pub name: String,
+    /// The result in one word.
+    pub state: SecretState,
+    /// The cause, for `Conflict` and `Unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The labels, annotations and entries that differ, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+}
+
+/// The state of a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum SecretState {
+    /// The Secret holds what is recorded, and nothing else.
+    Intact,
+    /// The Secret does not exist.
+    Missing,
+    /// The Secret differs from the record; the operator restores it.
+    Changed,
+    /// The Secret belongs to another owner or holds another data key; the operator does not change it.
+    Conflict,
+    /// No version is recorded that the Secret could hold.
+    NotIssued,
+    /// The Secret could not be read.
+    Unknown,
+}
+
+// === impl SecretState ===
+
+impl SecretState {
+    /// Returns whether the Secret is known to differ from the record.
+    pub const fn needs_attention(self) -> bool {
+        matches!(self, Self::Missing | Self::Changed | Self::Conflict | Self::NotIssued)
+    }
+}
+
+// === impl SecretCheck ===
+
+impl SecretCheck {
+    fn new(key: &DataKey, state: SecretState) -> Self {
+        Self { name: key.secret_name().to_owned(), state, detail: None, differences: Vec::new() }
+    }
+
+    /// Returns the check of a Secret that could not be read.
+    pub fn unknown(key: &DataKey, why: &str) -> Self {
+        Self { detail: Some(why.to_owned()), ..Self::new(key, SecretState::Unknown) }
+    }
+
+    /// Checks a Secret by its metadata, or returns `None` if only its data can decide.
+    ///
+    /// The metadata decide if they have the revision that the operator recorded when it last compared the data.
+    pub fn from_metadata(key: &DataKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
+        let Some(wanted) = wanted(key) else { return Some(Self::new(key, SecretState::NotIssued)) };
+        let Some(metadata) = metadata else { return Some(Self::new(key, SecretState::Missing)) };
+        let known = Known { metadata: metadata.clone(), verified: None };
+        let saved = known.saved_in(key).filter(|saved| saved.digest == wanted.digest().to_string());
+        saved.map(|_| Self::new(key, SecretState::Intact))
+    }
+
+    /// Checks a Secret by its data.
+    pub fn from_secret(key: &DataKey, secret: Option<&Secret>) -> Self {
+        let Some(wanted) = wanted(key) else { return Self::new(key, SecretState::NotIssued) };
+        let Some(secret) = secret else { return Self::new(key, SecretState::Missing) };
+        match content::compare(key, &wanted, secret) {
+            Verdict::Same => Self::new(key, SecretState::Intact),
+            Verdict::PutRight => {
+                Self { differences: content::changes(&wanted, secret), ..Self::new(key, SecretState::Changed) }
+            }
+            Verdict::Conflict(why) => Self { detail: Some(why), ..Self::new(key, SecretState::Conflict) },
+        }
+    }
+
+    /// Describes the check on one line.
+    pub fn line(&self) -> String {
+        let finding = match self.state {
+            SecretState::Intact => "holds what is recorded",
+            SecretState::Missing => "is not there; the operator creates it from the record, if it runs",
+            SecretState::Changed => "was changed; the operator puts it right, if it runs",
+            SecretState::Conflict => "is not touched by the operator",
+            SecretState::NotIssued => "nothing is issued yet that it could hold",
+            SecretState::Unknown => "could not be looked at",
+        };
+        let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        format!("{}: {finding}{detail}", self.name)
+    }
+}
+
+/// Returns what the Secret should hold: the version of the spec or, until that is issued, the version that the operator last
+/// published.
+fn wanted(key: &DataKey) -> Option<Projection> {
+    let published = key.status.as_ref().and_then(|status| status.version);
+    project(key, key.version()).or_else(|| project(key, published?))
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::{api::VerifiedSecret, identity::Revision};
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{edited, ready, recorded, secret};
+
+    #[test]
+    fn secret_from_the_operator_is_intact() {
+        let fetched = ready(&[1, 2]);
+        assert_eq!(SecretCheck::from_secret(&fetched.key, Some(&secret(&fetched.key, 2))).state, SecretState::Intact);
+    }
+
+    #[test]
+    fn previous_version_is_intact_until_the_next_is_issued() {
+        let fetched = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
+        assert_eq!(SecretCheck::from_secret(&fetched.key, Some(&secret(&fetched.key, 1))).state, SecretState::Intact);
+    }
+
+    #[test]
+    fn changed_entry_is_named_without_its_value() {
+        let fetched = ready(&[1]);
+        let mut changed = secret(&fetched.key, 1);
+        changed.data.as_mut().unwrap().insert("keyId".into(), ByteString(b"hunter2".to_vec()));
+        let check = SecretCheck::from_secret(&fetched.key, Some(&changed));
+        assert_eq!(
+            (check.state, check.differences.as_slice()),
+            (SecretState::Changed, &["entry keyId was changed".into()][..])
+        );
+        assert!(!json!(check).to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn secret_of_another_type_is_a_conflict() {
+        let fetched = ready(&[1]);
+        let foreign = Secret { type_: Some("Opaque".into()), ..secret(&fetched.key, 1) };
+        let check = SecretCheck::from_secret(&fetched.key, Some(&foreign));
+        assert_eq!((check.state, check.differences.len()), (SecretState::Conflict, 0));
+    }
+
+    #[test]
+    fn metadata_alone_detects_missing_unissued_and_intact() {
+        assert_eq!(SecretCheck::from_metadata(&ready(&[1]).key, None).unwrap().state, SecretState::Missing);
+        assert_eq!(SecretCheck::from_metadata(&recorded(&[]).key, None).unwrap().state, SecretState::NotIssued);
+        let mut key = ready(&[1]).key;
+        let mut metadata = SecretMetadata::of(&secret(&key, 1).metadata);
+        metadata.revision = Revision { uid: "s".into(), resource_version: "7".into() };
+        assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)), None, "no revision is recorded");
+        key.status.as_mut().unwrap().secret = Some(VerifiedSecret {
+            uid: "s".into(),
+            resource_version: "7".into(),
+            digest: project(&key, 1).unwrap().digest().to_string(),
+        });
+        assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)).unwrap().state, SecretState::Intact);
+        metadata.revision.resource_version = "8".into();
+        assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)), None, "another client changed the Secret");
+    }
+}

@@ -1,0 +1,292 @@
+//! The state of a `DataKey`, as `list` and `status` show it.
+
+use datakey::{
+    api::{DataKey, EncryptionContext, IssuedVersion, KeySpec},
+    status,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::ResourceExt;
+use serde::Serialize;
+
+use super::{
+    advice::{advice, check_operator},
+    secret_check::SecretCheck,
+    table::age,
+};
+
+/// The state of a `DataKey`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeySummary {
+    /// The namespace of the DataKey.
+    pub namespace: String,
+    /// The name of the DataKey.
+    pub name: String,
+    /// The status of the condition `Ready`; `Unknown` until the operator has observed the current spec.
+    pub ready: String,
+    /// The reason of the condition `Ready`.
+    pub reason: String,
+    /// The message of the condition `Ready`.
+    pub message: String,
+    /// When the condition `Ready` last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Whether a user must act before the DataKey can become Ready.
+    pub stalled: bool,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advice: Vec<String>,
+    /// Whether the DataKey is being deleted.
+    pub deleting: bool,
+    /// The version that the spec asks for.
+    pub wanted_version: i32,
+    /// The version that the Secret's plain entries hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i32>,
+    /// The ARN of the KMS key of that version; until it is issued, the key ID of the spec.
+    pub key_id: String,
+    /// The name of the Secret.
+    pub secret_name: String,
+    /// The check of the Secret, if the command made one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretCheck>,
+    /// The recorded versions.
+    pub versions: Vec<VersionSummary>,
+    /// The latest events, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventSummary>,
+    /// When the `DataKey` was created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Time>,
+}
+
+/// A recorded version, without its wrapped data key.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionSummary {
+    /// The number of the version.
+    pub version: i32,
+    /// Whether the Secret's plain entries hold it.
+    pub current: bool,
+    /// The ARN of the KMS key that wrapped it.
+    pub key_id: String,
+    /// The key spec, if the request has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+    /// The length in bytes, if the request has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number_of_bytes: Option<i32>,
+    /// The encryption context of the request.
+    pub encryption_context: EncryptionContext,
+    /// When KMS issued the version.
+    pub issued_at: Time,
+    /// The request ID of the KMS call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// An event about a `DataKey`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventSummary {
+    /// When the event last occurred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+    /// `Normal` or `Warning`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// The reason of the event.
+    pub reason: String,
+    /// The message of the event.
+    pub note: String,
+}
+
+// === impl KeySummary ===
+
+impl KeySummary {
+    /// Summarizes a `DataKey`, without its Secret and events.
+    pub fn of(key: &DataKey) -> Self {
+        let (namespace, name) = (key.namespace().unwrap_or_default(), key.name_any());
+        let published = key.status.as_ref().and_then(|status| status.version);
+        let ready = ReadySummary::of(key);
+        let stalled =
+            ready.is_current && status::find(key, status::STALLED).is_some_and(|found| found.status == "True");
+        let created = key.metadata.creation_timestamp.clone();
+        let known = key.status.as_ref().and_then(|status| status.key_id.clone());
+        Self {
+            advice: advice(&ready.reason, &namespace, &name),
+            ready: ready.status,
+            reason: ready.reason,
+            message: ready.message,
+            since: ready.since.or_else(|| created.clone().filter(|_| ready.is_unobserved)),
+            stalled,
+            deleting: key.metadata.deletion_timestamp.is_some(),
+            wanted_version: key.version(),
+            version: published,
+            key_id: known.unwrap_or_else(|| key.spec.key_id.clone()),
+            secret_name: key.secret_name().to_owned(),
+            secret: None,
+            versions: key.record().iter().map(|issued| VersionSummary::of(issued, published)).collect(),
+            events: Vec::new(),
+            created,
+            namespace,
+            name,
+        }
+    }
+
+    /// Adds the check of the Secret.
+    pub fn with_secret(mut self, secret: SecretCheck) -> Self {
+        if self.is_ready() && secret.state.needs_attention() {
+            // A running operator restores the Secret, or reports the conflict, within seconds.
+            self.advice.push(check_operator());
+        }
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Returns whether the DataKey is Ready for its current spec.
+    pub fn is_ready(&self) -> bool {
+        self.ready == "True"
+    }
+
+    /// Returns whether the DataKey is not Ready, or its Secret is known to differ from the record.
+    pub fn needs_attention(&self) -> bool {
+        !self.is_ready() || self.secret.as_ref().is_some_and(|secret| secret.state.needs_attention())
+    }
+
+    /// Returns the age of the DataKey; empty if it has no creation time.
+    pub fn age(&self, now: Timestamp) -> String {
+        self.created.as_ref().map(|created| age(created.0, now)).unwrap_or_default()
+    }
+}
+
+/// The condition `Ready`, or a pending one in its place while it describes an older spec.
+struct ReadySummary {
+    status: String,
+    reason: String,
+    message: String,
+    since: Option<Time>,
+    /// Whether it describes the current spec.
+    is_current: bool,
+    /// Whether the operator has not written a condition yet.
+    is_unobserved: bool,
+}
+
+// === impl ReadySummary ===
+
+impl ReadySummary {
+    fn of(key: &DataKey) -> Self {
+        let Some(ready) = status::find(key, status::READY) else {
+            return Self::pending("the operator has not seen it yet", true);
+        };
+        if ready.reason == status::PENDING {
+            return Self::pending("the operator has not seen it yet", true);
+        }
+        if ready.observed_generation != key.metadata.generation {
+            return Self::pending("the operator has not acted on the last change of the spec yet", false);
+        }
+        Self {
+            status: ready.status.clone(),
+            reason: ready.reason.clone(),
+            message: ready.message.clone(),
+            since: Some(ready.last_transition_time.clone()),
+            is_current: true,
+            is_unobserved: false,
+        }
+    }
+
+    fn pending(message: &str, is_unobserved: bool) -> Self {
+        Self {
+            status: "Unknown".to_owned(),
+            reason: status::PENDING.to_owned(),
+            message: message.to_owned(),
+            since: None,
+            is_current: false,
+            is_unobserved,
+        }
+    }
+}
+
+// === impl VersionSummary ===
+
+impl VersionSummary {
+    fn of(issued: &IssuedVersion, published: Option<i32>) -> Self {
+        Self {
+            version: issued.version,
+            current: Some(issued.version) == published,
+            key_id: issued.key_id.clone(),
+            key_spec: issued.request.key_spec,
+            number_of_bytes: issued.request.number_of_bytes,
+            encryption_context: issued.request.context().clone(),
+            issued_at: issued.issued_at.clone(),
+            request_id: issued.request_id.clone(),
+        }
+    }
+
+    /// Returns the length as the request has it: a key spec, or bytes.
+    pub fn length(&self) -> String {
+        match (self.key_spec, self.number_of_bytes) {
+            (Some(spec), _) => spec.as_str().to_owned(),
+            (None, Some(bytes)) => format!("{bytes} bytes"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::status::{Class, Reason};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        fixtures::{at, edited, ready, recorded, secret, with_status},
+        view::secret_check::SecretState,
+    };
+
+    #[test]
+    fn current_version_is_the_published_one() {
+        let summary = KeySummary::of(&edited(ready(&[1, 2]), |value| value["spec"]["version"] = json!(1)).key);
+        let current: Vec<_> = summary.versions.iter().map(|version| (version.version, version.current)).collect();
+        assert_eq!(current, [(1, false), (2, true)]);
+        assert_eq!((summary.version, summary.wanted_version), (Some(2), 1));
+    }
+
+    #[test]
+    fn ready_of_an_older_generation_is_pending() {
+        let fetched = edited(ready(&[1]), |value| value["metadata"]["generation"] = json!(2));
+        let summary = KeySummary::of(&fetched.key);
+        assert_eq!((summary.ready.as_str(), summary.reason.as_str()), ("Unknown", "Pending"));
+        assert!(summary.message.contains("last change"), "{}", summary.message);
+        assert!(summary.needs_attention() && summary.advice[0].contains("whether the operator runs"));
+    }
+
+    #[test]
+    fn new_data_key_is_pending_since_its_creation() {
+        let summary = KeySummary::of(&recorded(&[]).key);
+        assert_eq!((summary.ready.as_str(), summary.since), ("Unknown", Some(status::whole_seconds(at(0)))));
+    }
+
+    #[test]
+    fn failure_is_stalled_if_a_user_must_act() {
+        for &reason in Reason::ALL {
+            let fetched = with_status(recorded(&[]), |key| status::failed(key, &reason.into(), at(9)));
+            let summary = KeySummary::of(&fetched.key);
+            assert_eq!((summary.ready.as_str(), summary.reason.as_str()), ("False", reason.as_str()));
+            assert_eq!(summary.stalled, reason.class() == Class::WaitForChange);
+            assert!(!summary.advice.is_empty());
+        }
+    }
+
+    #[test]
+    fn ready_data_key_without_its_secret_needs_attention() {
+        let key = ready(&[1]).key;
+        let summary = |secret| KeySummary::of(&key).with_secret(secret);
+        assert!(!summary(SecretCheck::from_secret(&key, Some(&secret(&key, 1)))).needs_attention());
+        let missing = summary(SecretCheck::from_secret(&key, None));
+        assert!(missing.needs_attention() && missing.advice[0].contains("whether the operator runs"));
+        let unknown = summary(SecretCheck::unknown(&key, "you may not"));
+        assert_eq!(unknown.secret.as_ref().map(|secret| secret.state), Some(SecretState::Unknown));
+        assert!(!unknown.needs_attention(), "an unreadable Secret may be intact");
+    }
+}
