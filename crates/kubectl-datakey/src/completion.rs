@@ -1,11 +1,19 @@
-//! Completion: the scripts of shells, and kubectl's own way to complete a plugin.
+//! Completion scripts for shells, and the candidates for kubectl.
 //!
-//! kubectl completes `kubectl datakey ...` by calling an executable `kubectl_complete-datakey` with the words of the
-//! command line, the last of which is to be completed. It prints the candidates line by line, each with a tab and a
-//! text, and a directive at the end (Kubernetes enhancement proposal 2379; cobra's "shell completions").
+//! kubectl completes `kubectl datakey ...` by running an executable `kubectl_complete-datakey` with the words of the command line;
+//! the last one is to be completed. The executable prints one candidate a line, with a tab and a description, and then a directive
+//! (Kubernetes enhancement proposal 2379; cobra, "Shell completions").
+//!
+//! clap finds the candidates. This module adds what clap does not know, which is the DataKeys of the cluster, and prints in the
+//! format of kubectl.
 
-use clap::{Arg, Command, CommandFactory, builder::StyledStr};
-use clap_complete::generate;
+use std::{ffi::OsStr, iter::once};
+
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, ValueHint};
+use clap_complete::{
+    engine::{self, ArgValueCompleter, CompletionCandidate},
+    generate,
+};
 
 use crate::{
     cli::{Cli, Target},
@@ -13,14 +21,34 @@ use crate::{
     output::Output,
 };
 
-/// Cobra's directives.
+/// The directive of cobra by which the shell completes file names.
 const FILES: &str = ":0\n";
+
+/// The directive of cobra by which the shell offers the candidates and no file names.
 const NO_FILES: &str = ":4\n";
 
-/// What kubectl calls.
+/// The script `kubectl_complete-datakey`.
 const KUBECTL_SCRIPT: &str = "#!/bin/sh\nexec kubectl-datakey __complete \"$@\"\n";
 
-/// The script for a shell, or for kubectl.
+/// The name of the plugin's executable. Shells complete it by this name.
+const EXECUTABLE: &str = "kubectl-datakey";
+
+/// The ID of the candidate that clap returns in place of all file names.
+const FILES_ID: &str = "files";
+
+/// The ID of the candidate that clap returns in place of all DataKeys.
+const DATA_KEYS_ID: &str = "data-keys";
+
+/// What can complete a word.
+#[derive(Debug, PartialEq, Eq)]
+enum Candidates {
+    /// Candidates, each with its description if it has one.
+    Words(Vec<String>),
+    Files,
+    DataKeys,
+}
+
+/// Returns the completion script for a shell or for kubectl.
 pub fn script(target: Target) -> Output {
     let shell = match target {
         Target::Bash => clap_complete::Shell::Bash,
@@ -31,136 +59,104 @@ pub fn script(target: Target) -> Output {
         Target::Kubectl => return Output::text(KUBECTL_SCRIPT),
     };
     let mut out = Vec::new();
-    // Shells know the plugin by its file.
-    generate(shell, &mut Cli::command().bin_name("kubectl-datakey"), "kubectl-datakey", &mut out);
+    generate(shell, &mut Cli::command().bin_name(EXECUTABLE), EXECUTABLE, &mut out);
     Output { out, ..Output::default() }
 }
 
-/// The candidates for the last word. Whatever fails, there are none: nobody wants errors while typing.
+/// Returns the candidates for the last word, in the format of kubectl. After an error there are none, because an error message
+/// would disturb the user's typing.
 pub async fn complete(words: &[String]) -> Output {
-    let (prefix, before) = split(words);
-    let cli = Cli::command();
-    let line = Line::read(&cli, before);
-    let found = match line.candidates(&cli, prefix) {
+    let (last, before) = split_last_word(words);
+    let found = match candidates(last, before) {
         Candidates::Words(found) => found,
         Candidates::Files => return Output::text(FILES),
-        Candidates::DataKeys => data_keys(&line.connection).await,
+        Candidates::DataKeys => {
+            data_keys(&connection(before)).await.into_iter().filter(|name| name.starts_with(last)).collect()
+        }
     };
-    let fitting = found.into_iter().filter(|candidate| candidate.starts_with(prefix));
-    Output::text(fitting.map(|candidate| candidate + "\n").collect::<String>() + NO_FILES)
+    Output::text(found.into_iter().map(|candidate| candidate + "\n").collect::<String>() + NO_FILES)
 }
 
 async fn data_keys(connection: &Connection) -> Vec<String> {
     let Ok(cluster) = Cluster::connect(connection).await else {
         return Vec::new();
     };
-    let found = cluster.data_keys(false).await.unwrap_or_default();
-    found.keys.iter().map(FetchedKey::name).collect()
+    let listing = cluster.data_keys(false).await.unwrap_or_default();
+    listing.keys.iter().map(FetchedKey::name).collect()
 }
 
-/// The word to be completed, and those before it.
-fn split(words: &[String]) -> (&str, &[String]) {
+/// Returns the word to be completed, and those before it.
+fn split_last_word(words: &[String]) -> (&str, &[String]) {
     words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before))
 }
 
-/// What the words before the last one come to.
-struct Line<'a> {
-    command: &'a Command,
-    /// How many arguments the command has so far.
-    arguments: usize,
-    /// The flag whose value is next.
-    waiting: Option<&'a Arg>,
-    connection: Connection,
+/// Parses the words as far as clap understands them. `None` if they ask for help.
+fn parse(words: &[String]) -> Option<ArgMatches> {
+    let command = Cli::command().ignore_errors(true);
+    command.try_get_matches_from(once(EXECUTABLE).chain(words.iter().map(String::as_str))).ok()
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Candidates {
-    Words(Vec<String>),
-    Files,
-    DataKeys,
+/// Returns the cluster that the words name so far.
+fn connection(words: &[String]) -> Connection {
+    parse(words).and_then(|matches| Connection::from_arg_matches(&matches).ok()).unwrap_or_default()
 }
 
-// === impl Line ===
-
-impl<'a> Line<'a> {
-    fn read(cli: &'a Command, words: &[String]) -> Self {
-        let mut line = Self { command: cli, arguments: 0, waiting: None, connection: Connection::default() };
-        for word in words {
-            if let Some(flag) = line.waiting.take() {
-                line.set(flag, word);
-            } else if let Some(flag) = word.strip_prefix('-') {
-                let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
-                match (flag_of(cli, line.command, name), value) {
-                    (Some(flag), Some(value)) => line.set(flag, value),
-                    (flag, _) => line.waiting = flag,
-                }
-            } else if let Some(found) = line.command.find_subcommand(word) {
-                line.command = found;
-            } else {
-                line.arguments += 1;
-            }
-        }
-        line
+/// Returns what can complete the last word after the words before it.
+fn candidates(last: &str, before: &[String]) -> Candidates {
+    let before = from_command(before);
+    // For a single dash clap would offer short flags, and a long one only for an argument without a short one.
+    let typed = if last == "-" { "--" } else { last };
+    let words = once(EXECUTABLE).chain(before.iter().map(String::as_str)).chain(once(typed));
+    let found = engine::complete(&mut command(), words.map(Into::into).collect(), before.len() + 1, None);
+    let mut found = found.unwrap_or_default();
+    let has = |id: &str| found.iter().any(|candidate| candidate.get_id().is_some_and(|found| found == id));
+    if has(FILES_ID) {
+        return Candidates::Files;
     }
-
-    /// Keeps the flags that say which cluster.
-    fn set(&mut self, flag: &Arg, value: &str) {
-        match flag.get_id().as_str() {
-            "kubeconfig" => self.connection.kubeconfig = Some(value.into()),
-            "context" => self.connection.context = Some(value.to_owned()),
-            "namespace" => self.connection.namespace = Some(value.to_owned()),
-            _ => {}
-        }
+    if has(DATA_KEYS_ID) {
+        return Candidates::DataKeys;
     }
-
-    fn candidates(&self, cli: &Command, prefix: &str) -> Candidates {
-        if let Some(flag) = self.waiting {
-            let is_file = ["kubeconfig", "to"].contains(&flag.get_id().as_str());
-            return if is_file { Candidates::Files } else { Candidates::Words(values(flag)) };
-        }
-        if prefix.starts_with('-') {
-            return Candidates::Words(flags(cli, self.command));
-        }
-        if self.command.has_subcommands() {
-            let visible = self.command.get_subcommands().filter(|found| !found.is_hide_set());
-            return Candidates::Words(visible.map(|found| described(found.get_name(), found.get_about())).collect());
-        }
-        match self.command.get_positionals().nth(self.arguments) {
-            Some(argument) if argument.get_id() == "name" => Candidates::DataKeys,
-            Some(argument) => Candidates::Words(values(argument)),
-            None => Candidates::Words(Vec::new()),
-        }
-    }
+    // clap also offers flags for an empty word.
+    found.retain(|candidate| last.starts_with('-') || !candidate.get_value().to_string_lossy().starts_with('-'));
+    Candidates::Words(found.iter().map(|candidate| described(candidate, last)).collect())
 }
 
-/// The flag of a word without its first dash, if a value follows it.
-fn flag_of<'a>(cli: &'a Command, command: &'a Command, word: &str) -> Option<&'a Arg> {
-    let long = word.strip_prefix('-');
-    // Flags for every command stand with the command line's own.
-    let known = command.get_arguments().chain(cli.get_arguments());
-    let found = known.into_iter().find(|flag| match long {
-        Some(long) => flag.get_long() == Some(long),
-        None => flag.get_short().is_some_and(|short| word == short.to_string()),
-    });
-    found.filter(|flag| flag.get_action().takes_values())
+/// Returns the words from the command on or, while there is none, a flag whose value may be next.
+///
+/// The words before the command are flags of the cluster and their values. clap's engine, unlike its parser, would mistake a value
+/// such as the namespace `policy` for the command of that name.
+fn from_command(words: &[String]) -> &[String] {
+    let is_command = |&last: &usize| parse(&words[..=last]).is_some_and(|matches| matches.subcommand_name().is_some());
+    let flag = || words.last().filter(|last| last.starts_with('-')).map(|_| words.len() - 1);
+    &words[(0..words.len()).find(is_command).or_else(flag).unwrap_or(words.len())..]
 }
 
-fn flags(cli: &Command, command: &Command) -> Vec<String> {
-    let mut all: Vec<_> = command.get_arguments().collect();
-    if command.get_name() != cli.get_name() {
-        all.extend(cli.get_arguments());
-    }
-    all.into_iter().filter_map(|flag| Some(described(&format!("--{}", flag.get_long()?), flag.get_help()))).collect()
+/// Returns the command line with completers for file names and DataKeys.
+fn command() -> Command {
+    let complete = |id: &'static str| {
+        // A word with a dash is a flag, not the name of a DataKey.
+        let candidate =
+            move |word: &str| (!word.starts_with('-')).then(|| CompletionCandidate::new("").id(Some(id.into())));
+        ArgValueCompleter::new(move |word: &OsStr| word.to_str().and_then(candidate).into_iter().collect())
+    };
+    let with_completer = move |arg: Arg| match arg.get_value_hint() {
+        ValueHint::AnyPath => arg.add(complete(FILES_ID)),
+        _ if arg.get_id() == "name" => arg.add(complete(DATA_KEYS_ID)),
+        _ => arg,
+    };
+    let command = Cli::command().disable_help_flag(true).disable_version_flag(true);
+    command.mut_args(with_completer).mut_subcommands(move |command| command.mut_args(with_completer))
 }
 
-fn values(argument: &Arg) -> Vec<String> {
-    argument.get_possible_values().iter().map(|value| described(value.get_name(), value.get_help())).collect()
-}
-
-/// A candidate and the first line of its text.
-fn described(candidate: &str, text: Option<&StyledStr>) -> String {
-    let text = text.map(ToString::to_string).unwrap_or_default();
-    text.lines().next().map_or_else(|| candidate.to_owned(), |line| format!("{candidate}\t{line}"))
+/// Returns a candidate with the first line of its description. For `--flag=value` kubectl's scripts expect the value alone.
+fn described(candidate: &CompletionCandidate, last: &str) -> String {
+    let value = candidate.get_value().to_string_lossy();
+    let value = match value.split_once('=') {
+        Some((_, value)) if last.starts_with('-') => value,
+        _ => &*value,
+    };
+    let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
+    help.lines().next().map_or_else(|| value.to_owned(), |line| format!("{value}\t{line}"))
 }
 
 #[cfg(test)]
@@ -169,14 +165,17 @@ mod tests {
 
     use super::*;
 
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    /// The candidates for the last word of a line, without their descriptions.
     fn found(line: &str) -> Vec<String> {
-        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        let (prefix, before) = split(&words);
-        let cli = Cli::command();
-        match Line::read(&cli, before).candidates(&cli, prefix) {
+        let words = words(line);
+        let (last, before) = split_last_word(&words);
+        match candidates(last, before) {
             Candidates::Words(found) => {
-                let words = found.iter().map(|word| word.split('\t').next().unwrap_or_default().to_owned());
-                words.filter(|word| word.starts_with(prefix)).collect()
+                found.iter().map(|word| word.split('\t').next().unwrap_or_default().to_owned()).collect()
             }
             Candidates::Files => vec!["FILES".to_owned()],
             Candidates::DataKeys => vec!["DATAKEYS".to_owned()],
@@ -184,33 +183,73 @@ mod tests {
     }
 
     #[test]
-    fn commands_flags_values_and_data_keys_are_completed_where_they_stand() {
+    fn commands_are_completed() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 8, "the hidden one is not among them");
-        assert_eq!(found("status or"), ["DATAKEYS"]);
-        assert_eq!(found("status orders "), [""; 0]);
-        assert_eq!(found("-n shop export "), ["DATAKEYS"]);
-        assert_eq!(found("export orders -o j"), ["json"]);
-        assert_eq!(found("export -o json "), ["DATAKEYS"]);
-        assert_eq!(found("export --output=json "), ["DATAKEYS"]);
-        assert_eq!(found("export orders --to "), ["FILES"]);
+        assert_eq!(found("").len(), 8, "without the hidden one");
+        assert_eq!(found("-n shop st"), ["status"]);
+    }
+
+    #[test]
+    fn names_of_data_keys_are_completed() {
+        for line in
+            ["status or", "-n shop export ", "export -o json ", "export --output=json ", "keep ", "rotate --wait "]
+        {
+            assert_eq!(found(line), ["DATAKEYS"], "{line}");
+        }
+        for line in ["status orders ", "list "] {
+            assert_eq!(found(line), [""; 0], "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_are_completed() {
         assert_eq!(found("rotate orders --dr"), ["--dry-run"]);
-        assert_eq!(found("keep "), ["DATAKEYS"]);
-        assert_eq!(found("keep orders --to "), ["FILES"]);
         assert_eq!(found("rotate orders --name"), ["--namespace"]);
+        assert_eq!(found("rotate --name"), ["--namespace"]);
+        assert!(found("list -").iter().all(|flag| flag.starts_with("--")));
+    }
+
+    #[test]
+    fn values_of_flags_and_arguments_are_completed() {
+        for line in ["export orders -o j", "export orders -o=j", "export orders --output=j", "list -Ao j", "list -Ao=j"]
+        {
+            assert_eq!(found(line), ["json"], "{line}");
+        }
         assert_eq!(found("completion z"), ["zsh"]);
-        assert_eq!(found("list "), [""; 0]);
     }
 
     #[test]
-    fn the_cluster_is_the_one_of_the_flags_that_are_typed_so_far() {
-        let words = ["status", "-n", "shop", "--context=c", "--output", "json"].map(str::to_owned);
-        let connection = Line::read(&Cli::command(), &words).connection;
-        assert_eq!((connection.namespace.as_deref(), connection.context.as_deref()), (Some("shop"), Some("c")));
+    fn file_names_are_left_to_the_shell() {
+        for line in ["export orders --to ", "keep orders --to ", "--kubeconfig ", "export orders --to=x"] {
+            assert_eq!(found(line), ["FILES"], "{line}");
+        }
     }
 
     #[test]
-    fn there_is_a_script_for_every_shell() {
+    fn names_of_commands_are_accepted_as_values() {
+        assert_eq!(found("-n policy status "), ["DATAKEYS"]);
+        assert_eq!(found("--context list export orders -o j"), ["json"]);
+        assert_eq!(found("-n status st"), ["status"]);
+        assert_eq!(found("status list"), ["DATAKEYS"]);
+    }
+
+    #[test]
+    fn first_line_of_the_help_is_the_description() {
+        let Candidates::Words(found) = candidates("lis", &[]) else { panic!("no words") };
+        assert_eq!(found, ["list\tList DataKeys"]);
+    }
+
+    #[test]
+    fn connection_has_the_flags_that_are_typed_so_far() {
+        for line in ["status -n shop --context=c --output json", "-n shop --context c rotate orders --unknown"] {
+            let connection = connection(&words(line));
+            let names = (connection.namespace.as_deref(), connection.context.as_deref());
+            assert_eq!(names, (Some("shop"), Some("c")), "{line}");
+        }
+    }
+
+    #[test]
+    fn each_shell_has_a_script() {
         for target in Target::value_variants() {
             assert!(String::from_utf8(script(*target).out).unwrap().contains("kubectl-datakey"), "{target:?}");
         }
