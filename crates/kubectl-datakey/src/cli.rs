@@ -1,10 +1,15 @@
-//! Commands and flags. Their texts are what `kubectl datakey help` prints.
+//! The commands and their flags. clap prints the doc comments as help.
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::{cluster::Connection, output::Format};
+
+mod values;
+
+use values::role_arn;
+pub use values::{Document, ExportFormat, PolicyFormat, Target};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
@@ -146,7 +151,7 @@ pub struct Verify {
 
 /// Flags of `rotate`.
 #[derive(Debug, Args)]
-// Each is a flag of its own.
+// Each bool is an independent flag; clap checks which of them conflict.
 #[allow(clippy::struct_excessive_bools)]
 pub struct Rotate {
     /// The DataKey.
@@ -220,65 +225,6 @@ pub struct Policy {
     pub output: PolicyFormat,
 }
 
-/// What a completion script is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Target {
-    /// bash.
-    Bash,
-    /// elvish.
-    Elvish,
-    /// fish.
-    Fish,
-    /// PowerShell.
-    #[value(name = "powershell")]
-    PowerShell,
-    /// zsh.
-    Zsh,
-    /// kubectl's own completion, in whatever shell.
-    Kubectl,
-}
-
-/// How policies are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PolicyFormat {
-    /// JSON, as AWS takes it.
-    Json,
-    /// YAML, as CloudFormation takes it.
-    Yaml,
-}
-
-/// In what form a wrapped data key is exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
-    /// A ConfigMap with the entries that the Secret has, as YAML: for Git, and for clusters without the operator.
-    Manifest,
-    /// One JSON object.
-    Json,
-    /// Assignments for a shell, the wrapped data key in base64.
-    Env,
-    /// The bytes of the wrapped data key alone.
-    Raw,
-}
-
-/// One of the policies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Document {
-    /// The IAM policy of the operator's role.
-    Operator,
-    /// The IAM policy of the workload's role.
-    Workload,
-    /// The statements of the KMS key's policy.
-    Key,
-}
-
-fn role_arn(text: &str) -> Result<String, String> {
-    let parts: Vec<_> = text.splitn(6, ':').collect();
-    let is_role = matches!(parts[..], ["arn", _, "iam", "", account, role]
-        if account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit())
-            && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()));
-    if is_role { Ok(text.to_owned()) } else { Err("write it as arn:aws:iam::111122223333:role/NAME".to_owned()) }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -290,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_and_argument_has_a_text() {
+    fn every_flag_and_argument_has_help() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
@@ -301,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn cluster_flags_are_taken_before_and_after_the_command() {
+    fn cluster_flags_may_precede_or_follow_the_command() {
         for words in [["-n", "shop", "--context", "c", "list"], ["list", "-n", "shop", "--context", "c"]] {
             let cli = parse(&words).unwrap();
             assert_eq!(cli.connection.namespace.as_deref(), Some("shop"));
@@ -310,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_excludes_each_other_is_refused() {
+    fn wrong_and_conflicting_arguments_are_refused() {
         for wrong in [
             &["status", "orders", "-A"][..],
             &["verify", "orders", "-A"],
@@ -329,13 +275,6 @@ mod tests {
             &[],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn role_arns_of_every_partition_and_with_a_path_are_taken() {
-        for arn in ["arn:aws-cn:iam::111122223333:role/x", "arn:aws:iam::111122223333:role/team/x"] {
-            assert_eq!(role_arn(arn).as_deref(), Ok(arn));
         }
     }
 }

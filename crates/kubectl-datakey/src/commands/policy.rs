@@ -8,6 +8,7 @@ use crate::{
     output::{CommandError, Output, json, yaml},
 };
 
+mod kms_key;
 mod statements;
 
 use statements::{Policies, Roles};
@@ -36,7 +37,8 @@ fn encode(format: PolicyFormat, document: &impl Serialize) -> Result<String, Com
     }
 }
 
-/// Returns a note for each role that is not given. Only the key policy needs them: an IAM policy is attached to its role.
+/// Returns a note for each role that is not given. Only the key policy needs them: an IAM policy is attached to its
+/// role.
 fn missing_roles(roles: &Roles<'_>) -> Vec<String> {
     let roles =
         [(roles.operator, "OPERATOR-ROLE", "--operator-role-arn"), (roles.workload, "WORKLOAD-ROLE", "--role-arn")];

@@ -5,24 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use datakey::{
-    api::{DataKey, EncryptionContext},
-    arn::{self, KmsArn},
-};
+use datakey::api::{DataKey, EncryptionContext};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use super::kms_key::{ACCOUNT, KmsKey, REGION};
 
 /// The action of the operator.
 const GENERATE: &str = "kms:GenerateDataKeyWithoutPlaintext";
 
 /// The action of the workload.
 const DECRYPT: &str = "kms:Decrypt";
-
-/// The placeholder for an AWS account that is not known before KMS issues a data key.
-const ACCOUNT: &str = "ACCOUNT";
-
-/// The placeholder for a Region that is not known before KMS issues a data key.
-const REGION: &str = "REGION";
 
 /// The policies of a `DataKey`.
 #[derive(Debug, Serialize)]
@@ -67,23 +60,6 @@ pub struct Roles<'a> {
     pub operator: Option<&'a str>,
     /// The role of the workload.
     pub workload: Option<&'a str>,
-}
-
-/// A KMS key, with placeholders for what is not known yet.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct KmsKey {
-    partition: String,
-    region: String,
-    account: String,
-    resource: Resource,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Resource {
-    /// `key/KEY-ID`.
-    Key(String),
-    /// `alias/NAME`. Its key is not known before KMS issues a data key.
-    Alias(String),
 }
 
 // === impl Policies ===
@@ -134,7 +110,8 @@ impl Policies {
     }
 }
 
-/// Returns the condition that a request has each pair of this encryption context, or no pair at all if the context is empty.
+/// Returns the condition that a request has each pair of this encryption context, or no pair at all if the context is
+/// empty.
 fn context_condition(context: &EncryptionContext) -> Value {
     if context.is_empty() {
         return json!({ "Null": { "kms:EncryptionContextKeys": "true" } });
@@ -162,15 +139,15 @@ fn merged(mut one: Value, other: Option<Value>) -> Value {
 fn notes<'a>(issuing: &'a KmsKey, unwrapping: impl Iterator<Item = &'a KmsKey>) -> Vec<String> {
     let keys: Vec<_> = std::iter::once(issuing).chain(unwrapping).collect();
     let mut notes = Vec::new();
-    if keys.iter().any(|key| key.account == ACCOUNT) {
+    if keys.iter().any(|key| !key.has_account()) {
         notes.push(format!(
             "note: fill in {ACCOUNT}, the AWS account of the KMS key: it is known once a data key is issued"
         ));
     }
-    if keys.iter().any(|key| key.region == REGION) {
+    if keys.iter().any(|key| !key.has_region()) {
         notes.push(format!("note: fill in {REGION}, the operator's own: it is known once a data key is issued"));
     }
-    if keys.iter().any(|key| matches!(key.resource, Resource::Alias(_))) {
+    if keys.iter().any(|key| key.is_alias()) {
         notes.push(
             "note: the version of the spec is not issued yet, so its KMS key is known by an alias only; print the \
              policies again afterwards to bind them to the key. Until then whoever may change aliases decides which \
@@ -203,86 +180,6 @@ impl Statement {
     /// Returns the statement for a key policy: it names the role, and its resource is the key that has the policy.
     fn for_key_policy(self, role: &str) -> Self {
         Self { principal: Some(json!({ "AWS": role })), resource: "*".to_owned(), ..self }
-    }
-}
-
-// === impl KmsKey ===
-
-impl KmsKey {
-    fn from_arn(arn: &str) -> Option<Self> {
-        let parsed = KmsArn::parse(arn)?;
-        Some(Self {
-            partition: arn::partition(arn)?.to_owned(),
-            region: parsed.region.to_owned(),
-            account: parsed.account.to_owned(),
-            resource: Resource::parse(parsed.resource),
-        })
-    }
-
-    /// Returns the key that a spec asks for, before KMS has issued a data key.
-    fn from_spec(key_id: &str, region: Option<&str>) -> Self {
-        Self::from_arn(key_id).unwrap_or_else(|| {
-            let region = region.unwrap_or(REGION);
-            let resource = if key_id.starts_with("alias/") { key_id.to_owned() } else { format!("key/{key_id}") };
-            Self {
-                partition: partition_of(region).to_owned(),
-                region: region.to_owned(),
-                account: ACCOUNT.to_owned(),
-                resource: Resource::parse(&resource),
-            }
-        })
-    }
-
-    /// Returns the resource of a statement. For an alias that is every key of the account, limited by
-    /// [`alias_condition`](Self::alias_condition): with the ARN of an alias, IAM allows actions on the alias and not on its key.
-    fn arn(&self) -> String {
-        let resource = match &self.resource {
-            Resource::Key(key) => key,
-            Resource::Alias(_) => "key/*",
-        };
-        format!("arn:{}:kms:{}:{}:{resource}", self.partition, self.region, self.account)
-    }
-
-    /// Returns the ARN of the key or alias, by which the output groups the key policies.
-    fn name(&self) -> String {
-        match &self.resource {
-            Resource::Key(_) => self.arn(),
-            Resource::Alias(alias) => format!("arn:{}:kms:{}:{}:{alias}", self.partition, self.region, self.account),
-        }
-    }
-
-    /// Returns the condition that the key has this alias.
-    fn alias_condition(&self) -> Option<Value> {
-        match &self.resource {
-            Resource::Key(_) => None,
-            Resource::Alias(alias) => Some(json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": alias } })),
-        }
-    }
-
-    fn placeholder_role(&self, role: &str) -> String {
-        format!("arn:{}:iam::{}:role/{role}", self.partition, self.account)
-    }
-}
-
-// === impl Resource ===
-
-impl Resource {
-    fn parse(text: &str) -> Self {
-        if text.starts_with("alias/") { Self::Alias(text.to_owned()) } else { Self::Key(text.to_owned()) }
-    }
-}
-
-/// Returns the partition of a Region (AWS General Reference).
-fn partition_of(region: &str) -> &'static str {
-    match region {
-        _ if region.starts_with("cn-") => "aws-cn",
-        _ if region.starts_with("us-gov-") => "aws-us-gov",
-        _ if region.starts_with("us-iso-") => "aws-iso",
-        _ if region.starts_with("us-isob-") => "aws-iso-b",
-        _ if region.starts_with("eu-isoe-") => "aws-iso-e",
-        _ if region.starts_with("us-isof-") => "aws-iso-f",
-        _ if region.starts_with("eusc-") => "aws-eusc",
-        _ => "aws",
     }
 }
 
@@ -410,20 +307,9 @@ mod tests {
     }
 
     #[test]
-    fn key_of_the_spec_is_used_before_issuance() {
-        let resource = |edit: fn(&mut Value)| of(&spec(edit)).operator.statement[0].resource.clone();
-        assert_eq!(resource(|spec| spec["keyId"] = json!(ARN)), ARN);
-        assert_eq!(
-            resource(|spec| {
-                spec["keyId"] = json!("1234abcd-12ab-34cd-56ef-1234567890ab");
-                spec["region"] = json!("cn-north-1");
-            }),
-            "arn:aws-cn:kms:cn-north-1:ACCOUNT:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-        );
-        assert_eq!(
-            resource(|spec| spec["keyId"] = json!("arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders")),
-            "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/*"
-        );
+    fn region_of_the_spec_is_used_before_issuance() {
+        let key = spec(|spec| spec["region"] = json!("cn-north-1"));
+        assert_eq!(of(&key).operator.statement[0].resource, "arn:aws-cn:kms:cn-north-1:ACCOUNT:key/*");
     }
 
     #[test]

@@ -1,0 +1,88 @@
+//! The values of flags and arguments. clap prints the doc comments of the variants as help.
+
+use clap::ValueEnum;
+
+/// What a completion script is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// bash.
+    Bash,
+    /// elvish.
+    Elvish,
+    /// fish.
+    Fish,
+    /// PowerShell.
+    #[value(name = "powershell")]
+    PowerShell,
+    /// zsh.
+    Zsh,
+    /// kubectl's own completion, in whatever shell.
+    Kubectl,
+}
+
+/// How policies are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyFormat {
+    /// JSON, as AWS takes it.
+    Json,
+    /// YAML, as CloudFormation takes it.
+    Yaml,
+}
+
+/// In what form a wrapped data key is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A ConfigMap with the entries that the Secret has, as YAML: for Git, and for clusters without the operator.
+    Manifest,
+    /// One JSON object.
+    Json,
+    /// Assignments for a shell, the wrapped data key in base64.
+    Env,
+    /// The bytes of the wrapped data key alone.
+    Raw,
+}
+
+/// One of the policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// The IAM policy of the operator's role.
+    Operator,
+    /// The IAM policy of the workload's role.
+    Workload,
+    /// The statements of the KMS key's policy.
+    Key,
+}
+
+/// Checks the ARN of an IAM role.
+pub fn role_arn(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.splitn(6, ':').collect();
+    let is_role = matches!(parts[..], ["arn", _, "iam", "", account, role]
+        if account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit())
+            && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()));
+    if is_role { Ok(text.to_owned()) } else { Err("write it as arn:aws:iam::111122223333:role/NAME".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn role_arns_may_have_any_partition_and_a_path() {
+        for arn in ["arn:aws-cn:iam::111122223333:role/x", "arn:aws:iam::111122223333:role/team/x"] {
+            assert_eq!(role_arn(arn).as_deref(), Ok(arn));
+        }
+    }
+
+    #[test]
+    fn other_arns_are_refused() {
+        for arn in [
+            "",
+            "orders",
+            "arn:aws:iam::1111:role/x",
+            "arn:aws:iam::111122223333:user/x",
+            "arn:aws:iam::111122223333:role/",
+        ] {
+            assert!(role_arn(arn).is_err(), "{arn}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The KMS key that a statement is about. Pure.
+
+use datakey::arn::{self, KmsArn};
+use serde_json::{Value, json};
+
+/// The placeholder for an AWS account that is not known before KMS issues a data key.
+pub const ACCOUNT: &str = "ACCOUNT";
+
+/// The placeholder for a Region that is not known before KMS issues a data key.
+pub const REGION: &str = "REGION";
+
+/// A KMS key, with placeholders for what is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KmsKey {
+    partition: String,
+    region: String,
+    account: String,
+    resource: Resource,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Resource {
+    /// `key/KEY-ID`.
+    Key(String),
+    /// `alias/NAME`. Its key is not known before KMS issues a data key.
+    Alias(String),
+}
+
+// === impl KmsKey ===
+
+impl KmsKey {
+    /// Parses the ARN of a KMS key or alias; `None` for anything else.
+    pub fn from_arn(arn: &str) -> Option<Self> {
+        let parsed = KmsArn::parse(arn)?;
+        Some(Self {
+            partition: arn::partition(arn)?.to_owned(),
+            region: parsed.region.to_owned(),
+            account: parsed.account.to_owned(),
+            resource: Resource::parse(parsed.resource),
+        })
+    }
+
+    /// Returns the key that a spec asks for, before KMS has issued a data key.
+    pub fn from_spec(key_id: &str, region: Option<&str>) -> Self {
+        Self::from_arn(key_id).unwrap_or_else(|| {
+            let region = region.unwrap_or(REGION);
+            let resource = if key_id.starts_with("alias/") { key_id.to_owned() } else { format!("key/{key_id}") };
+            Self {
+                partition: partition_of(region).to_owned(),
+                region: region.to_owned(),
+                account: ACCOUNT.to_owned(),
+                resource: Resource::parse(&resource),
+            }
+        })
+    }
+
+    /// Returns the resource of a statement. For an alias that is every key of the account, limited by
+    /// [`alias_condition`](Self::alias_condition): with the ARN of an alias, IAM allows actions on the alias and not on
+    /// its key.
+    pub fn arn(&self) -> String {
+        let resource = match &self.resource {
+            Resource::Key(key) => key,
+            Resource::Alias(_) => "key/*",
+        };
+        format!("arn:{}:kms:{}:{}:{resource}", self.partition, self.region, self.account)
+    }
+
+    /// Returns the ARN of the key or alias, by which the output groups the key policies.
+    pub fn name(&self) -> String {
+        match &self.resource {
+            Resource::Key(_) => self.arn(),
+            Resource::Alias(alias) => format!("arn:{}:kms:{}:{}:{alias}", self.partition, self.region, self.account),
+        }
+    }
+
+    /// Returns the condition that the key has this alias.
+    pub fn alias_condition(&self) -> Option<Value> {
+        match &self.resource {
+            Resource::Key(_) => None,
+            Resource::Alias(alias) => Some(json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": alias } })),
+        }
+    }
+
+    /// Returns whether the AWS account is known.
+    pub fn has_account(&self) -> bool {
+        self.account != ACCOUNT
+    }
+
+    /// Returns whether the Region is known.
+    pub fn has_region(&self) -> bool {
+        self.region != REGION
+    }
+
+    /// Returns whether only an alias of the key is known.
+    pub const fn is_alias(&self) -> bool {
+        matches!(self.resource, Resource::Alias(_))
+    }
+
+    /// Returns the ARN of a role in the account of the key, with a placeholder for its name.
+    pub fn placeholder_role(&self, role: &str) -> String {
+        format!("arn:{}:iam::{}:role/{role}", self.partition, self.account)
+    }
+}
+
+// === impl Resource ===
+
+impl Resource {
+    fn parse(text: &str) -> Self {
+        if text.starts_with("alias/") { Self::Alias(text.to_owned()) } else { Self::Key(text.to_owned()) }
+    }
+}
+
+/// Returns the partition of a Region (AWS General Reference).
+fn partition_of(region: &str) -> &'static str {
+    match region {
+        _ if region.starts_with("cn-") => "aws-cn",
+        _ if region.starts_with("us-gov-") => "aws-us-gov",
+        _ if region.starts_with("us-iso-") => "aws-iso",
+        _ if region.starts_with("us-isob-") => "aws-iso-b",
+        _ if region.starts_with("eu-isoe-") => "aws-iso-e",
+        _ if region.starts_with("us-isof-") => "aws-iso-f",
+        _ if region.starts_with("eusc-") => "aws-eusc",
+        _ => "aws",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::ARN;
+
+    #[test]
+    fn arn_of_a_key_is_kept() {
+        let key = KmsKey::from_arn(ARN).unwrap();
+        assert_eq!((key.arn(), key.name(), key.alias_condition()), (ARN.to_owned(), ARN.to_owned(), None));
+        assert!(key.has_account() && key.has_region() && !key.is_alias());
+        assert_eq!(key, KmsKey::from_spec(ARN, Some("eu-north-1")));
+    }
+
+    #[test]
+    fn alias_is_a_condition_on_all_keys_of_the_account() {
+        let key = KmsKey::from_spec("arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders", None);
+        assert_eq!(key.arn(), "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/*");
+        assert_eq!(key.name(), "arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders");
+        let condition = json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": "alias/orders" } });
+        assert_eq!(key.alias_condition(), Some(condition));
+    }
+
+    #[test]
+    fn partition_follows_from_the_region() {
+        let key = KmsKey::from_spec("1234abcd-12ab-34cd-56ef-1234567890ab", Some("cn-north-1"));
+        assert_eq!(key.arn(), "arn:aws-cn:kms:cn-north-1:ACCOUNT:key/1234abcd-12ab-34cd-56ef-1234567890ab");
+        assert_eq!(key.placeholder_role("ROLE"), "arn:aws-cn:iam::ACCOUNT:role/ROLE");
+        assert!(!key.has_account() && key.has_region());
+    }
+}
