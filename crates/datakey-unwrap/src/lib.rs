@@ -1,8 +1,8 @@
 //! Unwraps recorded data keys with `Decrypt` of AWS KMS, and shows nothing of their plaintext.
 //!
-//! This is the only crate of the workspace that calls `Decrypt`; the operator does not depend on it. A [`Decrypter`] uses the
-//! credentials of the user who runs the program. It reports the length of a plaintext and, if the plaintext is too long to be
-//! guessed, its SHA-256, and overwrites the plaintext.
+//! This is the only crate of the workspace that calls `Decrypt`; the operator does not depend on it. A [`Decrypter`]
+//! uses the credentials of the user who runs the program. It reports the length of a plaintext and, if the plaintext is
+//! too long to be guessed, its SHA-256, and overwrites the plaintext.
 //!
 //! | item | purpose |
 //! | --- | --- |
@@ -57,8 +57,8 @@ use zeroize::Zeroizing;
 /// The longest wait for the answer to one call. It includes retries and the time to get credentials.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The length of the shortest plaintext whose SHA-256 is reported. From the SHA-256 of fewer bytes, an attacker could find the
-/// plaintext by trying all values.
+/// The length of the shortest plaintext whose SHA-256 is reported. From the SHA-256 of fewer bytes, an attacker could
+/// find the plaintext by trying all values.
 const SHORTEST_FINGERPRINTED: usize = 16;
 
 /// The result of asking KMS to unwrap a recorded data key.
@@ -98,16 +98,17 @@ pub struct Decrypter {
 impl Decrypter {
     /// Reads the AWS configuration, as the AWS CLI does. Calls no service.
     ///
-    /// Credentials come from the environment, the profile, IAM Identity Center, a credential process, a web identity, or the
-    /// metadata of the container or instance. `AWS_ENDPOINT_URL_KMS` and `AWS_CA_BUNDLE` apply. `app` is the name and version of
-    /// the program in the user agent of each call.
+    /// Credentials come from the environment, the profile, IAM Identity Center, a credential process, a web identity,
+    /// or the metadata of the container or instance. `AWS_ENDPOINT_URL_KMS` and `AWS_CA_BUNDLE` apply. `app` is the
+    /// name and version of the program in the user agent of each call.
     ///
     /// # Errors
     /// Returns a message if a setting cannot be used.
     pub async fn from_env(app: &'static str) -> Result<Self, String> {
         let aws = Aws::from_env(app, User::Person).await?;
-        // Each client of KMS uses the Region of a recorded ARN. The user's own Region is for AWS STS, if a role must be assumed.
-        // The default chain would also ask the metadata service of EC2; on a user's machine that request only waits for a timeout.
+        // Each client of KMS uses the Region of a recorded ARN. The user's own Region is for AWS STS, if a role must be
+        // assumed. The default chain would also ask the metadata service of EC2; on a user's machine that request only
+        // waits for a timeout.
         let own = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
             .or_else(Region::from_static("us-east-1"));
@@ -121,7 +122,7 @@ impl Decrypter {
                 why: format!("its keyId is no ARN of a KMS key: {}", printable(&issued.key_id)),
             };
         };
-        // A policy with the condition `Null` allows a request without an encryption context, and may refuse an empty one.
+        // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
         let context = issued.request.context();
         let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
         let decrypt = self
@@ -197,8 +198,8 @@ fn unknown(why: &str) -> Decryption {
     Decryption::Unknown { why: why.to_owned() }
 }
 
-/// Converts an error code of KMS: some concern the data key and its KMS key, the others concern the caller (AWS KMS API reference,
-/// `Decrypt`, errors).
+/// Converts an error code of KMS: some concern the data key and its KMS key, the others concern the caller (AWS KMS API
+/// reference, `Decrypt`, errors).
 fn refused(code: &str, message: &str) -> Decryption {
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {

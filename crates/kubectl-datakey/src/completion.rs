@@ -1,11 +1,11 @@
 //! Completion scripts for shells, and the candidates for kubectl.
 //!
-//! kubectl completes `kubectl datakey ...` by running an executable `kubectl_complete-datakey` with the words of the command line;
-//! the last one is to be completed. The executable prints one candidate a line, with a tab and a description, and then a directive
-//! (Kubernetes enhancement proposal 2379; cobra, "Shell completions").
+//! kubectl completes `kubectl datakey ...` by running an executable `kubectl_complete-datakey` with the words of the
+//! command line; the last one is to be completed. The executable prints one candidate a line, with a tab and a
+//! description, and then a directive (Kubernetes enhancement proposal 2379; cobra, "Shell completions").
 //!
-//! clap finds the candidates. This module adds what clap does not know, which is the DataKeys of the cluster, and prints in the
-//! format of kubectl.
+//! clap finds the candidates. This module adds what clap does not know, which is the DataKeys of the cluster, and
+//! prints in the format of kubectl.
 
 use std::{ffi::OsStr, iter::once};
 
@@ -63,8 +63,8 @@ pub fn script(target: Target) -> Output {
     Output { out, ..Output::default() }
 }
 
-/// Returns the candidates for the last word, in the format of kubectl. After an error there are none, because an error message
-/// would disturb the user's typing.
+/// Returns the candidates for the last word, in the format of kubectl. After an error there are none, because an error
+/// message would disturb the user's typing.
 pub async fn complete(words: &[String]) -> Output {
     let (last, before) = split_last_word(words);
     let found = match candidates(last, before) {
@@ -123,8 +123,8 @@ fn candidates(last: &str, before: &[String]) -> Candidates {
 
 /// Returns the words from the command on or, while there is none, a flag whose value may be next.
 ///
-/// The words before the command are flags of the cluster and their values. clap's engine, unlike its parser, would mistake a value
-/// such as the namespace `policy` for the command of that name.
+/// The words before the command are flags of the cluster and their values. clap's engine, unlike its parser, would
+/// mistake a value such as the namespace `policy` for the command of that name.
 fn from_command(words: &[String]) -> &[String] {
     let is_command = |&last: &usize| parse(&words[..=last]).is_some_and(|matches| matches.subcommand_name().is_some());
     let flag = || words.last().filter(|last| last.starts_with('-')).map(|_| words.len() - 1);
@@ -148,7 +148,8 @@ fn command() -> Command {
     command.mut_args(with_completer).mut_subcommands(move |command| command.mut_args(with_completer))
 }
 
-/// Returns a candidate with the first line of its description. For `--flag=value` kubectl's scripts expect the value alone.
+/// Returns a candidate with the first line of its description. For `--flag=value` kubectl's scripts expect the value
+/// alone.
 fn described(candidate: &CompletionCandidate, last: &str) -> String {
     let value = candidate.get_value().to_string_lossy();
     let value = match value.split_once('=') {

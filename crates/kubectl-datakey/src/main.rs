@@ -1,11 +1,11 @@
-//! The kubectl plugin `kubectl datakey`: it lists, verifies, exports and rotates DataKeys, keeps their Secrets, and prints the
-//! policies that they need.
+//! The kubectl plugin `kubectl datakey`: it lists, verifies, exports and rotates DataKeys, keeps their Secrets, and
+//! prints the policies that they need.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
 //! [`datakey_unwrap`] only, and never prints a plaintext key.
 //!
-//! A command reads from the [`cluster`], computes a [`view`] of what it read, and returns an [`output::Output`]. `main` prints
-//! that and sets the exit code.
+//! A command reads from the [`cluster`], computes a [`view`] of what it read, and returns an [`output::Output`]. `main`
+//! prints that and sets the exit code.
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -58,8 +58,8 @@ fn run(cli: Cli, terminal: &Terminal) -> Result<Output, CommandError> {
     if let Command::Completion { shell } = cli.command {
         return Ok(completion::script(shell));
     }
-    // rustls selects a provider by itself only while the binary has a single one. With a second one it would panic at the first
-    // connection.
+    // rustls selects a provider by itself only while the binary has a single one. With a second one it would panic at
+    // the first connection.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return Err(CommandError::Failed("another TLS provider is installed already".to_owned()));
     }

@@ -1,7 +1,7 @@
 //! What a command returns, and the terminal that it is printed on.
 //!
-//! A command computes an [`Output`] and prints nothing. `rotate` and `keep` take time or ask a question; they reach the user
-//! through [`Terminal`], the only place that writes to the standard streams.
+//! A command computes an [`Output`] and prints nothing. `rotate` and `keep` take time or ask a question; they reach the
+//! user through [`Terminal`], the only place that writes to the standard streams.
 
 use std::{
     io::{IsTerminal, Stderr, Stdin, Stdout, Write},
@@ -66,8 +66,8 @@ pub enum CommandError {
 
 /// Standard input, output and error.
 ///
-/// Notes are written with invisible characters escaped. [`Output::out`] is written as it is: `export -o raw` prints bytes, and the
-/// renderers below escape text.
+/// Notes are written with invisible characters escaped. [`Output::out`] is written as it is: `export -o raw` prints
+/// bytes, and the renderers below escape text.
 #[derive(Debug)]
 pub struct Terminal {
     stdin: Stdin,
@@ -179,8 +179,8 @@ pub fn json(value: &impl Serialize) -> Result<String, CommandError> {
 
 /// Renders a value as YAML.
 ///
-/// The YAML writer does not escape every invisible character. A value with such a character is rendered as JSON, which is
-/// also YAML.
+/// The YAML writer does not escape every invisible character. A value with such a character is rendered as JSON, which
+/// is also YAML.
 pub fn yaml(value: &impl Serialize) -> Result<String, CommandError> {
     let text = serde_saphyr::to_string(value).map_err(|error| cannot_write("YAML", &error))?;
     if text.chars().all(|character| character == '\n' || is_printable(character)) { Ok(text) } else { json(value) }

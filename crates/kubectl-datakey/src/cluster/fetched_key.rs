@@ -8,8 +8,8 @@ use crate::output::{CommandError, Health};
 
 /// A `DataKey` from the API server.
 ///
-/// The JSON is kept beside the typed object: manifests are made from it, so that they keep fields which this version of the
-/// plugin does not know.
+/// The JSON is kept beside the typed object: manifests are made from it, so that they keep fields which this version of
+/// the plugin does not know.
 #[derive(Clone, Debug)]
 pub struct FetchedKey {
     /// The JSON that the API server returned.
@@ -60,7 +60,7 @@ impl FetchedKey {
 // === impl Listing ===
 
 impl Listing {
-    /// Sorts parsed DataKeys from the errors of the others.
+    /// Separates the DataKeys that could be parsed from the errors of the others.
     pub fn of(results: impl IntoIterator<Item = Result<FetchedKey, CommandError>>) -> Self {
         let mut listing = Self::default();
         for result in results {

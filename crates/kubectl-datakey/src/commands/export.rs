@@ -1,4 +1,5 @@
-//! `kubectl datakey export`: prints a wrapped data key and what is needed to unwrap it. All of it is ciphertext or public.
+//! `kubectl datakey export`: prints a wrapped data key and what is needed to unwrap it. All of it is ciphertext or
+//! public.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -51,8 +52,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
     Ok(output)
 }
 
-/// Returns the version to export: the one of `--version`, else the published one, which the Secret's plain entries hold, else
-/// the one of the spec.
+/// Returns the version to export: the one of `--version`, else the published one, which the Secret's plain entries
+/// hold, else the one of the spec.
 fn select_version(fetched: &FetchedKey, asked: Option<i32>) -> Result<&IssuedVersion, CommandError> {
     let key = &fetched.key;
     let published = key.status.as_ref().and_then(|status| status.version);
@@ -126,8 +127,8 @@ impl<'a> Exported<'a> {
     }
 }
 
-/// Returns the text entries that the Secret has for this version, by the same names. Invisible characters are escaped, so that
-/// the output can go to a terminal.
+/// Returns the text entries that the Secret has for this version, by the same names. Invisible characters are escaped,
+/// so that the output can go to a terminal.
 fn entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let mut entries = text_entries(issued);
     entries.insert("version", issued.version.to_string());
@@ -160,7 +161,8 @@ fn assignments(issued: &IssuedVersion) -> String {
 
 /// Returns the manifest of a `DataKey` for Git: the fields that its author wrote, and every recorded version as a pin.
 ///
-/// The manifest is made from the JSON of the API server, so it keeps fields that this version of the plugin does not know.
+/// The manifest is made from the JSON of the API server, so it keeps fields that this version of the plugin does not
+/// know.
 pub fn pinned_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
     let value = &fetched.value;
     let versions = &value["status"]["versions"];

@@ -1,9 +1,10 @@
 //! `kubectl datakey keep`: changes a `DataKey` from `deletionPolicy: Delete` to `Retain`, with the same Secret.
 //!
-//! `deletionPolicy` is immutable once a version is issued, so the command deletes the `DataKey` without its Secret and creates it
-//! again. Before it deletes anything, it saves the manifest in a file, with every recorded version as a pin. After an
-//! interruption the file has all that is needed: the same command, or `kubectl create -f FILE`, finishes the work. The operator
-//! never issues a pinned version again, so it does not call KMS even if the Secret is lost on the way.
+//! `deletionPolicy` is immutable once a version is issued, so the command deletes the `DataKey` without its Secret and
+//! creates it again. Before it deletes anything, it saves the manifest in a file, with every recorded version as a pin.
+//! After an interruption the file has all that is needed: the same command, or `kubectl create -f FILE`, finishes the
+//! work. The operator never issues a pinned version again, so it does not call KMS even if the Secret is lost on the
+//! way.
 
 use std::path::{Path, PathBuf};
 
@@ -96,7 +97,8 @@ impl Keeper<'_> {
         Ok(SecretCheck::from_secret(key, secret.as_ref()))
     }
 
-    /// Refuses a Secret that the operator would not manage afterwards. It restores a missing or changed Secret from the pins.
+    /// Refuses a Secret that the operator would not manage afterwards. It restores a missing or changed Secret from the
+    /// pins.
     async fn require_keepable_secret(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
         let check = self.check_secret(&fetched.key).await?;
         match check.state {
@@ -178,8 +180,8 @@ impl Keeper<'_> {
 
     /// Waits until the garbage collector has removed the owner reference from the Secret.
     ///
-    /// It does that before the `DataKey` is gone. If the reference remains, the garbage collector may delete the Secret, and the
-    /// operator restores it from the pins; waiting longer does not help.
+    /// It does that before the `DataKey` is gone. If the reference remains, the garbage collector may delete the
+    /// Secret, and the operator restores it from the pins; waiting longer does not help.
     async fn wait_until_secret_is_free(&self, manifest: &Value) -> Result<(), CommandError> {
         let name = manifest["spec"]["secretName"].as_str().unwrap_or(&self.args.name);
         loop {

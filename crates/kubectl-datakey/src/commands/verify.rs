@@ -72,8 +72,8 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
     Ok(Output { notes, ..Output::text(out).with(health) })
 }
 
-/// Reads the data of a Secret and checks it. Metadata alone cannot prove that the data is unchanged: another client can write
-/// metadata like the operator's.
+/// Reads the data of a Secret and checks it. Metadata alone cannot prove that the data is unchanged: another client can
+/// write metadata like the operator's.
 async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> SecretCheck {
     match cluster.secret(&fetched.namespace(), fetched.key.secret_name()).await {
         Ok(secret) => SecretCheck::from_secret(&fetched.key, secret.as_ref()),

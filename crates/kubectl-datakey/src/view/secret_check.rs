@@ -106,8 +106,8 @@ impl SecretCheck {
     }
 }
 
-/// Returns what the Secret should hold: the version of the spec or, until that is issued, the version that the operator last
-/// published.
+/// Returns what the Secret should hold: the version of the spec or, until that is issued, the version that the operator
+/// last published.
 fn wanted(key: &DataKey) -> Option<Projection> {
     let published = key.status.as_ref().and_then(|status| status.version);
     project(key, key.version()).or_else(|| project(key, published?))

@@ -1,4 +1,5 @@
-//! The decisions of `keep`. Pure: the next step, the manifest, and whether the new `DataKey` has all that the old one had.
+//! The decisions of `keep`. Pure: the next step, the manifest, and whether the new `DataKey` has all that the old one
+//! had.
 
 use datakey::api::{DataKey, DeletionPolicy, GROUP};
 use k8s_openapi::api::core::v1::Secret;
@@ -12,8 +13,8 @@ use crate::{
     view::summary::KeySummary,
 };
 
-/// The annotation with the manifest of the last `kubectl apply`. The new `DataKey` must not have it: the next `kubectl apply` would
-/// remove each field that the annotation has and its own manifest lacks.
+/// The annotation with the manifest of the last `kubectl apply`. The new `DataKey` must not have it: the next `kubectl
+/// apply` would remove each field that the annotation has and its own manifest lacks.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The next step of the command.
