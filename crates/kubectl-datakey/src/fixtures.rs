@@ -2,7 +2,7 @@
 
 use datakey::{
     api::{DataKey, DataKeyStatus, IssuedVersion},
-    fixtures, status,
+    condition, fixtures,
 };
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
@@ -14,15 +14,15 @@ use crate::cluster::FetchedKey;
 /// A `DataKey` with these recorded versions and without a published one. The spec asks for the last of them.
 pub fn recorded(versions: &[i32]) -> FetchedKey {
     let mut key = fixtures::recorded(versions);
-    key.metadata.creation_timestamp = Some(status::whole_seconds(at(0)));
+    key.metadata.creation_timestamp = Some(datakey::api::truncate_to_seconds(at(0)));
     FetchedKey::parse(json!(key)).unwrap()
 }
 
 /// A `DataKey` with these recorded versions, `Ready` with the last of them.
 pub fn ready(versions: &[i32]) -> FetchedKey {
     let fetched = recorded(versions);
-    let current = fetched.key.issued(fetched.key.version()).unwrap().clone();
-    with_status(fetched, |key| status::ready(key, &current, None, at(60)))
+    let current = fetched.key.recorded_version(fetched.key.wanted_version()).unwrap().clone();
+    with_status(fetched, |key| condition::ready(key, &current, None, at(60)))
 }
 
 /// The `DataKey` with another status.
@@ -40,10 +40,10 @@ pub fn edited(fetched: FetchedKey, edit: impl FnOnce(&mut Value)) -> FetchedKey 
 
 /// The Secret that the operator creates for this version of the `DataKey`.
 pub fn secret(key: &DataKey, version: i32) -> Secret {
-    datakey::secret::project(key, version).unwrap().create(key)
+    datakey::secret::Projection::of(key, version).unwrap().into_secret(key)
 }
 
 /// A recorded version of a `DataKey`.
 pub fn version(fetched: &FetchedKey, version: i32) -> &IssuedVersion {
-    fetched.key.issued(version).unwrap()
+    fetched.key.recorded_version(version).unwrap()
 }

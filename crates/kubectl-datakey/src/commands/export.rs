@@ -57,8 +57,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
 fn select_version(fetched: &FetchedKey, asked: Option<i32>) -> Result<&IssuedVersion, CommandError> {
     let key = &fetched.key;
     let published = key.status.as_ref().and_then(|status| status.version);
-    let version = asked.or(published).unwrap_or_else(|| key.version());
-    key.issued(version).ok_or_else(|| {
+    let version = asked.or(published).unwrap_or_else(|| key.wanted_version());
+    key.recorded_version(version).ok_or_else(|| {
         let issued: Vec<_> = key.record().iter().map(|issued| issued.version.to_string()).collect();
         let name = fetched.name();
         match (issued.is_empty(), asked) {

@@ -32,7 +32,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
         ));
     }
     let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
-    let from = fetched.key.version();
+    let from = fetched.key.wanted_version();
     if args.dry_run {
         output.out = format!("{} would be rotated from version {from} to {next} (dry run)\n", args.name).into_bytes();
         return Ok(output);
@@ -60,7 +60,7 @@ fn next_version(fetched: &FetchedKey) -> Result<i32, CommandError> {
             fetched.name()
         )));
     }
-    let highest = used.last().copied().unwrap_or(FIRST_VERSION).max(key.version());
+    let highest = used.last().copied().unwrap_or(FIRST_VERSION).max(key.wanted_version());
     highest.checked_add(1).ok_or_else(|| {
         CommandError::Failed(format!(
             "DataKey {} has version {highest}, the highest number there is: set spec.version to a free lower one by hand",
@@ -145,7 +145,7 @@ fn not_ready(args: &Rotate, version: i32, why: &str) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use datakey::status::{PENDING, Reason, failed};
+    use datakey::{api::PENDING, condition::failed, reason::Reason};
 
     use super::*;
     use crate::fixtures::{at, edited, issued, ready, recorded, with_status};

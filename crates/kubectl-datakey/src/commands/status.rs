@@ -190,7 +190,7 @@ fn pairs(context: &EncryptionContext) -> String {
 
 #[cfg(test)]
 mod tests {
-    use datakey::status::{Reason, failed};
+    use datakey::{condition::failed, reason::Reason};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
     use super::*;

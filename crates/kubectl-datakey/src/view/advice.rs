@@ -1,19 +1,22 @@
 //! What to do next, in addition to the message of the operator.
 
-use datakey::status::{self, Class, Reason};
+use datakey::{
+    api,
+    reason::{Reason, RetryPolicy},
+};
 
 /// Returns the next steps for a `DataKey` whose condition `Ready` has this reason.
 pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
-    if reason == status::PENDING {
+    if reason == api::PENDING {
         return vec![check_operator()];
     }
     let Ok(reason) = reason.parse::<Reason>() else {
         return Vec::new();
     };
     let command = |command: &str| format!("kubectl datakey {command} {name} -n {namespace}");
-    let mut advice = match reason.class() {
-        Class::RetrySoon | Class::RetrySlowly => vec!["the operator tries again by itself".to_owned()],
-        Class::WaitForChange => {
+    let mut advice = match reason.retry_policy() {
+        RetryPolicy::RetrySoon | RetryPolicy::RetrySlowly => vec!["the operator tries again by itself".to_owned()],
+        RetryPolicy::RetryRarely => {
             vec!["a change of the DataKey is acted on at once; other changes within minutes".to_owned()]
         }
     };
@@ -48,7 +51,7 @@ mod tests {
 
     #[test]
     fn pending_leads_to_the_operator() {
-        assert_eq!(advice(status::PENDING, "shop", "orders"), [check_operator()]);
+        assert_eq!(advice(api::PENDING, "shop", "orders"), [check_operator()]);
     }
 
     #[test]

@@ -4,10 +4,9 @@ use datakey::{
     api::DataKey,
     secret::{
         Projection,
-        content::{self, Verdict},
-        known::Known,
+        compare::{self, Comparison},
+        known::KnownSecret,
         metadata::SecretMetadata,
-        project,
     },
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -73,7 +72,7 @@ impl SecretCheck {
     pub fn from_metadata(key: &DataKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
         let Some(wanted) = wanted(key) else { return Some(Self::new(key, SecretState::NotIssued)) };
         let Some(metadata) = metadata else { return Some(Self::new(key, SecretState::Missing)) };
-        let known = Known { metadata: metadata.clone(), verified: None };
+        let known = KnownSecret { metadata: metadata.clone(), verified: None };
         let saved = known.saved_in(key).filter(|saved| saved.digest == wanted.digest().to_string());
         saved.map(|_| Self::new(key, SecretState::Intact))
     }
@@ -82,12 +81,12 @@ impl SecretCheck {
     pub fn from_secret(key: &DataKey, secret: Option<&Secret>) -> Self {
         let Some(wanted) = wanted(key) else { return Self::new(key, SecretState::NotIssued) };
         let Some(secret) = secret else { return Self::new(key, SecretState::Missing) };
-        match content::compare(key, &wanted, secret) {
-            Verdict::Same => Self::new(key, SecretState::Intact),
-            Verdict::PutRight => {
-                Self { differences: content::changes(&wanted, secret), ..Self::new(key, SecretState::Changed) }
+        match compare::compare(key, &wanted, secret) {
+            Comparison::InSync => Self::new(key, SecretState::Intact),
+            Comparison::Restorable => {
+                Self { differences: compare::changes(&wanted, secret), ..Self::new(key, SecretState::Changed) }
             }
-            Verdict::Conflict(why) => Self { detail: Some(why), ..Self::new(key, SecretState::Conflict) },
+            Comparison::Conflict(why) => Self { detail: Some(why), ..Self::new(key, SecretState::Conflict) },
         }
     }
 
@@ -110,7 +109,7 @@ impl SecretCheck {
 /// last published.
 fn wanted(key: &DataKey) -> Option<Projection> {
     let published = key.status.as_ref().and_then(|status| status.version);
-    project(key, key.version()).or_else(|| project(key, published?))
+    Projection::of(key, key.wanted_version()).or_else(|| Projection::of(key, published?))
 }
 
 #[cfg(test)]
@@ -166,7 +165,7 @@ mod tests {
         key.status.as_mut().unwrap().secret = Some(VerifiedSecret {
             uid: "s".into(),
             resource_version: "7".into(),
-            digest: project(&key, 1).unwrap().digest().to_string(),
+            digest: Projection::of(&key, 1).unwrap().digest().to_string(),
         });
         assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)).unwrap().state, SecretState::Intact);
         metadata.revision.resource_version = "8".into();

@@ -1,8 +1,8 @@
 //! The state of a `DataKey`, as `list` and `status` show it.
 
 use datakey::{
-    api::{DataKey, EncryptionContext, IssuedVersion, KeySpec},
-    status,
+    api::{self, DataKey, EncryptionContext, IssuedVersion, KeySpec},
+    condition,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
@@ -110,7 +110,7 @@ impl KeySummary {
         let published = key.status.as_ref().and_then(|status| status.version);
         let ready = ReadySummary::of(key);
         let stalled =
-            ready.is_current && status::find(key, status::STALLED).is_some_and(|found| found.status == "True");
+            ready.is_current && condition::find(key, api::STALLED).is_some_and(|found| found.status == "True");
         let created = key.metadata.creation_timestamp.clone();
         let known = key.status.as_ref().and_then(|status| status.key_id.clone());
         Self {
@@ -121,7 +121,7 @@ impl KeySummary {
             since: ready.since.or_else(|| created.clone().filter(|_| ready.is_unobserved)),
             stalled,
             deleting: key.metadata.deletion_timestamp.is_some(),
-            wanted_version: key.version(),
+            wanted_version: key.wanted_version(),
             version: published,
             key_id: known.unwrap_or_else(|| key.spec.key_id.clone()),
             secret_name: key.secret_name().to_owned(),
@@ -176,10 +176,10 @@ struct ReadySummary {
 
 impl ReadySummary {
     fn of(key: &DataKey) -> Self {
-        let Some(ready) = status::find(key, status::READY) else {
+        let Some(ready) = condition::find(key, api::READY) else {
             return Self::pending("the operator has not seen it yet", true);
         };
-        if ready.reason == status::PENDING {
+        if ready.reason == api::PENDING {
             return Self::pending("the operator has not seen it yet", true);
         }
         if ready.observed_generation != key.metadata.generation {
@@ -198,7 +198,7 @@ impl ReadySummary {
     fn pending(message: &str, is_unobserved: bool) -> Self {
         Self {
             status: "Unknown".to_owned(),
-            reason: status::PENDING.to_owned(),
+            reason: api::PENDING.to_owned(),
             message: message.to_owned(),
             since: None,
             is_current: false,
@@ -235,7 +235,7 @@ impl VersionSummary {
 
 #[cfg(test)]
 mod tests {
-    use datakey::status::{Class, Reason};
+    use datakey::reason::{Reason, RetryPolicy};
     use serde_json::json;
 
     use super::*;
@@ -264,16 +264,19 @@ mod tests {
     #[test]
     fn new_data_key_is_pending_since_its_creation() {
         let summary = KeySummary::of(&recorded(&[]).key);
-        assert_eq!((summary.ready.as_str(), summary.since), ("Unknown", Some(status::whole_seconds(at(0)))));
+        assert_eq!(
+            (summary.ready.as_str(), summary.since),
+            ("Unknown", Some(datakey::api::truncate_to_seconds(at(0))))
+        );
     }
 
     #[test]
     fn failure_is_stalled_if_a_user_must_act() {
         for &reason in Reason::ALL {
-            let fetched = with_status(recorded(&[]), |key| status::failed(key, &reason.into(), at(9)));
+            let fetched = with_status(recorded(&[]), |key| condition::failed(key, &reason.into(), at(9)));
             let summary = KeySummary::of(&fetched.key);
             assert_eq!((summary.ready.as_str(), summary.reason.as_str()), ("False", reason.as_str()));
-            assert_eq!(summary.stalled, reason.class() == Class::WaitForChange);
+            assert_eq!(summary.stalled, reason.retry_policy() == RetryPolicy::RetryRarely);
             assert!(!summary.advice.is_empty());
         }
     }

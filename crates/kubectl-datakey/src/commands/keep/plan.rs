@@ -1,7 +1,10 @@
 //! The decisions of `keep`. Pure: the next step, the manifest, and whether the new `DataKey` has all that the old one
 //! had.
 
-use datakey::api::{DataKey, DeletionPolicy, GROUP};
+use datakey::{
+    api::{DataKey, DeletionPolicy},
+    names::GROUP,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -57,8 +60,8 @@ pub fn step(
     if is_retained(fetched) {
         return Ok(saved.map_or(Step::Nothing, Step::Verify));
     }
-    let version = fetched.key.version();
-    if fetched.key.issued(version).is_none() {
+    let version = fetched.key.wanted_version();
+    if fetched.key.recorded_version(version).is_none() {
         return Err(CommandError::NotReady(format!(
             "DataKey {name} has no data key of version {version} yet, and nothing was done: until a version is issued, set \
              deletionPolicy to Retain; otherwise see what is missing by kubectl datakey status {name}"

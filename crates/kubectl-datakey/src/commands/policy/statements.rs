@@ -67,7 +67,7 @@ pub struct Roles<'a> {
 impl Policies {
     /// Returns the policies for issuing the version of the spec, and for unwrapping every recorded version.
     pub fn of(key: &DataKey, roles: &Roles<'_>) -> Self {
-        let current = key.issued(key.version());
+        let current = key.recorded_version(key.wanted_version());
         let issuing = current
             .and_then(|issued| KmsKey::from_arn(&issued.key_id))
             .unwrap_or_else(|| KmsKey::from_spec(&key.spec.key_id, key.spec.region.as_deref()));
