@@ -50,6 +50,7 @@ lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc,
 # The target `repository` is divided by module: chart:: needs Helm and runs in `make chart`, all others run here.
 unit: operator build-debug ## Unit tests, the model, the fuzz corpora, memory of a DataKey, generated files, documentation, what the binary can do
 	cargo test --locked --workspace --lib --bins --test corpus --test model --test footprint
+	cargo test --locked --workspace --doc
 	cargo test --locked --workspace --test repository -- --skip chart::
 
 model: need-rust ## The model of the protocol in larger worlds: minutes

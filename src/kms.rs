@@ -23,7 +23,6 @@ use clients::{Clients, RegionalClient};
 use queue::{KmsQueue, Permit};
 use region_map::IDLE_TIMEOUT;
 use regions::Regions;
-use request::Material;
 use shares::Shares;
 
 pub use answer::GeneratedKey;
@@ -133,7 +132,7 @@ impl Kms {
         request: &KeyRequest,
         grant_tokens: &[String],
     ) -> Result<GeneratedKey, KmsFailure> {
-        let material = Material::of(request).map_err(KmsFailure::not_called)?;
+        let material = request::material(request).map_err(KmsFailure::not_called)?;
         let call = permit.start_call().await;
         let region = call.region();
         let RegionalClient { client, label, generation } = self.clients.get(region);

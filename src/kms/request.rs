@@ -6,38 +6,22 @@ use aws_sdk_kms::{
 };
 
 use datakey::{
-    api::{KeyRequest, KeySpec},
+    api::{KeyRequest, KeySpec, Material},
     reason::{Failure, Reason},
 };
 
-/// What KMS generates. A request names its length in one of two ways, never in both.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Material {
-    /// An AES key.
-    Spec(DataKeySpec),
-    /// A number of bytes.
-    Bytes(i32),
-}
-
-// === impl Material ===
-
-impl Material {
-    /// What a request asks for. The definition of the DataKey has the same rule, but an older definition may have let the
-    /// request in.
-    ///
-    /// # Errors
-    /// [`Reason::SpecInvalid`] if the request names no length, two lengths, or one that KMS does not generate.
-    pub fn of(request: &KeyRequest) -> Result<Self, Failure> {
-        match (request.key_spec, request.number_of_bytes) {
-            (Some(KeySpec::Aes256), None) => Ok(Self::Spec(DataKeySpec::Aes256)),
-            (Some(KeySpec::Aes128), None) => Ok(Self::Spec(DataKeySpec::Aes128)),
-            (None, Some(bytes @ 1..=1024)) => Ok(Self::Bytes(bytes)),
-            _ => Err(Failure::new(
-                Reason::SpecInvalid,
-                "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
-            )),
-        }
-    }
+/// What a request asks KMS to generate. The definition of the DataKey has the same rule, but an older definition may have let
+/// the request in.
+///
+/// # Errors
+/// [`Reason::SpecInvalid`] if the request names no length, two lengths, or one that KMS does not generate.
+pub fn material(request: &KeyRequest) -> Result<Material, Failure> {
+    request.material().ok_or_else(|| {
+        Failure::new(
+            Reason::SpecInvalid,
+            "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
+        )
+    })
 }
 
 /// The call for a request, not sent yet.
@@ -49,8 +33,9 @@ pub fn to_call(
 ) -> GenerateDataKeyWithoutPlaintextFluentBuilder {
     let call = client.generate_data_key_without_plaintext().key_id(&request.key_id);
     let call = match material {
-        Material::Spec(spec) => call.key_spec(spec),
-        Material::Bytes(bytes) => call.number_of_bytes(bytes),
+        Material::Spec(KeySpec::Aes256) => call.key_spec(DataKeySpec::Aes256),
+        Material::Spec(KeySpec::Aes128) => call.key_spec(DataKeySpec::Aes128),
+        Material::Bytes(bytes) => call.number_of_bytes(bytes.into()),
     };
     let context = request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
     call.set_encryption_context(context).set_grant_tokens((!grant_tokens.is_empty()).then(|| grant_tokens.to_vec()))
@@ -68,7 +53,7 @@ mod tests {
         let mut none = request();
         none.key_spec = None;
         for request in [both, none] {
-            assert_eq!(Material::of(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
+            assert_eq!(material(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
         }
     }
 }

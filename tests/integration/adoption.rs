@@ -92,7 +92,7 @@ async fn a_corrupted_restored_secret_is_refused_and_left_alone() {
     assert_eq!(test.secret("orders").await.metadata.resource_version, created.metadata.resource_version);
     assert_eq!(test.proxy.calls(), calls);
 
-    assert!(message.contains("mend its content in place"), "{message}");
+    assert!(message.contains("restore its content in place"), "{message}");
 
     // An intact backup restores it in place.
     let whole = to_json(&whole.data);

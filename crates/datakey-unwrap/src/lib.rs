@@ -45,7 +45,7 @@ use aws_sdk_kms::{
     primitives::Blob,
 };
 use datakey::{
-    api::{IssuedVersion, KeyRequest, KeySpec},
+    api::{IssuedVersion, Material},
     arn::KmsArn,
     secret::sha256,
     text::{self, error_chain},
@@ -135,7 +135,7 @@ impl Decrypter {
             Ok(mut answer) => {
                 // The bytes are moved out of the answer, not copied, so that overwriting them leaves no copy in memory.
                 let plaintext = answer.plaintext.take().map(Blob::into_inner).unwrap_or_default();
-                inspect(&Zeroizing::new(plaintext), expected_length(&issued.request))
+                inspect(&Zeroizing::new(plaintext), issued.request.material().map(Material::length))
             }
             Err(error) => failed(&error),
         }
@@ -149,15 +149,6 @@ impl Decrypter {
                 .build();
             Client::from_conf(config)
         })
-    }
-}
-
-/// Returns the length of the data key that was requested, in bytes.
-fn expected_length(request: &KeyRequest) -> Option<usize> {
-    match request.key_spec {
-        Some(KeySpec::Aes256) => Some(32),
-        Some(KeySpec::Aes128) => Some(16),
-        None => request.number_of_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
     }
 }
 
@@ -225,8 +216,6 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use datakey::fixtures;
-
     use super::*;
 
     fn plaintext(length: usize) -> Zeroizing<Vec<u8>> {
@@ -251,16 +240,6 @@ mod tests {
             let Decryption::Failed { why } = inspect(&plaintext(32), expected) else { panic!("{expected:?}") };
             assert!(why.contains("32 bytes"), "{why}");
         }
-    }
-
-    #[test]
-    fn expected_length_is_the_requested_one() {
-        let mut request = fixtures::request();
-        assert_eq!(expected_length(&request), Some(32));
-        request.key_spec = Some(KeySpec::Aes128);
-        assert_eq!(expected_length(&request), Some(16));
-        (request.key_spec, request.number_of_bytes) = (None, Some(64));
-        assert_eq!(expected_length(&request), Some(64));
     }
 
     #[test]

@@ -14,12 +14,12 @@ mod schema;
 mod status;
 mod template;
 
-pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS};
+pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
 pub use conditions::{Conditions, PENDING, READY, STALLED};
 pub use crd::crd;
 pub use data_key::{DataKey, DataKeySpec, DeletionPolicy, with_adopted, with_recorded};
 pub use lenient::Rest;
-pub use material::KeySpec;
+pub use material::{KeySpec, Material};
 pub use request::{EncryptionContext, KeyRequest};
 pub use status::{DataKeyStatus, IssuedVersion, VerifiedSecret, initial_status, truncate_to_seconds};
 pub use template::{SecretTemplate, TemplateMetadata};

@@ -3,6 +3,8 @@
 /// A parsed ARN of a KMS key or alias: `arn:PARTITION:kms:REGION:ACCOUNT:RESOURCE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KmsArn<'a> {
+    /// The partition of AWS, for example `aws` or `aws-cn`.
+    pub partition: &'a str,
     /// The Region of the key.
     pub region: &'a str,
     /// The AWS account that owns it, 12 digits.
@@ -30,18 +32,11 @@ pub fn may_answer(key_id: &str, region: &str, arn: &str) -> bool {
     }
 }
 
-/// The partition of the ARN of a KMS key or alias, for example `aws` or `aws-cn`; `None` for anything else.
-pub fn partition(arn: &str) -> Option<&str> {
-    KmsArn::parse(arn)?;
-    arn.split(':').nth(1)
-}
-
 /// The same multi-Region key in another Region: primary and replicas differ in nothing but the Region of their ARN, and
 /// each decrypts what another one encrypted (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS"). `None` for a
 /// key that is in one Region only, and where the Region has not the form of one.
 pub fn replica_in(arn: &str, region: &str) -> Option<String> {
-    let KmsArn { account, resource, .. } = KmsArn::parse(arn)?;
-    let partition = partition(arn)?;
+    let KmsArn { partition, account, resource, .. } = KmsArn::parse(arn)?;
     (is_region(region) && resource.starts_with("key/mrk-"))
         .then(|| format!("arn:{partition}:kms:{region}:{account}:{resource}"))
 }
@@ -126,7 +121,7 @@ impl<'a> KmsArn<'a> {
             && account.len() == 12
             && account.bytes().all(|digit| digit.is_ascii_digit())
             && (is_alias(resource) || resource.strip_prefix("key/").is_some_and(is_key_id));
-        whole.then_some(Self { region, account, resource })
+        whole.then_some(Self { partition, region, account, resource })
     }
 
     /// Whether it names a key, not an alias.
@@ -146,7 +141,7 @@ mod tests {
     fn an_arn_names_region_and_account() {
         let arn = KmsArn::parse(ALIAS).unwrap();
         assert_eq!((arn.region, arn.account, arn.resource), ("cn-north-1", "111122223333", "alias/orders"));
-        assert_eq!((partition(ALIAS), partition("arn:aws:s3:::orders")), (Some("aws-cn"), None));
+        assert_eq!(arn.partition, "aws-cn");
     }
 
     #[test]

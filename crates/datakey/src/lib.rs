@@ -1,4 +1,64 @@
-//! The `DataKey` API and its protocol, without effects: every decision of the operator is made here.
+//! The `DataKey` API and its protocol, without effects: the operator, the kubectl plugin and the tests decide with this crate,
+//! and none of them decides otherwise.
+//!
+//! # The protocol
+//!
+//! 1. AWS KMS answers each call of `GenerateDataKeyWithoutPlaintext` with a new data key and keeps none, so a call is harmless, and
+//!    an answer that is not stored is lost without a loss.
+//! 2. One guarded write makes an answer the data key of a version: the record, `status.versions`. It carries the resource version
+//!    that the decision was made on, and the API server refuses to change or to remove an entry.
+//! 3. The Secret is a function of the record ([`secret::Projection`]): each write of it, by any replica and at any time, has the
+//!    same bytes.
+//! 4. A Secret that can hold another data key than the recorded one is never overwritten ([`secret::compare`]), and one that
+//!    exists before the record becomes the record ([`secret::adopt`]).
+//! 5. The status keeps the revision and the digest of the Secret that was last verified, so a change of one byte is seen from the
+//!    metadata alone ([`secret::known`]).
+//!
+//! [`protocol::Attempt`] is the loop: it decides on the next step, and takes in what the step brought. It has no effects; the
+//! operator carries the steps out, and the model in `tests/model` answers them in every way in which a cluster can.
+//!
+//! # The modules
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`api`] | the custom resource: spec, status, validation rules, definition |
+//! | [`names`] | what is stored under a name: API group, labels, annotations, Secret type |
+//! | [`arn`] | the forms of a KMS key identifier, and what they say of Region and key |
+//! | [`protocol`] | every decision, as the next step of an attempt |
+//! | [`secret`] | the Secret from the record, its comparison, its adoption, its template |
+//! | [`reason`], [`condition`] | why an object is not ready, and what its conditions say |
+//! | [`decode`] | each object of a list by itself; what is reported of one that cannot be decoded |
+//! | [`identity`] | which state of an object is older |
+//! | [`text`] | text of users and servers as it may be shown |
+//!
+//! # Example
+//!
+//! A new object asks for the metadata of the Secret before anything else, and calls KMS only where the name is free:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use datakey::{
+//!     api::DataKey,
+//!     protocol::{Answer, Attempt, Inputs, Step},
+//! };
+//! use k8s_openapi::jiff::Timestamp;
+//!
+//! let key: DataKey = serde_json::from_value(serde_json::json!({
+//!     "apiVersion": "datakey.dev/v1alpha1",
+//!     "kind": "DataKey",
+//!     "metadata": { "name": "orders", "namespace": "shop" },
+//!     "spec": { "keyId": "alias/orders", "keySpec": "AES_256" },
+//! }))?;
+//! let mut attempt = Attempt::new(Arc::new(key), None);
+//! let next = |attempt: &Attempt<_>| attempt.next(Inputs::default(), Timestamp::UNIX_EPOCH);
+//! assert!(matches!(next(&attempt), Step::AcquirePermit));
+//! attempt.learn(Answer::Permit).unwrap();
+//! assert!(matches!(next(&attempt), Step::GetSecretMetadata));
+//! attempt.learn(Answer::Metadata(None)).unwrap();
+//! assert!(matches!(next(&attempt), Step::CallKms));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,4 +1,15 @@
 //! The protocol: *the record first, the Secret second*.
+//!
+//! | what always holds | what holds it |
+//! | --- | --- |
+//! | a recorded data key is never changed or removed | the guarded write of the record; the definition's rule that it is write-once |
+//! | one data key for each version | KMS is called only where the version is neither recorded nor pinned nor in the Secret (`issue`) |
+//! | a data key is never taken out of a Secret | `compare` before each replacement, which carries the revision that was read |
+//! | a Secret of another owner is neither read nor written | its metadata are read first (`Step::get_if_managed`) |
+//! | Ready means that the Secret holds what is recorded | `publish`: this revision was written, or read and compared |
+//! | what is adopted or pinned outlives its object | the owner reference is set at creation, and only for what the object issued itself |
+//!
+//! The model in `tests/model` explores all of it with stale caches, lost answers and two leaders at once.
 
 mod attempt;
 mod issue;

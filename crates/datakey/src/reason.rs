@@ -14,10 +14,10 @@ pub const MAX_MESSAGE: usize = 1024;
 pub enum RetryPolicy {
     /// It passes by itself, mostly within seconds.
     RetrySoon,
-    /// It may pass by itself, or somebody who is not the user of the `DataKey` mends it.
+    /// It may pass by itself, or the platform team fixes it: the user of the `DataKey` cannot.
     RetrySlowly,
-    /// A person must change the `DataKey`, the KMS key, its policy or the Secret. A change of the `DataKey` is acted
-    /// on at once; the others don't announce themselves, so it is retried, rarely.
+    /// A user must change the `DataKey`, the KMS key, its policy or the Secret. A change of the `DataKey` is seen at once;
+    /// changes in AWS are not, so the operator retries at long intervals.
     RetryRarely,
 }
 
@@ -146,12 +146,12 @@ impl Reason {
             Self::RequestInvalid => (
                 RetryRarely,
                 "AWS KMS refused the form of the request: correct keyId, encryptionContext or grantTokens in the spec; \
-                 the operator's log has the words of KMS",
+                 the operator's log has the error message from KMS",
             ),
             Self::CredentialsMissing => (
                 RetrySlowly,
                 "the operator has no AWS credentials: give its service account a role (IRSA or EKS Pod Identity) or \
-                 its environment credentials; the operator's log tells what was tried",
+                 its environment credentials; the operator's log shows what was tried",
             ),
             Self::CredentialsRejected => (
                 RetrySlowly,
@@ -194,12 +194,12 @@ impl Reason {
             ),
             Self::KmsError => (
                 RetrySlowly,
-                "AWS KMS answered with an error that this operator does not know: its log has the words of KMS",
+                "AWS KMS answered with an error that this operator does not know: its log has the error message from KMS",
             ),
             Self::SecretConflict => (
                 RetryRarely,
                 "the Secret's name is taken, and nothing was touched: remove or rename that Secret after making sure \
-                 that nobody needs it, or use another spec.secretName",
+                 that no workload needs it, or use another spec.secretName",
             ),
             Self::SecretContested => (
                 RetrySlowly,
@@ -254,7 +254,7 @@ impl Reason {
             ),
             Self::PinInvalid => (
                 RetryRarely,
-                "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued anew: copy the entry \
+                "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued again: copy the entry \
                  again from status.versions of the DataKey that it was issued for, or remove it",
             ),
             Self::RestoredWithoutKey => (
@@ -299,14 +299,14 @@ impl Reason {
         self.entry().1
     }
 
-    /// Whether the object alone decides it, so that an operator that has just started decides again without a wait: it may be
-    /// of another release.
+    /// Whether the object alone causes it. Then an operator that has just started decides again without a delay: it may be of
+    /// another release.
     pub const fn depends_on_object(self) -> bool {
         matches!(self, Self::SpecInvalid | Self::RecordNewer | Self::SpecNewer)
     }
 
-    /// Whether the Secret has a part in it, so that a change of the Secret is worth another try. With a pin that can't be
-    /// followed, the Secret of what is recorded is put right all the same.
+    /// Whether a change of the Secret is a reason to retry at once. `PinConflict` and `PinInvalid` are among these: the Secret of
+    /// the recorded versions is restored although the pin cannot be recorded.
     pub const fn depends_on_secret(self) -> bool {
         matches!(
             self,
@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_name_of_its_own_and_tells_what_to_do() {
+    fn every_reason_has_its_own_name_and_advice() {
         for &reason in Reason::ALL {
             assert_eq!((reason.as_str().to_owned(), reason.as_str().parse()), (format!("{reason:?}"), Ok(reason)));
             assert!(reason.advice().len() > 40, "{reason:?}");

@@ -37,7 +37,7 @@ pub enum Command {
     /// List DataKeys.
     #[command(visible_alias = "ls")]
     List(List),
-    /// Tell how a DataKey stands: why it is not Ready, since when, what to do; its versions, its Secret, its events.
+    /// Show the state of a DataKey: why it is not Ready, since when, what to do; its versions, its Secret, its events.
     ///
     /// Without a name it shows every DataKey of the namespace that is not Ready or whose Secret is not as it
     /// should be. Exit code 2 says that there is one.
@@ -71,7 +71,7 @@ pub enum Command {
     /// What kubectl_complete-datakey calls.
     #[command(name = "__complete", hide = true, disable_help_flag = true)]
     Complete {
-        /// The words of the command line; the last one is to be completed.
+        /// The arguments on the command line; the last one is completed.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
@@ -118,7 +118,7 @@ pub struct Export {
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub version: Option<i32>,
 
-    /// Print the DataKey itself for Git, as YAML, with everything that was issued as spec.wrappedKeys: whoever applies
+    /// Print the DataKey itself for Git, as YAML, with everything that was issued as spec.wrappedKeys: a user who applies
     /// it gets the same data keys again, in a new cluster too.
     #[arg(long, conflicts_with_all = ["output", "version"])]
     pub pin: bool,

@@ -459,8 +459,7 @@ pub fn key_id(data: &[u8]) -> Reached {
     let (id, asked, arn) = (next(), next(), next().trim_end_matches('\n'));
 
     for text in [id, arn] {
-        if let Some(KmsArn { region, account, resource }) = KmsArn::parse(text) {
-            let partition = text.split(':').nth(1).unwrap();
+        if let Some(KmsArn { partition, region, account, resource }) = KmsArn::parse(text) {
             assert_eq!(format!("arn:{partition}:kms:{region}:{account}:{resource}"), text);
             assert!(account.len() == 12 && account.parse::<u64>().is_ok() && arn::is_region(region));
             assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");

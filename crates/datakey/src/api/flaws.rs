@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bounds::MAX_BLOB,
+    bounds::has_blob_length,
     request::{EncryptionContext, KeyRequest},
     status::IssuedVersion,
 };
@@ -24,7 +24,7 @@ pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
     if KmsArn::parse(&issued.key_id).is_none_or(|arn| !arn.is_key()) {
         return Some("keyId is not the ARN of a KMS key");
     }
-    if !(1..=MAX_BLOB).contains(&issued.ciphertext_blob.0.len()) {
+    if !has_blob_length(&issued.ciphertext_blob.0) {
         return Some("ciphertextBlob must have 1 to 6144 bytes");
     }
     if issued.key_material_id.as_deref().is_some_and(|id| !arn::is_key_material_id(id)) {
@@ -37,8 +37,7 @@ pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
 }
 
 fn request_flaw(request: &KeyRequest) -> Option<&'static str> {
-    let bytes_fit = request.number_of_bytes.is_none_or(|bytes| (1..=1024).contains(&bytes));
-    if request.key_spec.is_some() == request.number_of_bytes.is_some() || !bytes_fit {
+    if request.material().is_none() {
         return Some("request must have exactly one of keySpec and numberOfBytes (1 to 1024)");
     }
     if !arn::has_known_form(&request.key_id) {
@@ -92,7 +91,10 @@ pub(crate) mod tests {
     use k8s_openapi::ByteString;
 
     use super::*;
-    use crate::fixtures::{ARN, Edit, issued};
+    use crate::{
+        api::MAX_BLOB,
+        fixtures::{ARN, Edit, issued},
+    };
 
     fn context(version: &mut IssuedVersion, pairs: &[(&str, &str)]) {
         let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{lenient::Rest, material::KeySpec, rules, schema};
+use super::{
+    lenient::Rest,
+    material::{KeySpec, Material},
+    rules, schema,
+};
 
 /// Encryption context: pairs that KMS binds to a data key, in the order of their keys.
 pub type EncryptionContext = BTreeMap<String, String>;
@@ -60,6 +64,11 @@ impl KeyRequest {
     pub fn context(&self) -> &EncryptionContext {
         static EMPTY: EncryptionContext = EncryptionContext::new();
         self.encryption_context.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// What KMS generates; `None` where the request does not name exactly one length.
+    pub fn material(&self) -> Option<Material> {
+        Material::new(self.key_spec, self.number_of_bytes)
     }
 
     /// The fields in which two requests ask KMS for something else, as the spec names them. The only comparison of requests; in

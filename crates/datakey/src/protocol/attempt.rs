@@ -252,3 +252,107 @@ impl<K: Deref<Target = DataKey>> Attempt<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        fixtures::{data_key, issued},
+        reason::Reason,
+    };
+
+    type Whole = Attempt<Arc<DataKey>>;
+
+    fn permitted() -> Whole {
+        let mut attempt = Whole::new(Arc::new(data_key()), None);
+        attempt.learn(Answer::Permit).unwrap();
+        attempt.learn(Answer::Metadata(None)).unwrap();
+        attempt
+    }
+
+    fn next(attempt: &Whole) -> Step {
+        attempt.next(Inputs::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    fn with_spec(edit: impl FnOnce(&mut DataKey)) -> Arc<DataKey> {
+        let mut key = data_key();
+        key.metadata.generation = Some(2);
+        edit(&mut key);
+        Arc::new(key)
+    }
+
+    fn overtaken_by(attempt: &mut Whole, object: Arc<DataKey>) -> Result<(), Restart> {
+        attempt.learn(Answer::Conflict)?;
+        let change = Change::between(attempt.object(), &object, attempt.unrecorded());
+        attempt.learn(Answer::Overtaken { object, secret: None, change })
+    }
+
+    #[test]
+    fn answer_of_kms_is_recorded_without_a_second_call() {
+        let mut attempt = permitted();
+        assert!(matches!(next(&attempt), Step::CallKms));
+        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        let Step::Record(record) = next(&attempt) else { panic!() };
+        assert_eq!((record.versions, record.source), (vec![issued(1)], Source::Kms));
+    }
+
+    #[test]
+    fn answer_of_kms_is_kept_while_the_spec_wants_it() {
+        let mut attempt = permitted();
+        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        let mut labeled = data_key();
+        labeled.metadata.resource_version = Some("101".to_owned());
+        overtaken_by(&mut attempt, Arc::new(labeled)).unwrap();
+        assert!(matches!(next(&attempt), Step::Record(_)));
+
+        // Another spec can name another Secret, so the metadata are asked for again.
+        overtaken_by(&mut attempt, with_spec(|key| key.spec.grant_tokens = Some(vec!["token".to_owned()]))).unwrap();
+        assert!(matches!(next(&attempt), Step::GetSecretMetadata));
+        attempt.learn(Answer::Metadata(None)).unwrap();
+        assert!(matches!(next(&attempt), Step::Record(_)));
+
+        let other = |key: &mut DataKey| (key.metadata.generation, key.spec.version) = (Some(3), Some(2));
+        overtaken_by(&mut attempt, with_spec(other)).unwrap();
+        assert!(matches!(next(&attempt), Step::AcquirePermit), "the permit is used up");
+        assert_eq!(attempt.unrecorded(), None);
+    }
+
+    #[test]
+    fn answer_of_kms_is_not_for_a_namesake() {
+        let mut attempt = permitted();
+        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        let namesake = with_spec(|key| key.metadata.uid = Some("another".to_owned()));
+        assert_eq!(overtaken_by(&mut attempt, namesake), Err(Restart::Gone));
+    }
+
+    #[test]
+    fn too_many_conflicts_end_the_attempt() {
+        let mut attempt = permitted();
+        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        for _ in 0..RECORD_AGAIN {
+            assert_eq!(attempt.learn(Answer::Conflict), Ok(()));
+        }
+        assert_eq!(attempt.learn(Answer::Conflict), Err(Restart::TooManyConflicts(RECORD_AGAIN + 1)));
+        assert_eq!(attempt.unrecorded(), None);
+    }
+
+    #[test]
+    fn dry_run_comes_before_kms_once_after_a_failed_record() {
+        let mut attempt = permitted();
+        let next =
+            |attempt: &Whole| attempt.next(Inputs { record_failed: true, ..Inputs::default() }, Timestamp::UNIX_EPOCH);
+        assert!(matches!(next(&attempt), Step::DryRunRecord));
+        attempt.learn(Answer::DryRunAccepted).unwrap();
+        assert!(matches!(next(&attempt), Step::CallKms));
+    }
+
+    #[test]
+    fn failure_is_the_next_status() {
+        let mut attempt = permitted();
+        attempt.learn(Answer::Failed(Reason::KeyDisabled.into())).unwrap();
+        let Step::PutStatus(status) = next(&attempt) else { panic!() };
+        assert!(status.conditions.iter().any(|condition| condition.reason == Reason::KeyDisabled.as_str()));
+    }
+}

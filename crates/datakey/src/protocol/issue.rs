@@ -42,7 +42,7 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
             Err(why) => Step::conflict(
                 object,
                 &format!(
-                    "{why}. If it holds the data key of a backup, mend its content in place; once it is deleted, a \
+                    "{why}. If it holds the data key of a backup, restore its content in place; once it is deleted, a \
                      new data key is issued"
                 ),
             ),

@@ -15,7 +15,7 @@ use super::{
     template::Own,
 };
 use crate::{
-    api::{DataKey, MAX_BLOB},
+    api::{DataKey, has_blob_length},
     names::{NAME_LABEL, SECRET_TYPE},
     text::printable,
 };
@@ -69,7 +69,7 @@ pub(crate) fn contradiction(key: &DataKey, secret: &Secret) -> Option<Contradict
 /// data key is it certain that the bytes are somebody's edit, and no loss.
 fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Contradiction> {
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))?;
-    if !(1..=MAX_BLOB).contains(&blob.0.len()) {
+    if !has_blob_length(&blob.0) {
         return None;
     }
     let Some(issued) = key.recorded_version(version) else {

@@ -15,7 +15,7 @@ use super::{
     template::{self, Applied, Reserved, Wanted},
 };
 use crate::{
-    api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Rest},
+    api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Material, Rest},
     names::{
         CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, SECRET_TYPE,
         VERSION_ANNOTATION_PREFIX,
@@ -95,10 +95,7 @@ pub(super) fn entries(issued: &IssuedVersion, suffix: &str) -> BTreeMap<String, 
 /// binary, and `version`.
 pub fn text_entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let request = &issued.request;
-    let length = match (request.key_spec, request.number_of_bytes) {
-        (Some(spec), _) => Some(("keySpec", spec.as_str().to_owned())),
-        (None, bytes) => bytes.map(|bytes| ("numberOfBytes", bytes.to_string())),
-    };
+    let length = request.material().map(Material::entry);
     let context = ("encryptionContext", json::<EncryptionContext>(request.context()));
     [("keyId", issued.key_id.clone()), context].into_iter().chain(length).collect()
 }

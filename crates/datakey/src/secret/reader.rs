@@ -6,7 +6,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 use super::{digest::sha256, projection::VersionAnnotation};
 use crate::{
-    api::{EncryptionContext, IssuedVersion, KeyRequest, KeySpec, MAX_BLOB, flaws::flaw},
+    api::{EncryptionContext, IssuedVersion, KeyRequest, KeySpec, flaws::flaw, has_blob_length},
     arn::KmsArn,
     names::{CURRENT_VERSION_ANNOTATION, VERSION_ANNOTATION_PREFIX},
 };
@@ -53,7 +53,7 @@ pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersi
 
     let provenance = version_annotation(secret, version).ok_or_else(|| wrong("the annotation"))?;
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))
-        .filter(|blob| (1..=MAX_BLOB).contains(&blob.0.len()) && sha256(&blob.0) == provenance.sha256)
+        .filter(|blob| has_blob_length(&blob.0) && sha256(&blob.0) == provenance.sha256)
         .ok_or_else(|| wrong("ciphertextBlob"))?;
     let arn =
         text("keyId").filter(|arn| KmsArn::parse(arn).is_some_and(|arn| arn.is_key())).ok_or_else(|| wrong("keyId"))?;

@@ -79,7 +79,7 @@ fn require_ready(fetched: &FetchedKey) -> Result<(), CommandError> {
         return Ok(());
     }
     Err(CommandError::NotReady(format!(
-        "DataKey {} is not Ready ({}: {}), and nothing was done: mend that first, or rotate it nevertheless by --force",
+        "DataKey {} is not Ready ({}: {}), and nothing was done: fix that first, or rotate it nevertheless by --force",
         summary.name, summary.reason, summary.message
     )))
 }

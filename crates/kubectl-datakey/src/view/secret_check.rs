@@ -95,7 +95,7 @@ impl SecretCheck {
         let finding = match self.state {
             SecretState::Intact => "holds what is recorded",
             SecretState::Missing => "is not there; the operator creates it from the record, if it runs",
-            SecretState::Changed => "was changed; the operator puts it right, if it runs",
+            SecretState::Changed => "was changed; the operator restores it, if it runs",
             SecretState::Conflict => "is not touched by the operator",
             SecretState::NotIssued => "nothing is issued yet that it could hold",
             SecretState::Unknown => "could not be looked at",

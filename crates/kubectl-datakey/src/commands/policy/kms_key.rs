@@ -1,6 +1,6 @@
 //! The KMS key that a statement is about. Pure.
 
-use datakey::arn::{self, KmsArn};
+use datakey::arn::KmsArn;
 use serde_json::{Value, json};
 
 /// The placeholder for an AWS account that is not known before KMS issues a data key.
@@ -33,7 +33,7 @@ impl KmsKey {
     pub fn from_arn(arn: &str) -> Option<Self> {
         let parsed = KmsArn::parse(arn)?;
         Some(Self {
-            partition: arn::partition(arn)?.to_owned(),
+            partition: parsed.partition.to_owned(),
             region: parsed.region.to_owned(),
             account: parsed.account.to_owned(),
             resource: Resource::parse(parsed.resource),

@@ -150,7 +150,7 @@ fn notes<'a>(issuing: &'a KmsKey, unwrapping: impl Iterator<Item = &'a KmsKey>) 
     if keys.iter().any(|key| key.is_alias()) {
         notes.push(
             "note: the version of the spec is not issued yet, so its KMS key is known by an alias only; print the \
-             policies again afterwards to bind them to the key. Until then whoever may change aliases decides which \
+             policies again afterwards to bind them to the key. Until then a user who may change aliases decides which \
              keys they allow"
                 .to_owned(),
         );
