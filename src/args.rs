@@ -139,8 +139,8 @@ pub struct Run {
     )]
     pub kube_timeout: Duration,
 
-    /// First wait after a failure that passes by itself; it doubles with each failure. What somebody else has to mend
-    /// waits 15 times, what a person must change 30 times as long.
+    /// First wait after a failure that passes by itself; it doubles with each failure. What has to be
+    /// fixed outside the cluster waits 15 times, what a user must change 30 times as long.
     #[arg(
         long,
         env = "DATAKEY_RETRY_MIN",
@@ -233,8 +233,8 @@ pub struct Run {
     pub admin_address: SocketAddr,
 
     /// What is logged: error, warn, info, debug, trace, or directives as of tracing-subscriber's EnvFilter, for
-    /// example info,datakey_operator=debug; they may not silence the operator itself. The AWS and Kubernetes clients never log more than warnings: requests
-    /// carry grant tokens.
+    /// example info,datakey_operator=debug; they may not silence the operator itself. The AWS and Kubernetes clients never
+    /// log more than warnings: requests carry grant tokens.
     #[arg(
         long,
         env = "DATAKEY_LOG_LEVEL",

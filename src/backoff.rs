@@ -35,7 +35,7 @@ pub struct Subject {
     pub rival: Option<String>,
 }
 
-/// What is remembered of an object.
+/// What the operator remembers about an object.
 #[derive(Debug, Default)]
 struct Memory {
     /// Failures in a row.
@@ -43,8 +43,8 @@ struct Memory {
     /// Errors in a row that pass by themselves.
     errors: u32,
     gate: Option<Gate>,
-    /// The failure, until the status tells it.
-    untold: Option<Failure>,
+    /// The failure, until the status reports it.
+    unreported: Option<Failure>,
     /// The failure that an Event reported because the status could not.
     announced: Option<Reason>,
     /// Whether the last write of a record failed: KMS is not asked again before a dry run of it was accepted.
@@ -148,23 +148,23 @@ impl Backoff {
         memory.errors = 0;
         let wait = self.waits.after(reason.retry_policy(), memory.failures);
         memory.gate = Some(Gate { subject, reason, not_before: Instant::now() + wait });
-        memory.untold = Some(failure.clone());
+        memory.unreported = Some(failure.clone());
         wait
     }
 
-    /// A failure that still holds and that the status could not tell yet.
-    pub fn untold(&self, uid: &str) -> Option<Failure> {
-        self.objects.lock().get(uid)?.untold.clone()
+    /// A failure that persists and that the status does not report yet: the last write met a conflict.
+    pub fn unreported(&self, uid: &str) -> Option<Failure> {
+        self.objects.lock().get(uid)?.unreported.clone()
     }
 
-    /// The status tells the failure.
-    pub fn told(&self, uid: &str) {
+    /// Takes in that the status reports the failure.
+    pub fn reported(&self, uid: &str) {
         if let Some(memory) = self.objects.lock().get_mut(uid) {
-            memory.untold = None;
+            memory.unreported = None;
         }
     }
 
-    /// Takes in an error that passes by itself; returns the wait. An event does not have to wait for it.
+    /// Takes in a transient error; returns the delay. It delays only this retry: a watch event reconciles at once.
     pub fn erred(&self, uid: &str) -> Duration {
         let mut objects = self.objects.lock();
         let memory = objects.entry(uid.to_owned()).or_default();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_bound_of_their_class() {
+    fn delays_double_up_to_the_bound_of_their_policy() {
         for (policy, first, last) in
             [(RetryPolicy::RetrySoon, 1, 120), (RetryPolicy::RetrySlowly, 15, 600), (RetryPolicy::RetryRarely, 30, 600)]
         {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_of_kms_waits_until_the_spec_changes_whatever_the_secret_does() {
+    async fn kms_failure_waits_for_a_change_of_the_spec_only() {
         let backoff = Backoff::new(WAITS);
         assert_eq!(backoff.remaining("a", &subject(1, "s1"), None), None);
         let wait = backoff.failed("a", subject(1, "s1"), &Reason::AccessDenied.into());
@@ -320,17 +320,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_kept_until_it_is_told_or_its_subject_changed() {
+    async fn failure_is_kept_until_it_is_reported_or_its_inputs_change() {
         let backoff = Backoff::new(WAITS);
         backoff.failed("a", subject(1, "s"), &Reason::AccessDenied.into());
-        assert_eq!(backoff.untold("a"), Some(Reason::AccessDenied.into()));
-        backoff.told("a");
-        assert_eq!(backoff.untold("a"), None);
+        assert_eq!(backoff.unreported("a"), Some(Reason::AccessDenied.into()));
+        backoff.reported("a");
+        assert_eq!(backoff.unreported("a"), None);
         assert!(backoff.remaining("a", &subject(1, "s"), None).is_some(), "it waits all the same");
 
         backoff.failed("a", subject(1, "s"), &Reason::AccessDenied.into());
         assert_eq!(backoff.remaining("a", &subject(2, "s"), None), None);
-        assert_eq!(backoff.untold("a"), None);
+        assert_eq!(backoff.unreported("a"), None);
     }
 
     #[tokio::test(start_paused = true)]

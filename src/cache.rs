@@ -1,5 +1,5 @@
-//! `DataKey`s as they are kept in memory. At rest nobody reads one, so what is needed of it is kept as compressed JSON, an
-//! eighth of the decoded object, and decoded when it is looked at: that takes some microseconds.
+//! The `DataKey`s in memory. A settled `DataKey` is rarely read, so the cache stores the fields that the operator needs as
+//! compressed JSON, an eighth of the decoded object. To decode one takes some microseconds.
 
 use std::{
     borrow::Cow,
@@ -20,8 +20,8 @@ use datakey::{
     reason::Reason,
 };
 
-/// A `DataKey` of the watch; copies share their content. One that cannot be decoded is kept as the reason why, so that one
-/// odd object stops nothing.
+/// A `DataKey` of the watch; copies share their content. For one that cannot be decoded the cache keeps the reason, so
+/// that one such object does not stop the others.
 #[derive(Clone, Debug)]
 pub struct Cached(Arc<Content>);
 
@@ -51,7 +51,7 @@ struct Rest {
     status: Option<DataKeyStatus>,
 }
 
-/// What many of them have in common: the names of the fields, in their order, and what often stands in them. LZ4 refers to it.
+/// What most `DataKey`s have in common: the names of the fields, in their order, and frequent values. LZ4 refers to it.
 static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let request = json!({ "keyId": "alias/", "keySpec": "AES_256", "encryptionContext": {} });
     let arn = "arn:aws:kms:eu-west-1:000000000000:key/";
@@ -69,8 +69,8 @@ static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
         "conditions": [condition(api::READY, "True", condition::ISSUED, "Secret  holds data key version 1")],
         "version": 1, "keyId": arn, "issuedAt": now, "secretName": "", "versions": [issued],
     });
-    let born = condition(api::READY, "Unknown", api::PENDING, "waiting for the operator");
-    format!("{born}{}", json!({ "spec": request, "status": status })).into_bytes()
+    let pending = condition(api::READY, "Unknown", api::PENDING, "waiting for the operator");
+    format!("{pending}{}", json!({ "spec": request, "status": status })).into_bytes()
 });
 
 // === impl Rest ===
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decoded_is_what_was_taken_in() {
+    fn decoding_returns_the_cached_object() {
         let mut key = recorded(&[1, 2]);
         key.status = Some(condition::ready(&key, &issued(2), None, at(3)));
         key.metadata.deletion_timestamp = Some(Time(at(4)));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_metadata_what_nobody_reads_is_not_kept() {
+    fn unused_metadata_is_not_kept() {
         let mut key = data_key();
         key.metadata.annotations = Some([("last-applied".into(), "{}".into())].into());
         key.metadata.labels = Some([("team".into(), "shop".into())].into());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn that_it_was_restored_is_kept_and_no_other_mark() {
+    fn only_labels_and_annotations_of_a_restore_are_kept() {
         let marks =
             |mark: &str| Some([(mark.to_owned(), "x".to_owned()), ("team".to_owned(), "shop".to_owned())].into());
         let (mut labelled, mut annotated) = (data_key(), data_key());
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn which_secret_it_wants_and_whether_it_has_a_record_is_known() {
+    fn secret_name_and_record_are_known_without_decoding() {
         let known = |key: &DataKey| (cached(key).secret_name().into_owned(), cached(key).has_record());
         assert_eq!(known(&data_key()), ("orders".to_owned(), false));
         assert_eq!(known(&recorded(&[1])), ("orders".to_owned(), true));

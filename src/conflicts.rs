@@ -24,7 +24,7 @@ use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 const MAX: usize = 100;
 
 /// How long a name must be free before the `DataKey` is reconciled. A client that creates and deletes a Secret in a loop
-/// costs one look for each such time at most.
+/// costs at most one reconcile each time.
 const FREE_FOR: Duration = Duration::from_secs(1);
 
 /// The watches, one for each `DataKey`, by its uid.
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_namespace_with_many_watches_gives_one_up_for_a_namespace_with_fewer() {
+    async fn namespace_with_most_watches_gives_one_up() {
         let all = watches(&[("crowd", 97), ("shop", 3)]);
         assert!(surplus(&all, "new").is_some_and(|uid| uid.starts_with("crowd/")));
         assert!(surplus(&all, "shop").is_some_and(|uid| uid.starts_with("crowd/")));

@@ -37,9 +37,9 @@ use datakey::{api::DataKey, names::SECRET_TYPE, secret::metadata::WatchedSecret,
 
 pub mod secret_index;
 
-/// How often a server that can't be watched yet is asked again, and how often that is told.
-const WAIT_FOR_API: Duration = Duration::from_secs(2);
-const TELL_EVERY: Duration = Duration::from_secs(30);
+/// How often the operator lists `DataKey`s until that works, and how often it logs that it waits.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// First and longest wait before an interrupted watch is resumed, without the jitter: up to as much again.
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -104,7 +104,7 @@ struct Work {
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duration) {
     let api: Api<Cached> = keys::api(client, namespaces.first().map(String::as_str));
-    let mut told: Option<Instant> = None;
+    let mut warned: Option<Instant> = None;
     loop {
         let why = match timeout(limit, api.list(&ListParams::default().limit(1))).await {
             Ok(Ok(_)) => break,
@@ -115,13 +115,13 @@ pub async fn wait_for_api(client: &Client, namespaces: &[String], limit: Duratio
             Ok(Err(error)) => format!("the API server can't be reached: {}", error_chain(&error)),
             Err(_) => "the API server does not answer".to_owned(),
         };
-        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+        if warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
             warn!("waiting: {why}");
-            told = Some(Instant::now());
+            warned = Some(Instant::now());
         }
-        sleep(WAIT_FOR_API).await;
+        sleep(PROBE_INTERVAL).await;
     }
-    if told.is_some() {
+    if warned.is_some() {
         info!("the wait is over: DataKeys can be listed");
     }
 }
@@ -229,15 +229,15 @@ fn scope(
     (scope, work)
 }
 
-/// Looks at every `DataKey` after each list, and from time to time although nothing happened. Only those that are not at
-/// rest are queued: a queue of all would take as much memory as they do.
+/// Looks at every `DataKey` after each list, and from time to time although nothing happened. Queues only those that are not
+/// settled: a queue of all would take as much memory as the cache.
 async fn walks(scope: Arc<Scope>, context: Arc<Context>, wake: Requeue) {
     scope.listed.notified().await;
     scope.caches.secrets.wait_until_ready().await;
     loop {
         for (number, key) in scope.caches.keys.state().into_iter().enumerate() {
-            if !is_at_rest(&key, &scope.caches, &context) {
-                // Nobody listens any more only while the operator stops.
+            if !is_settled(&key, &scope.caches, &context) {
+                // The receiver is gone only while the operator stops.
                 let _ = wake.unbounded_send(ObjectRef::from_obj(&*key).into_kind_unchecked(()));
             }
             if number % AT_A_STRETCH == 0 {
@@ -255,14 +255,14 @@ async fn save_revisions(scope: Arc<Scope>, wake: Requeue) {
     loop {
         sleep(SAVE_CHECK).await;
         for key in scope.caches.secrets.settle(SAVE_AFTER) {
-            // No one listens only while the operator stops.
+            // The receiver is gone only while the operator stops.
             let _ = wake.unbounded_send(key);
             sleep(SAVE_PACE).await;
         }
     }
 }
 
-fn is_at_rest(key: &Cached, caches: &Caches, context: &Context) -> bool {
+fn is_settled(key: &Cached, caches: &Caches, context: &Context) -> bool {
     match key.decode() {
         Ok(key) => reconcile::is_settled(&Arc::new(key), caches, context),
         Err(unreadable) => unreadable::wanted_status(key, &unreadable).is_none(),
@@ -294,9 +294,9 @@ fn key_changes(
         let concerned = event.as_ref().map_or_else(|_| Vec::new(), |event| scope.caches.key_changed(event));
         let changed = match event {
             Err(error) => Some(Err(error)),
-            // What our own last write left at rest comes back as an event, too.
+            // The watch also delivers the operator's own writes, after which most objects are settled.
             Ok(Event::Apply(key)) => {
-                (!is_at_rest(&key, &scope.caches, &context)).then(|| Ok(ObjectRef::from_obj(&key).into()))
+                (!is_settled(&key, &scope.caches, &context)).then(|| Ok(ObjectRef::from_obj(&key).into()))
             }
             Ok(Event::Delete(gone)) => {
                 if let Some(uid) = gone.meta().uid.as_deref() {

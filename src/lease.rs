@@ -1,8 +1,8 @@
 //! Leadership among replicas, by a `Lease`. It saves double calls to KMS; safety never rests on it.
 //!
-//! As client-go does it: a candidate takes the lease when nobody holds it, or when it has not been renewed for its whole
+//! As client-go does it: a candidate takes the lease when it has no holder, or when it has not been renewed for its whole
 //! duration by the candidate's own clock, so the clocks of nodes need not agree. Every write names the resource version
-//! that it was decided on. Who can't renew gives up before anybody else may take over.
+//! that it was decided on. A holder that can't renew stops before another replica may take over.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Settings {
         self.duration / 4
     }
 
-    /// After this time without a renewal the holder gives up: before anybody else may take over.
+    /// After this time without a renewal the holder gives up: before another replica may take over.
     fn give_up_after(&self) -> Duration {
         self.duration * 2 / 3
     }
@@ -84,11 +84,11 @@ impl Election {
         Self { api: Api::namespaced(client, &settings.namespace), settings, kube_timeout }
     }
 
-    /// Waits until this replica leads. `standing_by` is called whenever the API server told who does.
+    /// Waits until this replica leads. `standing_by` is called whenever the API server reports another leader.
     pub async fn won(self, standing_by: impl Fn()) -> Leadership {
         let Settings { namespace, name, identity, .. } = &self.settings;
         let mut seen: Option<Seen> = None;
-        let mut told: Option<String> = None;
+        let mut reported: Option<String> = None;
         loop {
             let begun = Instant::now();
             match self.try_once(&mut seen).await {
@@ -98,9 +98,9 @@ impl Election {
                 }
                 Ok(None) => {
                     let holder = seen.as_ref().and_then(|seen| seen.spec.holder_identity.clone()).unwrap_or_default();
-                    if told.as_ref() != Some(&holder) {
+                    if reported.as_ref() != Some(&holder) {
                         info!(namespace, name, holder, "another replica leads; standing by");
-                        told = Some(holder);
+                        reported = Some(holder);
                     }
                     standing_by();
                 }
@@ -155,7 +155,7 @@ impl Election {
 // === impl Leadership ===
 
 impl Leadership {
-    /// Renews the lease until that fails for too long or somebody else holds it.
+    /// Renews the lease until that fails for too long or another replica holds it.
     pub async fn lost(&mut self) {
         let Settings { namespace, name, .. } = self.election.settings.clone();
         loop {
@@ -168,7 +168,7 @@ impl Leadership {
         }
     }
 
-    /// Waits, then renews it; false if somebody else has it. What can't be found out is tried again, and sooner.
+    /// Waits, then renews it; false if another replica has it. After an error it is tried again, and sooner.
     async fn kept(&mut self) -> bool {
         let settings = &self.election.settings;
         let soonest = Instant::now() + settings.look_every();
@@ -211,7 +211,7 @@ impl Leadership {
         Ok(())
     }
 
-    /// Whether it is still ours, as far as is known; takes in what somebody else changed of it.
+    /// Whether this replica still holds it, as far as is known; takes in changes of other clients.
     async fn is_ours(&mut self) -> bool {
         let Election { api, settings, .. } = &self.election;
         match self.election.within(api.get_opt(&settings.name)).await {
@@ -227,14 +227,14 @@ impl Leadership {
     }
 }
 
-/// Whether nobody holds a lease that has been seen unchanged for this time.
+/// Whether a lease that has not changed for this time has no holder any more.
 fn may_be_taken(spec: &LeaseSpec, unchanged: Duration) -> bool {
     let is_free = spec.holder_identity.as_deref().is_none_or(str::is_empty);
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
     is_free || unchanged >= Duration::from_secs(seconds)
 }
 
-/// Somebody else was faster: that is no error.
+/// A conflict means that another replica was faster: that is not an error.
 fn won_or_lost(answer: Answer) -> Result<Option<Lease>, kube::Error> {
     match answer {
         Ok(lease) => Ok(Some(lease)),
@@ -260,19 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nobody_holds_is_taken_at_once() {
+    fn lease_without_a_holder_is_taken_at_once() {
         assert!(may_be_taken(&LeaseSpec::default(), Duration::ZERO));
         assert!(may_be_taken(&held("", 15), Duration::ZERO));
     }
 
     #[test]
-    fn a_held_lease_is_taken_after_its_own_duration_without_a_change() {
+    fn held_lease_is_taken_after_its_duration_without_a_change() {
         assert!(!may_be_taken(&held("other", 15), Duration::from_millis(14_999)));
         assert!(may_be_taken(&held("other", 15), Duration::from_secs(15)));
     }
 
     #[test]
-    fn the_holder_gives_up_before_others_may_take_over_and_not_before_two_tries() {
+    fn renew_deadline_allows_two_tries_before_expiry() {
         for seconds in [3, 15, 60] {
             let settings = Settings {
                 namespace: String::new(),

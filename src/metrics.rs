@@ -56,9 +56,9 @@ pub struct Snapshot {
 /// How one reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Outcome {
-    /// The `DataKey` is as it should be, or its failure is told.
+    /// The `DataKey` is settled: it is ready, or its failure is in the status.
     Success,
-    /// Something passing was in the way: it is repeated soon.
+    /// A transient error: the reconcile is repeated soon.
     Error,
 }
 

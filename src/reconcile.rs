@@ -113,7 +113,7 @@ impl Reconciler<'_> {
             if step == 0 && wait.is_some() {
                 // The last write of the status may have met a change, and the next try is far away.
                 self.retry = wait;
-                if let Some(failure) = context.backoff.untold(&self.uid) {
+                if let Some(failure) = context.backoff.unreported(&self.uid) {
                     self.fail_without_backoff(failure);
                 }
             }

@@ -1,5 +1,5 @@
-//! Our own last write of each `DataKey`, until the watch has it: a decision on an older state would end in a conflict,
-//! and might have asked KMS in vain.
+//! The operator's last write of each `DataKey`, until the watch delivers it. A decision on the older state would waste a call
+//! to KMS: the API server would refuse its record with 409.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,14 +23,14 @@ impl Written {
         }
     }
 
-    /// Our last write of an object, if the watch has not told it yet. Ask for it before you look into the cache, and hand it
-    /// to [`Self::newest`]: what is forgotten in between, the cache has.
+    /// Our last write of an object, if the watch has not delivered it yet. Call it before you read the cache, and pass
+    /// the result to [`Self::newest`]: a write that is forgotten in between is in the cache.
     pub fn get(&self, uid: &str) -> Option<Arc<DataKey>> {
         self.objects.lock().get(uid).map(Arc::clone)
     }
 
-    /// The newest of what the watch told, what we wrote, and what we had written before the watch's was looked up. What the
-    /// watch has is forgotten.
+    /// The newest of three: the object of the watch, the operator's last write, and its last write before the cache was read.
+    /// Forgets a write that the watch has delivered.
     pub fn newest(&self, cached: Arc<DataKey>, before: Option<Arc<DataKey>>) -> Arc<DataKey> {
         let newest = self.newer(cached);
         before
@@ -59,7 +59,7 @@ impl Written {
     }
 }
 
-/// Where nothing is known of the two versions, the watch's is taken.
+/// False where the two versions cannot be compared: the object of the watch counts.
 fn is_older(cached: &DataKey, written: &DataKey) -> bool {
     let versions = cached.metadata.resource_version.as_deref().zip(written.metadata.resource_version.as_deref());
     versions.is_some_and(|(cached, written)| identity::is_older(cached, written))
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn our_write_stands_in_until_the_watch_has_it() {
+    fn own_write_counts_until_the_watch_delivers_it() {
         let written = Written::default();
         written.learn(&at_version("100"));
         assert_eq!(version(&written.newest(at_version("99"), None)), "100");
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn our_write_that_the_watch_brings_while_the_cache_is_looked_up_counts() {
+    fn own_write_delivered_during_the_cache_lookup_counts() {
         let written = Written::default();
         written.learn(&at_version("100"));
         let before = written.get(data_key().metadata.uid.as_deref().unwrap());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_are_no_numbers_leave_it_to_the_watch() {
+    fn versions_that_are_not_numbers_yield_to_the_watch() {
         let written = Written::default();
         written.learn(&at_version("b"));
         assert_eq!(version(&written.newest(at_version("a"), None)), "a");

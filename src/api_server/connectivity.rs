@@ -1,4 +1,4 @@
-//! Whether the API server answers: what requests and watches tell about it, and a check where they leave it open.
+//! Whether the API server answers: what requests and watches show, and a check where they leave it open.
 
 use std::{
     sync::{

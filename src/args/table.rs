@@ -1,5 +1,5 @@
 //! What each flag of `run`, its variable and its value in the chart accept and refuse. The unit tests read it for the
-//! flags, tests/binary.rs for the variables of the real process, tests/chart.rs for the chart.
+//! flags, tests/repository/binary.rs for the variables of the real process, tests/repository/chart.rs for the chart.
 
 /// One flag.
 #[allow(dead_code, reason = "each of the tests reads a part")]

@@ -62,7 +62,7 @@ impl Reconciler<'_> {
             WriteOutcome::Accepted(key) => self.learn(Answer::Stored(key))?,
             WriteOutcome::Rejected(message) => return Err(Error::StatusRejected(message)),
         }
-        self.context.backoff.told(&self.uid);
+        self.context.backoff.reported(&self.uid);
         if before == reason(self.key()) {
             return Ok(());
         }
