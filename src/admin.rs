@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::{
-    controller::View,
+    controller::Readiness,
     metrics::{Metrics, Snapshot},
 };
 
@@ -76,7 +76,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
-    view: View,
+    readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let app = Router::new()
@@ -84,14 +84,14 @@ pub async fn serve(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
-        .with_state((metrics, view));
+        .with_state((metrics, readiness));
     axum::serve(listener, app).with_graceful_shutdown(stop).await
 }
 
-type Shared = (Arc<Metrics>, View);
+type Shared = (Arc<Metrics>, Readiness);
 
-async fn readyz(State((_, view)): State<Shared>) -> impl IntoResponse {
-    if view.is_ready().await {
+async fn readyz(State((_, readiness)): State<Shared>) -> impl IntoResponse {
+    if readiness.is_ready().await {
         (StatusCode::OK, "ok\n")
     } else {
         (
@@ -101,9 +101,9 @@ async fn readyz(State((_, view)): State<Shared>) -> impl IntoResponse {
     }
 }
 
-async fn scrape(State((metrics, view)): State<Shared>) -> impl IntoResponse {
-    let (states, unreadable) = view.states();
-    let snapshot = Snapshot { states, unreadable, waiting: view.waiting(), leads: view.leads() };
+async fn scrape(State((metrics, readiness)): State<Shared>) -> impl IntoResponse {
+    let (states, unreadable) = readiness.states();
+    let snapshot = Snapshot { states, unreadable, waiting: readiness.waiting(), leads: readiness.leads() };
     match metrics.render(snapshot) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

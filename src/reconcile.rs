@@ -15,7 +15,11 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::{caches::Caches, kms::queue::Requeue, metrics::Outcome, slots::Slot};
+use crate::{
+    controller::{caches::Caches, slots::Slot},
+    kms::queue::Requeue,
+    metrics::Outcome,
+};
 
 use reconciler::{Queue, Reconciler};
 

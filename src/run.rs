@@ -16,7 +16,7 @@ use crate::{
     args::Run,
     backoff::Waits,
     conflicts::Conflicts,
-    controller::{self, Settings, Target, View},
+    controller::{self, Readiness, Settings, Target},
     kms::{Kms, KmsSettings},
     lease::{self, Election},
     metrics::Metrics,
@@ -104,25 +104,25 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     }
     let stop = stop_signal()?;
     let metrics = Arc::new(Metrics::default());
-    let view = View::default();
+    let readiness = Readiness::default();
 
     let listener = admin::bind(admin_address).map_err(|error| StartError::Admin(admin_address, error))?;
-    let served = admin::serve(listener, Arc::clone(&metrics), view.clone(), stopped(stop.clone()));
+    let served = admin::serve(listener, Arc::clone(&metrics), readiness.clone(), stopped(stop.clone()));
     let admin = tokio::spawn(async move {
         if let Err(error) = served.await {
             error!(%error, "/livez, /readyz and /metrics are served no more");
         }
     });
 
-    let api_server = ApiServer::infer(kube_timeout, view.connectivity.clone()).await;
+    let api_server = ApiServer::infer(kube_timeout, readiness.connectivity.clone()).await;
     let api_server = api_server.map_err(|error| StartError::Kubeconfig(error_chain(&error)))?;
     let new_client = || api_server.client().map_err(StartError::Client);
     let client = new_client()?;
     tokio::select! {
-        () = controller::wait_for_api(&client, &namespaces, kube_timeout) => {}
+        () = controller::wait_until_listable(&client, &namespaces, kube_timeout) => {}
         () = stopped(stop.clone()) => return Ok(()),
     }
-    tokio::spawn(view.connectivity.clone().run(new_client()?));
+    tokio::spawn(readiness.connectivity.clone().run(new_client()?));
     // Before the Lease is held: instance metadata that do not answer take longer than it may stay without a renewal.
     let kms_settings = KmsSettings { rate: kms_rate, timeout: kms_timeout };
     let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
@@ -139,7 +139,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         };
         let election = Election::new(new_client()?, settings, kube_timeout);
         tokio::select! {
-            won = election.won(|| view.stand_by()) => Some(won),
+            won = election.won(|| readiness.stand_by()) => Some(won),
             () = stopped(stop.clone()) => return Ok(()),
         }
     } else {
@@ -158,7 +158,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     let targets = watched.into_iter().map(|namespace| Ok(Target { namespace, client: new_client()? }));
     let targets = targets.collect::<Result<_, StartError>>()?;
-    let work = controller::run(context, targets, settings, view, stopped(stop));
+    let work = controller::run(context, targets, settings, readiness, stopped(stop));
     if let Some(mut leadership) = leadership {
         // It is renewed until the last reconcile has ended, and released only then.
         tokio::select! {

@@ -8,7 +8,7 @@ use datakey::{
     condition,
     secret::Projection,
 };
-use datakey_operator::{cache::Cached, controller::secret_index::SecretIndex};
+use datakey_operator::controller::{cache::Cached, secret_index::SecretIndex};
 use k8s_openapi::{ByteString, jiff::Timestamp};
 use kube::runtime::{
     reflector::{Store, store::Writer},

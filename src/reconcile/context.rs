@@ -17,11 +17,11 @@ use crate::{
     api_server::events::Events,
     backoff::{Backoff, Waits},
     conflicts::Conflicts,
+    controller::written::Written,
     kms::Kms,
     metrics::Metrics,
     reads::Reads,
     streaks::Streaks,
-    written::Written,
 };
 
 /// What every reconcile works with.

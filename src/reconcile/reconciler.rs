@@ -22,9 +22,11 @@ use tokio::time::timeout;
 use super::{context::Context, error::Error};
 use crate::{
     backoff::Subject,
-    caches::{Caches, Claim},
+    controller::{
+        caches::{Caches, Claim},
+        slots::Slot,
+    },
     kms::queue::{Permit, Requeue},
-    slots::Slot,
 };
 
 /// What a reconcile is queued for; the queue requeues the object.

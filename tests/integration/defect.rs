@@ -6,7 +6,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datakey_operator::{
     backoff::Waits,
-    controller::{self, Settings, Target, View},
+    controller::{self, Readiness, Settings, Target},
     kms::{Kms, KmsSettings},
     metrics::Metrics,
     reconcile::Context,
@@ -59,7 +59,7 @@ impl Defect {
         let context = Arc::new(Context::new(client, kms, metrics, waits));
         let settings = Settings { concurrency: 4, grace: Duration::from_secs(1) };
         let targets = vec![Target { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
-        Self(tokio::spawn(controller::run(context, targets, settings, View::default(), pending())))
+        Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), pending())))
     }
 }
 

@@ -14,7 +14,7 @@ use kube::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::{cache::Cached, controller::secret_index::SecretIndex, written::Written};
+use super::{cache::Cached, secret_index::SecretIndex, written::Written};
 use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 
 /// The namespace and the name of a Secret.

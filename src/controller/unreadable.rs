@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::cache::Cached;
 use crate::{
     api_server::{
         keys::status_request,
         secrets::{RequestError, send},
     },
-    cache::Cached,
     reconcile::{Context, Error},
 };
 use datakey::{

@@ -1,0 +1,79 @@
+//! What probes and scrapes see of the watches.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::time::{Duration, timeout};
+
+use super::scope::WatchScope;
+use crate::{api_server::connectivity::Connectivity, metrics::State, reconcile::Context};
+
+/// What probes and scrapes see of the watches, once this replica has begun to watch.
+#[derive(Clone, Default)]
+pub struct Readiness {
+    watches: Arc<OnceLock<Watches>>,
+    stands_by: Arc<AtomicBool>,
+    /// Whether the API server answers.
+    pub connectivity: Connectivity,
+}
+
+struct Watches {
+    scopes: Vec<Arc<WatchScope>>,
+    context: Arc<Context>,
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// This replica has begun to watch.
+    pub(super) fn set_watches(&self, scopes: Vec<Arc<WatchScope>>, context: Arc<Context>) {
+        // Never set before: `run` is the only caller, and the operator calls it once.
+        let _ = self.watches.set(Watches { scopes, context });
+    }
+
+    /// Another replica leads, and the API server says so: there is nothing more to get ready for.
+    pub fn stand_by(&self) {
+        self.stands_by.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self) -> bool {
+        self.watches.get().is_some()
+    }
+
+    /// How many `DataKey`s wait for a permit to call KMS.
+    pub fn waiting(&self) -> usize {
+        self.watches.get().map_or(0, |watches| watches.context.kms.queue.waiting())
+    }
+
+    /// Whether the API server answers and every watch has its first list: what the caches don't have is not there. A replica
+    /// that stands by is ready to take over.
+    pub async fn is_ready(&self) -> bool {
+        if self.connectivity.is_lost() {
+            return false;
+        }
+        let Some(Watches { scopes, .. }) = self.watches.get() else {
+            return self.stands_by.load(Ordering::Relaxed);
+        };
+        for scope in scopes {
+            let listed = timeout(Duration::ZERO, scope.caches.keys.wait_until_ready()).await;
+            if !scope.caches.secrets.is_ready() || !matches!(listed, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
+    pub fn states(&self) -> (Vec<State>, usize) {
+        let scopes = self.watches.get().into_iter().flat_map(|watches| &watches.scopes);
+        let mut unreadable = 0;
+        let states = scopes.flat_map(|scope| scope.caches.keys.state()).map(|key| {
+            unreadable += usize::from(!key.is_readable());
+            key.state()
+        });
+        (states.collect(), unreadable)
+    }
+}

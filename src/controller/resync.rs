@@ -1,0 +1,65 @@
+//! Which `DataKey`s are settled, and the periodic checks of all of them, in memory.
+
+use std::sync::Arc;
+
+use kube::runtime::reflector::ObjectRef;
+use tokio::{
+    task::yield_now,
+    time::{Duration, sleep, timeout},
+};
+
+use super::{cache::Cached, caches::Caches, scope::WatchScope, unreadable};
+use crate::{
+    kms::queue::Requeue,
+    reconcile::{self, Context},
+};
+
+/// How many `DataKey`s are checked before other tasks may run.
+const RESYNC_BATCH: usize = 128;
+
+/// After how long without another change the status names a revision that other clients made; how often that is looked for;
+/// and at what pace such DataKeys are queued.
+const SAVE_AFTER: Duration = Duration::from_hours(1);
+const SAVE_CHECK: Duration = Duration::from_mins(1);
+const SAVE_PACE: Duration = Duration::from_millis(100);
+
+/// Checks every `DataKey` after each list, and at intervals without any event. Queues only those that are not
+/// settled: a queue of all would take as much memory as the cache.
+pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, wake: Requeue) {
+    scope.listed.notified().await;
+    scope.caches.secrets.wait_until_ready().await;
+    loop {
+        for (number, key) in scope.caches.keys.state().into_iter().enumerate() {
+            if !is_settled(&key, &scope.caches, &context) {
+                // The receiver is gone only while the operator stops.
+                let _ = wake.unbounded_send(ObjectRef::from_obj(&*key).into_kind_unchecked(()));
+            }
+            if number % RESYNC_BATCH == 0 {
+                yield_now().await;
+            }
+        }
+        context.metrics.resynced();
+        // The next list, or the time: whichever is first.
+        let _ = timeout(context.resync, scope.listed.notified()).await;
+    }
+}
+
+/// Has the status name the revisions of Secrets that other clients changed without harm, once nothing more happens to them.
+pub(super) async fn save_revisions(scope: Arc<WatchScope>, wake: Requeue) {
+    loop {
+        sleep(SAVE_CHECK).await;
+        for key in scope.caches.secrets.settle(SAVE_AFTER) {
+            // The receiver is gone only while the operator stops.
+            let _ = wake.unbounded_send(key);
+            sleep(SAVE_PACE).await;
+        }
+    }
+}
+
+/// Whether there is nothing to do for a `DataKey` as the caches have it.
+pub(super) fn is_settled(key: &Cached, caches: &Caches, context: &Context) -> bool {
+    match key.decode() {
+        Ok(key) => reconcile::is_settled(&Arc::new(key), caches, context),
+        Err(unreadable) => unreadable::wanted_status(key, &unreadable).is_none(),
+    }
+}

@@ -1,0 +1,26 @@
+//! A namespace, or all of them, that the operator watches.
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::Notify;
+
+use super::caches::Caches;
+use crate::api_server::connectivity::Connectivity;
+
+/// A namespace to watch, or all of them, with a client of its own.
+pub struct Target {
+    /// The namespace; `None` for all.
+    pub namespace: Option<String>,
+    /// The client of its watches.
+    pub client: Client,
+}
+
+/// The watches of a [`Target`], and what they have delivered.
+pub(super) struct WatchScope {
+    pub target: Target,
+    pub connectivity: Connectivity,
+    pub caches: Arc<Caches>,
+    /// A list of `DataKey`s is complete.
+    pub listed: Notify,
+}
