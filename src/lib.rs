@@ -24,7 +24,7 @@
 //! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
 //! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
 //! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
-//! | [`lease`] | which of several replicas works |
+//! | [`leader`] | which of several replicas works |
 //! | [`identity`] | pure: which state of an object is older |
 //! | [`text`] | pure: text of users and servers as it may be shown |
 //! | [`args`], [`run`] | flags; start and stop |
@@ -38,7 +38,7 @@ pub mod backoff;
 mod conflicts;
 pub mod controller;
 pub mod kms;
-pub mod lease;
+pub mod leader;
 pub mod logging;
 pub mod metrics;
 pub mod reads;

@@ -18,7 +18,7 @@ use crate::{
     conflicts::Conflicts,
     controller::{self, Readiness, Settings, Target},
     kms::{Kms, KmsSettings},
-    lease::{self, Election},
+    leader::{self, Election},
     metrics::Metrics,
     reconcile::Context,
 };
@@ -131,7 +131,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         () = stopped(stop.clone()) => return Ok(()),
     };
     let leadership = if leader_elect {
-        let settings = lease::Settings {
+        let settings = leader::Settings {
             namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
             name: lease_name,
             duration: lease_duration,
@@ -139,7 +139,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         };
         let election = Election::new(new_client()?, settings, kube_timeout);
         tokio::select! {
-            won = election.won(|| readiness.stand_by()) => Some(won),
+            leadership = election.acquire(|| readiness.stand_by()) => Some(leadership),
             () = stopped(stop.clone()) => return Ok(()),
         }
     } else {
@@ -163,7 +163,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         // It is renewed until the last reconcile has ended, and released only then.
         tokio::select! {
             () = work => leadership.release().await,
-            () = leadership.lost() => return Err(RunError::LeadershipLost),
+            () = leadership.until_lost() => return Err(RunError::LeadershipLost),
         }
     } else {
         work.await;
