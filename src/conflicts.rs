@@ -16,7 +16,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{backoff::Backoff, kms::queue::Requeue};
+use crate::{kms::queue::Requeue, reconcile::retry::Backoff};
 use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 
 /// Bound of the watches. They share one connection, and an API server may serve no more than 100 requests of a connection at
@@ -95,7 +95,7 @@ fn surplus(watches: &HashMap<String, Watch>, namespace: &str) -> Option<String> 
     surplus.filter(|_| count > own + 1).map(|(uid, _)| uid.clone())
 }
 
-/// Waits until no Secret has this name.
+/// RetryBounds until no Secret has this name.
 async fn until_gone(secrets: Api<WatchedSecret>, name: &str) {
     let config = Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(secrets, config).default_backoff().boxed();

@@ -7,34 +7,26 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | [`api`] | the custom resource: spec, status, validation rules |
-//! | [`plan`] | pure: every decision, as the next step |
-//! | [`newer`] | pure: what a newer release wrote, and this one must leave alone |
-//! | [`pins`] | pure: what the spec pins, against the record and the Secret |
-//! | [`flaws`] | pure: what a pin or a version out of a Secret must be to be recorded |
-//! | [`template`] | pure: labels and annotations that a `DataKey` wants on its Secret |
-//! | `size` | pure: whether Kubernetes can store what a record would become |
-//! | [`status`] | pure: conditions, reasons, classes of failure |
-//! | [`secret`] | pure: the Secret from the record, drift, adoption; its requests and its cache |
-//! | [`kms`] | the one call to KMS: client, error classes, known Regions, queue, shares |
-//! | [`reconcile`] | carries a step out; the only place that knows both KMS and Kubernetes |
-//! | [`controller`], [`cache`] | watches, queue, waits; `DataKey`s in memory |
-//! | [`caches`], `conflicts` | what the watches delivered, and which `DataKey` wants which Secret; watches over foreign Secrets in the way |
-//! | [`slots`], `round_robin` | how many reconciles work at the same time; namespaces take turns |
-//! | [`backoff`], `streaks`, [`reads`] | how long to wait after a failure, while another client fights for a Secret, and before a Secret is read |
-//! | [`decode`], `unreadable` | each `DataKey` by itself; what is reported of one that cannot be decoded |
-//! | [`admin`], [`metrics`], [`logging`] | what is seen from outside |
-//! | [`leader`] | which of several replicas works |
-//! | [`identity`] | pure: which state of an object is older |
-//! | [`text`] | pure: text of users and servers as it may be shown |
-//! | [`args`], [`run`] | flags; start and stop |
+//! | [`args`] | the command line: flags, variables, and the values that they accept |
+//! | [`run`] | the command `run`: starts the parts, and stops them in order |
+//! | [`leader`] | leader election by a `Lease`: one replica works, the others stand by |
+//! | [`controller`] | watches, caches and work queue: which `DataKey` is reconciled when |
+//! | `conflicts` | watches over Secrets of other owners that have the name of a `DataKey`'s Secret |
+//! | [`reconcile`] | carries out the steps of `datakey::protocol`; the only module that knows both KMS and Kubernetes |
+//! | [`reads`], `streaks` | limits on reading and restoring one Secret again and again |
+//! | [`kms`] | the one call to AWS KMS, and the queue of permits for it |
+//! | [`api_server`] | the client of the API server: requests, time limits, and the meaning of answers |
+//! | `round_robin` | a queue that serves namespaces in turn |
+//! | [`admin`], [`metrics`] | `/livez`, `/readyz` and `/metrics`, and the values behind them |
+//! | [`logging`] | structured logs without requests and answers |
+//!
+//! The types of the API and every decision of the protocol are in the crate [`datakey`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
 pub mod api_server;
 pub mod args;
-pub mod backoff;
 mod conflicts;
 pub mod controller;
 pub mod kms;

@@ -29,6 +29,7 @@ mod issue;
 mod publish;
 mod reconciler;
 mod report;
+pub mod retry;
 
 pub use context::Context;
 pub use error::Error;
@@ -112,8 +113,9 @@ impl Reconciler<'_> {
     async fn run(&mut self) -> Result<Action, Error> {
         let Self { context, .. } = *self;
         for step in 0..MAX_STEPS {
-            self.subject.rival = self.rival();
-            let wait = context.backoff.remaining(&self.uid, &self.subject, condition::reported_failure(self.key()));
+            self.failure_inputs.rival = self.rival();
+            let wait =
+                context.backoff.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.key()));
             if step == 0 && wait.is_some() {
                 // The last write of the status may have met a change, and the next try is far away.
                 self.retry = wait;

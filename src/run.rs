@@ -14,13 +14,12 @@ use crate::{
     admin,
     api_server::ApiServer,
     args::Run,
-    backoff::Waits,
     conflicts::Conflicts,
     controller::{self, Readiness, Settings, Target},
     kms::{Kms, KmsSettings},
     leader::{self, Election},
     metrics::Metrics,
-    reconcile::Context,
+    reconcile::{Context, retry::RetryBounds},
 };
 use datakey::{names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
 
@@ -145,14 +144,14 @@ pub async fn run(args: Run) -> Result<(), RunError> {
     } else {
         None
     };
-    let waits = Waits { min: retry_min, max: retry_max };
+    let retry_bounds = RetryBounds { min: retry_min, max: retry_max };
     let context = Arc::new(Context {
         kube_timeout,
         resync,
         may_issue: issue,
         conflicts: Conflicts::new(new_client()?),
         reserved: Reserved::with(reserved_template_keys),
-        ..Context::new(client, kms, metrics, waits)
+        ..Context::new(client, kms, metrics, retry_bounds)
     });
     let settings = Settings { concurrency, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };

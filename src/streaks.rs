@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::backoff::Waits;
+use crate::reconcile::retry::RetryBounds;
 use datakey::reason::RetryPolicy;
 
 /// How many restores of a row are done at once. A person with kubectl hardly makes more.
@@ -51,8 +51,8 @@ struct Row {
 
 impl Streaks {
     /// Restores of Secrets: at once first, then from 15 times the shortest wait up to the longest one.
-    pub fn of_restores(waits: Waits) -> Self {
-        Self::new(RESTORES, Box::new(move |over| waits.after(RetryPolicy::RetrySlowly, over)), 2 * waits.max)
+    pub fn of_restores(bounds: RetryBounds) -> Self {
+        Self::new(RESTORES, Box::new(move |over| bounds.delay(RetryPolicy::RetrySlowly, over)), 2 * bounds.max)
     }
 
     /// Reads of Secrets that other clients changed.
@@ -117,11 +117,11 @@ impl Row {
 mod tests {
     use super::*;
 
-    const WAITS: Waits = Waits { min: Duration::from_secs(1), max: Duration::from_mins(10) };
+    const BOUNDS: RetryBounds = RetryBounds { min: Duration::from_secs(1), max: Duration::from_mins(10) };
 
     #[tokio::test(start_paused = true)]
     async fn ten_restores_are_done_at_once_and_then_ever_fewer() {
-        let restores = Streaks::of_restores(WAITS);
+        let restores = Streaks::of_restores(BOUNDS);
         for _ in 0..10 {
             assert_eq!(restores.wait("a"), None);
             restores.done("a", "");
@@ -143,13 +143,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_ends_the_row() {
-        let restores = Streaks::of_restores(WAITS);
+        let restores = Streaks::of_restores(BOUNDS);
         for _ in 0..12 {
             restores.done("a", "entry keyId was changed");
         }
         assert!(restores.wait("a").is_some());
         assert_eq!(restores.waiting_after("a").as_deref(), Some("entry keyId was changed"));
-        tokio::time::advance(2 * WAITS.max).await;
+        tokio::time::advance(2 * BOUNDS.max).await;
         restores.done("a", "");
         assert_eq!((restores.wait("a"), restores.waiting_after("a")), (None, None));
     }

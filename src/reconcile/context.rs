@@ -13,15 +13,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, runtime::events::EventType};
 use tracing::warn;
 
+use super::retry::{Backoff, RetryBounds};
 use crate::{
-    api_server::events::Events,
-    backoff::{Backoff, Waits},
-    conflicts::Conflicts,
-    controller::written::Written,
-    kms::Kms,
-    metrics::Metrics,
-    reads::Reads,
-    streaks::Streaks,
+    api_server::events::Events, conflicts::Conflicts, controller::written::Written, kms::Kms, metrics::Metrics,
+    reads::Reads, streaks::Streaks,
 };
 
 /// What every reconcile works with.
@@ -59,16 +54,16 @@ pub struct Context {
 // === impl Context ===
 
 impl Context {
-    /// With these waits, and the defaults of the flags.
-    pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, waits: Waits) -> Self {
+    /// With these bounds of the delays between retries, and the defaults of the flags.
+    pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, retry_bounds: RetryBounds) -> Self {
         Self {
             events: Events::new(client.clone()),
             conflicts: Conflicts::new(client.clone()),
             client,
             kms,
             metrics,
-            backoff: Arc::new(Backoff::new(waits)),
-            restores: Streaks::of_restores(waits),
+            backoff: Arc::new(Backoff::new(retry_bounds)),
+            restores: Streaks::of_restores(retry_bounds),
             reads: Reads::default(),
             keeps_revision: AtomicBool::new(true),
             written: Written::default(),

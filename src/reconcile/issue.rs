@@ -13,14 +13,14 @@ use tracing::{info, warn};
 
 use super::{
     error::Error,
-    reconciler::{Queue, Reconciler, revision_of, subject},
+    reconciler::{Queue, Reconciler, failure_inputs, revision_of},
+    retry::FailureInputs,
 };
 use crate::{
     api_server::{
         keys,
         outcome::{WriteOutcome, classify_write},
     },
-    backoff::Subject,
     kms::KmsFailure,
 };
 
@@ -112,12 +112,12 @@ impl Reconciler<'_> {
         let Some(now) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
         let change = Change::between(self.key(), &now, self.attempt.unrecorded());
         let known = self.caches.secrets.get(&self.namespace, now.secret_name());
-        let mut secret = self.subject.secret.take();
+        let mut secret = self.failure_inputs.secret.take();
         if matches!(change, Change::Spec { .. }) {
             self.claim = None;
             secret = revision_of(known.as_ref());
         }
-        self.subject = Subject { secret, ..subject(&now) };
+        self.failure_inputs = FailureInputs { secret, ..failure_inputs(&now) };
         self.learn(Answer::Overtaken { object: Arc::new(now), secret: known, change })
     }
 

@@ -101,7 +101,7 @@ impl Reconciler<'_> {
         let secret = self.key().secret_name().to_owned();
         let metadata = SecretMetadata::of(&stored.metadata);
         // What follows is about what was just written: its event is no reason to try again at once.
-        self.subject.secret = Some(metadata.revision.resource_version.clone());
+        self.failure_inputs.secret = Some(metadata.revision.resource_version.clone());
         if stored.type_.as_deref() == Some(SECRET_TYPE) {
             self.learn_revision(metadata, Verified::written(Digest::of(&stored)))?;
         }

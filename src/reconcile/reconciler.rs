@@ -19,9 +19,8 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use super::{context::Context, error::Error};
+use super::{context::Context, error::Error, retry::FailureInputs};
 use crate::{
-    backoff::Subject,
     controller::{
         caches::{Caches, Claim},
         slots::Slot,
@@ -49,7 +48,7 @@ pub(super) struct Reconciler<'a> {
     pub attempt: Attempt<Arc<DataKey>>,
     pub slot: Slot,
     /// What a failure is about: when that changes, the next try does not wait.
-    pub subject: Subject,
+    pub failure_inputs: FailureInputs,
     /// No other `DataKey` records a data key for the same Secret meanwhile.
     pub claim: Option<Claim<'a>>,
     pub permit: Option<Permit>,
@@ -74,7 +73,7 @@ impl<'a> Reconciler<'a> {
             requeue,
             name: key.name_any(),
             uid: key.uid().unwrap_or_default(),
-            subject: Subject { secret: revision_of(known.as_ref()), ..subject(&key) },
+            failure_inputs: FailureInputs { secret: revision_of(known.as_ref()), ..failure_inputs(&key) },
             namespace,
             slot,
             attempt: Attempt::new(key, known),
@@ -121,7 +120,7 @@ impl<'a> Reconciler<'a> {
         } else {
             self.context.conflicts.forget(&self.uid);
         }
-        self.retry = Some(self.context.backoff.failed(&self.uid, self.subject.clone(), &failure));
+        self.retry = Some(self.context.backoff.on_failure(&self.uid, self.failure_inputs.clone(), &failure));
         self.fail_without_backoff(failure);
     }
 
@@ -131,13 +130,13 @@ impl<'a> Reconciler<'a> {
         let _ = self.attempt.learn(Answer::Failed(failure));
     }
 
-    /// What a decision rests on; the borrowed texts are of `restore_limited` and of the subject.
+    /// What a decision rests on; the borrowed texts are of `restore_limited` and of `failure_inputs`.
     pub fn inputs<'b>(&'b self, retry_after: Option<Duration>, restore_limited: Option<&'b str>) -> Inputs<'b> {
         Inputs {
             retry_after,
             restore_limited,
             record_failed: self.context.backoff.has_failed_record(&self.uid),
-            rival: self.subject.rival.as_deref(),
+            rival: self.failure_inputs.rival.as_deref(),
             ..self.context.inputs()
         }
     }
@@ -167,7 +166,7 @@ impl<'a> Reconciler<'a> {
             SecretState::Present(_) => true,
             SecretState::Loaded(secret) => secret.type_.as_deref() != Some(SECRET_TYPE),
             // After a restart; where the name is reserved, there may be no Secret.
-            SecretState::Unwatched => self.subject.rival.is_none(),
+            SecretState::Unwatched => self.failure_inputs.rival.is_none(),
             SecretState::Watched(_) | SecretState::Absent => false,
         };
         if is_foreign {
@@ -180,7 +179,7 @@ impl<'a> Reconciler<'a> {
         self.context.emit(&self.key().object_ref(&()), type_, reason, note).await;
     }
 
-    /// Waits for an answer of the API server.
+    /// RetryBounds for an answer of the API server.
     pub async fn with_timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
         let limit = self.context.kube_timeout;
         timeout(limit, request).await.map_err(|_| Error::Timeout(limit))
@@ -193,8 +192,8 @@ pub(super) fn revision_of(known: Option<&KnownSecret>) -> Option<String> {
 }
 
 /// What a failure of this object is about, except its Secret and its rival.
-pub(super) fn subject(key: &DataKey) -> Subject {
-    Subject {
+pub(super) fn failure_inputs(key: &DataKey) -> FailureInputs {
+    FailureInputs {
         generation: key.metadata.generation,
         restored: key.is_restored(),
         recorded: key.recorded_version(key.wanted_version()).is_some(),

@@ -5,11 +5,10 @@ use std::{future::pending, num::NonZeroU32, path::Path, sync::Arc, time::Duratio
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datakey_operator::{
-    backoff::Waits,
     controller::{self, Readiness, Settings, Target},
     kms::{Kms, KmsSettings},
     metrics::Metrics,
-    reconcile::Context,
+    reconcile::{Context, retry::RetryBounds},
 };
 use kube::{
     Client, Config,
@@ -54,9 +53,9 @@ impl Defect {
             .build();
         let metrics = Arc::new(Metrics::default());
         let limits = KmsSettings { rate: NonZeroU32::new(100).unwrap(), timeout: Duration::from_secs(10) };
-        let waits = Waits { min: Duration::from_millis(20), max: Duration::from_secs(1) };
+        let retry_bounds = RetryBounds { min: Duration::from_millis(20), max: Duration::from_secs(1) };
         let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
-        let context = Arc::new(Context::new(client, kms, metrics, waits));
+        let context = Arc::new(Context::new(client, kms, metrics, retry_bounds));
         let settings = Settings { concurrency: 4, grace: Duration::from_secs(1) };
         let targets = vec![Target { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
         Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), pending())))
