@@ -138,14 +138,14 @@ mod tests {
     const ALIAS: &str = "arn:aws-cn:kms:cn-north-1:111122223333:alias/orders";
 
     #[test]
-    fn an_arn_names_region_and_account() {
+    fn arn_is_parsed_into_region_account_and_resource() {
         let arn = KmsArn::parse(ALIAS).unwrap();
         assert_eq!((arn.region, arn.account, arn.resource), ("cn-north-1", "111122223333", "alias/orders"));
         assert_eq!(arn.partition, "aws-cn");
     }
 
     #[test]
-    fn what_is_no_kms_arn_is_not_parsed() {
+    fn other_text_is_not_parsed_as_a_kms_arn() {
         let key_id = KEY.rsplit_once('/').unwrap().1;
         let changed = |from: &str, to: &str| KEY.replace(from, to);
         let changed = [
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_key_ids_aliases_and_regions() {
+    fn key_ids_aliases_and_regions_are_recognized() {
         let mrk = format!("mrk-{}", "0a".repeat(16));
         for known in [KEY, ALIAS, "1234abcd-12ab-34cd-56ef-1234567890ab", &mrk, "alias/a/B_c-1"] {
             assert!(has_known_form(known), "{known}");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arns_region_goes_before_the_asked_one_and_that_before_the_operators_own() {
+    fn region_is_taken_from_the_arn_then_the_spec_then_the_operator() {
         assert_eq!(resolve_region(KEY, None, Some("us-east-1")), Some("eu-west-1"));
         assert_eq!(resolve_region("alias/orders", Some("eu-north-1"), Some("us-east-1")), Some("eu-north-1"));
         assert_eq!(resolve_region("alias/orders", None, Some("us-east-1")), Some("us-east-1"));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multi_region_key_is_the_same_in_every_region() {
+    fn multi_region_key_decrypts_in_every_region() {
         let key = format!("arn:aws:kms:eu-west-1:111122223333:key/mrk-{}", "0a".repeat(16));
         let replica = key.replace("eu-west-1", "us-east-1");
         assert_eq!(replica_in(&key, "us-east-1"), Some(replica.clone()));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_must_be_the_key_that_was_asked_for() {
+    fn answer_must_be_the_requested_key() {
         let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
         assert!(may_answer(KEY, "eu-west-1", KEY));
         assert!(may_answer(id, "eu-west-1", KEY));

@@ -108,7 +108,7 @@ mod tests {
     use crate::fixtures::{at, data_key, issued};
 
     #[test]
-    fn stalled_goes_with_the_failures_that_a_person_must_mend_only() {
+    fn stalled_is_set_only_when_a_user_must_act() {
         for &reason in Reason::ALL {
             let status = failed(&data_key(), &reason.into(), at(5));
             let stalled = status.conditions.iter().any(|condition| condition.type_ == STALLED);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_takes_stalled_away_and_tells_the_current_version() {
+    fn ready_removes_stalled_and_names_the_current_version() {
         let mut key = data_key();
         key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(5)));
         let status = ready(&key, &issued(1), None, at(9));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_transition_time_moves_with_the_status_only() {
+    fn transition_time_changes_only_with_the_condition_status() {
         let mut key = data_key();
         key.status = Some(failed(&key, &Reason::Throttled.into(), at(5)));
         key.status = Some(failed(&key, &Reason::KmsTimeout.into(), at(7)));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_of_status_and_conditions_are_written_together() {
+    fn status_and_conditions_have_the_same_generation() {
         let mut key = data_key();
         key.metadata.generation = Some(7);
         for status in [ready(&key, &issued(1), None, at(1)), failed(&key, &Reason::KeyDisabled.into(), at(1))] {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_an_older_generation_is_not_shown_as_present() {
+    fn failure_of_an_older_generation_is_not_current() {
         let mut key = data_key();
         key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(1)));
         assert_eq!(reported_failure(&key), Some(Reason::KeyDisabled));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_holds_what_cannot_be_seen() {
+    fn messages_have_no_invisible_characters() {
         let odd = "refused: \u{1b}[2J\r\n\u{202e}x";
         let mut key = data_key();
         key.spec.secret_name = Some(odd.to_owned());

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_in_the_metadata_can_make_it_unreadable() {
+    fn unusable_times_in_the_metadata_are_tolerated() {
         let mut key = json_of(&data_key());
         let far = "9999-12-31T23:59:59Z";
         key["metadata"]["creationTimestamp"] = json!(far);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_is_named_and_what_is_expected_there() {
+    fn error_names_the_field_and_what_is_expected() {
         let edits: [(Edit<Value>, &str); 12] = [
             (
                 |key| key["spec"]["wrappedKeys"][1]["issuedAt"] = json!("9999-12-31T23:59:59Z"),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_of_the_spec_is_repeated() {
+    fn error_does_not_repeat_a_value_of_the_spec() {
         let hidden = "hidden, expected nothing at line 1";
         for (field, value) in [
             ("grantTokens", json!({ "a": hidden })),
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn large_unknown_fields_of_pins_are_not_kept() {
+    fn oversized_unknown_fields_of_pins_are_rejected() {
         let with = |bytes: usize| {
             let mut key = json_of(&pinned(&[1]));
             key["spec"]["wrappedKeys"][0]["more"] = json!("x".repeat(bytes));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_key_of_a_map_is_cut() {
+    fn long_map_key_is_cut_in_the_error() {
         let mut key = json_of(&data_key());
         key["spec"]["encryptionContext"]["ä".repeat(1_000_000)] = json!(7);
         let why = why(&key);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_deeply_stops_the_object_alone() {
+    fn deep_nesting_fails_only_its_own_object() {
         let mut key = json_of(&data_key());
         key["spec"]["encryptionContext"] = json!("DEEP");
         let deep = format!("{}{}", r#"{"a":"#.repeat(5000), "1".to_owned() + &"}".repeat(5000));
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_derives_is_no_reason_not_to_read_it() {
+    fn invalid_derived_status_fields_are_ignored() {
         let mut key = json_of(&recorded(&[1]));
         let far = json!({
             "issuedAt": "9999-12-31T23:59:59Z", "version": 5_000_000_000_u64, "keyId": 7, "observedGeneration": "x",
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_leaves_the_rest_of_the_status_byte_for_byte() {
+    fn report_keeps_the_rest_of_the_status_byte_for_byte() {
         let mut key = json_of(&recorded(&[1]));
         key["spec"]["version"] = json!("two");
         key["status"]["foo"] = json!({ "b": 1.10, "a": null });

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_numbers_of_one_object_are_older() {
+    fn only_numeric_versions_of_one_object_are_compared() {
         let at = |uid: &str, version: &str| Revision { uid: uid.into(), resource_version: version.into() };
         assert!(at("a", "9").is_older_than(&at("a", "10")));
         assert!(!at("a", "10").is_older_than(&at("a", "10")));

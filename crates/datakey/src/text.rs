@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_is_spelled_out() {
+    fn invisible_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[2J\u{7}b\r\nc\t\u{7f}\u{9b}", 100), r"a\u{1b}[2J\u{7}b\r\nc\t\u{7f}\u{9b}");
         let hidden =
             ["\u{ad}", "\u{61c}", "\u{180e}", "\u{feff}", "\u{fff9}", "\u{e0041}", "\u{e0100}", "\u{3164}", "\u{fe0f}"];
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_seen_stays_as_it_is() {
+    fn visible_characters_stay_unchanged() {
         for text in ["alias/orders", r#"a "b" 'c' \n"#, "Aufträge", "目的 注文 🔑", "e\u{301}", "שלום", "العربية"]
         {
             assert_eq!(printable(text, 100), text);
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_and_no_escape_in_two() {
+    fn long_text_is_cut_between_escapes() {
         assert_eq!(printable("ääää", 3), "äää");
         assert_eq!(printable("a\u{202e}b", 8), "a");
         assert_eq!(printable("a\u{202e}b", 9), r"a\u{202e}");
     }
 
     #[test]
-    fn json_says_the_same_without_what_cannot_be_seen() {
+    fn json_keeps_its_value_when_escaped() {
         let value = serde_json::json!({ "a\u{202e}": "b\u{7f}\u{1b}\u{e0041}\n" });
         let json = format!("{value:#}\n");
         let plain = printable_json(&json);
@@ -131,7 +131,7 @@ mod tests {
     struct Chained(&'static str, #[source] Option<Box<Self>>);
 
     #[test]
-    fn causes_follow_their_error_once_each() {
+    fn each_cause_of_an_error_is_shown_once() {
         let cause = Chained("no route", Some(Box::new(Chained("timed out", None))));
         assert_eq!(error_chain(&Chained("can't connect", Some(Box::new(cause)))), "can't connect: no route: timed out");
         let cause = Chained("no route", None);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_other_controllers_are_kept_as_they_are() {
+    fn conditions_of_other_controllers_are_kept_unchanged() {
         let mut foreign = condition("Backed-up", "9999-12-31T23:59:59Z");
         foreign["since"] = json!({ "backup": [1, 2] });
         let all = json!([foreign, condition("Ready", "2026-01-01T00:00:00Z")]);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_condition_that_cannot_be_decoded_counts_as_absent() {
+    fn undecodable_own_condition_counts_as_absent() {
         let far = json!([condition("Ready", "9999-12-31T23:59:59Z"), { "type": "Stalled" }]);
         assert_eq!(serde_json::from_value::<Conditions>(far).unwrap(), Conditions::default());
         assert_eq!(serde_json::from_value::<Conditions>(Value::Null).unwrap(), Conditions::default());

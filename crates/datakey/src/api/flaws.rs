@@ -140,7 +140,7 @@ pub(crate) mod tests {
     ];
 
     #[test]
-    fn what_must_not_be_recorded_is_named() {
+    fn flaws_name_the_field() {
         assert_eq!(flaw(&issued(1)), None);
         for (edit, words) in FLAWS {
             let mut version = issued(1);
@@ -151,7 +151,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn one_data_key_under_two_versions_is_found() {
+    fn duplicate_data_keys_are_found() {
         assert_eq!(twins(&[issued(1), issued(2), issued(1)]), None);
         let twin = IssuedVersion { version: 3, ..issued(1) };
         assert_eq!(twins(&[issued(2), twin, issued(1)]), Some((1, 3)));

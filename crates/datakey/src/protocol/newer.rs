@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_that_are_not_known_are_named() {
+    fn unknown_fields_are_named() {
         let mut key = recorded(&[1]);
         assert_eq!((in_the_record(&key), in_the_spec(&key)), (None, None));
         key.status.as_mut().unwrap().versions.push(newer(2));
@@ -82,14 +82,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_is_recorded_already_needs_no_understanding() {
+    fn unknown_fields_of_a_recorded_pin_are_ignored() {
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![newer(1)]);
         assert_eq!(in_the_spec(&key), None);
     }
 
     #[test]
-    fn an_entry_is_carried_through_json_status_and_pins() {
+    fn unknown_fields_survive_json_status_and_pins() {
         let mut key = recorded(&[1]);
         let status = key.status.as_mut().unwrap();
         status.versions.push(newer(2));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_carried_through_the_secret_and_back() {
+    fn unknown_fields_survive_the_secret_and_adoption() {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions.push(newer(2));
         let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_cannot_name_a_field_of_the_record_twice() {
+    fn annotation_cannot_repeat_a_known_field() {
         let created_again = crate::fixtures::data_key();
         let edits: [crate::fixtures::Edit<IssuedVersion>; 3] = [
             |version| version.rest = [("ciphertextBlob".to_owned(), json!("AQIDAHg="))].into(),

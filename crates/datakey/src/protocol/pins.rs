@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_pinned_or_is_recorded_already_needs_nothing() {
+    fn recorded_pins_need_no_write() {
         assert_eq!(unrecorded(&data_key(), None), Ok(vec![]));
         let mut key = recorded(&[1, 2]);
         key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_are_recorded_as_they_are_and_in_the_order_of_their_versions() {
+    fn pins_are_recorded_unchanged_in_order_of_version() {
         assert_eq!(unrecorded(&pinned(&[3, 1, 2]), Some("us-east-1")), Ok(vec![issued(1), issued(2), issued(3)]));
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(2), issued(1)]);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_is_another_data_key_than_the_recorded_one_is_told() {
+    fn pin_that_differs_from_the_record_is_reported() {
         let edits: [(Edit<IssuedVersion>, &str); 5] = [
             (|pin| pin.ciphertext_blob = ByteString(b"another data key".to_vec()), "ciphertextBlob"),
             (|pin| pin.key_id = ARN.replace("1234abcd", "99999999"), "keyId"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn when_and_by_which_call_it_was_issued_makes_no_other_data_key() {
+    fn time_and_request_id_do_not_make_another_data_key() {
         let mut key = recorded(&[1]);
         let told = IssuedVersion {
             key_material_id: None,
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_can_not_be_recorded_is_told_and_none_is() {
+    fn one_invalid_pin_is_reported_and_no_pin_is_recorded() {
         let edits: [(Edit<IssuedVersion>, &str); 4] = [
             (|pin| pin.request.key_id = ARN.replace("1234abcd", "99999999"), "not the ARN of the key that"),
             (|pin| pin.request.region = Some("us-east-1".into()), "not the ARN of the key that"),
@@ -267,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_of_a_recorded_key_as_another_version_is_refused() {
+    fn recorded_data_key_cannot_be_pinned_as_another_version() {
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(1), IssuedVersion { version: 2, ..issued(1) }]);
         assert!(refusal(&key).contains("version 2: ciphertextBlob is that of version 1, too"));
     }
 
     #[test]
-    fn the_pin_of_the_wanted_version_must_answer_the_spec_and_others_need_not() {
+    fn only_the_pin_of_the_wanted_version_must_match_the_spec() {
         for (change, field) in OTHER_REQUESTS {
             let mut key = pinned(&[1]);
             change(&mut key);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_versions_are_recorded_than_there_may_be() {
+    fn at_most_64_versions_are_recorded() {
         let all: Vec<_> = (1..=64).collect();
         assert_eq!(unrecorded(&pinned(&all), None).map(|pins| pins.len()), Ok(64));
         let mut key = recorded(&all);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_names_the_multi_region_key_of_the_region_that_the_data_key_is_for() {
+    fn record_names_the_replica_in_the_region_of_the_data_key() {
         for key_id in ["alias/orders", "mrk-1234abcd12ab34cd56ef1234567890ab"] {
             let key = multi_region(key_id, None);
             assert_eq!(names(&key, Some("us-east-1")), replica("us-east-1"), "the operator's own Region");
@@ -310,12 +310,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_one_region_stays_where_its_data_keys_are_unwrapped() {
+    fn single_region_key_keeps_its_region() {
         assert_eq!(names(&pinned(&[1]), Some("us-east-1")), ARN);
     }
 
     #[test]
-    fn what_one_region_recorded_does_not_contradict_the_pin_of_another() {
+    fn record_of_a_replica_agrees_with_a_pin_of_the_primary() {
         let mut key = multi_region("alias/orders", None);
         let recorded = unrecorded(&key, Some("us-east-1")).unwrap();
         assert_ne!(recorded[0].key_id, key.pinned_versions()[0].key_id);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_secret_holds_beside_the_pins_is_recorded_too() {
+    fn versions_in_the_secret_are_recorded_with_the_pins() {
         let taken = |pins: &[i32], held: &[i32], version| {
             let mut key = pinned(pins);
             key.spec.version = Some(version);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_holds_another_data_key_than_is_pinned_is_not_overwritten() {
+    fn secret_that_differs_from_a_pin_is_not_overwritten() {
         let edits: [(Edit<IssuedVersion>, &str); 3] = [
             (|pin| pin.ciphertext_blob = ByteString(b"another data key".to_vec()), "ciphertextBlob"),
             (|pin| pin.key_id = ARN.replace("1234abcd", "99999999"), "keyId"),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_secret_is_mended_by_the_pins_unless_it_may_hold_another_data_key() {
+    fn pins_restore_a_damaged_secret_without_unknown_data_keys() {
         let key = pinned(&[1]);
         let merge = |secret: &Secret| merge_with_secret(&key, unrecorded(&key, None).unwrap(), secret);
         let damages: [Edit<Secret>; 5] = [
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_not_this_data_keys_is_left_alone() {
+    fn secret_of_another_owner_is_left_alone() {
         let mut foreign = secret(&[1]);
         foreign.type_ = Some("Opaque".into());
         let key = pinned(&[1]);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_secret_of_another_region_agrees_with_the_pin() {
+    fn secret_from_another_region_agrees_with_the_pin() {
         let mut there = recorded(&[1]);
         there.status.as_mut().unwrap().versions[0].key_id = REPLICATED.to_owned();
         let secret = Projection::of(&there, 1).unwrap().into_secret(&there);
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_may_be_what_the_secret_holds_beyond_the_record() {
+    fn unrecorded_version_in_the_secret_can_be_pinned() {
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(2)]);
         assert_eq!(merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1, 2])), Ok(vec![issued(2)]));

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_versions_fit_as_the_escapes_of_json_allow() {
+    fn json_escapes_limit_how_many_versions_fit() {
         // In the Secret, which has the current version twice.
         assert_eq!(largest_count('\u{1}'), 20);
         // In the DataKey only: the operator writes them into the Secret as they are.
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn few_versions_fit_whatever_they_are() {
+    fn few_versions_always_fit() {
         let count = i32::try_from(FEW).unwrap();
         let mut key = all(count - 2, '\u{1}');
         key.spec.grant_tokens = Some(vec!["\u{1}".repeat(8192); 10]);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_named() {
+    fn the_object_that_is_too_large_is_named() {
         let detail = |key: &DataKey, versions: &[IssuedVersion]| {
             let failure = excess(key, versions).unwrap();
             assert_eq!(failure.reason, Reason::SecretTooLarge);

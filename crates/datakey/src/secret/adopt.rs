@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn adoption_takes_earlier_versions_when_the_spec_asks_for_a_new_one() {
+    fn earlier_versions_are_adopted_when_the_spec_wants_a_new_one() {
         let mut key = data_key();
         key.spec.version = Some(3);
         key.spec.key_id = "alias/new".to_owned();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn adoption_takes_an_empty_context_for_an_absent_one() {
+    fn adoption_treats_an_empty_context_as_absent() {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions[0].request.encryption_context = None;
         let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_corrupted_secret_is_not_adopted() {
+    fn corrupted_secret_is_not_adopted() {
         let edits: [(Edit<Secret>, &str); 12] = [
             (|secret| secret.type_ = None, "type"),
             (|secret| secret.metadata.labels = None, "labels"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_record_would_not_take_is_not_adopted() {
+    fn version_that_cannot_be_recorded_is_not_adopted() {
         // What a Secret can't express.
         let expressed = FLAWS.into_iter().filter(|(_, words)| !["version must", "exactly one"].contains(words));
         for (edit, words) in expressed {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_data_key_under_two_versions_is_not_adopted() {
+    fn duplicate_data_keys_are_not_adopted() {
         let mut key = recorded(&[1, 2]);
         key.status.as_mut().unwrap().versions[1].ciphertext_blob = issued(1).ciphertext_blob;
         let secret = Projection::of(&key, 2).unwrap().into_secret(&key);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_does_not_answer_the_spec_is_not_adopted() {
+    fn secret_that_does_not_match_the_spec_is_not_adopted() {
         for (change, field) in OTHER_REQUESTS {
             let mut key = data_key();
             change(&mut key);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arn_of_another_key_is_not_adopted() {
+    fn arn_of_another_key_is_not_adopted() {
         let mut key = recorded(&[1]);
         let version = &mut key.status.as_mut().unwrap().versions[0];
         version.request.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_named_and_no_value_is() {
+    fn changes_are_named_without_values() {
         let key = recorded(&[1]);
         let wanted = Projection::of(&key, 1).unwrap();
         let mut found = secret(&[1]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_changes_only_some_are_named() {
+    fn long_list_of_changes_is_cut() {
         let mut found = secret(&[1]);
         for number in 0..30_000 {
             data(&mut found).insert(format!("{}-{number}", "k".repeat(200)), bytes(""));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_admission_changed_in_a_write_is_named() {
+    fn changes_by_admission_are_named() {
         let sent = secret(&[1]);
         assert_eq!(stored_otherwise(&sent, &sent), Vec::<String>::new());
         let edits: [(Edit<Secret>, &[&str]); 4] = [
@@ -247,13 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn the_projection_holds_itself() {
+    fn secret_is_in_sync_with_its_own_projection() {
         assert_eq!(verdict(&recorded(&[1]), &secret(&[1])), Comparison::InSync);
         assert_eq!(verdict(&recorded(&[1, 2]), &secret(&[1, 2])), Comparison::InSync);
     }
 
     #[test]
-    fn edits_are_put_right() {
+    fn edits_are_restorable() {
         let edits: [Edit<Secret>; 9] = [
             |secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x")),
             |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x")),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_grew_is_put_into_the_secret() {
+    fn secret_without_a_new_version_is_restorable() {
         assert_eq!(verdict(&recorded(&[1, 2]), &secret(&[1])), Comparison::Restorable);
     }
 
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_another_data_key_is_never_overwritten_even_without_its_checksum() {
+    fn possible_other_data_key_is_kept_without_its_checksum() {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
         let edits: [Edit<Secret>; 3] = [
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_secret_is_a_conflict() {
+    fn foreign_secret_is_a_conflict() {
         let mut opaque = secret(&[1]);
         opaque.type_ = Some("Opaque".into());
         assert!(conflict(verdict(&recorded(&[1]), &opaque)).contains("not of type"));

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_as_it_is_created_has_the_digest_of_its_projection() {
+    fn created_secret_has_the_digest_of_its_projection() {
         let key = recorded(&[1, 2]);
         for version in [1, 2] {
             let wanted = Projection::of(&key, version).unwrap();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_what_is_ours_changes_the_digest() {
+    fn every_change_of_managed_content_changes_the_digest() {
         let edits: [Edit<Secret>; 9] = [
             |secret| _ = secret.data.as_mut().unwrap().insert("ciphertextBlob".into(), ByteString(b"x".to_vec())),
             |secret| _ = secret.data.as_mut().unwrap().insert("more".into(), ByteString(vec![])),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_add_to_the_metadata_leaves_the_digest() {
+    fn metadata_of_other_clients_does_not_change_the_digest() {
         let mut secret = created();
         secret.metadata.labels.as_mut().unwrap().insert("team".into(), "shop".into());
         secret.metadata.annotations.as_mut().unwrap().insert("backup".into(), "yes".into());

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_and_no_foreign_field_keeps_it_from_being_decoded() {
+    fn metadata_is_decoded_despite_unusable_times_and_fields() {
         let far = "9999-12-31T23:59:59Z";
         let secret = watched(&json!({
             "name": "orders", "namespace": "shop", "uid": "u", "resourceVersion": "7",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_label_or_annotation_of_ours_makes_it_managed() {
+    fn one_label_or_annotation_makes_a_secret_managed() {
         for (metadata, belongs_to, is_managed) in [
             (json!({ "labels": { NAME_LABEL: "orders" } }), Some("orders"), true),
             (json!({ "labels": { MANAGED_BY_LABEL: FIELD_MANAGER } }), None, true),

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_holds_the_current_version_in_plain_entries_and_every_version_by_number() {
+    fn plain_entries_hold_the_current_version_numbered_ones_all() {
         let key = recorded(&[1, 2]);
         let data = Projection::of(&key, 2).unwrap().data;
         let text = |entry: &str| String::from_utf8(data[entry].0.clone()).unwrap();
@@ -221,20 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_not_recorded_projects_to_nothing() {
+    fn unrecorded_version_has_no_projection() {
         assert_eq!(Projection::of(&recorded(&[1]), 2), None);
         assert_eq!(Projection::of(&data_key(), 1), None);
     }
 
     #[test]
-    fn an_absent_encryption_context_is_written_as_the_empty_one() {
+    fn absent_encryption_context_is_written_as_empty() {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions[0].request.encryption_context = None;
         assert_eq!(Projection::of(&key, 1).unwrap().data["encryptionContext"].0, b"{}");
     }
 
     #[test]
-    fn under_delete_a_new_secret_is_owned_by_its_data_key() {
+    fn deletion_policy_delete_sets_an_owner_reference() {
         let key = deleted_with_its_owner(&[1, 2]);
         let owner = &owners(&key).unwrap()[0];
         assert_eq!((Some(&owner.uid), owner.controller), (key.metadata.uid.as_ref(), None));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_adopted_or_pinned_is_never_owned() {
+    fn adopted_or_pinned_versions_are_never_owned() {
         let mut adopted = deleted_with_its_owner(&[1, 2]);
         adopted.metadata.creation_timestamp = Some(Time(at(2)));
         assert_eq!(owners(&adopted), None, "version 1 is older than the DataKey");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn restoring_leaves_what_is_not_ours() {
+    fn restoring_keeps_foreign_metadata() {
         let key = deleted_with_its_owner(&[1]);
         let wanted = Projection::of(&key, 1).unwrap();
         let mut secret = wanted.clone().into_secret(&key);

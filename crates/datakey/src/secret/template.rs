@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_take_too_much_room_are_not_applied() {
+    fn oversized_annotations_are_not_applied() {
         let with = |character: &str| {
             let values: Vec<_> = (0..32).map(|number| (format!("a{number:062}"), character.repeat(2048))).collect();
             let values: Vec<_> = values.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_by_which_other_controllers_decide_are_reserved() {
+    fn keys_of_other_controllers_are_reserved() {
         for key in [
             "datakey.dev/name",
             "sub.datakey.dev/name",
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_template_the_secret_is_as_earlier_releases_write_it() {
+    fn secret_without_a_template_is_as_in_earlier_releases() {
         let plain = Projection::of(&recorded(&[1]), 1).unwrap();
         for empty in [templated(recorded(&[1]), &[], &[]), {
             let mut key = recorded(&[1]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_applied_is_restored_and_what_is_taken_from_the_template_is_removed() {
+    fn template_keys_are_restored_and_removed_with_the_template() {
         let before = templated(recorded(&[1]), &[("team", "shop"), ("stage", "test")], &[("example.com/a", "1")]);
         let wanted = Projection::of(&before, 1).unwrap();
         let secret = wanted.clone().into_secret(&before);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_annotation_removes_no_key_that_a_template_cannot_have() {
+    fn forged_annotation_cannot_remove_reserved_keys() {
         let key = recorded(&[1]);
         let wanted = Projection::of(&key, 1).unwrap();
         let mut secret = wanted.clone().into_secret(&key);

@@ -198,13 +198,13 @@ fn explore_all(budgets: &[(&str, Budget)]) -> usize {
 }
 
 #[test]
-fn the_protocol_keeps_its_promises_in_every_state() {
+fn protocol_keeps_its_promises_in_every_state() {
     assert!(explore_all(SMALL) > 800_000, "the model does not reach what it should");
 }
 
 #[test]
 #[ignore = "minutes: make model"]
-fn the_protocol_keeps_its_promises_in_larger_worlds() {
+fn protocol_keeps_its_promises_in_larger_worlds() {
     explore_all(LARGE);
 }
 
@@ -222,7 +222,7 @@ fn every_mutant_of_the_protocol_is_caught() {
 }
 
 #[test]
-fn the_limits_of_the_protocol_are_the_documented_ones() {
+fn protocol_has_only_the_documented_limits() {
     for (limit, budget, violation) in LIMITS {
         match Model::new(Mutant::None, *budget).explore() {
             Ok(_) => panic!("no limit any more: {limit}; its budget belongs to those that hold"),

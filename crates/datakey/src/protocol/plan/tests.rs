@@ -92,7 +92,7 @@ fn published(versions: &[i32]) -> DataKey {
 }
 
 #[test]
-fn a_record_of_a_newer_release_stops_everything_but_its_report() {
+fn record_of_a_newer_release_is_only_reported() {
     let mut key = recorded(&[1, 2]);
     key.status.as_mut().unwrap().versions[0].rest.insert("asWritten".into(), true.into());
     let intact = intact(&key);
@@ -108,7 +108,7 @@ fn a_record_of_a_newer_release_stops_everything_but_its_report() {
 }
 
 #[test]
-fn a_field_of_a_newer_spec_stops_issuing_and_not_restoring() {
+fn unknown_spec_field_stops_issuing_but_not_restoring() {
     let mut key = recorded(&[1]);
     key.spec.rest.insert("className".into(), "shop".into());
     assert!(matches!(next(&key, SecretState::Absent), Step::CreateSecret(_)), "the recorded version is restored");
@@ -131,13 +131,13 @@ fn a_field_of_a_newer_spec_stops_issuing_and_not_restoring() {
 }
 
 #[test]
-fn a_new_data_key_looks_at_the_secrets_name_before_it_asks_kms() {
+fn secret_metadata_is_read_before_kms_is_called() {
     assert!(matches!(next(&data_key(), SecretState::Unwatched), Step::GetSecretMetadata));
     assert!(matches!(next(&data_key(), SecretState::Absent), Step::CallKms));
 }
 
 #[test]
-fn what_only_the_spec_changed_is_no_change_of_another_client() {
+fn changes_of_the_spec_are_not_blamed_on_another_client() {
     let mut key = published(&[1]);
     let before = read(&key);
     let metadata = TemplateMetadata { labels: Some([("team".into(), "shop".into())].into()), ..<_>::default() };
@@ -160,7 +160,7 @@ fn what_only_the_spec_changed_is_no_change_of_another_client() {
 }
 
 #[test]
-fn what_kubernetes_could_not_store_is_neither_issued_nor_recorded() {
+fn oversized_versions_are_neither_issued_nor_recorded() {
     let large = |mut issued: IssuedVersion| {
         issued.request.encryption_context = Some([("a".to_owned(), "\u{1}".repeat(8191))].into());
         issued
@@ -191,7 +191,7 @@ fn what_kubernetes_could_not_store_is_neither_issued_nor_recorded() {
 }
 
 #[test]
-fn the_name_of_a_deleted_secret_stays_reserved_for_the_data_key_that_has_a_record() {
+fn name_of_a_deleted_secret_stays_reserved_by_its_record() {
     let rival = |key: &DataKey, view: &SecretState| {
         plan(
             &Observed {
@@ -216,7 +216,7 @@ fn the_name_of_a_deleted_secret_stays_reserved_for_the_data_key_that_has_a_recor
 }
 
 #[test]
-fn a_restored_data_key_is_never_issued() {
+fn restored_data_key_is_never_issued() {
     // With a turn and without one: no turn is taken.
     for view in [SecretState::Unwatched, SecretState::Absent] {
         assert_eq!(failure(next(&restored(), &view)).reason, Reason::RestoredWithoutKey);
@@ -234,7 +234,7 @@ fn a_restored_data_key_is_never_issued() {
 }
 
 #[test]
-fn a_restored_data_key_without_its_sign_is_issued() {
+fn data_key_without_a_restore_mark_is_issued() {
     let mut key = restored();
     key.metadata.generation = Some(2);
     assert!(matches!(next(&key, SecretState::Absent), Step::CallKms), "the spec was changed");
@@ -246,7 +246,7 @@ fn a_restored_data_key_without_its_sign_is_issued() {
 }
 
 #[test]
-fn without_issuing_what_exists_is_published() {
+fn existing_data_keys_are_published_while_issuing_is_off() {
     let disabled = |key: &DataKey, view: SecretState| {
         plan(
             &Observed {
@@ -273,7 +273,7 @@ fn without_issuing_what_exists_is_published() {
 }
 
 #[test]
-fn a_foreign_secret_is_neither_read_nor_overwritten_and_kms_is_not_asked() {
+fn foreign_secret_is_neither_read_nor_overwritten() {
     for key in [data_key(), recorded(&[1])] {
         let failure = failure(next(&key, foreign()));
         assert_eq!(failure.reason, Reason::SecretConflict);
@@ -281,7 +281,7 @@ fn a_foreign_secret_is_neither_read_nor_overwritten_and_kms_is_not_asked() {
 }
 
 #[test]
-fn a_secret_without_a_record_is_adopted_and_kms_is_not_asked() {
+fn secret_without_a_record_is_adopted_without_calling_kms() {
     assert!(matches!(next(&data_key(), changed()), Step::GetSecret));
     assert!(matches!(next(&data_key(), managed()), Step::GetSecret));
     let Step::Record(Record { versions, source: Source::Secret }) = next(&data_key(), read(&recorded(&[1]))) else {
@@ -291,14 +291,14 @@ fn a_secret_without_a_record_is_adopted_and_kms_is_not_asked() {
 }
 
 #[test]
-fn a_secret_that_does_not_fit_the_spec_is_a_conflict_and_kms_is_not_asked() {
+fn secret_that_does_not_match_the_spec_is_a_conflict() {
     let mut key = data_key();
     key.spec.key_id = "alias/other".into();
     assert_eq!(failure(next(&key, read(&recorded(&[1])))).reason, Reason::SecretConflict);
 }
 
 #[test]
-fn a_recorded_data_key_is_created_and_never_issued_again() {
+fn recorded_version_is_created_and_not_issued_again() {
     for view in [SecretState::Unwatched, SecretState::Absent] {
         let Step::CreateSecret(secret) = next(&recorded(&[1]), view) else { panic!() };
         assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
@@ -306,7 +306,7 @@ fn a_recorded_data_key_is_created_and_never_issued_again() {
 }
 
 #[test]
-fn an_intact_secret_makes_ready_and_then_nothing() {
+fn intact_secret_makes_the_data_key_ready_and_settled() {
     let key = recorded(&[1]);
     let Step::PutStatus(status) = next(&key, intact(&key)) else { panic!() };
     assert_eq!(status.conditions[0].status, "True");
@@ -316,7 +316,7 @@ fn an_intact_secret_makes_ready_and_then_nothing() {
 }
 
 #[test]
-fn a_changed_secret_is_read_before_it_is_put_right() {
+fn changed_secret_is_read_before_it_is_restored() {
     let key = published(&[1]);
     assert!(matches!(next(&key, changed()), Step::GetSecret));
     let SecretState::Loaded(mut secret) = read(&key) else { panic!() };
@@ -326,7 +326,7 @@ fn a_changed_secret_is_read_before_it_is_put_right() {
 }
 
 #[test]
-fn a_secret_that_was_read_and_is_right_is_not_written() {
+fn loaded_secret_that_matches_the_record_is_not_written() {
     let key = published(&[1]);
     let Step::AcceptRevision(_, held) = next(&key, read(&key)) else { panic!() };
     assert_eq!(held, digest(&key, 1));
@@ -334,7 +334,7 @@ fn a_secret_that_was_read_and_is_right_is_not_written() {
 }
 
 #[test]
-fn the_saved_revision_is_intact_while_its_digest_is_wanted() {
+fn saved_revision_is_intact_while_its_digest_is_wanted() {
     let mut key = published(&[1, 2]);
     assert!(matches!(next(&key, cached("7", None)), Step::Settled));
     assert!(matches!(next(&key, cached("8", None)), Step::GetSecret), "another revision");
@@ -348,14 +348,14 @@ fn the_saved_revision_is_intact_while_its_digest_is_wanted() {
 }
 
 #[test]
-fn what_was_read_goes_before_what_is_saved() {
+fn digest_that_was_read_overrides_the_saved_one() {
     let key = published(&[1, 2]);
     let view = cached("7", Some(Verified::read(digest(&key, 1), Instant::now())));
     assert!(matches!(next(&key, view), Step::GetSecret));
 }
 
 #[test]
-fn a_revision_is_saved_once_written_or_settled() {
+fn revision_is_saved_once_written_or_settled() {
     let key = published(&[1]);
     let held = digest(&key, 1);
     let saved_by = |resource_version: &str, verified| match next(&key, cached(resource_version, Some(verified))) {
@@ -376,7 +376,7 @@ fn a_revision_is_saved_once_written_or_settled() {
 }
 
 #[test]
-fn another_secret_or_digest_is_saved_at_once() {
+fn changed_uid_or_digest_is_saved_immediately() {
     let old = published(&[1]);
     for forget in [(|saved| saved.uid = "t".into()) as fn(&mut VerifiedSecret), |saved| {
         saved.digest = "of another release".into();
@@ -389,7 +389,7 @@ fn another_secret_or_digest_is_saved_at_once() {
 }
 
 #[test]
-fn a_definition_that_drops_the_revision_causes_no_loop() {
+fn definition_that_drops_the_revision_causes_no_loop() {
     let mut key = published(&[1]);
     key.status.as_mut().unwrap().secret = None;
     let view = intact(&key);
@@ -406,7 +406,7 @@ fn a_definition_that_drops_the_revision_causes_no_loop() {
 }
 
 #[test]
-fn an_immutable_secret_with_other_entries_is_reported() {
+fn immutable_secret_with_other_entries_is_reported() {
     let key = published(&[1]);
     let SecretState::Loaded(mut secret) = read(&key) else { panic!() };
     secret.immutable = Some(true);
@@ -421,7 +421,7 @@ fn an_immutable_secret_with_other_entries_is_reported() {
 }
 
 #[test]
-fn a_new_version_is_issued_beside_an_intact_secret_without_reading_it() {
+fn new_version_is_issued_without_reading_an_intact_secret() {
     let key = published(&[1]);
     let before = intact(&key);
     let mut key = key;
@@ -432,14 +432,14 @@ fn a_new_version_is_issued_beside_an_intact_secret_without_reading_it() {
 }
 
 #[test]
-fn a_new_version_is_not_issued_over_a_secret_that_already_has_it() {
+fn version_that_the_secret_already_holds_is_not_issued() {
     let mut key = published(&[1]);
     key.spec.version = Some(2);
     assert_eq!(failure(next(&key, read(&recorded(&[1, 2])))).reason, Reason::SecretConflict);
 }
 
 #[test]
-fn going_back_to_an_issued_version_issues_nothing() {
+fn returning_to_an_issued_version_does_not_call_kms() {
     let mut key = published(&[1, 2]);
     key.spec.version = Some(1);
     let Step::ReplaceSecret(secret, _) = next(&key, read(&recorded(&[1, 2]))) else { panic!() };
@@ -449,7 +449,7 @@ fn going_back_to_an_issued_version_issues_nothing() {
 }
 
 #[test]
-fn what_is_pinned_is_recorded_and_never_issued() {
+fn pinned_versions_are_recorded_and_never_issued() {
     let key = pinned(&[1, 2]);
     assert!(matches!(next(&key, SecretState::Unwatched), Step::GetSecretMetadata));
     let Step::Record(Record { versions, source: Source::Pins }) = next(&key, SecretState::Absent) else { panic!() };
@@ -459,7 +459,7 @@ fn what_is_pinned_is_recorded_and_never_issued() {
 }
 
 #[test]
-fn pins_take_no_turn_at_kms_and_wait_after_a_failure() {
+fn pins_need_no_permit_and_wait_after_a_failure() {
     let key = pinned(&[1]);
     let (missing, not_cached) = (SecretState::Absent, SecretState::Unwatched);
     assert!(matches!(plan(&Observed::new(&key, &missing), at(0)), Step::Record(Record { source: Source::Pins, .. })));
@@ -469,7 +469,7 @@ fn pins_take_no_turn_at_kms_and_wait_after_a_failure() {
 }
 
 #[test]
-fn beside_pins_a_secret_is_read_and_what_it_holds_more_is_recorded_too() {
+fn secret_is_read_and_recorded_together_with_the_pins() {
     let key = pinned(&[1]);
     assert!(matches!(next(&key, changed()), Step::GetSecret));
     assert!(matches!(next(&key, managed()), Step::GetSecret));
@@ -480,7 +480,7 @@ fn beside_pins_a_secret_is_read_and_what_it_holds_more_is_recorded_too() {
 }
 
 #[test]
-fn a_secret_that_contradicts_a_pin_is_a_conflict_and_nothing_is_recorded() {
+fn secret_that_contradicts_a_pin_is_a_conflict() {
     let mut key = pinned(&[1]);
     key.spec.wrapped_keys.as_mut().unwrap()[0].ciphertext_blob = ByteString(b"another data key".to_vec());
     assert_eq!(failure(next(&key, read(&recorded(&[1])))).reason, Reason::SecretConflict);
@@ -488,7 +488,7 @@ fn a_secret_that_contradicts_a_pin_is_a_conflict_and_nothing_is_recorded() {
 }
 
 #[test]
-fn a_pinned_version_is_not_issued_even_when_the_pin_can_not_be_used() {
+fn version_with_an_invalid_pin_is_not_issued() {
     let mut key = pinned(&[1]);
     key.spec.wrapped_keys.as_mut().unwrap()[0].key_id = "alias/orders".into();
     for view in [SecretState::Unwatched, SecretState::Absent, changed(), read(&recorded(&[1]))] {
@@ -500,7 +500,7 @@ fn a_pinned_version_is_not_issued_even_when_the_pin_can_not_be_used() {
 }
 
 #[test]
-fn a_version_beyond_the_pins_is_issued_once_they_are_recorded() {
+fn unpinned_version_is_issued_once_the_pins_are_recorded() {
     let mut key = pinned(&[1]);
     key.spec.version = Some(2);
     assert!(matches!(next(&key, SecretState::Absent), Step::Record(Record { source: Source::Pins, .. })));
@@ -509,7 +509,7 @@ fn a_version_beyond_the_pins_is_issued_once_they_are_recorded() {
 }
 
 #[test]
-fn a_pin_that_is_added_later_is_recorded_beside_an_intact_secret_without_reading_it() {
+fn later_pin_is_recorded_without_reading_an_intact_secret() {
     let mut key = published(&[1]);
     key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
     let Step::Record(Record { versions, source: Source::Pins }) = next(&key, intact(&key)) else { panic!() };
@@ -527,7 +527,7 @@ fn a_pin_that_is_added_later_is_recorded_beside_an_intact_secret_without_reading
 }
 
 #[test]
-fn what_the_secret_holds_beyond_the_record_is_recorded_once_it_is_pinned() {
+fn unrecorded_version_in_the_secret_is_recorded_once_pinned() {
     let mut key = published(&[1]);
     let view = read(&recorded(&[1, 2]));
     assert_eq!(failure(next(&key, &view)).reason, Reason::SecretConflict);
@@ -546,7 +546,7 @@ fn removing_recorded_pins_changes_nothing() {
 }
 
 #[test]
-fn a_pin_that_contradicts_the_record_is_told_and_the_secret_follows_the_record() {
+fn secret_follows_the_record_when_a_pin_contradicts_it() {
     let mut key = published(&[1]);
     let pin = IssuedVersion { ciphertext_blob: ByteString(b"another data key".to_vec()), ..issued(1) };
     key.spec.wrapped_keys = Some(vec![pin]);
@@ -569,7 +569,7 @@ fn a_pin_that_contradicts_the_record_is_told_and_the_secret_follows_the_record()
 }
 
 #[test]
-fn the_record_names_the_key_of_the_operators_own_region() {
+fn record_names_the_replica_in_the_operators_region() {
     let mut key = pinned(&[1]);
     let arn = |region| format!("arn:aws:kms:{region}:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab");
     key.spec.wrapped_keys.as_mut().unwrap()[0].key_id = arn("eu-west-1");
@@ -582,7 +582,7 @@ fn the_record_names_the_key_of_the_operators_own_region() {
 }
 
 #[test]
-fn a_data_key_being_deleted_says_so_and_does_nothing_more() {
+fn data_key_under_deletion_only_reports_it() {
     for key in [data_key(), recorded(&[1]), published(&[1])] {
         for view in [SecretState::Unwatched, SecretState::Absent, changed()] {
             let mut key = key.clone();
@@ -597,7 +597,7 @@ fn a_data_key_being_deleted_says_so_and_does_nothing_more() {
 }
 
 #[test]
-fn a_failure_is_told_once() {
+fn failure_is_reported_once() {
     let mut key = data_key();
     let failure = Failure::from(Reason::KeyDisabled);
     let secret = SecretState::Absent;
@@ -609,7 +609,7 @@ fn a_failure_is_told_once() {
 }
 
 #[test]
-fn while_a_failure_waits_neither_kms_nor_the_api_server_is_asked() {
+fn no_request_is_sent_while_a_failure_backs_off() {
     let mut bumped = published(&[1]);
     let before = intact(&bumped);
     bumped.spec.version = Some(2);
@@ -625,7 +625,7 @@ fn while_a_failure_waits_neither_kms_nor_the_api_server_is_asked() {
 }
 
 #[test]
-fn neither_kms_nor_the_secrets_name_is_asked_out_of_turn() {
+fn no_request_is_sent_without_a_permit() {
     let mut bumped = published(&[1]);
     let before = intact(&bumped);
     bumped.spec.version = Some(2);
@@ -666,7 +666,7 @@ fn contested_secret_is_reported_and_not_restored() {
 }
 
 #[test]
-fn after_a_failed_record_a_dry_run_comes_before_kms() {
+fn failed_record_is_dry_run_before_the_next_call_to_kms() {
     let rehearse = |turn| {
         let (key, secret) = (data_key(), SecretState::Absent);
         plan(
@@ -683,7 +683,7 @@ fn after_a_failed_record_a_dry_run_comes_before_kms() {
 }
 
 #[test]
-fn the_sixty_fifth_version_is_not_issued() {
+fn sixty_fifth_version_is_not_issued() {
     let versions: Vec<i32> = (1..=64).collect();
     let mut key = recorded(&versions);
     key.spec.version = Some(65);
