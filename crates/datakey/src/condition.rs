@@ -1,6 +1,6 @@
-//! The conditions `Ready` and `Stalled`: what the status says of a `DataKey`.
+//! The conditions `Ready` and `Stalled` of a `DataKey`.
 //!
-//! `Ready` is always there. `Stalled` is there, as True, only when a person must act, so that kstatus reads
+//! `Ready` is always present. `Stalled` is present, as True, only when a user must act, so that kstatus reads
 //! `InProgress` while a retry can help and `Failed` otherwise. `status.observedGeneration` and the conditions' own are
 //! written together: `kubectl wait` trusts the condition's, kstatus only the status's.
 
@@ -15,7 +15,7 @@ use crate::{
 /// The reason of `Ready=True`.
 pub const ISSUED: &str = "Issued";
 
-/// The status of a `DataKey` whose Secret holds the data key of its spec: at this revision.
+/// The status of a `DataKey` whose Secret, at this revision, holds the data key of the spec.
 pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {
     let old = key.status.clone().unwrap_or_default();
     let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
@@ -43,8 +43,8 @@ pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus
     }
 }
 
-/// What [`failed`] says, in no more bytes than the present status has: etcd may have no room for more. `Ready` must not go on
-/// saying what is not so.
+/// The status of [`failed`] in no more bytes than the present status has: etcd may have no room for more, but `Ready` must not
+/// stay True while the Secret is wrong.
 pub fn failed_briefly(key: &DataKey, reason: Reason, now: Timestamp) -> DataKeyStatus {
     let old = key.status.clone().unwrap_or_default();
     let ready = condition(&old.conditions, key.metadata.generation, READY, ("False", reason.as_str()), "", now);
@@ -55,7 +55,7 @@ pub fn failed_briefly(key: &DataKey, reason: Reason, now: Timestamp) -> DataKeyS
     }
 }
 
-/// The operator's own conditions of an object that cannot be made ready now; `old` are those that it has.
+/// The operator's own conditions of an object that cannot be made ready now; `old` are the present ones.
 pub fn failed_conditions(
     failure: &Failure,
     old: &[Condition],
@@ -70,12 +70,12 @@ pub fn failed_conditions(
     conditions
 }
 
-/// A condition of an object, if it is there.
+/// The condition of this type, if the object has it.
 pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
     key.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// The reason of the failure that the status shows for the present spec, if it shows one.
+/// The reason of the failure that the status shows for the current spec, if it shows one.
 pub fn reported_failure(key: &DataKey) -> Option<Reason> {
     let ready = find(key, READY)?;
     let current = ready.observed_generation == key.metadata.generation;
@@ -90,7 +90,7 @@ fn condition(
     message: &str,
     now: Timestamp,
 ) -> Condition {
-    // Kubernetes API conventions: the time tells when `status` changed, not when the condition was written.
+    // Kubernetes API conventions: the time is that of the last change of `status`, not of the last write.
     let same = old.iter().find(|old| old.type_ == type_ && old.status == status);
     Condition {
         type_: type_.to_owned(),

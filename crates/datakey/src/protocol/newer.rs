@@ -1,7 +1,7 @@
-//! What a newer release of the operator wrote into a `DataKey`, and this one does not understand. Pure.
+//! Fields of a `DataKey` that a newer release of the operator wrote, and that this release does not know. Pure.
 //!
-//! Such fields are kept in every write. Nothing is decided without them: what they mean for a data key or for its Secret is
-//! known to the newer release only.
+//! Every write keeps such fields. The operator does not decide without them: only the newer release knows what they mean for a
+//! data key or its Secret.
 
 use crate::{
     api::{DataKey, IssuedVersion},
@@ -9,21 +9,21 @@ use crate::{
     text::printable,
 };
 
-/// How many fields a message names.
+/// The number of fields that a message names.
 const MAX_NAMES: usize = 5;
 
-/// Bound of one of them, in characters.
+/// The longest name of a field in a message, in characters.
 const MAX_NAME: usize = 200;
 
-/// A recorded version has fields that this release does not know: it must not be projected into a Secret.
+/// The failure for a recorded version with unknown fields: such a version must not be projected into a Secret.
 pub fn in_the_record(key: &DataKey) -> Option<Failure> {
     let newer = key.record().iter().find(|issued| issued.unknown_fields().next().is_some())?;
     let detail = format!("version {} has {}", newer.version, names(newer.unknown_fields()));
     Some(Failure::new(Reason::RecordNewer, detail))
 }
 
-/// The spec, or a pin that is not recorded yet, has fields that this release does not know: nothing more may be issued,
-/// pinned or adopted.
+/// The failure for a spec, or a pin that is not recorded yet, with unknown fields: no version may be issued, pinned or
+/// adopted for it.
 pub fn in_the_spec(key: &DataKey) -> Option<Failure> {
     let of_the_spec = key.spec.unknown_fields().map(|field| format!("spec.{field}"));
     let is_recorded = |pin: &IssuedVersion| key.recorded_version(pin.version).is_some();

@@ -1,4 +1,4 @@
-//! What a decision rests on.
+//! The input of `plan`: the object, its Secret, the operator's settings and delays.
 
 use std::time::Duration;
 
@@ -10,65 +10,65 @@ use crate::{
     secret::{Projection, known::KnownSecret, metadata::SecretMetadata, template::Reserved},
 };
 
-/// What a decision rests on: the object, its Secret, and what surrounds them.
+/// The input of one decision of `plan`.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
-    /// The `DataKey`, from the cache or as the last write answered.
+    /// The `DataKey`, from the cache or from the answer to the last write.
     pub object: &'a DataKey,
-    /// What is known of the Secret of that name.
+    /// The operator's knowledge of the Secret of the `DataKey`.
     pub secret: &'a SecretState,
-    /// What just failed and is not yet in the status.
+    /// The failure that the status does not report yet.
     pub failure: Option<&'a Failure>,
     /// Whether this object has a permit to call KMS.
     pub has_permit: bool,
     /// Whether the Secret that was read has the revision that this process or the status verified: no other client has
     /// changed it since.
     pub is_verified: bool,
-    /// What surrounds them.
+    /// The operator's settings and delays.
     pub inputs: Inputs<'a>,
 }
 
-/// What a decision rests on besides the object and its Secret: settings of the operator, and waits.
+/// The operator's settings, and the delays that apply to one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// How long an earlier failure delays the next try.
+    /// The remaining back-off of an earlier failure.
     pub retry_after: Option<Duration>,
-    /// What another client last changed in the Secret, where the operator restored it so often that it waits now.
+    /// The last changes of the Secret by another client, while the operator pauses because it restored the Secret too often.
     pub restore_limited: Option<&'a str>,
     /// The operator's own Region, if it has one.
     pub default_region: Option<&'a str>,
-    /// Whether the installed definition keeps `status.secret`; the one of 0.1.0 drops it.
+    /// Whether the installed definition keeps `status.secret`; that of 0.1.0 drops it.
     pub keeps_revision: bool,
-    /// Whether the last write of a record failed: then a dry run comes before the next call to KMS.
+    /// Whether the last write of a record failed: then a dry run precedes the next call to KMS.
     pub record_failed: bool,
-    /// Whether data keys may be issued at all: not under `--issue=false`.
+    /// Whether data keys may be issued; false under `--issue=false`.
     pub may_issue: bool,
-    /// Another `DataKey` whose recorded data key the Secret of that name holds or has to hold.
+    /// The other `DataKey` whose recorded data key the Secret of that name holds or must hold.
     pub rival: Option<&'a str>,
-    /// Keys that the template of the Secret may not have.
+    /// The keys that the template of the Secret must not have.
     pub reserved: &'a Reserved,
 }
 
-/// What is known of the Secret of that name. The parameters are what is kept of a Secret that the watch delivers, of its
-/// metadata, and of one that was read: the operator keeps the objects themselves, the model of the protocol their numbers.
+/// The operator's knowledge of the Secret of a `DataKey`. The parameters are the types of a watched Secret, of metadata and of a
+/// whole Secret: the operator uses objects, the model of the protocol numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretState<N = KnownSecret, M = SecretMetadata, L = Box<Secret>> {
-    /// The watch does not have it, and no request has asked for it. A Secret of another type may exist.
+    /// The watch has no such Secret, and no request was sent. A Secret of another type may exist.
     Unwatched,
-    /// The watch has it: it is of the operator's type.
+    /// The watch has the Secret: it is of the operator's type.
     Watched(N),
-    /// The API server has none.
+    /// The API server has no such Secret.
     Absent,
-    /// The API server has one with these metadata.
+    /// The API server has a Secret with these metadata.
     Present(M),
-    /// The API server has this one.
+    /// The API server has this Secret.
     Loaded(L),
 }
 
 // === impl Inputs ===
 
 impl Default for Inputs<'_> {
-    /// No failure delays anything, and the operator may issue.
+    /// Inputs without a delay, with which the operator may issue.
     fn default() -> Self {
         Self {
             retry_after: None,
@@ -86,23 +86,23 @@ impl Default for Inputs<'_> {
 // === impl Observed ===
 
 impl<'a> Observed<'a> {
-    /// Nothing failed, nothing is delayed, and there is no permit to call KMS.
+    /// An observation without a failure, without a delay, and without a permit to call KMS.
     pub fn new(object: &'a DataKey, secret: &'a SecretState) -> Self {
         Self { object, secret, failure: None, has_permit: false, is_verified: false, inputs: Inputs::default() }
     }
 
-    /// The Secret with these plain entries, if they are recorded.
+    /// The projection with this version in the plain entries, if it is recorded.
     pub(super) fn project(&self, current: i32) -> Option<Projection> {
         Projection::with_reserved(self.object, current, self.inputs.reserved)
     }
 
-    /// What the Secret holds as long as no other client changed it: the version that it was last published with.
+    /// The projection that the Secret was last published with. It holds this until another client changes it.
     pub(super) fn published_projection(&self) -> Option<Projection> {
         self.project(self.object.status.as_ref()?.version?)
     }
 
-    /// The other `DataKey` that the name of the Secret is reserved for, although no Secret exists: it was deleted, or is yet to
-    /// be created. A data key of this object in its place would be another data key under a name that workloads use.
+    /// The other `DataKey` that the name of the Secret is reserved for while no Secret exists, because it was deleted or is not
+    /// created yet. Otherwise workloads would read a data key of this object under a name that belongs to the other one.
     pub(super) fn name_is_reserved_for(&self) -> Option<&'a str> {
         self.inputs.rival.filter(|_| self.object.record().is_empty())
     }

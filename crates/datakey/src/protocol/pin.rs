@@ -1,4 +1,4 @@
-//! The spec pins data keys that are not recorded.
+//! The next step while the spec pins data keys that are not recorded.
 
 use super::{
     observed::{Observed, SecretState},
@@ -8,8 +8,8 @@ use super::{
 };
 use crate::api::IssuedVersion;
 
-/// The spec pins data keys that the record does not have. They become the record once it is certain that the Secret holds
-/// nothing that would be lost by that.
+/// Decides on the next step while the spec pins unrecorded data keys. They are recorded once it is certain that no data key
+/// of the Secret is lost by that.
 pub(super) fn pin(observed: &Observed<'_>, pins: Vec<IssuedVersion>) -> Step {
     let object = observed.object;
     if let (Some(wait), SecretState::Unwatched | SecretState::Watched(_)) =

@@ -1,9 +1,9 @@
 //! Pins: data keys that the spec carries in their wrapped form, so that they are never issued again. Pure.
 //!
-//! A pin is a copy of a record, mostly of another cluster's. What decides that two of them are the same data key is the
-//! wrapped data key, the KMS key and the request; when it was issued, and by which call, is told and not compared. Of a
-//! multi-Region key the record names the one in the Region that the `DataKey` is for: a workload decrypts there, and one
-//! manifest serves in every Region.
+//! A pin is a copy of an entry of a record, mostly that of another cluster. Two entries are the same data key if the wrapped
+//! data key, the KMS key and the request are the same; the time and the request ID of the call are not compared. Of a
+//! multi-Region key the record names the replica in the Region of the `DataKey`: a workload decrypts there, and one manifest
+//! serves every Region.
 
 use k8s_openapi::api::core::v1::Secret;
 
@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// The pins that have to be recorded, as they are recorded: in the order of their versions, for the Region that the
-/// `DataKey` is for; `own` is the operator's. None where all are recorded.
+/// The pins that are not recorded yet, in the form and in the order of versions in which they are recorded; `own` is the
+/// operator's Region. Empty if all pins are recorded.
 ///
 /// # Errors
 /// A pin contradicts the record, or can't be recorded. Then none of them is, and no pinned version may be issued.
@@ -43,7 +43,7 @@ pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>
     if let Some(beyond) = unrecorded.get(MAX_VERSIONS.saturating_sub(key.record().len())) {
         return Err(invalid(beyond, "with it there would be more than 64 versions"));
     }
-    // A map by version at the API server.
+    // The API server keeps the list as a map by version, so it cannot have one version twice.
     if let Some([twice, _]) = unrecorded.array_windows().find(|[one, next]| one.version == next.version) {
         return Err(invalid(twice, "it is there twice"));
     }
@@ -56,11 +56,11 @@ pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>
     Ok(unrecorded)
 }
 
-/// What is recorded when these pins are and the Secret holds what was read: the pins, and where there is no record yet,
-/// the versions that only the Secret holds.
+/// The versions to record for these pins and the Secret that was read: the pins and, if there is no record yet, the
+/// versions that only the Secret holds.
 ///
 /// # Errors
-/// What the Secret holds against the pins. Nothing of it may be overwritten.
+/// How the Secret contradicts the pins. It must not be overwritten.
 pub fn merge_with_secret(
     key: &DataKey,
     pins: Vec<IssuedVersion>,
@@ -93,7 +93,7 @@ pub fn merge_with_secret(
     }
     versions.sort_by_key(|issued| issued.version);
 
-    // What will be asked of the Secret as soon as they are recorded.
+    // As soon as these versions are recorded, the Secret is compared with them. A contradiction must be found before that.
     let mut recorded = key.clone();
     recorded.status = Some(with_recorded(key, versions.clone()));
     let because = adopted.err().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -109,13 +109,13 @@ pub fn merge_with_secret(
     }
 }
 
-/// A pin as it is recorded.
+/// Checks a pin, and converts it to the entry that is recorded: with the replica of the `DataKey`'s Region.
 fn validate(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
     let request = &pin.request;
     if let Some(flaw) = flaw(pin) {
         return Err(invalid(pin, flaw));
     }
-    // A key of one Region stays where it is: data keys that it wrapped are unwrapped there and nowhere else.
+    // Only a multi-Region key has replicas. Data keys that a key of one Region wrapped are unwrapped in that Region only.
     let named = arn::resolve_region(&request.key_id, request.region.as_deref(), None);
     let here = named.or(own).and_then(|region| arn::replica_in(&pin.key_id, region));
     let recorded = IssuedVersion { key_id: here.unwrap_or_else(|| pin.key_id.clone()), ..pin.clone() };
@@ -134,7 +134,7 @@ fn invalid(pin: &IssuedVersion, why: &str) -> Failure {
     Failure::new(Reason::PinInvalid, format!("version {}: {why}", pin.version))
 }
 
-/// What makes them two data keys.
+/// The fields that make a pin another data key than this version.
 fn differences(pin: &IssuedVersion, other: &IssuedVersion) -> Vec<&'static str> {
     let mut fields = pin.request.differences(&other.request);
     fields.retain(|field| *field != "keyId");
@@ -176,7 +176,7 @@ mod tests {
         key.spec.wrapped_keys.as_mut().unwrap()
     }
 
-    /// With one pin of a multi-Region key, asked for by this key ID and Region.
+    /// A `DataKey` with one pin of a multi-Region key, requested by this key ID and Region.
     fn multi_region(key_id: &str, region: Option<&str>) -> DataKey {
         let mut key = pinned(&[1]);
         let pin = &mut pins(&mut key)[0];
@@ -239,13 +239,13 @@ mod tests {
     #[test]
     fn time_and_request_id_do_not_make_another_data_key() {
         let mut key = recorded(&[1]);
-        let told = IssuedVersion {
+        let same = IssuedVersion {
             key_material_id: None,
             request_id: None,
             issued_at: crate::api::truncate_to_seconds(at(99)),
             ..issued(1)
         };
-        key.spec.wrapped_keys = Some(vec![told]);
+        key.spec.wrapped_keys = Some(vec![same]);
         assert_eq!(unrecorded(&key, None), Ok(vec![]));
     }
 
@@ -365,7 +365,7 @@ mod tests {
             |secret| secret.metadata.labels = None,
             |secret| secret.metadata.annotations = None,
             |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1"),
-            // Its checksum vouches for the pinned one.
+            // The checksum of its annotation is that of the pinned data key.
             |secret| _ = secret.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(b"x".to_vec())),
         ];
         for (number, damage) in damages.iter().enumerate() {

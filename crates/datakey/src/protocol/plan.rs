@@ -1,4 +1,4 @@
-//! The order of the questions: from an object and what is known of its Secret to the next step.
+//! The decision: from an object and the knowledge of its Secret to the next step.
 //!
 //! The order is the protocol: *the record first, the Secret second*. KMS answers every call with a new data key and keeps
 //! none, so exactly one data key for each version comes from one guarded write: the record in `status.versions`. The Secret
@@ -9,19 +9,19 @@ use k8s_openapi::jiff::Timestamp;
 use super::{issue::issue, newer, observed::Observed, pin::pin, pins, publish::publish, step::Step};
 use crate::{condition, reason::Reason, secret::template};
 
-/// Decides on the next step.
+/// Decides on the next step of the reconcile of one `DataKey`.
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
     let object = observed.object;
     if object.metadata.deletion_timestamp.is_some() {
-        // Nothing is issued, and the Secret is left alone: restoring it would work against the garbage collector. A finalizer
-        // can hold the object for long, so Ready must not go on saying that the Secret holds the data key.
+        // The operator issues nothing and leaves the Secret alone: restoring it would work against the garbage collector. A
+        // finalizer can keep the object for a long time, so Ready must not stay True.
         return Step::put_status(observed, condition::failed(object, &Reason::Deleting.into(), now));
     }
     if let Some(failure) = observed.failure {
         return Step::put_status(observed, condition::failed(object, failure, now));
     }
     if let Some(failure) = newer::in_the_record(object) {
-        // What such a version means for the Secret is not known, and the Secret holds all versions or none.
+        // A Secret holds all versions or none, and this release cannot project such a version.
         return Step::report_once(observed, failure);
     }
     let newer = newer::in_the_spec(object);

@@ -1,4 +1,4 @@
-//! The wanted version is recorded: the Secret holds what is recorded, and Ready says so.
+//! The next step while the wanted version is recorded: the Secret must hold the record, and `Ready` must say so.
 
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 
@@ -20,7 +20,8 @@ use crate::{
     },
 };
 
-/// The record has the data key: the Secret must hold it, also where further pins cannot be recorded.
+/// Decides on the next step while the wanted version is recorded. The Secret must hold it even if further pins cannot be
+/// recorded.
 pub(super) fn publish(
     observed: &Observed<'_>,
     issued: &IssuedVersion,
@@ -47,7 +48,7 @@ pub(super) fn publish(
             Comparison::InSync => Step::AcceptRevision(SecretMetadata::of(&secret.metadata), wanted.digest()),
             Comparison::Restorable => replace(observed, wanted, secret),
             Comparison::Conflict(why) => match pins {
-                // What it holds beyond the record can be what is pinned.
+                // The versions that the Secret holds beyond the record can be the pinned ones.
                 Ok(pins) if !pins.is_empty() => pin(observed, pins),
                 _ => Step::conflict(object, &why),
             },
@@ -55,7 +56,7 @@ pub(super) fn publish(
     }
 }
 
-/// The Secret does not hold what it should. A client that changes it may do so again and again.
+/// Takes this step to restore the Secret, unless another client changes the Secret again after each restore.
 fn restore(observed: &Observed<'_>, step: impl FnOnce() -> Step) -> Step {
     if let Some(wait) = observed.inputs.retry_after {
         return Step::RequeueAfter(wait);
@@ -66,21 +67,21 @@ fn restore(observed: &Observed<'_>, step: impl FnOnce() -> Step) -> Step {
     }
 }
 
-/// The Secret was read, and another client changed it, or the record grew, or the template changed.
+/// Replaces a Secret that was read: another client changed it, or the record grew, or the template changed.
 fn replace(observed: &Observed<'_>, wanted: &Projection, secret: &Secret) -> Step {
     let changes = compare::changes(wanted, secret).join(", ");
     if secret.immutable == Some(true) && secret.data.as_ref() != Some(&wanted.data) {
         return Step::ReportFailure(Failure::new(Reason::SecretImmutable, changes));
     }
-    // Of a revision in which others changed labels of their own, the status may name the digest alone.
+    // After another client changed labels of its own, the status names an earlier revision, but the same digest.
     let saved = observed.object.status.as_ref().and_then(|status| status.secret.as_ref());
     let is_untouched =
         observed.is_verified || saved.is_some_and(|saved| saved.digest == Digest::of(secret).to_string());
     Step::ReplaceSecret(Box::new(wanted.clone().restore_into(secret.clone())), (!is_untouched).then_some(changes))
 }
 
-/// Whether the Secret holds exactly this: this process wrote or read this revision of it, or the status says so. Content
-/// never changes within a revision, so what this process knows itself goes first.
+/// Whether the Secret holds exactly this projection: this process wrote or read this revision of it, or the status says so.
+/// The content of a revision never changes, so the knowledge of this process takes precedence over the status.
 pub(super) fn is_intact(object: &DataKey, known: &KnownSecret, wanted: &Projection) -> bool {
     match &known.verified {
         Some(verified) => verified.digest == wanted.digest(),
@@ -88,8 +89,8 @@ pub(super) fn is_intact(object: &DataKey, known: &KnownSecret, wanted: &Projecti
     }
 }
 
-/// What the status says of a Secret that is intact. A revision that differs only in what others changed, labels for
-/// example, is saved later: a sweep over the labels of all Secrets would cost a write for each.
+/// The revision that the status names for an intact Secret. A revision that differs only in metadata of other clients is saved
+/// later: a client that labels all Secrets would otherwise cost one status write for each of them.
 fn to_save(object: &DataKey, known: &KnownSecret) -> Option<VerifiedSecret> {
     let saved = object.status.as_ref().and_then(|status| status.secret.as_ref());
     let Some(verified) = known.verified else { return saved.cloned() };

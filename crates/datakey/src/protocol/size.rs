@@ -1,8 +1,8 @@
-//! Whether Kubernetes can store what a record would become. Pure.
+//! Sizes of the Secret and of the `DataKey`: whether Kubernetes can store them with further versions. Pure.
 //!
-//! A dry run does not show it: the limit of etcd applies when an object is stored, and the Secret is written only after the
-//! record, which is never taken back. So the sizes are computed before KMS is called, and before a pin or a Secret becomes the
-//! record.
+//! A dry run does not detect an excess: the limit of etcd applies when an object is stored, and the Secret is written only
+//! after the record, which is never undone. So the operator computes the sizes before it calls KMS, and before it records a
+//! pin or an adopted version.
 
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
@@ -13,25 +13,25 @@ use crate::{
     secret::Projection,
 };
 
-/// Bound of the values of a Secret's `data` together (Kubernetes API reference, `Secret`: 1 MiB).
+/// The largest total of the values of a Secret's `data`, in bytes (Kubernetes API reference, `Secret`: 1 MiB).
 const MAX_SECRET: usize = 1 << 20;
 
-/// Bound of the annotations of an object, keys and values together (Kubernetes: 256 KiB). Annotations of others are not known;
-/// an eighth is left to them.
+/// The largest total of the operator's annotations on the Secret, keys and values, in bytes. Kubernetes allows 256 KiB for each
+/// object; an eighth is left for annotations of other clients, which are not known here.
 const MAX_ANNOTATIONS: usize = (256 << 10) / 8 * 7;
 
-/// Bound of a `DataKey`. etcd takes 1.5 MiB in one request by default (`--max-request-bytes`); a third of it is left to
-/// metadata, which are not known.
+/// The largest spec and status of a `DataKey`, in bytes. etcd accepts requests of 1.5 MiB by default (`--max-request-bytes`);
+/// a third is left for the metadata, which are not known here.
 const MAX_DATA_KEY: usize = 1 << 20;
 
-/// Bound of a whole `DataKey` as etcd stores it, which has the rest of the 1.5 MiB for the request around it.
+/// The largest `DataKey` with its metadata that etcd stores, in bytes; the request around it has the rest of the 1.5 MiB.
 pub const MAX_STORED: usize = (3 << 19) - 1024;
 
-/// So many versions, recorded and pinned, fit in any case: each has at most 8192 bytes of encryption context, which JSON can
-/// make six times as long.
+/// The number of versions, recorded and pinned, that always fit: each has at most 8192 bytes of encryption context, and JSON
+/// makes them at most six times as long.
 const FEW: usize = 6;
 
-/// Why the Secret or the `DataKey` would be too large with these versions in the record, if one would be.
+/// The failure if the Secret or the `DataKey` would be too large with these versions in the record.
 pub fn excess(key: &DataKey, versions: &[IssuedVersion]) -> Option<Failure> {
     let count = key.record().len() + key.pinned_versions().len() + versions.len();
     let entries = key.record().iter().chain(key.pinned_versions()).chain(versions);
@@ -53,8 +53,7 @@ pub fn excess(key: &DataKey, versions: &[IssuedVersion]) -> Option<Failure> {
     Some(Failure::new(Reason::SecretTooLarge, format!("{what} would have {size} bytes; at most {max} are possible")))
 }
 
-/// What KMS may issue for the version that the spec makes current: a data key of the largest size. Its time is the beginning of
-/// 1970.
+/// The largest version that KMS can issue for the spec. Its time is the beginning of 1970.
 pub fn largest(key: &DataKey, own_region: Option<&str>) -> IssuedVersion {
     let request = key.spec.request();
     let region = arn::resolve_region(&request.key_id, request.region.as_deref(), own_region).unwrap_or_default();
@@ -70,7 +69,7 @@ pub fn largest(key: &DataKey, own_region: Option<&str>) -> IssuedVersion {
     }
 }
 
-/// How many bytes the spec and the status of a `DataKey` have in etcd, at most. The API server writes JSON with Go's encoder,
+/// The size of the spec and the status in etcd, in bytes, at most. The API server writes JSON with Go's encoder,
 /// which escapes more than serde does: `<`, `>`, `&`, U+2028 and U+2029 become six bytes, and before Go 1.22 so did U+0008 and
 /// U+000C.
 fn stored(key: &DataKey) -> usize {
@@ -94,7 +93,7 @@ mod tests {
         fixtures::{data_key, issued, pinned, recorded},
     };
 
-    /// With an encryption context of the largest size, all of one character.
+    /// This version with an encryption context of the largest size, all of one character.
     fn with_context(mut issued: IssuedVersion, character: char) -> IssuedVersion {
         let value = String::from(character).repeat(8191 / character.len_utf8());
         issued.request.encryption_context = Some(EncryptionContext::from([("a".to_owned(), value)]));
@@ -119,9 +118,9 @@ mod tests {
 
     #[test]
     fn json_escapes_limit_how_many_versions_fit() {
-        // In the Secret, which has the current version twice.
+        // The Secret is the limit: it has the current version twice.
         assert_eq!(largest_count('\u{1}'), 20);
-        // In the DataKey only: the operator writes them into the Secret as they are.
+        // The DataKey is the limit: the operator writes these characters into the Secret without escapes.
         assert_eq!(largest_count('<'), 21);
         assert_eq!(largest_count('\u{8}'), 21);
         assert!(largest_count('x') > 60);
@@ -153,13 +152,13 @@ mod tests {
             detail(&all(21, '\u{1}'), std::slice::from_ref(&next)).starts_with("the data of the Secret would have")
         );
 
-        // Pins stand twice in the DataKey, and once in the Secret.
+        // A recorded pin is in the DataKey twice, and in the Secret once.
         let mut key = pinned(&[]);
         let pins: Vec<_> = (1..=14).map(|version| with_context(issued(version), '\u{1}')).collect();
         key.spec.wrapped_keys = Some(pins.clone());
         assert!(detail(&key, &pins).starts_with("the DataKey would have"));
 
-        // What a newer release wrote counts, however few versions there are.
+        // Unknown fields have no bound, so their size counts also with few versions.
         let mut key = recorded(&[1]);
         key.spec.version = Some(2);
         let mut newer = issued(2);

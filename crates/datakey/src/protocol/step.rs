@@ -1,4 +1,4 @@
-//! What a decision says: the next step.
+//! The steps of a reconcile.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::{
     secret::{digest::Digest, metadata::SecretMetadata},
 };
 
-/// The next step.
+/// One step of a reconcile, as `plan` decides on it.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Status and Secret are as they should be, or as they can be.
+    /// Do nothing: status and Secret are up to date, or the failure is reported.
     Settled,
     /// Requeue after this delay; an earlier failure is still backing off.
     RequeueAfter(Duration),
@@ -44,23 +44,23 @@ pub enum Step {
     PutStatus(Box<DataKeyStatus>),
 }
 
-/// Versions to be recorded.
+/// Versions to record, and their source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The versions, which the record does not have.
+    /// The versions that the record lacks.
     pub versions: Vec<IssuedVersion>,
-    /// Where they come from.
+    /// The source of the versions.
     pub source: Source,
 }
 
-/// Where a version comes from that becomes the record.
+/// The source of versions that are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// AWS KMS issued it for this object.
     Kms,
     /// The Secret of an object without a record holds it.
     Secret,
-    /// The spec pins it. Beside the pins there can be versions out of the Secret.
+    /// The spec pins it. Versions from the Secret can accompany the pins.
     Pins,
 }
 
@@ -90,7 +90,7 @@ impl Step {
         if is_written { Self::Settled } else { Self::PutStatus(Box::new(wanted)) }
     }
 
-    /// Reports a failure that only a change of the spec can end; while it waits, it is not reported again.
+    /// Reports a failure that only a change of the spec can end, unless the status reports it already and it backs off.
     pub(super) fn report_once(observed: &Observed<'_>, failure: Failure) -> Self {
         match observed.inputs.retry_after {
             Some(wait) if condition::reported_failure(observed.object) == Some(failure.reason) => {
