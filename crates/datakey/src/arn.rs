@@ -13,13 +13,12 @@ pub struct KmsArn<'a> {
     pub resource: &'a str,
 }
 
-/// The Region to call for a key: the ARN's, else the one asked for, else the operator's own.
+/// The Region to call for a key: that of the ARN, else the requested one, else the operator's own.
 pub fn resolve_region<'a>(key_id: &'a str, asked: Option<&'a str>, own: Option<&'a str>) -> Option<&'a str> {
     KmsArn::parse(key_id).map(|arn| arn.region).or(asked).or(own)
 }
 
-/// Whether an ARN that KMS answered can be the key that was asked for. An alias may point anywhere, but not into
-/// another account or Region.
+/// Whether an ARN that KMS answered can be that of the requested key. An alias may name any key of its account and Region.
 pub fn may_answer(key_id: &str, region: &str, arn: &str) -> bool {
     let Some(answer) = KmsArn::parse(arn).filter(KmsArn::is_key) else {
         return false;
@@ -32,16 +31,16 @@ pub fn may_answer(key_id: &str, region: &str, arn: &str) -> bool {
     }
 }
 
-/// The same multi-Region key in another Region: primary and replicas differ in nothing but the Region of their ARN, and
-/// each decrypts what another one encrypted (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS"). `None` for a
-/// key that is in one Region only, and where the Region has not the form of one.
+/// The ARN of the same multi-Region key in another Region. The ARNs of primary and replicas differ only in the Region, and
+/// each of these keys decrypts what another one encrypted (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS"). `None`
+/// for a key of one Region, and for a Region of an unknown form.
 pub fn replica_in(arn: &str, region: &str) -> Option<String> {
     let KmsArn { partition, account, resource, .. } = KmsArn::parse(arn)?;
     (is_region(region) && resource.starts_with("key/mrk-"))
         .then(|| format!("arn:{partition}:kms:{region}:{account}:{resource}"))
 }
 
-/// Whether what the one key encrypted the other one decrypts.
+/// Whether one key decrypts what the other one encrypted: they are the same, or replicas of one multi-Region key.
 pub fn decrypts_for(one: &str, other: &str) -> bool {
     let there = || replica_in(one, KmsArn::parse(other)?.region);
     one == other || there().as_deref() == Some(other)
@@ -64,7 +63,7 @@ pub fn is_alias(text: &str) -> bool {
     text.strip_prefix("alias/").is_some_and(|name| (1..=250).contains(&name.len()) && name.bytes().all(taken))
 }
 
-/// Whether this has one of the four forms that KMS takes as `KeyId`.
+/// Whether this has one of the four forms that KMS accepts as `KeyId`.
 pub fn has_known_form(key_id: &str) -> bool {
     is_key_id(key_id) || is_alias(key_id) || KmsArn::parse(key_id).is_some()
 }
@@ -89,17 +88,17 @@ pub fn is_region(text: &str) -> bool {
         && parts.all(letters)
 }
 
-/// Whether the definition takes this as `spec.region`.
+/// Whether the definition accepts this as `spec.region`.
 pub fn is_region_field(text: &str) -> bool {
     text.len() <= 32 && is_region(text)
 }
 
-/// Whether the record takes this as the ID of key material: KMS answers 64 hexadecimal digits.
+/// Whether the record accepts this as the ID of key material: KMS answers 64 hexadecimal digits.
 pub fn is_key_material_id(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Whether the record takes this as the request ID of a call: KMS answers a UUID.
+/// Whether the record accepts this as the request ID of a call: KMS answers a UUID.
 pub fn is_request_id(text: &str) -> bool {
     text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=._:-".contains(&byte))
 }
@@ -124,7 +123,7 @@ impl<'a> KmsArn<'a> {
         whole.then_some(Self { partition, region, account, resource })
     }
 
-    /// Whether it names a key, not an alias.
+    /// Whether this is the ARN of a key, not of an alias.
     pub fn is_key(&self) -> bool {
         self.resource.starts_with("key/")
     }

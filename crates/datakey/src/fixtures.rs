@@ -1,4 +1,4 @@
-//! What the tests of all crates begin with.
+//! Objects and times for the tests of all crates.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
@@ -8,15 +8,15 @@ use crate::api::{
     DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec, Rest, initial_status, truncate_to_seconds, with_recorded,
 };
 
-/// The KMS key of the objects here.
+/// The ARN of the KMS key of these objects.
 pub const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-/// A time, so many seconds after the clock of the objects here begins.
+/// The time this many seconds after the start of the fixtures' clock.
 pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-/// A request that AWS KMS would answer.
+/// A valid request.
 pub fn request() -> KeyRequest {
     KeyRequest {
         key_id: "alias/orders".to_owned(),
@@ -28,7 +28,7 @@ pub fn request() -> KeyRequest {
     }
 }
 
-/// A `DataKey` as the API server creates it.
+/// A `DataKey` as the API server stores it at creation.
 pub fn data_key() -> DataKey {
     let KeyRequest { key_id, key_spec, number_of_bytes, encryption_context, region, rest } = request();
     let mut key = DataKey::new(
@@ -56,10 +56,10 @@ pub fn data_key() -> DataKey {
     key
 }
 
-/// Something that is changed in an object.
+/// A change of an object.
 pub type Edit<T> = fn(&mut T);
 
-/// What makes another request of a spec, and the field that differs then.
+/// Edits of a spec that change its request, each with the field that differs.
 pub const OTHER_REQUESTS: [(Edit<DataKey>, &str); 4] = [
     (|key| key.spec.key_id = "alias/other".into(), "keyId"),
     (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
@@ -67,7 +67,7 @@ pub const OTHER_REQUESTS: [(Edit<DataKey>, &str); 4] = [
     (|key| key.spec.region = Some("eu-north-1".into()), "region"),
 ];
 
-/// A recorded version; each has bytes of its own.
+/// A recorded version, with a wrapped data key that no other version has.
 pub fn issued(version: i32) -> IssuedVersion {
     IssuedVersion {
         version,

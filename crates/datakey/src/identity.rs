@@ -1,17 +1,17 @@
-//! Which object, and which state of it. Pure.
+//! Revisions: which state of which object. Pure.
 
-/// One state of one object: as long as both are the same, not a byte of it has changed.
+/// One state of one object: while both fields are the same, not a byte of the object has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revision {
-    /// `metadata.uid`: an object restored in another cluster can have the same resource version.
+    /// `metadata.uid`. Needed because an object that is restored in another cluster can have the same resource version.
     pub uid: String,
     /// `metadata.resourceVersion`.
     pub resource_version: String,
 }
 
-/// Whether a resource version is older than another one of the same object. Kubernetes compares resource versions as whole
-/// numbers since 1.35 (Kubernetes API concepts, "Resource versions"), and those of etcd always were whole numbers. Of other
-/// ones nothing is known: none of them is older.
+/// Whether a resource version is older than another one of the same object. Kubernetes defines resource versions as comparable
+/// whole numbers since 1.35 (Kubernetes API concepts, "Resource versions"); those of etcd always were. A resource version that
+/// is not a number is never older.
 pub fn is_older(this: &str, other: &str) -> bool {
     matches!((this.parse::<u64>(), other.parse::<u64>()), (Ok(this), Ok(other)) if this < other)
 }

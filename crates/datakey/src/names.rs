@@ -3,10 +3,10 @@
 /// The API group of `DataKey`, and the prefix of every label and annotation of the operator.
 pub const GROUP: &str = "datakey.dev";
 
-/// The label that Velero gives to everything that it restores.
+/// The label that Velero sets on every object that it restores.
 pub const VELERO_RESTORE_LABEL: &str = "velero.io/restore-name";
 
-/// The annotation that other tools give to a `DataKey` that they restore.
+/// The annotation that other tools set on a `DataKey` that they restore.
 pub const RESTORED_ANNOTATION: &str = "datakey.dev/restored";
 
 /// The type of every Secret of this operator. A Secret's type can't be changed, and a watch can select by it.
@@ -15,7 +15,7 @@ pub const SECRET_TYPE: &str = "datakey.dev/wrapped-key";
 /// The field manager of every write.
 pub const FIELD_MANAGER: &str = "datakey-operator";
 
-/// Label: who manages the Secret.
+/// Label: the controller that manages the Secret.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
 /// Label: the name of the `DataKey` that the Secret belongs to.
@@ -30,13 +30,12 @@ pub const VERSION_ANNOTATION_PREFIX: &str = "datakey.dev/issued.v";
 /// Prefix of every label and annotation of the operator.
 pub const OWN_PREFIX: &str = "datakey.dev/";
 
-/// Domains whose keys, and those of whose subdomains, no template may have: those of Kubernetes itself, Argo CD, Flux and Helm,
-/// and the operator's own.
+/// Domains that are reserved, with their subdomains, in templates: those of Kubernetes, Argo CD, Flux, Helm and the operator.
 pub const RESERVED_DOMAINS: [&str; 6] =
     ["datakey.dev", "kubernetes.io", "k8s.io", "argocd.argoproj.io", "toolkit.fluxcd.io", "helm.sh"];
 
 /// The domain of the labels that Kubernetes recommends for applications; of its keys [`MANAGED_BY_LABEL`] alone is reserved.
 pub const APP_DOMAIN: &str = "app.kubernetes.io";
 
-/// Annotation: the keys that the operator applied from the template. A key that the template lacks later is removed by it.
+/// Annotation: the keys that the operator applied from the template, so that it can remove those that the template lacks later.
 pub const APPLIED_ANNOTATION: &str = "datakey.dev/applied";

@@ -1,11 +1,11 @@
-//! Text from users, Secrets and servers as a terminal, a log or a condition may show it. Pure.
+//! Conversion of text from users, Secrets and servers for terminals, logs and conditions. Pure.
 //!
-//! A control character can lead a terminal astray and break a log line in two; a bidirectional control or another
-//! invisible character makes a text read as another one. They are spelled out, as Rust writes them: `\u{202e}`.
+//! A control character can change the state of a terminal and split a log line; a bidirectional control or another
+//! invisible character makes a text look like another one. They are escaped as in Rust: `\u{202e}`.
 
 use std::{borrow::Cow, cmp::Reverse, error::Error, fmt::Write as _, iter::successors};
 
-/// The text on one line and without characters that can't be seen, cut to this many characters.
+/// The text on one line, with invisible characters escaped, cut to this many characters.
 pub fn printable(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max));
     let mut length = 0;
@@ -28,8 +28,8 @@ pub fn printable(text: &str, max: usize) -> String {
     out
 }
 
-/// JSON that says the same without characters that can't be seen: they only stand in its strings. Line ends and tabs
-/// between its values are left.
+/// The same JSON with invisible characters escaped: they can only be in its strings. Line ends and tabs between its values
+/// stay.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     let odd = |character: char| !matches!(character, '\n' | '\r' | '\t') && !is_printable(character);
     if !json.contains(odd) {
@@ -49,26 +49,26 @@ pub fn printable_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether a character shows as what it is.
+/// Whether a character is visible, or a blank.
 pub fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return matches!(character, ' '..='~');
     }
-    // Letters and marks without a glyph; Unicode has them as ignorable, beside the format characters.
+    // Letters and marks without a glyph, which Unicode lists as ignorable in addition to the format characters.
     let invisible = matches!(
         character,
         '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{ffa0}'
             | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}'
     );
-    // The standard library knows the categories: in the middle of a text it escapes what is a control, a format
-    // character, a separator but the blank, unassigned or private, and leaves combining marks.
+    // The standard library knows the Unicode categories: in the middle of a text it escapes controls, format characters,
+    // separators except the blank, and unassigned and private characters. It leaves combining marks.
     let mut middle = [b'a', 0, 0, 0, 0];
     let length = 1 + character.encode_utf8(&mut middle[1..]).len();
     let escaped = str::from_utf8(&middle[..length]).is_ok_and(|middle| middle.escape_debug().nth(2).is_some());
     !invisible && !escaped
 }
 
-/// An error and its causes in one line; a cause that the text has already is not repeated.
+/// An error and its causes in one line, without causes that the text already contains.
 pub fn error_chain(error: &dyn Error) -> String {
     successors(error.source(), |cause| (*cause).source()).fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();

@@ -13,11 +13,11 @@ use crate::{
     names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL},
 };
 
-/// Rebuilds the record from the Secret of a `DataKey` that has none: re-created, or restored without its status.
+/// Rebuilds the record of a `DataKey` from its Secret, after the `DataKey` was re-created or restored without its status.
 ///
 /// # Errors
-/// Why the Secret can't be this `DataKey`'s. Every version must be whole, and the one that the spec makes current, if it
-/// is there, must answer the spec.
+/// Why the Secret can't belong to this `DataKey`. Every version must be complete, and the version that the spec makes current,
+/// if the Secret holds it, must match the spec.
 pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
     if let Some(why) = foreign_reason(key, secret) {
         return Err(why);
@@ -108,9 +108,9 @@ mod tests {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions[0].request.encryption_context = None;
         let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
-        let mut born = data_key();
-        born.spec.encryption_context = Some(EncryptionContext::new());
-        assert!(adopt(&born, &secret).is_ok());
+        let mut created = data_key();
+        created.spec.encryption_context = Some(EncryptionContext::new());
+        assert!(adopt(&created, &secret).is_ok());
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn version_that_cannot_be_recorded_is_not_adopted() {
-        // What a Secret can't express.
+        // The Secret can't express these two flaws.
         let expressed = FLAWS.into_iter().filter(|(_, words)| !["version must", "exactly one"].contains(words));
         for (edit, words) in expressed {
             let mut key = recorded(&[1]);
@@ -160,9 +160,9 @@ mod tests {
         let mut key = recorded(&[1, 2]);
         key.status.as_mut().unwrap().versions[1].ciphertext_blob = issued(1).ciphertext_blob;
         let secret = Projection::of(&key, 2).unwrap().into_secret(&key);
-        let mut born = data_key();
-        born.spec.version = Some(2);
-        assert_eq!(adopt(&born, &secret).unwrap_err(), "its versions 1 and 2 are the same data key");
+        let mut created = data_key();
+        created.spec.version = Some(2);
+        assert_eq!(adopt(&created, &secret).unwrap_err(), "its versions 1 and 2 are the same data key");
     }
 
     #[test]
@@ -181,8 +181,8 @@ mod tests {
         let version = &mut key.status.as_mut().unwrap().versions[0];
         version.request.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
         let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
-        let mut born = data_key();
-        born.spec.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
-        assert!(adopt(&born, &secret).unwrap_err().contains("not the ARN"));
+        let mut created = data_key();
+        created.spec.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
+        assert!(adopt(&created, &secret).unwrap_err().contains("not the ARN"));
     }
 }

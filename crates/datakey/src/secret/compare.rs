@@ -1,7 +1,6 @@
-//! How a Secret that was read whole stands to the record: it holds what the record says, may be restored, or must not be
-//! changed.
+//! Comparison of a Secret with the record: the Secret is in sync, can be restored, or must not be changed.
 //!
-//! A Secret that may hold other data keys than the recorded ones is never overwritten: somebody's data may be encrypted
+//! A Secret that may hold other data keys than the recorded ones is never overwritten: a workload may have encrypted data
 //! under them.
 
 use std::collections::BTreeMap;
@@ -20,14 +19,14 @@ use crate::{
     text::printable,
 };
 
-/// How a Secret that was read stands to the record.
+/// The result of the comparison of a Secret with the record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Comparison {
-    /// It holds what it should.
+    /// The Secret holds exactly the projection of the record.
     InSync,
-    /// Something of it was changed, or the record grew: it may be put as it should be.
+    /// The Secret was changed, or the record grew: the operator may restore it.
     Restorable,
-    /// It must not be touched; the text says why.
+    /// The Secret must not be changed; the text says why.
     Conflict(String),
 }
 
@@ -47,17 +46,17 @@ pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Compariso
     }
 }
 
-/// Why a Secret must not be overwritten with what a record that is not empty says.
+/// A reason not to overwrite a Secret with the projection of a record that is not empty.
 pub(crate) enum Contradiction {
-    /// It is somebody else's; the text says why.
+    /// The Secret belongs to another owner; the text says why.
     Foreign(String),
-    /// It may hold a data key of this version, and the record has none.
+    /// The Secret may hold a data key of this version, and the record has none.
     UnrecordedVersion(i32),
-    /// It may hold another data key of this version.
+    /// The Secret may hold another data key of this version.
     DifferentKey(i32),
 }
 
-/// What of a Secret the record contradicts.
+/// The first contradiction between a Secret and the record.
 pub(crate) fn contradiction(key: &DataKey, secret: &Secret) -> Option<Contradiction> {
     if let Some(why) = foreign_reason(key, secret) {
         return Some(Contradiction::Foreign(why));
@@ -65,8 +64,8 @@ pub(crate) fn contradiction(key: &DataKey, secret: &Secret) -> Option<Contradict
     version_numbers(secret).into_iter().find_map(|version| another_data_key(key, secret, version))
 }
 
-/// What a Secret may hold as this version that no record has. Only where the checksum beside it vouches for the recorded
-/// data key is it certain that the bytes are somebody's edit, and no loss.
+/// The contradiction if the Secret may hold an unrecorded data key as this version. Only if the checksum in the annotation is
+/// that of the recorded data key is it certain that the bytes were edited, and that no data key is lost by a restore.
 fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Contradiction> {
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))?;
     if !has_blob_length(&blob.0) {
@@ -81,7 +80,7 @@ fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Cont
     differs.then_some(Contradiction::DifferentKey(version))
 }
 
-/// Why a Secret that was read is not this `DataKey`'s.
+/// Why a Secret does not belong to this `DataKey`; `None` if it does.
 pub(super) fn foreign_reason(key: &DataKey, secret: &Secret) -> Option<String> {
     if secret.type_.as_deref() != Some(SECRET_TYPE) {
         return Some(format!("it is not of type {SECRET_TYPE}"));
@@ -90,7 +89,7 @@ pub(super) fn foreign_reason(key: &DataKey, secret: &Secret) -> Option<String> {
     if Some(belongs_to) == key.metadata.name.as_ref() {
         return None;
     }
-    // The label may be somebody's edit: the data key tells whose Secret it is.
+    // Another client may have edited the label; a recorded data key in the Secret proves that it belongs to this DataKey.
     let holds_ours = version_numbers(secret).into_iter().any(|version| {
         let blob = entry(secret, &format!("ciphertextBlob.v{version}"));
         key.recorded_version(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
@@ -98,17 +97,18 @@ pub(super) fn foreign_reason(key: &DataKey, secret: &Secret) -> Option<String> {
     (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
 }
 
-/// How many of what was changed is named: another client may have added thousands.
+/// The number of changes that a message names: another client may have added thousands of entries.
 const MAX_NAMED: usize = 10;
 
-/// Bound of one of these names, in characters.
+/// The longest name of an added entry in a message, in characters.
 const MAX_NAME: usize = 80;
 
-/// What of a Secret is not as it should be, by name and without a value: what another client wrote into it may be anything.
+/// The differences of a Secret from its projection, by name and without values: another client may have written anything,
+/// also a plaintext.
 pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
     let nothing = BTreeMap::new();
     let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
-    // Labels of others belong to them.
+    // Labels and annotations of other clients are not compared.
     let own = Own::of(secret);
     let found = |all: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>, own| {
         let pairs = all.into_iter().flatten().filter(|(name, _)| wanted.contains_key(*name));
@@ -126,7 +126,7 @@ pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
     changes
 }
 
-/// What the API server stored otherwise than it was sent: an admission policy or webhook changed it.
+/// The differences of the stored Secret from the one that was sent: an admission policy or webhook changed it.
 pub fn stored_otherwise(sent: &Secret, stored: &Secret) -> Vec<String> {
     if Digest::of(sent) == Digest::of(stored) {
         return Vec::new();
@@ -305,7 +305,7 @@ mod tests {
         grown.metadata.annotations = None;
         assert!(conflict(verdict(&recorded(&[1]), &grown)).contains("version 2"));
 
-        // What can't be a data key is none.
+        // An entry without bytes can't be a data key.
         data(&mut grown).insert("ciphertextBlob.v2".into(), bytes(""));
         assert_eq!(verdict(&recorded(&[1]), &grown), Comparison::Restorable);
     }

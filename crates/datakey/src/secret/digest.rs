@@ -1,4 +1,4 @@
-//! The digest of what a Secret holds. Pure.
+//! The digest of a Secret. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,9 +8,8 @@ use sha2::{Digest as _, Sha256};
 use super::template::Own;
 
 /// SHA-256 of everything in a Secret that the operator decides on: type, data, its own labels and annotations and those of the
-/// template. Two
-/// Secrets have the same digest only if all of that is equal. Owner references, finalizers, `immutable`, and the labels and
-/// annotations of others are left out.
+/// template. Two Secrets have the same digest only if all of these are equal. Owner references, finalizers, `immutable`, and the
+/// labels and annotations of other clients are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -22,7 +21,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 // === impl Digest ===
 
 impl Digest {
-    /// Of a Secret as the API server has it.
+    /// The digest of a Secret that was read or written.
     pub fn of(secret: &Secret) -> Self {
         let Own { labels, annotations } = Own::of(secret);
         let nothing = BTreeMap::new();
@@ -41,7 +40,7 @@ impl Digest {
         data: &BTreeMap<String, ByteString>,
     ) -> Self {
         let mut hash = Sha256::new();
-        // Each part is preceded by its length: no two lists of parts run together into the same bytes.
+        // The length precedes each part, so that different lists of parts never have the same bytes.
         let mut part = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
@@ -63,7 +62,7 @@ impl Digest {
 }
 
 impl fmt::Display for Digest {
-    /// As `sha256sum` prints it.
+    /// Writes the digest in hexadecimal digits, as `sha256sum` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&base16ct::lower::encode_string(&self.0))
     }

@@ -1,4 +1,4 @@
-//! What a process knows of a Secret: its metadata, and which content it vouches for.
+//! The knowledge of one operator process of a Secret: its metadata, and the digest of its content.
 
 use std::time::Instant;
 
@@ -8,40 +8,40 @@ use crate::{
     identity::Revision,
 };
 
-/// What is known of a Secret.
+/// A watched Secret, with the digest of its content if this process wrote or read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownSecret {
-    /// Its metadata.
+    /// The metadata of the Secret.
     pub metadata: SecretMetadata,
-    /// What exactly this revision holds, where this process wrote or read it.
+    /// The content of exactly this revision, if this process wrote or read it.
     pub verified: Option<Verified>,
 }
 
-/// What a revision of a Secret was found to hold.
+/// The content of a revision of a Secret, by its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// The digest of it.
+    /// The digest of the content.
     pub digest: Digest,
-    /// Where the digest is known from.
+    /// How this process learned the digest.
     pub origin: Origin,
 }
 
-/// Where this process knows the content of a revision from.
+/// How this process learned the content of a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It wrote this revision: the status must name it.
+    /// It wrote this revision. The status must name it.
     Written,
-    /// It read this revision, at this time, after another client had changed something. The status need not name it at once:
-    /// labels of all Secrets may be changed in one sweep, and it is enough to read them once.
+    /// It read this revision, at this time, after another client changed the Secret. The status does not name it immediately:
+    /// a client may label all Secrets in one sweep, and a status write for each of them would be too expensive.
     Read(Instant),
-    /// It read this revision so long ago that the status must name it: a restart should not have to read it again.
+    /// It read this revision so long ago that the status must name it, so that it is not read again after a restart.
     Settled,
 }
 
 // === impl KnownSecret ===
 
 impl KnownSecret {
-    /// What the status says of this very revision.
+    /// The entry of the status, if it names exactly this revision.
     pub fn saved_in<'a>(&self, key: &'a DataKey) -> Option<&'a VerifiedSecret> {
         let Revision { uid, resource_version } = &self.metadata.revision;
         let saved = key.status.as_ref()?.secret.as_ref()?;
@@ -57,12 +57,12 @@ impl KnownSecret {
 // === impl Verified ===
 
 impl Verified {
-    /// What was just written.
+    /// The content of a revision that this process wrote.
     pub fn written(digest: Digest) -> Self {
         Self { digest, origin: Origin::Written }
     }
 
-    /// What was read at this time.
+    /// The content of a revision that this process read at this time.
     pub fn read(digest: Digest, at: Instant) -> Self {
         Self { digest, origin: Origin::Read(at) }
     }

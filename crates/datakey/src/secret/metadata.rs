@@ -1,8 +1,8 @@
-//! The metadata of a Secret, as far as the operator uses them.
+//! The metadata of a Secret that the operator uses.
 //!
-//! Decoded field by field: Kubernetes accepts metadata that no Rust type can hold, such as times beyond the year 9999 in
-//! `managedFields`, and one such object would make a whole list fail. (kube's `DeserializeGuard` decodes all of `ObjectMeta`
-//! and fails with it.)
+//! They are decoded field by field: Kubernetes accepts metadata that no Rust type can hold, such as times beyond the year 9999
+//! in `managedFields`, and one such object would make a whole list fail. kube's `DeserializeGuard` decodes all of `ObjectMeta`
+//! and fails, too.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -15,15 +15,15 @@ use crate::{
     names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX},
 };
 
-/// What is kept of a Secret's metadata.
+/// The metadata of a Secret that the operator keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretMetadata {
-    /// Which state this is.
+    /// The revision of the Secret.
     pub revision: Revision,
-    /// The `DataKey` that the label `datakey.dev/name` names.
+    /// The name of the `DataKey` in the label `datakey.dev/name`.
     pub belongs_to: Option<String>,
-    /// Whether a label or annotation says that the operator manages it. Any client can write that: it decides on whether the
-    /// Secret may be read, never on whether it is intact.
+    /// Whether a label or annotation says that the operator manages the Secret. Any client can set it, so it decides only whether
+    /// the Secret may be read, never whether it is intact.
     pub is_managed: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct SecretMetadata {
 #[derive(Clone, Debug, Default)]
 pub struct WatchedSecret {
     identity: ObjectMeta,
-    /// The rest of what is used.
+    /// The metadata beside name and namespace.
     pub metadata: SecretMetadata,
 }
 
@@ -48,7 +48,7 @@ struct WireMetadata {
     uid: Option<String>,
     resource_version: Option<String>,
     labels: Option<HashMap<String, String>>,
-    // serde reads a JSON object into no set; the values are passed over.
+    // serde cannot read a JSON object into a set, so this is a map without values.
     #[allow(clippy::zero_sized_map_values)]
     annotations: Option<HashMap<String, IgnoredAny>>,
 }
@@ -56,7 +56,7 @@ struct WireMetadata {
 // === impl SecretMetadata ===
 
 impl SecretMetadata {
-    /// Of a Secret that was read or written.
+    /// The metadata of a Secret that was read or written.
     pub fn of(metadata: &ObjectMeta) -> Self {
         let labels = metadata.labels.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
         let annotations = metadata.annotations.iter().flatten().map(|(name, _)| name.as_str());
@@ -117,7 +117,7 @@ impl Resource for WatchedSecret {
         Secret::plural(&())
     }
 
-    /// Only metadata cross the wire.
+    /// True: the watch requests metadata only.
     fn metadata_api() -> bool {
         true
     }

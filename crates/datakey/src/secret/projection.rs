@@ -1,4 +1,4 @@
-//! The projection of the record into the Secret: the same record always gives the same bytes.
+//! The projection of the record into the Secret: the same record always results in the same bytes.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ use crate::{
     },
 };
 
-/// What the record knows of a version beside the entries of `data`: with them it rebuilds the record.
+/// The annotation about one version: the fields of the record that `data` does not hold, so that the record can be rebuilt from
+/// the Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionAnnotation {
@@ -33,41 +34,42 @@ pub struct VersionAnnotation {
     /// The requested Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// As in the record.
+    /// ID of the key material within the KMS key, from the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_material_id: Option<String>,
-    /// As in the record.
+    /// Time of issue, from the record.
     pub issued_at: Time,
-    /// As in the record.
+    /// Request ID of the KMS call, from the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// What a newer release knows of the request.
+    /// Fields of the request that only a newer release knows.
     #[serde(default, skip_serializing_if = "Rest::is_empty")]
     pub request: Rest,
-    /// What a newer release knows beside it.
+    /// Other fields of the version that only a newer release knows.
     #[serde(flatten)]
     pub rest: Rest,
 }
 
-/// All of a Secret that is this operator's to decide.
+/// The part of a Secret that the operator manages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
-    /// Our labels.
+    /// The operator's own labels and those of the template.
     pub labels: BTreeMap<String, String>,
-    /// Our annotations.
+    /// The operator's own annotations and those of the template.
     pub annotations: BTreeMap<String, String>,
     /// All of `data`.
     pub data: BTreeMap<String, ByteString>,
 }
 
 /// The owner reference of a new Secret under `deletionPolicy: Delete`, so that the garbage collector deletes it with the
-/// `DataKey`. Only where this very `DataKey` issued every recorded version: what was adopted or pinned may be the last copy of
-/// a data key of an earlier one, and is kept. The reference is set at creation and never afterwards: with the admission plugin
+/// `DataKey`. It is set only if this `DataKey` issued every recorded version: an adopted or pinned version may be the last copy
+/// of an earlier data key, and is kept. The reference is set at creation and never afterwards: with the admission plugin
 /// `OwnerReferencesPermissionEnforcement` (on in OpenShift) a later change needs the right to delete Secrets. It is no
 /// controller reference: a Secret can have only one, and another client could take that place.
 fn owner(key: &DataKey) -> Option<OwnerReference> {
     let created = &key.metadata.creation_timestamp.as_ref()?.0;
-    // Times have whole seconds, so they alone do not tell a DataKey from one that was deleted in the same second.
+    // Times have whole seconds, so a version of a DataKey that was deleted in the same second is not older than this DataKey:
+    // the status marks adopted versions.
     let adopted = key.status.as_ref().is_some_and(|status| status.adopted == Some(true));
     let issued_here = |issued: &IssuedVersion| {
         issued.issued_at.0 >= *created && key.pinned_versions().iter().all(|pin| pin.version != issued.version)
@@ -104,7 +106,7 @@ fn text(value: String) -> ByteString {
     ByteString(value.into_bytes())
 }
 
-/// JSON of a value made of strings: it can't fail, and an empty text would be seen as drift.
+/// JSON of a value made of strings. It can't fail; an empty text would be detected as drift.
 fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -129,12 +131,12 @@ impl VersionAnnotation {
 // === impl Projection ===
 
 impl Projection {
-    /// Projects the record into the Secret, with the plain entries holding `current`. `None` where that is not recorded.
+    /// Projects the record into the Secret, with the version `current` in the plain entries. `None` if it is not recorded.
     pub fn of(key: &DataKey, current: i32) -> Option<Self> {
         Self::with_reserved(key, current, Reserved::ALWAYS)
     }
 
-    /// As [`Projection::of`], with more keys that a template may not have.
+    /// Projects the record like [`Projection::of`], without keys of the template that `reserved` has.
     pub fn with_reserved(key: &DataKey, current: i32, reserved: &Reserved) -> Option<Self> {
         let issued = key.recorded_version(current)?;
         let mut data = entries(issued, "");
@@ -151,12 +153,12 @@ impl Projection {
         Some(Self { labels, annotations, data })
     }
 
-    /// The digest of a Secret that holds exactly this.
+    /// The digest of a Secret that holds exactly this projection.
     pub fn digest(&self) -> Digest {
         Digest::new(SECRET_TYPE, &self.labels, &self.annotations, &self.data)
     }
 
-    /// The Secret as it is created.
+    /// The new Secret with this projection.
     pub fn into_secret(self, key: &DataKey) -> Secret {
         let owner = owner(key);
         Secret {
@@ -174,8 +176,8 @@ impl Projection {
         }
     }
 
-    /// A Secret that was just read, with everything of ours as it should be and everything else left alone: owner
-    /// references, finalizers, and the labels and annotations of others.
+    /// A Secret that was read, with this projection restored. Everything else stays unchanged: owner references, finalizers, and
+    /// the labels and annotations of other clients.
     pub fn restore_into(self, mut secret: Secret) -> Secret {
         let metadata = &mut secret.metadata;
         Applied::remove(metadata);
@@ -193,7 +195,7 @@ mod tests {
     use super::*;
     use crate::fixtures::{ARN, at, data_key, issued, recorded};
 
-    /// Under `Delete`, created when the fixtures' clock begins, so before its versions were issued.
+    /// A `DataKey` under `Delete`, created at the start of the fixtures' clock, so before its versions were issued.
     fn deleted_with_its_owner(versions: &[i32]) -> DataKey {
         let mut key = recorded(versions);
         key.spec.deletion_policy = Some(DeletionPolicy::Delete);

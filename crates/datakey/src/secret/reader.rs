@@ -1,4 +1,4 @@
-//! What a Secret says of the versions that it holds.
+//! Decoding of the versions in a Secret.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub(super) fn current_version(secret: &Secret) -> Option<i32> {
     (annotated == version).then(|| version.parse().ok())?
 }
 
-/// The versions that a Secret speaks of, in its entries or in its annotations.
+/// The numbers of the versions in the entries or in the annotations of a Secret.
 pub(super) fn version_numbers(secret: &Secret) -> BTreeSet<i32> {
     let entries = secret.data.iter().flatten().filter_map(|(name, _)| name.strip_prefix("ciphertextBlob.v"));
     let annotations = secret
@@ -37,16 +37,16 @@ pub(super) fn version_numbers(secret: &Secret) -> BTreeSet<i32> {
     entries.chain(annotations).filter_map(|number| number.parse().ok()).filter(|&number| number >= 1).collect()
 }
 
-/// What the annotations say of a version.
+/// The annotation about a version, if it can be decoded.
 pub(super) fn version_annotation(secret: &Secret, version: i32) -> Option<VersionAnnotation> {
     serde_json::from_str(secret.metadata.annotations.as_ref()?.get(&format!("{VERSION_ANNOTATION_PREFIX}{version}"))?)
         .ok()
 }
 
-/// Reads one version out of a Secret.
+/// Decodes one version of a Secret.
 ///
 /// # Errors
-/// What of it is missing or belies the rest.
+/// What is missing, or contradicts the rest of the version.
 pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
     let wrong = |what: &str| format!("{what} of version {version} is missing or was changed");
     let text = |name: &str| text(secret, &format!("{name}.v{version}"));
@@ -91,8 +91,8 @@ pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersi
     }
 }
 
-/// Whether what the annotation has of a newer release bears the names of fields that this one knows. Written beside them, the
-/// API server would take one or the other.
+/// Whether unknown fields of the annotation have the names of known fields of the record. The JSON would then have a field
+/// twice, and the API server would keep either value.
 fn names_fields_twice(issued: &IssuedVersion) -> bool {
     if issued.unknown_fields().next().is_none() {
         return false;

@@ -1,7 +1,7 @@
-//! Labels and annotations that a `DataKey` wants on its Secret beside the operator's own. Pure.
+//! The template of the Secret: labels and annotations in addition to the operator's own. Pure.
 //!
-//! The operator applies them with its own rights, which reach further than those of a tenant: keys by which other controllers
-//! decide on an object are refused.
+//! The operator applies them with its own permissions, which exceed those of a tenant, so it refuses keys that control the
+//! decisions of other controllers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,19 +19,19 @@ use crate::{
 /// allows in ASCII fits. Kubernetes has room for 256 KiB of annotations on an object, and the operator's own take up to 150 KiB.
 const MAX_ANNOTATIONS: usize = 96 << 10;
 
-/// How many keys a message names.
+/// The number of keys that a message names.
 const MAX_NAMED: usize = 5;
 
-/// Bound of one of them, in characters: the longest key of a label or an annotation.
+/// The longest key in a message, in characters: that of the longest key of a label or an annotation.
 const MAX_NAME: usize = 317;
 
-/// Keys that no template may have: [`RESERVED_DOMAINS`], and what the operator was started with.
+/// Keys that templates must not have: [`RESERVED_DOMAINS`], and those of the operator's command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
     more: Vec<String>,
 }
 
-/// The keys of the template that a Secret has.
+/// The content of the annotation about applied keys: the keys of the template that a Secret has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -40,16 +40,16 @@ pub struct Applied {
     annotations: BTreeSet<String>,
 }
 
-/// What a `DataKey` wants on its Secret, as far as it may.
+/// The labels and annotations that the operator applies from a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations; [`APPLIED_ANNOTATION`] among them where there are any labels or annotations.
+    /// Annotations, with [`APPLIED_ANNOTATION`] if the template has labels or annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The labels and annotations of a Secret that are the operator's: its own, and those of the template.
+/// The labels and annotations of a Secret that the operator manages: its own, and those of the template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {
     /// Labels.
@@ -61,15 +61,15 @@ pub struct Own {
 // === impl Reserved ===
 
 impl Reserved {
-    /// What is always reserved.
+    /// The keys that are always reserved.
     pub const ALWAYS: &Self = &Self { more: Vec::new() };
 
-    /// These keys, too. One that ends with `/` is a domain with its subdomains, another one a whole key.
+    /// Reserves these keys, too. A key that ends with `/` is a domain with its subdomains; any other is a whole key.
     pub const fn with(more: Vec<String>) -> Self {
         Self { more }
     }
 
-    /// Whether no template may have this key.
+    /// Whether templates must not have this key.
     pub fn contains(&self, key: &str) -> bool {
         let domain = key.split_once('/').map(|(domain, _)| domain);
         let is_of = |reserved: &str| {
@@ -83,7 +83,7 @@ impl Reserved {
     }
 }
 
-/// What of the template the operator does not apply.
+/// The failure if the operator does not apply all of the template.
 pub fn refused(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
     reserved_keys(key, reserved).or_else(|| {
         let bytes = size(&all(key, reserved).annotations);
@@ -113,8 +113,7 @@ fn reserved_keys(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
     Some(Failure::new(Reason::SpecInvalid, detail))
 }
 
-/// What a `DataKey` wants on its Secret, without the keys that are reserved, and without annotations where they take too much
-/// room.
+/// The labels and annotations to apply: without reserved keys, and without annotations if they are too large.
 pub fn wanted(key: &DataKey, reserved: &Reserved) -> Wanted {
     let all = all(key, reserved);
     if size(&all.annotations) <= MAX_ANNOTATIONS {
@@ -157,13 +156,14 @@ impl Wanted {
 // === impl Applied ===
 
 impl Applied {
-    /// As the annotation of a Secret says. Without one, or where it says nothing usable, there are none.
+    /// The applied keys in the annotation of a Secret; none if it is absent or cannot be decoded.
     fn to(metadata: &ObjectMeta) -> Self {
         let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED_ANNOTATION));
         annotation.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 
-    /// Removes them from the metadata. What no template can have is of another client, whatever the annotation says.
+    /// Removes the applied keys from the metadata, except those that no template can have: another client set them, and the
+    /// annotation is forged.
     pub fn remove(metadata: &mut ObjectMeta) {
         let Self { labels, annotations } = Self::to(metadata);
         let is_removed = |keys: &BTreeSet<String>, key: &str| keys.contains(key) && !Reserved::ALWAYS.contains(key);
@@ -175,7 +175,7 @@ impl Applied {
 // === impl Own ===
 
 impl Own {
-    /// Of a Secret as the API server has it.
+    /// The managed labels and annotations of a Secret that was read or written.
     pub fn of(secret: &Secret) -> Self {
         let applied = Applied::to(&secret.metadata);
         let chosen = |all: &Option<BTreeMap<String, String>>, is_chosen: &dyn Fn(&str) -> bool| {
@@ -329,7 +329,7 @@ mod tests {
             assert_eq!(Digest::of(&wanted.clone().restore_into(edited)), wanted.digest(), "edit {number}");
         }
 
-        // The label of another client stays, whatever the template had.
+        // Labels of other clients stay.
         let mut secret = secret;
         secret.metadata.labels.as_mut().unwrap().insert("other".into(), "kept".into());
         secret.metadata.annotations.as_mut().unwrap().insert("other".into(), "kept".into());

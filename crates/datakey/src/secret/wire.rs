@@ -1,16 +1,16 @@
-//! A Secret as the API server answers it.
+//! Decoding of Secrets in answers of the API server.
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 use thiserror::Error;
 
-/// The answer is not a Secret. What it says is left out on purpose.
+/// The error that the answer is not a Secret. It repeats nothing of the answer, which can hold a plaintext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("can't decode the API server's answer")]
 pub struct NotASecret;
 
-/// Decodes a Secret, without what the server keeps by itself: a time in it can lie beyond what a Rust type holds (see
-/// [`super::metadata`]), and a request that repeats it unchanged only costs.
+/// Decodes a Secret without the metadata that the server maintains: their times can exceed the range of the Rust type (see
+/// [`super::metadata`]), and writes need not repeat them.
 ///
 /// # Errors
 /// [`NotASecret`], which repeats nothing of the answer.
