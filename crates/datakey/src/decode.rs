@@ -1,5 +1,5 @@
-//! `DataKey`s as the API server sends them. Each is decoded by itself, and only what the operator uses: whatever one of them
-//! holds, the others are read. One that cannot be decoded is kept as the reason why.
+//! Decoding of `DataKey`s from the API server. Each object is decoded separately, so that one that cannot be decoded does not
+//! fail the list that it is in; of such an object the operator keeps the reason.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ use crate::{
     text::printable,
 };
 
-/// How much of the spec may be fields that this release does not know, in bytes: they are kept in memory.
+/// The largest total of unknown fields in a spec, in bytes: they are kept in memory.
 const MAX_UNKNOWN: usize = 64 * 1024;
 
-/// Bound of the path of a field in a message, in characters: a key of a map can be long.
+/// The longest path of a field in a message, in characters: a key of a map can be long.
 const MAX_PATH: usize = 200;
 
-/// An object before anything is required of it. Spec and status are taken as text: what is nested too deeply for a decoder,
-/// or is of another shape, must not end the list that it came in. Metadata that are not used are passed over.
+/// An object whose spec and status are not decoded yet. They are kept as text: one that is nested too deeply, or has another
+/// type, must not fail the whole list. Unused metadata are skipped.
 #[derive(Deserialize)]
 pub struct Wire {
     metadata: Identity,
@@ -36,7 +36,7 @@ pub struct Wire {
     status: Option<Box<RawValue>>,
 }
 
-/// Of the metadata, what the operator reads.
+/// The metadata that the operator uses.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity {
@@ -55,11 +55,11 @@ struct Identity {
     annotations: Names,
 }
 
-/// The names of labels or annotations; null is none. A set is not read from a map.
+/// The names of labels or annotations; null means none. This is a map, because serde cannot read a JSON object into a set.
 #[allow(clippy::zero_sized_map_values)]
 type Names = Option<BTreeMap<String, IgnoredAny>>;
 
-/// Spec and status of an object that was decoded.
+/// The decoded spec and status of an object.
 pub type Content = (DataKeySpec, Option<DataKeyStatus>);
 
 /// Why an object cannot be decoded, and its status as the API server sent it.
@@ -70,11 +70,11 @@ pub struct Unreadable {
     status: Option<Box<RawValue>>,
 }
 
-/// A status of which only the conditions and the observed generation are understood. Everything else is text, so it is
-/// written back byte for byte.
+/// A status with every field as text, so that all fields except the conditions and the observed generation are written back
+/// byte for byte.
 pub type RawStatus = BTreeMap<String, Box<RawValue>>;
 
-/// Only that it is there counts.
+/// Decodes a time of which only the presence matters; one that the Rust type cannot hold becomes the largest one.
 fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
     let time = Option::<String>::deserialize(deserializer)?;
     Ok(time.map(|time| Time(time.parse().unwrap_or(Timestamp::MAX))))
@@ -134,7 +134,7 @@ fn expectation(error: &str) -> String {
     match error.rsplit_once(", expected ") {
         Some((_, "i32")) => format!("expected a whole number of at most {}", i32::MAX),
         Some((_, expected)) => format!("expected {}", expected.replace("struct ", "an object ")),
-        // Of these texts it is not known whether they repeat the value.
+        // Other texts may repeat the value.
         None => "it has a value that this operator cannot read".to_owned(),
     }
 }
@@ -142,7 +142,7 @@ fn expectation(error: &str) -> String {
 // === impl Identity ===
 
 impl From<Identity> for ObjectMeta {
-    /// Of labels and annotations only whether a backup tool restored the object is kept, as one annotation.
+    /// Converts the metadata. Labels and annotations are reduced to one annotation if a backup tool restored the object.
     fn from(identity: Identity) -> Self {
         let has = |names: &Names, name| names.as_ref().is_some_and(|names| names.contains_key(name));
         let restored = has(&identity.labels, VELERO_RESTORE_LABEL) || has(&identity.annotations, RESTORED_ANNOTATION);
@@ -163,19 +163,19 @@ impl From<Identity> for ObjectMeta {
 // === impl Unreadable ===
 
 impl Unreadable {
-    /// What was kept of it in memory cannot be decoded: a defect. Nothing is written.
+    /// An object whose copy in memory cannot be decoded, which is a defect of the operator. Nothing is written for it.
     pub fn in_memory() -> Self {
         let no_object = serde_json::value::to_raw_value("").ok();
         Self { why: "it cannot be decoded from memory: restart the operator".into(), status: no_object }
     }
 
-    /// As the status reports it.
+    /// The failure that the status reports.
     pub fn failure(&self) -> Failure {
         Failure::new(Reason::SpecInvalid, &*self.why)
     }
 
-    /// The status that reports it: the present one with other conditions. `None` where the present one does already, or
-    /// cannot be kept.
+    /// The status that reports the failure: the present one with other conditions. `None` if the present status reports it
+    /// already, or cannot be kept.
     pub fn report(&self, generation: Option<i64>, now: Timestamp) -> Option<RawStatus> {
         let mut fields = match &self.status {
             Some(status) => serde_json::from_str::<RawStatus>(status.get()).ok()?,

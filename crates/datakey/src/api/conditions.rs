@@ -1,4 +1,4 @@
-//! The conditions of a status: the operator's own, and those of other controllers, which it carries through unchanged.
+//! The conditions of a status: the operator's own, and those of other controllers, which every write keeps unchanged.
 
 use std::ops::Deref;
 
@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq as _};
 use serde_json::Value;
 
-/// The condition that says whether the Secret holds the data key of the spec.
+/// The type of the condition for whether the Secret holds the data key of the spec.
 pub const READY: &str = "Ready";
 
-/// The condition that says that a person must act.
+/// The type of the condition that asks a user to act.
 pub const STALLED: &str = "Stalled";
 
 /// The reason of `Ready=Unknown`: the operator has not seen the object yet.
@@ -21,19 +21,19 @@ pub const PENDING: &str = "Pending";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
     own: Vec<Condition>,
-    /// Kept as JSON: what other controllers write need not suit this operator.
+    /// Conditions of other controllers, as JSON: they may have fields or values that this operator cannot decode.
     others: Vec<Value>,
 }
 
 // === impl Conditions ===
 
 impl Conditions {
-    /// These conditions of the operator, beside those of other controllers in `old`.
+    /// The operator's own conditions `own`, with those of other controllers in `old`.
     pub fn beside(own: Vec<Condition>, old: Self) -> Self {
         Self { own, others: old.others }
     }
 
-    /// Whether there is none, of whomever.
+    /// Whether there is no condition at all.
     pub fn is_absent(&self) -> bool {
         self.own.is_empty() && self.others.is_empty()
     }

@@ -16,7 +16,7 @@ pub fn crd() -> CustomResourceDefinition {
         schema::tidy(root);
         schema::refuse_plaintext_in_pins(root);
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
-            // Born not ready: kstatus reads an object without status as Current, Argo CD as Healthy.
+            // A new object must not count as ready: kstatus reads one without status as Current, Argo CD as Healthy.
             status.default = Some(JSON(json!(initial_status())));
             schema::bound_conditions(status);
         }

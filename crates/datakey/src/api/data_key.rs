@@ -1,4 +1,4 @@
-//! The kind `DataKey`: what a user asks for.
+//! The kind `DataKey` and its spec.
 
 use std::collections::BTreeMap;
 
@@ -105,7 +105,7 @@ pub struct DataKeySpec {
     pub number_of_bytes: Option<i32>,
 
     /// Encryption context: up to 32 pairs, together at most 8192 bytes, that KMS binds to the data key, sent to KMS
-    /// exactly as written. Whoever unwraps the data key must give the same pairs, and key policies can demand them
+    /// exactly as written. Every Decrypt call for the data key must give the same pairs, and key policies can demand them
     /// (`kms:EncryptionContext:purpose`). It is not secret: it appears in AWS CloudTrail. Keys are not empty, don't
     /// begin with `aws:` or `aws-crypto-`, and differ in more than upper and lower case, because policies ignore
     /// case. Fixed once the version is issued. Example: `{purpose: orders, stage: production}`.
@@ -176,7 +176,7 @@ pub struct DataKeySpec {
     )]
     pub wrapped_keys: Option<Vec<IssuedVersion>>,
 
-    /// What a newer release knows of it.
+    /// Fields that only a newer release knows.
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
@@ -201,13 +201,13 @@ impl DataKey {
         self.spec.version.unwrap_or(FIRST_VERSION)
     }
 
-    /// The name of the Secret: as recorded, else as in the spec, else the `DataKey`'s own.
+    /// The name of the Secret: from the status, else from the spec, else the name of the `DataKey`.
     pub fn secret_name(&self) -> &str {
         let recorded = self.status.as_ref().and_then(|status| status.secret_name.as_deref());
         recorded.or(self.spec.secret_name.as_deref()).or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 
-    /// Everything that was issued, in the order of its recording.
+    /// The record: every issued version, in the order in which they were recorded.
     pub fn record(&self) -> &[IssuedVersion] {
         self.status.as_ref().map_or(&[], |status| &status.versions)
     }
@@ -217,8 +217,8 @@ impl DataKey {
         self.spec.wrapped_keys.as_deref().unwrap_or_default()
     }
 
-    /// Whether a backup tool restored it and no one has changed its spec since: its data key may exist, though it is
-    /// not recorded.
+    /// Whether a backup tool restored the `DataKey` and its spec is unchanged since: its data key may exist, although it is not
+    /// recorded.
     pub fn is_restored(&self) -> bool {
         let has =
             |marks: &Option<BTreeMap<String, String>>, mark| marks.as_ref().is_some_and(|of| of.contains_key(mark));
@@ -236,7 +236,7 @@ impl DataKey {
 // === impl DataKeySpec ===
 
 impl DataKeySpec {
-    /// The part of the spec that KMS is asked with.
+    /// The part of the spec that determines the request to KMS.
     pub fn request(&self) -> KeyRequest {
         KeyRequest {
             key_id: self.key_id.clone(),
@@ -248,7 +248,7 @@ impl DataKeySpec {
         }
     }
 
-    /// The fields that this release does not know, by their paths within the spec; those of pins are not among them.
+    /// The paths, within the spec, of fields that this release does not know, except those of pins.
     pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
         let template = self.secret_template.iter();
         let of_the_template = template.clone().flat_map(|template| template.rest.keys());
@@ -259,13 +259,13 @@ impl DataKeySpec {
         self.rest.keys().cloned().chain(of_the_template).chain(of_its_metadata)
     }
 
-    /// The deletion policy with its default.
+    /// The deletion policy; the default if the spec has none.
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy.unwrap_or_default()
     }
 }
 
-/// The status that records newly issued versions. Conditions stay: the Secret is not written yet.
+/// The status with further versions in the record. The conditions stay, because the Secret is not written yet.
 pub fn with_recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
     let mut status = key.status.clone().unwrap_or_default();
     status.secret_name = Some(key.secret_name().to_owned());
@@ -273,7 +273,7 @@ pub fn with_recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStat
     status
 }
 
-/// The status that records versions that another `DataKey` issued: pinned, or found in the Secret.
+/// The status with further versions in the record that another `DataKey` issued: pinned, or found in the Secret.
 pub fn with_adopted(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
     DataKeyStatus { adopted: Some(true), ..with_recorded(key, versions) }
 }

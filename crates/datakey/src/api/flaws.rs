@@ -1,5 +1,7 @@
-//! What a pin or a recorded version must be beyond its types: the definition's rules again, for what reaches the
-//! record without them: pins that an older definition let in, and Secrets. Pure.
+//! Flaws of pins and versions that must not be recorded. Pure.
+//!
+//! They are the definition's rules once more, for versions that the API server did not check by them: pins that an older
+//! definition accepted, and versions in Secrets.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +18,7 @@ const MAX_PAIRS: usize = 32;
 /// The most bytes of an encryption context, keys and values together.
 const MAX_CONTEXT: usize = 8192;
 
-/// What is wrong with a version, naming the field; `None` where it may be recorded.
+/// The flaw of a version, with the name of the field; `None` if the version may be recorded.
 pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
     if issued.version < 1 {
         return Some("version must be at least 1");
@@ -71,7 +73,7 @@ fn context_flaw(context: &EncryptionContext) -> Option<&'static str> {
     reserved.then_some("request.encryptionContext has a key that begins with aws: or aws-crypto-, which are reserved")
 }
 
-/// Two of these versions that are one data key, which the rules of the list refuse.
+/// The numbers of two versions with the same data key, which the definition's rules reject.
 pub fn twins<'a>(versions: impl IntoIterator<Item = &'a IssuedVersion>) -> Option<(i32, i32)> {
     let mut seen: Vec<&IssuedVersion> = Vec::new();
     for issued in versions {
@@ -101,7 +103,7 @@ pub(crate) mod tests {
         version.request.encryption_context = Some(pairs.collect());
     }
 
-    /// What makes a version one that must not be recorded, and the words about it.
+    /// Edits that each make a version unrecordable, with a part of the message.
     pub(crate) const FLAWS: [(Edit<IssuedVersion>, &str); 25] = [
         (|version| version.version = 0, "version must"),
         (|version| version.key_id = "alias/orders".into(), "keyId is not the ARN of a KMS key"),

@@ -18,7 +18,7 @@ pub enum KeySpec {
 // === impl KeySpec ===
 
 impl KeySpec {
-    /// As KMS writes it.
+    /// The name of the key spec in the KMS API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Aes256 => "AES_256",

@@ -1,4 +1,4 @@
-//! What is asked of AWS KMS for one version, and whether two requests ask for the same.
+//! The request to AWS KMS for one version, and the comparison of requests.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ pub struct KeyRequest {
     #[x_kube(validation = rules::region_has_a_known_form())]
     pub region: Option<String>,
 
-    /// What a newer release knows of it.
+    /// Fields that only a newer release knows.
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
@@ -60,7 +60,7 @@ pub struct KeyRequest {
 // === impl KeyRequest ===
 
 impl KeyRequest {
-    /// The encryption context; an absent one is the empty one, in KMS as here.
+    /// The encryption context; empty if it is absent, which is the same for KMS.
     pub fn context(&self) -> &EncryptionContext {
         static EMPTY: EncryptionContext = EncryptionContext::new();
         self.encryption_context.as_ref().unwrap_or(&EMPTY)
@@ -71,8 +71,8 @@ impl KeyRequest {
         Material::new(self.key_spec, self.number_of_bytes)
     }
 
-    /// The fields in which two requests ask KMS for something else, as the spec names them. The only comparison of requests; in
-    /// CEL, `is_same_request` of the rules says the same. What a newer release knows is not compared.
+    /// The names of the fields in which two requests differ. Requests are compared nowhere else in Rust; in CEL,
+    /// `is_same_request` of the rules compares the same fields. Unknown fields are not compared.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("keyId", self.key_id != other.key_id),
@@ -86,7 +86,7 @@ impl KeyRequest {
         .collect()
     }
 
-    /// Whether both ask KMS for the same: an absent encryption context is the empty one.
+    /// Whether both requests are the same for KMS; an absent encryption context equals the empty one.
     pub fn is_same_request(&self, other: &Self) -> bool {
         self.differences(other).is_empty()
     }

@@ -1,23 +1,23 @@
-//! The validation rules of the definition. Each rule is one function; its name says what it demands,
-//! its message tells the user what to do.
+//! The validation rules of the definition. Each rule is one function: the name says what the rule demands, the message what the
+//! user must do.
 //!
-//! The API server estimates each rule's cost at worst from the bounds in the schema and refuses a definition that is
-//! too dear, so every string, list and map that a rule reads has a bound. `has(a.f) == has(b.f) && (...)` is the form
-//! whose cost it can bound; `a.?f == b.?f` is not. It does not see that of two lists of versions each version of the one
-//! meets at most one of the other: for 64 times 64 pairs, long strings would be too dear. `[a] == [b]` compares the same
-//! and is estimated as the lists that it is of.
+//! The API server estimates the worst-case cost of each rule from the bounds in the schema and rejects a definition that is
+//! too expensive, so every string, list and map that a rule reads has a bound. It can bound the cost of
+//! `has(a.f) == has(b.f) && (...)`, but not that of `a.?f == b.?f`. For two lists of 64 versions it assumes 64 times 64
+//! comparisons, although each version has at most one counterpart, and would reject rules that compare long strings.
+//! `[a] == [b]` has the same result, and the estimate uses the length of the lists instead of that of the strings.
 
 use kube::core::Rule;
 
 use crate::names::{APP_DOMAIN, MANAGED_BY_LABEL, RESERVED_DOMAINS};
 
-/// The ID of a KMS key, of one Region or of several.
+/// A regular expression for the ID of a KMS key, of one Region or of several.
 const KEY: &str = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})";
 
-/// The code of an AWS Region.
+/// A regular expression for the code of an AWS Region.
 const REGION: &str = "[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}";
 
-/// An ARN of KMS up to its resource.
+/// A regular expression for a KMS ARN up to its resource.
 const ARN: &str = "arn:aws[a-z-]*:kms:[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:";
 
 // === rules of the whole object, where spec and status are seen together ===
@@ -29,7 +29,7 @@ pub(super) fn name_is_a_label_value() -> Rule {
     )
 }
 
-/// On the root, because a rule on `status` is not asked when the whole status is dropped.
+/// This rule is on the root, because a rule on `status` is not evaluated when the whole status is removed.
 pub(super) fn record_is_write_once() -> Rule {
     Rule::new(
         "!has(oldSelf.status) || !has(oldSelf.status.versions) || (has(self.status) && has(self.status.versions) && \
@@ -53,7 +53,7 @@ pub(super) fn spec_answers_the_record() -> Rule {
     )
 }
 
-/// That two of these ask KMS for the same: a request, or the spec.
+/// A CEL expression for whether two requests, or a request and the spec, are the same for KMS.
 fn is_same_request(one: &str, other: &str) -> String {
     let optional = ["keySpec", "numberOfBytes", "region"].map(|field| {
         format!(
@@ -70,8 +70,8 @@ fn is_same_request(one: &str, other: &str) -> String {
     )
 }
 
-/// Of a multi-Region key the record names the one of its own Region; that all the rest of the ARN is the same is left
-/// to the operator.
+/// The record names the replica of a multi-Region key in its own Region. The operator, not this rule, checks that the rest of
+/// the ARN is the same.
 pub(super) fn pins_agree_with_the_record() -> Rule {
     Rule::new(format!(
         "!has(self.spec.wrappedKeys) || !has(self.status) || !has(self.status.versions) || \
@@ -87,7 +87,8 @@ pub(super) fn pins_agree_with_the_record() -> Rule {
     )
 }
 
-/// A transition rule: what was there together before this rule is tolerated, or the status could not be written any more.
+/// This is a transition rule: it tolerates duplicates from before the rule, because otherwise the status of such an object could
+/// not be written any more.
 pub(super) fn pins_are_not_other_recorded_versions() -> Rule {
     Rule::new(
         "!has(self.spec.wrappedKeys) || !has(self.status) || !has(self.status.versions) || \
@@ -113,7 +114,7 @@ pub(super) fn secret_name_is_fixed_once_issued() -> Rule {
     )
 }
 
-/// A transition rule, because 0.1.0 recorded no policy.
+/// This is a transition rule, because 0.1.0 recorded no policy.
 pub(super) fn deletion_policy_is_fixed_once_issued() -> Rule {
     Rule::new(
         "!has(oldSelf.status) || !has(oldSelf.status.versions) || size(oldSelf.status.versions) == 0 || \
@@ -153,7 +154,8 @@ pub(super) fn pin_of_the_version_answers_the_spec() -> Rule {
 
 // === rules of the status ===
 
-/// On the status, which is always there before and after a write: a rule on the list is not asked when it is new.
+/// This rule is on the status, which exists before and after every write: a transition rule on the list is not evaluated when
+/// the list is new.
 pub(super) fn recorded_versions_are_different_data_keys() -> Rule {
     Rule::new(
         "!has(self.versions) || self.versions.all(v, \
@@ -260,10 +262,10 @@ pub(super) fn context_keys_are_not_reserved() -> Rule {
     )
 }
 
-/// Policies match context keys without regard to case, decryption with.
+/// Policies ignore the case of context keys; decryption does not.
 pub(super) fn context_keys_differ_in_more_than_case() -> Rule {
     Rule::new("self.all(a, self.exists_one(b, a.lowerAscii() == b.lowerAscii()))").message(
-        "two encryption context keys differ in case only, and IAM and key policies can't tell them apart: rename one",
+        "two encryption context keys differ in case only, and IAM and key policies can't distinguish them: rename one",
     )
 }
 

@@ -1,4 +1,4 @@
-//! Parts of the schema that the types cannot say.
+//! Parts of the schema that the Rust types cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -37,8 +37,8 @@ pub fn ciphertext_blob(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub fn truncate_to_seconds(_: &mut SchemaGenerator) -> Schema {
-    // A fraction would be lost when the record is written again, and the record is write-once.
-    // Nor could the operator read a time at the end of the year 9999.
+    // The next write of the record would drop a fraction, and the record is write-once. The operator cannot decode a time at
+    // the end of the year 9999.
     let whole = "^(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
     json_schema!({ "type": "string", "format": "date-time", "maxLength": 20, "pattern": whole })
 }
@@ -51,8 +51,8 @@ pub fn grant_tokens(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Unknown fields of a pin are kept. A plaintext data key, copied along by mistake, must not be: it never gets into etcd. By its
-/// length, because the API server's message then does not repeat it.
+/// Rejects pins with a plaintext data key that was copied by mistake: other unknown fields are kept, but a plaintext must never
+/// reach etcd. The schema bounds its length, because the API server does not repeat the value in the message about that.
 pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps) {
     let pins =
         root.properties.as_mut().and_then(|root| root.get_mut("spec")?.properties.as_mut()?.get_mut("wrappedKeys"));
@@ -70,8 +70,8 @@ pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps) {
     }
 }
 
-/// An optional field is absent or has a value; null is neither, and CEL's `has` would call it a value. The lines of a
-/// doc comment are not the lines of `kubectl explain`.
+/// Removes null from the allowed values, because CEL's `has` is true for null, and line breaks of doc comments from the
+/// descriptions, because `kubectl explain` wraps lines itself.
 pub fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if let Some(values) = &mut schema.enum_ {
@@ -91,7 +91,7 @@ pub fn tidy(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// The bounds that Kubernetes gives to conditions (`metav1.Condition`); the generated type has none.
+/// Adds the bounds of `metav1.Condition` in Kubernetes to the schema of conditions; the generated type has none.
 pub fn bound_conditions(status: &mut JSONSchemaProps) {
     let conditions = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions"));
     let Some(JSONSchemaPropsOrArray::Schema(condition)) = conditions.and_then(|list| list.items.as_mut()) else {

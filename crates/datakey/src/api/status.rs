@@ -69,7 +69,7 @@ pub struct DataKeyStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
     pub versions: Vec<IssuedVersion>,
 
-    /// What a newer release knows of it.
+    /// Fields that only a newer release knows.
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
@@ -115,7 +115,7 @@ pub struct IssuedVersion {
     #[x_kube(validation = rules::key_id_is_a_key_arn())]
     pub key_id: String,
 
-    /// ID of the key material within the KMS key, where KMS told it.
+    /// ID of the key material within the KMS key, if KMS reported it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = "^[0-9A-Za-z-]*$"))]
     pub key_material_id: Option<String>,
@@ -130,13 +130,13 @@ pub struct IssuedVersion {
     #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
     pub request_id: Option<String>,
 
-    /// What a newer release knows of it.
+    /// Fields that only a newer release knows.
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
 }
 
-/// The status that the definition gives to every new object.
+/// The default status in the definition, which every new object has.
 pub fn initial_status() -> DataKeyStatus {
     DataKeyStatus {
         observed_generation: Some(-1),
@@ -153,7 +153,7 @@ pub fn initial_status() -> DataKeyStatus {
     }
 }
 
-/// Kubernetes writes times in whole seconds; one with a fraction would differ from itself after a write.
+/// The time in whole seconds. Kubernetes writes times so; a time with a fraction would differ after a write.
 pub fn truncate_to_seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
@@ -161,8 +161,8 @@ pub fn truncate_to_seconds(now: Timestamp) -> Time {
 // === impl IssuedVersion ===
 
 impl IssuedVersion {
-    /// The fields that this release does not know, by their paths within the entry. What they mean for the Secret is known
-    /// to a newer release only.
+    /// The paths, within the entry, of fields that this release does not know. Only a newer release knows what they mean for the
+    /// Secret.
     pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
         let of_the_request = self.request.rest.keys().map(|field| format!("request.{field}"));
         self.rest.keys().cloned().chain(of_the_request)

@@ -1,4 +1,4 @@
-//! What a user may add to the Secret: labels and annotations.
+//! The template of the Secret in the spec: labels and annotations.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct SecretTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMetadata>,
 
-    /// What a newer release knows of it.
+    /// Fields that only a newer release knows.
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
@@ -42,7 +42,7 @@ pub struct TemplateMetadata {
     #[x_kube(validation = rules::template_keys_have_a_valid_form(), validation = rules::template_keys_are_not_reserved())]
     pub annotations: Option<BTreeMap<String, String>>,
 
-    /// What a newer release knows of it.
+    /// Fields that only a newer release knows.
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
