@@ -21,7 +21,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
     fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// The files of a corpus. Printed, so that a failure tells which one it was.
+/// The files of a corpus. Each name is printed, so that the output of a failed test names the file.
 fn files(target: &str) -> impl Iterator<Item = Vec<u8>> {
     let folder = corpora().join(target);
     names(&folder).into_iter().map(move |name| {

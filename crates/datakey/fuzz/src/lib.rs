@@ -1,4 +1,4 @@
-//! Coverage-guided fuzzing of the parsers of what comes from outside.
+//! Coverage-guided fuzzing of the parsers of untrusted input.
 
 use libfuzzer_sys::{Corpus, fuzzer_mutate};
 use properties::Reached;
@@ -6,12 +6,12 @@ use properties::Reached;
 pub mod mutation;
 pub mod properties;
 
-/// Whether an input is worth mutating: one that can't be decoded is not, whatever of the decoder it covers.
+/// Whether to keep an input in the corpus. Input that can't be decoded is rejected, although it may cover new code of the decoder.
 pub fn keep(reached: Reached) -> Corpus {
     if reached == Reached::Nothing { Corpus::Reject } else { Corpus::Keep }
 }
 
-/// libFuzzer's custom mutator for JSON; texts in it are mutated by libFuzzer's own, with its dictionary.
+/// Mutates JSON, as libFuzzer's custom mutator. libFuzzer's own mutator, with its dictionary, mutates the strings in it.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let mutated = mutation::mutate(&data[..size], seed.into(), &mut |bytes| {
         let size = bytes.len();

@@ -1,5 +1,5 @@
-//! Mutates JSON as JSON. What a mutator of bytes makes of a Secret is mostly no JSON or belies its checksums, and never
-//! gets past the first checks.
+//! Mutation of JSON on its structure. A mutator of bytes mostly turns a Secret into invalid JSON or breaks its checksums, and
+//! such an input never passes the first checks.
 
 use datakey::{
     api::{DataKey, DataKeyStatus, IssuedVersion, with_recorded},
@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::properties::{ISSUED, Objects};
 
-/// A mutator of bytes, for texts and for what is no JSON.
+/// A mutator of bytes, for strings and for input that is not JSON.
 pub type Bytes<'a> = &'a mut dyn FnMut(&mut Vec<u8>);
 
-/// Another input, like this one.
+/// An input with some edits.
 pub fn mutate(input: &[u8], seed: u64, bytes: Bytes<'_>) -> Vec<u8> {
     let mut mutator = Mutator { rng: Rng::with_seed(seed), bytes };
     let Ok(mut document) = serde_json::from_slice(input) else {
@@ -31,7 +31,7 @@ pub fn mutate(input: &[u8], seed: u64, bytes: Bytes<'_>) -> Vec<u8> {
     if mutator.one_in(2)
         && let Ok(mut objects) = Objects::deserialize(&document)
     {
-        mutator.mend(&mut objects);
+        mutator.repair(&mut objects);
         document = json!(objects);
     }
     document.to_string().into_bytes()
@@ -88,7 +88,7 @@ impl Mutator<'_> {
         }
     }
 
-    /// A text that holds JSON, as annotations and the encryption context do, is mostly edited as JSON.
+    /// Edits a string. One that contains JSON, like an annotation or the encryption context, is mostly edited as JSON.
     fn edit_bytes(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
         if self.one_in(4) {
             return self.bytes(bytes);
@@ -150,7 +150,7 @@ impl Mutator<'_> {
         }
     }
 
-    /// Makes pins of some of what is recorded, which may then be forgotten.
+    /// Pins some of the recorded versions, and sometimes clears the record.
     fn pin(&mut self, key: &mut DataKey) {
         let pins: Vec<_> = key.record().iter().filter(|_| self.rng.bool()).cloned().collect();
         answer(key, &pins);
@@ -162,8 +162,8 @@ impl Mutator<'_> {
         }
     }
 
-    /// Puts things right that a mutation alone hardly ever does: checksums, copies, what belongs together.
-    fn mend(&mut self, objects: &mut Objects) {
+    /// Repairs relations that random edits hardly ever keep: checksums, copies, and matching names.
+    fn repair(&mut self, objects: &mut Objects) {
         if self.one_in(8)
             && let Some(wanted) = Projection::of(&objects.key, objects.key.wanted_version())
         {
@@ -229,7 +229,7 @@ fn sum(secret: &mut Secret) {
     }
 }
 
-/// Makes the plain entries those of the version that they name.
+/// Copies the version that the plain entries name into the plain entries.
 fn copy_plain(secret: &mut Secret) {
     let data = secret.data.get_or_insert_default();
     let Some(version) = data.get("version").and_then(|version| String::from_utf8(version.0.clone()).ok()) else {
@@ -243,7 +243,7 @@ fn copy_plain(secret: &mut Secret) {
     secret.metadata.annotations.get_or_insert_default().insert(CURRENT_VERSION_ANNOTATION.to_owned(), version);
 }
 
-/// Makes the spec ask for what was issued.
+/// Sets the request in the spec to that of the wanted version.
 fn answer(key: &mut DataKey, versions: &[IssuedVersion]) {
     if let Some(issued) = versions.iter().find(|issued| issued.version == key.wanted_version()) {
         let request = issued.request.clone();

@@ -1,5 +1,5 @@
-//! What holds for whatever the API server, KMS and users send. Each property takes an input as bytes, panics where it is
-//! broken, and answers how far the input got: a corpus that never gets past the checks tests nothing.
+//! Properties that hold for any input from the API server, KMS and users. Each takes an input as bytes, panics if the property
+//! does not hold, and returns how far the input got: a corpus that never passes the checks tests nothing.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Prefix of the annotation about one version.
 pub const ISSUED: &str = "datakey.dev/issued.v";
 
-/// Bound of a failure's message, in characters.
+/// The longest message of a failure, in characters.
 const MAX_MESSAGE: usize = 1024;
 
 /// How far an input got.
@@ -56,7 +56,7 @@ fn decode(data: &[u8]) -> Option<Objects> {
     let mut key = written(&key)?;
     // Every object at the API server has a name.
     key.metadata.name.as_ref()?;
-    // The record is a map by version at the API server, and the pins are.
+    // The API server keeps the record and the pins as maps by version.
     let once = |versions: &mut Vec<IssuedVersion>| {
         let mut seen = BTreeSet::new();
         versions.retain(|issued| seen.insert(issued.version));
@@ -66,7 +66,7 @@ fn decode(data: &[u8]) -> Option<Objects> {
     Some(Objects { key, secret })
 }
 
-/// What the server answers once the operator wrote this: of times, whole seconds; of those before the year 0, nothing.
+/// The object after a write and a read. Times have whole seconds then; an object with a time before the year 0 is lost.
 fn written<T: Serialize + DeserializeOwned>(object: &T) -> Option<T> {
     serde_json::from_slice(&serde_json::to_vec(object).ok()?).ok()
 }
@@ -88,7 +88,7 @@ fn without_record(mut key: DataKey) -> DataKey {
 
 // === adoption ===
 
-/// A Secret becomes the record again exactly, or not at all.
+/// Adoption rebuilds the record exactly, or fails.
 pub fn adoption(data: &[u8]) -> Reached {
     let Some(Objects { key, secret: Some(secret) }) = decode(data) else {
         return Reached::Nothing;
@@ -143,7 +143,7 @@ fn is_newer(step: &Step, reason: Reason) -> bool {
     matches!(step, Step::ReportFailure(failure) if failure.reason == reason)
 }
 
-/// Numbers and the encryption context may be spelled otherwise than the operator spells them; all else is kept as it is.
+/// Whether two values of an entry have the same meaning. Only numbers and the encryption context have several spellings.
 fn means_the_same(name: &str, one: &ByteString, other: &ByteString) -> bool {
     fn parsed<T: DeserializeOwned>(value: &ByteString) -> T {
         serde_json::from_slice(&value.0).unwrap()
@@ -168,12 +168,12 @@ fn is_whole(issued: &IssuedVersion, secret: &Secret) {
     assert!(arn::may_answer(&issued.request.key_id, region.unwrap(), &issued.key_id));
 }
 
-/// The version in the plain entries.
+/// The number of the version in the plain entries.
 fn current(secret: &Secret) -> i32 {
     secret.metadata.annotations.as_ref().unwrap()[CURRENT_VERSION_ANNOTATION].parse().unwrap()
 }
 
-/// Beside pins that say the same, a Secret is adopted as it is without them; beside one that does not, not at all.
+/// A Secret is adopted with pins that agree with it, and not with one that contradicts it.
 fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
     let view = SecretState::Loaded(Box::new(secret.clone()));
     let some = versions.len().div_ceil(2);
@@ -181,7 +181,7 @@ fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
     pinned.spec.wrapped_keys = Some(versions[..some].to_vec());
     match next(&pinned, &view) {
         Step::Record(Record { versions: found, source: Source::Pins }) => assert_eq!(found, versions),
-        // More than a record has.
+        // There are more versions than a record can have.
         Step::ReportFailure(failure) => assert!(versions.len() > MAX_VERSIONS, "{failure}"),
         step => panic!("{step:?}"),
     }
@@ -192,7 +192,7 @@ fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
     assert!(reasons.contains(&failure.reason), "{failure}");
 }
 
-/// A Secret that can be adopted is looked at, read and recorded, and KMS is not asked; what follows keeps its data keys.
+/// A Secret that can be adopted is read and recorded without a call to KMS, and the following steps keep its data keys.
 fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], secret: Secret) {
     if is_deleted(key) {
         return;
@@ -273,7 +273,7 @@ pub fn data_key(data: &[u8]) -> Reached {
     }
     let reason = Reason::ALL[data.len() % Reason::ALL.len()];
     for failure in [reason.into(), Failure::new(reason, String::from_utf8_lossy(data))] {
-        is_told_once(&key, &SecretState::Absent, Some(&failure));
+        is_reported_once(&key, &SecretState::Absent, Some(&failure));
     }
     let decided = wanted.is_some() || pins::unrecorded(&key, None).is_ok_and(|pins| !pins.is_empty());
     if decided && !is_deleted(&key) { Reached::All } else { Reached::Checks }
@@ -315,7 +315,7 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
             let SecretState::Loaded(secret) = view else {
                 return assert!(
                     matches!(view, SecretState::Absent | SecretState::Watched(_)),
-                    "nobody looked: {view:?}"
+                    "the Secret was not checked: {view:?}"
                 );
             };
             assert!(!key.record().is_empty(), "there is a Secret, and no record: {secret:?}");
@@ -341,17 +341,17 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
         Step::AcceptRevision(metadata, digest) => {
             assert!(recorded);
             let view = SecretState::Watched(KnownSecret { metadata, verified: Some(Verified::written(digest)) });
-            is_told_once(key, &view, None);
+            is_reported_once(key, &view, None);
         }
         Step::ReportFailure(failure) => {
-            is_told_once(key, view, Some(&failure));
+            is_reported_once(key, view, Some(&failure));
         }
-        Step::PutStatus(_) => is_told_once(key, view, None),
+        Step::PutStatus(_) => is_reported_once(key, view, None),
     }
 }
 
-/// Pins are recorded as they are, each once; beside them nothing but what only the Secret holds. What follows keeps to
-/// the protocol, and above all loses nothing of the Secret.
+/// Each pin is recorded once and unchanged, and in addition only versions that only the Secret holds. The following steps keep
+/// the protocol and lose no data key of the Secret.
 fn become_the_record(observed: &Observed<'_>, versions: &[IssuedVersion]) {
     let key = observed.object;
     assert!(!versions.is_empty());
@@ -381,7 +381,7 @@ fn become_the_record(observed: &Observed<'_>, versions: &[IssuedVersion]) {
     }
 }
 
-/// A Secret that the operator writes is the record's projection, and then nothing but the status is left to write.
+/// A Secret that the operator writes is the projection of the record, and afterwards only the status is left to write.
 fn is_right(key: &DataKey, secret: Box<Secret>) {
     holds_the_record(key, &secret);
     let view = SecretState::Loaded(secret);
@@ -401,7 +401,7 @@ fn holds_the_record(key: &DataKey, secret: &Secret) {
     assert_eq!(data["keyId"].0, current.key_id.as_bytes());
 }
 
-/// What could be adopted is not overwritten.
+/// Versions that could be adopted are not overwritten.
 fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
     let blob = |secret: &Secret, issued: &IssuedVersion| -> Option<ByteString> {
         secret.data.as_ref()?.get(&format!("ciphertextBlob.v{}", issued.version)).cloned()
@@ -412,7 +412,7 @@ fn loses_no_data_key(key: &DataKey, before: &Secret, after: &Secret) {
 }
 
 /// A status that is wanted and then set is not wanted again.
-fn is_told_once(key: &DataKey, secret: &SecretState, failure: Option<&Failure>) {
+fn is_reported_once(key: &DataKey, secret: &SecretState, failure: Option<&Failure>) {
     let observed = Observed { failure, ..Observed::new(key, secret) };
     let status = match plan(&observed, now(0)) {
         Step::Settled => return,
@@ -422,13 +422,13 @@ fn is_told_once(key: &DataKey, secret: &SecretState, failure: Option<&Failure>) 
         Step::ReportFailure(of_the_pins)
             if failure.is_none() && pins::unrecorded(key, None).as_ref() == Err(&of_the_pins) =>
         {
-            return is_told_once(key, secret, Some(&of_the_pins));
+            return is_reported_once(key, secret, Some(&of_the_pins));
         }
         Step::ReportFailure(newer)
             if failure.is_none()
                 && [newer::in_the_record(key), newer::in_the_spec(key)].contains(&Some(newer.clone())) =>
         {
-            return is_told_once(key, secret, Some(&newer));
+            return is_reported_once(key, secret, Some(&newer));
         }
         step => panic!("a status is wanted, or nothing: {step:?}"),
     };
@@ -441,10 +441,10 @@ fn is_told_once(key: &DataKey, secret: &SecretState, failure: Option<&Failure>) 
         assert!(length <= MAX_MESSAGE + key.secret_name().chars().count(), "{length} characters");
         assert!(failure.is_none() || length <= MAX_MESSAGE, "{length} characters");
     }
-    let mut told = key.clone();
-    told.status = Some(*status);
-    let again = plan(&Observed { object: &told, ..observed }, now(9));
-    assert!(matches!(again, Step::Settled), "told again: {again:?}");
+    let mut reported = key.clone();
+    reported.status = Some(*status);
+    let again = plan(&Observed { object: &reported, ..observed }, now(9));
+    assert!(matches!(again, Step::Settled), "reported again: {again:?}");
 }
 
 // === key identifiers ===

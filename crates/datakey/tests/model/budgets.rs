@@ -1,8 +1,8 @@
-//! What may happen in the worlds that are explored: all of it, in every order, and nothing else.
+//! The budgets of faults to explore. Everything in a budget can happen, in every order, and nothing else.
 
 use crate::world::{Budget, NOTHING};
 
-/// Worlds that every run explores.
+/// Budgets that every run explores.
 pub const SMALL: &[(&str, Budget)] = &[
     ("late writes", Budget { late: 2, ..NOTHING }),
     ("late writes and stops", Budget { late: 1, stops: 1, ..NOTHING }),
@@ -46,7 +46,7 @@ pub const SMALL: &[(&str, Budget)] = &[
     ("pinned, cluster rebuilt", Budget { pin: 1, rebuild: 1, ..NOTHING }),
 ];
 
-/// Larger ones, for minutes.
+/// Larger budgets, which take minutes.
 pub const LARGE: &[(&str, Budget)] = &[
     ("late writes", Budget { late: 3, ..NOTHING }),
     ("late writes and stops", Budget { late: 2, stops: 1, ..NOTHING }),
@@ -136,8 +136,8 @@ pub const LARGE: &[(&str, Budget)] = &[
     ("pinned, a lookalike", Budget { pin: 1, lookalike: 1, ..NOTHING }),
 ];
 
-/// What is not promised, and how it shows: the server has no condition on another object, so a Secret can be written
-/// although its `DataKey` was deleted meanwhile.
+/// Properties that the protocol does not promise, each with the beginning of the violation: the server has no condition on
+/// another object, so a Secret can be written although its `DataKey` was deleted meanwhile.
 pub const LIMITS: &[(&str, Budget, &str)] = &[(
     "a Secret is created for a DataKey that was deleted meanwhile, in place of its successor's",
     Budget { recreate: 1, delete_secret: 1, outlived: 1, ..NOTHING },

@@ -1,4 +1,4 @@
-//! Everything that users, backup tools, other controllers and garbage collection do to the objects.
+//! The actions of users, backup tools, other controllers and the garbage collector.
 
 use crate::{
     Derivation, Model, Violation,
@@ -8,7 +8,7 @@ use crate::{
     world::{Action, Held, Origin, SecretAt, State},
 };
 
-/// What follows a state.
+/// The states that follow a state, each with its action.
 pub type Successors = Vec<(Action, State)>;
 
 impl Model {
@@ -21,7 +21,7 @@ impl Model {
         self.recreate_key(state, next)
     }
 
-    /// What becomes of a Secret that is there.
+    /// Changes or removes an existing Secret.
     fn change_secret(&self, state: &State, id: Id, next: &mut Successors) -> Result<(), Violation> {
         if self.is_garbage(state) {
             let mut collected = state.clone();
@@ -38,55 +38,55 @@ impl Model {
         }
         if let Some(mut changed) = state.spend(|budget| &mut budget.edit).filter(|_| !summary.edited) {
             let edited = self.derived_secret(id, Derivation::Edited, secrets::edited);
-            self.put_secret(&mut changed, edited, Writer::SomebodyElse)?;
+            self.put_secret(&mut changed, edited, Writer::OtherClient)?;
             next.push((Action::EditSecret, changed));
         }
         if let (Some(mut changed), Some(earlier)) = (state.spend(|budget| &mut budget.revert), state.earlier)
             && !self.secret_summary(earlier).foreign
         {
-            self.put_secret(&mut changed, earlier, Writer::SomebodyElse)?;
+            self.put_secret(&mut changed, earlier, Writer::OtherClient)?;
             next.push((Action::RevertSecret, changed));
         }
-        if let Some(mut changed) = state.spend(|budget| &mut budget.unmark).filter(|_| summary.bears_our_labels) {
+        if let Some(mut changed) = state.spend(|budget| &mut budget.unmark).filter(|_| summary.has_own_labels) {
             let unmarked = self.derived_secret(id, Derivation::Unmarked, secrets::unmarked);
-            self.put_secret(&mut changed, unmarked, Writer::SomebodyElse)?;
+            self.put_secret(&mut changed, unmarked, Writer::OtherClient)?;
             next.push((Action::UnmarkSecret, changed));
         }
         Ok(())
     }
 
-    /// What takes the name of a Secret that is not there.
+    /// Creates a Secret where there is none.
     fn place_secret(&self, state: &State, next: &mut Successors) -> Result<(), Violation> {
         if let Some(mut taken) = state.spend(|budget| &mut budget.foreign) {
-            self.put_secret(&mut taken, self.foreign, Writer::SomebodyElse)?;
+            self.put_secret(&mut taken, self.foreign, Writer::OtherClient)?;
             next.push((Action::CreateForeignSecret, taken));
         }
         if let Some(taken) = state.spend(|budget| &mut budget.lookalike) {
             for lookalike in self.lookalikes {
                 let mut taken = taken.clone();
-                self.put_secret(&mut taken, lookalike, Writer::SomebodyElse)?;
+                self.put_secret(&mut taken, lookalike, Writer::OtherClient)?;
                 next.push((Action::CreateLookalike, taken));
             }
         }
         if let (Some(mut restored), Some(backup)) = (state.spend(|budget| &mut budget.restore), state.backup) {
-            // What is restored was shown before; that another data key was published since is the restorer's doing.
+            // If another data key was published since the backup, the user who restores it changes the bytes, not the operator.
             let agrees = |(version, number)| state.shown.get(version).is_none_or(|seen| seen == number);
             if self.held(backup).iter().all(agrees) {
                 let restore = self.derived_secret(backup, Derivation::Restored, secrets::restored);
-                self.put_secret(&mut restored, restore, Writer::SomebodyElse)?;
+                self.put_secret(&mut restored, restore, Writer::OtherClient)?;
                 next.push((Action::RestoreSecret, restored));
             }
         }
         Ok(())
     }
 
-    /// What becomes of the spec.
+    /// Changes the spec.
     fn change_key(&self, state: &State, next: &mut Successors) {
         let now = self.key_summary(state.key.object).spec;
         let mut change = |changed: Option<State>, spec: Spec, action: Action| {
             let Some(mut changed) = changed else { return };
             let id = self.with_spec(state.key.object, spec);
-            // The rules of the definition refuse a spec that the recorded data key does not answer, or that contradicts it.
+            // The rules of the definition reject a spec that the record or a pin contradicts.
             let summary = self.key_summary(id);
             let policy_is_fixed = !summary.record.is_empty() && spec.delete != now.delete;
             if summary.record_answers_spec && summary.pins_agree && !policy_is_fixed {
@@ -119,8 +119,8 @@ impl Model {
         }
     }
 
-    /// The `DataKey` gets another uid and loses its status. Deleted and created again, it leaves what it owned to garbage
-    /// collection, soon or late; deleted without its dependents, or restored from a backup, it leaves the Secret for good.
+    /// Gives the `DataKey` another uid and removes its status. If it was deleted and created again, the garbage collector deletes
+    /// its Secret at any later time; if it was deleted without its dependents, or restored from a backup, the Secret stays.
     fn recreate_key(&self, state: &State, next: &mut Successors) -> Result<(), Violation> {
         let now = self.key_summary(state.key.object).spec;
         let others = [Settings::First, Settings::OtherContext, Settings::OtherKey];
@@ -140,7 +140,7 @@ impl Model {
             if let Some(at) = owned {
                 let mut kept = after.clone();
                 let orphaned = self.derived_secret(at.object, Derivation::Orphaned, secrets::orphaned);
-                self.put_secret(&mut kept, orphaned, Writer::SomebodyElse)?;
+                self.put_secret(&mut kept, orphaned, Writer::OtherClient)?;
                 self.recreate(&mut kept, key);
                 next.push((Action::RecreateDataKeyOrphaningSecret, kept));
             }
@@ -157,8 +157,8 @@ impl Model {
         Ok(())
     }
 
-    /// The `DataKey` is restored in another cluster with its status, and the Secret as it was or otherwise; there it happens to
-    /// have the revision that the status names.
+    /// Restores the `DataKey` with its status in another cluster, and the Secret unchanged or edited. There the Secret happens to
+    /// have the resource version that the status names.
     fn move_cluster(&self, state: &State, next: &mut Successors) {
         let (Some(at), Some(saved)) = (state.secret, state.key.saved) else { return };
         let Some(mut moved) = state.spend(|budget| &mut budget.migrate) else { return };
@@ -180,7 +180,7 @@ impl Model {
         }
     }
 
-    /// What was read was read long ago.
+    /// Lets so much time pass that the status must name the revision that was read.
     pub fn settle(state: &State, who: usize) -> Option<State> {
         let (at, held) = state.operators[who].verified.filter(|(_, held)| held.origin == Origin::Read)?;
         let mut settled = state.spend(|budget| &mut budget.settle)?;

@@ -14,7 +14,7 @@ use crate::{
     world::{Action, Operator, State},
 };
 
-/// What was violated, and the way to the state where it was: by what happens next there, or by how it comes to rest.
+/// A violation with the trace to the state where the next action, or settling, violates an invariant.
 #[derive(Debug)]
 pub struct Caught {
     pub violation: Violation,
@@ -29,12 +29,12 @@ struct Seen {
 }
 
 impl Model {
-    /// Explores every state within the budget. The number of states, or what was violated.
+    /// Explores every state within the budget, and returns the number of states or the first violation.
     pub fn explore(&self) -> Result<usize, Caught> {
         let key = self.new_key(0, Spec::FIRST);
         let first = State::first(key, self.budget);
         let mut seen = Seen { numbers: HashMap::new(), reached: Vec::new() };
-        let mut rested = HashSet::new();
+        let mut settled = HashSet::new();
         let mut queue = VecDeque::new();
         seen.insert(&first, 0, Action::Begin);
         queue.push_back((0, first));
@@ -43,14 +43,14 @@ impl Model {
             for operator in &state.operators {
                 self.ready_means_intact(&state, operator).map_err(caught)?;
                 let verified = operator.verified.filter(|(at, _)| state.secret == Some(*at));
-                // Nothing else decides how it settles.
+                // How the DataKey settles depends on nothing else.
                 let names = state
                     .secret
                     .map(|at| state.key.saved.map(|saved| [saved.uid == at.uid, saved.revision == at.revision]));
                 let secret = state.secret.map(|at| at.object);
                 let world = (state.key.object, names, secret, verified.map(|(_, held)| held));
-                if rested.insert(world) {
-                    self.comes_to_rest(&state, verified).map_err(caught)?;
+                if settled.insert(world) {
+                    self.settles(&state, verified).map_err(caught)?;
                 }
             }
             for (action, next) in self.successors(&state).map_err(caught)? {
@@ -68,9 +68,9 @@ impl Model {
         let mut next = Vec::new();
         for (who, operator) in state.operators.iter().enumerate() {
             if operator.run.is_some() {
-                self.go_on(state, who, &mut next)?;
+                self.continue_run(state, who, &mut next)?;
             } else {
-                // A reconcile has its own picture: what the caches learn meanwhile matters at the next one only.
+                // A reconcile does not read the caches again, so they need not change before it ends.
                 self.sync_or_start(state, who, operator, &mut next);
             }
         }
@@ -86,7 +86,7 @@ impl Model {
         Ok(next)
     }
 
-    fn go_on(&self, state: &State, who: usize, next: &mut Successors) -> Result<(), Violation> {
+    fn continue_run(&self, state: &State, who: usize, next: &mut Successors) -> Result<(), Violation> {
         next.extend(self.step(state, who, false)?);
         if let Some(before) = state.spend(|budget| &mut budget.late) {
             next.extend(self.step(&before, who, true)?);

@@ -1,26 +1,26 @@
 //! The protocol under everything that a cluster does to it, exhaustively within bounds: the real `plan` as the transition
-//! function of two operators that both believe to lead, with stale caches, before a small model of the API server and of
-//! KMS. Writes are lost, late, or applied with the answer lost; an operator stops between any two effects; Secrets are
-//! deleted, edited, stripped of labels and annotations, replaced by foreign ones or by some that look like ours, restored,
-//! and collected as garbage; DataKeys are deleted and created again, with the same settings or with others, or restored
-//! without their status; their version is raised and reverted, their deletion policy changed, and their settings corrected
-//! as long as the server lets them be. What is recorded is pinned in the spec, or another cluster's data keys are; pins are
-//! removed; and the whole cluster is lost and built again from what lies in Git, the spec.
+//! function of two operators that both act as the leader, with stale caches, on a small model of the API server and of KMS.
+//! Writes are lost, late, or applied with the answer lost; an operator stops between any two effects; Secrets are deleted,
+//! edited, stripped of labels and annotations, replaced by foreign ones or lookalikes, restored, and collected as garbage;
+//! DataKeys are deleted and created again, with the same settings or with others, or restored without their status; their
+//! version is raised and reverted, their deletion policy changed, and their settings corrected as long as the server allows
+//! it. Recorded data keys, or those of another cluster, are pinned in the spec; pins are removed; and the whole cluster is lost
+//! and built again from the spec in Git.
 //!
 //! What must hold in every state:
 //! * a reader who saw a version's bytes never sees other bytes under that version;
-//! * the same in a cluster that is built again, of a version that is pinned;
-//! * a recorded data key is never changed or dropped, answers the spec that it was recorded for, and is what is pinned;
+//! * the same holds for a pinned version in a cluster that is built again;
+//! * a recorded data key is never changed or dropped, matches the spec that it was recorded for, and agrees with its pin;
 //! * a foreign Secret is never written, and no write of an operator takes a data key out of a Secret;
 //! * Ready is written only after the Secret was seen to hold the recorded bytes;
-//! * once an operator has seen everything and has nothing to do, Ready means that the Secret holds the recorded bytes;
-//! * what a `DataKey` adopted or took from pins is not deleted with it;
-//! * once the faults stop, every `DataKey` comes to rest: Ready with the Secret as the record says, or a conflict that only
-//!   a person can decide, and before which neither KMS was asked nor the Secret written.
+//! * when an operator with current caches has nothing to do, Ready means that the Secret holds the recorded bytes;
+//! * a version that a `DataKey` adopted or took from pins is not deleted with it;
+//! * once the faults stop, every `DataKey` settles: it is Ready with the Secret as recorded, or reports a conflict that only a
+//!   user can decide, and before which neither KMS was called nor the Secret written.
 //!
-//! What is not promised has tests that find it: see [`LIMITS`].
+//! [`LIMITS`] has a test for each property that the protocol does not promise.
 //!
-//! Each mutant of the protocol leaves one precaution out, and must be caught.
+//! Each mutant of the protocol omits one precaution, and the model must catch it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -30,9 +30,9 @@ mod explore;
 mod mutants;
 mod objects;
 mod operator;
-mod rest;
 mod secrets;
 mod server;
+mod settles;
 mod world;
 
 use std::{
@@ -57,10 +57,10 @@ use crate::{
     world::{Budget, DataKeyAt},
 };
 
-/// What does not hold.
+/// The invariant that does not hold.
 type Violation = String;
 
-/// How an object is made from another.
+/// The way in which an object is derived from another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Derivation {
     Issued(DataKeyAt),
@@ -71,7 +71,7 @@ enum Derivation {
     Restored,
 }
 
-/// A world to be explored: the protocol or a mutant of it, what may happen, and the objects met so far.
+/// One exploration: the protocol or a mutant of it, the budget of faults, and the objects so far.
 struct Model {
     mutant: Mutant,
     budget: Budget,
@@ -139,7 +139,7 @@ impl Model {
     fn with_status(&self, id: Id, status: Option<DataKeyStatus>) -> Id {
         let mut key = (*self.key(id)).clone();
         key.status = status;
-        // Which revision it names is a part of the state; the object has the digest.
+        // The saved revision is a part of the state; the object has the digest only, so that equal objects have one number.
         if let Some(saved) = key.status.as_mut().and_then(|status| status.secret.as_mut()) {
             (saved.uid, saved.resource_version) = <_>::default();
         }
@@ -165,7 +165,7 @@ impl Model {
         self.derived(id, how, || self.secret_number(derive(&self.secret(id))))
     }
 
-    /// What was derived before is not derived again.
+    /// The derived object, from the cache if it was derived before.
     fn derived(&self, id: Id, how: Derivation, derive: impl Fn() -> Id) -> Id {
         if let Some(known) = self.derived.borrow().get(&(id, how)) {
             return *known;
@@ -176,7 +176,7 @@ impl Model {
     }
 }
 
-/// Explores all of them on two threads; tells the states of each.
+/// Explores all of these budgets on two threads, and prints the number of states of each.
 fn explore_all(budgets: &[(&str, Budget)]) -> usize {
     let next = AtomicUsize::new(0);
     let states = AtomicUsize::new(0);

@@ -1,5 +1,5 @@
-//! The protocol with one precaution left out: what each mutant does otherwise, and the least that must happen for it to
-//! be caught.
+//! The mutants of the protocol, each without one precaution: what a mutant does differently, and the smallest budget with which
+//! the model catches it.
 
 use datakey::{
     api::{DataKey, DataKeyStatus, VerifiedSecret},
@@ -21,88 +21,88 @@ use crate::{
     world::{Budget, KeyAt, NOTHING, Operator, SecretAt, State, View, Write},
 };
 
-/// A precaution that is left out.
+/// The precaution that a mutant omits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// None: the protocol as it is.
     None,
 
-    // === before KMS is asked ===
-    /// Nobody looks at the Secret's name.
-    NoLook,
-    /// A Secret that is there before the record is not adopted but taken as nothing.
+    // === before the call to KMS ===
+    /// No request checks whether the Secret's name is free.
+    NameNotChecked,
+    /// A Secret without a record is ignored instead of adopted.
     NoAdoption,
-    /// A Secret is adopted whatever its data keys were asked for with.
+    /// A Secret is adopted although its data keys were requested with other settings.
     AdoptOtherSettings,
 
-    // === what is pinned ===
-    /// It is overlooked.
+    // === the pins ===
+    /// Pins are ignored.
     PinsIgnored,
-    /// It is recorded whatever the Secret holds.
+    /// Pins are recorded without reading the Secret.
     PinsOverSecret,
-    /// It is recorded without what the Secret holds beside it.
+    /// Pins are recorded without the other versions in the Secret.
     PinsOnly,
 
     // === the record ===
-    /// It is written whatever the object became meanwhile, and the server does not guard it.
+    /// The record is written over a changed object, and the server does not guard it.
     RecordUnconditionally,
-    /// It is written to a `DataKey` of the same name, whatever its uid.
+    /// The record is written to a `DataKey` of the same name with another uid.
     RecordOnNamesake,
-    /// It is written without the earlier versions.
+    /// The record is written without the earlier versions.
     RecordReplaced,
-    /// It was refused, and what KMS answered is published nevertheless.
+    /// The write of the record is rejected, and the answer of KMS is published nevertheless.
     RefusedRecordIgnored,
-    /// It met another write and is written again, with what KMS answered, without a decision on what the `DataKey` became.
+    /// The write of the record conflicts, and the answer of KMS is written again without a decision on the new `DataKey`.
     RecordAgainUndecided,
-    /// It met another write, and what KMS answered is recorded although the `DataKey` asks for something else now.
+    /// The write of the record conflicts, and the answer of KMS is recorded although the new spec requests another data key.
     AnswerToAnother,
-    /// It was not answered in time, and what KMS answered is published nevertheless.
+    /// The write of the record times out, and the answer of KMS is published nevertheless.
     TimeoutIsSuccess,
 
     // === the Secret ===
-    /// It is published before the record.
+    /// The Secret is written before the record.
     SecretFirst,
-    /// It is applied instead of created: one that is there is overwritten.
+    /// The Secret is applied instead of created, and overwrites an existing one.
     ApplyInsteadOfCreate,
-    /// One that is there is taken for the one that was to be created.
+    /// An existing Secret counts as the one that was to be created.
     AlreadyExistsIsSuccess,
-    /// One without our marks or of another type is taken for missing and overwritten.
+    /// A Secret that is not managed, or is of another type, counts as missing and is overwritten.
     UnmarkedIsMissing,
-    /// It is replaced whatever it became meanwhile.
+    /// The Secret is replaced although it changed after it was read.
     ReplaceUnconditionally,
-    /// It is put right without comparing its data keys.
+    /// The Secret is restored without comparing its data keys.
     NoComparison,
 
-    // === what is told ===
-    /// Ready is told before the Secret is written.
+    // === the status ===
+    /// Ready becomes True before the Secret is written.
     ReadyFirst,
-    /// A Secret that the watch knows is right, whatever its metadata say.
+    /// A watched Secret counts as intact, whatever its revision is.
     DriftOverlooked,
-    /// What was read and found right is right for any version.
+    /// A Secret that was verified for one version counts as intact for any version.
     VerifiedForAnyVersion,
-    /// What was read and found right is right whatever the Secret became meanwhile.
+    /// A Secret that was verified at one revision counts as intact at any later revision.
     VerifiedForever,
     /// The status names the Secret by its resource version alone.
     RevisionWithoutUid,
-    /// The status names a revision, and not what it holds.
+    /// The status names a revision without the digest of its content.
     RevisionWithoutDigest,
-    /// The status names the revision that is about to be replaced.
+    /// The status names the revision that the next write replaces.
     RevisionBeforeTheWrite,
 
-    // === what a step brought ===
-    /// A Secret that was read is forgotten.
+    // === the answers ===
+    /// A Secret that was read counts as absent.
     LoadedIsAbsent,
-    /// A failure is forgotten.
+    /// A failure is ignored.
     FailureForgotten,
 
     // === deletion ===
-    /// Under `Delete` every Secret that is created is owned.
+    /// Under `Delete` every new Secret gets an owner reference.
     OwnerOfAdopted,
 }
 
-/// Every mutant, with the least that must happen for it to be caught.
+/// Every mutant, with the smallest budget with which the model catches it.
 pub const MUTANTS: &[(Mutant, Budget)] = &[
-    (Mutant::NoLook, Budget { recreate: 1, ..NOTHING }),
+    (Mutant::NameNotChecked, Budget { recreate: 1, ..NOTHING }),
     (Mutant::NoAdoption, Budget { recreate: 1, ..NOTHING }),
     (Mutant::AdoptOtherSettings, Budget { respec: 1, ..NOTHING }),
     (Mutant::PinsIgnored, Budget { pin: 1, ..NOTHING }),
@@ -134,7 +134,7 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
 ];
 
 impl Model {
-    /// What the mutant takes the `DataKey` for.
+    /// The `DataKey` as the mutant sees it.
     pub fn mistaken_key(&self, key: &DataKey, view: &View) -> DataKey {
         let mut taken = key.clone();
         if let (Mutant::AdoptOtherSettings, View::Loaded(at)) = (self.mutant, view)
@@ -159,10 +159,10 @@ impl Model {
         taken
     }
 
-    /// What the mutant takes the Secret for.
+    /// The knowledge of the Secret as the mutant sees it.
     pub fn mistaken_view(&self, key: &DataKey, seen: SecretState) -> SecretState {
         match (self.mutant, seen) {
-            (Mutant::NoLook, SecretState::Unwatched) => SecretState::Absent,
+            (Mutant::NameNotChecked, SecretState::Unwatched) => SecretState::Absent,
             (Mutant::NoAdoption, SecretState::Present(_) | SecretState::Loaded(_)) if key.record().is_empty() => {
                 SecretState::Absent
             }
@@ -189,7 +189,7 @@ impl Model {
         }
     }
 
-    /// What the mutant does instead of the step.
+    /// The step that the mutant takes instead.
     pub fn mistaken_step(&self, key: &DataKey, secret: &SecretState, step: Step) -> Step {
         let wanted = Projection::of(key, key.wanted_version());
         match (self.mutant, secret, step, wanted) {
@@ -232,7 +232,7 @@ impl Model {
         }
     }
 
-    /// What the mutant records.
+    /// The status with the record that the mutant writes.
     pub fn mistaken_record(&self, mut status: DataKeyStatus, source: Source) -> DataKeyStatus {
         if self.mutant == Mutant::RecordReplaced && source == Source::Kms {
             status.versions.drain(..status.versions.len() - 1);
@@ -240,7 +240,7 @@ impl Model {
         status
     }
 
-    /// What the mutant takes the answer for.
+    /// The answer as the mutant sees it.
     pub fn mistaken_answer(&self, answer: Learned) -> Learned {
         match (self.mutant, answer) {
             (Mutant::LoadedIsAbsent, Answer::Secret { is_verified, .. }) => {
@@ -251,7 +251,7 @@ impl Model {
         }
     }
 
-    /// Whether the server takes a status although the object is another than the one that it was decided on.
+    /// Whether the server accepts a status although the object changed after the decision.
     pub fn takes_unguarded_record(&self, at: KeyAt, to: Id) -> bool {
         let same = self.key_summary(at.object).uid == self.key_summary(to).uid;
         match self.mutant {
@@ -261,7 +261,7 @@ impl Model {
         }
     }
 
-    /// The Secret is written with what KMS answered, if there is none.
+    /// Creates the Secret with the answer of KMS, if there is none.
     pub fn publish_first(&self, state: &mut State, record: &Write) -> Result<(), Violation> {
         let Write::Status { to, .. } = record else { return Ok(()) };
         let key = self.key(*to);
@@ -270,7 +270,7 @@ impl Model {
         if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
     }
 
-    /// The watch reports another revision of a Secret that was read.
+    /// Keeps the mutant's verified content when the watch reports another revision of the Secret.
     pub fn carry_verified(&self, operator: &mut Operator, new: Option<SecretAt>) {
         if let (Mutant::VerifiedForever, Some((at, held)), Some(new)) = (self.mutant, operator.verified, new)
             && at.uid == new.uid

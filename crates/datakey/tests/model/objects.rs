@@ -1,4 +1,4 @@
-//! The objects by number, and `DataKey`s: what of them changes, and what they record.
+//! Objects by number, and the parts of a `DataKey` that change.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -12,10 +12,10 @@ use crate::operator::now;
 
 pub const KEY_NAME: &str = "k";
 
-/// An object by its number: states are small, and equal ones are one.
+/// The number of an object. Equal objects have the same number, so that states are small and comparable.
 pub type Id = u32;
 
-/// What KMS is asked with.
+/// The settings of a request to KMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Settings {
     First,
@@ -32,24 +32,24 @@ pub struct Spec {
     pub pins: Pins,
 }
 
-/// The data keys that the spec pins, each with what it was asked for with.
+/// The data keys that the spec pins, each with the settings of its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pins([Option<(u8, Settings)>; 2]);
 
-/// Data keys by version, each as the number of KMS's answer. No world has more than two versions.
+/// Data keys by version, each as the number of the answer of KMS. The model has at most two versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataKeys([Option<u8>; 2]);
 
-/// What is asked of a `DataKey` again and again.
+/// The properties of a `DataKey` that the model needs often.
 #[derive(Clone, Copy)]
 pub struct KeySummary {
     pub uid: u16,
     pub spec: Spec,
     pub record: DataKeys,
-    /// The rule of the definition: the recorded data key of the wanted version was asked for as the spec says.
+    /// Whether the rule of the definition holds that the recorded data key of the wanted version matches the spec.
     pub record_answers_spec: bool,
-    /// The rules of the definition: no pin is another data key than the recorded one, and the one of the wanted version was
-    /// asked for as the spec says.
+    /// Whether the rules of the definition hold that every pin agrees with the record, and that the pin of the wanted version
+    /// matches the spec.
     pub pins_agree: bool,
 }
 
@@ -70,7 +70,7 @@ pub fn new_key(uid: u16, spec: Spec) -> DataKey {
     key
 }
 
-/// When the `DataKey` of this uid was created, and what is issued for it is issued.
+/// The time when the `DataKey` of this uid is created, and its versions are issued.
 fn created(uid: u16) -> Timestamp {
     Timestamp::from_second(now().as_second() + i64::from(uid)).unwrap()
 }
@@ -79,12 +79,12 @@ fn wrapped(number: u8) -> ByteString {
     ByteString(format!("blob {number}").into_bytes())
 }
 
-/// A record of what KMS answered to the `DataKey` of this uid, with these settings.
+/// A version that KMS issues for the `DataKey` of this uid, with these settings.
 pub fn issued(uid: u16, version: i32, number: u8, settings: Settings) -> IssuedVersion {
     IssuedVersion { issued_at: truncate_to_seconds(created(uid)), ..of_unknown_origin(version, number, settings) }
 }
 
-/// A record that is older than every `DataKey`.
+/// A version that is older than every `DataKey`.
 fn of_unknown_origin(version: i32, number: u8, settings: Settings) -> IssuedVersion {
     let spec = Spec { version, settings, ..Spec::FIRST };
     let request = spec.whole().request();
@@ -178,7 +178,7 @@ impl Spec {
         }
     }
 
-    /// A function of the spec instead of a count: generations are only compared for equality.
+    /// The generation. It is a function of the spec and not a count, because generations are only compared for equality.
     pub fn generation(self) -> i64 {
         let pinned =
             self.pins.0.map(|pin| pin.map_or(0, |(number, settings)| 1 + 3 * i64::from(number) + settings as i64));
@@ -193,7 +193,7 @@ impl Spec {
 // === impl Pins ===
 
 impl Pins {
-    /// What an export makes of a record.
+    /// The pins with all versions of a record.
     pub fn of(issued: &[IssuedVersion]) -> Self {
         let mut pins = Self::default();
         for issued in issued {
@@ -249,14 +249,14 @@ impl DataKeys {
         self == Self::default()
     }
 
-    /// Forgets what none of `others` has.
+    /// Removes the data keys that none of `others` has.
     pub fn keep_only(&mut self, others: [Self; 2]) {
         for (slot, mine) in self.0.iter_mut().enumerate() {
             *mine = mine.filter(|_| others.iter().any(|other| other.0[slot] == *mine));
         }
     }
 
-    /// The first version that `other` has not, or has with other bytes.
+    /// The first version that `other` lacks, or has with other bytes.
     pub fn not_in(self, other: Self) -> Option<i32> {
         self.iter().find(|&(version, number)| other.get(version) != Some(number)).map(|(version, _)| version)
     }

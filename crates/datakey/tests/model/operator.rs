@@ -30,7 +30,7 @@ use crate::{
 /// Secret; no uids and revisions.
 pub type Question = Attempt<(Id, [bool; 2]), View, DataKeyAt, Id>;
 
-/// In place of uid and revision: only whether they are the same decides.
+/// The uid and the revision of the Secret in view; decisions depend only on equality with them.
 pub const THIS: &str = "1";
 const ANOTHER: &str = "2";
 
@@ -42,16 +42,16 @@ pub enum Decision {
     GetSecret,
     AcquirePermit,
     CallKms,
-    /// What KMS answered.
+    /// Record the answer of KMS.
     RecordIssued(Id),
-    /// What the spec pins or the Secret holds.
+    /// Record versions of the pins or of the Secret.
     RecordExisting(Id),
-    /// With the revision of the Secret that is in view, or with the one from before.
+    /// Write a status that names the revision of the Secret in view, or the earlier revision.
     PutStatus {
         to: Id,
         saves_view: bool,
     },
-    /// Ready, and what it rests on does not hold the recorded bytes.
+    /// Write Ready=True although the Secret in view does not hold the recorded bytes.
     UnfoundedReady,
     Create(Id),
     Replace(Id),
@@ -64,7 +64,7 @@ pub fn now() -> Timestamp {
 }
 
 impl Model {
-    /// A reconcile begins with what the caches have.
+    /// A reconcile that begins with the content of the caches.
     pub fn start(operator: &Operator) -> Option<Run> {
         Some(Run::new(operator.key?, Self::cached(operator)))
     }
@@ -175,7 +175,7 @@ impl Model {
 
     fn create(&self, view: &View, secret: Secret) -> Decision {
         let created = self.secret_number(secrets::stored(secret));
-        // The mutant that takes what is there for missing.
+        // Only a mutant creates a Secret in place of an existing one.
         if secret_in(view).is_some() { Decision::Replace(created) } else { Decision::Create(created) }
     }
 
@@ -192,7 +192,7 @@ impl Model {
         Decision::PutStatus { to: self.with_status(id, Some(status)), saves_view }
     }
 
-    /// What KMS answers to the `DataKey`'s request.
+    /// The answer of KMS to the request of the `DataKey`.
     fn answer(&self, state: &State, id: Id) -> DataKeyAt {
         let Spec { version, settings, .. } = self.key_summary(id).spec;
         DataKeyAt { number: self.fresh(state), version, settings }
@@ -202,13 +202,13 @@ impl Model {
         objects::issued(self.key_summary(id).uid, version, number, settings)
     }
 
-    /// The `DataKey` with what KMS answered in its record.
+    /// The `DataKey` with the answer of KMS in its record.
     fn recorded(&self, id: Id, answer: DataKeyAt) -> Id {
         let record = Record { versions: vec![self.issued(id, answer)], source: Source::Kms };
         self.with_status(id, Some(record.status(&self.key(id))))
     }
 
-    /// One effect of a running reconcile. `late`: the answer to a write does not come in time.
+    /// Carries out one effect of a running reconcile. `late`: the answer to a write times out.
     pub fn step(&self, state: &State, who: usize, late: bool) -> Result<Option<(Action, State)>, Violation> {
         let mut run = state.operators[who].run.unwrap();
         let by = self.key_summary(run.object().object).uid;
@@ -232,7 +232,7 @@ impl Model {
             Decision::Create(to) => (Effect::Create, Write::Create { by, to }),
             Decision::Replace(to) => (Effect::Replace, Write::Replace { by, on: secret_in(run.secret()).unwrap(), to }),
             _ if late => return Ok(None),
-            effectless => return self.take_in(state, who, run, effectless).map(Some),
+            effectless => return self.apply_read(state, who, run, effectless).map(Some),
         };
         let mut next = state.clone();
         if self.mutant == Mutant::SecretFirst && effect == Effect::Issue {
@@ -250,23 +250,31 @@ impl Model {
         Ok(Some((Action::Write(effect, outcome), next)))
     }
 
-    /// A step that writes nothing.
-    fn take_in(&self, state: &State, who: usize, run: Run, decision: Decision) -> Result<(Action, State), Violation> {
+    /// Carries out a step that writes nothing.
+    fn apply_read(
+        &self,
+        state: &State,
+        who: usize,
+        run: Run,
+        decision: Decision,
+    ) -> Result<(Action, State), Violation> {
         let mut next = state.clone();
         let (action, run) = match decision {
-            Decision::GetSecretMetadata => (Action::Look, Some(self.learned(run, Answer::Metadata(state.secret)))),
+            Decision::GetSecretMetadata => {
+                (Action::GetMetadata, Some(self.learned(run, Answer::Metadata(state.secret))))
+            }
             Decision::GetSecret => {
                 let read = Answer::Secret { secret: state.secret, is_verified: false };
-                (Action::Read, Some(self.learned(run, read)))
+                (Action::GetSecret, Some(self.learned(run, read)))
             }
             Decision::AcceptRevision(held) => {
                 let (at, held) = (secret_in(run.secret()).unwrap(), Held { object: held, origin: Origin::Read });
                 next.operators[who].learn(at, held);
-                (Action::Verify, Some(self.learned(run, Answer::Revision((at, Some(held))))))
+                (Action::AcceptRevision, Some(self.learned(run, Answer::Revision((at, Some(held))))))
             }
             Decision::ReportFailure(failure) => (Action::Fail, Some(self.learned(run, Answer::Failed(failure)))),
             Decision::UnfoundedReady => {
-                return Err("Ready is told of a Secret that was not seen to hold the data key".to_owned());
+                return Err("Ready is True, but the Secret was not seen to hold the data key".to_owned());
             }
             _ => (Action::Reconcile, None),
         };
@@ -280,7 +288,7 @@ impl Model {
         run
     }
 
-    /// The answer has the whole Secret as it is stored.
+    /// The reconcile after an accepted write. The answer contains the whole stored object.
     fn applied(&self, state: &mut State, who: usize, run: Run, write: &Write) -> Run {
         match write {
             Write::Status { .. } => self.learned(run, Answer::Stored(state.key)),
@@ -293,8 +301,8 @@ impl Model {
         }
     }
 
-    /// A Secret that is already there is looked at, and a record that met another write is decided on again. Everything else
-    /// that is refused ends the reconcile.
+    /// The reconcile after a rejected write. An existing Secret is inspected, and after a conflict the record is decided on again.
+    /// Any other rejection ends the reconcile.
     fn refused(&self, state: &mut State, who: usize, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match (write, state.secret) {
             (Write::Create { to, .. }, Some(at)) if self.mutant == Mutant::AlreadyExistsIsSuccess => {
@@ -310,7 +318,7 @@ impl Model {
         }
     }
 
-    /// The `DataKey` as it is now. Where the spec changed, nothing is known of the Secret but what the caches have.
+    /// The reconcile after a conflict, with the current `DataKey`. If the spec changed, it continues with the cached Secret.
     fn overtaken(&self, state: &State, who: usize, mut run: Run) -> Option<Run> {
         run.learn(Answer::Conflict).ok()?;
         let (before, object) = (run.object().object, state.key);
@@ -324,7 +332,7 @@ impl Model {
         Some(run)
     }
 
-    /// Without an answer the reconcile ends: what was sent may or may not be there.
+    /// The reconcile after a timeout: it ends, because the write may have been applied or not.
     fn without_answer(&self, state: &mut State, run: Run, effect: Effect, write: &Write) -> Option<Run> {
         match write {
             Write::Status { to, .. } if self.mutant == Mutant::TimeoutIsSuccess && effect == Effect::Issue => {
@@ -346,7 +354,7 @@ pub type Learned = Answer<KeyAt, (SecretAt, Option<Held>), SecretAt, SecretAt, D
 // === impl Operator ===
 
 impl Operator {
-    /// Takes in what a revision of the Secret was found to hold.
+    /// Stores the verified content of a revision of the Secret.
     fn learn(&mut self, at: SecretAt, held: Held) {
         self.secret = Some(at);
         self.verified = Some((at, held));

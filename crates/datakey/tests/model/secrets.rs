@@ -1,4 +1,4 @@
-//! Secrets as the server keeps them, what becomes of them, and what a reader finds in them.
+//! Secrets in the API server: changes of them, and what a reader finds in them.
 
 use datakey::{
     api::EncryptionContext,
@@ -10,31 +10,31 @@ use crate::objects::{DataKeys, KEY_NAME, Settings, uid_number};
 
 const EDITED: &[u8] = b"edited";
 
-/// What is asked of a Secret again and again.
+/// The properties of a Secret that the model needs often.
 #[derive(Clone, Copy)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct SecretSummary {
     /// The data keys that a reader finds.
     pub held: DataKeys,
-    /// What they were asked for with.
+    /// The settings that they were requested with, by version.
     settings: [Option<Settings>; 2],
-    /// Somebody else's: of another type, or another `DataKey`'s.
+    /// Whether it belongs to another owner: it is of another type, or names another `DataKey`.
     pub foreign: bool,
     /// Whether the watch, which selects by type, sees it.
     pub watched: bool,
     /// The uid of the `DataKey` that owns it.
     pub owner: Option<u16>,
-    pub bears_our_labels: bool,
+    pub has_own_labels: bool,
     pub edited: bool,
 }
 
-/// Somebody else's Secret, without anything of ours.
+/// A Secret of another owner, without the operator's type, labels and annotations.
 pub fn foreign() -> Secret {
     Secret { type_: Some("Opaque".into()), ..Secret::default() }
 }
 
-/// Secrets that have something of ours and are not what the operator writes: one of another type under our labels,
-/// another `DataKey`'s, and one of our type and labels that holds nothing.
+/// Secrets that resemble the operator's: one of another type with its labels, one of another `DataKey`, and one with its type
+/// and labels and without data.
 pub fn lookalikes() -> [Secret; 3] {
     let labelled = |type_: &str, name: &str, entries: &[(&str, &str)]| {
         let labels =
@@ -56,7 +56,7 @@ pub fn lookalikes() -> [Secret; 3] {
     ]
 }
 
-/// A Secret as the server keeps it, without what it assigns.
+/// A Secret as the server stores it, without uid and resource version, which are a part of the state.
 pub fn stored(mut secret: Secret) -> Secret {
     let metadata = &mut secret.metadata;
     metadata.uid = None;
@@ -65,14 +65,14 @@ pub fn stored(mut secret: Secret) -> Secret {
     secret
 }
 
-/// The first version's entry is changed by hand.
+/// The Secret with an edited entry of the first version.
 pub fn edited(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(EDITED.to_vec()));
     stored(new)
 }
 
-/// Labels and annotations are removed by hand.
+/// The Secret without labels and annotations.
 pub fn unmarked(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.metadata.labels = None;
@@ -80,14 +80,14 @@ pub fn unmarked(secret: &Secret) -> Secret {
     stored(new)
 }
 
-/// The owner references are removed.
+/// The Secret without owner references.
 pub fn orphaned(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.metadata.owner_references = None;
     stored(new)
 }
 
-/// A backup tool creates it again. It can't know what owns it now.
+/// The Secret as a backup tool restores it: without owner references, because it doesn't know the present owner.
 pub fn restored(secret: &Secret) -> Secret {
     let mut new = secret.clone();
     new.metadata.owner_references = None;
@@ -104,7 +104,7 @@ pub fn summarize_secret(secret: &Secret) -> SecretSummary {
         foreign: !watched || label(NAME_LABEL).is_some_and(|name| name != KEY_NAME),
         watched,
         owner: owner.map(|owner| uid_number(&owner.uid)),
-        bears_our_labels: label(NAME_LABEL) == Some(KEY_NAME) && label(MANAGED_BY_LABEL) == Some(FIELD_MANAGER),
+        has_own_labels: label(NAME_LABEL) == Some(KEY_NAME) && label(MANAGED_BY_LABEL) == Some(FIELD_MANAGER),
         edited: secret.data.iter().flatten().any(|(_, value)| value.0 == EDITED),
     }
 }
@@ -113,7 +113,7 @@ fn text<'a>(secret: &'a Secret, entry: &str) -> Option<&'a str> {
     secret.data.as_ref()?.get(entry).and_then(|value| std::str::from_utf8(&value.0).ok())
 }
 
-/// The data keys that a reader finds: those that are KMS's.
+/// The data keys of KMS that a reader finds.
 fn data_keys(secret: &Secret) -> DataKeys {
     let number = |entry: &str| text(secret, entry)?.strip_prefix("blob ")?.parse().ok();
     let mut found = DataKeys::of(|version| number(&format!("ciphertextBlob.v{version}")));
@@ -135,7 +135,7 @@ fn settings(secret: &Secret, version: i32) -> Option<Settings> {
 // === impl SecretSummary ===
 
 impl SecretSummary {
-    /// What the data key of a version was asked for with.
+    /// The settings that the data key of a version was requested with.
     pub fn asked_with(&self, version: i32) -> Option<Settings> {
         self.held.get(version).and_then(|_| self.settings[DataKeys::slot(version)])
     }

@@ -1,4 +1,4 @@
-//! The API server and KMS: how they take what the operators send.
+//! The API server and KMS: how they answer the operators' requests.
 
 use crate::{
     Model, Violation,
@@ -7,15 +7,15 @@ use crate::{
     world::{KeyAt, Run, Saved, SecretAt, State, Write, secret_in},
 };
 
-/// Who writes a Secret.
+/// The client that writes a Secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
     Operator,
-    SomebodyElse,
+    OtherClient,
 }
 
 impl Model {
-    /// A data key that nobody has. Which one does not matter, so the first free number is taken.
+    /// The number of a new data key. Numbers only have to differ, so the first one that no object has is used.
     pub fn fresh(&self, state: &State) -> u8 {
         let mut used = state.shown.bits();
         let mut key = |id: Id| used |= self.record(id).bits() | self.pins(id).bits();
@@ -42,7 +42,7 @@ impl Model {
         u8::try_from(used.trailing_ones()).unwrap()
     }
 
-    /// The server takes a write, or refuses it: `Ok(false)`.
+    /// Applies a write; `Ok(false)` if the server rejects it.
     pub fn apply(&self, state: &mut State, write: &Write) -> Result<bool, Violation> {
         match *write {
             Write::Status { on, to, saved } => return self.put_status(state, on, to, saved),
@@ -64,8 +64,8 @@ impl Model {
         Ok(true)
     }
 
-    /// The server knows no condition on another object: a Secret is written although its `DataKey` was deleted. Not
-    /// promised, and so only where the budget has it.
+    /// Whether a Secret can be written for the `DataKey` of this uid. The server has no condition on another object, so a write can
+    /// outlive its `DataKey`; the protocol does not prevent that, and it happens only if the budget allows it.
     fn may_write(&self, state: &mut State, by: u16) -> bool {
         if self.key_summary(state.key.object).uid == by {
             return true;
@@ -84,7 +84,7 @@ impl Model {
         } else {
             return Ok(false);
         };
-        // The server's rules would refuse these; that the operator tries is the defect.
+        // The server's rules would reject these writes; the attempt alone is a defect of the protocol.
         if let Some(version) = self.record(at.object).not_in(self.record(new)) {
             return Err(format!("the recorded data key version {version} was changed or dropped"));
         }
@@ -132,8 +132,8 @@ impl Model {
         Ok(())
     }
 
-    /// The Secret goes. Whoever removes one that contradicts the record decides against its data keys, as the conflict
-    /// told to; and what no record has is gone with its only copy.
+    /// Removes the Secret. A user who removes one that contradicts the record gives up its data keys, as the conflict's message
+    /// says; a data key without a record is lost with its only copy.
     pub fn remove_secret(&self, state: &mut State) {
         let Some(at) = state.secret.take() else { return };
         if !self.secret_summary(at.object).foreign {
@@ -143,7 +143,7 @@ impl Model {
         state.shown.keep_only([self.record(key), self.pins(key)]);
     }
 
-    /// Whether garbage collection will delete the Secret: what owns it is gone.
+    /// Whether garbage collection will delete the Secret, because its owner was deleted.
     pub fn is_garbage(&self, state: &State) -> bool {
         let owner = state.secret.and_then(|at| self.secret_summary(at.object).owner);
         owner.is_some_and(|owner| owner != self.key_summary(state.key.object).uid)
@@ -154,15 +154,15 @@ impl Model {
         state.secret.filter(|at| self.secret_summary(at.object).watched)
     }
 
-    /// The `DataKey` is deleted and one of the same name is created, or it is restored: in both cases it has another uid
-    /// and no status. What only the record had is gone; what the Secret holds or the spec pins is still relied on.
+    /// Deletes the `DataKey` and creates one of the same name, or restores it: in both cases it has another uid and no status.
+    /// Versions that only the record had are lost; readers still rely on those in the Secret or in the pins.
     pub fn recreate(&self, state: &mut State, key: Id) {
         state.key = KeyAt { object: key, revision: state.new_revision(), saved: None };
         let held = state.secret.map_or(DataKeys::default(), |at| self.held(at.object));
         state.shown.keep_only([held, self.pins(key)]);
     }
 
-    /// The cluster is gone, with all that was in it or on its way. Another one is given what lies in Git, the spec.
+    /// Replaces the cluster, with all objects and all writes in flight, by one that has only the spec from Git.
     pub fn rebuild(&self, state: &mut State, key: Id) {
         state.operators = <_>::default();
         state.flight.clear();

@@ -1,4 +1,4 @@
-//! The state of the world: the server, two operators, and what is under way between them.
+//! The state of the model: the server, two operators, and the writes in flight.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -9,7 +9,7 @@ use crate::objects::{DataKeys, Id, Settings};
 /// A uid of a Secret or a resource version. They are only compared for equality.
 pub type Revision = u16;
 
-/// A `DataKey` as the server has or had it.
+/// A `DataKey` at one of its revisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyAt {
     pub object: Id,
@@ -25,14 +25,14 @@ pub struct Saved {
     pub revision: Revision,
 }
 
-/// What this revision was found to be as good as.
+/// The verified content of a revision: that of this Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Held {
     pub object: Id,
     pub origin: Origin,
 }
 
-/// Where an operator knows it from.
+/// How an operator learned the content of a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     Written,
@@ -40,7 +40,7 @@ pub enum Origin {
     Settled,
 }
 
-/// A Secret as the server has or had it.
+/// A Secret at one of its revisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretAt {
     pub object: Id,
@@ -48,13 +48,13 @@ pub struct SecretAt {
     pub revision: Revision,
 }
 
-/// What a reconcile knows of the Secret; of one that is watched, with the Secret that it was found to be as good as.
+/// A reconcile's knowledge of the Secret; that of a watched one with its verified content.
 pub type View = SecretState<(SecretAt, Option<Held>), SecretAt, SecretAt>;
 
-/// A reconcile under way.
+/// A running reconcile.
 pub type Run = Attempt<KeyAt, View, DataKeyAt, Id>;
 
-/// A data key, and what it was asked for with.
+/// A data key, with the version and the settings that it was requested with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataKeyAt {
     pub number: u8,
@@ -67,12 +67,12 @@ pub struct DataKeyAt {
 pub struct Operator {
     pub key: Option<KeyAt>,
     pub secret: Option<SecretAt>,
-    /// What was read, and the Secret that it was found to be as good as.
+    /// The revision that this operator read or wrote, with its content.
     pub verified: Option<(SecretAt, Held)>,
     pub run: Option<Run>,
 }
 
-/// A write on its way, with its precondition; one of a Secret with the uid of the `DataKey` that it is made for.
+/// A write in flight, with its precondition. Writes of a Secret have the uid of the `DataKey` that they are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Write {
     Status { on: KeyAt, to: Id, saved: Option<Saved> },
@@ -80,10 +80,10 @@ pub enum Write {
     Replace { by: u16, on: SecretAt, to: Id },
 }
 
-/// What may still happen.
+/// The number of faults of each kind that can still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Writes whose answer does not come in time.
+    /// Writes whose answer times out.
     pub late: u8,
     /// Stops of an operator.
     pub stops: u8,
@@ -91,7 +91,7 @@ pub struct Budget {
     pub delete_secret: u8,
     /// Changes of an entry of the Secret.
     pub edit: u8,
-    /// Writes of what the Secret held before, byte for byte.
+    /// Reverts of the Secret to its earlier content, byte for byte.
     pub revert: u8,
     /// Removals of labels and annotations from the Secret.
     pub unmark: u8,
@@ -117,7 +117,7 @@ pub struct Budget {
     pub rebuild: u8,
     /// Moves to another cluster with the status, where the Secret meets the same revision under another uid.
     pub migrate: u8,
-    /// Times that a revision that was read long ago has to be saved.
+    /// Times that a revision was read so long ago that the status must name it.
     pub settle: u8,
     /// Writes of a Secret that the server carries out although their `DataKey` was deleted meanwhile.
     pub outlived: u8,
@@ -145,16 +145,16 @@ pub const NOTHING: Budget = Budget {
     outlived: 0,
 };
 
-/// What is at the server, at the operators, and on its way.
+/// One state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     pub key: KeyAt,
     pub secret: Option<SecretAt>,
     pub operators: [Operator; 2],
     pub flight: Vec<Write>,
-    /// What a backup has of the Secret.
+    /// The Secret in the backup.
     pub backup: Option<Id>,
-    /// What the Secret held before its last write.
+    /// The Secret before its last write.
     pub earlier: Option<Id>,
     /// The bytes that readers saw and may still rely on.
     pub shown: DataKeys,
@@ -164,16 +164,16 @@ pub struct State {
     pub budget: Budget,
 }
 
-/// How one state became the next.
+/// The action between two states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Begin,
     SyncDataKey,
     SyncSecret,
     Reconcile,
-    Look,
-    Read,
-    Verify,
+    GetMetadata,
+    GetSecret,
+    AcceptRevision,
     Fail,
     Write(Effect, Outcome),
     Stop,
@@ -201,12 +201,12 @@ pub enum Action {
     Settle,
 }
 
-/// What an operator does to the world.
+/// A write of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// KMS is asked, and its answer is recorded.
+    /// It calls KMS and records the answer.
     Issue,
-    /// What the Secret holds is recorded.
+    /// It records versions of the Secret or of the pins.
     Adopt,
     SetStatus,
     Create,
@@ -224,7 +224,7 @@ pub enum Outcome {
 // === impl Budget ===
 
 impl Budget {
-    /// Every budget with one fault less.
+    /// Every budget with one fault fewer.
     pub fn lesser(self) -> impl Iterator<Item = Self> {
         let faults: [fn(&mut Self) -> &mut u8; 19] = [
             |budget| &mut budget.late,
@@ -250,7 +250,7 @@ impl Budget {
         faults.into_iter().filter_map(move |fault| self.without(fault))
     }
 
-    /// The budget with one of these faults less, if there is one left.
+    /// The budget with one of these faults fewer, if one is left.
     fn without(mut self, fault: impl Fn(&mut Self) -> &mut u8) -> Option<Self> {
         let left = fault(&mut self);
         *left = left.checked_sub(1)?;
@@ -289,7 +289,7 @@ fn with_secret(mut view: View, change: impl FnOnce(&mut SecretAt)) -> View {
     view
 }
 
-/// Without revisions, which don't decide anything.
+/// The view without revisions, on which decisions do not depend.
 pub fn plain(view: View) -> View {
     with_secret(view, |at| (at.uid, at.revision) = (0, 0))
 }
@@ -321,7 +321,7 @@ impl State {
         }
     }
 
-    /// The state with one of these faults spent, if there is one left.
+    /// The state with one of these faults spent, if one is left.
     pub fn spend(&self, fault: impl Fn(&mut Budget) -> &mut u8) -> Option<Self> {
         self.budget.without(fault).map(|budget| Self { budget, ..self.clone() })
     }
@@ -331,9 +331,10 @@ impl State {
         self.revisions
     }
 
-    /// States that differ only in names are one: operators are equals, and revisions are only compared for equality.
+    /// The representative of all states that differ only in the order of the operators and in the numbers of revisions, which are
+    /// only compared for equality.
     pub fn canonical(mut self) -> Self {
-        // What can't be used any more is forgotten.
+        // Content of a revision that is neither stored nor cached can't be used any more.
         for operator in &mut self.operators {
             let (now, cached) = (self.secret, operator.secret);
             operator.verified = operator.verified.filter(|(at, _)| now == Some(*at) || cached == Some(*at));
@@ -397,7 +398,7 @@ impl State {
         }
     }
 
-    /// Stands for the state where only being equal matters. Of 128 bits, so that no two states meet in one.
+    /// A hash that replaces the state in comparisons. It has 128 bits, so that no two states collide.
     pub fn fingerprint(&self) -> [u64; 2] {
         [0, 1].map(|seed: u8| {
             let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! Once the faults stop, every `DataKey` comes to rest: Ready, or with a conflict that only a person can decide.
+//! Once the faults stop, every `DataKey` settles: it is Ready, or reports a conflict that only a user can decide.
 
 use datakey::{
     api::{DataKey, READY},
@@ -16,12 +16,12 @@ use crate::{
     world::{Held, Operator, SecretAt, State},
 };
 
-/// More reconciles than coming to rest takes.
+/// A number of reconciles after which every `DataKey` must be settled.
 const MAX_RECONCILES: usize = 8;
 
 impl Model {
-    /// One operator that has seen everything works alone, until a whole reconcile changes nothing.
-    pub fn comes_to_rest(&self, state: &State, verified: Option<(SecretAt, Held)>) -> Result<(), Violation> {
+    /// Runs one operator with current caches alone until a whole reconcile changes nothing, and checks the result.
+    pub fn settles(&self, state: &State, verified: Option<(SecretAt, Held)>) -> Result<(), Violation> {
         let mut state = state.clone();
         state.flight.clear();
         if self.is_garbage(&state) {
@@ -33,10 +33,10 @@ impl Model {
             let before = (state.key, state.secret, state.operators[0].verified);
             self.reconcile(&mut state)?;
             if before == (state.key, state.secret, state.operators[0].verified) {
-                return self.is_right(&found, &state);
+                return self.is_settled_correctly(&found, &state);
             }
         }
-        Err("the DataKey does not come to rest".to_owned())
+        Err("the DataKey does not settle".to_owned())
     }
 
     fn reconcile(&self, state: &mut State) -> Result<(), Violation> {
@@ -55,7 +55,7 @@ impl Model {
         Err("a reconcile does not end".to_owned())
     }
 
-    /// An operator that has seen everything and has nothing to do vouches for what Ready says.
+    /// Checks that Ready is correct whenever an operator with current caches has nothing to do.
     pub fn ready_means_intact(&self, state: &State, operator: &Operator) -> Result<(), Violation> {
         let has_seen_everything = operator.key == Some(state.key) && operator.secret == self.watched(state);
         let Some(run) = Self::start(operator).filter(|_| operator.run.is_none() && has_seen_everything) else {
@@ -70,11 +70,11 @@ impl Model {
         Ok(())
     }
 
-    fn is_right(&self, found: &State, state: &State) -> Result<(), Violation> {
+    fn is_settled_correctly(&self, found: &State, state: &State) -> Result<(), Violation> {
         let key = self.key(state.key.object);
         let ready = condition::find(&key, READY).unwrap();
         if ready.observed_generation != key.metadata.generation {
-            return Err("at rest, and Ready speaks of another spec".to_owned());
+            return Err("settled, but Ready is that of another spec".to_owned());
         }
         match ready.status.as_str() {
             "True" if self.pins(state.key.object).not_in(self.record(state.key.object)).is_some() => {
@@ -85,49 +85,49 @@ impl Model {
             "False" if ready.reason == "SecretConflict" => {
                 let untouched = (found.secret, self.record(found.key.object));
                 if (state.secret, self.record(state.key.object)) != untouched {
-                    return Err("KMS was asked or the Secret written before the conflict was told".to_owned());
+                    return Err("KMS was called or the Secret written before the conflict was reported".to_owned());
                 }
                 let Some(at) = state.secret else { return Err("a conflict with a Secret that is not there".into()) };
                 let secret = self.secret_summary(at.object);
                 let uncertain = secret.edited && !is_verified(&key, &self.secret(at.object));
-                if uncertain || self.only_a_person_can_decide(&self.key_summary(state.key.object), &secret) {
+                if uncertain || self.only_a_user_can_decide(&self.key_summary(state.key.object), &secret) {
                     Ok(())
                 } else {
                     Err("a conflict with a Secret that is its own".to_owned())
                 }
             }
-            other => Err(format!("at rest, and Ready is {other} ({})", ready.reason)),
+            other => Err(format!("settled, but Ready is {other} ({})", ready.reason)),
         }
     }
 
-    /// Whether the Secret is exactly the projection of the record, in everything that is the operator's.
+    /// Whether everything that the operator manages in the Secret is exactly the projection of the record.
     fn is_published(&self, state: &State) -> bool {
         let (Some(at), key) = (state.secret, self.key(state.key.object)) else { return false };
         let Some(wanted) = Projection::of(&key, key.wanted_version()) else { return false };
         let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
-        self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.bears_our_labels
+        self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.has_own_labels
     }
 
-    /// The conflicts that are right.
-    fn only_a_person_can_decide(&self, key: &KeySummary, secret: &SecretSummary) -> bool {
+    /// Whether a conflict between this `DataKey` and this Secret is correct.
+    fn only_a_user_can_decide(&self, key: &KeySummary, secret: &SecretSummary) -> bool {
         if secret.foreign {
             return true;
         }
         if key.record.is_empty() {
-            // Its data keys were asked for with other settings, or it lost a part that the record is rebuilt from.
+            // Its data keys were requested with other settings, or it lost a part that the record is rebuilt from.
             let other_settings = secret.asked_with(key.spec.version).is_some_and(|asked| asked != key.spec.settings);
             let pins = key.spec.pins.data_keys();
             let another =
                 pins.iter().any(|(version, number)| secret.held.get(version).is_some_and(|held| held != number));
-            return another || other_settings || secret.edited || !secret.bears_our_labels || secret.held.is_empty();
+            return another || other_settings || secret.edited || !secret.has_own_labels || secret.held.is_empty();
         }
-        // Only a restore, or a write that outlived its DataKey, brings what another life of the DataKey was issued.
+        // Only a restore, or a write that outlived its DataKey, brings back data keys of an earlier DataKey of this name.
         (self.budget.restore > 0 || self.budget.outlived > 0) && secret.held.not_in(key.record).is_some()
     }
 }
 
-/// Whether the checksum of the recorded data key still stands beside the version that is edited: then the bytes are an
-/// edit for certain, and no data key that has no record.
+/// Whether the annotation of the edited version still has the checksum of the recorded data key: then the bytes are certainly
+/// an edit, and not an unrecorded data key.
 fn is_verified(key: &DataKey, secret: &Secret) -> bool {
     let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get("datakey.dev/issued.v1"));
     let recorded = key.recorded_version(1).map(|issued| sha256(&issued.ciphertext_blob.0));
