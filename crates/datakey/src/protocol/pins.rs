@@ -360,18 +360,20 @@ mod tests {
     fn pins_restore_a_damaged_secret_without_unknown_data_keys() {
         let key = pinned(&[1]);
         let merge = |secret: &Secret| merge_with_secret(&key, unrecorded(&key, None).unwrap(), secret);
-        let damages: [Edit<Secret>; 5] = [
-            |secret| secret.data = None,
-            |secret| secret.metadata.labels = None,
-            |secret| secret.metadata.annotations = None,
-            |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1"),
+        let damages: [(&str, Edit<Secret>); 5] = [
+            ("data removed", |secret| secret.data = None),
+            ("labels removed", |secret| secret.metadata.labels = None),
+            ("annotations removed", |secret| secret.metadata.annotations = None),
+            ("keyId.v1 removed", |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1")),
             // The checksum of its annotation is that of the pinned data key.
-            |secret| _ = secret.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(b"x".to_vec())),
+            ("ciphertextBlob.v1 changed", |secret| {
+                _ = secret.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(b"x".to_vec()));
+            }),
         ];
-        for (number, damage) in damages.iter().enumerate() {
+        for (name, damage) in damages {
             let mut secret = secret(&[1]);
             damage(&mut secret);
-            assert_eq!(merge(&secret), Ok(vec![issued(1)]), "damage {number}");
+            assert_eq!(merge(&secret), Ok(vec![issued(1)]), "{name}");
         }
 
         let mut without_checksum = secret(&[1]);

@@ -132,11 +132,11 @@ mod tests {
             ),
             (|secret| secret.data = None, "ciphertextBlob of version 1"),
         ];
-        for (number, (edit, why)) in edits.iter().enumerate() {
+        for (edit, why) in edits {
             let mut secret = secret(&[1]);
             edit(&mut secret);
             let refusal = adopt(&data_key(), &secret).unwrap_err();
-            assert!(refusal.contains(why), "edit {number}: {refusal}");
+            assert!(refusal.contains(why), "expected {why}, but: {refusal}");
         }
     }
 

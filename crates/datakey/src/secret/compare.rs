@@ -254,23 +254,25 @@ mod tests {
 
     #[test]
     fn edits_are_restorable() {
-        let edits: [Edit<Secret>; 9] = [
-            |secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x")),
-            |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x")),
-            |secret| _ = data(secret).remove("encryptionContext.v1"),
-            |secret| _ = data(secret).insert("more".into(), bytes("x")),
-            |secret| secret.data = None,
-            |secret| _ = annotations(secret).insert(format!("{VERSION_ANNOTATION_PREFIX}1"), "{}".into()),
-            |secret| _ = annotations(secret).remove(CURRENT_VERSION_ANNOTATION),
-            |secret| secret.metadata.labels = None,
-            |secret| {
+        let edits: [(&str, Edit<Secret>); 9] = [
+            ("plain ciphertextBlob changed", |secret| _ = data(secret).insert("ciphertextBlob".into(), bytes("x"))),
+            ("ciphertextBlob.v1 changed", |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("x"))),
+            ("encryptionContext.v1 removed", |secret| _ = data(secret).remove("encryptionContext.v1")),
+            ("entry added", |secret| _ = data(secret).insert("more".into(), bytes("x"))),
+            ("data removed", |secret| secret.data = None),
+            ("version annotation changed", |secret| {
+                _ = annotations(secret).insert(format!("{VERSION_ANNOTATION_PREFIX}1"), "{}".into())
+            }),
+            ("current version annotation removed", |secret| _ = annotations(secret).remove(CURRENT_VERSION_ANNOTATION)),
+            ("labels removed", |secret| secret.metadata.labels = None),
+            ("name label changed", |secret| {
                 _ = secret.metadata.labels.as_mut().unwrap().insert(NAME_LABEL.into(), "another".into());
-            },
+            }),
         ];
-        for (number, edit) in edits.iter().enumerate() {
+        for (name, edit) in edits {
             let mut secret = secret(&[1]);
             edit(&mut secret);
-            assert_eq!(verdict(&recorded(&[1]), &secret), Comparison::Restorable, "edit {number}");
+            assert_eq!(verdict(&recorded(&[1]), &secret), Comparison::Restorable, "{name}");
         }
     }
 
@@ -291,15 +293,19 @@ mod tests {
     fn possible_other_data_key_is_kept_without_its_checksum() {
         let mut key = recorded(&[1]);
         key.status.as_mut().unwrap().versions[0].ciphertext_blob = bytes("another data key");
-        let edits: [Edit<Secret>; 3] = [
-            |secret| secret.metadata.annotations = None,
-            |secret| _ = annotations(secret).remove(&format!("{VERSION_ANNOTATION_PREFIX}1")),
-            |secret| _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("edited")),
+        let edits: [(&str, Edit<Secret>); 3] = [
+            ("annotations removed", |secret| secret.metadata.annotations = None),
+            ("version annotation removed", |secret| {
+                _ = annotations(secret).remove(&format!("{VERSION_ANNOTATION_PREFIX}1"))
+            }),
+            ("ciphertextBlob.v1 changed", |secret| {
+                _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("edited"))
+            }),
         ];
-        for (number, edit) in edits.iter().enumerate() {
+        for (name, edit) in edits {
             let mut secret = secret(&[1]);
             edit(&mut secret);
-            assert!(conflict(verdict(&key, &secret)).contains("as version 1"), "edit {number}");
+            assert!(conflict(verdict(&key, &secret)).contains("as version 1"), "{name}");
         }
         let mut grown = secret(&[1, 2]);
         grown.metadata.annotations = None;

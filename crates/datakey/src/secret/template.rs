@@ -314,19 +314,23 @@ mod tests {
         let secret = wanted.clone().into_secret(&before);
         assert_eq!(Digest::of(&secret), wanted.digest());
 
-        let edits: [fn(&mut ObjectMeta); 5] = [
-            |metadata| _ = metadata.labels.as_mut().unwrap().remove("team"),
-            |metadata| _ = metadata.labels.as_mut().unwrap().insert("team".into(), "bank".into()),
-            |metadata| _ = metadata.annotations.as_mut().unwrap().remove("example.com/a"),
-            |metadata| _ = metadata.annotations.as_mut().unwrap().remove(APPLIED_ANNOTATION),
-            |metadata| _ = metadata.annotations.as_mut().unwrap().insert(APPLIED_ANNOTATION.into(), "odd".into()),
+        let edits: [(&str, fn(&mut ObjectMeta)); 5] = [
+            ("label removed", |metadata| _ = metadata.labels.as_mut().unwrap().remove("team")),
+            ("label changed", |metadata| _ = metadata.labels.as_mut().unwrap().insert("team".into(), "bank".into())),
+            ("annotation removed", |metadata| _ = metadata.annotations.as_mut().unwrap().remove("example.com/a")),
+            ("applied annotation removed", |metadata| {
+                _ = metadata.annotations.as_mut().unwrap().remove(APPLIED_ANNOTATION)
+            }),
+            ("applied annotation changed", |metadata| {
+                _ = metadata.annotations.as_mut().unwrap().insert(APPLIED_ANNOTATION.into(), "odd".into())
+            }),
         ];
-        for (number, edit) in edits.iter().enumerate() {
+        for (name, edit) in edits {
             let mut edited = secret.clone();
             edit(&mut edited.metadata);
-            assert_ne!(Digest::of(&edited), wanted.digest(), "edit {number}");
-            assert_eq!(compare::changes(&wanted, &edited).len(), 1, "edit {number}");
-            assert_eq!(Digest::of(&wanted.clone().restore_into(edited)), wanted.digest(), "edit {number}");
+            assert_ne!(Digest::of(&edited), wanted.digest(), "{name}");
+            assert_eq!(compare::changes(&wanted, &edited).len(), 1, "{name}");
+            assert_eq!(Digest::of(&wanted.clone().restore_into(edited)), wanted.digest(), "{name}");
         }
 
         // Labels of other clients stay.

@@ -113,16 +113,16 @@ fn unknown_spec_field_stops_issuing_but_not_restoring() {
     key.spec.rest.insert("className".into(), "shop".into());
     assert!(matches!(next(&key, SecretState::Absent), Step::CreateSecret(_)), "the recorded version is restored");
     assert!(matches!(next(&key, intact(&key)), Step::PutStatus(_)), "and ready");
-    let mut born = data_key();
-    born.spec.rest.clone_from(&key.spec.rest);
+    let mut new = data_key();
+    new.spec.rest.clone_from(&key.spec.rest);
     key.spec.version = Some(2);
     let mut with_pin = recorded(&[1]);
     with_pin.spec.rest.clone_from(&key.spec.rest);
     with_pin.spec.wrapped_keys = Some(vec![issued(2)]);
     for (key, secret) in [
         (&key, intact(&recorded(&[1]))),
-        (&born, SecretState::Absent),
-        (&born, SecretState::Loaded(Box::new(Projection::of(&recorded(&[1]), 1).unwrap().into_secret(&born)))),
+        (&new, SecretState::Absent),
+        (&new, SecretState::Loaded(Box::new(Projection::of(&recorded(&[1]), 1).unwrap().into_secret(&new)))),
         (&with_pin, intact(&recorded(&[1]))),
     ] {
         let step = next(key, secret);
@@ -150,7 +150,7 @@ fn changes_of_the_spec_are_not_blamed_on_another_client() {
         step => panic!("{step:?}"),
     };
     assert_eq!(names(&key, &before, false), None, "the status has its digest");
-    // The template changed again before the status was written.
+    // The template changed again before the status was written, so the status has no digest of it.
     key.status.as_mut().unwrap().secret = None;
     assert_eq!(names(&key, &before, true), None);
     assert_eq!(
@@ -176,7 +176,7 @@ fn oversized_versions_are_neither_issued_nor_recorded() {
         assert_eq!(
             failure(plan(&Observed::new(&full, &view), at(0))).reason,
             Reason::SecretTooLarge,
-            "no turn is taken"
+            "no permit is taken"
         );
     }
     let mut pins = new.clone();
@@ -185,7 +185,7 @@ fn oversized_versions_are_neither_issued_nor_recorded() {
     let mut backup = new.clone();
     backup.status = Some(with_recorded(&backup, versions));
     assert_eq!(failure(next(&new, read(&backup))).reason, Reason::SecretTooLarge);
-    // What is recorded is published, with whatever size an earlier release let it have.
+    // A recorded version is published although an earlier release recorded more than the bound.
     full.spec.version = Some(20);
     assert!(matches!(next(&full, SecretState::Absent), Step::CreateSecret(_)));
 }
@@ -209,7 +209,7 @@ fn name_of_a_deleted_secret_stays_reserved_by_its_record() {
             assert!(failure.detail.unwrap().contains("belongs to DataKey invoices"));
         }
     }
-    // Its own Secret is adopted, and what it has recorded is published, also where another DataKey wants the name.
+    // Its own Secret is adopted, and its record is published, although another DataKey wants the name.
     assert!(matches!(rival(&data_key(), &changed()), Step::GetSecret));
     assert!(matches!(rival(&data_key(), &read(&recorded(&[1]))), Step::Record(Record { source: Source::Secret, .. })));
     assert!(matches!(rival(&recorded(&[1]), &SecretState::Absent), Step::CreateSecret(_)));
@@ -217,7 +217,7 @@ fn name_of_a_deleted_secret_stays_reserved_by_its_record() {
 
 #[test]
 fn restored_data_key_is_never_issued() {
-    // With a turn and without one: no turn is taken.
+    // With a permit and without one: no permit is taken.
     for view in [SecretState::Unwatched, SecretState::Absent] {
         assert_eq!(failure(next(&restored(), &view)).reason, Reason::RestoredWithoutKey);
         assert_eq!(failure(plan(&Observed::new(&restored(), &view), at(0))).reason, Reason::RestoredWithoutKey);
@@ -494,7 +494,7 @@ fn version_with_an_invalid_pin_is_not_issued() {
     for view in [SecretState::Unwatched, SecretState::Absent, changed(), read(&recorded(&[1]))] {
         assert_eq!(failure(next(&key, view)).reason, Reason::PinInvalid);
     }
-    // Nor is another one while a pin can't be followed.
+    // No other version is issued while a pin is invalid.
     key.spec.version = Some(2);
     assert_eq!(failure(next(&key, SecretState::Absent)).reason, Reason::PinInvalid);
 }
@@ -514,10 +514,10 @@ fn later_pin_is_recorded_without_reading_an_intact_secret() {
     key.spec.wrapped_keys = Some(vec![issued(1), issued(2)]);
     let Step::Record(Record { versions, source: Source::Pins }) = next(&key, intact(&key)) else { panic!() };
     assert_eq!(versions, vec![issued(2)]);
-    // What is recorded is published first.
+    // The recorded versions are published first.
     assert!(matches!(next(&key, changed()), Step::GetSecret));
     assert!(matches!(next(&key, SecretState::Unwatched), Step::CreateSecret(_)));
-    // And then the Secret gets it.
+    // Then the Secret gets the new one.
     let held = intact(&key);
     let Step::Record(Record { versions, source: Source::Pins }) = next(&key, &held) else { panic!() };
     key.status = Some(with_recorded(&key, versions));
@@ -555,15 +555,15 @@ fn secret_follows_the_record_when_a_pin_contradicts_it() {
     let Step::CreateSecret(secret) = next(&key, SecretState::Unwatched) else { panic!() };
     assert_eq!(secret.data.unwrap()["ciphertextBlob"], issued(1).ciphertext_blob);
     assert!(matches!(next(&key, changed()), Step::GetSecret));
-    // It is told once.
-    let Step::PutStatus(told) =
+    // The failure is reported once.
+    let Step::PutStatus(reported) =
         plan(&Observed { failure: Some(&conflict), ..Observed::new(&key, &intact(&key)) }, at(0))
     else {
         panic!()
     };
-    key.status = Some(*told);
+    key.status = Some(*reported);
     assert!(matches!(waiting(&key, &intact(&key)), Step::RequeueAfter(_)));
-    // And a version that nobody pinned is not issued meanwhile.
+    // Meanwhile a version without a pin is not issued.
     key.spec.version = Some(2);
     assert_eq!(failure(next(&key, SecretState::Absent)).reason, Reason::PinConflict);
 }
@@ -601,8 +601,8 @@ fn failure_is_reported_once() {
     let mut key = data_key();
     let failure = Failure::from(Reason::KeyDisabled);
     let secret = SecretState::Absent;
-    let told = plan(&Observed { failure: Some(&failure), ..Observed::new(&key, &secret) }, at(0));
-    let Step::PutStatus(status) = told else { panic!() };
+    let step = plan(&Observed { failure: Some(&failure), ..Observed::new(&key, &secret) }, at(0));
+    let Step::PutStatus(status) = step else { panic!() };
     key.status = Some(*status);
     let again = plan(&Observed { failure: Some(&failure), ..Observed::new(&key, &secret) }, at(9));
     assert!(matches!(again, Step::Settled));
@@ -667,19 +667,19 @@ fn contested_secret_is_reported_and_not_restored() {
 
 #[test]
 fn failed_record_is_dry_run_before_the_next_call_to_kms() {
-    let rehearse = |turn| {
+    let step_with = |has_permit| {
         let (key, secret) = (data_key(), SecretState::Absent);
         plan(
             &Observed {
-                has_permit: turn,
+                has_permit,
                 inputs: Inputs { record_failed: true, ..Inputs::default() },
                 ..Observed::new(&key, &secret)
             },
             at(0),
         )
     };
-    assert!(matches!(rehearse(true), Step::DryRunRecord));
-    assert!(matches!(rehearse(false), Step::AcquirePermit));
+    assert!(matches!(step_with(true), Step::DryRunRecord));
+    assert!(matches!(step_with(false), Step::AcquirePermit));
 }
 
 #[test]
