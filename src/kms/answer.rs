@@ -28,7 +28,7 @@ pub struct GeneratedKey {
 /// Returns the generated data key if the answer is complete and comes from the requested key.
 ///
 /// # Errors
-/// [`Reason::KmsAnswerInvalid`](crate::reason::Reason::KmsAnswerInvalid) with what is wrong. Nothing of the answer is kept.
+/// [`Reason::KmsAnswerInvalid`](datakey::reason::Reason::KmsAnswerInvalid) with what is wrong. Nothing of the answer is kept.
 pub fn validate_answer(
     output: GenerateDataKeyWithoutPlaintextOutput,
     request: &KeyRequest,
