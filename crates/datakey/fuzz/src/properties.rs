@@ -94,7 +94,7 @@ pub fn adoption(data: &[u8]) -> Reached {
         return Reached::Nothing;
     };
     if let Some(wanted) = Projection::of(&key, key.wanted_version()) {
-        digest_decides_as_comparing_does(&key, &wanted, &secret);
+        digest_agrees_with_comparison(&key, &wanted, &secret);
     }
     let mut key = without_record(key);
     key.spec.wrapped_keys = None;
@@ -135,7 +135,7 @@ pub fn adoption(data: &[u8]) -> Reached {
     if !is_deleted(&key) {
         pins_agree(&key, &versions, &secret);
     }
-    is_planned(&key, &recorded, &versions, secret);
+    plan_adopts(&key, &recorded, &versions, secret);
     Reached::All
 }
 
@@ -193,7 +193,7 @@ fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
 }
 
 /// A Secret that can be adopted is read and recorded without a call to KMS, and the following steps keep its data keys.
-fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], secret: Secret) {
+fn plan_adopts(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], secret: Secret) {
     if is_deleted(key) {
         return;
     }
@@ -220,7 +220,7 @@ fn is_planned(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], sec
 }
 
 /// A Secret is intact exactly when its digest is the projection's, and then nothing of it differs.
-fn digest_decides_as_comparing_does(key: &DataKey, wanted: &Projection, secret: &Secret) {
+fn digest_agrees_with_comparison(key: &DataKey, wanted: &Projection, secret: &Secret) {
     let same = Digest::of(secret) == wanted.digest();
     assert_eq!(same, secret.type_.as_deref() == Some(SECRET_TYPE) && compare::changes(wanted, secret).is_empty());
     let verdict = compare::compare(key, wanted, secret);
@@ -320,13 +320,13 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
             };
             assert!(!key.record().is_empty(), "there is a Secret, and no record: {secret:?}");
         }
-        Step::Record(Record { versions, source: Source::Pins }) => become_the_record(observed, &versions),
+        Step::Record(Record { versions, source: Source::Pins }) => pins_are_recorded(observed, &versions),
         Step::Record(Record { versions, source }) => {
             assert!(source == Source::Secret && key.record().is_empty() && !versions.is_empty());
         }
         Step::CreateSecret(secret) => {
             assert!(recorded && matches!(view, SecretState::Unwatched | SecretState::Absent));
-            is_right(key, secret);
+            is_the_projection(key, secret);
         }
         Step::ReplaceSecret(secret, _) => {
             let SecretState::Loaded(read) = view else { panic!("replaced without reading it") };
@@ -336,7 +336,7 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
             assert_eq!(secret.metadata.uid, read.metadata.uid);
             assert_eq!(secret.metadata.resource_version, read.metadata.resource_version);
             loses_no_data_key(key, read, &secret);
-            is_right(key, secret);
+            is_the_projection(key, secret);
         }
         Step::AcceptRevision(metadata, digest) => {
             assert!(recorded);
@@ -352,7 +352,7 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
 
 /// Each pin is recorded once and unchanged, and in addition only versions that only the Secret holds. The following steps keep
 /// the protocol and lose no data key of the Secret.
-fn become_the_record(observed: &Observed<'_>, versions: &[IssuedVersion]) {
+fn pins_are_recorded(observed: &Observed<'_>, versions: &[IssuedVersion]) {
     let key = observed.object;
     assert!(!versions.is_empty());
     for issued in versions {
@@ -382,7 +382,7 @@ fn become_the_record(observed: &Observed<'_>, versions: &[IssuedVersion]) {
 }
 
 /// A Secret that the operator writes is the projection of the record, and afterwards only the status is left to write.
-fn is_right(key: &DataKey, secret: Box<Secret>) {
+fn is_the_projection(key: &DataKey, secret: Box<Secret>) {
     holds_the_record(key, &secret);
     let view = SecretState::Loaded(secret);
     let step = next(key, &view);
