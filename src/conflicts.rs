@@ -95,7 +95,7 @@ fn surplus(watches: &HashMap<String, Watch>, namespace: &str) -> Option<String> 
     surplus.filter(|_| count > own + 1).map(|(uid, _)| uid.clone())
 }
 
-/// RetryBounds until no Secret has this name.
+/// Waits until no Secret has this name.
 async fn until_gone(secrets: Api<WatchedSecret>, name: &str) {
     let config = Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(secrets, config).default_backoff().boxed();

@@ -56,7 +56,7 @@ impl Election {
         Self { api: Api::namespaced(client, &settings.namespace), settings, kube_timeout }
     }
 
-    /// RetryBounds until this replica leads. `standing_by` is called whenever the API server reports another leader.
+    /// Waits until this replica leads. `standing_by` is called whenever the API server reports another leader.
     pub async fn acquire(self, standing_by: impl Fn()) -> Leadership {
         let Settings { namespace, name, identity, .. } = &self.settings;
         let mut seen: Option<ObservedLease> = None;
@@ -140,7 +140,7 @@ impl Leadership {
         }
     }
 
-    /// RetryBounds, then renews it; false if another replica has it. After an error it is tried again, and sooner.
+    /// Waits, then renews it; false if another replica has it. After an error it is tried again, and sooner.
     async fn keep(&mut self) -> bool {
         let settings = &self.election.settings;
         let soonest = Instant::now() + settings.poll_interval();

@@ -9,7 +9,7 @@ use datakey::arn;
 /// How long a server may take to answer. A shorter wait gives up on answers that are under way.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
 
-/// RetryBounds between two tries.
+/// Waits between two tries.
 pub const RETRY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 
 /// A shorter time keeps a processor busy with comparing.

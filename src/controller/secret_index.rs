@@ -36,7 +36,7 @@ impl Default for SecretIndex {
 }
 
 impl SecretIndex {
-    /// RetryBounds until the first list is complete. Before that a Secret that is not here may well be there.
+    /// Waits until the first list is complete. Before that a Secret that is not here may well be there.
     pub async fn wait_until_ready(&self) {
         // It fails only when the sender is gone, and that lives as long as `self`.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;

@@ -35,7 +35,7 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { free: count, is_closed: false, waiting: RoundRobin::default() })))
     }
 
-    /// RetryBounds for a slot; `None` once no new work begins. An object that has a permit to call KMS goes before the others of
+    /// Waits for a slot; `None` once no new work begins. An object that has a permit to call KMS goes before the others of
     /// its namespace: a permit that waits behind thousands of them is one that other namespaces lack.
     pub async fn begin(&self, namespace: &str, has_permit: bool) -> Option<Slot> {
         let permit = self.acquire(namespace, has_permit).await?;

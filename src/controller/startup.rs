@@ -12,7 +12,7 @@ use datakey::text::error_chain;
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// RetryBounds until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
+/// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: Duration) {
     let api: Api<Cached> = keys::api(client, namespaces.first().map(String::as_str));
     let mut warned: Option<Instant> = None;

@@ -47,7 +47,7 @@ pub(super) struct Reconciler<'a> {
     pub uid: String,
     pub attempt: Attempt<Arc<DataKey>>,
     pub slot: Slot,
-    /// What a failure is about: when that changes, the next try does not wait.
+    /// What a failure depends on: when that changes, the next try does not wait.
     pub failure_inputs: FailureInputs,
     /// No other `DataKey` records a data key for the same Secret meanwhile.
     pub claim: Option<Claim<'a>>,
@@ -179,7 +179,7 @@ impl<'a> Reconciler<'a> {
         self.context.emit(&self.key().object_ref(&()), type_, reason, note).await;
     }
 
-    /// RetryBounds for an answer of the API server.
+    /// Waits for an answer of the API server.
     pub async fn with_timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
         let limit = self.context.kube_timeout;
         timeout(limit, request).await.map_err(|_| Error::Timeout(limit))
@@ -191,7 +191,7 @@ pub(super) fn revision_of(known: Option<&KnownSecret>) -> Option<String> {
     known.map(|known| known.metadata.revision.resource_version.clone())
 }
 
-/// What a failure of this object is about, except its Secret and its rival.
+/// What a failure of this object depends on, except its Secret and its rival.
 pub(super) fn failure_inputs(key: &DataKey) -> FailureInputs {
     FailureInputs {
         generation: key.metadata.generation,

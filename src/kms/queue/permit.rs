@@ -27,7 +27,7 @@ impl Permit {
         Self { region: region.to_owned(), lanes }
     }
 
-    /// RetryBounds until the rate allows the call.
+    /// Waits until the rate allows the call.
     pub async fn start_call(self) -> CallInFlight {
         // There is a lane as long as one of its permits is held.
         while let Some(Err(later)) = self.lanes.with(&self.region, |lane| lane.start_call(Instant::now())) {
