@@ -1,6 +1,6 @@
 //! Completion scripts for shells, and the candidates for kubectl.
 //!
-//! kubectl completes `kubectl datakey ...` by running an executable `kubectl_complete-datakey` with the words of the
+//! kubectl completes `kubectl datakey ...` by running an executable `kubectl_complete-datakey` with the arguments of the
 //! command line; the last one is to be completed. The executable prints one candidate a line, with a tab and a
 //! description, and then a directive (Kubernetes enhancement proposal 2379; cobra, "Shell completions").
 //!

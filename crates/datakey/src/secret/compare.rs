@@ -261,7 +261,7 @@ mod tests {
             ("entry added", |secret| _ = data(secret).insert("more".into(), bytes("x"))),
             ("data removed", |secret| secret.data = None),
             ("version annotation changed", |secret| {
-                _ = annotations(secret).insert(format!("{VERSION_ANNOTATION_PREFIX}1"), "{}".into())
+                _ = annotations(secret).insert(format!("{VERSION_ANNOTATION_PREFIX}1"), "{}".into());
             }),
             ("current version annotation removed", |secret| _ = annotations(secret).remove(CURRENT_VERSION_ANNOTATION)),
             ("labels removed", |secret| secret.metadata.labels = None),
@@ -296,10 +296,10 @@ mod tests {
         let edits: [(&str, Edit<Secret>); 3] = [
             ("annotations removed", |secret| secret.metadata.annotations = None),
             ("version annotation removed", |secret| {
-                _ = annotations(secret).remove(&format!("{VERSION_ANNOTATION_PREFIX}1"))
+                _ = annotations(secret).remove(&format!("{VERSION_ANNOTATION_PREFIX}1"));
             }),
             ("ciphertextBlob.v1 changed", |secret| {
-                _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("edited"))
+                _ = data(secret).insert("ciphertextBlob.v1".into(), bytes("edited"));
             }),
         ];
         for (name, edit) in edits {

@@ -99,21 +99,21 @@ mod tests {
     fn every_change_of_managed_content_changes_the_digest() {
         let edits: [(&str, Edit<Secret>); 9] = [
             ("ciphertextBlob changed", |secret| {
-                _ = secret.data.as_mut().unwrap().insert("ciphertextBlob".into(), ByteString(b"x".to_vec()))
+                _ = secret.data.as_mut().unwrap().insert("ciphertextBlob".into(), ByteString(b"x".to_vec()));
             }),
             ("entry added", |secret| _ = secret.data.as_mut().unwrap().insert("more".into(), ByteString(vec![]))),
             ("keyId.v1 removed", |secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1")),
             ("data removed", |secret| secret.data = None),
             ("type changed", |secret| secret.type_ = Some("Opaque".into())),
             ("managed-by label changed", |secret| {
-                _ = secret.metadata.labels.as_mut().unwrap().insert(MANAGED_BY_LABEL.into(), "x".into())
+                _ = secret.metadata.labels.as_mut().unwrap().insert(MANAGED_BY_LABEL.into(), "x".into());
             }),
             ("name label removed", |secret| _ = secret.metadata.labels.as_mut().unwrap().remove(NAME_LABEL)),
             ("current version annotation changed", |secret| {
                 _ = secret.metadata.annotations.as_mut().unwrap().insert(CURRENT_VERSION_ANNOTATION.into(), "7".into());
             }),
             ("own annotation added", |secret| {
-                _ = secret.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), String::new())
+                _ = secret.metadata.annotations.as_mut().unwrap().insert("datakey.dev/more".into(), String::new());
             }),
         ];
         for (name, edit) in edits {

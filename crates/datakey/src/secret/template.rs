@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         api::SecretTemplate,
-        fixtures::{data_key, recorded},
+        fixtures::{Edit, data_key, recorded},
         secret::{Projection, compare, digest::Digest},
     };
 
@@ -314,15 +314,15 @@ mod tests {
         let secret = wanted.clone().into_secret(&before);
         assert_eq!(Digest::of(&secret), wanted.digest());
 
-        let edits: [(&str, fn(&mut ObjectMeta)); 5] = [
+        let edits: [(&str, Edit<ObjectMeta>); 5] = [
             ("label removed", |metadata| _ = metadata.labels.as_mut().unwrap().remove("team")),
             ("label changed", |metadata| _ = metadata.labels.as_mut().unwrap().insert("team".into(), "bank".into())),
             ("annotation removed", |metadata| _ = metadata.annotations.as_mut().unwrap().remove("example.com/a")),
             ("applied annotation removed", |metadata| {
-                _ = metadata.annotations.as_mut().unwrap().remove(APPLIED_ANNOTATION)
+                _ = metadata.annotations.as_mut().unwrap().remove(APPLIED_ANNOTATION);
             }),
             ("applied annotation changed", |metadata| {
-                _ = metadata.annotations.as_mut().unwrap().insert(APPLIED_ANNOTATION.into(), "odd".into())
+                _ = metadata.annotations.as_mut().unwrap().insert(APPLIED_ANNOTATION.into(), "odd".into());
             }),
         ];
         for (name, edit) in edits {
