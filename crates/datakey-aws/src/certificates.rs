@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::settings::Found;
+use super::forms::Found;
 
 const END: &str = "-----END CERTIFICATE-----";
 

@@ -2,8 +2,16 @@
 
 use http::Uri;
 
-use super::settings::Found;
 use datakey::arn;
+
+/// A setting, and what it is called where it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The variable, or the property with its profile.
+    pub name: String,
+    /// Not empty.
+    pub value: String,
+}
 
 /// Checks a value; the error is one line.
 pub type Form = fn(&Found) -> Result<(), String>;

@@ -15,7 +15,7 @@ use aws_runtime::env_config::property::PropertiesKey;
 use super::{
     User,
     credentials::is_usable,
-    forms::{self, Form, is_true, wrong},
+    forms::{self, Form, Found, is_true, wrong},
 };
 
 /// Where settings come from.
@@ -33,15 +33,6 @@ pub struct Settings {
     pub retry: RetryConfig,
     /// The file of trusted certificate authorities.
     pub ca_bundle: Option<Found>,
-}
-
-/// A setting, and what it is called where it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The variable, or the property with its profile.
-    pub name: String,
-    /// Not empty.
-    pub value: String,
 }
 
 const FIPS: (&str, &str) = ("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint");

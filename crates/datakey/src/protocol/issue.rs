@@ -2,7 +2,6 @@
 
 use super::{
     observed::{Observed, SecretState},
-    publish::is_intact,
     size,
     step::{Source, Step},
 };
@@ -31,7 +30,7 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
         // Only with a permit: otherwise thousands of queued objects would each cost the API server a request.
         (SecretState::Unwatched, None) => with_permit(observed, Step::GetSecretMetadata),
         (SecretState::Watched(known), _) => match observed.published_projection() {
-            Some(earlier) if is_intact(object, known, &earlier) => call_kms(observed),
+            Some(earlier) if known.holds(object, &earlier) => call_kms(observed),
             _ => Step::GetSecret,
         },
         (SecretState::Present(metadata), _) => Step::get_if_managed(metadata),

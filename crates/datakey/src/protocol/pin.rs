@@ -3,10 +3,9 @@
 use super::{
     observed::{Observed, SecretState},
     pins,
-    publish::is_intact,
     step::{Source, Step},
 };
-use crate::api::IssuedVersion;
+use crate::{api::IssuedVersion, secret::known::KnownSecret};
 
 /// Decides on the next step while the spec pins unrecorded data keys. They are recorded once it is certain that no data key
 /// of the Secret is lost by that.
@@ -17,9 +16,9 @@ pub(super) fn pin(observed: &Observed<'_>, pins: Vec<IssuedVersion>) -> Step {
     {
         return Step::RequeueAfter(wait);
     }
-    let intact = |known| {
+    let intact = |known: &KnownSecret| {
         let projections = [observed.published_projection(), observed.project(object.wanted_version())];
-        projections.iter().flatten().any(|wanted| is_intact(object, known, wanted))
+        projections.iter().flatten().any(|wanted| known.holds(object, wanted))
     };
     match (observed.secret, observed.name_is_reserved_for()) {
         (SecretState::Unwatched | SecretState::Absent, Some(rival)) => Step::reserved(object, rival),

@@ -31,7 +31,7 @@ pub(super) fn publish(
 ) -> Step {
     let object = observed.object;
     match observed.secret {
-        SecretState::Watched(known) if is_intact(object, known, wanted) => match pins {
+        SecretState::Watched(known) if known.holds(object, wanted) => match pins {
             Ok(pins) if pins.is_empty() => {
                 Step::put_status(observed, condition::ready(object, issued, to_save(object, known), now))
             }
@@ -78,15 +78,6 @@ fn replace(observed: &Observed<'_>, wanted: &Projection, secret: &Secret) -> Ste
     let is_untouched =
         observed.is_verified || saved.is_some_and(|saved| saved.digest == Digest::of(secret).to_string());
     Step::ReplaceSecret(Box::new(wanted.clone().restore_into(secret.clone())), (!is_untouched).then_some(changes))
-}
-
-/// Whether the Secret holds exactly this projection: this process wrote or read this revision of it, or the status says so.
-/// The content of a revision never changes, so the knowledge of this process takes precedence over the status.
-pub(super) fn is_intact(object: &DataKey, known: &KnownSecret, wanted: &Projection) -> bool {
-    match &known.verified {
-        Some(verified) => verified.digest == wanted.digest(),
-        None => known.saved_in(object).is_some_and(|saved| saved.digest == wanted.digest().to_string()),
-    }
 }
 
 /// The revision that the status names for an intact Secret. A revision that differs only in metadata of other clients is saved

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{digest::Digest, metadata::SecretMetadata};
+use super::{Projection, digest::Digest, metadata::SecretMetadata};
 use crate::{
     api::{DataKey, VerifiedSecret},
     identity::Revision,
@@ -46,6 +46,15 @@ impl KnownSecret {
         let Revision { uid, resource_version } = &self.metadata.revision;
         let saved = key.status.as_ref()?.secret.as_ref()?;
         (saved.uid == *uid && saved.resource_version == *resource_version).then_some(saved)
+    }
+
+    /// Whether the Secret holds exactly this projection: this process wrote or read this revision of it, or the status says so.
+    /// The content of a revision never changes, so the knowledge of this process takes precedence over the status.
+    pub fn holds(&self, key: &DataKey, wanted: &Projection) -> bool {
+        match &self.verified {
+            Some(verified) => verified.digest == wanted.digest(),
+            None => self.saved_in(key).is_some_and(|saved| saved.digest == wanted.digest().to_string()),
+        }
     }
 
     /// Whether the content of this revision is known, to this process or from the status.
