@@ -1,16 +1,16 @@
-//! The `DataKey` API and its protocol, without effects: the operator, the kubectl plugin and the tests decide with this crate,
-//! and none of them decides otherwise.
+//! The `DataKey` API and its protocol, without effects. The operator, the kubectl plugin and the tests all decide with this
+//! crate.
 //!
 //! # The protocol
 //!
-//! 1. AWS KMS answers each call of `GenerateDataKeyWithoutPlaintext` with a new data key and keeps none, so a call is harmless, and
-//!    an answer that is not stored is lost without a loss.
+//! 1. AWS KMS answers each call of `GenerateDataKeyWithoutPlaintext` with a new data key and keeps none. An answer that is not
+//!    stored can be dropped: no data is encrypted under it yet.
 //! 2. One guarded write makes an answer the data key of a version: the record, `status.versions`. It carries the resource version
 //!    that the decision was made on, and the API server refuses to change or to remove an entry.
 //! 3. The Secret is a function of the record ([`secret::Projection`]): each write of it, by any replica and at any time, has the
 //!    same bytes.
-//! 4. A Secret that can hold another data key than the recorded one is never overwritten ([`secret::compare`]), and one that
-//!    exists before the record becomes the record ([`secret::adopt`]).
+//! 4. A Secret that can hold another data key than the recorded one is never overwritten ([`secret::compare`]). Where there is no
+//!    record, a Secret that is whole and answers the spec becomes the record ([`secret::adopt`]); another one is a conflict.
 //! 5. The status keeps the revision and the digest of the Secret that was last verified, so a change of one byte is seen from the
 //!    metadata alone ([`secret::known`]).
 //!
@@ -33,7 +33,7 @@
 //!
 //! # Example
 //!
-//! A new object asks for the metadata of the Secret before anything else, and calls KMS only where the name is free:
+//! A new object acquires a permit, gets the metadata of the Secret, and calls KMS only where the name is free:
 //!
 //! ```
 //! use std::sync::Arc;
