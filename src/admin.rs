@@ -20,7 +20,7 @@ use tracing::info;
 
 use crate::{
     controller::Readiness,
-    metrics::{Metrics, Snapshot},
+    metrics::{Gauges, Metrics},
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -103,8 +103,9 @@ async fn readyz(State((_, readiness)): State<Shared>) -> impl IntoResponse {
 
 async fn scrape(State((metrics, readiness)): State<Shared>) -> impl IntoResponse {
     let (states, unreadable) = readiness.states();
-    let snapshot = Snapshot { states, unreadable, waiting: readiness.waiting(), leads: readiness.leads() };
-    match metrics.render(snapshot) {
+    let gauges =
+        Gauges { states, unreadable, kms_queue_length: readiness.kms_queue_length(), leads: readiness.leads() };
+    match metrics.render(gauges) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

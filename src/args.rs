@@ -41,7 +41,7 @@ pub enum Command {
     ///
     /// Each flag has an environment variable; where both are given, the flag counts. A wrong or empty value, and a variable
     /// DATAKEY_... that is not listed here, are refused with exit code 64.
-    Run(Box<Run>),
+    Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
@@ -49,7 +49,7 @@ pub enum Command {
 /// Flags of `run`.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
-pub struct Run {
+pub struct RunArgs {
     /// Watch this namespace only; repeat it, or separate by commas, for several. Without it, every namespace is
     /// watched.
     #[arg(

@@ -33,6 +33,7 @@ use watch::{key_changes, secret_changes};
 
 pub mod cache;
 pub mod caches;
+pub(crate) mod own_writes;
 mod readiness;
 mod resync;
 mod scope;
@@ -41,7 +42,6 @@ pub mod slots;
 mod startup;
 mod unreadable;
 mod watch;
-pub(crate) mod written;
 
 pub use readiness::Readiness;
 pub use scope::Target;
@@ -53,7 +53,7 @@ const WAITING: u16 = 8192;
 
 /// How the queue is worked off, and for how long after a stop.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct ControllerSettings {
     /// How many `DataKey`s are reconciled at the same time.
     pub concurrency: u16,
     /// How long running reconciles may go on after the stop.
@@ -64,7 +64,7 @@ pub struct Settings {
 pub async fn run(
     context: Arc<Context>,
     targets: Vec<Target>,
-    settings: Settings,
+    settings: ControllerSettings,
     readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
@@ -93,7 +93,7 @@ fn start_scope(
     target: Target,
     readiness: &Readiness,
     context: &Arc<Context>,
-    settings: Settings,
+    settings: ControllerSettings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> (Arc<WatchScope>, impl Future<Output = ()>) {
     let (keys, writer) = reflector::store();

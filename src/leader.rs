@@ -24,12 +24,12 @@ use timing::is_free;
 
 mod timing;
 
-pub use timing::Settings;
+pub use timing::LeaseSettings;
 
 /// A `Lease` that replicas compete for.
 pub struct Election {
     api: Api<Lease>,
-    settings: Settings,
+    settings: LeaseSettings,
     kube_timeout: Duration,
 }
 
@@ -50,7 +50,7 @@ struct ObservedLease {
 
 impl Election {
     /// No request is sent yet. Each waits for an answer no longer than `kube_timeout`.
-    pub fn new(client: Client, settings: Settings, kube_timeout: Duration) -> Self {
+    pub fn new(client: Client, settings: LeaseSettings, kube_timeout: Duration) -> Self {
         // A renewal that is not answered must leave time for another one.
         let kube_timeout = kube_timeout.min(settings.retry_period());
         Self { api: Api::namespaced(client, &settings.namespace), settings, kube_timeout }
@@ -58,7 +58,7 @@ impl Election {
 
     /// Waits until this replica leads. `standing_by` is called whenever the API server reports another leader.
     pub async fn acquire(self, standing_by: impl Fn()) -> Leadership {
-        let Settings { namespace, name, identity, .. } = &self.settings;
+        let LeaseSettings { namespace, name, identity, .. } = &self.settings;
         let mut seen: Option<ObservedLease> = None;
         let mut reported: Option<String> = None;
         loop {
@@ -129,7 +129,7 @@ impl Election {
 impl Leadership {
     /// Renews the lease until that fails for too long or another replica holds it.
     pub async fn until_lost(&mut self) {
-        let Settings { namespace, name, .. } = self.election.settings.clone();
+        let LeaseSettings { namespace, name, .. } = self.election.settings.clone();
         loop {
             let until = self.renewed + self.election.settings.renew_deadline();
             match timeout_at(until, self.keep()).await {

@@ -27,7 +27,7 @@
 pub mod admin;
 pub mod api_server;
 pub mod args;
-mod conflicts;
+mod conflict_watches;
 pub mod controller;
 pub mod kms;
 pub mod leader;

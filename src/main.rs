@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use datakey::{api, text::printable};
 use datakey_operator::{
-    args::{Cli, Command, Refusal, Run},
+    args::{Cli, Command, Refusal, RunArgs},
     logging, run,
 };
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Run) -> ExitCode {
+fn start(args: RunArgs) -> ExitCode {
     if let Err(error) = logging::init(&args.log_level, args.log_format) {
         return fail(&error, USAGE);
     }

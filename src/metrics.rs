@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{
         counter::Counter,
         family::Family,
@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use datakey::reason::Reason;
+use datakey::condition::ReadyState;
 
 /// What calls in Regions are counted under that have no label value of their own.
 pub const OTHER_REGION: &str = "other";
@@ -33,29 +33,29 @@ pub struct Metrics {
     reconciles: Family<Reconcile, Counter>,
     reconcile_seconds: Histogram,
     resyncs: Counter,
-    secret_writes: Family<SecretWrite, Counter>,
+    secret_writes: Family<WrittenSecret, Counter>,
     data_keys: Family<DataKeyState, Gauge>,
     data_keys_unreadable: Gauge,
-    kms_waiting: Gauge,
+    kms_queue_length: Gauge,
     leader: Gauge,
 }
 
 /// What is looked up at each scrape.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct Gauges {
     /// The state of every `DataKey`.
-    pub states: Vec<State>,
+    pub states: Vec<ReadyState>,
     /// How many `DataKey`s cannot be decoded.
     pub unreadable: usize,
-    /// How many `DataKey`s wait for their turn to call KMS.
-    pub waiting: usize,
+    /// How many `DataKey`s wait for a permit to call KMS.
+    pub kms_queue_length: usize,
     /// Whether this replica leads.
     pub leads: bool,
 }
 
 /// How one reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
+pub enum ReconcileOutcome {
     /// The `DataKey` is settled: it is ready, or its failure is in the status.
     Success,
     /// A transient error: the reconcile is repeated soon.
@@ -64,7 +64,7 @@ pub enum Outcome {
 
 /// Why a Secret was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Operation {
+pub enum SecretWrite {
     /// It was missing.
     Create,
     /// It was not as the record says, or the record grew.
@@ -84,40 +84,17 @@ struct KmsRegion {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reconcile {
-    outcome: Outcome,
+    outcome: ReconcileOutcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SecretWrite {
-    operation: Operation,
-}
-
-/// What the `Ready` condition of a `DataKey` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// `Ready=True`.
-    Issued,
-    /// Not seen to the end yet.
-    Pending,
-    /// `Ready=False`.
-    Failed(Reason),
+struct WrittenSecret {
+    operation: SecretWrite,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DataKeyState {
-    reason: State,
-}
-
-// === impl State ===
-
-impl EncodeLabelValue for State {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        match self {
-            Self::Issued => datakey::condition::ISSUED.encode(encoder),
-            Self::Pending => datakey::api::PENDING.encode(encoder),
-            Self::Failed(reason) => reason.as_str().encode(encoder),
-        }
-    }
+    reason: &'static str,
 }
 
 // === impl Metrics ===
@@ -135,7 +112,7 @@ impl Default for Metrics {
             secret_writes: Family::default(),
             data_keys: Family::default(),
             data_keys_unreadable: Gauge::default(),
-            kms_waiting: Gauge::default(),
+            kms_queue_length: Gauge::default(),
             leader: Gauge::default(),
             registry: Mutex::default(),
         };
@@ -170,9 +147,9 @@ impl Default for Metrics {
             metrics.data_keys_unreadable.clone(),
         );
         registry.register(
-            "kms_waiting",
-            "DataKeys that wait for their turn to call KMS, for the rate's sake",
-            metrics.kms_waiting.clone(),
+            "kms_queue_length",
+            "DataKeys that wait for a permit to call KMS",
+            metrics.kms_queue_length.clone(),
         );
         registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -200,7 +177,7 @@ impl Metrics {
     }
 
     /// Counts a reconcile.
-    pub fn reconciled(&self, outcome: Outcome, took: Duration) {
+    pub fn reconciled(&self, outcome: ReconcileOutcome, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { outcome }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
@@ -211,22 +188,22 @@ impl Metrics {
     }
 
     /// Counts a written Secret.
-    pub fn secret_written(&self, operation: Operation) {
-        self.secret_writes.get_or_create(&SecretWrite { operation }).inc();
+    pub fn secret_written(&self, operation: SecretWrite) {
+        self.secret_writes.get_or_create(&WrittenSecret { operation }).inc();
     }
 
     /// The metrics in the OpenMetrics text format, with the `DataKey`s as they are counted now.
     ///
     /// # Errors
     /// None in practice: the text is written to memory.
-    pub fn render(&self, snapshot: Snapshot) -> Result<String, std::fmt::Error> {
+    pub fn render(&self, gauges: Gauges) -> Result<String, std::fmt::Error> {
         let registry = self.registry.lock();
         self.data_keys.clear();
-        self.kms_waiting.set(i64::try_from(snapshot.waiting).unwrap_or(i64::MAX));
-        self.data_keys_unreadable.set(i64::try_from(snapshot.unreadable).unwrap_or(i64::MAX));
-        self.leader.set(i64::from(snapshot.leads));
-        for state in snapshot.states {
-            self.data_keys.get_or_create(&DataKeyState { reason: state }).inc();
+        self.kms_queue_length.set(i64::try_from(gauges.kms_queue_length).unwrap_or(i64::MAX));
+        self.data_keys_unreadable.set(i64::try_from(gauges.unreadable).unwrap_or(i64::MAX));
+        self.leader.set(i64::from(gauges.leads));
+        for state in gauges.states {
+            self.data_keys.get_or_create(&DataKeyState { reason: state.reason() }).inc();
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -236,17 +213,19 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use datakey::reason::Reason;
+
     use super::*;
 
     #[test]
     fn metrics_have_the_fields_names_and_units() {
         let metrics = Metrics::default();
         metrics.kms_call("eu-west-1", "OK", Duration::from_millis(9));
-        metrics.reconciled(Outcome::Success, Duration::from_millis(20));
-        metrics.secret_written(Operation::Create);
+        metrics.reconciled(ReconcileOutcome::Success, Duration::from_millis(20));
+        metrics.secret_written(SecretWrite::Create);
         metrics.resynced();
-        let states = vec![State::Issued, State::Issued, State::Failed(Reason::KeyDisabled)];
-        let text = metrics.render(Snapshot { states, unreadable: 2, waiting: 3, leads: true }).unwrap();
+        let states = vec![ReadyState::Issued, ReadyState::Issued, ReadyState::Failed(Reason::KeyDisabled)];
+        let text = metrics.render(Gauges { states, unreadable: 2, kms_queue_length: 3, leads: true }).unwrap();
         for line in [
             r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
             r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"} 1"#,
@@ -257,7 +236,7 @@ mod tests {
             r#"datakey_datakeys{reason="Issued"} 2"#,
             r#"datakey_datakeys{reason="KeyDisabled"} 1"#,
             "datakey_datakeys_unreadable 2",
-            "datakey_kms_waiting 3",
+            "datakey_kms_queue_length 3",
             "datakey_leader 1",
             "datakey_build_info",
         ] {
@@ -272,15 +251,15 @@ mod tests {
             metrics.kms_call(region, code, Duration::from_millis(9));
         }
         metrics.forget_region("us-east-1");
-        let text = metrics.render(Snapshot::default()).unwrap();
+        let text = metrics.render(Gauges::default()).unwrap();
         assert!(text.contains("eu-west-1") && !text.contains("us-east-1"), "{text}");
     }
 
     #[test]
     fn a_reason_that_no_data_key_has_any_more_is_not_shown() {
         let metrics = Metrics::default();
-        let shown = |state| metrics.render(Snapshot { states: vec![state], ..Snapshot::default() }).unwrap();
-        assert!(shown(State::Failed(Reason::KeyDisabled)).contains("KeyDisabled"));
-        assert!(!shown(State::Issued).contains("KeyDisabled"));
+        let shown = |state| metrics.render(Gauges { states: vec![state], ..Gauges::default() }).unwrap();
+        assert!(shown(ReadyState::Failed(Reason::KeyDisabled)).contains("KeyDisabled"));
+        assert!(!shown(ReadyState::Issued).contains("KeyDisabled"));
     }
 }

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use crate::{
     controller::{caches::Caches, slots::Slot},
     kms::queue::Requeue,
-    metrics::Outcome,
+    metrics::ReconcileOutcome,
 };
 
 use reconciler::{Queue, Reconciler};
@@ -60,16 +60,16 @@ pub async fn reconcile(
     }
     let (namespace, name) = (&reconciler.namespace, &reconciler.name);
     let outcome = match &result {
-        Ok(_) => Outcome::Success,
+        Ok(_) => ReconcileOutcome::Success,
         Err(Error::Conflict | Error::Gone) => {
             // Where the API server went back to an older state, our own last write is of a future that never came.
             context.written.forget(&reconciler.uid);
             debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
-            Outcome::Error
+            ReconcileOutcome::Error
         }
         Err(error) => {
             warn!(namespace, name, error = error_chain(error), "reconcile failed; repeating");
-            Outcome::Error
+            ReconcileOutcome::Error
         }
     };
     if let Err(error) = result {

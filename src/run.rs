@@ -13,9 +13,9 @@ use tracing::{error, info};
 use crate::{
     admin,
     api_server::ApiServer,
-    args::Run,
-    conflicts::Conflicts,
-    controller::{self, Readiness, Settings, Target},
+    args::RunArgs,
+    conflict_watches::ConflictWatches,
+    controller::{self, ControllerSettings, Readiness, Target},
     kms::{Kms, KmsSettings},
     leader::{self, Election},
     metrics::Metrics,
@@ -73,8 +73,8 @@ impl RunError {
 ///
 /// # Errors
 /// Why it can't start. Once it runs, it waits for what is missing, and ends by itself only when it loses the leadership.
-pub async fn run(args: Run) -> Result<(), RunError> {
-    let Run {
+pub async fn run(args: RunArgs) -> Result<(), RunError> {
+    let RunArgs {
         namespaces,
         concurrency,
         issue,
@@ -130,7 +130,7 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         () = stopped(stop.clone()) => return Ok(()),
     };
     let leadership = if leader_elect {
-        let settings = leader::Settings {
+        let settings = leader::LeaseSettings {
             namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
             name: lease_name,
             duration: lease_duration,
@@ -149,11 +149,11 @@ pub async fn run(args: Run) -> Result<(), RunError> {
         kube_timeout,
         resync,
         may_issue: issue,
-        conflicts: Conflicts::new(new_client()?),
+        conflicts: ConflictWatches::new(new_client()?),
         reserved: Reserved::with(reserved_template_keys),
         ..Context::new(client, kms, metrics, retry_bounds)
     });
-    let settings = Settings { concurrency, grace: shutdown_grace };
+    let settings = ControllerSettings { concurrency, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     let targets = watched.into_iter().map(|namespace| Ok(Target { namespace, client: new_client()? }));
     let targets = targets.collect::<Result<_, StartError>>()?;

@@ -29,10 +29,10 @@ const SHORT_WATCH: u32 = 20;
 
 /// Whether the API server answers. Clones are about the same server.
 #[derive(Clone, Debug, Default)]
-pub struct Connectivity(Arc<State>);
+pub struct Connectivity(Arc<Inner>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Inner {
     /// A request or a watch failed, and nothing has been checked since.
     doubt: Notify,
     is_checked: AtomicBool,

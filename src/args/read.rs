@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ffi::OsString};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use humantime::format_duration;
 
-use super::{Cli, Command, Run, usage, variables};
+use super::{Cli, Command, RunArgs, usage, variables};
 
 /// Why a command line is not run.
 #[derive(Debug)]
@@ -38,9 +38,9 @@ impl Cli {
     }
 }
 
-// === impl Run ===
+// === impl RunArgs ===
 
-impl Run {
+impl RunArgs {
     /// What no flag can know of itself. A name that is given twice counts once.
     fn check(&mut self, command: &clap::Command) -> Result<(), String> {
         for names in [&mut self.namespaces, &mut self.extra_regions, &mut self.reserved_template_keys] {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::args::table::{ROWS, Row};
 
-    fn read(arguments: &[&str]) -> Result<Run, String> {
+    fn read(arguments: &[&str]) -> Result<RunArgs, String> {
         let arguments: Vec<_> = ["datakey-operator", "run"].iter().chain(arguments).map(OsString::from).collect();
         match Cli::read(&arguments, &[]) {
             Ok(Cli { command: Command::Run(run) }) => Ok(*run),
@@ -112,7 +112,7 @@ mod tests {
     fn lists_are_given_by_repetition_or_commas() {
         let run =
             read(&["--namespace", "a,b", "--namespace", "c,a", "--extra-regions=xx-a-1", "--extra-regions=xx-b-1"]);
-        let Run { namespaces, extra_regions, .. } = run.unwrap();
+        let RunArgs { namespaces, extra_regions, .. } = run.unwrap();
         assert_eq!(namespaces, ["a", "b", "c"]);
         assert_eq!(extra_regions, ["xx-a-1", "xx-b-1"]);
     }

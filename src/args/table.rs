@@ -8,7 +8,7 @@ pub struct Row {
     pub variable: &'static str,
     /// The value of the chart that it is made from.
     pub chart: Option<&'static str>,
-    /// A value, and how the field of `Run` looks then.
+    /// A value, and how the field of `RunArgs` looks then.
     pub accepted: &'static [(&'static str, &'static str)],
     pub refused: &'static [&'static str],
     /// What the message of each refused value says.

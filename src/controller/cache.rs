@@ -12,10 +12,9 @@ use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Error, json};
 
-use crate::metrics::State;
 use datakey::{
     api::{self, DataKey, DataKeySpec, DataKeyStatus},
-    condition,
+    condition::{self, ReadyState},
     decode::{self, Unreadable, Wire},
     reason::Reason,
 };
@@ -36,7 +35,7 @@ struct Content {
 #[derive(Clone, Copy, Debug)]
 struct Summary {
     /// What the `Ready` condition says.
-    state: State,
+    state: ReadyState,
     /// Whether its record holds a data key.
     has_record: bool,
     /// Whether its Secret has another name.
@@ -99,7 +98,7 @@ impl Cached {
         };
         let key = DataKey { metadata, spec, status };
         let summary = Summary {
-            state: state(key.status.as_ref()),
+            state: ReadyState::of(key.status.as_ref()),
             has_record: !key.record().is_empty(),
             is_renamed: Some(key.secret_name()) != key.metadata.name.as_deref(),
         };
@@ -133,8 +132,8 @@ impl Cached {
     }
 
     /// What its `Ready` condition says, or has to say.
-    pub fn state(&self) -> State {
-        self.0.read.as_ref().map_or(State::Failed(Reason::SpecInvalid), |(summary, _)| summary.state)
+    pub fn state(&self) -> ReadyState {
+        self.0.read.as_ref().map_or(ReadyState::Failed(Reason::SpecInvalid), |(summary, _)| summary.state)
     }
 
     /// Whether it can be decoded.
@@ -182,15 +181,6 @@ impl<'de> Deserialize<'de> for Cached {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (metadata, read) = Wire::deserialize(deserializer)?.decode();
         Self::new(metadata, read).map_err(D::Error::custom)
-    }
-}
-
-fn state(status: Option<&DataKeyStatus>) -> State {
-    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == api::READY));
-    match ready {
-        Some(ready) if ready.status == "True" => State::Issued,
-        Some(ready) => ready.reason.parse().map_or(State::Pending, State::Failed),
-        None => State::Pending,
     }
 }
 
@@ -249,7 +239,7 @@ mod tests {
         assert_eq!((odd.name_any(), odd.namespace()), ("orders".to_owned(), Some("shop".to_owned())));
         let failure = odd.decode().unwrap_err().failure();
         assert!(failure.detail.unwrap().starts_with("spec.version: expected"));
-        assert_eq!((odd.state(), odd.is_readable()), (State::Failed(Reason::SpecInvalid), false));
+        assert_eq!((odd.state(), odd.is_readable()), (ReadyState::Failed(Reason::SpecInvalid), false));
         let nothing: Cached = serde_json::from_value(json!({ "metadata": { "name": "orders" } })).unwrap();
         assert!(nothing.decode().is_err());
     }
@@ -271,12 +261,12 @@ mod tests {
     #[test]
     fn its_state_is_what_the_condition_says() {
         let mut key = data_key();
-        assert_eq!(cached(&key).state(), State::Pending);
+        assert_eq!(cached(&key).state(), ReadyState::Pending);
         key.status = Some(condition::ready(&key, &issued(1), None, at(1)));
-        assert_eq!(cached(&key).state(), State::Issued);
+        assert_eq!(cached(&key).state(), ReadyState::Issued);
         key.status = Some(condition::failed(&key, &Reason::KeyDisabled.into(), at(1)));
-        assert_eq!(cached(&key).state(), State::Failed(Reason::KeyDisabled));
+        assert_eq!(cached(&key).state(), ReadyState::Failed(Reason::KeyDisabled));
         key.status = None;
-        assert_eq!(cached(&key).state(), State::Pending);
+        assert_eq!(cached(&key).state(), ReadyState::Pending);
     }
 }

@@ -14,7 +14,7 @@ use kube::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::{cache::Cached, secret_index::SecretIndex, written::Written};
+use super::{cache::Cached, own_writes::OwnWrites, secret_index::SecretIndex};
 use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 
 /// The namespace and the name of a Secret.
@@ -103,7 +103,7 @@ impl Caches {
 
     /// Another `DataKey` whose recorded data key this Secret holds or has to hold. Its name stays reserved while the Secret is
     /// deleted: what is created in its place must not be another data key.
-    pub fn rival(&self, key: &DataKey, written: &Written) -> Option<String> {
+    pub fn rival(&self, key: &DataKey, written: &OwnWrites) -> Option<String> {
         let namespace = key.metadata.namespace.as_deref().unwrap_or_default();
         let others = self.wanting(namespace, key.secret_name());
         let mut others = others.into_iter().filter(|other| other.meta().uid != key.metadata.uid);

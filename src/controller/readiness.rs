@@ -8,7 +8,8 @@ use std::sync::{
 use tokio::time::{Duration, timeout};
 
 use super::scope::WatchScope;
-use crate::{api_server::connectivity::Connectivity, metrics::State, reconcile::Context};
+use crate::{api_server::connectivity::Connectivity, reconcile::Context};
+use datakey::condition::ReadyState;
 
 /// What probes and scrapes see of the watches, once this replica has begun to watch.
 #[derive(Clone, Default)]
@@ -44,7 +45,7 @@ impl Readiness {
     }
 
     /// How many `DataKey`s wait for a permit to call KMS.
-    pub fn waiting(&self) -> usize {
+    pub fn kms_queue_length(&self) -> usize {
         self.watches.get().map_or(0, |watches| watches.context.kms.queue.waiting())
     }
 
@@ -67,7 +68,7 @@ impl Readiness {
     }
 
     /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
-    pub fn states(&self) -> (Vec<State>, usize) {
+    pub fn states(&self) -> (Vec<ReadyState>, usize) {
         let scopes = self.watches.get().into_iter().flat_map(|watches| &watches.scopes);
         let mut unreadable = 0;
         let states = scopes.flat_map(|scope| scope.caches.keys.state()).map(|key| {

@@ -10,9 +10,9 @@ use crate::round_robin::RoundRobin;
 
 /// The slots of all reconciles.
 #[derive(Clone)]
-pub struct Slots(Arc<Mutex<State>>);
+pub struct Slots(Arc<Mutex<Inner>>);
 
-struct State {
+struct Inner {
     free: u16,
     is_closed: bool,
     waiting: RoundRobin<oneshot::Sender<Permit>>,
@@ -32,7 +32,7 @@ struct Permit(Slots);
 impl Slots {
     /// So many, all free.
     pub fn new(count: u16) -> Self {
-        Self(Arc::new(Mutex::new(State { free: count, is_closed: false, waiting: RoundRobin::default() })))
+        Self(Arc::new(Mutex::new(Inner { free: count, is_closed: false, waiting: RoundRobin::default() })))
     }
 
     /// Waits for a slot; `None` once no new work begins. An object that has a permit to call KMS goes before the others of

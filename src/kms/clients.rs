@@ -23,10 +23,10 @@ pub struct Clients {
     aws: Option<Aws>,
     /// The longest time of one call.
     timeout: Duration,
-    state: Mutex<State>,
+    state: Mutex<Inner>,
 }
 
-struct State {
+struct Inner {
     config: SdkConfig,
     /// The number of times that the credentials were read again.
     generation: u64,
@@ -48,13 +48,13 @@ pub struct RegionalClient<'a> {
 impl Clients {
     /// No clients yet. Without a source, the configuration never changes.
     pub fn new(aws: Option<Aws>, config: SdkConfig, timeout: Duration) -> Self {
-        Self { aws, timeout, state: Mutex::new(State { config, generation: 0, by_region: RegionMap::default() }) }
+        Self { aws, timeout, state: Mutex::new(Inner { config, generation: 0, by_region: RegionMap::default() }) }
     }
 
     /// The client for a Region. If too many other Regions are in use, the client is for this call only.
     pub fn get<'a>(&self, region: &'a str) -> RegionalClient<'a> {
         let mut state = self.state.lock();
-        let State { config, generation, by_region } = &mut *state;
+        let Inner { config, generation, by_region } = &mut *state;
         let generation = *generation;
         match by_region.get_or_make(region, Instant::now(), || self.new_client(config, region)) {
             Some(client) => RegionalClient { client, label: region, generation },

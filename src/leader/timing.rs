@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::LeaseSpec;
 
 /// How leadership is sought and kept.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LeaseSettings {
     /// Namespace of the `Lease`.
     pub namespace: String,
     /// Name of the `Lease`.
@@ -17,9 +17,9 @@ pub struct Settings {
     pub identity: String,
 }
 
-// === impl Settings ===
+// === impl LeaseSettings ===
 
-impl Settings {
+impl LeaseSettings {
     /// How often the holder renews: a renewal that is never answered leaves time for another one.
     pub(super) fn retry_period(&self) -> Duration {
         self.duration / 4
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn renew_deadline_allows_two_tries_before_expiry() {
         for seconds in [3, 15, 60] {
-            let settings = Settings {
+            let settings = LeaseSettings {
                 namespace: String::new(),
                 name: String::new(),
                 duration: Duration::from_secs(seconds),

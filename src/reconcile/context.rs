@@ -15,8 +15,8 @@ use tracing::warn;
 
 use super::retry::{Backoff, RetryBounds};
 use crate::{
-    api_server::events::Events, conflicts::Conflicts, controller::written::Written, kms::Kms, metrics::Metrics,
-    reads::Reads, streaks::Streaks,
+    api_server::events::Events, conflict_watches::ConflictWatches, controller::own_writes::OwnWrites, kms::Kms,
+    metrics::Metrics, reads::Reads, streaks::Streaks,
 };
 
 /// What every reconcile works with.
@@ -32,7 +32,7 @@ pub struct Context {
     /// Delays after failures.
     pub backoff: Arc<Backoff>,
     /// Watches over foreign Secrets that hold the name of an object's Secret.
-    pub conflicts: Conflicts,
+    pub conflicts: ConflictWatches,
     /// How often Secrets were restored.
     pub restores: Streaks,
     /// How often Secrets are read.
@@ -40,7 +40,7 @@ pub struct Context {
     /// Whether the installed definition keeps `status.secret`; the one of 0.1.0 drops it.
     pub keeps_revision: AtomicBool,
     /// Our own last writes.
-    pub written: Written,
+    pub written: OwnWrites,
     /// Longest wait for one answer of the API server.
     pub kube_timeout: Duration,
     /// How often an object is compared with the caches without any event.
@@ -58,7 +58,7 @@ impl Context {
     pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, retry_bounds: RetryBounds) -> Self {
         Self {
             events: Events::new(client.clone()),
-            conflicts: Conflicts::new(client.clone()),
+            conflicts: ConflictWatches::new(client.clone()),
             client,
             kms,
             metrics,
@@ -66,7 +66,7 @@ impl Context {
             restores: Streaks::of_restores(retry_bounds),
             reads: Reads::default(),
             keeps_revision: AtomicBool::new(true),
-            written: Written::default(),
+            written: OwnWrites::default(),
             kube_timeout: Duration::from_secs(10),
             resync: Duration::from_hours(10),
             may_issue: true,

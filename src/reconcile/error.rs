@@ -42,7 +42,7 @@ impl Error {
     /// As the user sees it; `None` for what is only repeated.
     pub(super) fn failure(&self) -> Option<Failure> {
         let of_status = |code: u16, message: &str| match code {
-            401 | 403 => Failure::new(Reason::Refused, message),
+            401 | 403 => Failure::new(Reason::WriteRejected, message),
             // Of etcd, and of the API server's client of etcd, which answer with 500. The sizes were computed beforehand, but
             // not those of what other clients write into the object.
             _ if message.contains("request is too large") || message.contains("message larger than max") => {
@@ -57,7 +57,7 @@ impl Error {
                 Reason::ApiServerFailed,
                 format!("no answer within {limit:?}; a slow admission webhook can be the cause"),
             ),
-            Self::StatusRejected(message) => Failure::new(Reason::Refused, format!("the status: {message}")),
+            Self::StatusRejected(message) => Failure::new(Reason::WriteRejected, format!("the status: {message}")),
             Self::Server(code, message) => of_status(*code, message),
             Self::Request(RequestError::Kube(kube::Error::Api(status))) => of_status(status.code, &status.message),
             Self::Request(_) => Failure::new(Reason::ApiServerFailed, "no usable answer"),

@@ -88,7 +88,7 @@ impl Reconciler<'_> {
         match written {
             Ok(WriteOutcome::Accepted(key)) => self.learn(Answer::Stored(key))?,
             Ok(WriteOutcome::Rejected(message)) => {
-                self.fail(Failure::new(Reason::Refused, format!("the record: {message}")));
+                self.fail(Failure::new(Reason::WriteRejected, format!("the record: {message}")));
                 return Ok(());
             }
             Err(Error::Conflict) if record.source == Source::Kms => return self.overtaken().await,
@@ -143,7 +143,7 @@ impl Reconciler<'_> {
                 self.learn(Answer::DryRunAccepted)
             }
             WriteOutcome::Rejected(message) => {
-                self.fail(Failure::new(Reason::Refused, format!("the record: {message}")));
+                self.fail(Failure::new(Reason::WriteRejected, format!("the record: {message}")));
                 Ok(())
             }
         }

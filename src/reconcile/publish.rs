@@ -19,7 +19,7 @@ use crate::{
         outcome::{WriteOutcome, classify_write},
         secrets::{self, RequestError},
     },
-    metrics::Operation,
+    metrics::SecretWrite,
     reads::Permission,
 };
 
@@ -68,14 +68,14 @@ impl Reconciler<'_> {
             Err(RequestError::Kube(kube::Error::Api(status))) if status.is_already_exists() => {
                 self.get_secret_metadata().await
             }
-            answer => self.after_secret_write(secret, answer, Operation::Create, Some("it was deleted")).await,
+            answer => self.after_secret_write(secret, answer, SecretWrite::Create, Some("it was deleted")).await,
         }
     }
 
     pub(super) async fn replace_secret(&mut self, secret: &Secret, changes: Option<&str>) -> Result<(), Error> {
         let replaced = secrets::replace(&self.context.client, &self.namespace, secret);
         let answer = self.with_timeout(replaced).await?;
-        self.after_secret_write(secret, answer, Operation::Update, changes).await
+        self.after_secret_write(secret, answer, SecretWrite::Update, changes).await
     }
 
     /// Takes in the answer to a write of the Secret. `changes` says what another client had changed in it.
@@ -83,17 +83,17 @@ impl Reconciler<'_> {
         &mut self,
         sent: &Secret,
         answer: Result<Secret, RequestError>,
-        operation: Operation,
+        operation: SecretWrite,
         changes: Option<&str>,
     ) -> Result<(), Error> {
         let stored = match classify_write(answer, self.key())? {
             WriteOutcome::Accepted(stored) => stored,
             WriteOutcome::Rejected(message) => {
                 let way_out = match operation {
-                    Operation::Create => "",
-                    Operation::Update => ". Once the Secret is deleted, the operator creates it from the record",
+                    SecretWrite::Create => "",
+                    SecretWrite::Update => ". Once the Secret is deleted, the operator creates it from the record",
                 };
-                self.fail(Failure::new(Reason::Refused, format!("the Secret: {message}{way_out}")));
+                self.fail(Failure::new(Reason::WriteRejected, format!("the Secret: {message}{way_out}")));
                 return Ok(());
             }
         };

@@ -27,7 +27,7 @@ impl Reconciler<'_> {
     pub(super) async fn report(&mut self, error: Error) -> Result<Action, Error> {
         let backoff = &self.context.backoff;
         let Some(cause) = error.failure() else { return Err(error) };
-        let is_certain = error.is_certain() || matches!(cause.reason, Reason::Refused | Reason::SecretTooLarge);
+        let is_certain = error.is_certain() || matches!(cause.reason, Reason::WriteRejected | Reason::SecretTooLarge);
         if !is_certain && !backoff.is_worth_reporting(&self.uid) {
             return Err(error);
         }

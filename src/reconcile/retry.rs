@@ -350,8 +350,8 @@ mod tests {
     #[test]
     fn an_event_reports_each_failure_once() {
         let backoff = Backoff::new(BOUNDS);
-        assert!(backoff.announce("a", Reason::Refused));
-        assert!(!backoff.announce("a", Reason::Refused));
+        assert!(backoff.announce("a", Reason::WriteRejected));
+        assert!(!backoff.announce("a", Reason::WriteRejected));
         assert!(backoff.announce("a", Reason::ApiServerFailed));
     }
 
@@ -360,7 +360,7 @@ mod tests {
         let backoff = Backoff::new(BOUNDS);
         assert!(!backoff.has_failed_record("a"));
         backoff.record_written("a", false);
-        backoff.on_failure("a", inputs(1, "s"), &Reason::Refused.into());
+        backoff.on_failure("a", inputs(1, "s"), &Reason::WriteRejected.into());
         assert_eq!(backoff.delay_left("a", &inputs(2, "s"), None), None);
         assert!(backoff.has_failed_record("a"));
         backoff.record_written("a", true);

@@ -5,7 +5,7 @@ use std::{future::pending, num::NonZeroU32, path::Path, sync::Arc, time::Duratio
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datakey_operator::{
-    controller::{self, Readiness, Settings, Target},
+    controller::{self, ControllerSettings, Readiness, Target},
     kms::{Kms, KmsSettings},
     metrics::Metrics,
     reconcile::{Context, retry::RetryBounds},
@@ -56,7 +56,7 @@ impl Defect {
         let retry_bounds = RetryBounds { min: Duration::from_millis(20), max: Duration::from_secs(1) };
         let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
         let context = Arc::new(Context::new(client, kms, metrics, retry_bounds));
-        let settings = Settings { concurrency: 4, grace: Duration::from_secs(1) };
+        let settings = ControllerSettings { concurrency: 4, grace: Duration::from_secs(1) };
         let targets = vec![Target { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
         Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), pending())))
     }

@@ -290,7 +290,7 @@ async fn refusal_by_an_admission_policy_is_reported_verbatim() {
     let _operator = test.operator();
     test.refuse_secrets().await;
     test.create("orders", &json!({})).await;
-    let key = test.failed("orders", "Refused").await;
+    let key = test.failed("orders", "WriteRejected").await;
     let message = &key.status.as_ref().unwrap().conditions[0].message;
     assert!(message.contains("secrets need a ticket"), "{message}");
     assert!(!is_stalled(&key));
@@ -323,7 +323,7 @@ async fn refusal_by_a_quota_is_reported_and_recovered_from() {
         .await;
     let _operator = test.operator();
     test.create("orders", &json!({})).await;
-    let key = test.failed("orders", "Refused").await;
+    let key = test.failed("orders", "WriteRejected").await;
     let message = key.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("exceeded quota"), "{message}");
     test.apply(&[quota(1)]).await;

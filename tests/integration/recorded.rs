@@ -298,9 +298,9 @@ async fn failures_of_the_cluster() -> States {
     states.add_failure(&test, &test.failed(&name, "SecretImmutable").await, Reason::SecretImmutable);
 
     test.refuse_secrets().await;
-    let name = file_name(Reason::Refused);
+    let name = file_name(Reason::WriteRejected);
     test.create(&name, &json!({})).await;
-    states.add_failure(&test, &test.failed(&name, "Refused").await, Reason::Refused);
+    states.add_failure(&test, &test.failed(&name, "WriteRejected").await, Reason::WriteRejected);
     test.accept_secrets().await;
     states
 }

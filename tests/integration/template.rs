@@ -158,7 +158,7 @@ async fn a_policy_that_demands_a_label_is_satisfied() {
     eventually(SOON, "the policy is in force", async || test.secrets().create(&<_>::default(), &probe).await.is_err())
         .await;
     test.create("orders", &json!({})).await;
-    let message = test.failed("orders", "Refused").await.status.unwrap().conditions[0].message.clone();
+    let message = test.failed("orders", "WriteRejected").await.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("a Secret needs the label team"), "{message}");
     test.patch("orders", &json!({ "spec": template(&json!({ "team": "shop" }), &json!({})) })).await;
     test.ready("orders").await;

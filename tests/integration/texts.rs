@@ -31,7 +31,7 @@ async fn odd_states(test: &TestNamespace) {
     test.proxy.clear_faults();
     test.refuse_secrets_with(ODD_LINE).await;
     test.create("refused", &odd).await;
-    let key = test.failed("refused", "Refused").await;
+    let key = test.failed("refused", "WriteRejected").await;
     let message = &key.status.as_ref().unwrap().conditions[0].message;
     assert!(message.contains(SHOWN), "{message}");
     assert_plain("the condition", message);
@@ -40,7 +40,7 @@ async fn odd_states(test: &TestNamespace) {
 async fn assert_reported(test: &TestNamespace, operator: &Operator) {
     let notes = async || {
         let notes: Vec<_> =
-            test.events("refused", "Refused").await.into_iter().filter_map(|event| event.note).collect();
+            test.events("refused", "WriteRejected").await.into_iter().filter_map(|event| event.note).collect();
         notes.join("\n")
     };
     eventually(SOON, "an event reports the refusal", async || notes().await.contains(SHOWN)).await;

@@ -167,11 +167,11 @@ async fn a_refused_status_is_reported_by_an_event() {
     let (api, kubeconfig) = test.api_proxy().await;
     let _operator = test.operator_by(&kubeconfig, &[]);
     test.create("orders", &json!({})).await;
-    test.event_contains("orders", "Refused", "no status today").await;
+    test.event_contains("orders", "WriteRejected", "no status today").await;
     let before = api.count("update", "datakeys/status");
     eventually(SOON, "it is tried five times", async || api.count("update", "datakeys/status") >= before + 5).await;
     assert_eq!(test.proxy.calls(), 1);
-    assert_eq!(test.events("orders", "Refused").await.len(), 1, "an Event for each failure, not for each try");
+    assert_eq!(test.events("orders", "WriteRejected").await.len(), 1, "an Event for each failure, not for each try");
     for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
         test.plane.kubectl(&["delete", kind, "status-refused"]).await.unwrap();
     }
@@ -207,7 +207,7 @@ async fn a_missing_right_in_the_cluster_is_reported() {
     let kubeconfig = test.plane.kubeconfig_of("no-right", "blind").await;
     let _operator = test.operator_by(&kubeconfig, &[]);
     test.create("orders", &json!({})).await;
-    let key = test.failed("orders", "Refused").await;
+    let key = test.failed("orders", "WriteRejected").await;
     let message = message(&key);
     assert!(message.contains(account) && message.contains("cannot get resource"), "{message}");
     assert_eq!(test.proxy.calls(), 0);

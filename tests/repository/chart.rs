@@ -385,11 +385,11 @@ fn operator_of_listed_namespaces_has_no_cluster_wide_rights() {
 fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
     let metrics = datakey_operator::metrics::Metrics::default();
     metrics.kms_call("r", "OK", std::time::Duration::ZERO);
-    metrics.reconciled(datakey_operator::metrics::Outcome::Error, std::time::Duration::ZERO);
-    metrics.secret_written(datakey_operator::metrics::Operation::Create);
-    let states = vec![datakey_operator::metrics::State::Issued];
-    let snapshot = datakey_operator::metrics::Snapshot { states, ..<_>::default() };
-    let shown = metrics.render(snapshot).unwrap();
+    metrics.reconciled(datakey_operator::metrics::ReconcileOutcome::Error, std::time::Duration::ZERO);
+    metrics.secret_written(datakey_operator::metrics::SecretWrite::Create);
+    let states = vec![datakey::condition::ReadyState::Issued];
+    let gauges = datakey_operator::metrics::Gauges { states, ..<_>::default() };
+    let shown = metrics.render(gauges).unwrap();
     let runbooks = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
     for file in ["alerts.yaml", "dashboard.json"] {
         let text = std::fs::read_to_string(chart().join("files").join(file)).unwrap();

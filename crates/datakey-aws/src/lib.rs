@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 
 use credentials::Checked;
-use settings::{Settings, Sources};
+use settings::{AwsSettings, Sources};
 
 mod certificates;
 mod credentials;
@@ -48,7 +48,7 @@ impl Aws {
         let variables: BTreeMap<_, _> = variables.collect();
         let profiles = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
         let profiles = profiles.map_err(|error| format!("the AWS profile files cannot be read: {error}"))?;
-        let Settings { retry, ca_bundle } =
+        let AwsSettings { retry, ca_bundle } =
             settings::check(&Sources { variables: &variables, profiles: &profiles }, user)?;
         let trust = certificates::trust(ca_bundle.as_ref(), &variables)?;
         Ok(Self { app: AppName::new(app).ok(), http: http::client(&trust, &variables), retry })

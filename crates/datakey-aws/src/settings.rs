@@ -28,7 +28,7 @@ pub struct Sources<'a> {
 
 /// What the SDK does not read itself, or not safely.
 #[derive(Debug)]
-pub struct Settings {
+pub struct AwsSettings {
     /// Retries of calls other than those to KMS.
     pub retry: RetryConfig,
     /// The file of trusted certificate authorities.
@@ -91,7 +91,7 @@ const FOR_PEOPLE: [&str; 4] = ["sso_session", "sso_start_url", "login_session", 
 ///
 /// # Errors
 /// One line about the first setting that cannot be used.
-pub fn check(sources: &Sources<'_>, user: User) -> Result<Settings, String> {
+pub fn check(sources: &Sources<'_>, user: User) -> Result<AwsSettings, String> {
     sources.are_text()?;
     sources.names_a_profile()?;
     for (variable, property) in SECRETS {
@@ -118,7 +118,7 @@ pub fn check(sources: &Sources<'_>, user: User) -> Result<Settings, String> {
     if user == User::Service {
         sources.need_no_person()?;
     }
-    Ok(Settings { retry, ca_bundle: sources.first("AWS_CA_BUNDLE", "ca_bundle") })
+    Ok(AwsSettings { retry, ca_bundle: sources.first("AWS_CA_BUNDLE", "ca_bundle") })
 }
 
 // === impl Sources ===
@@ -294,7 +294,7 @@ mod tests {
 
     const KEYS: &str = "aws_access_key_id = AKIA\naws_secret_access_key = s\n";
 
-    async fn checked(variables: &[(&str, &str)], config: &str, user: User) -> Result<Settings, String> {
+    async fn checked(variables: &[(&str, &str)], config: &str, user: User) -> Result<AwsSettings, String> {
         let files = [("AWS_CONFIG_FILE", "/config"), ("AWS_SHARED_CREDENTIALS_FILE", "/none")];
         let all = [variables, &files].concat();
         let fs = Fs::from_slice(&[("/config", config)]);

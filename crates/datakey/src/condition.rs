@@ -7,13 +7,48 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use crate::{
-    api::{Conditions, DataKey, DataKeyStatus, IssuedVersion, READY, STALLED, VerifiedSecret, truncate_to_seconds},
+    api::{
+        Conditions, DataKey, DataKeyStatus, IssuedVersion, PENDING, READY, STALLED, VerifiedSecret, truncate_to_seconds,
+    },
     reason::{Failure, MAX_MESSAGE, Reason, RetryPolicy},
     text::printable,
 };
 
 /// The reason of `Ready=True`.
 pub const ISSUED: &str = "Issued";
+
+/// What the `Ready` condition of a `DataKey` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadyState {
+    /// `Ready=True`.
+    Issued,
+    /// No present condition, `Ready=Unknown`, or a reason that this release does not know.
+    Pending,
+    /// `Ready=False`.
+    Failed(Reason),
+}
+
+// === impl ReadyState ===
+
+impl ReadyState {
+    /// The state that this status reports.
+    pub fn of(status: Option<&DataKeyStatus>) -> Self {
+        match status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == READY)) {
+            Some(ready) if ready.status == "True" => Self::Issued,
+            Some(ready) => ready.reason.parse().map_or(Self::Pending, Self::Failed),
+            None => Self::Pending,
+        }
+    }
+
+    /// The reason that the condition has in this state.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Issued => ISSUED,
+            Self::Pending => PENDING,
+            Self::Failed(reason) => reason.as_str(),
+        }
+    }
+}
 
 /// The status of a `DataKey` whose Secret, at this revision, holds the data key of the spec.
 pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {

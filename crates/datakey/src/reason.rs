@@ -67,7 +67,7 @@ pub enum Reason {
     /// The Secret is immutable and does not hold what is recorded.
     SecretImmutable,
     /// The API server refused a write: quota, admission policy, a namespace being deleted.
-    Refused,
+    WriteRejected,
     /// An admission webhook that the API server must ask before a write cannot be reached.
     AdmissionUnavailable,
     /// The API server failed, or did not answer in time.
@@ -212,7 +212,7 @@ impl Reason {
                 "the Secret is immutable and does not hold what is recorded, and the API server lets no client change it: \
                  delete the Secret (kubectl delete secret NAME); the operator creates it again with the recorded data keys",
             ),
-            Self::Refused => (RetrySlowly, "the API server refused a write of the operator"),
+            Self::WriteRejected => (RetrySlowly, "the API server refused a write of the operator"),
             Self::AdmissionUnavailable => (
                 RetrySlowly,
                 "an admission webhook that the API server asks before each write cannot be called: repair that webhook, or \
@@ -313,7 +313,7 @@ impl Reason {
             Self::SecretConflict
                 | Self::SecretContested
                 | Self::SecretImmutable
-                | Self::Refused
+                | Self::WriteRejected
                 | Self::AdmissionUnavailable
                 | Self::PinConflict
                 | Self::PinInvalid
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_long_detail_is_cut_at_a_character() {
         for detail in ["ä", "\u{202e}"] {
-            let message = Failure::new(Reason::Refused, detail.repeat(5000)).to_string();
+            let message = Failure::new(Reason::WriteRejected, detail.repeat(5000)).to_string();
             assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
         }
     }

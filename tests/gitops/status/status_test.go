@@ -64,9 +64,9 @@ var expected = map[string]flux.Status{
 	"kms-unavailable":       flux.InProgressStatus,
 	"kms-unreachable":       flux.InProgressStatus,
 	"tls-failed":            flux.InProgressStatus,
-	"refused":               flux.InProgressStatus,
 	"secret-contested":      flux.InProgressStatus,
 	"throttled":             flux.InProgressStatus,
+	"write-rejected":        flux.InProgressStatus,
 }
 
 // What the health script must say where kstatus says this.

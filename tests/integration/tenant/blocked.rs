@@ -84,7 +84,7 @@ async fn a_refused_restore_says_that_deleting_the_secret_helps() {
         &test,
         async |name| drop(tenant.change(name, &full).await),
         async |name| {
-            let key = test.failed(name, "Refused").await;
+            let key = test.failed(name, "WriteRejected").await;
             let message = &key.status.as_ref().unwrap().conditions[0].message;
             assert!(
                 message.contains("Once the Secret is deleted, the operator creates it from the record"),

@@ -33,6 +33,6 @@ async fn deleted_data_keys_hold_no_permit_to_call_kms() {
 
 /// How many `DataKey`s wait to call KMS.
 fn waiting(metrics: &str) -> usize {
-    let waiting = metrics.lines().find_map(|line| line.strip_prefix("datakey_kms_waiting "));
+    let waiting = metrics.lines().find_map(|line| line.strip_prefix("datakey_kms_queue_length "));
     waiting.map_or(0, |count| count.parse().unwrap())
 }

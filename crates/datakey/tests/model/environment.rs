@@ -2,7 +2,7 @@
 
 use crate::{
     Derivation, Model, Violation,
-    objects::{Id, Pins, Settings, Spec},
+    objects::{Id, Pins, RequestVariant, Spec},
     secrets,
     server::Writer,
     world::{Action, Held, Origin, SecretAt, State},
@@ -95,11 +95,11 @@ impl Model {
                 next.push((action, changed));
             }
         };
-        let settings = match now.settings {
-            Settings::First => Settings::OtherContext,
-            Settings::OtherContext | Settings::OtherKey => Settings::First,
+        let variant = match now.variant {
+            RequestVariant::First => RequestVariant::OtherContext,
+            RequestVariant::OtherContext | RequestVariant::OtherKey => RequestVariant::First,
         };
-        change(state.spend(|budget| &mut budget.correct), Spec { settings, ..now }, Action::CorrectSettings);
+        change(state.spend(|budget| &mut budget.correct), Spec { variant, ..now }, Action::CorrectSettings);
         change(
             state.spend(|budget| &mut budget.version),
             Spec { version: 3 - now.version, ..now },
@@ -114,7 +114,7 @@ impl Model {
         }
         for version in [1, 2].into_iter().filter(|&version| now.pins.get(version).is_none()) {
             let mut pins = now.pins;
-            pins.set(version, self.fresh(state), now.settings);
+            pins.set(version, self.fresh(state), now.variant);
             change(state.spend(|budget| &mut budget.pin), Spec { pins, ..now }, Action::PinAnothers);
         }
     }
@@ -123,16 +123,16 @@ impl Model {
     /// its Secret at any later time; if it was deleted without its dependents, or restored from a backup, the Secret stays.
     fn recreate_key(&self, state: &State, next: &mut Successors) -> Result<(), Violation> {
         let now = self.key_summary(state.key.object).spec;
-        let others = [Settings::First, Settings::OtherContext, Settings::OtherKey];
-        let others = others.into_iter().filter(|settings| *settings != now.settings);
-        let recreated = state.spend(|budget| &mut budget.recreate).map(|after| (now.settings, after));
+        let others = [RequestVariant::First, RequestVariant::OtherContext, RequestVariant::OtherKey];
+        let others = others.into_iter().filter(|variant| *variant != now.variant);
+        let recreated = state.spend(|budget| &mut budget.recreate).map(|after| (now.variant, after));
         let other = state
             .spend(|budget| &mut budget.respec)
             .into_iter()
             .flat_map(|after| others.clone().map(move |other| (other, after.clone())));
-        for (settings, mut after) in recreated.into_iter().chain(other) {
+        for (variant, mut after) in recreated.into_iter().chain(other) {
             after.uids += 1;
-            let key = self.new_key(after.uids, Spec { settings, ..now });
+            let key = self.new_key(after.uids, Spec { variant, ..now });
             if !self.key_summary(key).pins_agree {
                 continue;
             }

@@ -2,8 +2,8 @@
 //! function of two operators that both act as the leader, with stale caches, on a small model of the API server and of KMS.
 //! Writes are lost, late, or applied with the answer lost; an operator stops between any two effects; Secrets are deleted,
 //! edited, stripped of labels and annotations, replaced by foreign ones or lookalikes, restored, and collected as garbage;
-//! DataKeys are deleted and created again, with the same settings or with others, or restored without their status; their
-//! version is raised and reverted, their deletion policy changed, and their settings corrected as long as the server allows
+//! DataKeys are deleted and created again, with the same variant or with others, or restored without their status; their
+//! version is raised and reverted, their deletion policy changed, and their variant corrected as long as the server allows
 //! it. Recorded data keys, or those of another cluster, are pinned in the spec; pins are removed; and the whole cluster is lost
 //! and built again from the spec in Git.
 //!

@@ -32,7 +32,7 @@ pub enum Mutant {
     NameNotChecked,
     /// A Secret without a record is ignored instead of adopted.
     NoAdoption,
-    /// A Secret is adopted although its data keys were requested with other settings.
+    /// A Secret is adopted although its data keys were requested with other variant.
     AdoptOtherSettings,
 
     // === the pins ===
@@ -138,11 +138,11 @@ impl Model {
     pub fn mistaken_key(&self, key: &DataKey, view: &View) -> DataKey {
         let mut taken = key.clone();
         if let (Mutant::AdoptOtherSettings, View::Loaded(at)) = (self.mutant, view)
-            && let Some(settings) = self.secret_summary(at.object).asked_with(key.wanted_version())
+            && let Some(variant) = self.secret_summary(at.object).asked_with(key.wanted_version())
             && key.record().is_empty()
         {
             let spec = objects::summarize_key(key).spec;
-            taken.spec = Spec { settings, ..spec }.whole();
+            taken.spec = Spec { variant, ..spec }.whole();
         }
         if self.mutant == Mutant::PinsIgnored {
             taken.spec.wrapped_keys = None;

@@ -15,9 +15,9 @@ pub const KEY_NAME: &str = "k";
 /// The number of an object. Equal objects have the same number, so that states are small and comparable.
 pub type Id = u32;
 
-/// The settings of a request to KMS.
+/// The variant of a request to KMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Settings {
+pub enum RequestVariant {
     First,
     OtherContext,
     OtherKey,
@@ -28,13 +28,13 @@ pub enum Settings {
 pub struct Spec {
     pub version: i32,
     pub delete: bool,
-    pub settings: Settings,
+    pub variant: RequestVariant,
     pub pins: Pins,
 }
 
-/// The data keys that the spec pins, each with the settings of its request.
+/// The data keys that the spec pins, each with the variant of its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pins([Option<(u8, Settings)>; 2]);
+pub struct Pins([Option<(u8, RequestVariant)>; 2]);
 
 /// Data keys by version, each as the number of the answer of KMS. The model has at most two versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,14 +79,14 @@ fn wrapped(number: u8) -> ByteString {
     ByteString(format!("blob {number}").into_bytes())
 }
 
-/// A version that KMS issues for the `DataKey` of this uid, with these settings.
-pub fn issued(uid: u16, version: i32, number: u8, settings: Settings) -> IssuedVersion {
-    IssuedVersion { issued_at: truncate_to_seconds(created(uid)), ..of_unknown_origin(version, number, settings) }
+/// A version that KMS issues for the `DataKey` of this uid, with these variant.
+pub fn issued(uid: u16, version: i32, number: u8, variant: RequestVariant) -> IssuedVersion {
+    IssuedVersion { issued_at: truncate_to_seconds(created(uid)), ..of_unknown_origin(version, number, variant) }
 }
 
 /// A version that is older than every `DataKey`.
-fn of_unknown_origin(version: i32, number: u8, settings: Settings) -> IssuedVersion {
-    let spec = Spec { version, settings, ..Spec::FIRST };
+fn of_unknown_origin(version: i32, number: u8, variant: RequestVariant) -> IssuedVersion {
+    let spec = Spec { version, variant, ..Spec::FIRST };
     let request = spec.whole().request();
     IssuedVersion {
         version,
@@ -111,12 +111,12 @@ pub fn summarize_key(key: &DataKey) -> KeySummary {
     let spec = Spec {
         version: key.wanted_version(),
         delete: key.spec.deletion_policy() == DeletionPolicy::Delete,
-        settings: Settings::of_request(&request),
+        variant: RequestVariant::of_request(&request),
         pins: Pins::of(key.pinned_versions()),
     };
     let record = Pins::of(key.record()).data_keys();
     let agrees = |(version, number)| record.get(version).is_none_or(|recorded| recorded == number);
-    let answers = spec.pins.get(spec.version).is_none_or(|(_, settings)| settings == spec.settings);
+    let answers = spec.pins.get(spec.version).is_none_or(|(_, variant)| variant == spec.variant);
     KeySummary {
         uid: uid_number(key.metadata.uid.as_deref().unwrap()),
         spec,
@@ -130,9 +130,9 @@ pub fn uid_number(uid: &str) -> u16 {
     uid.strip_prefix("uid-").unwrap().parse().unwrap()
 }
 
-// === impl Settings ===
+// === impl RequestVariant ===
 
-impl Settings {
+impl RequestVariant {
     pub fn key_id(self) -> &'static str {
         match self {
             Self::OtherKey => "arn:aws:kms:eu-west-1:111122223333:key/99999999-12ab-34cd-56ef-1234567890ab",
@@ -159,14 +159,14 @@ impl Settings {
 // === impl Spec ===
 
 impl Spec {
-    pub const FIRST: Self = Self { version: 1, delete: false, settings: Settings::First, pins: Pins([None; 2]) };
+    pub const FIRST: Self = Self { version: 1, delete: false, variant: RequestVariant::First, pins: Pins([None; 2]) };
 
     pub fn whole(self) -> DataKeySpec {
         DataKeySpec {
-            key_id: self.settings.key_id().to_owned(),
+            key_id: self.variant.key_id().to_owned(),
             key_spec: Some(KeySpec::Aes256),
             number_of_bytes: None,
-            encryption_context: self.settings.context(),
+            encryption_context: self.variant.context(),
             grant_tokens: None,
             region: None,
             version: Some(self.version),
@@ -181,10 +181,10 @@ impl Spec {
     /// The generation. It is a function of the spec and not a count, because generations are only compared for equality.
     pub fn generation(self) -> i64 {
         let pinned =
-            self.pins.0.map(|pin| pin.map_or(0, |(number, settings)| 1 + 3 * i64::from(number) + settings as i64));
+            self.pins.0.map(|pin| pin.map_or(0, |(number, variant)| 1 + 3 * i64::from(number) + variant as i64));
         i64::from(self.version)
             + 4 * i64::from(self.delete)
-            + 8 * i64::from(self.settings as u8)
+            + 8 * i64::from(self.variant as u8)
             + 32 * pinned[0]
             + 4096 * pinned[1]
     }
@@ -199,17 +199,17 @@ impl Pins {
         for issued in issued {
             let blob = std::str::from_utf8(&issued.ciphertext_blob.0).unwrap();
             let number = blob.strip_prefix("blob ").unwrap().parse().unwrap();
-            pins.set(issued.version, number, Settings::of_request(&issued.request));
+            pins.set(issued.version, number, RequestVariant::of_request(&issued.request));
         }
         pins
     }
 
-    pub fn get(self, version: i32) -> Option<(u8, Settings)> {
+    pub fn get(self, version: i32) -> Option<(u8, RequestVariant)> {
         self.0[DataKeys::slot(version)]
     }
 
-    pub fn set(&mut self, version: i32, number: u8, settings: Settings) {
-        self.0[DataKeys::slot(version)] = Some((number, settings));
+    pub fn set(&mut self, version: i32, number: u8, variant: RequestVariant) {
+        self.0[DataKeys::slot(version)] = Some((number, variant));
     }
 
     pub fn data_keys(self) -> DataKeys {
@@ -217,7 +217,7 @@ impl Pins {
     }
 
     fn whole(self) -> Vec<IssuedVersion> {
-        let pin = |version| self.get(version).map(|(number, settings)| of_unknown_origin(version, number, settings));
+        let pin = |version| self.get(version).map(|(number, variant)| of_unknown_origin(version, number, variant));
         [1, 2].into_iter().filter_map(pin).collect()
     }
 }

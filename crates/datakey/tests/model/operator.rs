@@ -194,12 +194,12 @@ impl Model {
 
     /// The answer of KMS to the request of the `DataKey`.
     fn answer(&self, state: &State, id: Id) -> DataKeyAt {
-        let Spec { version, settings, .. } = self.key_summary(id).spec;
-        DataKeyAt { number: self.fresh(state), version, settings }
+        let Spec { version, variant, .. } = self.key_summary(id).spec;
+        DataKeyAt { number: self.fresh(state), version, variant }
     }
 
-    fn issued(&self, id: Id, DataKeyAt { number, version, settings }: DataKeyAt) -> IssuedVersion {
-        objects::issued(self.key_summary(id).uid, version, number, settings)
+    fn issued(&self, id: Id, DataKeyAt { number, version, variant }: DataKeyAt) -> IssuedVersion {
+        objects::issued(self.key_summary(id).uid, version, number, variant)
     }
 
     /// The `DataKey` with the answer of KMS in its record.

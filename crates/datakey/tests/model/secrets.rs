@@ -6,7 +6,7 @@ use datakey::{
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
-use crate::objects::{DataKeys, KEY_NAME, Settings, uid_number};
+use crate::objects::{DataKeys, KEY_NAME, RequestVariant, uid_number};
 
 const EDITED: &[u8] = b"edited";
 
@@ -16,8 +16,8 @@ const EDITED: &[u8] = b"edited";
 pub struct SecretSummary {
     /// The data keys that a reader finds.
     pub held: DataKeys,
-    /// The settings that they were requested with, by version.
-    settings: [Option<Settings>; 2],
+    /// The variant that they were requested with, by version.
+    variant: [Option<RequestVariant>; 2],
     /// Whether it belongs to another owner: it is of another type, or names another `DataKey`.
     pub foreign: bool,
     /// Whether the watch, which selects by type, sees it.
@@ -100,7 +100,7 @@ pub fn summarize_secret(secret: &Secret) -> SecretSummary {
     let watched = secret.type_.as_deref() == Some(SECRET_TYPE);
     SecretSummary {
         held: data_keys(secret),
-        settings: [1, 2].map(|version| settings(secret, version)),
+        variant: [1, 2].map(|version| variant(secret, version)),
         foreign: !watched || label(NAME_LABEL).is_some_and(|name| name != KEY_NAME),
         watched,
         owner: owner.map(|owner| uid_number(&owner.uid)),
@@ -126,17 +126,17 @@ fn data_keys(secret: &Secret) -> DataKeys {
     found
 }
 
-fn settings(secret: &Secret, version: i32) -> Option<Settings> {
+fn variant(secret: &Secret, version: i32) -> Option<RequestVariant> {
     let entry = |name: &str| text(secret, &format!("{name}.v{version}"));
     let context: EncryptionContext = serde_json::from_str(entry("encryptionContext")?).ok()?;
-    Settings::of(entry("keyId")?, Some(&context))
+    RequestVariant::of(entry("keyId")?, Some(&context))
 }
 
 // === impl SecretSummary ===
 
 impl SecretSummary {
-    /// The settings that the data key of a version was requested with.
-    pub fn asked_with(&self, version: i32) -> Option<Settings> {
-        self.held.get(version).and_then(|_| self.settings[DataKeys::slot(version)])
+    /// The variant that the data key of a version was requested with.
+    pub fn asked_with(&self, version: i32) -> Option<RequestVariant> {
+        self.held.get(version).and_then(|_| self.variant[DataKeys::slot(version)])
     }
 }

@@ -114,8 +114,8 @@ impl Model {
             return true;
         }
         if key.record.is_empty() {
-            // Its data keys were requested with other settings, or it lost a part that the record is rebuilt from.
-            let other_settings = secret.asked_with(key.spec.version).is_some_and(|asked| asked != key.spec.settings);
+            // Its data keys were requested with other variant, or it lost a part that the record is rebuilt from.
+            let other_settings = secret.asked_with(key.spec.version).is_some_and(|asked| asked != key.spec.variant);
             let pins = key.spec.pins.data_keys();
             let another =
                 pins.iter().any(|(version, number)| secret.held.get(version).is_some_and(|held| held != number));

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use datakey::protocol::{Attempt, SecretState};
 
-use crate::objects::{DataKeys, Id, Settings};
+use crate::objects::{DataKeys, Id, RequestVariant};
 
 /// A uid of a Secret or a resource version. They are only compared for equality.
 pub type Revision = u16;
@@ -54,12 +54,12 @@ pub type View = SecretState<(SecretAt, Option<Held>), SecretAt, SecretAt>;
 /// A running reconcile.
 pub type Run = Attempt<KeyAt, View, DataKeyAt, Id>;
 
-/// A data key, with the version and the settings that it was requested with.
+/// A data key, with the version and the variant that it was requested with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataKeyAt {
     pub number: u8,
     pub version: i32,
-    pub settings: Settings,
+    pub variant: RequestVariant,
 }
 
 /// An operator: its caches and its reconcile.
@@ -103,9 +103,9 @@ pub struct Budget {
     pub restore: u8,
     /// Re-creations of the `DataKey` with the same spec, among them restores without the status.
     pub recreate: u8,
-    /// Re-creations of the `DataKey` with other settings.
+    /// Re-creations of the `DataKey` with other variant.
     pub respec: u8,
-    /// Changes of the settings in place, as long as the server allows them.
+    /// Changes of the variant in place, as long as the server allows them.
     pub correct: u8,
     /// Changes of the version.
     pub version: u8,

@@ -9,13 +9,13 @@ use datakey::{api::DataKey, identity};
 
 /// Objects as the API server answered our writes, by uid.
 #[derive(Default)]
-pub struct Written {
+pub struct OwnWrites {
     objects: Mutex<HashMap<String, Arc<DataKey>>>,
 }
 
-// === impl Written ===
+// === impl OwnWrites ===
 
-impl Written {
+impl OwnWrites {
     /// Takes in what our write answered.
     pub fn learn(&self, key: &Arc<DataKey>) {
         if let Some(uid) = &key.metadata.uid {
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn own_write_counts_until_the_watch_delivers_it() {
-        let written = Written::default();
+        let written = OwnWrites::default();
         written.learn(&at_version("100"));
         assert_eq!(version(&written.newest(at_version("99"), None)), "100");
         assert_eq!(version(&written.newest(at_version("101"), None)), "101");
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn own_write_delivered_during_the_cache_lookup_counts() {
-        let written = Written::default();
+        let written = OwnWrites::default();
         written.learn(&at_version("100"));
         let before = written.get(data_key().metadata.uid.as_deref().unwrap());
         // Looked up before the watch brought it, and forgotten by then.
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn versions_that_are_not_numbers_yield_to_the_watch() {
-        let written = Written::default();
+        let written = OwnWrites::default();
         written.learn(&at_version("b"));
         assert_eq!(version(&written.newest(at_version("a"), None)), "a");
     }

@@ -28,7 +28,7 @@ const MAX: usize = 100;
 const FREE_FOR: Duration = Duration::from_secs(1);
 
 /// The watches, one for each `DataKey`, by its uid.
-pub struct Conflicts {
+pub struct ConflictWatches {
     client: Client,
     watches: Mutex<HashMap<String, Watch>>,
 }
@@ -39,9 +39,9 @@ struct Watch {
     task: JoinHandle<()>,
 }
 
-// === impl Conflicts ===
+// === impl ConflictWatches ===
 
-impl Conflicts {
+impl ConflictWatches {
     /// No watches yet. The client should have a connection of its own.
     pub fn new(client: Client) -> Self {
         Self { client, watches: Mutex::default() }
