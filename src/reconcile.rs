@@ -23,13 +23,13 @@ use crate::{
 
 use reconciler::{Queue, Reconciler};
 
+mod call_kms;
 mod context;
 mod error;
-mod issue;
-mod publish;
 mod reconciler;
 mod report;
 pub mod retry;
+mod write_secret;
 
 pub use context::Context;
 pub use error::Error;

@@ -1,4 +1,4 @@
-//! The steps on the way to the record: the permit, the call to KMS, the write of the record.
+//! Carries out the steps up to the record: the permit, the call to KMS, the write of the record.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The steps that read and write the Secret.
+//! Carries out the steps that read and write the Secret.
 
 use datakey::{
     names::SECRET_TYPE,
