@@ -5,7 +5,7 @@
 //! | a recorded data key is never changed or removed | the guarded write of the record; the definition's rule that it is write-once |
 //! | one data key for each version | KMS is called only where the version is neither recorded nor pinned nor in the Secret (`issue`) |
 //! | a data key is never taken out of a Secret | `compare` before each replacement, which carries the revision that was read |
-//! | a Secret of another owner is neither read nor written | its metadata are read first (`Step::get_if_managed`) |
+//! | a Secret of another owner is neither read nor written | `secret::ownership`, from the metadata before the data are read |
 //! | Ready means that the Secret holds what is recorded | `publish`: this revision was written, or read and compared |
 //! | what is adopted or pinned outlives its object | the owner reference is set at creation, and only for what the object issued itself |
 //!

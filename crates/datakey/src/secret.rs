@@ -9,6 +9,7 @@ pub mod compare;
 pub mod digest;
 pub mod known;
 pub mod metadata;
+pub(crate) mod ownership;
 mod projection;
 mod reader;
 pub mod template;

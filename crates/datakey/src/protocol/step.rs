@@ -9,7 +9,7 @@ use crate::{
     api::{DataKey, DataKeyStatus, IssuedVersion, with_adopted, with_recorded},
     condition,
     reason::{Failure, Reason},
-    secret::{digest::Digest, metadata::SecretMetadata},
+    secret::{digest::Digest, metadata::SecretMetadata, ownership},
 };
 
 /// One step of a reconcile, as `plan` decides on it.
@@ -108,13 +108,11 @@ impl Step {
         }
     }
 
-    /// Reads a Secret that is managed by the operator. Without the operator's labels and annotations it belongs to another
-    /// owner, and its data are not read.
+    /// Reads a Secret, unless its metadata say that it belongs to another owner.
     pub(super) fn get_if_managed(metadata: &SecretMetadata) -> Self {
-        if metadata.is_managed {
-            Self::GetSecret
-        } else {
-            Self::ReportFailure(Failure::new(Reason::SecretConflict, "it is not a Secret of this operator"))
+        match ownership::unmanaged_reason(metadata.is_managed) {
+            None => Self::GetSecret,
+            Some(why) => Self::ReportFailure(Failure::new(Reason::SecretConflict, why)),
         }
     }
 

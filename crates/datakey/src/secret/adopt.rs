@@ -3,14 +3,13 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{
-    compare::foreign_reason,
+    ownership::{foreign_reason, unlabeled_reason},
     projection::entries,
     reader::{current_version, entry, parse_version, version_numbers},
 };
 use crate::{
     api::{DataKey, IssuedVersion, flaws::twins},
     arn::{self, KmsArn},
-    names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL},
 };
 
 /// Rebuilds the record of a `DataKey` from its Secret, after the `DataKey` was re-created or restored without its status.
@@ -19,12 +18,8 @@ use crate::{
 /// Why the Secret can't belong to this `DataKey`. Every version must be complete, and the version that the spec makes current,
 /// if the Secret holds it, must match the spec.
 pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
-    if let Some(why) = foreign_reason(key, secret) {
+    if let Some(why) = foreign_reason(key, secret).or_else(|| unlabeled_reason(key, secret)) {
         return Err(why);
-    }
-    let label = |name: &str| secret.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
-    if label(MANAGED_BY_LABEL) != Some(FIELD_MANAGER) || label(NAME_LABEL) != key.metadata.name.as_deref() {
-        return Err(format!("it lacks the labels {MANAGED_BY_LABEL}={FIELD_MANAGER} and {NAME_LABEL} of this DataKey"));
     }
     let numbers = version_numbers(secret);
     let versions: Vec<_> = numbers.iter().map(|&version| parse_version(secret, version)).collect::<Result<_, _>>()?;
@@ -66,7 +61,7 @@ mod tests {
     use crate::{
         api::{EncryptionContext, flaws::tests::FLAWS},
         fixtures::{Edit, OTHER_REQUESTS, data_key, issued, recorded},
-        names::VERSION_ANNOTATION_PREFIX,
+        names::{NAME_LABEL, VERSION_ANNOTATION_PREFIX},
         secret::Projection,
     };
 

@@ -10,12 +10,12 @@ use k8s_openapi::api::core::v1::Secret;
 use super::{
     Projection,
     digest::{Digest, sha256},
+    ownership::foreign_reason,
     reader::{entry, version_annotation, version_numbers},
     template::Own,
 };
 use crate::{
     api::{DataKey, has_blob_length},
-    names::{NAME_LABEL, SECRET_TYPE},
     text::printable,
 };
 
@@ -80,23 +80,6 @@ fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Cont
     differs.then_some(Contradiction::DifferentKey(version))
 }
 
-/// Why a Secret does not belong to this `DataKey`; `None` if it does.
-pub(super) fn foreign_reason(key: &DataKey, secret: &Secret) -> Option<String> {
-    if secret.type_.as_deref() != Some(SECRET_TYPE) {
-        return Some(format!("it is not of type {SECRET_TYPE}"));
-    }
-    let belongs_to = secret.metadata.labels.as_ref().and_then(|labels| labels.get(NAME_LABEL))?;
-    if Some(belongs_to) == key.metadata.name.as_ref() {
-        return None;
-    }
-    // Another client may have edited the label; a recorded data key in the Secret proves that it belongs to this DataKey.
-    let holds_ours = version_numbers(secret).into_iter().any(|version| {
-        let blob = entry(secret, &format!("ciphertextBlob.v{version}"));
-        key.recorded_version(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
-    });
-    (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
-}
-
 /// The number of changes that a message names: another client may have added thousands of entries.
 const MAX_NAMED: usize = 10;
 
@@ -155,7 +138,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{Edit, recorded},
-        names::{CURRENT_VERSION_ANNOTATION, MANAGED_BY_LABEL, VERSION_ANNOTATION_PREFIX},
+        names::{CURRENT_VERSION_ANNOTATION, MANAGED_BY_LABEL, NAME_LABEL, VERSION_ANNOTATION_PREFIX},
         secret::Projection,
     };
 

@@ -10,10 +10,8 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret, apimachinery::p
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use crate::{
-    identity::Revision,
-    names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX},
-};
+use super::ownership::Marks;
+use crate::identity::Revision;
 
 /// The metadata of a Secret that the operator keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +20,7 @@ pub struct SecretMetadata {
     pub revision: Revision,
     /// The name of the `DataKey` in the label `datakey.dev/name`.
     pub belongs_to: Option<String>,
-    /// Whether a label or annotation says that the operator manages the Secret. Any client can set it, so it decides only whether
-    /// the Secret may be read, never whether it is intact.
+    /// Whether a label or annotation says that the operator manages the Secret, as `secret::ownership` decides.
     pub is_managed: bool,
 }
 
@@ -67,17 +64,9 @@ impl SecretMetadata {
         uid: Option<String>,
         resource_version: Option<String>,
         labels: impl Iterator<Item = (&'a str, &'a str)>,
-        mut annotations: impl Iterator<Item = &'a str>,
+        annotations: impl Iterator<Item = &'a str>,
     ) -> Self {
-        let (mut belongs_to, mut is_managed) = (None, false);
-        for (name, value) in labels {
-            match name {
-                NAME_LABEL => belongs_to = Some(value.to_owned()),
-                MANAGED_BY_LABEL => is_managed = value == FIELD_MANAGER,
-                _ => {}
-            }
-        }
-        let is_managed = is_managed || belongs_to.is_some() || annotations.any(|name| name.starts_with(OWN_PREFIX));
+        let Marks { belongs_to, is_managed } = Marks::of(labels, annotations);
         let revision =
             Revision { uid: uid.unwrap_or_default(), resource_version: resource_version.unwrap_or_default() };
         Self { revision, belongs_to, is_managed }
@@ -136,6 +125,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL};
 
     fn watched(metadata: &Value) -> WatchedSecret {
         serde_json::from_value(json!({ "kind": "PartialObjectMetadata", "metadata": metadata })).unwrap()
@@ -156,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn one_label_or_annotation_makes_a_secret_managed() {
+    fn metadata_of_both_forms_say_the_same_of_the_owner() {
         for (metadata, belongs_to, is_managed) in [
             (json!({ "labels": { NAME_LABEL: "orders" } }), Some("orders"), true),
             (json!({ "labels": { MANAGED_BY_LABEL: FIELD_MANAGER } }), None, true),
