@@ -15,10 +15,10 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
     if object.metadata.deletion_timestamp.is_some() {
         // The operator issues nothing and leaves the Secret alone: restoring it would work against the garbage collector. A
         // finalizer can keep the object for a long time, so Ready must not stay True.
-        return Step::put_status(observed, condition::failed(object, &Reason::Deleting.into(), now));
+        return Step::put_status_if_changed(observed, condition::failed(object, &Reason::Deleting.into(), now));
     }
     if let Some(failure) = observed.failure {
-        return Step::put_status(observed, condition::failed(object, failure, now));
+        return Step::put_status_if_changed(observed, condition::failed(object, failure, now));
     }
     if let Some(failure) = newer::in_the_record(object) {
         // A Secret holds all versions or none, and this release cannot project such a version.

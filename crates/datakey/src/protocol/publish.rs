@@ -33,7 +33,7 @@ pub(super) fn publish(
     match observed.secret {
         SecretState::Watched(known) if known.holds(object, wanted) => match pins {
             Ok(pins) if pins.is_empty() => {
-                Step::put_status(observed, condition::ready(object, issued, to_save(object, known), now))
+                Step::put_status_if_changed(observed, condition::ready(object, issued, to_save(object, known), now))
             }
             Ok(pins) => pin(observed, pins),
             Err(failure) => Step::report_once(observed, failure),

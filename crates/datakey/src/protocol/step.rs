@@ -79,8 +79,8 @@ impl Record {
 // === impl Step ===
 
 impl Step {
-    /// Writes this status, unless it is written already.
-    pub(super) fn put_status(observed: &Observed<'_>, wanted: DataKeyStatus) -> Self {
+    /// Writes this status, unless the object has it already.
+    pub(super) fn put_status_if_changed(observed: &Observed<'_>, wanted: DataKeyStatus) -> Self {
         let Some(old) = observed.object.status.as_ref() else { return Self::PutStatus(Box::new(wanted)) };
         let is_written = if observed.inputs.keeps_revision || old.secret == wanted.secret {
             *old == wanted
