@@ -11,4 +11,5 @@ mod docs;
 mod flags;
 mod generated;
 mod krew;
+mod stored;
 mod words;

@@ -1,4 +1,5 @@
-//! Records what 0.1.0 leaves behind, from a real binary at work. Run again only to add a state: the files are the evidence.
+//! Records what an earlier operator leaves behind, from a real binary at work. Run again only to add a state: the files are
+//! the evidence.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
@@ -8,7 +9,7 @@ use kube::{
 use serde_json::{Value, json};
 use testbed::{eventually, proxy::Fault, repository};
 
-use super::{FOLDER, PENDING, binary_of_0_1_0};
+use super::{FOLDER, PENDING, binary_of_0_1_0, unchanged};
 use crate::harness::{SOON, TestNamespace, restored};
 
 /// An object exactly as the server answers it.
@@ -21,13 +22,13 @@ async fn raw(test: &TestNamespace, path: &str) -> Option<Value> {
     }
 }
 
-async fn write(test: &TestNamespace, name: &str) {
+async fn write(test: &TestNamespace, folder: &str, name: &str) {
     let namespace = &test.namespace;
     let key = raw(test, &format!("/apis/datakey.dev/v1alpha1/namespaces/{namespace}/datakeys/{name}")).await.unwrap();
     let secret = key["spec"]["secretName"].as_str().unwrap_or(name);
     let secret = raw(test, &format!("/api/v1/namespaces/{namespace}/secrets/{secret}")).await;
     let pretty = serde_json::to_string_pretty(&json!({ "dataKey": key, "secret": secret })).unwrap() + "\n";
-    std::fs::write(repository().join(FOLDER).join(format!("{name}.json")), pretty).unwrap();
+    std::fs::write(repository().join(folder).join(format!("{name}.json")), pretty).unwrap();
 }
 
 /// Issues these versions of a `DataKey`.
@@ -115,7 +116,10 @@ async fn changed(test: &TestNamespace) {
     let held = test.data("repaired").await;
     test.edit_secret("repaired", &json!({ "data": { "version": "OQ==" } })).await;
     test.secret_becomes("repaired", &held).await;
+}
 
+/// `DataKey`s whose deletion policy changed after they were issued, which a later definition refuses.
+async fn policies(test: &TestNamespace) {
     for (name, before, after, owners) in [("kept", "Delete", "Retain", 0), ("given-up", "Retain", "Delete", 1)] {
         test.issue(name, &json!({ "deletionPolicy": before })).await;
         test.patch(name, &json!({ "spec": { "deletionPolicy": after } })).await;
@@ -155,6 +159,7 @@ async fn record_what_0_1_0_leaves() {
     let operator = test.operator_of(&binary_of_0_1_0(), &["--retry-min=200ms"], &[]);
     ready(&test).await;
     changed(&test).await;
+    policies(&test).await;
     for name in ["spec-changed", "secret-lost"] {
         test.issue(name, &json!({})).await;
     }
@@ -165,7 +170,63 @@ async fn record_what_0_1_0_leaves() {
     test.patch("spec-changed", &json!({ "spec": { "version": 2, "keyId": PENDING } })).await;
     test.delete_secret("secret-lost").await;
     test.create("born", &json!({ "keyId": PENDING })).await;
+    write_all(&test, FOLDER).await;
+}
+
+/// `DataKey`s with fields and reasons that 0.1.0 does not know.
+async fn since_0_1_0(test: &TestNamespace) {
+    let labels = json!({ "team": "shop", "app.kubernetes.io/part-of": "orders" });
+    let template =
+        json!({ "metadata": { "labels": labels, "annotations": { "reloader.stakater.com/match": "true" } } });
+    for name in ["secret-template", "secret-template-changed"] {
+        test.issue(name, &json!({ "secretTemplate": template })).await;
+    }
+    let removed = json!({ "labels": { "team": null, "tier": "db" } });
+    test.patch("secret-template-changed", &json!({ "spec": { "secretTemplate": { "metadata": removed } } })).await;
+    eventually(SOON, "the label is removed", async || {
+        let labels = test.secret("secret-template-changed").await.metadata.labels.unwrap_or_default();
+        labels.contains_key("tier") && !labels.contains_key("team")
+    })
+    .await;
+    test.ready("secret-template-changed").await;
+
+    test.issue("restored-by-velero", &json!({})).await;
+    let backup = restored(&test.secret("restored-by-velero").await);
+    test.delete("restored-by-velero").await;
+    test.delete_secret("restored-by-velero").await;
+    test.create_secret(&backup).await;
+    let mut labelled = test.manifest("restored-by-velero", &json!({}));
+    labelled["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill" });
+    test.try_create(&labelled).await.unwrap();
+    test.ready("restored-by-velero").await;
+
+    let mut annotated = test.manifest("restored-without-key", &json!({}));
+    annotated["metadata"]["annotations"] = json!({ "datakey.dev/restored": "" });
+    test.try_create(&annotated).await.unwrap();
+    test.failed("restored-without-key", "RestoredWithoutKey").await;
+
+    test.refuse_secrets().await;
+    test.create(unchanged::REFUSED, &json!({})).await;
+    test.failed(unchanged::REFUSED, "Refused").await;
+    test.accept_secrets().await;
+}
+
+#[tokio::test]
+#[ignore = "writes files; see tests/integration/upgrade/9b52e60/README.md"]
+async fn record_what_9b52e60_leaves() {
+    let binary = std::env::var_os("DATAKEY_EARLIER_BINARY").expect("DATAKEY_EARLIER_BINARY, the operator of 9b52e60");
+    let test = TestNamespace::new("upgrade-recorded-9b52e60").await;
+    let operator = test.operator_of(binary.as_ref(), &["--retry-min=1h", "--retry-max=1h"], &[]);
+    ready(&test).await;
+    changed(&test).await;
+    since_0_1_0(&test).await;
+    drop(operator);
+    write_all(&test, unchanged::FOLDER).await;
+}
+
+/// Writes every `DataKey` of the namespace and its Secret.
+async fn write_all(test: &TestNamespace, folder: &str) {
     for key in test.keys().list(&kube::api::ListParams::default()).await.unwrap() {
-        write(&test, &key.name_any()).await;
+        write(test, folder, &key.name_any()).await;
     }
 }
