@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Error, json};
 
 use datakey::{
-    api::{self, DataKey, DataKeySpec, DataKeyStatus},
+    api::{self, DataKey, DataKeySpec, KeyStatus},
     condition::{self, ReadyState},
     decode::{self, Unreadable, Wire},
     reason::Reason,
@@ -47,7 +47,7 @@ struct Summary {
 struct Rest {
     spec: DataKeySpec,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    status: Option<DataKeyStatus>,
+    status: Option<KeyStatus>,
 }
 
 /// What most `DataKey`s have in common: the names of the fields, in their order, and frequent values. LZ4 refers to it.

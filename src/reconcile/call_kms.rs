@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, IssuedVersion, Rest, truncate_to_seconds, with_recorded},
+    api::{DataKey, Issued, IssuedVersion, Rest, truncate_to_seconds, with_recorded},
     protocol::{Answer, Change, Record, Source, size},
     reason::{Failure, Reason},
 };
@@ -125,7 +125,7 @@ impl Reconciler<'_> {
     pub(super) async fn dry_run_record(&mut self) -> Result<(), Error> {
         let region = self.context.kms.own_region();
         let largest = IssuedVersion { issued_at: issued_at(self.key()), ..size::largest(self.key(), region) };
-        let object = self.with_status(with_recorded(self.key(), vec![largest]));
+        let object = self.key().with_status(with_recorded(self.key(), vec![largest]));
         let tried = keys::put_status(&self.context.client, &object, true);
         match classify_write(self.with_timeout(tried).await?, &object)? {
             WriteOutcome::Accepted((_, bytes)) if bytes > size::MAX_STORED => {

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, READY},
+    api::{DataKey, Issued, KeyStatus, READY},
     condition,
     protocol::Answer,
     reason::Reason,
     text::error_chain,
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    core::ObjectMeta,
-    runtime::{controller::Action, events::EventType},
-};
+use kube::runtime::{controller::Action, events::EventType};
 use tracing::{info, warn};
 
 use super::{error::Error, reconciler::Reconciler};
@@ -55,7 +52,7 @@ impl Reconciler<'_> {
     }
 
     /// Writes the status that a decision says.
-    pub(super) async fn set_status(&mut self, status: DataKeyStatus) -> Result<(), Error> {
+    pub(super) async fn set_status(&mut self, status: KeyStatus) -> Result<(), Error> {
         let reason = |key: &DataKey| condition::find(key, READY).map(|ready| ready.reason.clone());
         let before = reason(self.key());
         match self.put_status(status).await? {
@@ -81,8 +78,8 @@ impl Reconciler<'_> {
     }
 
     /// Writes a status of exactly the object that was decided on: uid and resource version go with it.
-    pub(super) async fn put_status(&self, status: DataKeyStatus) -> Result<WriteOutcome<Arc<DataKey>>, Error> {
-        let object = self.with_status(status);
+    pub(super) async fn put_status(&self, status: KeyStatus) -> Result<WriteOutcome<Arc<DataKey>>, Error> {
+        let object = self.key().with_status(status);
         let written = self.with_timeout(keys::put_status(&self.context.client, &object, false)).await?;
         Ok(match classify_write(written, &object)? {
             WriteOutcome::Accepted((key, _)) => {
@@ -93,20 +90,5 @@ impl Reconciler<'_> {
             }
             WriteOutcome::Rejected(message) => WriteOutcome::Rejected(message),
         })
-    }
-
-    /// The object as it is sent: of the metadata only what says which object it is, and in which state it was decided on.
-    pub(super) fn with_status(&self, status: DataKeyStatus) -> DataKey {
-        let old = &self.key().metadata;
-        let mut object = DataKey::new(&self.name, self.key().spec.clone());
-        object.metadata = ObjectMeta {
-            name: old.name.clone(),
-            namespace: old.namespace.clone(),
-            uid: old.uid.clone(),
-            resource_version: old.resource_version.clone(),
-            ..ObjectMeta::default()
-        };
-        object.status = Some(status);
-        object
     }
 }

@@ -1,4 +1,4 @@
-//! The `DataKey` custom resource. Doc comments on these types are what `kubectl explain` prints: they are written
+//! The custom resource `DataKey`, and what any kind has in common with it ([`Issued`]). Doc comments on these types are what `kubectl explain` prints: they are written
 //! for users.
 
 mod bounds;
@@ -6,6 +6,7 @@ mod conditions;
 mod crd;
 mod data_key;
 pub(crate) mod flaws;
+mod issued;
 mod lenient;
 mod material;
 mod request;
@@ -17,9 +18,10 @@ mod template;
 pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
 pub use conditions::{Conditions, PENDING, READY, STALLED};
 pub use crd::crd;
-pub use data_key::{DataKey, DataKeySpec, DeletionPolicy, with_adopted, with_recorded};
+pub use data_key::{DataKey, DataKeySpec};
+pub use issued::{Issued, Kind, Object, Spec, ToJson, with_adopted, with_recorded};
 pub use lenient::Rest;
 pub use material::{KeySpec, Material};
-pub use request::{EncryptionContext, KeyRequest};
-pub use status::{DataKeyStatus, IssuedVersion, VerifiedSecret, initial_status, truncate_to_seconds};
-pub use template::{SecretTemplate, TemplateMetadata};
+pub use request::{EncryptionContext, KeyRequest, RequestView};
+pub use status::{IssuedVersion, KeyStatus, VerifiedSecret, initial_status, truncate_to_seconds};
+pub use template::{DeletionPolicy, SecretTemplate, TemplateMetadata};

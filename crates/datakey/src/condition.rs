@@ -1,4 +1,4 @@
-//! The conditions `Ready` and `Stalled` of a `DataKey`.
+//! The conditions `Ready` and `Stalled`.
 //!
 //! `Ready` is always present. `Stalled` is present, as True, only when a user must act, so that kstatus reads
 //! `InProgress` while a retry can help and `Failed` otherwise. `status.observedGeneration` and the conditions' own are
@@ -7,9 +7,7 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use crate::{
-    api::{
-        Conditions, DataKey, DataKeyStatus, IssuedVersion, PENDING, READY, STALLED, VerifiedSecret, truncate_to_seconds,
-    },
+    api::{Conditions, IssuedVersion, KeyStatus, Object, PENDING, READY, STALLED, VerifiedSecret, truncate_to_seconds},
     reason::{Failure, MAX_MESSAGE, Reason, RetryPolicy},
     text::printable,
 };
@@ -17,7 +15,7 @@ use crate::{
 /// The reason of `Ready=True`.
 pub const ISSUED: &str = "Issued";
 
-/// What the `Ready` condition of a `DataKey` says.
+/// What the `Ready` condition of an object says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadyState {
     /// `Ready=True`.
@@ -32,7 +30,7 @@ pub enum ReadyState {
 
 impl ReadyState {
     /// The state that this status reports.
-    pub fn of(status: Option<&DataKeyStatus>) -> Self {
+    pub fn of(status: Option<&KeyStatus>) -> Self {
         match status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == READY)) {
             Some(ready) if ready.status == "True" => Self::Issued,
             Some(ready) => ready.reason.parse().map_or(Self::Pending, Self::Failed),
@@ -50,13 +48,19 @@ impl ReadyState {
     }
 }
 
-/// The status of a `DataKey` whose Secret, at this revision, holds the data key of the spec.
-pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecret>, now: Timestamp) -> DataKeyStatus {
-    let old = key.status.clone().unwrap_or_default();
-    let message = format!("Secret {} holds data key version {}", key.secret_name(), issued.version);
-    let ready = condition(&old.conditions, key.metadata.generation, READY, ("True", ISSUED), &message, now);
-    DataKeyStatus {
-        observed_generation: key.metadata.generation,
+/// The status of an object whose Secret, at this revision, holds the data key of the spec.
+pub fn ready<'a>(
+    object: impl Into<Object<'a>>,
+    issued: &IssuedVersion,
+    secret: Option<VerifiedSecret>,
+    now: Timestamp,
+) -> KeyStatus {
+    let object = object.into();
+    let old = object.status.cloned().unwrap_or_default();
+    let message = format!("Secret {} holds {} version {}", object.secret_name(), object.kind.noun, issued.version);
+    let ready = condition(&old.conditions, object.metadata.generation, READY, ("True", ISSUED), &message, now);
+    KeyStatus {
+        observed_generation: object.metadata.generation,
         conditions: Conditions::beside(vec![ready], old.conditions),
         version: Some(issued.version),
         key_id: Some(issued.key_id.clone()),
@@ -66,25 +70,27 @@ pub fn ready(key: &DataKey, issued: &IssuedVersion, secret: Option<VerifiedSecre
     }
 }
 
-/// The status of a `DataKey` that cannot be made ready now.
-pub fn failed(key: &DataKey, failure: &Failure, now: Timestamp) -> DataKeyStatus {
-    let old = key.status.clone().unwrap_or_default();
-    let own = failed_conditions(failure, &old.conditions, key.metadata.generation, now);
-    DataKeyStatus {
-        observed_generation: key.metadata.generation,
+/// The status of an object that cannot be made ready now.
+pub fn failed<'a>(object: impl Into<Object<'a>>, failure: &Failure, now: Timestamp) -> KeyStatus {
+    let object = object.into();
+    let old = object.status.cloned().unwrap_or_default();
+    let own = failed_conditions(failure, &old.conditions, object.metadata.generation, now);
+    KeyStatus {
+        observed_generation: object.metadata.generation,
         conditions: Conditions::beside(own, old.conditions),
-        key_id: if old.versions.is_empty() { Some(key.spec.key_id.clone()) } else { old.key_id },
+        key_id: if old.versions.is_empty() { Some(object.spec.request.key_id.to_owned()) } else { old.key_id },
         ..old
     }
 }
 
 /// The status of [`failed`] in no more bytes than the present status has: etcd may have no room for more, but `Ready` must not
 /// stay True while the Secret is wrong.
-pub fn failed_briefly(key: &DataKey, reason: Reason, now: Timestamp) -> DataKeyStatus {
-    let old = key.status.clone().unwrap_or_default();
-    let ready = condition(&old.conditions, key.metadata.generation, READY, ("False", reason.as_str()), "", now);
-    DataKeyStatus {
-        observed_generation: key.metadata.generation,
+pub fn failed_briefly<'a>(object: impl Into<Object<'a>>, reason: Reason, now: Timestamp) -> KeyStatus {
+    let object = object.into();
+    let old = object.status.cloned().unwrap_or_default();
+    let ready = condition(&old.conditions, object.metadata.generation, READY, ("False", reason.as_str()), "", now);
+    KeyStatus {
+        observed_generation: object.metadata.generation,
         conditions: Conditions::beside(vec![ready], old.conditions),
         ..old
     }
@@ -106,14 +112,15 @@ pub fn failed_conditions(
 }
 
 /// The condition of this type, if the object has it.
-pub fn find<'a>(key: &'a DataKey, type_: &str) -> Option<&'a Condition> {
-    key.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+pub fn find<'a>(object: impl Into<Object<'a>>, type_: &str) -> Option<&'a Condition> {
+    object.into().status?.conditions.iter().find(|condition| condition.type_ == type_)
 }
 
 /// The reason of the failure that the status shows for the current spec, if it shows one.
-pub fn reported_failure(key: &DataKey) -> Option<Reason> {
-    let ready = find(key, READY)?;
-    let current = ready.observed_generation == key.metadata.generation;
+pub fn reported_failure<'a>(object: impl Into<Object<'a>>) -> Option<Reason> {
+    let object = object.into();
+    let ready = find(object, READY)?;
+    let current = ready.observed_generation == object.metadata.generation;
     ready.reason.parse().ok().filter(|_| current)
 }
 

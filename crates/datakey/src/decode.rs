@@ -12,7 +12,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, DataKeySpec, DataKeyStatus},
+    api::{Conditions, DataKeySpec, KeyStatus},
     condition,
     names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
     reason::{Failure, Reason},
@@ -60,7 +60,7 @@ struct Identity {
 type Names = Option<BTreeMap<String, IgnoredAny>>;
 
 /// The decoded spec and status of an object.
-pub type Content = (DataKeySpec, Option<DataKeyStatus>);
+pub type Content = (DataKeySpec, Option<KeyStatus>);
 
 /// Why an object cannot be decoded, and its status as the API server sent it.
 #[derive(Clone, Debug)]

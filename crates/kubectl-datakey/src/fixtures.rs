@@ -1,7 +1,7 @@
 //! Objects for the unit tests: the library's fixtures as the API server returns them.
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, IssuedVersion},
+    api::{DataKey, IssuedVersion, KeyStatus},
     condition, fixtures,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -26,7 +26,7 @@ pub fn ready(versions: &[i32]) -> FetchedKey {
 }
 
 /// The `DataKey` with another status.
-pub fn with_status(fetched: FetchedKey, status: impl FnOnce(&DataKey) -> DataKeyStatus) -> FetchedKey {
+pub fn with_status(fetched: FetchedKey, status: impl FnOnce(&DataKey) -> KeyStatus) -> FetchedKey {
     let status = json!(status(&fetched.key));
     edited(fetched, |value| value["status"] = status)
 }

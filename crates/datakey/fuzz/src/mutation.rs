@@ -2,7 +2,7 @@
 //! such an input never passes the first checks.
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, IssuedVersion, with_recorded},
+    api::{DataKey, IssuedVersion, KeyStatus, with_recorded},
     names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, SECRET_TYPE},
     secret::{self, Projection, sha256},
 };
@@ -200,7 +200,7 @@ impl Mutator<'_> {
                 *key = bare;
             }
         } else if self.one_in(4) {
-            key.status = Some(DataKeyStatus { versions: Vec::new(), ..key.status.clone().unwrap_or_default() });
+            key.status = Some(KeyStatus { versions: Vec::new(), ..key.status.clone().unwrap_or_default() });
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, EncryptionContext, IssuedVersion, MAX_BLOB, MAX_VERSIONS, with_recorded},
+    api::{DataKey, EncryptionContext, IssuedVersion, KeyStatus, MAX_BLOB, MAX_VERSIONS, with_recorded},
     arn::{self, KmsArn},
     names::{CURRENT_VERSION_ANNOTATION, SECRET_TYPE},
     protocol::{Inputs, Observed, Record, SecretState, Source, Step, newer, pins, plan},
@@ -268,7 +268,7 @@ pub fn data_key(data: &[u8]) -> Reached {
                 },
                 ..Observed::new(&key, view)
             };
-            keeps_the_protocol(&observed, plan(&observed, now(0)));
+            keeps_the_protocol(&key, &observed, plan(&observed, now(0)));
         }
     }
     let reason = Reason::ALL[data.len() % Reason::ALL.len()];
@@ -283,11 +283,11 @@ fn next(key: &DataKey, secret: &SecretState) -> Step {
     plan(&Observed { has_permit: true, ..Observed::new(key, secret) }, now(0))
 }
 
-fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
-    let Observed { object: key, secret: view, has_permit, inputs, .. } = *observed;
+fn keeps_the_protocol(key: &DataKey, observed: &Observed<'_>, step: Step) {
+    let Observed { secret: view, has_permit, inputs, .. } = *observed;
     let recorded = key.recorded_version(key.wanted_version()).is_some();
     if is_deleted(key) {
-        let says_so = |status: &DataKeyStatus| status.conditions.iter().any(|shown| shown.reason == "Deleting");
+        let says_so = |status: &KeyStatus| status.conditions.iter().any(|shown| shown.reason == "Deleting");
         assert!(
             matches!(&step, Step::Settled) || matches!(&step, Step::PutStatus(status) if says_so(status)),
             "{step:?}"
@@ -320,7 +320,7 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
             };
             assert!(!key.record().is_empty(), "there is a Secret, and no record: {secret:?}");
         }
-        Step::Record(Record { versions, source: Source::Pins }) => pins_are_recorded(observed, &versions),
+        Step::Record(Record { versions, source: Source::Pins }) => pins_are_recorded(key, observed, &versions),
         Step::Record(Record { versions, source }) => {
             assert!(source == Source::Secret && key.record().is_empty() && !versions.is_empty());
         }
@@ -352,8 +352,7 @@ fn keeps_the_protocol(observed: &Observed<'_>, step: Step) {
 
 /// Each pin is recorded once and unchanged, and in addition only versions that only the Secret holds. The following steps keep
 /// the protocol and lose no data key of the Secret.
-fn pins_are_recorded(observed: &Observed<'_>, versions: &[IssuedVersion]) {
-    let key = observed.object;
+fn pins_are_recorded(key: &DataKey, observed: &Observed<'_>, versions: &[IssuedVersion]) {
     assert!(!versions.is_empty());
     for issued in versions {
         assert!(key.recorded_version(issued.version).is_none(), "recorded twice");
@@ -371,13 +370,13 @@ fn pins_are_recorded(observed: &Observed<'_>, versions: &[IssuedVersion]) {
     assert!(recorded.record().len() <= MAX_VERSIONS);
     if let Some(recorded) = written(&recorded) {
         assert_eq!(pins::unrecorded(&recorded, observed.inputs.default_region), Ok(vec![]), "pinned again");
-        let next = Observed { object: &recorded, ..*observed };
+        let next = Observed { object: (&recorded).into(), ..*observed };
         let step = plan(&next, now(0));
         assert!(
             !matches!(&step, Step::ReportFailure(why) if why.reason == Reason::SecretConflict),
             "recorded over a Secret"
         );
-        keeps_the_protocol(&next, step);
+        keeps_the_protocol(&recorded, &next, step);
     }
 }
 
@@ -443,7 +442,7 @@ fn is_reported_once(key: &DataKey, secret: &SecretState, failure: Option<&Failur
     }
     let mut reported = key.clone();
     reported.status = Some(*status);
-    let again = plan(&Observed { object: &reported, ..observed }, now(9));
+    let again = plan(&Observed { object: (&reported).into(), ..observed }, now(9));
     assert!(matches!(again, Step::Settled), "reported again: {again:?}");
 }
 

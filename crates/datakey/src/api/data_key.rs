@@ -1,21 +1,18 @@
 //! The kind `DataKey` and its spec.
 
-use std::collections::BTreeMap;
-
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bounds::FIRST_VERSION,
+    issued::{Issued, Kind, Spec, identity},
     lenient::Rest,
     material::KeySpec,
-    request::{EncryptionContext, KeyRequest},
+    request::{EncryptionContext, KeyRequest, RequestView},
     rules, schema,
-    status::{DataKeyStatus, IssuedVersion},
-    template::SecretTemplate,
+    status::{IssuedVersion, KeyStatus},
+    template::{DeletionPolicy, SecretTemplate},
 };
-use crate::names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL};
+use crate::names::SECRET_TYPE;
 
 /// What data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version and keeps
 /// the wrapped data key, never its plaintext, in a Secret and in the status. An issued version's settings are fixed;
@@ -26,7 +23,7 @@ use crate::names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL};
     version = "v1alpha1",
     kind = "DataKey",
     namespaced,
-    status = "DataKeyStatus",
+    status = "KeyStatus",
     derive = "PartialEq",
     shortname = "dk",
     category = "datakeys",
@@ -182,54 +179,64 @@ pub struct DataKeySpec {
     pub rest: Rest,
 }
 
-/// What becomes of the Secret when the DataKey is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum DeletionPolicy {
-    #[default]
-    #[allow(missing_docs)]
-    Retain,
-    #[allow(missing_docs)]
-    Delete,
-}
-
 // === impl DataKey ===
+
+impl Issued for DataKey {
+    const KIND: &'static Kind =
+        &Kind { api_version: "datakey.dev/v1alpha1", name: "DataKey", noun: "data key", secret_type: SECRET_TYPE };
+
+    fn spec(&self) -> Spec<'_> {
+        let spec = &self.spec;
+        Spec {
+            request: spec.request_view(),
+            version: spec.version,
+            secret_name: spec.secret_name.as_deref(),
+            secret_template: spec.secret_template.as_ref(),
+            deletion_policy: spec.deletion_policy(),
+            pins: spec.wrapped_keys.as_deref().unwrap_or_default(),
+            rest: &spec.rest,
+            whole: spec,
+        }
+    }
+
+    fn status(&self) -> Option<&KeyStatus> {
+        self.status.as_ref()
+    }
+
+    fn with_status(&self, status: KeyStatus) -> Self {
+        Self { metadata: identity(&self.metadata), spec: self.spec.clone(), status: Some(status) }
+    }
+}
 
 impl DataKey {
     /// The version that the spec makes current.
     pub fn wanted_version(&self) -> i32 {
-        self.spec.version.unwrap_or(FIRST_VERSION)
+        self.as_object().wanted_version()
     }
 
     /// The name of the Secret: from the status, else from the spec, else the name of the `DataKey`.
     pub fn secret_name(&self) -> &str {
-        let recorded = self.status.as_ref().and_then(|status| status.secret_name.as_deref());
-        recorded.or(self.spec.secret_name.as_deref()).or(self.metadata.name.as_deref()).unwrap_or_default()
+        self.as_object().secret_name()
     }
 
     /// The record: every issued version, in the order in which they were recorded.
     pub fn record(&self) -> &[IssuedVersion] {
-        self.status.as_ref().map_or(&[], |status| &status.versions)
-    }
-
-    /// The data keys that the spec pins.
-    pub fn pinned_versions(&self) -> &[IssuedVersion] {
-        self.spec.wrapped_keys.as_deref().unwrap_or_default()
-    }
-
-    /// Whether a backup tool restored the `DataKey` and its spec is unchanged since: its data key may exist, although it is not
-    /// recorded.
-    pub fn is_restored(&self) -> bool {
-        let has =
-            |marks: &Option<BTreeMap<String, String>>, mark| marks.as_ref().is_some_and(|of| of.contains_key(mark));
-        let Self { metadata, .. } = self;
-        metadata.generation == Some(1)
-            && (has(&metadata.labels, VELERO_RESTORE_LABEL) || has(&metadata.annotations, RESTORED_ANNOTATION))
+        self.as_object().record()
     }
 
     /// The recorded data key of a version.
     pub fn recorded_version(&self, version: i32) -> Option<&IssuedVersion> {
-        self.record().iter().find(|issued| issued.version == version)
+        self.as_object().recorded_version(version)
+    }
+
+    /// The data keys that the spec pins.
+    pub fn pinned_versions(&self) -> &[IssuedVersion] {
+        self.as_object().spec.pins
+    }
+
+    /// Whether a backup tool restored the `DataKey` and its spec is unchanged since.
+    pub fn is_restored(&self) -> bool {
+        self.as_object().is_restored()
     }
 }
 
@@ -238,50 +245,40 @@ impl DataKey {
 impl DataKeySpec {
     /// The part of the spec that determines the request to KMS.
     pub fn request(&self) -> KeyRequest {
-        KeyRequest {
-            key_id: self.key_id.clone(),
-            key_spec: self.key_spec,
-            number_of_bytes: self.number_of_bytes,
-            encryption_context: self.encryption_context.clone(),
-            region: self.region.clone(),
-            rest: Rest::new(),
-        }
-    }
-
-    /// The paths, within the spec, of fields that this release does not know, except those of pins.
-    pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
-        let template = self.secret_template.iter();
-        let of_the_template = template.clone().flat_map(|template| template.rest.keys());
-        let of_its_metadata =
-            template.flat_map(|template| &template.metadata).flat_map(|metadata| metadata.rest.keys());
-        let of_the_template = of_the_template.map(|field| format!("secretTemplate.{field}"));
-        let of_its_metadata = of_its_metadata.map(|field| format!("secretTemplate.metadata.{field}"));
-        self.rest.keys().cloned().chain(of_the_template).chain(of_its_metadata)
+        self.request_view().to_request()
     }
 
     /// The deletion policy; the default if the spec has none.
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy.unwrap_or_default()
     }
-}
 
-/// The status with further versions in the record. The conditions stay, because the Secret is not written yet.
-pub fn with_recorded(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
-    let mut status = key.status.clone().unwrap_or_default();
-    status.secret_name = Some(key.secret_name().to_owned());
-    status.versions.extend(versions);
-    status
-}
-
-/// The status with further versions in the record that another `DataKey` issued: pinned, or found in the Secret.
-pub fn with_adopted(key: &DataKey, versions: Vec<IssuedVersion>) -> DataKeyStatus {
-    DataKeyStatus { adopted: Some(true), ..with_recorded(key, versions) }
+    fn request_view(&self) -> RequestView<'_> {
+        RequestView {
+            key_id: &self.key_id,
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            encryption_context: self.encryption_context.as_ref(),
+            region: self.region.as_deref(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kube::Resource as _;
+
     use super::*;
-    use crate::fixtures::{data_key, issued};
+    use crate::{
+        api::with_recorded,
+        fixtures::{data_key, issued},
+    };
+
+    #[test]
+    fn kind_has_the_names_of_the_definition() {
+        let Kind { api_version, name, .. } = *DataKey::KIND;
+        assert_eq!((api_version, name), (&*DataKey::api_version(&()), &*DataKey::kind(&())));
+    }
 
     #[test]
     fn recording_keeps_earlier_versions_and_conditions() {

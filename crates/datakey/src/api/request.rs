@@ -57,23 +57,33 @@ pub struct KeyRequest {
     pub rest: Rest,
 }
 
-// === impl KeyRequest ===
+/// A request, borrowed from a spec or from a record.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView<'a> {
+    /// The requested KMS key.
+    pub key_id: &'a str,
+    /// The requested key spec.
+    pub key_spec: Option<KeySpec>,
+    /// The requested length in bytes.
+    pub number_of_bytes: Option<i32>,
+    /// The encryption context.
+    pub encryption_context: Option<&'a EncryptionContext>,
+    /// The requested Region.
+    pub region: Option<&'a str>,
+}
 
-impl KeyRequest {
+// === impl RequestView ===
+
+impl<'a> RequestView<'a> {
     /// The encryption context; empty if it is absent, which is the same for KMS.
-    pub fn context(&self) -> &EncryptionContext {
+    fn context(&self) -> &'a EncryptionContext {
         static EMPTY: EncryptionContext = EncryptionContext::new();
-        self.encryption_context.as_ref().unwrap_or(&EMPTY)
-    }
-
-    /// What KMS generates; `None` where the request does not name exactly one length.
-    pub fn material(&self) -> Option<Material> {
-        Material::new(self.key_spec, self.number_of_bytes)
+        self.encryption_context.unwrap_or(&EMPTY)
     }
 
     /// The names of the fields in which two requests differ. Requests are compared nowhere else in Rust; in CEL,
     /// `is_same_request` of the rules compares the same fields. Unknown fields are not compared.
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+    pub fn differences(self, other: RequestView<'_>) -> Vec<&'static str> {
         [
             ("keyId", self.key_id != other.key_id),
             ("keySpec", self.key_spec != other.key_spec),
@@ -87,7 +97,44 @@ impl KeyRequest {
     }
 
     /// Whether both requests are the same for KMS; an absent encryption context equals the empty one.
-    pub fn is_same_request(&self, other: &Self) -> bool {
+    pub fn is_same_request(self, other: RequestView<'_>) -> bool {
         self.differences(other).is_empty()
+    }
+
+    /// The request, without fields that only a newer release knows.
+    pub fn to_request(self) -> KeyRequest {
+        KeyRequest {
+            key_id: self.key_id.to_owned(),
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            encryption_context: self.encryption_context.cloned(),
+            region: self.region.map(str::to_owned),
+            rest: Rest::new(),
+        }
+    }
+}
+
+// === impl KeyRequest ===
+
+impl KeyRequest {
+    /// The fields that requests are compared by.
+    pub fn view(&self) -> RequestView<'_> {
+        RequestView {
+            key_id: &self.key_id,
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            encryption_context: self.encryption_context.as_ref(),
+            region: self.region.as_deref(),
+        }
+    }
+
+    /// The encryption context; empty if it is absent, which is the same for KMS.
+    pub fn context(&self) -> &EncryptionContext {
+        self.view().context()
+    }
+
+    /// What KMS generates; `None` where the request does not name exactly one length.
+    pub fn material(&self) -> Option<Material> {
+        Material::new(self.key_spec, self.number_of_bytes)
     }
 }

@@ -22,7 +22,7 @@ use super::{
     validation = rules::secret_name_stays(),
     validation = rules::recorded_versions_are_different_data_keys()
 )]
-pub struct DataKeyStatus {
+pub struct KeyStatus {
     /// The `metadata.generation` that the conditions speak of; -1 until the operator has seen the DataKey.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub observed_generation: Option<i64>,
@@ -137,8 +137,8 @@ pub struct IssuedVersion {
 }
 
 /// The default status in the definition, which every new object has.
-pub fn initial_status() -> DataKeyStatus {
-    DataKeyStatus {
+pub fn initial_status() -> KeyStatus {
+    KeyStatus {
         observed_generation: Some(-1),
         conditions: vec![Condition {
             type_: READY.to_owned(),
@@ -149,7 +149,7 @@ pub fn initial_status() -> DataKeyStatus {
             observed_generation: Some(-1),
         }]
         .into(),
-        ..DataKeyStatus::default()
+        ..KeyStatus::default()
     }
 }
 

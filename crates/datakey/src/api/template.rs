@@ -1,4 +1,4 @@
-//! The template of the Secret in the spec: labels and annotations.
+//! What a spec says of the Secret: labels and annotations, and whether it outlives its object.
 
 use std::collections::BTreeMap;
 
@@ -46,4 +46,15 @@ pub struct TemplateMetadata {
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Rest,
+}
+
+/// What becomes of the Secret when the DataKey is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum DeletionPolicy {
+    #[default]
+    #[allow(missing_docs)]
+    Retain,
+    #[allow(missing_docs)]
+    Delete,
 }

@@ -13,7 +13,7 @@ use super::{
     step::{Record, Source, Step},
 };
 use crate::{
-    api::{DataKey, IssuedVersion},
+    api::{Issued, IssuedVersion, Object},
     reason::Failure,
 };
 
@@ -106,12 +106,18 @@ pub enum Restart {
 
 impl Change {
     /// What changed between two states of the objects of one name; `issued` is what KMS answered to the first one.
-    pub fn between(before: &DataKey, now: &DataKey, issued: Option<&IssuedVersion>) -> Self {
+    pub fn between<'a, 'b>(
+        before: impl Into<Object<'a>>,
+        now: impl Into<Object<'b>>,
+        issued: Option<&IssuedVersion>,
+    ) -> Self {
+        let (before, now) = (before.into(), now.into());
         if before.metadata.uid != now.metadata.uid {
             return Self::Object;
         }
-        let is_wanted =
-            |issued: &IssuedVersion| issued.version == now.wanted_version() && issued.request == now.spec.request();
+        let is_wanted = |issued: &IssuedVersion| {
+            issued.version == now.wanted_version() && issued.request.view().is_same_request(now.spec.request)
+        };
         if before.metadata.generation == now.metadata.generation {
             Self::Other
         } else {
@@ -232,11 +238,11 @@ impl<K, S, I, F> Attempt<K, S, I, F> {
     }
 }
 
-impl<K: Deref<Target = DataKey>> Attempt<K> {
+impl<K: Deref<Target: Issued + Sized>> Attempt<K> {
     /// Decides on the next step.
     pub fn next(&self, inputs: Inputs<'_>, now: Timestamp) -> Step {
         let observed = Observed {
-            object: &self.object,
+            object: self.object.as_object(),
             secret: &self.secret,
             failure: self.failure.as_ref(),
             // What KMS answered needs no second call, and so no permit.
@@ -259,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::DataKey,
         fixtures::{data_key, issued},
         reason::Reason,
     };

@@ -37,7 +37,7 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
         (SecretState::Absent, None) => call_kms(observed),
         (SecretState::Loaded(secret), _) if object.record().is_empty() => match secret::adopt(object, secret) {
             Ok(versions) => Step::record(object, versions, Source::Secret),
-            // With neither record nor Secret, this DataKey does not differ from a new one.
+            // With neither record nor Secret, this object does not differ from a new one.
             Err(why) => Step::conflict(
                 object,
                 &format!(

@@ -1,10 +1,10 @@
-//! Fields of a `DataKey` that a newer release of the operator wrote, and that this release does not know. Pure.
+//! Fields of an object that a newer release of the operator wrote, and that this release does not know. Pure.
 //!
 //! Every write keeps such fields. The operator does not decide without them: only the newer release knows what they mean for a
 //! data key or its Secret.
 
 use crate::{
-    api::{DataKey, IssuedVersion},
+    api::{IssuedVersion, Object},
     reason::{Failure, Reason},
     text::printable,
 };
@@ -16,19 +16,20 @@ const MAX_NAMES: usize = 5;
 const MAX_NAME: usize = 200;
 
 /// The failure for a recorded version with unknown fields: such a version must not be projected into a Secret.
-pub fn in_the_record(key: &DataKey) -> Option<Failure> {
-    let newer = key.record().iter().find(|issued| issued.unknown_fields().next().is_some())?;
+pub fn in_the_record<'a>(object: impl Into<Object<'a>>) -> Option<Failure> {
+    let newer = object.into().record().iter().find(|issued| issued.unknown_fields().next().is_some())?;
     let detail = format!("version {} has {}", newer.version, names(newer.unknown_fields()));
     Some(Failure::new(Reason::RecordNewer, detail))
 }
 
 /// The failure for a spec, or a pin that is not recorded yet, with unknown fields: no version may be issued, pinned or
 /// adopted for it.
-pub fn in_the_spec(key: &DataKey) -> Option<Failure> {
-    let of_the_spec = key.spec.unknown_fields().map(|field| format!("spec.{field}"));
-    let is_recorded = |pin: &IssuedVersion| key.recorded_version(pin.version).is_some();
+pub fn in_the_spec<'a>(object: impl Into<Object<'a>>) -> Option<Failure> {
+    let object = object.into();
+    let of_the_spec = object.spec.unknown_fields().map(|field| format!("spec.{field}"));
+    let is_recorded = |pin: &IssuedVersion| object.recorded_version(pin.version).is_some();
     let of_pins =
-        key.pinned_versions().iter().enumerate().filter(|(_, pin)| !is_recorded(pin)).flat_map(|(number, pin)| {
+        object.spec.pins.iter().enumerate().filter(|(_, pin)| !is_recorded(pin)).flat_map(|(number, pin)| {
             pin.unknown_fields().map(move |field| format!("spec.wrappedKeys[{number}].{field}"))
         });
     let mut fields = of_the_spec.chain(of_pins).peekable();
@@ -49,7 +50,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::with_recorded,
+        api::{DataKey, with_recorded},
         condition,
         fixtures::{at, issued, pinned, recorded},
         secret::{self, Projection},

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    api::DataKey,
+    api::Object,
     reason::Failure,
     secret::{Projection, known::KnownSecret, metadata::SecretMetadata, template::Reserved},
 };
@@ -13,9 +13,9 @@ use crate::{
 /// The input of one decision of `plan`.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
-    /// The `DataKey`, from the cache or from the answer to the last write.
-    pub object: &'a DataKey,
-    /// The operator's knowledge of the Secret of the `DataKey`.
+    /// The object, from the cache or from the answer to the last write.
+    pub object: Object<'a>,
+    /// The operator's knowledge of its Secret.
     pub secret: &'a SecretState,
     /// The failure that the status does not report yet.
     pub failure: Option<&'a Failure>,
@@ -43,13 +43,13 @@ pub struct Inputs<'a> {
     pub record_failed: bool,
     /// Whether data keys may be issued; false under `--issue=false`.
     pub may_issue: bool,
-    /// The other `DataKey` whose recorded data key the Secret of that name holds or must hold.
+    /// The other object whose recorded data key the Secret of that name holds or must hold.
     pub rival: Option<&'a str>,
     /// The keys that the template of the Secret must not have.
     pub reserved: &'a Reserved,
 }
 
-/// The operator's knowledge of the Secret of a `DataKey`. The parameters are the types of a watched Secret, of metadata and of a
+/// The operator's knowledge of the Secret of an object. The parameters are the types of a watched Secret, of metadata and of a
 /// whole Secret: the operator uses objects, the model of the protocol numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretState<N = KnownSecret, M = SecretMetadata, L = Box<Secret>> {
@@ -87,8 +87,15 @@ impl Default for Inputs<'_> {
 
 impl<'a> Observed<'a> {
     /// An observation without a failure, without a delay, and without a permit to call KMS.
-    pub fn new(object: &'a DataKey, secret: &'a SecretState) -> Self {
-        Self { object, secret, failure: None, has_permit: false, is_verified: false, inputs: Inputs::default() }
+    pub fn new(object: impl Into<Object<'a>>, secret: &'a SecretState) -> Self {
+        Self {
+            object: object.into(),
+            secret,
+            failure: None,
+            has_permit: false,
+            is_verified: false,
+            inputs: Inputs::default(),
+        }
     }
 
     /// The projection with this version in the plain entries, if it is recorded.
@@ -98,10 +105,10 @@ impl<'a> Observed<'a> {
 
     /// The projection that the Secret was last published with. It holds this until another client changes it.
     pub(super) fn published_projection(&self) -> Option<Projection> {
-        self.project(self.object.status.as_ref()?.version?)
+        self.project(self.object.status?.version?)
     }
 
-    /// The other `DataKey` that the name of the Secret is reserved for while no Secret exists, because it was deleted or is not
+    /// The other object that the name of the Secret is reserved for while no Secret exists, because it was deleted or is not
     /// created yet. Otherwise workloads would read a data key of this object under a name that belongs to the other one.
     pub(super) fn name_is_reserved_for(&self) -> Option<&'a str> {
         self.inputs.rival.filter(|_| self.object.record().is_empty())

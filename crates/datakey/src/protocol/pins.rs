@@ -2,14 +2,14 @@
 //!
 //! A pin is a copy of an entry of a record, mostly that of another cluster. Two entries are the same data key if the wrapped
 //! data key, the KMS key and the request are the same; the time and the request ID of the call are not compared. Of a
-//! multi-Region key the record names the replica in the Region of the `DataKey`: a workload decrypts there, and one manifest
+//! multi-Region key the record names the replica in the Region of the object: a workload decrypts there, and one manifest
 //! serves every Region.
 
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
     api::{
-        DataKey, IssuedVersion, MAX_VERSIONS,
+        IssuedVersion, MAX_VERSIONS, Object,
         flaws::{flaw, twins},
         with_recorded,
     },
@@ -26,11 +26,12 @@ use crate::{
 ///
 /// # Errors
 /// A pin contradicts the record, or can't be recorded. Then none of them is, and no pinned version may be issued.
-pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>, Failure> {
+pub fn unrecorded<'a>(object: impl Into<Object<'a>>, own: Option<&str>) -> Result<Vec<IssuedVersion>, Failure> {
+    let object = object.into();
     let mut unrecorded = Vec::new();
-    for pin in key.pinned_versions() {
-        let Some(issued) = key.recorded_version(pin.version) else {
-            unrecorded.push(validate(key, pin, own)?);
+    for pin in object.spec.pins {
+        let Some(issued) = object.recorded_version(pin.version) else {
+            unrecorded.push(validate(object, pin, own)?);
             continue;
         };
         let differs = differences(pin, issued);
@@ -40,7 +41,7 @@ pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>
         }
     }
     unrecorded.sort_by_key(|pin| pin.version);
-    if let Some(beyond) = unrecorded.get(MAX_VERSIONS.saturating_sub(key.record().len())) {
+    if let Some(beyond) = unrecorded.get(MAX_VERSIONS.saturating_sub(object.record().len())) {
         return Err(invalid(beyond, "with it there would be more than 64 versions"));
     }
     // The API server keeps the list as a map by version, so it cannot have one version twice.
@@ -48,7 +49,7 @@ pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>
         return Err(invalid(twice, "it is there twice"));
     }
     if !unrecorded.is_empty()
-        && let Some((one, other)) = twins(key.record().iter().chain(&unrecorded))
+        && let Some((one, other)) = twins(object.record().iter().chain(&unrecorded))
     {
         let why = format!("ciphertextBlob is that of version {one}, too; each version must have a data key of its own");
         return Err(Failure::new(Reason::PinInvalid, format!("version {other}: {why}")));
@@ -61,56 +62,57 @@ pub fn unrecorded(key: &DataKey, own: Option<&str>) -> Result<Vec<IssuedVersion>
 ///
 /// # Errors
 /// How the Secret contradicts the pins. It must not be overwritten.
-pub fn merge_with_secret(
-    key: &DataKey,
+pub(super) fn merge_with_secret(
+    object: Object<'_>,
     pins: Vec<IssuedVersion>,
     secret: &Secret,
 ) -> Result<Vec<IssuedVersion>, String> {
+    let noun = object.kind.noun;
     for pin in &pins {
         let differs = secret::parse_version(secret, pin.version).map(|found| differences(pin, &found));
         if let Ok(differs) = differs.as_deref()
             && !differs.is_empty()
         {
             return Err(format!(
-                "its data key version {} is another one than spec.wrappedKeys pins: it differs in {}",
+                "its {noun} version {} is another one than spec.wrappedKeys pins: it differs in {}",
                 pin.version,
                 differs.join(", ")
             ));
         }
     }
-    let adopted = if key.record().is_empty() { secret::adopt(key, secret) } else { Ok(Vec::new()) };
+    let adopted = if object.record().is_empty() { secret::adopt(object, secret) } else { Ok(Vec::new()) };
     let is_pinned = |found: &IssuedVersion| pins.iter().any(|pin| pin.version == found.version);
     let more: Vec<_> = adopted.iter().flatten().filter(|found| !is_pinned(found)).cloned().collect();
     let mut versions = [pins, more].concat();
     if versions.len() > MAX_VERSIONS {
         return Err(format!("what it holds and what spec.wrappedKeys pins are more than {MAX_VERSIONS} versions"));
     }
-    if let Some((one, other)) = twins(key.record().iter().chain(&versions)) {
+    if let Some((one, other)) = twins(object.record().iter().chain(&versions)) {
         return Err(format!(
             "with what spec.wrappedKeys pins or status.versions records, versions {one} and {other} would be the same \
-             data key"
+             {noun}"
         ));
     }
     versions.sort_by_key(|issued| issued.version);
 
     // As soon as these versions are recorded, the Secret is compared with them. A contradiction must be found before that.
-    let mut recorded = key.clone();
-    recorded.status = Some(with_recorded(key, versions.clone()));
+    let status = with_recorded(object, versions.clone());
+    let recorded = Object { status: Some(&status), ..object };
     let because = adopted.err().map(|why| format!(" ({why})")).unwrap_or_default();
-    match compare::contradiction(&recorded, secret) {
+    match compare::contradiction(recorded, secret) {
         None => Ok(versions),
         Some(Contradiction::Foreign(why)) => Err(why),
         Some(Contradiction::UnrecordedVersion(version)) => Err(format!(
-            "it holds data key version {version}, which is neither recorded nor pinned in spec.wrappedKeys{because}"
+            "it holds {noun} version {version}, which is neither recorded nor pinned in spec.wrappedKeys{because}"
         )),
         Some(Contradiction::DifferentKey(version)) => {
-            Err(format!("its data key version {version} may be another one than is pinned or recorded{because}"))
+            Err(format!("its {noun} version {version} may be another one than is pinned or recorded{because}"))
         }
     }
 }
 
-/// Checks a pin, and converts it to the entry that is recorded: with the replica of the `DataKey`'s Region.
-fn validate(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
+/// Checks a pin, and converts it to the entry that is recorded: with the replica of the object's Region.
+fn validate(object: Object<'_>, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
     let request = &pin.request;
     if let Some(flaw) = flaw(pin) {
         return Err(invalid(pin, flaw));
@@ -123,8 +125,8 @@ fn validate(key: &DataKey, pin: &IssuedVersion, own: Option<&str>) -> Result<Iss
     if !arn::may_answer(&request.key_id, region, &recorded.key_id) {
         return Err(invalid(pin, "keyId is not the ARN of the key that its request asks for"));
     }
-    if pin.version == key.wanted_version() && !request.is_same_request(&key.spec.request()) {
-        let differs = key.spec.request().differences(request).join(", ");
+    if pin.version == object.wanted_version() && !request.view().is_same_request(object.spec.request) {
+        let differs = object.spec.request.differences(request.view()).join(", ");
         return Err(invalid(pin, &format!("its request differs from the spec: {differs}")));
     }
     Ok(recorded)
@@ -136,7 +138,7 @@ fn invalid(pin: &IssuedVersion, why: &str) -> Failure {
 
 /// The fields that make a pin another data key than this version.
 fn differences(pin: &IssuedVersion, other: &IssuedVersion) -> Vec<&'static str> {
-    let mut fields = pin.request.differences(&other.request);
+    let mut fields = pin.request.view().differences(other.request.view());
     fields.retain(|field| *field != "keyId");
     if pin.request.key_id != other.request.key_id {
         fields.push("request.keyId");
@@ -156,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::flaws::tests::FLAWS,
+        api::{DataKey, flaws::tests::FLAWS},
         fixtures::{ARN, Edit, OTHER_REQUESTS, at, data_key, issued, pinned, recorded},
         secret::Projection,
     };
@@ -332,7 +334,7 @@ mod tests {
         let taken = |pins: &[i32], held: &[i32], version| {
             let mut key = pinned(pins);
             key.spec.version = Some(version);
-            merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(held))
+            merge_with_secret((&key).into(), unrecorded(&key, None).unwrap(), &secret(held))
         };
         assert_eq!(taken(&[1, 2], &[1, 2], 2), Ok(vec![issued(1), issued(2)]), "the same");
         assert_eq!(taken(&[1, 2], &[1], 2), Ok(vec![issued(1), issued(2)]), "less");
@@ -351,7 +353,7 @@ mod tests {
             let mut key = pinned(&[1]);
             key.spec.version = Some(2);
             edit(&mut pins(&mut key)[0]);
-            let why = merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1])).unwrap_err();
+            let why = merge_with_secret((&key).into(), unrecorded(&key, None).unwrap(), &secret(&[1])).unwrap_err();
             assert!(why.contains(&format!("spec.wrappedKeys pins: it differs in {field}")), "{why}");
         }
     }
@@ -359,7 +361,7 @@ mod tests {
     #[test]
     fn pins_restore_a_damaged_secret_without_unknown_data_keys() {
         let key = pinned(&[1]);
-        let merge = |secret: &Secret| merge_with_secret(&key, unrecorded(&key, None).unwrap(), secret);
+        let merge = |secret: &Secret| merge_with_secret((&key).into(), unrecorded(&key, None).unwrap(), secret);
         let damages: [(&str, Edit<Secret>); 5] = [
             ("data removed", |secret| secret.data = None),
             ("labels removed", |secret| secret.metadata.labels = None),
@@ -395,13 +397,15 @@ mod tests {
         foreign.type_ = Some("Opaque".into());
         let key = pinned(&[1]);
         assert!(
-            merge_with_secret(&key, unrecorded(&key, None).unwrap(), &foreign).unwrap_err().contains("not of type")
+            merge_with_secret((&key).into(), unrecorded(&key, None).unwrap(), &foreign)
+                .unwrap_err()
+                .contains("not of type")
         );
 
         let mut invoices = pinned(&[1]);
         invoices.metadata.name = Some("invoices".into());
         pins(&mut invoices)[0].ciphertext_blob = ByteString(b"invoices' data key".to_vec());
-        assert!(merge_with_secret(&invoices, unrecorded(&invoices, None).unwrap(), &secret(&[1])).is_err());
+        assert!(merge_with_secret((&invoices).into(), unrecorded(&invoices, None).unwrap(), &secret(&[1])).is_err());
     }
 
     #[test]
@@ -410,7 +414,7 @@ mod tests {
         there.status.as_mut().unwrap().versions[0].key_id = REPLICATED.to_owned();
         let secret = Projection::of(&there, 1).unwrap().into_secret(&there);
         let key = multi_region("alias/orders", None);
-        let taken = merge_with_secret(&key, unrecorded(&key, Some("us-east-1")).unwrap(), &secret).unwrap();
+        let taken = merge_with_secret((&key).into(), unrecorded(&key, Some("us-east-1")).unwrap(), &secret).unwrap();
         assert_eq!(taken[0].key_id, replica("us-east-1"));
     }
 
@@ -418,8 +422,11 @@ mod tests {
     fn unrecorded_version_in_the_secret_can_be_pinned() {
         let mut key = recorded(&[1]);
         key.spec.wrapped_keys = Some(vec![issued(2)]);
-        assert_eq!(merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1, 2])), Ok(vec![issued(2)]));
-        let why = merge_with_secret(&key, unrecorded(&key, None).unwrap(), &secret(&[1, 2, 3])).unwrap_err();
+        assert_eq!(
+            merge_with_secret((&key).into(), unrecorded(&key, None).unwrap(), &secret(&[1, 2])),
+            Ok(vec![issued(2)])
+        );
+        let why = merge_with_secret((&key).into(), unrecorded(&key, None).unwrap(), &secret(&[1, 2, 3])).unwrap_err();
         assert!(why.contains("version 3, which is neither"), "{why}");
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{issue::issue, newer, observed::Observed, pin::pin, pins, publish::publish, step::Step};
 use crate::{condition, reason::Reason, secret::template};
 
-/// Decides on the next step of the reconcile of one `DataKey`.
+/// Decides on the next step of the reconcile of one object.
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
     let object = observed.object;
     if object.metadata.deletion_timestamp.is_some() {

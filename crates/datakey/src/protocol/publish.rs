@@ -8,7 +8,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    api::{DataKey, IssuedVersion, VerifiedSecret},
+    api::{IssuedVersion, Object, VerifiedSecret},
     condition,
     reason::{Failure, Reason},
     secret::{
@@ -74,7 +74,7 @@ fn replace(observed: &Observed<'_>, wanted: &Projection, secret: &Secret) -> Ste
         return Step::ReportFailure(Failure::new(Reason::SecretImmutable, changes));
     }
     // After another client changed labels of its own, the status names an earlier revision, but the same digest.
-    let saved = observed.object.status.as_ref().and_then(|status| status.secret.as_ref());
+    let saved = observed.object.status.and_then(|status| status.secret.as_ref());
     let is_untouched =
         observed.is_verified || saved.is_some_and(|saved| saved.digest == Digest::of(secret).to_string());
     Step::ReplaceSecret(Box::new(wanted.clone().restore_into(secret.clone())), (!is_untouched).then_some(changes))
@@ -82,8 +82,8 @@ fn replace(observed: &Observed<'_>, wanted: &Projection, secret: &Secret) -> Ste
 
 /// The revision that the status names for an intact Secret. A revision that differs only in metadata of other clients is saved
 /// later: a client that labels all Secrets would otherwise cost one status write for each of them.
-fn to_save(object: &DataKey, known: &KnownSecret) -> Option<VerifiedSecret> {
-    let saved = object.status.as_ref().and_then(|status| status.secret.as_ref());
+fn to_save(object: Object<'_>, known: &KnownSecret) -> Option<VerifiedSecret> {
+    let saved = object.status.and_then(|status| status.secret.as_ref());
     let Some(verified) = known.verified else { return saved.cloned() };
     let revision = &known.metadata.revision;
     let now = VerifiedSecret {

@@ -1,4 +1,4 @@
-//! Sizes of the Secret and of the `DataKey`: whether Kubernetes can store them with further versions. Pure.
+//! Sizes of the Secret and of the object: whether Kubernetes can store them with further versions. Pure.
 //!
 //! A dry run does not detect an excess: the limit of etcd applies when an object is stored, and the Secret is written only
 //! after the record, which is never undone. So the operator computes the sizes before it calls KMS, and before it records a
@@ -7,7 +7,7 @@
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
-    api::{DataKey, IssuedVersion, MAX_BLOB, Rest, with_recorded},
+    api::{IssuedVersion, MAX_BLOB, Object, Rest, ToJson, with_recorded},
     arn,
     reason::{Failure, Reason},
     secret::Projection,
@@ -20,60 +20,60 @@ const MAX_SECRET: usize = 1 << 20;
 /// object; an eighth is left for annotations of other clients, which are not known here.
 const MAX_ANNOTATIONS: usize = (256 << 10) / 8 * 7;
 
-/// The largest spec and status of a `DataKey`, in bytes. etcd accepts requests of 1.5 MiB by default (`--max-request-bytes`);
+/// The largest spec and status of an object, in bytes. etcd accepts requests of 1.5 MiB by default (`--max-request-bytes`);
 /// a third is left for the metadata, which are not known here.
-const MAX_DATA_KEY: usize = 1 << 20;
+const MAX_OBJECT: usize = 1 << 20;
 
-/// The largest `DataKey` with its metadata that etcd stores, in bytes; the request around it has the rest of the 1.5 MiB.
+/// The largest object with its metadata that etcd stores, in bytes; the request around it has the rest of the 1.5 MiB.
 pub const MAX_STORED: usize = (3 << 19) - 1024;
 
 /// The number of versions, recorded and pinned, that always fit: each has at most 8192 bytes of encryption context, and JSON
 /// makes them at most six times as long.
 const FEW: usize = 6;
 
-/// The failure if the Secret or the `DataKey` would be too large with these versions in the record.
-pub fn excess(key: &DataKey, versions: &[IssuedVersion]) -> Option<Failure> {
-    let count = key.record().len() + key.pinned_versions().len() + versions.len();
-    let entries = key.record().iter().chain(key.pinned_versions()).chain(versions);
-    if count <= FEW && key.spec.rest.is_empty() && entries.clone().all(|entry| entry.unknown_fields().next().is_none())
-    {
+/// The failure if the Secret or the object would be too large with these versions in the record.
+pub(super) fn excess(object: Object<'_>, versions: &[IssuedVersion]) -> Option<Failure> {
+    let count = object.record().len() + object.spec.pins.len() + versions.len();
+    let mut entries = object.record().iter().chain(object.spec.pins).chain(versions);
+    if count <= FEW && object.spec.rest.is_empty() && entries.all(|entry| entry.unknown_fields().next().is_none()) {
         return None;
     }
-    let mut larger = key.clone();
-    larger.status = Some(with_recorded(key, versions.to_vec()));
-    let current = larger.recorded_version(key.wanted_version()).or_else(|| larger.record().last())?.version;
-    let Projection { data, annotations, .. } = Projection::of(&larger, current)?;
+    let status = with_recorded(object, versions.to_vec());
+    let larger = Object { status: Some(&status), ..object };
+    let current = larger.recorded_version(object.wanted_version()).or_else(|| larger.record().last())?.version;
+    let Projection { data, annotations, .. } = Projection::of(larger, current)?;
     let annotations: usize = annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
     let bounds = [
-        ("the data of the Secret", data.values().map(|value| value.0.len()).sum(), MAX_SECRET),
-        ("the annotations of the Secret", annotations, MAX_ANNOTATIONS),
-        ("the DataKey", stored(&larger), MAX_DATA_KEY),
+        ("the data of the Secret".to_owned(), data.values().map(|value| value.0.len()).sum(), MAX_SECRET),
+        ("the annotations of the Secret".to_owned(), annotations, MAX_ANNOTATIONS),
+        (format!("the {}", object.kind.name), stored(larger), MAX_OBJECT),
     ];
     let (what, size, max) = bounds.into_iter().find(|(_, size, max)| size > max)?;
     Some(Failure::new(Reason::SecretTooLarge, format!("{what} would have {size} bytes; at most {max} are possible")))
 }
 
 /// The largest version that KMS can issue for the spec. Its time is the beginning of 1970.
-pub fn largest(key: &DataKey, own_region: Option<&str>) -> IssuedVersion {
-    let request = key.spec.request();
-    let region = arn::resolve_region(&request.key_id, request.region.as_deref(), own_region).unwrap_or_default();
+pub fn largest<'a>(object: impl Into<Object<'a>>, own_region: Option<&str>) -> IssuedVersion {
+    let object = object.into();
+    let request = object.spec.request;
+    let region = arn::resolve_region(request.key_id, request.region, own_region).unwrap_or_default();
     IssuedVersion {
-        version: key.wanted_version(),
+        version: object.wanted_version(),
         key_id: format!("arn:aws:kms:{region}:000000000000:key/mrk-00000000000000000000000000000000"),
         ciphertext_blob: ByteString(vec![0; MAX_BLOB]),
         key_material_id: Some("0".repeat(64)),
         issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
         rest: Rest::new(),
-        request,
+        request: request.to_request(),
     }
 }
 
 /// The size of the spec and the status in etcd, in bytes, at most. The API server writes JSON with Go's encoder,
 /// which escapes more than serde does: `<`, `>`, `&`, U+2028 and U+2029 become six bytes, and before Go 1.22 so did U+0008 and
 /// U+000C.
-fn stored(key: &DataKey) -> usize {
-    let json = [serde_json::to_string(&key.spec), serde_json::to_string(&key.status)].map(Result::unwrap_or_default);
+fn stored(object: Object<'_>) -> usize {
+    let json = [object.spec.whole.to_json(), object.status.map(ToJson::to_json).unwrap_or_default()];
     let longer = |json: &String| -> usize {
         let html = json.bytes().filter(|byte| b"<>&".contains(byte)).count() * 5;
         let separators = json.matches(['\u{2028}', '\u{2029}']).count() * 3;
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::EncryptionContext,
+        api::{DataKey, EncryptionContext},
         fixtures::{data_key, issued, pinned, recorded},
     };
 
@@ -111,7 +111,7 @@ mod tests {
     fn largest_count(character: char) -> i32 {
         let fits = |count: &i32| {
             let largest = IssuedVersion { ciphertext_blob: ByteString(vec![0; MAX_BLOB]), ..issued(*count + 1) };
-            excess(&all(*count, character), &[with_context(largest, character)]).is_none()
+            excess((&all(*count, character)).into(), &[with_context(largest, character)]).is_none()
         };
         (0..64).take_while(fits).count().try_into().unwrap()
     }
@@ -137,13 +137,13 @@ mod tests {
         key.spec.wrapped_keys = Some(vec![pin.clone()]);
         let mut larger = key.clone();
         larger.status = Some(with_recorded(&key, vec![pin]));
-        assert!(stored(&larger) < MAX_DATA_KEY, "{}", stored(&larger));
+        assert!(stored((&larger).into()) < MAX_OBJECT, "{}", stored((&larger).into()));
     }
 
     #[test]
     fn the_object_that_is_too_large_is_named() {
         let detail = |key: &DataKey, versions: &[IssuedVersion]| {
-            let failure = excess(key, versions).unwrap();
+            let failure = excess(key.into(), versions).unwrap();
             assert_eq!(failure.reason, Reason::SecretTooLarge);
             failure.detail.unwrap()
         };

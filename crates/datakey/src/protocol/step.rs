@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::{observed::Observed, size};
 use crate::{
-    api::{DataKey, DataKeyStatus, IssuedVersion, with_adopted, with_recorded},
+    api::{IssuedVersion, KeyStatus, Object, with_adopted, with_recorded},
     condition,
     reason::{Failure, Reason},
     secret::{digest::Digest, metadata::SecretMetadata, ownership},
@@ -41,7 +41,7 @@ pub enum Step {
     /// Report this failure.
     ReportFailure(Failure),
     /// Write the status.
-    PutStatus(Box<DataKeyStatus>),
+    PutStatus(Box<KeyStatus>),
 }
 
 /// Versions to record, and their source.
@@ -68,7 +68,7 @@ pub enum Source {
 
 impl Record {
     /// The status of the object with these versions in its record.
-    pub fn status(&self, object: &DataKey) -> DataKeyStatus {
+    pub fn status<'a>(&self, object: impl Into<Object<'a>>) -> KeyStatus {
         match self.source {
             Source::Kms => with_recorded(object, self.versions.clone()),
             Source::Secret | Source::Pins => with_adopted(object, self.versions.clone()),
@@ -80,12 +80,12 @@ impl Record {
 
 impl Step {
     /// Writes this status, unless the object has it already.
-    pub(super) fn put_status_if_changed(observed: &Observed<'_>, wanted: DataKeyStatus) -> Self {
-        let Some(old) = observed.object.status.as_ref() else { return Self::PutStatus(Box::new(wanted)) };
+    pub(super) fn put_status_if_changed(observed: &Observed<'_>, wanted: KeyStatus) -> Self {
+        let Some(old) = observed.object.status else { return Self::PutStatus(Box::new(wanted)) };
         let is_written = if observed.inputs.keeps_revision || old.secret == wanted.secret {
             *old == wanted
         } else {
-            *old == DataKeyStatus { secret: old.secret.clone(), ..wanted.clone() }
+            *old == KeyStatus { secret: old.secret.clone(), ..wanted.clone() }
         };
         if is_written { Self::Settled } else { Self::PutStatus(Box::new(wanted)) }
     }
@@ -101,7 +101,7 @@ impl Step {
     }
 
     /// Records these versions, if Kubernetes can store what the record becomes.
-    pub(super) fn record(object: &DataKey, versions: Vec<IssuedVersion>, source: Source) -> Self {
+    pub(super) fn record(object: Object<'_>, versions: Vec<IssuedVersion>, source: Source) -> Self {
         match size::excess(object, &versions) {
             Some(failure) => Self::ReportFailure(failure),
             None => Self::Record(Record { versions, source }),
@@ -117,12 +117,13 @@ impl Step {
     }
 
     /// Reports that the Secret must not be overwritten.
-    pub(super) fn conflict(object: &DataKey, why: &str) -> Self {
+    pub(super) fn conflict(object: Object<'_>, why: &str) -> Self {
         Self::ReportFailure(Failure::new(Reason::SecretConflict, format!("Secret {}: {why}", object.secret_name())))
     }
 
-    /// Reports that the name of the Secret is reserved for another `DataKey`.
-    pub(super) fn reserved(object: &DataKey, rival: &str) -> Self {
-        Self::conflict(object, &format!("it belongs to DataKey {rival}, which has recorded a data key for it"))
+    /// Reports that the name of the Secret is reserved for another object.
+    pub(super) fn reserved(object: Object<'_>, rival: &str) -> Self {
+        let (kind, noun) = (object.kind.name, object.kind.noun);
+        Self::conflict(object, &format!("it belongs to {kind} {rival}, which has recorded a {noun} for it"))
     }
 }

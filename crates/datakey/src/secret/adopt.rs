@@ -8,17 +8,19 @@ use super::{
     reader::{current_version, entry, parse_version, version_numbers},
 };
 use crate::{
-    api::{DataKey, IssuedVersion, flaws::twins},
+    api::{IssuedVersion, Object, flaws::twins},
     arn::{self, KmsArn},
 };
 
-/// Rebuilds the record of a `DataKey` from its Secret, after the `DataKey` was re-created or restored without its status.
+/// Rebuilds the record of an object from its Secret, after the object was re-created or restored without its status.
 ///
 /// # Errors
-/// Why the Secret can't belong to this `DataKey`. Every version must be complete, and the version that the spec makes current,
+/// Why the Secret can't belong to this object. Every version must be complete, and the version that the spec makes current,
 /// if the Secret holds it, must match the spec.
-pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
-    if let Some(why) = foreign_reason(key, secret).or_else(|| unlabeled_reason(key, secret)) {
+pub fn adopt<'a>(object: impl Into<Object<'a>>, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
+    let object = object.into();
+    let noun = object.kind.noun;
+    if let Some(why) = foreign_reason(object, secret).or_else(|| unlabeled_reason(object, secret)) {
         return Err(why);
     }
     let numbers = version_numbers(secret);
@@ -39,13 +41,13 @@ pub fn adopt(key: &DataKey, secret: &Secret) -> Result<Vec<IssuedVersion>, Strin
         }
     }
     if let Some((one, other)) = twins(&versions) {
-        return Err(format!("its versions {one} and {other} are the same data key"));
+        return Err(format!("its versions {one} and {other} are the same {noun}"));
     }
-    match versions.iter().find(|found| found.version == key.wanted_version()) {
-        Some(found) if !found.request.is_same_request(&key.spec.request()) => Err(format!(
-            "its data key version {} was asked for with other settings: {}",
+    match versions.iter().find(|found| found.version == object.wanted_version()) {
+        Some(found) if !found.request.view().is_same_request(object.spec.request) => Err(format!(
+            "its {noun} version {} was asked for with other settings: {}",
             found.version,
-            key.spec.request().differences(&found.request).join(", ")
+            object.spec.request.differences(found.request.view()).join(", ")
         )),
         _ => Ok(versions),
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 use super::{
     Projection,
@@ -15,7 +15,7 @@ use super::{
     template::Own,
 };
 use crate::{
-    api::{DataKey, has_blob_length},
+    api::{Object, has_blob_length},
     text::printable,
 };
 
@@ -31,15 +31,17 @@ pub enum Comparison {
 }
 
 /// Compares a Secret with the projection of a record that is not empty.
-pub fn compare(key: &DataKey, wanted: &Projection, secret: &Secret) -> Comparison {
-    match contradiction(key, secret) {
+pub fn compare<'a>(object: impl Into<Object<'a>>, wanted: &Projection, secret: &Secret) -> Comparison {
+    let object = object.into();
+    let (kind, noun) = (object.kind.name, object.kind.noun);
+    match contradiction(object, secret) {
         Some(Contradiction::Foreign(why)) => Comparison::Conflict(why),
         Some(Contradiction::UnrecordedVersion(version)) => Comparison::Conflict(format!(
-            "it holds data key version {version}, which status.versions does not have; to take over what the Secret \
-             holds, delete this DataKey under deletionPolicy Retain and create it again"
+            "it holds {noun} version {version}, which status.versions does not have; to take over what the Secret \
+             holds, delete this {kind} under deletionPolicy Retain and create it again"
         )),
         Some(Contradiction::DifferentKey(version)) => {
-            Comparison::Conflict(format!("it holds another data key as version {version}"))
+            Comparison::Conflict(format!("it holds another {noun} as version {version}"))
         }
         None if Digest::of(secret) == wanted.digest() => Comparison::InSync,
         None => Comparison::Restorable,
@@ -57,21 +59,21 @@ pub(crate) enum Contradiction {
 }
 
 /// The first contradiction between a Secret and the record.
-pub(crate) fn contradiction(key: &DataKey, secret: &Secret) -> Option<Contradiction> {
-    if let Some(why) = foreign_reason(key, secret) {
+pub(crate) fn contradiction(object: Object<'_>, secret: &Secret) -> Option<Contradiction> {
+    if let Some(why) = foreign_reason(object, secret) {
         return Some(Contradiction::Foreign(why));
     }
-    version_numbers(secret).into_iter().find_map(|version| another_data_key(key, secret, version))
+    version_numbers(secret).into_iter().find_map(|version| another_data_key(object, secret, version))
 }
 
 /// The contradiction if the Secret may hold an unrecorded data key as this version. Only if the checksum in the annotation is
 /// that of the recorded data key is it certain that the bytes were edited, and that no data key is lost by a restore.
-fn another_data_key(key: &DataKey, secret: &Secret, version: i32) -> Option<Contradiction> {
+fn another_data_key(object: Object<'_>, secret: &Secret, version: i32) -> Option<Contradiction> {
     let blob = entry(secret, &format!("ciphertextBlob.v{version}"))?;
     if !has_blob_length(&blob.0) {
         return None;
     }
-    let Some(issued) = key.recorded_version(version) else {
+    let Some(issued) = object.recorded_version(version) else {
         return Some(Contradiction::UnrecordedVersion(version));
     };
     let vouched =
@@ -89,18 +91,28 @@ const MAX_NAME: usize = 80;
 /// The differences of a Secret from its projection, by name and without values: another client may have written anything,
 /// also a plaintext.
 pub fn changes(wanted: &Projection, secret: &Secret) -> Vec<String> {
+    let Projection { labels, annotations, data, .. } = wanted;
+    differences(labels, annotations, data, secret)
+}
+
+fn differences(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+    data: &BTreeMap<String, ByteString>,
+    secret: &Secret,
+) -> Vec<String> {
     let nothing = BTreeMap::new();
-    let mut changes = differing("entry", &wanted.data, secret.data.as_ref().unwrap_or(&nothing));
+    let mut changes = differing("entry", data, secret.data.as_ref().unwrap_or(&nothing));
     // Labels and annotations of other clients are not compared.
     let own = Own::of(secret);
     let found = |all: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>, own| {
         let pairs = all.into_iter().flatten().filter(|(name, _)| wanted.contains_key(*name));
         pairs.map(|(name, value)| (name.clone(), value.clone())).chain(own).collect::<BTreeMap<_, _>>()
     };
-    let labels = found(secret.metadata.labels.as_ref(), &wanted.labels, own.labels);
-    changes.extend(differing("label", &wanted.labels, &labels));
-    let annotations = found(secret.metadata.annotations.as_ref(), &wanted.annotations, own.annotations);
-    changes.extend(differing("annotation", &wanted.annotations, &annotations));
+    let found_labels = found(secret.metadata.labels.as_ref(), labels, own.labels);
+    changes.extend(differing("label", labels, &found_labels));
+    let found_annotations = found(secret.metadata.annotations.as_ref(), annotations, own.annotations);
+    changes.extend(differing("annotation", annotations, &found_annotations));
     let more = changes.len().saturating_sub(MAX_NAMED);
     changes.truncate(MAX_NAMED);
     if more > 0 {
@@ -118,8 +130,8 @@ pub fn stored_otherwise(sent: &Secret, stored: &Secret) -> Vec<String> {
         return vec!["its type was changed".to_owned()];
     }
     let Own { labels, annotations } = Own::of(sent);
-    let wanted = Projection { labels, annotations, data: sent.data.clone().unwrap_or_default() };
-    changes(&wanted, stored)
+    let nothing = BTreeMap::new();
+    differences(&labels, &annotations, sent.data.as_ref().unwrap_or(&nothing), stored)
 }
 
 fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTreeMap<String, V>) -> Vec<String> {
@@ -133,10 +145,9 @@ fn differing<V: PartialEq>(what: &str, wanted: &BTreeMap<String, V>, found: &BTr
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::ByteString;
-
     use super::*;
     use crate::{
+        api::DataKey,
         fixtures::{Edit, recorded},
         names::{CURRENT_VERSION_ANNOTATION, MANAGED_BY_LABEL, NAME_LABEL, VERSION_ANNOTATION_PREFIX},
         secret::Projection,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Projection, digest::Digest, metadata::SecretMetadata};
 use crate::{
-    api::{DataKey, VerifiedSecret},
+    api::{Object, VerifiedSecret},
     identity::Revision,
 };
 
@@ -42,24 +42,24 @@ pub enum Origin {
 
 impl KnownSecret {
     /// The entry of the status, if it names exactly this revision.
-    pub fn saved_in<'a>(&self, key: &'a DataKey) -> Option<&'a VerifiedSecret> {
+    pub fn saved_in<'a>(&self, object: impl Into<Object<'a>>) -> Option<&'a VerifiedSecret> {
         let Revision { uid, resource_version } = &self.metadata.revision;
-        let saved = key.status.as_ref()?.secret.as_ref()?;
+        let saved = object.into().status?.secret.as_ref()?;
         (saved.uid == *uid && saved.resource_version == *resource_version).then_some(saved)
     }
 
     /// Whether the Secret holds exactly this projection: this process wrote or read this revision of it, or the status says so.
     /// The content of a revision never changes, so the knowledge of this process takes precedence over the status.
-    pub fn holds(&self, key: &DataKey, wanted: &Projection) -> bool {
+    pub fn holds<'a>(&self, object: impl Into<Object<'a>>, wanted: &Projection) -> bool {
         match &self.verified {
             Some(verified) => verified.digest == wanted.digest(),
-            None => self.saved_in(key).is_some_and(|saved| saved.digest == wanted.digest().to_string()),
+            None => self.saved_in(object).is_some_and(|saved| saved.digest == wanted.digest().to_string()),
         }
     }
 
     /// Whether the content of this revision is known, to this process or from the status.
-    pub fn is_verified(&self, key: &DataKey) -> bool {
-        self.verified.is_some() || self.saved_in(key).is_some()
+    pub fn is_verified<'a>(&self, object: impl Into<Object<'a>>) -> bool {
+        self.verified.is_some() || self.saved_in(object).is_some()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::identity::Revision;
 pub struct SecretMetadata {
     /// The revision of the Secret.
     pub revision: Revision,
-    /// The name of the `DataKey` in the label `datakey.dev/name`.
+    /// The name of the object in the label `datakey.dev/name`.
     pub belongs_to: Option<String>,
     /// Whether a label or annotation says that the operator manages the Secret, as `secret::ownership` decides.
     pub is_managed: bool,

@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::reader::{entry, version_numbers};
 use crate::{
-    api::DataKey,
-    names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, SECRET_TYPE},
+    api::Object,
+    names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX},
 };
 
 /// What the labels and annotations of a Secret say of its owner.
@@ -30,30 +30,32 @@ pub(crate) fn unmanaged_reason(is_managed: bool) -> Option<&'static str> {
     (!is_managed).then_some("it is not a Secret of this operator")
 }
 
-/// Why a Secret does not belong to this `DataKey`; `None` if it does.
-pub(super) fn foreign_reason(key: &DataKey, secret: &Secret) -> Option<String> {
-    if secret.type_.as_deref() != Some(SECRET_TYPE) {
-        return Some(format!("it is not of type {SECRET_TYPE}"));
+/// Why a Secret does not belong to this object; `None` if it does.
+pub(super) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<String> {
+    let kind = object.kind;
+    if secret.type_.as_deref() != Some(kind.secret_type) {
+        return Some(format!("it is not of type {}", kind.secret_type));
     }
     let belongs_to = label(secret, NAME_LABEL)?;
-    if Some(belongs_to) == key.metadata.name.as_deref() {
+    if Some(belongs_to) == object.name() {
         return None;
     }
-    // Another client may have edited the label; a recorded data key in the Secret proves that it belongs to this DataKey.
+    // Another client may have edited the label; a recorded data key in the Secret proves that it belongs to this object.
     let holds_ours = version_numbers(secret).into_iter().any(|version| {
         let blob = entry(secret, &format!("ciphertextBlob.v{version}"));
-        key.recorded_version(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
+        object.recorded_version(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
     });
-    (!holds_ours).then(|| format!("it belongs to DataKey {belongs_to}"))
+    (!holds_ours).then(|| format!("it belongs to {} {belongs_to}", kind.name))
 }
 
 /// Why a Secret that holds no recorded data key cannot be adopted: without a record, both labels must be there; `None` if they
 /// are.
-pub(super) fn unlabeled_reason(key: &DataKey, secret: &Secret) -> Option<String> {
-    let is_labeled = label(secret, MANAGED_BY_LABEL) == Some(FIELD_MANAGER)
-        && label(secret, NAME_LABEL) == key.metadata.name.as_deref();
+pub(super) fn unlabeled_reason(object: Object<'_>, secret: &Secret) -> Option<String> {
+    let is_labeled =
+        label(secret, MANAGED_BY_LABEL) == Some(FIELD_MANAGER) && label(secret, NAME_LABEL) == object.name();
+    let kind = object.kind.name;
     (!is_labeled)
-        .then(|| format!("it lacks the labels {MANAGED_BY_LABEL}={FIELD_MANAGER} and {NAME_LABEL} of this DataKey"))
+        .then(|| format!("it lacks the labels {MANAGED_BY_LABEL}={FIELD_MANAGER} and {NAME_LABEL} of this {kind}"))
 }
 
 fn label<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
@@ -88,6 +90,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{data_key, recorded},
+        names::SECRET_TYPE,
         secret::Projection,
     };
 
@@ -128,27 +131,34 @@ mod tests {
     #[test]
     fn secret_of_another_type_is_foreign() {
         let opaque = Secret { type_: Some("Opaque".into()), ..secret(&[1]) };
-        assert_eq!(foreign_reason(&recorded(&[1]), &opaque).unwrap(), format!("it is not of type {SECRET_TYPE}"));
+        assert_eq!(
+            foreign_reason((&recorded(&[1])).into(), &opaque).unwrap(),
+            format!("it is not of type {SECRET_TYPE}")
+        );
     }
 
     #[test]
     fn recorded_data_key_proves_ownership_despite_the_label() {
         let key = recorded(&[1]);
         let named = relabeled(secret(&[1]), NAME_LABEL, Some("bank"));
-        assert_eq!(foreign_reason(&key, &named), None);
+        assert_eq!(foreign_reason((&key).into(), &named), None);
         let mut other = named.clone();
         other.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(b"other".to_vec()));
-        assert_eq!(foreign_reason(&key, &other).unwrap(), "it belongs to DataKey bank");
-        assert_eq!(foreign_reason(&data_key(), &named).unwrap(), "it belongs to DataKey bank", "without a record");
-        assert_eq!(foreign_reason(&key, &relabeled(other, NAME_LABEL, None)), None, "the data keys decide");
+        assert_eq!(foreign_reason((&key).into(), &other).unwrap(), "it belongs to DataKey bank");
+        assert_eq!(
+            foreign_reason((&data_key()).into(), &named).unwrap(),
+            "it belongs to DataKey bank",
+            "without a record"
+        );
+        assert_eq!(foreign_reason((&key).into(), &relabeled(other, NAME_LABEL, None)), None, "the data keys decide");
     }
 
     #[test]
     fn adoption_needs_both_labels() {
         let key = data_key();
-        assert_eq!(unlabeled_reason(&key, &secret(&[1])), None);
+        assert_eq!(unlabeled_reason((&key).into(), &secret(&[1])), None);
         for (name, value) in [(NAME_LABEL, None), (MANAGED_BY_LABEL, None), (MANAGED_BY_LABEL, Some("Helm"))] {
-            let why = unlabeled_reason(&key, &relabeled(secret(&[1]), name, value)).unwrap();
+            let why = unlabeled_reason((&key).into(), &relabeled(secret(&[1]), name, value)).unwrap();
             assert!(why.starts_with("it lacks the labels"), "{why}");
         }
     }

@@ -7,7 +7,6 @@ use k8s_openapi::{
     api::core::v1::Secret,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
-use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,10 +14,9 @@ use super::{
     template::{self, Applied, Reserved, Wanted},
 };
 use crate::{
-    api::{DataKey, DeletionPolicy, EncryptionContext, IssuedVersion, Material, Rest},
+    api::{DeletionPolicy, EncryptionContext, IssuedVersion, Material, Object, Rest},
     names::{
-        CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, SECRET_TYPE,
-        VERSION_ANNOTATION_PREFIX,
+        CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, VERSION_ANNOTATION_PREFIX,
     },
 };
 
@@ -53,6 +51,8 @@ pub struct VersionAnnotation {
 /// The part of a Secret that the operator manages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
+    /// The type.
+    pub secret_type: &'static str,
     /// The operator's own labels and those of the template.
     pub labels: BTreeMap<String, String>,
     /// The operator's own annotations and those of the template.
@@ -61,26 +61,26 @@ pub struct Projection {
     pub data: BTreeMap<String, ByteString>,
 }
 
-/// The owner reference of a new Secret under `deletionPolicy: Delete`, so that the garbage collector deletes it with the
-/// `DataKey`. It is set only if this `DataKey` issued every recorded version: an adopted or pinned version may be the last copy
+/// The owner reference of a new Secret under `deletionPolicy: Delete`, so that the garbage collector deletes it with its
+/// object. It is set only if this object issued every recorded version: an adopted or pinned version may be the last copy
 /// of an earlier data key, and is kept. The reference is set at creation and never afterwards: with the admission plugin
 /// `OwnerReferencesPermissionEnforcement` (on in OpenShift) a later change needs the right to delete Secrets. It is no
 /// controller reference: a Secret can have only one, and another client could take that place.
-fn owner(key: &DataKey) -> Option<OwnerReference> {
-    let created = &key.metadata.creation_timestamp.as_ref()?.0;
-    // Times have whole seconds, so a version of a DataKey that was deleted in the same second is not older than this DataKey:
+fn owner(object: Object<'_>) -> Option<OwnerReference> {
+    let created = &object.metadata.creation_timestamp.as_ref()?.0;
+    // Times have whole seconds, so a version of an object that was deleted in the same second is not older than this one:
     // the status marks adopted versions.
-    let adopted = key.status.as_ref().is_some_and(|status| status.adopted == Some(true));
+    let adopted = object.status.is_some_and(|status| status.adopted == Some(true));
     let issued_here = |issued: &IssuedVersion| {
-        issued.issued_at.0 >= *created && key.pinned_versions().iter().all(|pin| pin.version != issued.version)
+        issued.issued_at.0 >= *created && object.spec.pins.iter().all(|pin| pin.version != issued.version)
     };
     let is_owned =
-        !adopted && key.spec.deletion_policy() == DeletionPolicy::Delete && key.record().iter().all(issued_here);
+        !adopted && object.spec.deletion_policy == DeletionPolicy::Delete && object.record().iter().all(issued_here);
     is_owned.then(|| OwnerReference {
-        api_version: DataKey::api_version(&()).into_owned(),
-        kind: DataKey::kind(&()).into_owned(),
-        name: key.metadata.name.clone().unwrap_or_default(),
-        uid: key.metadata.uid.clone().unwrap_or_default(),
+        api_version: object.kind.api_version.to_owned(),
+        kind: object.kind.name.to_owned(),
+        name: object.metadata.name.clone().unwrap_or_default(),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
         controller: None,
         block_owner_deletion: None,
     })
@@ -132,45 +132,45 @@ impl VersionAnnotation {
 
 impl Projection {
     /// Projects the record into the Secret, with the version `current` in the plain entries. `None` if it is not recorded.
-    pub fn of(key: &DataKey, current: i32) -> Option<Self> {
-        Self::with_reserved(key, current, Reserved::ALWAYS)
+    pub fn of<'a>(object: impl Into<Object<'a>>, current: i32) -> Option<Self> {
+        Self::with_reserved(object.into(), current, Reserved::ALWAYS)
     }
 
     /// Projects the record like [`Projection::of`], without keys of the template that `reserved` has.
-    pub fn with_reserved(key: &DataKey, current: i32, reserved: &Reserved) -> Option<Self> {
-        let issued = key.recorded_version(current)?;
+    pub fn with_reserved(object: Object<'_>, current: i32, reserved: &Reserved) -> Option<Self> {
+        let issued = object.recorded_version(current)?;
         let mut data = entries(issued, "");
         data.insert("version".to_owned(), text(current.to_string()));
-        let Wanted { mut labels, mut annotations } = template::wanted(key, reserved);
+        let Wanted { mut labels, mut annotations } = template::wanted(object, reserved);
         annotations.insert(CURRENT_VERSION_ANNOTATION.to_owned(), current.to_string());
-        for version in key.record() {
+        for version in object.record() {
             data.extend(entries(version, &format!(".v{}", version.version)));
             let annotation = format!("{VERSION_ANNOTATION_PREFIX}{}", version.version);
             annotations.insert(annotation, json(&VersionAnnotation::of(version)));
         }
-        let name = key.metadata.name.clone().unwrap_or_default();
+        let name = object.metadata.name.clone().unwrap_or_default();
         labels.extend([(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned()), (NAME_LABEL.to_owned(), name)]);
-        Some(Self { labels, annotations, data })
+        Some(Self { secret_type: object.kind.secret_type, labels, annotations, data })
     }
 
     /// The digest of a Secret that holds exactly this projection.
     pub fn digest(&self) -> Digest {
-        Digest::new(SECRET_TYPE, &self.labels, &self.annotations, &self.data)
+        Digest::new(self.secret_type, &self.labels, &self.annotations, &self.data)
     }
 
     /// The new Secret with this projection.
-    pub fn into_secret(self, key: &DataKey) -> Secret {
-        let owner = owner(key);
+    pub fn into_secret<'a>(self, object: impl Into<Object<'a>>) -> Secret {
+        let object = object.into();
         Secret {
             metadata: ObjectMeta {
-                name: Some(key.secret_name().to_owned()),
-                namespace: key.metadata.namespace.clone(),
+                name: Some(object.secret_name().to_owned()),
+                namespace: object.metadata.namespace.clone(),
                 labels: Some(self.labels),
                 annotations: Some(self.annotations),
-                owner_references: owner.map(|owner| vec![owner]),
+                owner_references: owner(object).map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
-            type_: Some(SECRET_TYPE.to_owned()),
+            type_: Some(self.secret_type.to_owned()),
             data: Some(self.data),
             ..Secret::default()
         }
@@ -193,7 +193,10 @@ impl Projection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{ARN, at, data_key, issued, recorded};
+    use crate::{
+        api::DataKey,
+        fixtures::{ARN, at, data_key, issued, recorded},
+    };
 
     /// A `DataKey` under `Delete`, created at the start of the fixtures' clock, so before its versions were issued.
     fn deleted_with_its_owner(versions: &[i32]) -> DataKey {

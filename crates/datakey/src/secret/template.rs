@@ -9,7 +9,7 @@ use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Obje
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{DataKey, TemplateMetadata},
+    api::{Object, TemplateMetadata},
     names::{APP_DOMAIN, APPLIED_ANNOTATION, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, RESERVED_DOMAINS},
     reason::{Failure, Reason},
     text::printable,
@@ -84,9 +84,9 @@ impl Reserved {
 }
 
 /// The failure if the operator does not apply all of the template.
-pub fn refused(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
-    reserved_keys(key, reserved).or_else(|| {
-        let bytes = size(&all(key, reserved).annotations);
+pub fn refused(object: Object<'_>, reserved: &Reserved) -> Option<Failure> {
+    reserved_keys(object, reserved).or_else(|| {
+        let bytes = size(&all(object, reserved).annotations);
         let detail = format!(
             "the annotations of spec.secretTemplate.metadata take {bytes} bytes, and the operator applies none of them: shorten \
              them to {MAX_ANNOTATIONS} bytes"
@@ -95,8 +95,8 @@ pub fn refused(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
     })
 }
 
-fn reserved_keys(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
-    let template = template(key)?;
+fn reserved_keys(object: Object<'_>, reserved: &Reserved) -> Option<Failure> {
+    let template = template(object)?;
     let of = |field: &'static str, pairs: &Option<BTreeMap<String, String>>| -> Vec<String> {
         let keys = pairs.iter().flatten().map(|(key, _)| key).filter(|key| reserved.contains(key));
         keys.map(|key| format!("spec.secretTemplate.metadata.{field}: {}", printable(key, MAX_NAME))).collect()
@@ -114,8 +114,8 @@ fn reserved_keys(key: &DataKey, reserved: &Reserved) -> Option<Failure> {
 }
 
 /// The labels and annotations to apply: without reserved keys, and without annotations if they are too large.
-pub fn wanted(key: &DataKey, reserved: &Reserved) -> Wanted {
-    let all = all(key, reserved);
+pub fn wanted(object: Object<'_>, reserved: &Reserved) -> Wanted {
+    let all = all(object, reserved);
     if size(&all.annotations) <= MAX_ANNOTATIONS {
         return all;
     }
@@ -126,17 +126,17 @@ fn size(pairs: &BTreeMap<String, String>) -> usize {
     pairs.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
-fn all(key: &DataKey, reserved: &Reserved) -> Wanted {
+fn all(object: Object<'_>, reserved: &Reserved) -> Wanted {
     let allowed = |pairs: &Option<BTreeMap<String, String>>| -> BTreeMap<String, String> {
         let pairs = pairs.iter().flatten().filter(|(key, _)| !reserved.contains(key));
         pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
-    let Some(template) = template(key) else { return Wanted::default() };
+    let Some(template) = template(object) else { return Wanted::default() };
     Wanted::new(allowed(&template.labels), allowed(&template.annotations))
 }
 
-fn template(key: &DataKey) -> Option<&TemplateMetadata> {
-    key.spec.secret_template.as_ref()?.metadata.as_ref()
+fn template(object: Object<'_>) -> Option<&TemplateMetadata> {
+    object.spec.secret_template?.metadata.as_ref()
 }
 
 // === impl Wanted ===
@@ -198,7 +198,7 @@ impl Own {
 mod tests {
     use super::*;
     use crate::{
-        api::SecretTemplate,
+        api::{DataKey, SecretTemplate},
         fixtures::{Edit, data_key, recorded},
         secret::{Projection, compare, digest::Digest},
     };
@@ -222,12 +222,12 @@ mod tests {
             templated(recorded(&[1]), &[("team", "shop")], &values)
         };
         let ascii = with("x");
-        assert_eq!(refused(&ascii, Reserved::ALWAYS), None);
-        assert_eq!(wanted(&ascii, Reserved::ALWAYS).annotations.len(), 33);
+        assert_eq!(refused((&ascii).into(), Reserved::ALWAYS), None);
+        assert_eq!(wanted((&ascii).into(), Reserved::ALWAYS).annotations.len(), 33);
         let wide = with("🗝");
-        let failure = refused(&wide, Reserved::ALWAYS).unwrap();
+        let failure = refused((&wide).into(), Reserved::ALWAYS).unwrap();
         assert!(failure.detail.unwrap().contains("shorten them to 98304 bytes"));
-        let wanted = wanted(&wide, Reserved::ALWAYS);
+        let wanted = wanted((&wide).into(), Reserved::ALWAYS);
         assert_eq!(
             (wanted.labels["team"].as_str(), wanted.annotations.len()),
             ("shop", 1),
@@ -279,7 +279,7 @@ mod tests {
     fn reserved_keys_are_named_and_not_applied() {
         let key =
             templated(recorded(&[1]), &[("team", "shop"), ("helm.sh/chart", "x")], &[("datakey.dev/version", "9")]);
-        let failure = refused(&key, Reserved::ALWAYS).unwrap();
+        let failure = refused((&key).into(), Reserved::ALWAYS).unwrap();
         assert_eq!(failure.reason, Reason::SpecInvalid);
         let detail = failure.detail.unwrap();
         assert!(
@@ -289,9 +289,9 @@ mod tests {
         let projection = Projection::of(&key, 1).unwrap();
         assert_eq!((projection.labels["team"].as_str(), projection.labels.get("helm.sh/chart")), ("shop", None));
         assert_eq!(projection.annotations["datakey.dev/version"], "1");
-        assert_eq!(refused(&data_key(), Reserved::ALWAYS), None);
+        assert_eq!(refused((&data_key()).into(), Reserved::ALWAYS), None);
         let team = Reserved::with(vec!["team".into()]);
-        assert!(!Projection::with_reserved(&key, 1, &team).unwrap().labels.contains_key("team"));
+        assert!(!Projection::with_reserved((&key).into(), 1, &team).unwrap().labels.contains_key("team"));
     }
 
     #[test]

@@ -43,7 +43,7 @@ use std::{
 };
 
 use datakey::{
-    api::{DataKey, DataKeyStatus},
+    api::{DataKey, KeyStatus},
     reason::Failure,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -136,7 +136,7 @@ impl Model {
         self.keys.borrow_mut().number(objects::new_key(uid, spec))
     }
 
-    fn with_status(&self, id: Id, status: Option<DataKeyStatus>) -> Id {
+    fn with_status(&self, id: Id, status: Option<KeyStatus>) -> Id {
         let mut key = (*self.key(id)).clone();
         key.status = status;
         // The saved revision is a part of the state; the object has the digest only, so that equal objects have one number.

@@ -2,7 +2,7 @@
 //! the model catches it.
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, VerifiedSecret},
+    api::{DataKey, KeyStatus, VerifiedSecret},
     condition,
     names::SECRET_TYPE,
     protocol::{Answer, SecretState, Source, Step},
@@ -233,7 +233,7 @@ impl Model {
     }
 
     /// The status with the record that the mutant writes.
-    pub fn mistaken_record(&self, mut status: DataKeyStatus, source: Source) -> DataKeyStatus {
+    pub fn mistaken_record(&self, mut status: KeyStatus, source: Source) -> KeyStatus {
         if self.mutant == Mutant::RecordReplaced && source == Source::Kms {
             status.versions.drain(..status.versions.len() - 1);
         }
@@ -265,7 +265,7 @@ impl Model {
     pub fn publish_first(&self, state: &mut State, record: &Write) -> Result<(), Violation> {
         let Write::Status { to, .. } = record else { return Ok(()) };
         let key = self.key(*to);
-        let wanted = Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key);
+        let wanted = Projection::of(&*key, key.wanted_version()).unwrap().into_secret(&*key);
         let id = self.secret_number(secrets::stored(wanted));
         if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
     }

@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Instant};
 
 use datakey::{
-    api::{DataKey, DataKeyStatus, IssuedVersion, READY},
+    api::{DataKey, IssuedVersion, KeyStatus, READY},
     identity::Revision,
     protocol::{Answer, Attempt, Change, Inputs, Record, SecretState, Source, Step},
     secret::{
@@ -179,7 +179,7 @@ impl Model {
         if secret_in(view).is_some() { Decision::Replace(created) } else { Decision::Create(created) }
     }
 
-    fn publish_status(&self, id: Id, key: &DataKey, view: &View, status: DataKeyStatus) -> Decision {
+    fn publish_status(&self, id: Id, key: &DataKey, view: &View, status: KeyStatus) -> Decision {
         let ready = status.conditions.iter().any(|shown| shown.type_ == READY && shown.status == "True");
         let saves_view = status.secret.as_ref().is_some_and(|saved| [&saved.uid, &saved.resource_version] == [THIS; 2]);
         let seen = match view {
@@ -205,7 +205,7 @@ impl Model {
     /// The `DataKey` with the answer of KMS in its record.
     fn recorded(&self, id: Id, answer: DataKeyAt) -> Id {
         let record = Record { versions: vec![self.issued(id, answer)], source: Source::Kms };
-        self.with_status(id, Some(record.status(&self.key(id))))
+        self.with_status(id, Some(record.status(&*self.key(id))))
     }
 
     /// Carries out one effect of a running reconcile. `late`: the answer to a write times out.
@@ -323,7 +323,7 @@ impl Model {
         run.learn(Answer::Conflict).ok()?;
         let (before, object) = (run.object().object, state.key);
         let issued = run.unrecorded().map(|answer| self.issued(before, *answer));
-        let change = Change::between(&self.key(before), &self.key(object.object), issued.as_ref());
+        let change = Change::between(&*self.key(before), &*self.key(object.object), issued.as_ref());
         let change = match change {
             Change::Spec { .. } if self.mutant == Mutant::AnswerToAnother => Change::Spec { still_wanted: true },
             change => change,

@@ -62,7 +62,7 @@ impl Model {
             return Ok(());
         };
         let key = self.key(state.key.object);
-        let ready = condition::find(&key, READY).unwrap();
+        let ready = condition::find(&*key, READY).unwrap();
         let is_ready = ready.status == "True" && ready.observed_generation == key.metadata.generation;
         if is_ready && matches!(self.decide(&run), Decision::End) && !self.is_published(state) {
             return Err("Ready, nothing to do, and the Secret is not what is recorded".to_owned());
@@ -72,7 +72,7 @@ impl Model {
 
     fn is_settled_correctly(&self, found: &State, state: &State) -> Result<(), Violation> {
         let key = self.key(state.key.object);
-        let ready = condition::find(&key, READY).unwrap();
+        let ready = condition::find(&*key, READY).unwrap();
         if ready.observed_generation != key.metadata.generation {
             return Err("settled, but Ready is that of another spec".to_owned());
         }
@@ -103,7 +103,7 @@ impl Model {
     /// Whether everything that the operator manages in the Secret is exactly the projection of the record.
     fn is_published(&self, state: &State) -> bool {
         let (Some(at), key) = (state.secret, self.key(state.key.object)) else { return false };
-        let Some(wanted) = Projection::of(&key, key.wanted_version()) else { return false };
+        let Some(wanted) = Projection::of(&*key, key.wanted_version()) else { return false };
         let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
         self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.has_own_labels
     }
