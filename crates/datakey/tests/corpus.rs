@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 #[path = "../fuzz/src/mutation.rs"]
 mod mutation;
-#[path = "../fuzz/src/properties.rs"]
+#[path = "../fuzz/src/properties/mod.rs"]
 mod properties;
 
 use properties::Reached;

@@ -1,6 +1,69 @@
 //! The budgets of faults to explore. Everything in a budget can happen, in every order, and nothing else.
 
-use crate::world::{Budget, NOTHING};
+/// The number of faults of each kind that can still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Writes whose answer times out.
+    pub late: u8,
+    /// Stops of an operator.
+    pub stops: u8,
+    /// Deletions of the Secret.
+    pub delete_secret: u8,
+    /// Changes of an entry of the Secret.
+    pub edit: u8,
+    /// Reverts of the Secret to its earlier content, byte for byte.
+    pub revert: u8,
+    /// Removals of labels and annotations from the Secret.
+    pub unmark: u8,
+    /// Creations of a foreign Secret.
+    pub foreign: u8,
+    /// Creations of a Secret that only looks like the operator's.
+    pub lookalike: u8,
+    /// Restores of a deleted Secret from a backup.
+    pub restore: u8,
+    /// Re-creations of the `DataKey` with the same spec, among them restores without the status.
+    pub recreate: u8,
+    /// Re-creations of the `DataKey` with other variant.
+    pub respec: u8,
+    /// Changes of the variant in place, as long as the server allows them.
+    pub correct: u8,
+    /// Changes of the version.
+    pub version: u8,
+    /// Changes of the deletion policy.
+    pub policy: u8,
+    /// Changes of the pins: all that is recorded, another cluster's data key, or none.
+    pub pin: u8,
+    /// Losses of the whole cluster, which is built again from the spec.
+    pub rebuild: u8,
+    /// Moves to another cluster with the status, where the Secret meets the same revision under another uid.
+    pub migrate: u8,
+    /// Times that a revision was read so long ago that the status must name it.
+    pub settle: u8,
+    /// Writes of a Secret that the server carries out although their `DataKey` was deleted meanwhile.
+    pub outlived: u8,
+}
+
+pub const NOTHING: Budget = Budget {
+    late: 0,
+    stops: 0,
+    delete_secret: 0,
+    edit: 0,
+    revert: 0,
+    unmark: 0,
+    foreign: 0,
+    lookalike: 0,
+    restore: 0,
+    recreate: 0,
+    respec: 0,
+    correct: 0,
+    version: 0,
+    policy: 0,
+    pin: 0,
+    rebuild: 0,
+    migrate: 0,
+    settle: 0,
+    outlived: 0,
+};
 
 /// Budgets that every run explores.
 pub const SMALL: &[(&str, Budget)] = &[
@@ -143,3 +206,40 @@ pub const LIMITS: &[(&str, Budget, &str)] = &[(
     Budget { recreate: 1, delete_secret: 1, outlived: 1, ..NOTHING },
     "readers see other bytes",
 )];
+
+// === impl Budget ===
+
+impl Budget {
+    /// Every budget with one fault fewer.
+    pub fn lesser(self) -> impl Iterator<Item = Self> {
+        let faults: [fn(&mut Self) -> &mut u8; 19] = [
+            |budget| &mut budget.late,
+            |budget| &mut budget.stops,
+            |budget| &mut budget.delete_secret,
+            |budget| &mut budget.edit,
+            |budget| &mut budget.revert,
+            |budget| &mut budget.unmark,
+            |budget| &mut budget.foreign,
+            |budget| &mut budget.lookalike,
+            |budget| &mut budget.restore,
+            |budget| &mut budget.recreate,
+            |budget| &mut budget.respec,
+            |budget| &mut budget.correct,
+            |budget| &mut budget.version,
+            |budget| &mut budget.policy,
+            |budget| &mut budget.pin,
+            |budget| &mut budget.rebuild,
+            |budget| &mut budget.migrate,
+            |budget| &mut budget.settle,
+            |budget| &mut budget.outlived,
+        ];
+        faults.into_iter().filter_map(move |fault| self.without(fault))
+    }
+
+    /// The budget with one of these faults fewer, if one is left.
+    pub fn without(mut self, fault: impl Fn(&mut Self) -> &mut u8) -> Option<Self> {
+        let left = fault(&mut self);
+        *left = left.checked_sub(1)?;
+        Some(self)
+    }
+}

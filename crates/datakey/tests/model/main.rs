@@ -49,12 +49,12 @@ use datakey::{
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    budgets::{LARGE, LIMITS, SMALL},
+    budgets::{Budget, LARGE, LIMITS, SMALL},
     mutants::{MUTANTS, Mutant},
     objects::{DataKeys, Id, Interned, KeySummary, Spec},
     operator::{Decision, Question},
     secrets::SecretSummary,
-    world::{Budget, DataKeyAt},
+    world::DataKeyAt,
 };
 
 /// The invariant that does not hold.

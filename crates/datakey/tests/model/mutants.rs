@@ -14,11 +14,12 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     Model, Violation,
+    budgets::{Budget, NOTHING},
     objects::{self, Id, Spec},
     operator::{Learned, THIS, now},
     secrets,
     server::Writer,
-    world::{Budget, KeyAt, NOTHING, Operator, SecretAt, State, View, Write},
+    world::{KeyAt, Operator, SecretAt, State, View, Write},
 };
 
 /// The precaution that a mutant omits.

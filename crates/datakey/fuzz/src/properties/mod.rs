@@ -1,0 +1,108 @@
+//! Properties that hold for any input from the API server, KMS and users. Each takes an input as bytes, panics if the property
+//! does not hold, and returns how far the input got: a corpus that never passes the checks tests nothing.
+
+mod adoption;
+mod decisions;
+mod key_id;
+
+use std::collections::BTreeSet;
+
+use datakey::{
+    api::{DataKey, IssuedVersion, MAX_BLOB},
+    arn::{self, KmsArn},
+    protocol::{Observed, SecretState, Step, plan},
+    secret::{VersionAnnotation, sha256},
+};
+use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use adoption::adoption;
+pub use decisions::data_key;
+pub use key_id::key_id;
+
+/// Prefix of the annotation about one version.
+pub const ISSUED: &str = "datakey.dev/issued.v";
+
+/// How far an input got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// It could not be decoded.
+    Nothing,
+    /// It was refused, or there was nothing to decide.
+    Checks,
+    /// It was adopted, published or taken as the answer.
+    All,
+}
+
+/// A `DataKey` and the Secret of its name as the API server sends them.
+#[derive(Serialize, Deserialize)]
+pub struct Objects {
+    /// The `DataKey`.
+    pub key: DataKey,
+    /// The Secret, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+}
+
+fn decode(data: &[u8]) -> Option<Objects> {
+    let Objects { key, secret } = serde_json::from_slice(data).ok()?;
+    let mut key = written(&key)?;
+    // Every object at the API server has a name.
+    key.metadata.name.as_ref()?;
+    // The API server keeps the record and the pins as maps by version.
+    let once = |versions: &mut Vec<IssuedVersion>| {
+        let mut seen = BTreeSet::new();
+        versions.retain(|issued| seen.insert(issued.version));
+    };
+    key.status.iter_mut().for_each(|status| once(&mut status.versions));
+    key.spec.wrapped_keys.iter_mut().for_each(once);
+    Some(Objects { key, secret })
+}
+
+/// The object after a write and a read. Times have whole seconds then; an object with a time before the year 0 is lost.
+fn written<T: Serialize + DeserializeOwned>(object: &T) -> Option<T> {
+    serde_json::from_slice(&serde_json::to_vec(object).ok()?).ok()
+}
+
+fn now(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn is_deleted(key: &DataKey) -> bool {
+    key.metadata.deletion_timestamp.is_some()
+}
+
+fn without_record(mut key: DataKey) -> DataKey {
+    if let Some(status) = &mut key.status {
+        status.versions.clear();
+    }
+    key
+}
+
+fn next(key: &DataKey, secret: &SecretState) -> Step {
+    plan(&Observed { has_permit: true, ..Observed::new(key, secret) }, now(0))
+}
+
+fn is_whole(issued: &IssuedVersion, secret: &Secret) {
+    assert!(issued.version >= 1);
+    assert!((1..=MAX_BLOB).contains(&issued.ciphertext_blob.0.len()), "{} bytes", issued.ciphertext_blob.0.len());
+    let annotation = &secret.metadata.annotations.as_ref().unwrap()[&format!("{ISSUED}{}", issued.version)];
+    let provenance: VersionAnnotation = serde_json::from_str(annotation).unwrap();
+    assert_eq!(provenance.sha256, sha256(&issued.ciphertext_blob.0));
+    assert_eq!(provenance.key_id, issued.request.key_id);
+    let arn = KmsArn::parse(&issued.key_id).expect("an ARN");
+    let region = arn::resolve_region(&issued.request.key_id, issued.request.region.as_deref(), Some(arn.region));
+    assert!(arn::may_answer(&issued.request.key_id, region.unwrap(), &issued.key_id));
+}
+
+fn holds_the_record(key: &DataKey, secret: &Secret) {
+    let data = secret.data.as_ref().unwrap();
+    for issued in key.record() {
+        assert_eq!(data[&format!("ciphertextBlob.v{}", issued.version)], issued.ciphertext_blob);
+        assert_eq!(data[&format!("keyId.v{}", issued.version)].0, issued.key_id.as_bytes());
+    }
+    let current = key.recorded_version(key.wanted_version()).unwrap();
+    assert_eq!(data["version"].0, current.version.to_string().as_bytes());
+    assert_eq!(data["ciphertextBlob"], current.ciphertext_blob);
+    assert_eq!(data["keyId"].0, current.key_id.as_bytes());
+}
