@@ -6,8 +6,10 @@
 //! and ends when no answer comes. Without HTTP/2, watches are short instead ([`Connectivity::watch_timeout`]).
 
 pub mod connectivity;
+pub mod errors;
 pub mod events;
 pub mod keys;
+pub mod outage;
 pub mod outcome;
 pub mod secrets;
 

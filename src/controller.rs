@@ -14,11 +14,15 @@ use kube::{
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Duration, timeout},
+    time::{Duration, Instant, timeout},
 };
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
+    api_server::{
+        errors::{describe_watch, is_watch_unanswered},
+        outage::Repeats,
+    },
     kms::{queue::Requeue, shares::Shares},
     reconcile::{self, Context, Error, reconcile},
 };
@@ -126,6 +130,7 @@ fn start_scope(
     let keys = caches.keys.clone();
     let resync = resync(Arc::clone(&scope), Arc::clone(context), wake.clone());
     let saves = save_revisions(Arc::clone(&scope), wake.clone());
+    let mut logged = Repeats::default();
     let work = applier(
         move |key, context| {
             let (caches, wake) = (Arc::clone(&caches), wake.clone());
@@ -153,7 +158,10 @@ fn start_scope(
         queue.take_until(stop),
         config,
     )
-    .for_each(async |result| log_result(&result));
+    .for_each(move |result| {
+        log_result(&result, &mut logged);
+        future::ready(())
+    });
     let work = async move {
         // On a task of its own, which ends with this one.
         let _checks = JoinSet::from_iter([future::Either::Left(resync), future::Either::Right(saves)]);
@@ -203,7 +211,6 @@ async fn reconcile_one(
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     caches.secrets.wait_until_ready().await;
-    let span = info_span!("reconcile", namespace = key.namespace().unwrap_or_default(), name = key.name_any());
     // The one at hand is of the time when this was queued; the watch may have brought our own last write since then.
     let before = key.meta().uid.as_deref().and_then(|uid| context.written.get(uid));
     let place = ObjectRef::from_obj(&*key);
@@ -214,9 +221,9 @@ async fn reconcile_one(
     let result = match key.decode() {
         Ok(data_key) => {
             let data_key = context.written.newest(Arc::new(data_key), before);
-            reconcile(data_key, slot, &caches, &wake, &context).instrument(span).await
+            reconcile(data_key, slot, &caches, &wake, &context).await
         }
-        Err(unreadable) => unreadable::report(&key, &unreadable, &context).instrument(span).await,
+        Err(unreadable) => unreadable::report(&key, &unreadable, &context).await,
     };
     // The watch forgets what is deleted; what this did after that, it forgets itself. A DataKey that is gone would keep an
     // offered permit that others wait for.
@@ -236,13 +243,25 @@ fn error_policy(key: &Cached, _: &Error, context: &Context) -> Action {
     Action::requeue(context.backoff.on_transient_error(key.meta().uid.as_deref().unwrap_or_default()))
 }
 
-fn log_result(result: &Result<(ObjectRef<Cached>, Action), controller::Error<Error, watcher::Error>>) {
+fn log_result(
+    result: &Result<(ObjectRef<Cached>, Action), controller::Error<Error, watcher::Error>>,
+    logged: &mut Repeats,
+) {
     match result {
         // Each is logged where it is known what it means.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(object)) => {
             debug!(%object, "gone before it was looked at");
         }
-        Err(error) => warn!(error = error_chain(&error), "a watch was interrupted; it is resumed"),
+        Err(controller::Error::QueueError(error)) => {
+            let is_due = !is_watch_unanswered(error) && logged.is_due(&describe_watch(error), Instant::now());
+            let error = describe_watch(error);
+            if is_due {
+                warn!(error, "a watch was interrupted; it is resumed");
+            } else {
+                debug!(error, "a watch was interrupted; it is resumed");
+            }
+        }
+        Err(error) => warn!(error = error_chain(&error), "the queue failed"),
     }
 }

@@ -18,7 +18,11 @@ use kube::{
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use datakey::{names::FIELD_MANAGER, text::error_chain};
+use crate::api_server::{
+    errors::{describe, is_unanswered},
+    outage::Repeats,
+};
+use datakey::names::FIELD_MANAGER;
 
 use timing::is_free;
 
@@ -61,6 +65,7 @@ impl Election {
         let LeaseSettings { namespace, name, identity, .. } = &self.settings;
         let mut seen: Option<ObservedLease> = None;
         let mut reported: Option<String> = None;
+        let mut warned = Repeats::default();
         loop {
             let begun = Instant::now();
             match self.try_once(&mut seen).await {
@@ -76,7 +81,15 @@ impl Election {
                     }
                     standing_by();
                 }
-                Err(error) => warn!(namespace, name, error = error_chain(&error), "the lease can't be read or taken"),
+                Err(error) => {
+                    let is_due = !is_unanswered(&error) && warned.is_due(&describe(&error), Instant::now());
+                    let error = describe(&error);
+                    if is_due {
+                        warn!(namespace, name, error, "the lease can't be read or taken");
+                    } else {
+                        debug!(namespace, name, error, "the lease can't be read or taken");
+                    }
+                }
             }
             sleep(self.settings.poll_interval()).await;
         }
@@ -127,15 +140,14 @@ impl Election {
 // === impl Leadership ===
 
 impl Leadership {
-    /// Renews the lease until that fails for too long or another replica holds it.
-    pub async fn until_lost(&mut self) {
-        let LeaseSettings { namespace, name, .. } = self.election.settings.clone();
+    /// Renews the lease until that fails for too long or another replica holds it; returns which of the two.
+    pub async fn until_lost(&mut self) -> &'static str {
         loop {
             let until = self.renewed + self.election.settings.renew_deadline();
             match timeout_at(until, self.keep()).await {
                 Ok(true) => {}
-                Ok(false) => return warn!(namespace, name, "another replica took the lease"),
-                Err(_) => return warn!(namespace, name, "the lease could not be renewed in time"),
+                Ok(false) => return "another replica took the lease",
+                Err(_) => return "the lease could not be renewed in time",
             }
         }
     }
@@ -148,7 +160,7 @@ impl Leadership {
         match self.renew().await {
             Ok(()) => true,
             Err(error) => {
-                debug!(error = error_chain(&error), "the lease was not renewed");
+                debug!(error = describe(&error), "the lease was not renewed");
                 self.is_ours().await
             }
         }
@@ -163,7 +175,7 @@ impl Leadership {
         match self.write().await {
             Ok(()) => info!("the lease is released"),
             Err(error) => {
-                warn!(error = error_chain(&error), "the lease was not released; others wait until it runs out");
+                warn!(error = describe(&error), "the lease was not released; others wait until it runs out");
             }
         }
     }

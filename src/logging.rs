@@ -3,6 +3,7 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsStr,
     fmt::Debug,
     io::{self, IsTerminal, Write},
 };
@@ -30,21 +31,27 @@ use datakey::text::{printable, printable_json};
 /// The level is neither one nor a list of directives.
 pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level (DATAKEY_LOG_LEVEL): {error}"))?;
-    let lines = lines(format, io::stderr, io::stderr().is_terminal());
-    let tame = FilterFn::new(is_tame);
-    tracing_subscriber::registry().with(lines.with_filter(tame).with_filter(filter)).init();
+    let colors = has_colors(io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
+    let lines = lines(format, io::stderr, colors);
+    let logged = FilterFn::new(is_logged);
+    tracing_subscriber::registry().with(lines.with_filter(logged).with_filter(filter)).init();
     Ok(())
 }
 
-/// The lines of the log; `colours` is for text.
-fn lines<S, W>(format: LogFormat, writer: W, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+/// Whether lines of text have colors: only for a terminal, and not where `NO_COLOR` has a value (<https://no-color.org>).
+fn has_colors(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+/// The lines of the log; `colors` is for text.
+fn lines<S, W>(format: LogFormat, writer: W, colors: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     match format {
         LogFormat::Text => {
-            fmt::layer().with_writer(writer).with_ansi(colours).fmt_fields(debug_fn(write_field).delimited(" ")).boxed()
+            fmt::layer().with_writer(writer).with_ansi(colors).fmt_fields(debug_fn(write_field).delimited(" ")).boxed()
         }
         LogFormat::Json => fmt::layer()
             .with_writer(Plain(writer))
@@ -91,23 +98,20 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
-/// Whether a line can't carry a request or an answer, whatever level was asked for: ours, and the others' warnings. The
-/// Kubernetes client warns with the whole of a body that it can't decode, and that may be a list of `DataKey`s with
-/// their grant tokens.
-fn is_tame(metadata: &Metadata<'_>) -> bool {
-    let target = metadata.target();
-    if target.starts_with("datakey_operator") {
-        return true;
-    }
-    let most = if target.starts_with("kube_client") { Level::ERROR } else { Level::WARN };
-    *metadata.level() <= most
+/// Whether a line is logged, whatever level was asked for: the operator's own, and errors of the libraries.
+///
+/// A warning of a library says what the operator reports anyway, in another form: the Kubernetes client warns with the whole
+/// of a body that it can't decode, and that may be a list of `DataKey`s with their grant tokens; the AWS SDK warns with the
+/// Debug texts of its types, and with lines of the file that holds the credentials. Spans of libraries would repeat fields.
+fn is_logged(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event() && (metadata.target().starts_with("datakey_operator") || *metadata.level() <= Level::ERROR)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use tracing::{info, info_span, warn};
+    use tracing::{error, info, info_span, warn};
 
     use super::*;
     use datakey::text::is_printable;
@@ -128,7 +132,8 @@ mod tests {
     fn logged(format: LogFormat, work: fn()) -> String {
         let written = Lines::default();
         let writer = written.clone();
-        let subscriber = tracing_subscriber::registry().with(lines(format, move || writer.clone(), false));
+        let lines = lines(format, move || writer.clone(), false).with_filter(FilterFn::new(is_logged));
+        let subscriber = tracing_subscriber::registry().with(lines);
         tracing::subscriber::with_default(subscriber, work);
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -153,6 +158,44 @@ mod tests {
         let json = logged(LogFormat::Json, odd_lines);
         let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
         assert!(first["text"].as_str().unwrap().starts_with("a\u{1b}[2J\u{7}\r\n\u{202e}"), "{first}");
+    }
+
+    #[test]
+    fn only_a_terminal_without_no_color_has_colors() {
+        for (is_terminal, no_color, colors) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (true, Some("0"), false),
+            (false, None, false),
+            (false, Some("1"), false),
+        ] {
+            assert_eq!(has_colors(is_terminal, no_color.map(OsStr::new)), colors, "{is_terminal} {no_color:?}");
+        }
+        let mut colored = Vec::new();
+        for colors in [true, false] {
+            let written = Lines::default();
+            let writer = written.clone();
+            let lines = lines(LogFormat::Text, move || writer.clone(), colors);
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || info!("ready"));
+            colored.push(written.0.lock().unwrap().contains(&b'\x1b'));
+        }
+        assert_eq!(colored, [true, false]);
+    }
+
+    #[test]
+    fn libraries_log_their_errors_only_and_no_span() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let log = logged(format, || {
+                let span = info_span!("reconcile", namespace = "of the span");
+                let _entered = span.enter();
+                warn!(target: "aws_config::meta::credentials::chain", "a warning of a library");
+                error!(target: "kube_client::client", "an error of a library");
+                info!(namespace = "shop", "the DataKey is ready");
+            });
+            assert_eq!(log.lines().count(), 2, "{log}");
+            assert!(!log.contains("a warning") && !log.contains("of the span"), "{log}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use datakey::{api, text::printable};
 use datakey_operator::{
     args::{Cli, Command, Refusal, RunArgs},
-    logging, run,
+    logging,
+    run::{self, RunError},
 };
 
 #[cfg(target_env = "musl")]
@@ -55,6 +56,11 @@ fn start(args: RunArgs) -> ExitCode {
     };
     match runtime.block_on(run::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
+        // It ran: what it says is a line of the log.
+        Err(error @ RunError::LeadershipLost(_)) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
         Err(error) => fail(&error, if error.is_usage() { USAGE } else { 1 }),
     }
 }

@@ -8,12 +8,10 @@ use datakey::{
     protocol::{Attempt, MAX_STEPS, Step},
     reason::Reason,
     secret::known::Verified,
-    text::error_chain,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
 use crate::{
     controller::{caches::Caches, slots::Slot},
@@ -58,22 +56,21 @@ pub async fn reconcile(
     if reconciler.queued_for != Some(Queue::Reads) {
         context.reads.queue.release(&reconciler.uid);
     }
-    let (namespace, name) = (&reconciler.namespace, &reconciler.name);
     let outcome = match &result {
         Ok(_) => ReconcileOutcome::Success,
-        Err(Error::Conflict | Error::Gone) => {
-            // Where the API server went back to an older state, our own last write is of a future that never came.
-            context.written.forget(&reconciler.uid);
-            debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
-            ReconcileOutcome::Error
-        }
         Err(error) => {
-            warn!(namespace, name, error = error_chain(error), "reconcile failed; repeating");
+            if matches!(error, Error::Conflict | Error::Gone) {
+                // Where the API server went back to an older state, our own last write is of a future that never came.
+                context.written.forget(&reconciler.uid);
+            }
             ReconcileOutcome::Error
         }
     };
     if let Err(error) = result {
         result = reconciler.report(error).await;
+        if let Err(error) = &result {
+            reconciler.log_retry(error);
+        }
     }
     context.metrics.reconciled(outcome, begun.elapsed());
     result
@@ -120,6 +117,7 @@ impl Reconciler<'_> {
                 // The last write of the status may have met a change, and the next try is far away.
                 self.retry = wait;
                 if let Some(failure) = context.backoff.unreported(&self.uid) {
+                    self.is_logged = context.backoff.is_logged(&self.uid);
                     self.fail_without_backoff(failure);
                 }
             }

@@ -52,8 +52,8 @@ pub enum RunError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Another replica leads now; a new start stands by.
-    #[error("leadership is lost; ending, to stand by after a new start")]
-    LeadershipLost,
+    #[error("leadership is lost: {0}; ending, to stand by after a new start")]
+    LeadershipLost(&'static str),
 }
 
 // === impl RunError ===
@@ -64,7 +64,7 @@ impl RunError {
         match self {
             Self::Start(StartError::Kubeconfig(_) | StartError::Settings(_)) => true,
             Self::Start(StartError::Admin(_, error)) => error.kind() != ErrorKind::AddrInUse,
-            Self::Start(StartError::Client(_) | StartError::Signals(_)) | Self::LeadershipLost => false,
+            Self::Start(StartError::Client(_) | StartError::Signals(_)) | Self::LeadershipLost(_) => false,
         }
     }
 }
@@ -149,6 +149,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         kube_timeout,
         resync,
         may_issue: issue,
+        connectivity: readiness.connectivity.clone(),
         conflicts: ConflictWatches::new(new_client()?),
         reserved: Reserved::with(reserved_template_keys),
         ..Context::new(client, kms, metrics, retry_bounds)
@@ -162,7 +163,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         // It is renewed until the last reconcile has ended, and released only then.
         tokio::select! {
             () = work => leadership.release().await,
-            () = leadership.until_lost() => return Err(RunError::LeadershipLost),
+            why = leadership.until_lost() => return Err(RunError::LeadershipLost(why)),
         }
     } else {
         work.await;

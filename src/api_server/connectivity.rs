@@ -13,11 +13,14 @@ use hyper_util::client::legacy::connect::CaptureConnection;
 use kube::{Client, client::Body};
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
-use datakey::text::error_chain;
+use super::{
+    errors::describe,
+    outage::{Notice, Outage, in_seconds},
+};
 
 /// How long one check waits for an answer, and the pause before the next one.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,25 +77,32 @@ impl Connectivity {
     }
 
     /// Checks the API server whenever there is doubt, until it answers. The client has to have connections of its own.
+    ///
+    /// This is the only place that logs that the API server does not answer: watches, reconciles and the Lease meet the same
+    /// outage, each many times.
     pub async fn run(self, client: Client) {
         loop {
             self.0.doubt.notified().await;
             self.0.is_checked.store(true, Ordering::Relaxed);
-            let mut was_lost = false;
-            while let Err(why) = check(&client).await {
+            let mut outage = Outage::default();
+            while let Err(error) = check(&client).await {
                 self.0.is_lost.store(true, Ordering::Relaxed);
-                if !was_lost {
-                    warn!("the API server can't be reached: {why}");
-                    was_lost = true;
-                }
+                log(outage.unanswered(Instant::now()), &error);
                 sleep(CHECK_PAUSE).await;
             }
             self.0.is_lost.store(false, Ordering::Relaxed);
-            if was_lost {
-                info!("the API server answers again");
-            }
+            log(outage.answered(Instant::now()), "");
             self.0.is_checked.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+fn log(notice: Option<Notice>, error: &str) {
+    match notice {
+        Some(Notice::Begins) => warn!(error, "the API server can't be reached"),
+        Some(Notice::Lasts(time)) => warn!(error, lasts = in_seconds(time), "the API server still can't be reached"),
+        Some(Notice::Ends(time)) => info!(lasted = in_seconds(time), "the API server answers again"),
+        None => {}
     }
 }
 
@@ -101,7 +111,7 @@ async fn check(client: &Client) -> Result<(), String> {
     let request = Request::get("/version").body(Body::empty()).map_err(|error| error.to_string())?;
     match timeout(CHECK_TIMEOUT, client.send(request)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error_chain(&error)),
+        Ok(Err(error)) => Err(describe(&error)),
         Err(_) => Err(format!("no answer within {CHECK_TIMEOUT:?}")),
     }
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use datakey::{
-    names::FIELD_MANAGER,
-    text::{error_chain, printable},
-};
+use datakey::{names::FIELD_MANAGER, text::printable};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -13,6 +10,8 @@ use kube::{
 };
 use tokio::time::timeout;
 use tracing::debug;
+
+use super::errors::describe;
 
 /// Bound of an event's note (Kubernetes API reference, `events.k8s.io/v1`): 1 kB.
 const MAX_NOTE: usize = 1000;
@@ -40,7 +39,7 @@ impl Events {
         let (namespace, name) = (&about.namespace, &about.name);
         match timeout(limit, self.recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(namespace, name, reason, error = error_chain(&error), "the event was not taken"),
+            Ok(Err(error)) => debug!(namespace, name, reason, error = describe(&error), "the event was not taken"),
             Err(_) => debug!(namespace, name, reason, "the event was not taken in time"),
         }
     }

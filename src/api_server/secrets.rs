@@ -11,6 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::errors::describe;
 use datakey::{
     names::FIELD_MANAGER,
     secret::{
@@ -22,9 +23,9 @@ use datakey::{
 /// Why a request brought no answer that can be used.
 #[derive(Debug, Error)]
 pub enum RequestError {
-    /// An error that the API server answered, or no answer.
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
+    /// An error that the API server answered, or no answer. Its causes are in the text.
+    #[error("{}", describe(.0))]
+    Kube(kube::Error),
     /// The request could not be built.
     #[error("can't build the request: {0}")]
     Build(#[from] request::Error),
@@ -34,6 +35,12 @@ pub enum RequestError {
     /// The answer could not be decoded. What it says is left out on purpose.
     #[error("can't decode the API server's answer")]
     Decode,
+}
+
+impl From<kube::Error> for RequestError {
+    fn from(error: kube::Error) -> Self {
+        Self::Kube(error)
+    }
 }
 
 /// The metadata of a Secret as the server has them now.

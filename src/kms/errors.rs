@@ -2,7 +2,7 @@
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::{
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     operation::{RequestId, generate_data_key_without_plaintext::GenerateDataKeyWithoutPlaintextError},
 };
 
@@ -12,8 +12,11 @@ use super::{
 };
 use datakey::{
     reason::{Failure, Reason},
-    text::redact,
+    text::{error_chain, printable, redact},
 };
+
+/// Longest error message in the log. The longest of KMS name a role and a key.
+const MAX_MESSAGE: usize = 1000;
 
 type CallError = SdkError<GenerateDataKeyWithoutPlaintextError>;
 
@@ -61,9 +64,20 @@ impl KmsFailure {
             _ => tls::problem(error)
                 .map_or_else(|| not_sent(error), |problem| ("TlsFailed", Failure::new(Reason::TlsFailed, problem))),
         };
-        let message = redact(&DisplayErrorContext(error).to_string(), grant_tokens);
+        let message = printable(&redact(&message(error), grant_tokens), MAX_MESSAGE);
         let request_id = error.request_id().map(str::to_owned);
         Self { failure, code, message, request_id }
+    }
+}
+
+/// The message of KMS, or else what the SDK says, with its causes. The code is a field of its own.
+fn message(error: &CallError) -> String {
+    match error {
+        SdkError::ServiceError(service) => {
+            let status = || format!("no message, HTTP status {}", service.raw().status().as_u16());
+            error.message().filter(|message| !message.is_empty()).map_or_else(status, str::to_owned)
+        }
+        error => error_chain(error),
     }
 }
 
@@ -85,6 +99,8 @@ fn has_source<E: std::error::Error + 'static>(error: &(dyn std::error::Error + '
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kms::{config::http::HttpResponse, error::ErrorMetadata};
+
     use super::*;
 
     #[test]
@@ -99,5 +115,20 @@ mod tests {
             assert_eq!((failed.failure.reason, failed.code), (reason, code));
             assert!(!failed.message.contains("t0ken"), "{}", failed.message);
         }
+    }
+
+    #[test]
+    fn the_message_is_that_of_kms_and_not_of_a_type_of_the_sdk() {
+        let message = "The ciphertext refers to a key that does not exist. ";
+        let answer = |message: &str, status: u16| {
+            let metadata = ErrorMetadata::builder().code("NotFoundException").message(message);
+            let error = GenerateDataKeyWithoutPlaintextError::generic(metadata.build());
+            let response = HttpResponse::new(status.try_into().unwrap(), "".into());
+            KmsFailure::from_sdk_error(&SdkError::service_error(error, response), &[])
+        };
+        let failed = answer(message, 400);
+        assert_eq!((failed.code, failed.message.as_str()), ("NotFoundException", message));
+        assert_eq!(answer("", 503).message, "no message, HTTP status 503");
+        assert_eq!(answer(&message.repeat(100), 400).message.len(), MAX_MESSAGE);
     }
 }

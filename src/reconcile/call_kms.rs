@@ -9,19 +9,16 @@ use datakey::{
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::runtime::events::EventType;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     error::Error,
     reconciler::{Queue, Reconciler, failure_inputs, revision_of},
     retry::FailureInputs,
 };
-use crate::{
-    api_server::{
-        keys,
-        outcome::{WriteOutcome, classify_write},
-    },
-    kms::KmsFailure,
+use crate::api_server::{
+    keys,
+    outcome::{WriteOutcome, classify_write},
 };
 
 impl Reconciler<'_> {
@@ -54,10 +51,8 @@ impl Reconciler<'_> {
         // KMS may take its time, or never answer.
         let generated = match self.slot.free_during(self.context.kms.generate(permit, &request, tokens)).await {
             Ok(generated) => generated,
-            Err(KmsFailure { failure, code, message: kms_message, request_id }) => {
-                let (namespace, name, reason) = (&self.namespace, &self.name, failure.reason.as_str());
-                warn!(namespace, name, version, reason, code, request_id, kms_message, "KMS issued no data key");
-                self.fail(failure);
+            Err(failed) => {
+                self.fail_at_kms(failed);
                 return Ok(());
             }
         };

@@ -15,8 +15,13 @@ use tracing::warn;
 
 use super::retry::{Backoff, RetryBounds};
 use crate::{
-    api_server::events::Events, conflict_watches::ConflictWatches, controller::own_writes::OwnWrites, kms::Kms,
-    metrics::Metrics, reads::Reads, streaks::Streaks,
+    api_server::{connectivity::Connectivity, events::Events},
+    conflict_watches::ConflictWatches,
+    controller::own_writes::OwnWrites,
+    kms::Kms,
+    metrics::Metrics,
+    reads::Reads,
+    streaks::Streaks,
 };
 
 /// What every reconcile works with.
@@ -25,6 +30,8 @@ pub struct Context {
     pub client: Client,
     /// AWS KMS.
     pub kms: Kms,
+    /// Whether the API server answers.
+    pub connectivity: Connectivity,
     /// Events.
     pub events: Events,
     /// Metrics.
@@ -57,6 +64,7 @@ impl Context {
     /// With these bounds of the delays between retries, and the defaults of the flags.
     pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, retry_bounds: RetryBounds) -> Self {
         Self {
+            connectivity: Connectivity::default(),
             events: Events::new(client.clone()),
             conflicts: ConflictWatches::new(client.clone()),
             client,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use datakey::reason::{Failure, Reason};
 use thiserror::Error;
 
-use crate::api_server::{outcome::Unanswered, secrets::RequestError};
+use crate::api_server::{errors, outcome::Unanswered, secrets::RequestError};
 
 /// A reconcile did not come to its end; the object is reconciled again soon.
 #[derive(Debug, Error)]
@@ -66,6 +66,15 @@ impl Error {
             }
             Self::Panicked => Reason::InternalError.into(),
         })
+    }
+
+    /// Whether the API server did not answer. Where it answers nothing, that is logged once for all objects.
+    pub(super) fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Timeout(_) => true,
+            Self::Request(RequestError::Kube(error)) => errors::is_unanswered(error),
+            _ => false,
+        }
     }
 
     /// Whether one such error is enough to report it: it does not pass by itself.

@@ -55,6 +55,10 @@ pub(super) struct Reconciler<'a> {
     pub queued_for: Option<Queue>,
     /// When a failure is tried again.
     pub retry: Option<Duration>,
+    /// Whether a line of the log reports the failure.
+    pub is_logged: bool,
+    /// The error that the failure comes from, where the failure does not repeat it.
+    pub error: Option<String>,
 }
 
 /// An answer to a step of the operator.
@@ -81,6 +85,8 @@ impl<'a> Reconciler<'a> {
             permit: None,
             queued_for: None,
             retry: None,
+            is_logged: false,
+            error: None,
         }
     }
 

@@ -6,17 +6,21 @@ use datakey::{
     api::{DataKey, Issued, KeyStatus, READY},
     condition,
     protocol::Answer,
-    reason::Reason,
+    reason::{Failure, Reason},
     text::error_chain,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::{controller::Action, events::EventType};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{error::Error, reconciler::Reconciler};
-use crate::api_server::{
-    keys,
-    outcome::{WriteOutcome, classify_write},
+use crate::{
+    api_server::{
+        keys,
+        outcome::{WriteOutcome, classify_write},
+        secrets::RequestError,
+    },
+    kms::KmsFailure,
 };
 
 impl Reconciler<'_> {
@@ -24,12 +28,20 @@ impl Reconciler<'_> {
     pub(super) async fn report(&mut self, error: Error) -> Result<Action, Error> {
         let backoff = &self.context.backoff;
         let Some(cause) = error.failure() else { return Err(error) };
+        // Nothing can be reported while the API server does not answer, and once it does, this failure is past.
+        if error.is_unanswered() && self.context.connectivity.is_lost() {
+            return Err(error);
+        }
         let is_certain = error.is_certain() || matches!(cause.reason, Reason::WriteRejected | Reason::SecretTooLarge);
         if !is_certain && !backoff.is_worth_reporting(&self.uid) {
             return Err(error);
         }
         // Where the status of an earlier failure cannot be written, that failure is what has to be reported.
         let failure = self.attempt.failure().cloned().unwrap_or_else(|| cause.clone());
+        let is_in_detail = |error: &RequestError| matches!(error, RequestError::Kube(kube::Error::Api(_)));
+        if matches!(&error, Error::Request(request) if !is_in_detail(request)) {
+            self.error = Some(error_chain(&error));
+        }
         let has_room = cause.reason != Reason::SecretTooLarge;
         self.fail(cause);
         let retry = Action::requeue(self.retry.unwrap_or_default());
@@ -45,10 +57,46 @@ impl Reconciler<'_> {
             return Ok(retry);
         }
         if backoff.announce(&self.uid, failure.reason) {
+            if !self.context.connectivity.is_lost() {
+                self.log_not_ready(&failure);
+            }
             let note = format!("{failure}. The status could not be written: {}", error_chain(&error));
             self.emit_event(EventType::Warning, failure.reason.as_str(), &note).await;
         }
         Ok(retry)
+    }
+
+    /// Takes in that KMS issued no data key. Each such call is a line of the log, with its request ID, even if the status stays
+    /// the same; the write of the status then logs none.
+    pub(super) fn fail_at_kms(&mut self, failed: KmsFailure) {
+        let KmsFailure { failure, code, message: kms_message, request_id } = failed;
+        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let reason = failure.reason.as_str();
+        warn!(namespace, name, version, reason, code, request_id, kms_message, "the DataKey is not ready");
+        self.fail(failure);
+        self.is_logged = true;
+        self.context.backoff.logged(&self.uid);
+    }
+
+    fn log_not_ready(&self, failure: &Failure) {
+        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let (reason, detail, error) = (failure.reason.as_str(), &failure.detail, &self.error);
+        warn!(namespace, name, version, reason, detail, error, "the DataKey is not ready");
+    }
+
+    /// Logs an error that is not reported in the status, and only repeats the reconcile.
+    pub(super) fn log_retry(&self, error: &Error) {
+        let (namespace, name) = (&self.namespace, &self.name);
+        match error {
+            Error::Conflict | Error::Gone => {
+                debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
+            }
+            // Where the API server does not answer, that is logged once for all objects.
+            error if error.is_unanswered() => {
+                debug!(namespace, name, error = error_chain(error), "reconcile failed; repeating");
+            }
+            error => warn!(namespace, name, error = error_chain(error), "reconcile failed; repeating"),
+        }
     }
 
     /// Writes the status that a decision says.
@@ -65,10 +113,11 @@ impl Reconciler<'_> {
         }
         let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
         if let Some(failure) = self.attempt.failure() {
-            let (reason, detail) = (failure.reason.as_str(), &failure.detail);
-            warn!(namespace, name, version, reason, detail, "the DataKey is not ready");
+            if !self.is_logged {
+                self.log_not_ready(failure);
+            }
             let note = failure.to_string();
-            self.emit_event(EventType::Warning, reason, &note).await;
+            self.emit_event(EventType::Warning, failure.reason.as_str(), &note).await;
         } else if condition::find(self.key(), READY).is_some_and(|ready| ready.status == "True") {
             info!(namespace, name, version, secret = self.key().secret_name(), "the DataKey is ready");
         } else {

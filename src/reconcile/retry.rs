@@ -45,6 +45,8 @@ struct RetryState {
     gate: Option<RetryGate>,
     /// The failure, until the status reports it.
     unreported: Option<Failure>,
+    /// Whether a line of the log reports the failure.
+    is_logged: bool,
     /// The failure that an Event reported because the status could not.
     announced: Option<Reason>,
     /// Whether the last write of a record failed: KMS is not asked again before a dry run of it was accepted.
@@ -149,7 +151,20 @@ impl Backoff {
         let wait = self.bounds.delay(reason.retry_policy(), state.failures);
         state.gate = Some(RetryGate { inputs, reason, not_before: Instant::now() + wait });
         state.unreported = Some(failure.clone());
+        state.is_logged = false;
         wait
+    }
+
+    /// Takes in that a line of the log reports the failure, before the status does.
+    pub fn logged(&self, uid: &str) {
+        if let Some(state) = self.objects.lock().get_mut(uid) {
+            state.is_logged = true;
+        }
+    }
+
+    /// Whether a line of the log reports the failure.
+    pub fn is_logged(&self, uid: &str) -> bool {
+        self.objects.lock().get(uid).is_some_and(|state| state.is_logged)
     }
 
     /// A failure that persists and that the status does not report yet: the last write met a conflict.

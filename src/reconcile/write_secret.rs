@@ -8,7 +8,7 @@ use datakey::{
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::{controller::Action, events::EventType};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     error::Error,
@@ -107,14 +107,13 @@ impl Reconciler<'_> {
         }
         let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
         let altered = compare::stored_otherwise(sent, &stored).join(", ");
+        info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         if !altered.is_empty() {
-            warn!(namespace, name, secret, altered, "an admission policy changed the Secret that the operator wrote");
             self.context.restores.done(&self.uid, altered.as_str());
             let detail = format!("an admission policy or webhook changed what the operator wrote: {altered}");
             self.fail(Failure::new(Reason::SecretContested, detail));
             return Ok(());
         }
-        info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         // The first publication of a version needs no event: the condition says it.
         let published = self.key().status.as_ref().and_then(|status| status.version);
         if let Some(changes) = changes.filter(|_| published == Some(version)) {

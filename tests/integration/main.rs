@@ -23,6 +23,7 @@ mod issuance;
 mod keep;
 mod kubernetes;
 mod leadership;
+mod logs;
 mod names;
 mod newer;
 mod pins;

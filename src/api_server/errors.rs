@@ -1,0 +1,79 @@
+//! What the log says of an error of the client.
+
+use datakey::text::{error_chain, printable};
+use kube::runtime::watcher;
+
+/// Longest text of an error in a line of the log. A webhook can answer any length.
+const MAX_TEXT: usize = 1000;
+
+/// An error of the client in one line. kube's own text of an answer repeats the answer as Rust shows it for debugging.
+pub fn describe(error: &kube::Error) -> String {
+    let text = match error {
+        kube::Error::Api(status) => describe_status(status),
+        error => error_chain(error),
+    };
+    printable(&text, MAX_TEXT)
+}
+
+/// An error of a watch in one line.
+pub fn describe_watch(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("the list failed: {}", describe(error)),
+        watcher::Error::WatchStartFailed(error) => format!("the watch did not start: {}", describe(error)),
+        watcher::Error::WatchFailed(error) => format!("the watch failed: {}", describe(error)),
+        watcher::Error::WatchError(status) => {
+            printable(&format!("the watch ended: {}", describe_status(status)), MAX_TEXT)
+        }
+        error @ watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
+
+fn describe_status(status: &kube::core::Status) -> String {
+    format!("the API server answers {} {}: {}", status.code, status.reason, status.message)
+}
+
+/// Whether the API server did not answer. [`Connectivity`](super::connectivity::Connectivity) checks whether it answers
+/// anything, and logs that once.
+pub fn is_unanswered(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_))
+}
+
+/// The same of a watch.
+pub fn is_watch_unanswered(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => is_unanswered(error),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_described_by_its_code_reason_and_message() {
+        let status = |message: &str| {
+            Box::new(kube::core::Status {
+                code: 403,
+                reason: "Forbidden".to_owned(),
+                message: message.to_owned(),
+                ..kube::core::Status::default()
+            })
+        };
+        let short = kube::Error::Api(status("secrets need a ticket"));
+        assert_eq!(describe(&short), "the API server answers 403 Forbidden: secrets need a ticket");
+        assert!(!is_unanswered(&short));
+        let long = watcher::Error::WatchError(status(&"a".repeat(5000)));
+        assert_eq!(describe_watch(&long).len(), MAX_TEXT);
+        assert!(!is_watch_unanswered(&long));
+    }
+
+    #[test]
+    fn a_lost_connection_is_no_answer() {
+        let lost = || kube::Error::Service("connection refused".into());
+        assert!(is_unanswered(&lost()) && is_watch_unanswered(&watcher::Error::WatchFailed(lost())));
+        assert_eq!(describe(&lost()), "ServiceError: connection refused");
+    }
+}
