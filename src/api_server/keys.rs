@@ -65,7 +65,7 @@ pub fn status_request(
 
 /// A `DataKey` of an answer; one that cannot be decoded is left to the watch.
 fn decode(answer: Wire) -> Result<DataKey, RequestError> {
-    let (metadata, content) = answer.decode();
+    let (metadata, content) = answer.decode::<DataKey>();
     let (spec, status) = content.map_err(|_| RequestError::Decode)?;
     Ok(DataKey { metadata, spec, status })
 }

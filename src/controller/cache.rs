@@ -89,7 +89,7 @@ impl Rest {
 // === impl Cached ===
 
 impl Cached {
-    fn new(metadata: ObjectMeta, read: Result<decode::Content, Unreadable>) -> Result<Self, Error> {
+    fn new(metadata: ObjectMeta, read: Result<decode::Content<DataKey>, Unreadable>) -> Result<Self, Error> {
         let (spec, status) = match read {
             Ok(content) => content,
             Err(unreadable) => {
@@ -179,7 +179,7 @@ impl Resource for Cached {
 
 impl<'de> Deserialize<'de> for Cached {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (metadata, read) = Wire::deserialize(deserializer)?.decode();
+        let (metadata, read) = Wire::deserialize(deserializer)?.decode::<DataKey>();
         Self::new(metadata, read).map_err(D::Error::custom)
     }
 }

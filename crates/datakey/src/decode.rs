@@ -1,4 +1,4 @@
-//! Decoding of `DataKey`s from the API server. Each object is decoded separately, so that one that cannot be decoded does not
+//! Decoding of objects from the API server. Each object is decoded separately, so that one that cannot be decoded does not
 //! fail the list that it is in; of such an object the operator keeps the reason.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, DataKeySpec, KeyStatus},
+    api::{Conditions, Issued, KeyStatus, Spec},
     condition,
     names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
     reason::{Failure, Reason},
@@ -60,7 +60,7 @@ struct Identity {
 type Names = Option<BTreeMap<String, IgnoredAny>>;
 
 /// The decoded spec and status of an object.
-pub type Content = (DataKeySpec, Option<KeyStatus>);
+pub type Content<K> = (<K as Issued>::Spec, Option<KeyStatus>);
 
 /// Why an object cannot be decoded, and its status as the API server sent it.
 #[derive(Clone, Debug)]
@@ -84,10 +84,10 @@ fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, 
 
 impl Wire {
     /// The metadata that the operator uses, and the rest or why it cannot be decoded.
-    pub fn decode(self) -> (ObjectMeta, Result<Content, Unreadable>) {
+    pub fn decode<K: Issued>(self) -> (ObjectMeta, Result<Content<K>, Unreadable>) {
         let Self { metadata, spec, status } = self;
-        let content = part("spec", spec.as_deref())
-            .and_then(|spec| if knows_enough(&spec) { Ok(spec) } else { Err(too_much_unknown()) })
+        let content = part::<K::Spec>("spec", spec.as_deref())
+            .and_then(|spec| if knows_enough(K::view(&spec)) { Ok(spec) } else { Err(too_much_unknown()) })
             .and_then(|spec| Ok((spec, status.as_deref().map(|raw| part("status", Some(raw))).transpose()?)));
         (metadata.into(), content.map_err(|why| Unreadable { why: why.into(), status }))
     }
@@ -95,13 +95,12 @@ impl Wire {
 
 /// Whether few enough of the spec are fields that this release does not know. The API server keeps them in pins, whatever they
 /// are.
-fn knows_enough(spec: &DataKeySpec) -> bool {
-    let pins = spec.wrapped_keys.iter().flatten();
-    let template = spec.secret_template.iter();
+fn knows_enough(spec: Spec<'_>) -> bool {
+    let template = spec.secret_template.into_iter();
     let of_the_template = template.clone().map(|template| &template.rest);
     let of_its_metadata = template.flat_map(|template| &template.metadata).map(|metadata| &metadata.rest);
-    let of_pins = pins.flat_map(|pin| [&pin.rest, &pin.request.rest]);
-    let rests = of_pins.chain(of_the_template).chain(of_its_metadata).chain([&spec.rest]);
+    let of_pins = spec.pins.iter().flat_map(|pin| [&pin.rest, &pin.request.rest]);
+    let rests = of_pins.chain(of_the_template).chain(of_its_metadata).chain([spec.rest]);
     let rests = rests.filter(|rest| !rest.is_empty());
     let size = |rest| serde_json::to_vec(rest).map_or(usize::MAX, |json| json.len());
     rests.map(size).fold(0, usize::saturating_add) <= MAX_UNKNOWN
@@ -229,8 +228,8 @@ mod tests {
         fixtures::{Edit, at, data_key, pinned, recorded},
     };
 
-    fn decoded(value: &Value) -> Result<Content, Unreadable> {
-        serde_json::from_str::<Wire>(&value.to_string()).unwrap().decode().1
+    fn decoded(value: &Value) -> Result<Content<DataKey>, Unreadable> {
+        serde_json::from_str::<Wire>(&value.to_string()).unwrap().decode::<DataKey>().1
     }
 
     fn json_of(key: &DataKey) -> Value {
@@ -248,7 +247,7 @@ mod tests {
         key["metadata"]["creationTimestamp"] = json!(far);
         key["metadata"]["deletionTimestamp"] = json!(far);
         key["metadata"]["managedFields"] = json!([{ "manager": "kubectl", "time": far, "operation": "Update" }]);
-        let (metadata, content) = serde_json::from_value::<Wire>(key).unwrap().decode();
+        let (metadata, content) = serde_json::from_value::<Wire>(key).unwrap().decode::<DataKey>();
         assert!(metadata.deletion_timestamp.is_some() && content.is_ok());
     }
 
@@ -335,7 +334,8 @@ mod tests {
         key["spec"]["encryptionContext"] = json!("DEEP");
         let deep = format!("{}{}", r#"{"a":"#.repeat(5000), "1".to_owned() + &"}".repeat(5000));
         let list = format!("[{}, {}]", key.to_string().replace(r#""DEEP""#, &deep), json_of(&data_key()));
-        let mut read = serde_json::from_str::<Vec<Wire>>(&list).unwrap().into_iter().map(|wire| wire.decode().1);
+        let mut read =
+            serde_json::from_str::<Vec<Wire>>(&list).unwrap().into_iter().map(|wire| wire.decode::<DataKey>().1);
         assert!(read.next().unwrap().is_err() && read.next().unwrap().is_ok());
     }
 

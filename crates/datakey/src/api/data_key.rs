@@ -185,8 +185,9 @@ impl Issued for DataKey {
     const KIND: &'static Kind =
         &Kind { api_version: "datakey.dev/v1alpha1", name: "DataKey", noun: "data key", secret_type: SECRET_TYPE };
 
-    fn spec(&self) -> Spec<'_> {
-        let spec = &self.spec;
+    type Spec = DataKeySpec;
+
+    fn view(spec: &DataKeySpec) -> Spec<'_> {
         Spec {
             request: spec.request_view(),
             version: spec.version,
@@ -197,6 +198,10 @@ impl Issued for DataKey {
             rest: &spec.rest,
             whole: spec,
         }
+    }
+
+    fn spec(&self) -> &DataKeySpec {
+        &self.spec
     }
 
     fn status(&self) -> Option<&KeyStatus> {

@@ -32,8 +32,14 @@ pub trait Issued:
     /// The kind.
     const KIND: &'static Kind;
 
-    /// What the protocol reads of the spec.
-    fn spec(&self) -> Spec<'_>;
+    /// The type of the spec.
+    type Spec: DeserializeOwned;
+
+    /// What the protocol reads of a spec.
+    fn view(spec: &Self::Spec) -> Spec<'_>;
+
+    /// The spec.
+    fn spec(&self) -> &Self::Spec;
 
     /// The status.
     fn status(&self) -> Option<&KeyStatus>;
@@ -45,7 +51,7 @@ pub trait Issued:
 
     /// What the protocol reads of the object.
     fn as_object(&self) -> Object<'_> {
-        Object { kind: Self::KIND, metadata: self.meta(), spec: self.spec(), status: self.status() }
+        Object { kind: Self::KIND, metadata: self.meta(), spec: Self::view(self.spec()), status: self.status() }
     }
 }
 

@@ -100,17 +100,23 @@ impl Issued for Token {
     const KIND: &'static Kind =
         &Kind { api_version: "example.com/v1", name: "Token", noun: "token", secret_type: "example.com/token" };
 
-    fn spec(&self) -> Spec<'_> {
+    type Spec = TokenSpec;
+
+    fn view(spec: &TokenSpec) -> Spec<'_> {
         Spec {
-            request: self.spec.asks.view(),
+            request: spec.asks.view(),
             version: None,
             secret_name: None,
             secret_template: None,
             deletion_policy: DeletionPolicy::Delete,
             pins: &[],
-            rest: &self.spec.rest,
-            whole: &self.spec,
+            rest: &spec.rest,
+            whole: spec,
         }
+    }
+
+    fn spec(&self) -> &TokenSpec {
+        &self.spec
     }
 
     fn status(&self) -> Option<&KeyStatus> {
