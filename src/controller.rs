@@ -240,7 +240,7 @@ fn forgotten(gone: &Cached, context: &Context) -> Action {
 
 /// When a `DataKey` is retried after an error.
 fn error_policy(key: &Cached, _: &Error, context: &Context) -> Action {
-    Action::requeue(context.backoff.on_transient_error(key.meta().uid.as_deref().unwrap_or_default()))
+    Action::requeue(context.retries.on_transient_error(key.meta().uid.as_deref().unwrap_or_default()))
 }
 
 fn log_result(

@@ -11,9 +11,7 @@
 //! | [`run`] | the command `run`: starts the parts, and stops them in order |
 //! | [`leader`] | leader election by a `Lease`: one replica works, the others stand by |
 //! | [`controller`] | watches, caches and work queue: which `DataKey` is reconciled when |
-//! | `conflicts` | watches over Secrets of other owners that have the name of a `DataKey`'s Secret |
 //! | [`reconcile`] | carries out the steps of `datakey::protocol`; the only module that knows both KMS and Kubernetes |
-//! | [`reads`], `streaks` | limits on reading and restoring one Secret again and again |
 //! | [`kms`] | the one call to AWS KMS, and the queue of permits for it |
 //! | [`api_server`] | the client of the API server: requests, time limits, and the meaning of answers |
 //! | `round_robin` | a queue that serves namespaces in turn |
@@ -27,14 +25,11 @@
 pub mod admin;
 pub mod api_server;
 pub mod args;
-mod conflict_watches;
 pub mod controller;
 pub mod kms;
 pub mod leader;
 pub mod logging;
 pub mod metrics;
-pub mod reads;
 pub mod reconcile;
 mod round_robin;
 pub mod run;
-mod streaks;

@@ -22,13 +22,16 @@ use crate::{
 use reconciler::{Queue, Reconciler};
 
 mod call_kms;
+mod conflict_watches;
 mod context;
 mod error;
+mod reads;
 mod reconciler;
 mod report;
 pub mod retry;
 mod write_secret;
 
+pub use conflict_watches::ConflictWatches;
 pub use context::Context;
 pub use error::Error;
 
@@ -97,7 +100,7 @@ pub fn is_settled(key: &Arc<DataKey>, caches: &Caches, context: &Context) -> boo
     let uid = key.metadata.uid.clone().unwrap_or_default();
     let is_settled = matches!(Attempt::new(key, known).next(context.inputs(), Timestamp::now()), Step::Settled);
     if is_settled {
-        context.backoff.forget(&uid);
+        context.retries.settled(&uid);
         context.kms.queue.release(&uid);
         context.reads.queue.release(&uid);
     }
@@ -112,16 +115,16 @@ impl Reconciler<'_> {
         for step in 0..MAX_STEPS {
             self.failure_inputs.rival = self.rival();
             let wait =
-                context.backoff.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.key()));
+                context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.key()));
             if step == 0 && wait.is_some() {
                 // The last write of the status may have met a change, and the next try is far away.
                 self.retry = wait;
-                if let Some(failure) = context.backoff.unreported(&self.uid) {
-                    self.is_logged = context.backoff.is_logged(&self.uid);
+                if let Some(failure) = context.retries.unreported(&self.uid) {
+                    self.is_logged = context.retries.is_logged(&self.uid);
                     self.fail_without_backoff(failure);
                 }
             }
-            let restore_limited = context.restores.waiting_after(&self.uid);
+            let restore_limited = context.retries.restore_limited(&self.uid);
             match self.attempt.next(self.inputs(wait, restore_limited.as_deref()), Timestamp::now()) {
                 Step::Settled => return Ok(self.settled()),
                 Step::RequeueAfter(wait) => {
@@ -158,7 +161,7 @@ impl Reconciler<'_> {
                 }
                 // Nothing was tried, and so nothing failed again.
                 Step::ReportFailure(failure) if failure.reason == Reason::SecretContested => {
-                    self.retry = context.restores.wait(&self.uid).or(Some(Duration::ZERO));
+                    self.retry = context.retries.restore_wait(&self.uid).or(Some(Duration::ZERO));
                     self.fail_without_backoff(failure);
                 }
                 Step::ReportFailure(failure) => self.fail(failure),
@@ -172,7 +175,7 @@ impl Reconciler<'_> {
         if let Some(retry) = self.retry {
             return Action::requeue(retry);
         }
-        self.context.backoff.forget(&self.uid);
+        self.context.retries.settled(&self.uid);
         self.context.conflicts.forget(&self.uid);
         Action::await_change()
     }

@@ -14,12 +14,11 @@ use crate::{
     admin,
     api_server::ApiServer,
     args::RunArgs,
-    conflict_watches::ConflictWatches,
     controller::{self, ControllerSettings, Readiness, Target},
     kms::{Kms, KmsSettings},
     leader::{self, Election},
     metrics::Metrics,
-    reconcile::{Context, retry::RetryBounds},
+    reconcile::{ConflictWatches, Context, retry::RetryBounds},
 };
 use datakey::{names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
 

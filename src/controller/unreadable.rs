@@ -51,7 +51,7 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
     // It may have waited for KMS while it could be decoded.
     context.kms.queue.release(uid);
     let Some(status) = wanted_status(key, unreadable) else {
-        context.backoff.forget(uid);
+        context.retries.settled(uid);
         return Ok(Action::await_change());
     };
     let (namespace, name) = (key.namespace().unwrap_or_default(), key.name_any());

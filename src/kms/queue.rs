@@ -14,7 +14,7 @@
 //! The quota of KMS is shared with everything else in the account, so the rate also adapts to KMS: it halves when KMS throttles
 //! a call, and recovers.
 //!
-//! [`crate::reads`] limits the reads of Secrets with a queue of its own, in which all reads share one lane.
+//! `reconcile::reads` limits the reads of Secrets with a queue of its own, in which all reads share one lane.
 
 use std::{num::NonZeroU32, sync::Arc};
 

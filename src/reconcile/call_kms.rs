@@ -78,7 +78,7 @@ impl Reconciler<'_> {
         // A conflict says nothing of the next try. An object that is gone takes no record before the watch catches up.
         if !matches!(written, Err(Error::Conflict)) {
             let is_written = matches!(written, Ok(WriteOutcome::Accepted(_)));
-            self.context.backoff.record_written(&self.uid, is_written);
+            self.context.retries.record_written(&self.uid, is_written);
         }
         match written {
             Ok(WriteOutcome::Accepted(key)) => self.learn(Answer::Stored(key))?,

@@ -13,15 +13,16 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, runtime::events::EventType};
 use tracing::warn;
 
-use super::retry::{Backoff, RetryBounds};
+use super::{
+    conflict_watches::ConflictWatches,
+    reads::Reads,
+    retry::{RetryBounds, RetryTable},
+};
 use crate::{
     api_server::{connectivity::Connectivity, events::Events},
-    conflict_watches::ConflictWatches,
     controller::own_writes::OwnWrites,
     kms::Kms,
     metrics::Metrics,
-    reads::Reads,
-    streaks::Streaks,
 };
 
 /// What every reconcile works with.
@@ -36,12 +37,10 @@ pub struct Context {
     pub events: Events,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Delays after failures.
-    pub backoff: Arc<Backoff>,
+    /// What delays the next try of each object.
+    pub retries: Arc<RetryTable>,
     /// Watches over foreign Secrets that hold the name of an object's Secret.
     pub conflicts: ConflictWatches,
-    /// How often Secrets were restored.
-    pub restores: Streaks,
     /// How often Secrets are read.
     pub reads: Reads,
     /// Whether the installed definition keeps `status.secret`; the one of 0.1.0 drops it.
@@ -63,6 +62,7 @@ pub struct Context {
 impl Context {
     /// With these bounds of the delays between retries, and the defaults of the flags.
     pub fn new(client: Client, kms: Kms, metrics: Arc<Metrics>, retry_bounds: RetryBounds) -> Self {
+        let retries = Arc::new(RetryTable::new(retry_bounds));
         Self {
             connectivity: Connectivity::default(),
             events: Events::new(client.clone()),
@@ -70,9 +70,8 @@ impl Context {
             client,
             kms,
             metrics,
-            backoff: Arc::new(Backoff::new(retry_bounds)),
-            restores: Streaks::of_restores(retry_bounds),
-            reads: Reads::default(),
+            reads: Reads::new(Arc::clone(&retries)),
+            retries,
             keeps_revision: AtomicBool::new(true),
             written: OwnWrites::default(),
             kube_timeout: Duration::from_secs(10),
@@ -84,10 +83,9 @@ impl Context {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.backoff.forget(uid);
+        self.retries.forget(uid);
         self.conflicts.forget(uid);
-        self.restores.forget(uid);
-        self.reads.forget(uid);
+        self.reads.queue.release(uid);
         self.written.forget(uid);
         self.kms.queue.release(uid);
     }

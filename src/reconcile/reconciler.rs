@@ -101,7 +101,7 @@ impl<'a> Reconciler<'a> {
             Ok(()) => Ok(()),
             Err(Restart::Gone) => Err(Error::Gone),
             Err(Restart::TooManyConflicts(conflicts)) => {
-                self.context.backoff.record_written(&self.uid, false);
+                self.context.retries.record_written(&self.uid, false);
                 let detail = format!(
                     "another client changes the DataKey faster than the operator can record a data key: {conflicts} tries in a \
                      row met another write. What KMS answered is dropped"
@@ -126,7 +126,7 @@ impl<'a> Reconciler<'a> {
         } else {
             self.context.conflicts.forget(&self.uid);
         }
-        self.retry = Some(self.context.backoff.on_failure(&self.uid, self.failure_inputs.clone(), &failure));
+        self.retry = Some(self.context.retries.on_failure(&self.uid, self.failure_inputs.clone(), &failure));
         self.fail_without_backoff(failure);
     }
 
@@ -141,7 +141,7 @@ impl<'a> Reconciler<'a> {
         Inputs {
             retry_after,
             restore_limited,
-            record_failed: self.context.backoff.has_failed_record(&self.uid),
+            record_failed: self.context.retries.has_failed_record(&self.uid),
             rival: self.failure_inputs.rival.as_deref(),
             ..self.context.inputs()
         }
@@ -167,7 +167,7 @@ impl<'a> Reconciler<'a> {
 
     /// Has a foreign Secret that holds the name watched until it is gone. One of the operator's type is watched in any case.
     pub fn watch_the_conflict(&self) {
-        let Context { conflicts, backoff, .. } = self.context;
+        let Context { conflicts, retries, .. } = self.context;
         let is_foreign = match self.attempt.secret() {
             SecretState::Present(_) => true,
             SecretState::Loaded(secret) => secret.type_.as_deref() != Some(SECRET_TYPE),
@@ -176,7 +176,7 @@ impl<'a> Reconciler<'a> {
             SecretState::Watched(_) | SecretState::Absent => false,
         };
         if is_foreign {
-            conflicts.watch(&self.uid, &self.object_ref(), self.key().secret_name(), backoff, self.requeue);
+            conflicts.watch(&self.uid, &self.object_ref(), self.key().secret_name(), retries, self.requeue);
         }
     }
 

@@ -26,14 +26,14 @@ use crate::{
 impl Reconciler<'_> {
     /// Reports an error that does not pass by itself: in the status, and where that cannot be written, by an event.
     pub(super) async fn report(&mut self, error: Error) -> Result<Action, Error> {
-        let backoff = &self.context.backoff;
+        let retries = &self.context.retries;
         let Some(cause) = error.failure() else { return Err(error) };
         // Nothing can be reported while the API server does not answer, and once it does, this failure is past.
         if error.is_unanswered() && self.context.connectivity.is_lost() {
             return Err(error);
         }
         let is_certain = error.is_certain() || matches!(cause.reason, Reason::WriteRejected | Reason::SecretTooLarge);
-        if !is_certain && !backoff.is_worth_reporting(&self.uid) {
+        if !is_certain && !retries.is_worth_reporting(&self.uid) {
             return Err(error);
         }
         // Where the status of an earlier failure cannot be written, that failure is what has to be reported.
@@ -56,7 +56,7 @@ impl Reconciler<'_> {
         {
             return Ok(retry);
         }
-        if backoff.announce(&self.uid, failure.reason) {
+        if retries.announce(&self.uid, failure.reason) {
             if !self.context.connectivity.is_lost() {
                 self.log_not_ready(&failure);
             }
@@ -75,7 +75,7 @@ impl Reconciler<'_> {
         warn!(namespace, name, version, reason, code, request_id, kms_message, "the DataKey is not ready");
         self.fail(failure);
         self.is_logged = true;
-        self.context.backoff.logged(&self.uid);
+        self.context.retries.logged(&self.uid);
     }
 
     fn log_not_ready(&self, failure: &Failure) {
@@ -107,7 +107,7 @@ impl Reconciler<'_> {
             WriteOutcome::Accepted(key) => self.learn(Answer::Stored(key))?,
             WriteOutcome::Rejected(message) => return Err(Error::StatusRejected(message)),
         }
-        self.context.backoff.reported(&self.uid);
+        self.context.retries.reported(&self.uid);
         if before == reason(self.key()) {
             return Ok(());
         }

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::{
     error::Error,
+    reads::Permission,
     reconciler::{Queue, Reconciler},
 };
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
         secrets::{self, RequestError},
     },
     metrics::SecretWrite,
-    reads::Permission,
 };
 
 impl Reconciler<'_> {
@@ -109,7 +109,7 @@ impl Reconciler<'_> {
         let altered = compare::stored_otherwise(sent, &stored).join(", ");
         info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         if !altered.is_empty() {
-            self.context.restores.done(&self.uid, altered.as_str());
+            self.context.retries.restored(&self.uid, &altered);
             let detail = format!("an admission policy or webhook changed what the operator wrote: {altered}");
             self.fail(Failure::new(Reason::SecretContested, detail));
             return Ok(());
@@ -117,7 +117,7 @@ impl Reconciler<'_> {
         // The first publication of a version needs no event: the condition says it.
         let published = self.key().status.as_ref().and_then(|status| status.version);
         if let Some(changes) = changes.filter(|_| published == Some(version)) {
-            self.context.restores.done(&self.uid, changes);
+            self.context.retries.restored(&self.uid, changes);
             let note = format!("Secret {secret} was changed or deleted: wrote it again from the record ({changes})");
             self.emit_event(EventType::Normal, "Restored", &note).await;
         }

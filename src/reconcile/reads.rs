@@ -1,16 +1,14 @@
 //! How often Secrets are read to verify them: other clients may change a label of every Secret at once, or of one Secret all
 //! the time, and neither may cost the API server a read for each change.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use kube::runtime::reflector::ObjectRef;
 
-use crate::{
-    kms::{
-        queue::{KmsQueue, Permit, Requeue},
-        shares::Shares,
-    },
-    streaks::Streaks,
+use super::retry::RetryTable;
+use crate::kms::{
+    queue::{KmsQueue, Permit, Requeue},
+    shares::Shares,
 };
 use datakey::api::DataKey;
 
@@ -24,7 +22,7 @@ const LANE: &str = "";
 pub struct Reads {
     /// Objects that wait for their read.
     pub queue: KmsQueue,
-    recent: Streaks,
+    retries: Arc<RetryTable>,
 }
 
 /// Whether a Secret may be read.
@@ -39,16 +37,15 @@ pub enum Permission {
 
 // === impl Reads ===
 
-impl Default for Reads {
-    fn default() -> Self {
-        Self { queue: KmsQueue::new(RATE, Shares::DEFAULT), recent: Streaks::of_reads() }
-    }
-}
-
 impl Reads {
+    /// No reads yet. The table has how often each Secret was read lately.
+    pub fn new(retries: Arc<RetryTable>) -> Self {
+        Self { queue: KmsQueue::new(RATE, Shares::DEFAULT), retries }
+    }
+
     /// Asks for a read.
     pub fn request(&self, uid: &str, object: &ObjectRef<DataKey>, wake: &Requeue) -> Permission {
-        if let Some(wait) = self.recent.wait(uid) {
+        if let Some(wait) = self.retries.read_wait(uid) {
             return Permission::Later(wait);
         }
         self.queue.acquire_or_enqueue(LANE, uid, object, wake).map_or(Permission::Queued, Permission::Granted)
@@ -56,12 +53,6 @@ impl Reads {
 
     /// Takes in that the Secret was read.
     pub fn done(&self, uid: &str) {
-        self.recent.done(uid, "");
-    }
-
-    /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.queue.release(uid);
-        self.recent.forget(uid);
+        self.retries.secret_read(uid);
     }
 }

@@ -16,7 +16,8 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{kms::queue::Requeue, reconcile::retry::Backoff};
+use super::retry::RetryTable;
+use crate::kms::queue::Requeue;
 use datakey::{api::DataKey, secret::metadata::WatchedSecret};
 
 /// Bound of the watches. They share one connection, and an API server may serve no more than 100 requests of a connection at
@@ -50,7 +51,14 @@ impl ConflictWatches {
     /// Watches the Secret that is in the way of a `DataKey`. Once it is gone, the `DataKey` need not wait any more and is
     /// queued. Where there are too many watches, a namespace that has more of them than this one gives one up; else there is
     /// no watch, and the `DataKey` is retried after its wait.
-    pub fn watch(&self, uid: &str, object: &ObjectRef<DataKey>, secret: &str, backoff: &Arc<Backoff>, wake: &Requeue) {
+    pub fn watch(
+        &self,
+        uid: &str,
+        object: &ObjectRef<DataKey>,
+        secret: &str,
+        retries: &Arc<RetryTable>,
+        wake: &Requeue,
+    ) {
         let namespace = object.namespace.clone().unwrap_or_default();
         let mut watches = self.watches.lock();
         if watches.get(uid).is_some_and(|watch| watch.secret == secret && !watch.task.is_finished()) {
@@ -65,12 +73,12 @@ impl ConflictWatches {
             watches.remove(&surplus);
         }
         let secrets: Api<WatchedSecret> = Api::namespaced(self.client.clone(), &namespace);
-        let (object, backoff, wake) = (object.clone(), Arc::clone(backoff), wake.clone());
+        let (object, retries, wake) = (object.clone(), Arc::clone(retries), wake.clone());
         let (id, name) = (uid.to_owned(), secret.to_owned());
         let task = tokio::spawn(async move {
             until_gone(secrets, &name).await;
             sleep(FREE_FOR).await;
-            backoff.try_now(&id);
+            retries.try_now(&id);
             // No one listens only while the operator stops.
             let _ = wake.unbounded_send(object);
         });

@@ -1,0 +1,61 @@
+//! What keeps an object from its next try: a time, until what the failure depends on changes. Pure: the time is passed in.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use datakey::reason::Reason;
+
+/// What a failure depends on: when that changes, the next try does not wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureInputs {
+    /// `metadata.generation` of the `DataKey`.
+    pub generation: Option<i64>,
+    /// Whether a backup tool restored it, by its labels and annotations.
+    pub restored: bool,
+    /// Whether the wanted version is recorded.
+    pub recorded: bool,
+    /// Resource version of the Secret that the watch knows.
+    pub secret: Option<String>,
+    /// The other `DataKey` that the name of the Secret is reserved for.
+    pub rival: Option<String>,
+}
+
+/// The wait after a failure.
+#[derive(Debug)]
+pub(super) struct RetryGate {
+    pub inputs: FailureInputs,
+    pub reason: Reason,
+    pub not_before: Instant,
+}
+
+// === impl FailureInputs ===
+
+impl FailureInputs {
+    /// Whether a failure of this reason is over: what was missing is there, or the object no longer waits for it.
+    pub(super) fn is_past(&self, reason: Reason) -> bool {
+        passes_with_a_restore(reason) && (self.recorded || reason == Reason::RestoredWithoutKey && !self.restored)
+    }
+}
+
+/// Whether the failure ends as soon as an earlier data key is restored.
+pub(super) fn passes_with_a_restore(reason: Reason) -> bool {
+    matches!(reason, Reason::RestoredWithoutKey | Reason::IssuingDisabled)
+}
+
+// === impl RetryGate ===
+
+impl RetryGate {
+    /// Whether the next try does not wait: what the failure depends on has changed, or the failure is over.
+    pub fn is_open(&self, inputs: &FailureInputs) -> bool {
+        let same_spec = self.inputs.generation == inputs.generation;
+        let same_secret = !self.reason.depends_on_secret()
+            || (&self.inputs.secret, &self.inputs.rival) == (&inputs.secret, &inputs.rival);
+        !same_spec || !same_secret || inputs.is_past(self.reason)
+    }
+
+    /// The rest of the wait.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        Some(self.not_before.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+}

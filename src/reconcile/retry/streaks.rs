@@ -1,0 +1,89 @@
+//! How often something was done for an object in a row: a client that fights for a Secret meets a bounded rate, not a storm.
+//! Pure: the time is passed in.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::delays::RetryBounds;
+use datakey::reason::RetryPolicy;
+
+/// How many restores of a row are done at once. A person with kubectl hardly makes more.
+const RESTORES: u32 = 10;
+
+/// How many reads of a row are done at once: more than restores, which need one each and are bounded by themselves.
+pub(super) const READS: u32 = 20;
+
+/// How often a Secret is read while other clients keep changing it.
+pub(super) const READ_EVERY: Duration = Duration::from_secs(10);
+
+/// What is done in a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    /// Restores of a Secret: at once first, then from 15 times the shortest wait up to the longest one.
+    Restore,
+    /// Reads of a Secret that other clients changed.
+    Read,
+}
+
+/// What was done for one object in a row.
+#[derive(Debug)]
+pub(super) struct Streak {
+    length: u32,
+    last: Instant,
+    /// When the next one may be done.
+    not_before: Instant,
+    /// What the last one was about.
+    pub detail: String,
+}
+
+// === impl Action ===
+
+impl Action {
+    /// A row ends after this time without another one.
+    fn pause(self, bounds: RetryBounds) -> Duration {
+        match self {
+            Self::Restore => 2 * bounds.max,
+            Self::Read => 2 * READ_EVERY,
+        }
+    }
+
+    /// The delay before the next one, after so many in a row.
+    fn delay(self, length: u32, bounds: RetryBounds) -> Duration {
+        let (at_once, delay): (_, fn(u32, RetryBounds) -> Duration) = match self {
+            Self::Restore => (RESTORES, |over, bounds| bounds.delay(RetryPolicy::RetrySlowly, over)),
+            Self::Read => (READS, |_, _| READ_EVERY),
+        };
+        match length.checked_sub(at_once) {
+            Some(over @ 1..) => delay(over, bounds),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+// === impl Streak ===
+
+impl Streak {
+    /// Nothing was done.
+    pub fn new(now: Instant) -> Self {
+        Self { length: 0, last: now, not_before: now, detail: String::new() }
+    }
+
+    /// Takes in that one was done, and what it was about.
+    pub fn done(&mut self, action: Action, detail: &str, bounds: RetryBounds, now: Instant) {
+        self.length = if self.has_ended(action, bounds, now) { 1 } else { self.length.saturating_add(1) };
+        self.last = now;
+        detail.clone_into(&mut self.detail);
+        self.not_before = now + action.delay(self.length, bounds);
+    }
+
+    /// How long the next one still has to wait.
+    pub fn wait(&self, now: Instant) -> Option<Duration> {
+        Some(self.not_before.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Whether the next one begins another row.
+    pub fn has_ended(&self, action: Action, bounds: RetryBounds, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) >= action.pause(bounds)
+    }
+}

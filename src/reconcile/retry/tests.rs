@@ -1,0 +1,228 @@
+//! The table, with the time in hand.
+
+use super::{
+    streaks::{READ_EVERY, READS},
+    *,
+};
+
+const BOUNDS: RetryBounds = RetryBounds { min: Duration::from_secs(1), max: Duration::from_mins(10) };
+
+fn inputs(generation: i64, secret: &str) -> FailureInputs {
+    FailureInputs {
+        generation: Some(generation),
+        restored: false,
+        recorded: false,
+        secret: Some(secret.to_owned()),
+        rival: None,
+    }
+}
+
+#[test]
+fn what_a_restore_brings_back_is_not_waited_for() {
+    let lacking = FailureInputs { restored: true, secret: None, ..inputs(1, "") };
+    let comes = [
+        FailureInputs { recorded: true, ..lacking.clone() },
+        FailureInputs { restored: false, ..lacking.clone() },
+        FailureInputs { secret: Some("7".to_owned()), ..lacking.clone() },
+        FailureInputs { generation: Some(2), ..lacking.clone() },
+    ];
+    for there in comes {
+        let retries = RetryTable::new(BOUNDS);
+        let _ = retries.on_failure("a", lacking.clone(), &Reason::RestoredWithoutKey.into());
+        assert!(retries.delay_left("a", &lacking, None).is_some());
+        assert_eq!(retries.delay_left("a", &there, None), None, "{there:?}");
+        // Nor after a restart, which begins with a wait for what failed before.
+        let restarted = RetryTable::new(BOUNDS);
+        let seen =
+            restarted.delay_left("a", &there, Some(Reason::RestoredWithoutKey).filter(|_| there.generation == Some(1)));
+        assert_eq!(seen, None, "{there:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn kms_failure_waits_for_a_change_of_the_spec_only() {
+    let retries = RetryTable::new(BOUNDS);
+    assert_eq!(retries.delay_left("a", &inputs(1, "s1"), None), None);
+    let wait = retries.on_failure("a", inputs(1, "s1"), &Reason::AccessDenied.into());
+    assert_eq!(retries.delay_left("a", &inputs(1, "s1"), None), Some(wait));
+    assert_eq!(retries.delay_left("a", &inputs(1, "s2"), None), Some(wait));
+    assert_eq!(retries.delay_left("b", &inputs(1, "s1"), None), None, "another object");
+    assert_eq!(retries.delay_left("a", &inputs(2, "s1"), None), None, "the spec changed");
+    assert_eq!(retries.delay_left("a", &inputs(1, "s1"), None), None, "and that was the end of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_waits_until_the_secret_changes() {
+    let retries = RetryTable::new(BOUNDS);
+    retries.on_failure("a", inputs(1, "s1"), &Reason::SecretConflict.into());
+    assert!(retries.delay_left("a", &inputs(1, "s1"), None).is_some());
+    assert_eq!(retries.delay_left("a", &inputs(1, "s2"), None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_ends_and_the_next_one_is_longer() {
+    let retries = RetryTable::new(BOUNDS);
+    let first = retries.on_failure("a", inputs(1, "s"), &Reason::Throttled.into());
+    tokio::time::advance(first).await;
+    assert_eq!(retries.delay_left("a", &inputs(1, "s"), None), None);
+    assert!(retries.on_failure("a", inputs(1, "s"), &Reason::Throttled.into()) > first);
+    retries.forget("a");
+    assert_eq!(retries.delay_left("a", &inputs(1, "s"), None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_failing_objects_are_spread() {
+    let retries = RetryTable::new(BOUNDS);
+    let shown = Some(Reason::AccessDenied);
+    let mut delays: Vec<_> =
+        (0..100).filter_map(|n| retries.delay_left(&n.to_string(), &inputs(1, "s"), shown)).collect();
+    delays.sort_unstable();
+    let (first, last) = (delays[0], delays[delays.len() - 1]);
+    assert!(delays.len() > 95 && last.abs_diff(first) > Duration::from_mins(2), "{delays:?}");
+    assert!(last <= Duration::from_mins(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_release_does_not_wait_for_what_it_may_understand() {
+    let retries = RetryTable::new(BOUNDS);
+    for (number, reason) in [Reason::RecordNewer, Reason::SpecNewer, Reason::SpecInvalid].into_iter().enumerate() {
+        assert_eq!(retries.delay_left(&number.to_string(), &inputs(1, "s"), Some(reason)), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failure_is_kept_until_it_is_reported_or_its_inputs_change() {
+    let retries = RetryTable::new(BOUNDS);
+    retries.on_failure("a", inputs(1, "s"), &Reason::AccessDenied.into());
+    assert_eq!(retries.unreported("a"), Some(Reason::AccessDenied.into()));
+    retries.reported("a");
+    assert_eq!(retries.unreported("a"), None);
+    assert!(retries.delay_left("a", &inputs(1, "s"), None).is_some(), "it waits all the same");
+
+    retries.on_failure("a", inputs(1, "s"), &Reason::AccessDenied.into());
+    assert_eq!(retries.delay_left("a", &inputs(2, "s"), None), None);
+    assert_eq!(retries.unreported("a"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_reported_once_it_is_one_of_many() {
+    let retries = RetryTable::new(BOUNDS);
+    assert!(!retries.is_worth_reporting("a"));
+    retries.on_transient_error("a");
+    assert!(!retries.is_worth_reporting("a"));
+    retries.on_transient_error("a");
+    assert!(retries.is_worth_reporting("a"), "the third in a row");
+    retries.on_failure("a", inputs(1, "s"), &Reason::ApiServerFailed.into());
+    assert!(retries.is_worth_reporting("a"), "it goes on");
+    retries.forget("a");
+    assert!(!retries.is_worth_reporting("a"));
+}
+
+#[test]
+fn an_event_reports_each_failure_once() {
+    let retries = RetryTable::new(BOUNDS);
+    assert!(retries.announce("a", Reason::WriteRejected));
+    assert!(!retries.announce("a", Reason::WriteRejected));
+    assert!(retries.announce("a", Reason::ApiServerFailed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_record_is_remembered_across_changes_of_the_spec() {
+    let retries = RetryTable::new(BOUNDS);
+    assert!(!retries.has_failed_record("a"));
+    retries.record_written("a", false);
+    retries.on_failure("a", inputs(1, "s"), &Reason::WriteRejected.into());
+    assert_eq!(retries.delay_left("a", &inputs(2, "s"), None), None);
+    assert!(retries.has_failed_record("a"));
+    retries.record_written("a", true);
+    assert!(!retries.has_failed_record("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_holds_nothing_back() {
+    let retries = RetryTable::new(BOUNDS);
+    assert!(retries.on_transient_error("a") < retries.on_transient_error("a"));
+    assert_eq!(retries.delay_left("a", &inputs(1, "s"), None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_restores_are_done_at_once_and_then_ever_fewer() {
+    let restores = RetryTable::new(BOUNDS);
+    for _ in 0..10 {
+        assert_eq!(restores.restore_wait("a"), None);
+        restores.restored("a", "");
+    }
+    assert_eq!(restores.restore_wait("a"), None, "the tenth is no reason to wait");
+    let begun = Instant::now();
+    let mut more = 0;
+    while begun.elapsed() < Duration::from_hours(1) {
+        if let Some(wait) = restores.restore_wait("a") {
+            tokio::time::advance(wait).await;
+        }
+        restores.restored("a", "");
+        more += 1;
+    }
+    // 15 s, 30 s, ... 8 min, then every 10 min, give or take a quarter.
+    assert!((9..=15).contains(&more), "{more} in an hour");
+    assert_eq!(restores.restore_wait("b"), None, "another object");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_ends_the_row() {
+    let restores = RetryTable::new(BOUNDS);
+    for _ in 0..12 {
+        restores.restored("a", "entry keyId was changed");
+    }
+    assert!(restores.restore_wait("a").is_some());
+    assert_eq!(restores.restore_limited("a").as_deref(), Some("entry keyId was changed"));
+    tokio::time::advance(2 * BOUNDS.max).await;
+    restores.restored("a", "");
+    assert_eq!((restores.restore_wait("a"), restores.restore_limited("a")), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_keeps_changing_is_read_every_ten_seconds() {
+    let reads = RetryTable::new(BOUNDS);
+    for _ in 0..READS {
+        reads.secret_read("a");
+    }
+    for _ in 0..6 {
+        reads.secret_read("a");
+        assert_eq!(reads.read_wait("a"), Some(READ_EVERY));
+        tokio::time::advance(READ_EVERY).await;
+    }
+    assert_eq!(reads.read_wait("a"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_ended_are_dropped() {
+    let reads = RetryTable::new(BOUNDS);
+    for number in 0..SWEEP_FROM {
+        reads.secret_read(&number.to_string());
+    }
+    tokio::time::advance(3 * READ_EVERY).await;
+    reads.secret_read("one more");
+    assert_eq!(reads.rows.lock().by_uid.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settled_object_has_a_row_for_its_streaks_only() {
+    let retries = RetryTable::new(BOUNDS);
+    for uid in ["fought over", "quiet"] {
+        retries.on_failure(uid, inputs(1, "s"), &Reason::SecretContested.into());
+    }
+    for _ in 0..=10 {
+        retries.restored("fought over", "entry keyId was changed");
+    }
+    let wait = retries.restore_wait("fought over");
+    assert!(wait.is_some());
+    for uid in ["fought over", "quiet", "never known"] {
+        retries.settled(uid);
+        assert_eq!(retries.delay_left(uid, &inputs(1, "s"), None), None);
+    }
+    assert_eq!(retries.restore_wait("fought over"), wait);
+    assert_eq!(retries.rows.lock().by_uid.len(), 1);
+    retries.forget("fought over");
+    assert_eq!(retries.restore_wait("fought over"), None);
+    assert!(retries.rows.lock().by_uid.is_empty());
+}
