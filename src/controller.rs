@@ -16,6 +16,7 @@ use tokio::{
     task::JoinSet,
     time::{Duration, Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -70,9 +71,8 @@ pub async fn run(
     targets: Vec<Target>,
     settings: ControllerSettings,
     readiness: Readiness,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: CancellationToken,
 ) {
-    let stop = future::FutureExt::shared(Box::pin(stop));
     let begun = targets.into_iter().map(|target| start_scope(target, &readiness, &context, settings, stop.clone()));
     let (scopes, runs): (Vec<_>, Vec<_>) = begun.unzip();
     readiness.set_watches(scopes, Arc::clone(&context));
@@ -84,7 +84,7 @@ pub async fn run(
     });
     tokio::select! {
         _ = &mut work => return,
-        () = stop => info!("stopping: finishing what is running"),
+        () = stop.cancelled() => info!("stopping: finishing what is running"),
     }
     if timeout(settings.grace, work).await.is_err() {
         warn!("not everything was finished within {:?}; nothing is lost, it is repeated", settings.grace);
@@ -98,7 +98,7 @@ fn start_scope(
     readiness: &Readiness,
     context: &Arc<Context>,
     settings: ControllerSettings,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: CancellationToken,
 ) -> (Arc<WatchScope>, impl Future<Output = ()>) {
     let (keys, writer) = reflector::store();
     let connectivity = readiness.connectivity.clone();
@@ -123,7 +123,7 @@ fn start_scope(
     // Those that wait for KMS have no slot, and are never more than the shares permit.
     let begun = settings.concurrency.saturating_add(Shares::DEFAULT.all()).saturating_add(WAITING);
     let config = Config::default().concurrency(begun);
-    let stop = stop.inspect({
+    let stop = stop.cancelled_owned().inspect({
         let slots = slots.clone();
         move |()| slots.close()
     });

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`args`] | the command line: flags, variables, and the values that they accept |
 //! | [`run`] | the command `run`: starts the parts, and stops them in order |
+//! | `shutdown` | signals, and the token that stops the parts |
 //! | [`leader`] | leader election by a `Lease`: one replica works, the others stand by |
 //! | [`controller`] | watches, caches and work queue: which `DataKey` is reconciled when |
 //! | [`reconcile`] | carries out the steps of `datakey::protocol`; the only module that knows both KMS and Kubernetes |
@@ -33,3 +34,4 @@ pub mod metrics;
 pub mod reconcile;
 mod round_robin;
 pub mod run;
+mod shutdown;

@@ -4,10 +4,6 @@ use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use datakey_aws::{Aws, User};
 use thiserror::Error;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
 use tracing::{error, info};
 
 use crate::{
@@ -19,6 +15,7 @@ use crate::{
     leader::{self, Election},
     metrics::Metrics,
     reconcile::{ConflictWatches, Context, retry::RetryBounds},
+    shutdown,
 };
 use datakey::{names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
 
@@ -100,12 +97,12 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     if !issue {
         info!("no data key is issued (--issue=false): what is recorded, pinned or in a Secret is published");
     }
-    let stop = stop_signal()?;
+    let stop = shutdown::on_signal().map_err(StartError::Signals)?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Readiness::default();
 
     let listener = admin::bind(admin_address).map_err(|error| StartError::Admin(admin_address, error))?;
-    let served = admin::serve(listener, Arc::clone(&metrics), readiness.clone(), stopped(stop.clone()));
+    let served = admin::serve(listener, Arc::clone(&metrics), readiness.clone(), stop.clone().cancelled_owned());
     let admin = tokio::spawn(async move {
         if let Err(error) = served.await {
             error!(%error, "/livez, /readyz and /metrics are served no more");
@@ -116,18 +113,15 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let api_server = api_server.map_err(|error| StartError::Kubeconfig(error_chain(&error)))?;
     let new_client = || api_server.client().map_err(StartError::Client);
     let client = new_client()?;
-    tokio::select! {
-        () = controller::wait_until_listable(&client, &namespaces, kube_timeout) => {}
-        () = stopped(stop.clone()) => return Ok(()),
+    let listable = controller::wait_until_listable(&client, &namespaces, kube_timeout);
+    if stop.run_until_cancelled(listable).await.is_none() {
+        return Ok(());
     }
     tokio::spawn(readiness.connectivity.clone().run(new_client()?));
     // Before the Lease is held: instance metadata that do not answer take longer than it may stay without a renewal.
     let kms_settings = KmsSettings { rate: kms_rate, timeout: kms_timeout };
     let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
-    let kms = tokio::select! {
-        kms = kms => kms,
-        () = stopped(stop.clone()) => return Ok(()),
-    };
+    let Some(kms) = stop.run_until_cancelled(Box::pin(kms)).await else { return Ok(()) };
     let leadership = if leader_elect {
         let settings = leader::LeaseSettings {
             namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
@@ -136,10 +130,9 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
             identity: identity(),
         };
         let election = Election::new(new_client()?, settings, kube_timeout);
-        tokio::select! {
-            leadership = election.acquire(|| readiness.stand_by()) => Some(leadership),
-            () = stopped(stop.clone()) => return Ok(()),
-        }
+        let leadership = stop.run_until_cancelled(election.acquire(|| readiness.stand_by())).await;
+        let Some(leadership) = leadership else { return Ok(()) };
+        Some(leadership)
     } else {
         None
     };
@@ -157,7 +150,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     let targets = watched.into_iter().map(|namespace| Ok(Target { namespace, client: new_client()? }));
     let targets = targets.collect::<Result<_, StartError>>()?;
-    let work = controller::run(context, targets, settings, readiness, stopped(stop));
+    let work = controller::run(context, targets, settings, readiness, stop);
     if let Some(mut leadership) = leadership {
         // It is renewed until the last reconcile has ended, and released only then.
         tokio::select! {
@@ -176,29 +169,4 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
 fn identity() -> String {
     let pod = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     format!("{}_{:016x}", pod.as_deref().unwrap_or(FIELD_MANAGER), fastrand::u64(..))
-}
-
-/// True from the first SIGTERM or SIGINT on; the second one ends the process at once.
-fn stop_signal() -> Result<watch::Receiver<bool>, StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        for _ in 0..2 {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if stop.send_replace(true) {
-                error!("a second signal: stopping at once");
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(stopped)
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // The sender lives as long as signals are received; without it nothing could ever stop us gently.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -1,6 +1,6 @@
 //! An operator that panics. It runs in this process, because no part of the binary can be made to panic.
 
-use std::{future::pending, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
@@ -17,6 +17,7 @@ use kube::{
 use serde_json::json;
 use testbed::kms;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::{TestNamespace, message};
 
@@ -58,7 +59,7 @@ impl Defect {
         let context = Arc::new(Context::new(client, kms, metrics, retry_bounds));
         let settings = ControllerSettings { concurrency: 4, grace: Duration::from_secs(1) };
         let targets = vec![Target { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
-        Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), pending())))
+        Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), CancellationToken::new())))
     }
 }
 
