@@ -12,6 +12,10 @@ export DATAKEY_PLUGIN := $(TARGET)/operator/kubectl-datakey
 # Server tests wait more than they work.
 export RUST_TEST_THREADS ?= 6
 
+# The servers of tests are Go programs, live for minutes and hold little; by default a third of their processor time is
+# garbage collection. With this each uses up to a gigabyte of memory, so not for thousands of DataKeys.
+RARE_GC := GOGC=400
+
 include tests/tools/tools.mk deploy/dist.mk
 
 .PHONY: help demo dev build-debug test fmt lint unit model chart alerts servers servers-oldest chaos upgrade velero bench \
@@ -21,7 +25,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build-debug operator servers-tools ## Show the operator at work against real servers, and check every step
-	@$(TARGET)/debug/playground demo
+	@$(RARE_GC) $(TARGET)/debug/playground demo
 
 dev: build-debug operator servers-tools ## The servers and the operator of the demo, until Ctrl-C
 	@$(TARGET)/debug/playground dev
@@ -64,10 +68,10 @@ alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building i
 	$(TOOLS)/bin/promtool test rules tests/repository/chart/alerts_test.yaml
 
 servers: operator build-debug tools ## Tests against a real kube-apiserver and a KMS server
-	cargo test --locked --workspace --test integration
+	$(RARE_GC) cargo test --locked --workspace --test integration
 
 servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
-	DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test integration
+	$(RARE_GC) DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test integration
 
 chaos: operator build-debug tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
 	DATAKEY_CHAOS=1 cargo test --locked --workspace --test integration -- chaos:: --include-ignored --nocapture
@@ -102,7 +106,7 @@ status: need-go ## What kstatus and the health script for Argo CD read in a Data
 gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys, and Argo CD's own engine; building both takes a quarter of an hour, once
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto $(GO_TEST)
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
-	cargo test --locked --workspace --test gitops
+	$(RARE_GC) cargo test --locked --workspace --test gitops
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := adoption data_key key_id
