@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use testbed::{
-    control_plane::ControlPlane,
+    control_plane::{ControlPlane, deployment_runs},
     eventually,
     flux::{self, Flux, Repository},
     kms::KmsServer,
@@ -211,17 +211,7 @@ async fn operator_data_keys_and_workloads_are_applied_in_order() {
     process.is_ready().await;
     let deployment = deployments.get(name).await.unwrap();
     let replicas = deployment.spec.as_ref().unwrap().replicas;
-    let status = json!({ "status": {
-        "observedGeneration": deployment.metadata.generation,
-        "replicas": replicas,
-        "updatedReplicas": replicas,
-        "readyReplicas": replicas,
-        "availableReplicas": replicas,
-        "conditions": [
-            { "type": "Available", "status": "True", "reason": "MinimumReplicasAvailable" },
-            { "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable" },
-        ],
-    }});
+    let status = deployment_runs(&json!(deployment.metadata.generation), &json!(replicas));
     deployments.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
     operator.ready(&revision).await;
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING};
 use tokio::time::sleep;
 
-use crate::harness::{Operator, SOON, TestNamespace};
+use crate::harness::{NO_RETRY, Operator, SOON, TestNamespace};
 
 /// How many objects each test measures, so that a request for all of them at once would show.
 const COUNT: usize = 10;
@@ -172,7 +172,7 @@ async fn an_adopted_secret_costs_four_requests() {
 #[tokio::test]
 async fn a_failure_costs_one_call_to_kms_and_three_requests() {
     // The first try only.
-    let costs = Costs::new("costs-failure", &["--retry-min=1h", "--retry-max=1h"]).await;
+    let costs = Costs::new("costs-failure", &NO_RETRY).await;
     let key = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
     let (requests, calls) = costs
         .of(async {

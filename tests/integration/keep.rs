@@ -44,19 +44,7 @@ async fn assert_kept(test: &TestNamespace, before: &DataKey, secret_before: &k8s
 
 /// A proxy before the API server, and the kubeconfig of a user whose requests pass through it.
 async fn through_a_proxy(test: &TestNamespace) -> (ApiProxy, String) {
-    let (rbac, name) = ("rbac.authorization.k8s.io", json!({ "name": "keeper", "namespace": test.namespace }));
-    test.apply(&[
-        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
-        json!({
-            "apiVersion": format!("{rbac}/v1"),
-            "kind": "RoleBinding",
-            "metadata": name,
-            "roleRef": { "apiGroup": rbac, "kind": "ClusterRole", "name": "cluster-admin" },
-            "subjects": [{ "kind": "ServiceAccount", "name": "keeper", "namespace": test.namespace }],
-        }),
-    ])
-    .await;
-    let kubeconfig = test.plane.kubeconfig_of(&test.namespace, "keeper").await;
+    let kubeconfig = test.kubeconfig_with_role("cluster-admin").await;
     let proxy = ApiProxy::start(&kubeconfig).await;
     let kubeconfig = proxy.kubeconfig(&kubeconfig).display().to_string();
     (proxy, kubeconfig)

@@ -464,20 +464,7 @@ async fn user_without_access_to_secrets_sees_the_rest() {
     let test = TestNamespace::new("plugin-viewer").await;
     let _operator = test.operator();
     test.issue("k", &json!({})).await;
-    let rbac = "rbac.authorization.k8s.io";
-    let name = json!({ "name": "plugin-viewer", "namespace": "plugin-viewer" });
-    test.apply(&[
-        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
-        json!({
-            "apiVersion": format!("{rbac}/v1"),
-            "kind": "RoleBinding",
-            "metadata": name,
-            "roleRef": { "apiGroup": rbac, "kind": "ClusterRole", "name": "view" },
-            "subjects": [{ "kind": "ServiceAccount", "name": "plugin-viewer", "namespace": "plugin-viewer" }],
-        }),
-    ])
-    .await;
-    let kubeconfig = test.plane.kubeconfig_of("plugin-viewer", "plugin-viewer").await;
+    let kubeconfig = test.kubeconfig_with_role("view").await;
     let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
     eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
     let status = viewer.ends(0, &["status", "k"]).await;

@@ -5,7 +5,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testbed::{control_plane::ControlPlane, eventually, proxy::KmsProxy, repository};
+use testbed::{
+    control_plane::{ControlPlane, deployment_runs},
+    eventually,
+    proxy::KmsProxy,
+    repository,
+};
 
 use crate::{
     chart::{chart, helm},
@@ -44,18 +49,7 @@ async fn pods_run_unless_the_image_is_missing(plane: &ControlPlane) {
         if image.ends_with(":missing") || deployment["status"]["observedGeneration"] == metadata["generation"] {
             continue;
         }
-        let replicas = &spec["replicas"];
-        let status = json!({ "status": {
-            "observedGeneration": metadata["generation"],
-            "replicas": replicas,
-            "updatedReplicas": replicas,
-            "readyReplicas": replicas,
-            "availableReplicas": replicas,
-            "conditions": [
-                { "type": "Available", "status": "True", "reason": "MinimumReplicasAvailable" },
-                { "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable" },
-            ],
-        } });
+        let status = deployment_runs(&metadata["generation"], &spec["replicas"]);
         let (name, namespace) = (metadata["name"].as_str().unwrap(), metadata["namespace"].as_str().unwrap());
         let status = status.to_string();
         let patch = ["patch", "deployment", name, "-n", namespace, "--subresource=status", "--type=merge", "-p"];

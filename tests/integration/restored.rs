@@ -3,10 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use crate::harness::{Data, TestNamespace, restored, to_json};
-
-/// Delays that no test outlasts: nothing is retried without a cause.
-const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
+use crate::harness::{Data, NO_RETRY, TestNamespace, restored, to_json};
 
 /// Creates a `DataKey` as Velero restores it.
 async fn create_as_velero(test: &TestNamespace, name: &str, spec: &Value) {

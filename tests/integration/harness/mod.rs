@@ -23,7 +23,7 @@ use serde_json::Value;
 pub use self::{
     invariants::InvariantWatch,
     namespace::TestNamespace,
-    operator::{Operator, UNSET},
+    operator::{NO_RETRY, Operator, UNSET},
     secrets::{Data, restored, text},
 };
 

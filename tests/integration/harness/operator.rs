@@ -18,8 +18,8 @@ use super::{SOON, TestNamespace};
 /// In place of a variable's value: the variable is not set.
 pub const UNSET: &str = "(unset)";
 
-/// Delays that no test outlasts.
-const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
+/// Delays that no test outlasts: nothing is retried without a cause.
+pub const NO_RETRY: [&str; 2] = ["--retry-min=1h", "--retry-max=1h"];
 
 /// A running operator. It ends with this value.
 pub struct Operator {
@@ -90,6 +90,26 @@ impl TestNamespace {
         let log = std::fs::read_to_string(self.log_file(0)).unwrap_or_default();
         let lines: Vec<_> = log.lines().filter(|line| !line.contains(r#""level":"TRACE""#)).collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// The kubeconfig of a user who has this role in this namespace, and no other right.
+    pub async fn kubeconfig_with_role(&self, cluster_role: &str) -> PathBuf {
+        // The name of the file is that of the account.
+        let account = &self.namespace;
+        let name = json!({ "name": account, "namespace": self.namespace });
+        let rbac = "rbac.authorization.k8s.io";
+        self.apply(&[
+            json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name }),
+            json!({
+                "apiVersion": format!("{rbac}/v1"),
+                "kind": "RoleBinding",
+                "metadata": name,
+                "roleRef": { "apiGroup": rbac, "kind": "ClusterRole", "name": cluster_role },
+                "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": self.namespace }],
+            }),
+        ])
+        .await;
+        self.plane.kubeconfig_of(&self.namespace, account).await
     }
 
     /// Gives the operator's identity access to Leases in this namespace; the role of `deploy` is for its own namespace.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testbed::{eventually, proxy::Fault, repository};
 
 use super::{FOLDER, PENDING, binary_of_0_1_0, unchanged};
-use crate::harness::{SOON, TestNamespace, restored};
+use crate::harness::{NO_RETRY, SOON, TestNamespace, restored};
 
 /// An object exactly as the server answers it.
 async fn raw(test: &TestNamespace, path: &str) -> Option<Value> {
@@ -216,7 +216,7 @@ async fn since_0_1_0(test: &TestNamespace) {
 async fn record_what_9b52e60_leaves() {
     let binary = std::env::var_os("DATAKEY_EARLIER_BINARY").expect("DATAKEY_EARLIER_BINARY, the operator of 9b52e60");
     let test = TestNamespace::new("upgrade-recorded-9b52e60").await;
-    let operator = test.operator_of(binary.as_ref(), &["--retry-min=1h", "--retry-max=1h"], &[]);
+    let operator = test.operator_of(binary.as_ref(), &NO_RETRY, &[]);
     ready(&test).await;
     changed(&test).await;
     since_0_1_0(&test).await;
