@@ -11,6 +11,7 @@ pub mod events;
 pub mod keys;
 pub mod outage;
 pub mod outcome;
+mod redaction;
 pub mod secrets;
 
 use std::{sync::Arc, time::Duration};

@@ -9,10 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use read::Refusal;
 
+#[cfg(test)]
+mod cases;
 mod log_level;
 mod read;
-#[cfg(test)]
-mod table;
 mod usage;
 mod values;
 mod variables;

@@ -1,9 +1,8 @@
-//! What the answer to a write means. The API server can repeat in its message what was sent to it; sensitive values are taken
-//! out here.
+//! What the answer to a write means.
 
-use datakey::{api::DataKey, text::redact};
+use datakey::api::DataKey;
 
-use super::secrets::RequestError;
+use super::{redaction::redacted, secrets::RequestError};
 
 /// A write that the API server decided on.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub fn classify_write<T>(written: Result<T, RequestError>, sent: &DataKey) -> Re
     match written {
         Ok(stored) => Ok(WriteOutcome::Accepted(stored)),
         Err(RequestError::Kube(kube::Error::Api(status))) => {
-            let message = redact(&status.message, &sensitive_values(sent));
+            let message = redacted(&status.message, sent);
             match status.code {
                 409 => Err(Unanswered::Conflict),
                 404 => Err(Unanswered::Gone),
@@ -45,14 +44,6 @@ pub fn classify_write<T>(written: Result<T, RequestError>, sent: &DataKey) -> Re
         }
         Err(error) => Err(Unanswered::Request(error)),
     }
-}
-
-/// What of a `DataKey` no message may repeat: grant tokens, and the wrapped data keys, recorded or pinned, as they are sent.
-fn sensitive_values(key: &DataKey) -> Vec<String> {
-    let issued = key.record().iter().chain(key.pinned_versions());
-    let blobs = issued.filter_map(|issued| serde_json::to_value(&issued.ciphertext_blob).ok());
-    let blobs = blobs.filter_map(|blob| blob.as_str().map(str::to_owned));
-    key.spec.grant_tokens.iter().flatten().cloned().chain(blobs).collect()
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::table::{ROWS, Row};
+    use crate::args::cases::{ROWS, Row};
 
     fn read(arguments: &[&str]) -> Result<RunArgs, String> {
         let arguments: Vec<_> = ["datakey-operator", "run"].iter().chain(arguments).map(OsString::from).collect();

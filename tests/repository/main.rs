@@ -7,7 +7,7 @@
 mod binary;
 mod chart;
 mod docs;
-#[path = "../../src/args/table.rs"]
+#[path = "../../src/args/cases.rs"]
 mod flags;
 mod generated;
 mod krew;
