@@ -12,13 +12,15 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 
 use credentials::Checked;
-use settings::{AwsSettings, Sources};
+use settings::AwsSettings;
+use sources::Sources;
 
 mod certificates;
 mod credentials;
 mod forms;
 mod http;
 mod settings;
+mod sources;
 
 /// Whose credentials the process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
