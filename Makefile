@@ -89,7 +89,7 @@ velero: operator servers-tools $(TOOLS)/bin/velero-restore ## Restores by Velero
 	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --workspace --test integration -- velero::
 
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary.
-export BENCH_RESULTS := $(TARGET)/bench
+export BENCH_RESULTS ?= $(TARGET)/bench
 BENCH_OPERATOR ?= $(TARGET)/dist/$(GOARCH)/datakey-operator
 export BENCH_OPERATOR
 
@@ -109,7 +109,7 @@ gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys
 	$(RARE_GC) cargo test --locked --workspace --test gitops
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := adoption data_key key_id
+FUZZ_TARGETS ?= adoption data_key key_id
 
 fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from outside, each for FUZZ_SECONDS (60)
 	@crates/datakey/fuzz/run.sh $(TOOLS)/bin/cargo-fuzz $(TARGET)/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
@@ -137,4 +137,4 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 generate: operator tools ## Write the generated files: definitions, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
 	UPDATE=1 cargo test --locked --workspace --test repository -- generated::
 	UPDATE=1 cargo test --locked --workspace --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme
-	UPDATE=1 cargo test --locked --workspace --test integration -- recorded:: known_regions
+	UPDATE=1 cargo test --locked --workspace --test integration -- health_states:: known_regions

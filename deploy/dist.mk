@@ -14,7 +14,7 @@ IMAGE ?= datakey-operator:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml
 # One that works: docker's client without its server does not.
 CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))) $(shell command -v buildah))
 E2E := $(TARGET)/e2e
-export E2E_ARCHIVES := $(E2E)
+export E2E_ARCHIVES ?= $(E2E)
 
 # mimalloc's default for huge pages (MIMALLOC_ALLOW_THP): objects here are small and many, and come and go; with huge pages
 # twice as much of the memory was resident.
@@ -70,8 +70,8 @@ plugin-archive:
 
 e2e-images: dist ## The images of make e2e, as archives in target/e2e: for kind load image-archive
 	cd tests/e2e/consumer && CGO_ENABLED=0 $(GO_BUILD) -buildvcs=false -o $(E2E)/consumer/ .
-	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) deploy/Dockerfile $(TARGET)/dist $(E2E)/datakey-operator.tar
-	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) tests/e2e/consumer/Dockerfile $(E2E)/consumer $(E2E)/datakey-consumer.tar
+	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) deploy/Dockerfile $(TARGET)/dist $(E2E_ARCHIVES)/datakey-operator.tar
+	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) tests/e2e/consumer/Dockerfile $(E2E)/consumer $(E2E_ARCHIVES)/datakey-consumer.tar
 
 need-musl: need-rust
 	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: install it (Debian: apt-get install musl-tools)"; exit 1; }

@@ -215,7 +215,7 @@ pub struct RunArgs {
         long,
         env = "DATAKEY_LEASE_DURATION",
         default_value = "15s",
-        value_parser = values::truncate_to_seconds,
+        value_parser = values::whole_seconds,
         value_name = "DURATION"
     )]
     pub lease_duration: Duration,

@@ -49,7 +49,7 @@ mod unreadable;
 mod watch;
 
 pub use readiness::Readiness;
-pub use scope::Target;
+pub use scope::WatchTarget;
 pub use startup::wait_until_listable;
 
 /// How many reconciles wait for a slot, where the namespaces take turns, at most. More wait in order before that, where each
@@ -68,7 +68,7 @@ pub struct ControllerSettings {
 /// Reconciles until `stop`, then finishes what is running, within the grace.
 pub async fn run(
     context: Arc<Context>,
-    targets: Vec<Target>,
+    targets: Vec<WatchTarget>,
     settings: ControllerSettings,
     readiness: Readiness,
     stop: CancellationToken,
@@ -94,7 +94,7 @@ pub async fn run(
 
 /// Starts the watches of a target. Returns them, and the future that reconciles what they deliver.
 fn start_scope(
-    target: Target,
+    target: WatchTarget,
     readiness: &Readiness,
     context: &Arc<Context>,
     settings: ControllerSettings,

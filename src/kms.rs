@@ -20,7 +20,7 @@ use datakey::{
 };
 
 use clients::{Clients, RegionalClient};
-use queue::{KmsQueue, Permit};
+use queue::{Permit, RateQueue};
 use region_map::IDLE_TIMEOUT;
 use regions::Regions;
 use shares::Shares;
@@ -35,7 +35,7 @@ mod errors;
 pub mod queue;
 mod region_map;
 pub mod regions;
-mod request;
+mod sdk_request;
 pub mod shares;
 mod tls;
 
@@ -55,7 +55,7 @@ pub struct Kms {
     regions: Regions,
     clients: Clients,
     /// The queue for permits to call KMS.
-    pub queue: KmsQueue,
+    pub queue: RateQueue,
 }
 
 // === impl Kms ===
@@ -91,7 +91,7 @@ impl Kms {
         let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
         let regions = Regions::new(extra_regions, own_region.as_deref());
         let clients = Clients::new(aws, config, timeout);
-        Self { own_region, metrics, regions, clients, queue: KmsQueue::new(rate, Shares::DEFAULT) }
+        Self { own_region, metrics, regions, clients, queue: RateQueue::new(rate, Shares::DEFAULT) }
     }
 
     /// The operator's own Region.
@@ -132,13 +132,13 @@ impl Kms {
         request: &KeyRequest,
         grant_tokens: &[String],
     ) -> Result<GeneratedKey, KmsFailure> {
-        let material = request::material(request).map_err(KmsFailure::not_called)?;
+        let material = sdk_request::checked_material(request).map_err(KmsFailure::not_called)?;
         let call = permit.start_call().await;
         let region = call.region();
         let RegionalClient { client, label, generation } = self.clients.get(region);
 
         let begun = Instant::now();
-        let answer = request::to_call(&client, request, material, grant_tokens).send().await;
+        let answer = sdk_request::to_call(&client, request, material, grant_tokens).send().await;
         call.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let result = match answer {
             Ok(output) => answer::validate_answer(output, request, region),

@@ -10,7 +10,7 @@ use crate::{
     admin,
     api_server::ApiServer,
     args::RunArgs,
-    controller::{self, ControllerSettings, Readiness, Target},
+    controller::{self, ControllerSettings, Readiness, WatchTarget},
     kms::{Kms, KmsSettings},
     leader::{self, Election},
     metrics::Metrics,
@@ -148,7 +148,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     });
     let settings = ControllerSettings { concurrency, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    let targets = watched.into_iter().map(|namespace| Ok(Target { namespace, client: new_client()? }));
+    let targets = watched.into_iter().map(|namespace| Ok(WatchTarget { namespace, client: new_client()? }));
     let targets = targets.collect::<Result<_, StartError>>()?;
     let work = controller::run(context, targets, settings, readiness, stop);
     if let Some(mut leadership) = leadership {

@@ -15,7 +15,7 @@ pub enum WriteOutcome<T> {
 
 /// A write that the API server did not decide on.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum Undecided {
     /// Another client wrote the object meanwhile.
     Conflict,
     /// The object is gone.
@@ -30,19 +30,19 @@ pub enum Unanswered {
 ///
 /// # Errors
 /// The write has to be repeated.
-pub fn classify_write<T>(written: Result<T, RequestError>, sent: &DataKey) -> Result<WriteOutcome<T>, Unanswered> {
+pub fn classify_write<T>(written: Result<T, RequestError>, sent: &DataKey) -> Result<WriteOutcome<T>, Undecided> {
     match written {
         Ok(stored) => Ok(WriteOutcome::Accepted(stored)),
         Err(RequestError::Kube(kube::Error::Api(status))) => {
             let message = redacted(&status.message, sent);
             match status.code {
-                409 => Err(Unanswered::Conflict),
-                404 => Err(Unanswered::Gone),
+                409 => Err(Undecided::Conflict),
+                404 => Err(Undecided::Gone),
                 400 | 403 | 413 | 422 => Ok(WriteOutcome::Rejected(message)),
-                code => Err(Unanswered::Server(code, message)),
+                code => Err(Undecided::Server(code, message)),
             }
         }
-        Err(error) => Err(Unanswered::Request(error)),
+        Err(error) => Err(Undecided::Request(error)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 /// One flag.
 #[allow(dead_code, reason = "each of the tests reads a part")]
-pub struct Row {
+pub struct FlagCases {
     pub flag: &'static str,
     pub variable: &'static str,
     /// The value of the chart that it is made from.
@@ -26,8 +26,8 @@ const SWITCH: &[&str] = &["", "no", "0", "1", "TRUE", "true,false"];
 const NUMBERS: &[&str] = &["", "0", "-1", "1.5", "10k", "many", "5000000000", "99999999999999999999"];
 const DURATION: &str = "write a duration from ";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const ROWS: &[FlagCases] = &[
+    FlagCases {
         flag: "--namespace",
         variable: "DATAKEY_NAMESPACES",
         chart: Some("watchNamespaces"),
@@ -59,7 +59,7 @@ pub const ROWS: &[Row] = &[
         ],
         write: "write the name of a namespace",
     },
-    Row {
+    FlagCases {
         flag: "--concurrency",
         variable: "DATAKEY_CONCURRENCY",
         chart: Some("config.concurrency"),
@@ -67,7 +67,7 @@ pub const ROWS: &[Row] = &[
         refused: NUMBERS,
         write: "write a whole number from 1 to 65535",
     },
-    Row {
+    FlagCases {
         flag: "--issue",
         variable: "DATAKEY_ISSUE",
         chart: Some("config.issue"),
@@ -75,7 +75,7 @@ pub const ROWS: &[Row] = &[
         refused: SWITCH,
         write: "write true or false",
     },
-    Row {
+    FlagCases {
         flag: "--kms-rate",
         variable: "DATAKEY_KMS_RATE",
         chart: Some("config.kmsRate"),
@@ -83,7 +83,7 @@ pub const ROWS: &[Row] = &[
         refused: NUMBERS,
         write: "write a whole number from 1 to 1000000",
     },
-    Row {
+    FlagCases {
         flag: "--extra-regions",
         variable: "DATAKEY_EXTRA_REGIONS",
         chart: Some("aws.extraRegions"),
@@ -105,7 +105,7 @@ pub const ROWS: &[Row] = &[
         ],
         write: "write the code of an AWS Region",
     },
-    Row {
+    FlagCases {
         flag: "--reserved-template-keys",
         variable: "DATAKEY_RESERVED_TEMPLATE_KEYS",
         chart: Some("config.reservedTemplateKeys"),
@@ -128,7 +128,7 @@ pub const ROWS: &[Row] = &[
         ],
         write: "write the key of a label or an annotation",
     },
-    Row {
+    FlagCases {
         flag: "--kms-timeout",
         variable: "DATAKEY_KMS_TIMEOUT",
         chart: Some("config.kmsTimeout"),
@@ -136,7 +136,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["99ms", "3601s", "61m"],
         write: DURATION,
     },
-    Row {
+    FlagCases {
         flag: "--kube-timeout",
         variable: "DATAKEY_KUBE_TIMEOUT",
         chart: Some("config.kubeTimeout"),
@@ -144,7 +144,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["99ms", "3601s", "61m"],
         write: DURATION,
     },
-    Row {
+    FlagCases {
         flag: "--retry-min",
         variable: "DATAKEY_RETRY_MIN",
         chart: Some("config.retryMin"),
@@ -153,7 +153,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["11m", "25h"],
         write: "write ",
     },
-    Row {
+    FlagCases {
         flag: "--retry-max",
         variable: "DATAKEY_RETRY_MAX",
         chart: Some("config.retryMax"),
@@ -161,7 +161,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["25h", "24h1ms"],
         write: DURATION,
     },
-    Row {
+    FlagCases {
         flag: "--resync",
         variable: "DATAKEY_RESYNC",
         chart: Some("config.resync"),
@@ -169,7 +169,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["99ms", "721h"],
         write: DURATION,
     },
-    Row {
+    FlagCases {
         flag: "--shutdown-grace",
         variable: "DATAKEY_SHUTDOWN_GRACE",
         chart: Some("config.shutdownGrace"),
@@ -177,7 +177,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["61m"],
         write: DURATION,
     },
-    Row {
+    FlagCases {
         flag: "--leader-elect",
         variable: "DATAKEY_LEADER_ELECT",
         chart: Some("leaderElection.enabled"),
@@ -185,7 +185,7 @@ pub const ROWS: &[Row] = &[
         refused: SWITCH,
         write: "write true or false",
     },
-    Row {
+    FlagCases {
         flag: "--lease-namespace",
         variable: "DATAKEY_LEASE_NAMESPACE",
         chart: None,
@@ -193,7 +193,7 @@ pub const ROWS: &[Row] = &[
         refused: &["", " ", "Foo_Bar", "a.b", "a,b", "-a", "kube system"],
         write: "write the name of a namespace",
     },
-    Row {
+    FlagCases {
         flag: "--lease-name",
         variable: "DATAKEY_LEASE_NAME",
         chart: None,
@@ -201,7 +201,7 @@ pub const ROWS: &[Row] = &[
         refused: &["", " ", "Foo_Bar", "a..b", "a,b", ".a", "a-", "a/b"],
         write: "write the name of a Lease",
     },
-    Row {
+    FlagCases {
         flag: "--lease-duration",
         variable: "DATAKEY_LEASE_DURATION",
         chart: Some("leaderElection.duration"),
@@ -209,7 +209,7 @@ pub const ROWS: &[Row] = &[
         refused: no_durations!["500ms", "1500ms", "1m1ms", "61m"],
         write: "write whole seconds from 1s to 1h",
     },
-    Row {
+    FlagCases {
         flag: "--admin-address",
         variable: "DATAKEY_ADMIN_ADDRESS",
         chart: None,
@@ -217,7 +217,7 @@ pub const ROWS: &[Row] = &[
         refused: &["", "here", "8080", ":8080", "0.0.0.0", "0.0.0.0:65536", "localhost:8080"],
         write: "write ADDRESS:PORT",
     },
-    Row {
+    FlagCases {
         flag: "--log-level",
         variable: "DATAKEY_LOG_LEVEL",
         chart: Some("config.logLevel"),
@@ -254,7 +254,7 @@ pub const ROWS: &[Row] = &[
         ],
         write: "write ",
     },
-    Row {
+    FlagCases {
         flag: "--log-format",
         variable: "DATAKEY_LOG_FORMAT",
         chart: Some("config.logFormat"),

@@ -61,7 +61,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::cases::{ROWS, Row};
+    use crate::args::cases::{FlagCases, ROWS};
 
     fn read(arguments: &[&str]) -> Result<RunArgs, String> {
         let arguments: Vec<_> = ["datakey-operator", "run"].iter().chain(arguments).map(OsString::from).collect();
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_flag_accepts_and_refuses_what_its_row_says() {
-        for Row { flag, variable, accepted, refused, write, .. } in ROWS {
+        for FlagCases { flag, variable, accepted, refused, write, .. } in ROWS {
             for (value, field) in *accepted {
                 let run = read(&[&format!("{flag}={value}")]).unwrap_or_else(|line| panic!("{flag}={value:?}: {line}"));
                 assert!(format!("{run:?}").contains(field), "{flag}={value:?}: {run:?}");

@@ -48,7 +48,7 @@ pub fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Dur
 }
 
 /// A duration that a Lease can hold.
-pub fn truncate_to_seconds(text: &str) -> Result<Duration, String> {
+pub fn whole_seconds(text: &str) -> Result<Duration, String> {
     let (least, most) = (format_duration(*LEASE.start()), format_duration(*LEASE.end()));
     let duration = duration(LEASE)(text).ok().filter(|duration| duration.subsec_nanos() == 0);
     duration.ok_or_else(|| format!("write whole seconds from {least} to {most}, for example 15s"))

@@ -60,7 +60,7 @@ impl Readiness {
         };
         for scope in scopes {
             let listed = timeout(Duration::ZERO, scope.caches.keys.wait_until_ready()).await;
-            if !scope.caches.secrets.is_ready() || !matches!(listed, Ok(Ok(()))) {
+            if !scope.caches.secrets.is_listed() || !matches!(listed, Ok(Ok(()))) {
                 return false;
             }
         }

@@ -9,16 +9,16 @@ use super::caches::Caches;
 use crate::api_server::connectivity::Connectivity;
 
 /// A namespace to watch, or all of them, with a client of its own.
-pub struct Target {
+pub struct WatchTarget {
     /// The namespace; `None` for all.
     pub namespace: Option<String>,
     /// The client of its watches.
     pub client: Client,
 }
 
-/// The watches of a [`Target`], and what they have delivered.
+/// The watches of a [`WatchTarget`], and what they have delivered.
 pub(super) struct WatchScope {
-    pub target: Target,
+    pub target: WatchTarget,
     pub connectivity: Connectivity,
     pub caches: Arc<Caches>,
     /// A list of `DataKey`s is complete.

@@ -43,7 +43,7 @@ impl SecretIndex {
     }
 
     /// Whether the first list is complete.
-    pub fn is_ready(&self) -> bool {
+    pub fn is_listed(&self) -> bool {
         *self.ready.borrow()
     }
 
@@ -202,9 +202,9 @@ mod tests {
     #[test]
     fn it_is_ready_after_the_first_list_which_concerns_none() {
         let index = SecretIndex::default();
-        assert!(!index.is_ready());
+        assert!(!index.is_listed());
         assert!(relist(&index, &[secret("orders", "a", "1", "orders")]).is_empty());
-        assert!(index.is_ready() && index.get("shop", "orders").is_some());
+        assert!(index.is_listed() && index.get("shop", "orders").is_some());
     }
 
     #[test]

@@ -15,17 +15,17 @@ pub struct Slots(Arc<Mutex<Inner>>);
 struct Inner {
     free: u16,
     is_closed: bool,
-    waiting: RoundRobin<oneshot::Sender<Permit>>,
+    waiting: RoundRobin<oneshot::Sender<HeldSlot>>,
 }
 
 /// The slot of one reconcile. Dropped, it is another one's.
 pub struct Slot {
     slots: Slots,
     namespace: String,
-    permit: Option<Permit>,
+    permit: Option<HeldSlot>,
 }
 
-struct Permit(Slots);
+struct HeldSlot(Slots);
 
 // === impl Slots ===
 
@@ -49,7 +49,7 @@ impl Slots {
         state.waiting = RoundRobin::default();
     }
 
-    async fn acquire(&self, namespace: &str, first: bool) -> Option<Permit> {
+    async fn acquire(&self, namespace: &str, first: bool) -> Option<HeldSlot> {
         let waits = {
             let mut state = self.0.lock();
             if state.is_closed {
@@ -57,7 +57,7 @@ impl Slots {
             }
             if let Some(free) = state.free.checked_sub(1) {
                 state.free = free;
-                return Some(Permit(self.clone()));
+                return Some(HeldSlot(self.clone()));
             }
             let (given, waits) = oneshot::channel();
             if first {
@@ -84,9 +84,9 @@ impl Slot {
     }
 }
 
-// === impl Permit ===
+// === impl HeldSlot ===
 
-impl Drop for Permit {
+impl Drop for HeldSlot {
     fn drop(&mut self) {
         let mut state = self.0.0.lock();
         match state.waiting.next(|next| !next.is_closed()) {

@@ -17,7 +17,7 @@ use tokio::time::Duration;
 use super::{
     cache::Cached,
     resync::is_settled,
-    scope::{Target, WatchScope},
+    scope::{WatchScope, WatchTarget},
 };
 use crate::{
     api_server::{connectivity::Connectivity, keys},
@@ -38,7 +38,7 @@ pub(super) fn key_changes(
     writer: reflector::store::Writer<Cached>,
     context: &Arc<Context>,
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
-    let Target { namespace, client } = &scope.target;
+    let WatchTarget { namespace, client } = &scope.target;
     let api: Api<Cached> = keys::api(client, namespace.as_deref());
     let (config, keys) = (watch_config(scope), scope.caches.keys.clone());
     let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).map_ok(
@@ -83,7 +83,7 @@ pub(super) fn key_changes(
 pub(super) fn secret_changes(
     scope: &WatchScope,
 ) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
-    let Target { namespace, client } = &scope.target;
+    let WatchTarget { namespace, client } = &scope.target;
     let api: Api<WatchedSecret> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),

@@ -35,15 +35,15 @@ mod rate;
 mod window;
 
 /// The lanes of all Regions. An object has a place in one lane at most.
-pub struct KmsQueue {
+pub struct RateQueue {
     limit: NonZeroU32,
     shares: Shares,
     lanes: Arc<Lanes>,
 }
 
-// === impl KmsQueue ===
+// === impl RateQueue ===
 
-impl KmsQueue {
+impl RateQueue {
     /// A queue without lanes. The limit is in calls per second and Region.
     pub fn new(limit: NonZeroU32, shares: Shares) -> Self {
         Self { limit, shares, lanes: Arc::default() }
@@ -162,7 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn first_objects_get_a_permit_at_once() {
-        let queue = KmsQueue::new(limit(20), Shares::UNLIMITED);
+        let queue = RateQueue::new(limit(20), Shares::UNLIMITED);
         let (requeue, _requeued) = mpsc::unbounded();
         let acquire_as = |region, number| {
             let (uid, object) = object("shop", number);
@@ -181,7 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn namespaces_are_served_round_robin() {
-        let queue = KmsQueue::new(limit(10), Shares::UNLIMITED);
+        let queue = RateQueue::new(limit(10), Shares::UNLIMITED);
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |namespace, number| {
             let (uid, object) = object(namespace, number);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// Asks for permits in a Region, and starts a call with each.
-    async fn start_calls(queue: &KmsQueue, region: &str, requeue: &Requeue) -> Vec<CallInFlight> {
+    async fn start_calls(queue: &RateQueue, region: &str, requeue: &Requeue) -> Vec<CallInFlight> {
         let mut calls = Vec::new();
         for number in 0..200 {
             let (uid, object) = object(region, number);
@@ -233,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn hanging_regions_do_not_block_a_healthy_region() {
-        let queue = KmsQueue::new(limit(100), Shares::DEFAULT);
+        let queue = RateQueue::new(limit(100), Shares::DEFAULT);
         let (requeue, mut requeued) = mpsc::unbounded();
         let mut hanging = Vec::new();
         for region in 0..48 {
@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answering_region_has_more_calls_in_flight() {
-        let queue = KmsQueue::new(limit(100), Shares::DEFAULT);
+        let queue = RateQueue::new(limit(100), Shares::DEFAULT);
         let (requeue, mut requeued) = mpsc::unbounded();
         let mut calls = start_calls(&queue, "r", &requeue).await;
         assert_eq!((calls.len(), queue.waiting()), (4, 196));
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn released_waiter_is_skipped_and_idle_lane_is_dropped() {
-        let queue = KmsQueue::new(limit(1), Shares::UNLIMITED);
+        let queue = RateQueue::new(limit(1), Shares::UNLIMITED);
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |number| {
             let (uid, object) = object("shop", number);
@@ -305,7 +305,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn released_offer_goes_to_the_next_waiter() {
-        let queue = KmsQueue::new(limit(1), Shares::UNLIMITED);
+        let queue = RateQueue::new(limit(1), Shares::UNLIMITED);
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |number| {
             let (uid, object) = object("shop", number);
@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_object_waits_for_kms_in_one_region_only() {
-        let queue = KmsQueue::new(limit(1), Shares::UNLIMITED);
+        let queue = RateQueue::new(limit(1), Shares::UNLIMITED);
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |region, number| {
             let (uid, object) = object("shop", number);

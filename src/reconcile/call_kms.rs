@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, Issued, IssuedVersion, Rest, truncate_to_seconds, with_recorded},
+    api::{DataKey, IssuedVersion, KeyKind, Rest, truncate_to_seconds, with_recorded},
     protocol::{Answer, Change, Record, Source, size},
     reason::{Failure, Reason},
 };
@@ -105,7 +105,7 @@ impl Reconciler<'_> {
         }
         let fetched = keys::get(&self.context.client, &self.namespace, &self.name);
         let Some(now) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
-        let change = Change::between(self.key(), &now, self.attempt.unrecorded());
+        let change = Change::between(self.key(), &now, self.attempt.unrecorded_answer());
         let known = self.caches.secrets.get(&self.namespace, now.secret_name());
         let mut secret = self.failure_inputs.secret.take();
         if matches!(change, Change::Spec { .. }) {

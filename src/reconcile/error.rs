@@ -5,7 +5,7 @@ use std::time::Duration;
 use datakey::reason::{Failure, Reason};
 use thiserror::Error;
 
-use crate::api_server::{errors, outcome::Unanswered, secrets::RequestError};
+use crate::api_server::{errors, outcome::Undecided, secrets::RequestError};
 
 /// A reconcile did not come to its end; the object is reconciled again soon.
 #[derive(Debug, Error)]
@@ -83,13 +83,13 @@ impl Error {
     }
 }
 
-impl From<Unanswered> for Error {
-    fn from(unanswered: Unanswered) -> Self {
-        match unanswered {
-            Unanswered::Conflict => Self::Conflict,
-            Unanswered::Gone => Self::Gone,
-            Unanswered::Server(code, message) => Self::Server(code, message),
-            Unanswered::Request(error) => Self::Request(error),
+impl From<Undecided> for Error {
+    fn from(undecided: Undecided) -> Self {
+        match undecided {
+            Undecided::Conflict => Self::Conflict,
+            Undecided::Gone => Self::Gone,
+            Undecided::Server(code, message) => Self::Server(code, message),
+            Undecided::Request(error) => Self::Request(error),
         }
     }
 }

@@ -7,7 +7,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::retry::RetryTable;
 use crate::kms::{
-    queue::{KmsQueue, Permit, Requeue},
+    queue::{Permit, RateQueue, Requeue},
     shares::Shares,
 };
 use datakey::api::DataKey;
@@ -21,7 +21,7 @@ const LANE: &str = "";
 /// The reads of all Secrets. Namespaces are served in turn.
 pub struct Reads {
     /// Objects that wait for their read.
-    pub queue: KmsQueue,
+    pub queue: RateQueue,
     retries: Arc<RetryTable>,
 }
 
@@ -40,7 +40,7 @@ pub enum Permission {
 impl Reads {
     /// No reads yet. The table has how often each Secret was read lately.
     pub fn new(retries: Arc<RetryTable>) -> Self {
-        Self { queue: KmsQueue::new(RATE, Shares::DEFAULT), retries }
+        Self { queue: RateQueue::new(RATE, Shares::DEFAULT), retries }
     }
 
     /// Asks for a read.

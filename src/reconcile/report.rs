@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, Issued, KeyStatus, READY},
+    api::{DataKey, KeyKind, KeyStatus, READY},
     condition,
     protocol::Answer,
     reason::{Failure, Reason},

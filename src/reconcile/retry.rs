@@ -8,17 +8,17 @@ use tokio::time::Instant;
 
 use datakey::reason::{Failure, Reason, RetryPolicy};
 
+use action_limits::{LimitedAction, Streak};
 use gate::{RetryGate, passes_with_a_restore};
-use row::{RetryState, Row};
-use streaks::{Action, Streak};
+use row::{RetryRow, RetryState};
 
 pub use delays::RetryBounds;
 pub use gate::FailureInputs;
 
+mod action_limits;
 mod delays;
 mod gate;
 mod row;
-mod streaks;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +36,7 @@ pub struct RetryTable {
 
 #[derive(Default)]
 struct Rows {
-    by_uid: HashMap<String, Row>,
+    by_uid: HashMap<String, RetryRow>,
     sweep_at: usize,
 }
 
@@ -147,7 +147,7 @@ impl RetryTable {
 
     /// How long the next restore of an object's Secret still has to wait.
     pub fn restore_wait(&self, uid: &str) -> Option<Duration> {
-        self.wait(Action::Restore, uid)
+        self.wait(LimitedAction::Restore, uid)
     }
 
     /// What the last restore of an object's Secret was about, while the next one has to wait.
@@ -160,17 +160,17 @@ impl RetryTable {
 
     /// Takes in that the Secret was restored, and what was changed in it.
     pub fn restored(&self, uid: &str, detail: &str) {
-        self.done(Action::Restore, uid, detail);
+        self.done(LimitedAction::Restore, uid, detail);
     }
 
     /// How long the next read of an object's Secret still has to wait.
     pub fn read_wait(&self, uid: &str) -> Option<Duration> {
-        self.wait(Action::Read, uid)
+        self.wait(LimitedAction::Read, uid)
     }
 
     /// Takes in that the Secret was read.
     pub fn secret_read(&self, uid: &str) {
-        self.done(Action::Read, uid, "");
+        self.done(LimitedAction::Read, uid, "");
     }
 
     /// Takes in that nothing is left to do for an object. How often its Secret was restored and read stays: a client that
@@ -190,11 +190,11 @@ impl RetryTable {
         self.rows.lock().by_uid.remove(uid);
     }
 
-    fn wait(&self, action: Action, uid: &str) -> Option<Duration> {
+    fn wait(&self, action: LimitedAction, uid: &str) -> Option<Duration> {
         self.rows.lock().by_uid.get_mut(uid)?.streak(action).as_ref()?.wait(Instant::now())
     }
 
-    fn done(&self, action: Action, uid: &str, detail: &str) {
+    fn done(&self, action: LimitedAction, uid: &str, detail: &str) {
         let now = Instant::now();
         let mut rows = self.rows.lock();
         if rows.by_uid.len() >= rows.sweep_at.max(SWEEP_FROM) {

@@ -9,7 +9,7 @@ use self::loaded::{Loaded, Recorded};
 use crate::harness::{SOON, TestNamespace};
 
 mod loaded;
-mod record;
+mod recorder;
 mod scale;
 mod skew;
 mod unchanged;

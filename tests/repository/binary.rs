@@ -145,7 +145,7 @@ fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], words: &[&str]
 
 #[test]
 fn every_variable_accepts_and_refuses_what_its_row_says() {
-    let check = |row: &flags::Row| {
+    let check = |row: &flags::FlagCases| {
         // A flag counts before its variable.
         let admin = ["run", "--admin-address=127.0.0.1:0"];
         let arguments = if row.flag == "--admin-address" { &admin[..1] } else { &admin };

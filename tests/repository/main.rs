@@ -11,5 +11,5 @@ mod docs;
 mod flags;
 mod generated;
 mod krew;
-mod stored;
+mod stored_names;
 mod words;

@@ -1,12 +1,12 @@
-//! The custom resource `DataKey`, and what any kind has in common with it ([`Issued`]). Doc comments on these types are what `kubectl explain` prints: they are written
-//! for users.
+//! The custom resource `DataKey`, and what every kind has in common with it ([`KeyKind`]). Doc comments on these types are what
+//! `kubectl explain` prints: they are written for users.
 
 mod bounds;
 mod conditions;
 mod crd;
 mod data_key;
 pub(crate) mod flaws;
-mod issued;
+mod kind;
 mod lenient;
 mod material;
 mod request;
@@ -19,7 +19,7 @@ pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
 pub use conditions::{Conditions, PENDING, READY, STALLED};
 pub use crd::crd;
 pub use data_key::{DataKey, DataKeySpec};
-pub use issued::{Issued, Kind, Object, Spec, ToJson, with_adopted, with_recorded};
+pub use kind::{KeyKind, Kind, Object, SpecView, ToJson, with_adopted, with_recorded};
 pub use lenient::Rest;
 pub use material::{KeySpec, Material};
 pub use request::{EncryptionContext, KeyRequest, RequestView};

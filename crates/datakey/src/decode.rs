@@ -12,7 +12,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, Issued, KeyStatus, Spec},
+    api::{Conditions, KeyKind, KeyStatus, SpecView},
     condition,
     names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
     reason::{Failure, Reason},
@@ -60,7 +60,7 @@ struct Identity {
 type Names = Option<BTreeMap<String, IgnoredAny>>;
 
 /// The decoded spec and status of an object.
-pub type Content<K> = (<K as Issued>::Spec, Option<KeyStatus>);
+pub type Content<K> = (<K as KeyKind>::Spec, Option<KeyStatus>);
 
 /// Why an object cannot be decoded, and its status as the API server sent it.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, 
 
 impl Wire {
     /// The metadata that the operator uses, and the rest or why it cannot be decoded.
-    pub fn decode<K: Issued>(self) -> (ObjectMeta, Result<Content<K>, Unreadable>) {
+    pub fn decode<K: KeyKind>(self) -> (ObjectMeta, Result<Content<K>, Unreadable>) {
         let Self { metadata, spec, status } = self;
         let content = part::<K::Spec>("spec", spec.as_deref())
             .and_then(|spec| if knows_enough(K::view(&spec)) { Ok(spec) } else { Err(too_much_unknown()) })
@@ -95,7 +95,7 @@ impl Wire {
 
 /// Whether few enough of the spec are fields that this release does not know. The API server keeps them in pins, whatever they
 /// are.
-fn knows_enough(spec: Spec<'_>) -> bool {
+fn knows_enough(spec: SpecView<'_>) -> bool {
     let template = spec.secret_template.into_iter();
     let of_the_template = template.clone().map(|template| &template.rest);
     let of_its_metadata = template.flat_map(|template| &template.metadata).map(|metadata| &metadata.rest);

@@ -18,7 +18,9 @@ mod issue;
 pub mod newer;
 mod observed;
 #[cfg(test)]
-mod other_kind;
+mod tests {
+    mod other_kind;
+}
 mod pin;
 pub mod pins;
 mod plan;

@@ -9,7 +9,7 @@ use crate::{cluster::Connection, output::Format};
 mod values;
 
 use values::role_arn;
-pub use values::{Document, ExportFormat, PolicyFormat, Target};
+pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
@@ -66,7 +66,7 @@ pub enum Command {
     /// "kubectl-datakey".
     Completion {
         /// The shell, or kubectl.
-        shell: Target,
+        shell: CompletionTarget,
     },
     /// What kubectl_complete-datakey calls.
     #[command(name = "__complete", hide = true, disable_help_flag = true)]

@@ -16,7 +16,7 @@ use clap_complete::{
 };
 
 use crate::{
-    cli::{Cli, Target},
+    cli::{Cli, CompletionTarget},
     cluster::{Cluster, Connection, FetchedKey},
     output::Output,
 };
@@ -49,14 +49,14 @@ enum Candidates {
 }
 
 /// Returns the completion script for a shell or for kubectl.
-pub fn script(target: Target) -> Output {
+pub fn script(target: CompletionTarget) -> Output {
     let shell = match target {
-        Target::Bash => clap_complete::Shell::Bash,
-        Target::Elvish => clap_complete::Shell::Elvish,
-        Target::Fish => clap_complete::Shell::Fish,
-        Target::PowerShell => clap_complete::Shell::PowerShell,
-        Target::Zsh => clap_complete::Shell::Zsh,
-        Target::Kubectl => return Output::text(KUBECTL_SCRIPT),
+        CompletionTarget::Bash => clap_complete::Shell::Bash,
+        CompletionTarget::Elvish => clap_complete::Shell::Elvish,
+        CompletionTarget::Fish => clap_complete::Shell::Fish,
+        CompletionTarget::PowerShell => clap_complete::Shell::PowerShell,
+        CompletionTarget::Zsh => clap_complete::Shell::Zsh,
+        CompletionTarget::Kubectl => return Output::text(KUBECTL_SCRIPT),
     };
     let mut out = Vec::new();
     generate(shell, &mut Cli::command().bin_name(EXECUTABLE), EXECUTABLE, &mut out);
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn each_shell_has_a_script() {
-        for target in Target::value_variants() {
+        for target in CompletionTarget::value_variants() {
             assert!(String::from_utf8(script(*target).out).unwrap().contains("kubectl-datakey"), "{target:?}");
         }
     }

@@ -77,15 +77,15 @@ mod tests {
 
     use super::*;
     use crate::kms::{
-        queue::{KmsQueue, tests::object},
+        queue::{RateQueue, tests::object},
         shares::Shares,
     };
 
     const MILLI: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn queue(limit: u32) -> KmsQueue {
-        KmsQueue::new(NonZeroU32::new(limit).unwrap(), Shares::UNLIMITED)
+    fn queue(limit: u32) -> RateQueue {
+        RateQueue::new(NonZeroU32::new(limit).unwrap(), Shares::UNLIMITED)
     }
 
     /// When KMS receives the calls of 20 seconds, each with these delays before and after that.

@@ -3,15 +3,15 @@
 use tokio::time::Instant;
 
 use super::{
+    action_limits::{LimitedAction, Streak},
     delays::RetryBounds,
     gate::RetryGate,
-    streaks::{Action, Streak},
 };
 use datakey::reason::{Failure, Reason};
 
 /// A row of the table. Boxed, because most rows have one of the three.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(super) struct RetryRow {
     pub retry: Option<Box<RetryState>>,
     pub restores: Option<Box<Streak>>,
     pub reads: Option<Box<Streak>>,
@@ -35,18 +35,18 @@ pub(super) struct RetryState {
     pub record_failed: bool,
 }
 
-// === impl Row ===
+// === impl RetryRow ===
 
-impl Row {
-    pub fn streak(&mut self, action: Action) -> &mut Option<Box<Streak>> {
+impl RetryRow {
+    pub fn streak(&mut self, action: LimitedAction) -> &mut Option<Box<Streak>> {
         match action {
-            Action::Restore => &mut self.restores,
-            Action::Read => &mut self.reads,
+            LimitedAction::Restore => &mut self.restores,
+            LimitedAction::Read => &mut self.reads,
         }
     }
 
     pub fn drop_ended_streaks(&mut self, bounds: RetryBounds, now: Instant) {
-        for action in [Action::Restore, Action::Read] {
+        for action in [LimitedAction::Restore, LimitedAction::Read] {
             self.streak(action).take_if(|streak| streak.has_ended(action, bounds, now));
         }
     }

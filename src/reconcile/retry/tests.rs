@@ -1,7 +1,7 @@
 //! The table, with the time in hand.
 
 use super::{
-    streaks::{READ_EVERY, READS},
+    action_limits::{READ_EVERY, READS},
     *,
 };
 

@@ -1,6 +1,6 @@
 // Package status proves what kstatus (Flux, Helm 4) and the health script for Argo CD make of a DataKey in every state
 // that the operator leaves it in. The DataKeys were recorded from the real operator and API server;
-// tests/integration/recorded.rs does that and fails when they are stale.
+// tests/integration/health_states.rs does that and fails when they are stale.
 package status
 
 import (

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    issued::{Issued, Kind, Spec, identity},
+    kind::{KeyKind, Kind, SpecView, identity},
     lenient::Rest,
     material::KeySpec,
     request::{EncryptionContext, KeyRequest, RequestView},
@@ -181,14 +181,14 @@ pub struct DataKeySpec {
 
 // === impl DataKey ===
 
-impl Issued for DataKey {
+impl KeyKind for DataKey {
     const KIND: &'static Kind =
         &Kind { api_version: "datakey.dev/v1alpha1", name: "DataKey", noun: "data key", secret_type: SECRET_TYPE };
 
     type Spec = DataKeySpec;
 
-    fn view(spec: &DataKeySpec) -> Spec<'_> {
-        Spec {
+    fn view(spec: &DataKeySpec) -> SpecView<'_> {
+        SpecView {
             request: spec.request_view(),
             version: spec.version,
             secret_name: spec.secret_name.as_deref(),

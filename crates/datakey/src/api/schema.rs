@@ -36,7 +36,7 @@ pub fn ciphertext_blob(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 4, "maxLength": 8192, "pattern": base64 })
 }
 
-pub fn truncate_to_seconds(_: &mut SchemaGenerator) -> Schema {
+pub fn whole_seconds(_: &mut SchemaGenerator) -> Schema {
     // The next write of the record would drop a fraction, and the record is write-once. The operator cannot decode a time at
     // the end of the year 9999.
     let whole = "^(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";

@@ -122,7 +122,7 @@ pub struct IssuedVersion {
 
     /// When it was issued, in whole seconds, UTC.
     #[serde(deserialize_with = "lenient::time")]
-    #[schemars(schema_with = "schema::truncate_to_seconds")]
+    #[schemars(schema_with = "schema::whole_seconds")]
     pub issued_at: Time,
 
     /// Request ID of the KMS call, to find it in AWS CloudTrail.

@@ -13,7 +13,7 @@ use super::{
     step::{Record, Source, Step},
 };
 use crate::{
-    api::{Issued, IssuedVersion, Object},
+    api::{IssuedVersion, KeyKind, Object},
     reason::Failure,
 };
 
@@ -213,7 +213,7 @@ impl<K, S, I, F> Attempt<K, S, I, F> {
     }
 
     /// What KMS answered and the record does not have yet.
-    pub fn unrecorded(&self) -> Option<&I> {
+    pub fn unrecorded_answer(&self) -> Option<&I> {
         self.unrecorded.as_ref()
     }
 
@@ -238,7 +238,7 @@ impl<K, S, I, F> Attempt<K, S, I, F> {
     }
 }
 
-impl<K: Deref<Target: Issued + Sized>> Attempt<K> {
+impl<K: Deref<Target: KeyKind + Sized>> Attempt<K> {
     /// Decides on the next step.
     pub fn next(&self, inputs: Inputs<'_>, now: Timestamp) -> Step {
         let observed = Observed {
@@ -292,7 +292,7 @@ mod tests {
 
     fn overtaken_by(attempt: &mut Whole, object: Arc<DataKey>) -> Result<(), Restart> {
         attempt.learn(Answer::Conflict)?;
-        let change = Change::between(attempt.object(), &object, attempt.unrecorded());
+        let change = Change::between(attempt.object(), &object, attempt.unrecorded_answer());
         attempt.learn(Answer::Overtaken { object, secret: None, change })
     }
 
@@ -323,7 +323,7 @@ mod tests {
         let other = |key: &mut DataKey| (key.metadata.generation, key.spec.version) = (Some(3), Some(2));
         overtaken_by(&mut attempt, with_spec(other)).unwrap();
         assert!(matches!(next(&attempt), Step::AcquirePermit), "the permit is used up");
-        assert_eq!(attempt.unrecorded(), None);
+        assert_eq!(attempt.unrecorded_answer(), None);
     }
 
     #[test]
@@ -342,7 +342,7 @@ mod tests {
             assert_eq!(attempt.learn(Answer::Conflict), Ok(()));
         }
         assert_eq!(attempt.learn(Answer::Conflict), Err(Restart::TooManyConflicts(RECORD_AGAIN + 1)));
-        assert_eq!(attempt.unrecorded(), None);
+        assert_eq!(attempt.unrecorded_answer(), None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Model {
 
     pub fn decide(&self, run: &Run) -> Decision {
         if self.mutant == Mutant::RecordAgainUndecided
-            && let Some(answer) = run.unrecorded()
+            && let Some(answer) = run.unrecorded_answer()
         {
             let id = run.object().object;
             return Decision::RecordIssued(
@@ -322,7 +322,7 @@ impl Model {
     fn overtaken(&self, state: &State, who: usize, mut run: Run) -> Option<Run> {
         run.learn(Answer::Conflict).ok()?;
         let (before, object) = (run.object().object, state.key);
-        let issued = run.unrecorded().map(|answer| self.issued(before, *answer));
+        let issued = run.unrecorded_answer().map(|answer| self.issued(before, *answer));
         let change = Change::between(&*self.key(before), &*self.key(object.object), issued.as_ref());
         let change = match change {
             Change::Spec { .. } if self.mutant == Mutant::AnswerToAnother => Change::Spec { still_wanted: true },

@@ -30,7 +30,7 @@ impl Model {
             let seen = operator.run.and_then(|run| secret_in(run.secret()));
             operator.secret.iter().chain(&seen).for_each(|at| secret(at.object));
         }
-        for answer in state.operators.iter().filter_map(|operator| operator.run?.unrecorded().copied()) {
+        for answer in state.operators.iter().filter_map(|operator| operator.run?.unrecorded_answer().copied()) {
             used |= 1 << answer.number;
         }
         for write in &state.flight {

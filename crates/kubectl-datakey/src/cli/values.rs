@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// What a completion script is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Target {
+pub enum CompletionTarget {
     /// bash.
     Bash,
     /// elvish.

@@ -17,12 +17,12 @@ use crate::{
     cli::Keep,
     cluster::{Cluster, FetchedKey},
     output::{CommandError, Output, Terminal, yaml},
-    view::secret_check::{SecretCheck, SecretState},
+    view::secret_check::{SecretCheck, SecretVerdict},
 };
 
 mod plan;
 
-use plan::{Step, is_owned, is_retained, progress, step};
+use plan::{KeepStep, is_owned, is_retained, progress, step};
 
 /// Changes a `DataKey` from `Delete` to `Retain`.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<Output, CommandError> {
@@ -32,12 +32,12 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
     let deadline = Instant::now() + args.timeout;
     let mut keeper = Keeper { cluster, terminal, args, file, output: Output::default(), deadline };
     match step(&args.name, &cluster.namespace, fetched.as_ref(), saved)? {
-        Step::Nothing => {
+        KeepStep::Nothing => {
             let text =
                 format!("{} has deletionPolicy Retain already: its Secret stays when it is deleted\n", args.name);
             Ok(Output::text(text))
         }
-        Step::Replace(manifest) => {
+        KeepStep::Replace(manifest) => {
             let Some(fetched) = &fetched else { return Ok(keeper.output) };
             keeper.require_keepable_secret(fetched).await?;
             keeper.warn(fetched);
@@ -57,8 +57,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             cluster.orphan(fetched).await.map_err(|error| keeper.unfinished(&error))?;
             keeper.create(&manifest).await
         }
-        Step::Create(manifest) => keeper.create(&manifest).await,
-        Step::Verify(manifest) => keeper.verify(&manifest).await,
+        KeepStep::Create(manifest) => keeper.create(&manifest).await,
+        KeepStep::Verify(manifest) => keeper.verify(&manifest).await,
     }
 }
 
@@ -102,14 +102,14 @@ impl Keeper<'_> {
     async fn require_keepable_secret(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
         let check = self.check_secret(&fetched.key).await?;
         match check.state {
-            SecretState::Intact => Ok(()),
-            SecretState::Missing | SecretState::Changed => {
+            SecretVerdict::Intact => Ok(()),
+            SecretVerdict::Missing | SecretVerdict::Changed => {
                 self.output
                     .notes
                     .push(format!("note: Secret {}; the pins in the manifest bring it back", check.line()));
                 Ok(())
             }
-            SecretState::Conflict | SecretState::NotIssued | SecretState::Unknown => Err(CommandError::NotReady(
+            SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Unknown => Err(CommandError::NotReady(
                 format!("Secret {}, and nothing was done: see kubectl datakey status {}", check.line(), self.args.name),
             )),
         }
@@ -212,7 +212,7 @@ impl Keeper<'_> {
                 Progress::Pending(why) => why,
                 Progress::Done => {
                     let check = self.check_secret(&fetched.key).await?;
-                    if check.state == SecretState::Intact {
+                    if check.state == SecretVerdict::Intact {
                         return Ok(self.success(&fetched));
                     }
                     format!("Secret {}", check.line())

@@ -12,7 +12,7 @@ use crate::{
     cli::Verify,
     cluster::{Cluster, FetchedKey},
     output::{CommandError, Format, Health, Output, printable, render},
-    view::secret_check::{SecretCheck, SecretState},
+    view::secret_check::{SecretCheck, SecretVerdict},
 };
 
 /// The name and version of the plugin in the user agent of its calls to AWS.
@@ -105,9 +105,9 @@ impl KeyCheck {
     /// Returns the worst health of the Secret and of each version.
     fn health(&self) -> Health {
         let secret = match self.secret.state {
-            SecretState::Intact => Health::Healthy,
-            SecretState::Unknown => Health::Unknown,
-            SecretState::Missing | SecretState::Changed | SecretState::Conflict | SecretState::NotIssued => {
+            SecretVerdict::Intact => Health::Healthy,
+            SecretVerdict::Unknown => Health::Unknown,
+            SecretVerdict::Missing | SecretVerdict::Changed | SecretVerdict::Conflict | SecretVerdict::NotIssued => {
                 Health::Unhealthy
             }
         };
@@ -135,7 +135,7 @@ fn conclusion(checks: &[KeyCheck], none: &str) -> String {
 
 fn describe(check: &KeyCheck) -> String {
     let verdict = match check.health() {
-        _ if check.secret.state == SecretState::NotIssued => "not issued yet",
+        _ if check.secret.state == SecretVerdict::NotIssued => "not issued yet",
         Health::Healthy => "verified",
         Health::Unhealthy => "NOT as recorded",
         Health::Unknown => "could not be verified in full",

@@ -19,7 +19,7 @@ pub struct SecretCheck {
     /// The name of the Secret.
     pub name: String,
     /// The result in one word.
-    pub state: SecretState,
+    pub state: SecretVerdict,
     /// The cause, for `Conflict` and `Unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -30,7 +30,7 @@ pub struct SecretCheck {
 
 /// The state of a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum SecretState {
+pub enum SecretVerdict {
     /// The Secret holds what is recorded, and nothing else.
     Intact,
     /// The Secret does not exist.
@@ -45,9 +45,9 @@ pub enum SecretState {
     Unknown,
 }
 
-// === impl SecretState ===
+// === impl SecretVerdict ===
 
-impl SecretState {
+impl SecretVerdict {
     /// Returns whether the Secret is known to differ from the record.
     pub const fn needs_attention(self) -> bool {
         matches!(self, Self::Missing | Self::Changed | Self::Conflict | Self::NotIssued)
@@ -57,48 +57,48 @@ impl SecretState {
 // === impl SecretCheck ===
 
 impl SecretCheck {
-    fn new(key: &DataKey, state: SecretState) -> Self {
+    fn new(key: &DataKey, state: SecretVerdict) -> Self {
         Self { name: key.secret_name().to_owned(), state, detail: None, differences: Vec::new() }
     }
 
     /// Returns the check of a Secret that could not be read.
     pub fn unknown(key: &DataKey, why: &str) -> Self {
-        Self { detail: Some(why.to_owned()), ..Self::new(key, SecretState::Unknown) }
+        Self { detail: Some(why.to_owned()), ..Self::new(key, SecretVerdict::Unknown) }
     }
 
     /// Checks a Secret by its metadata, or returns `None` if only its data can decide.
     ///
     /// The metadata decide if they have the revision that the operator recorded when it last compared the data.
     pub fn from_metadata(key: &DataKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
-        let Some(wanted) = wanted(key) else { return Some(Self::new(key, SecretState::NotIssued)) };
-        let Some(metadata) = metadata else { return Some(Self::new(key, SecretState::Missing)) };
+        let Some(wanted) = wanted(key) else { return Some(Self::new(key, SecretVerdict::NotIssued)) };
+        let Some(metadata) = metadata else { return Some(Self::new(key, SecretVerdict::Missing)) };
         let known = KnownSecret { metadata: metadata.clone(), verified: None };
         let saved = known.saved_in(key).filter(|saved| saved.digest == wanted.digest().to_string());
-        saved.map(|_| Self::new(key, SecretState::Intact))
+        saved.map(|_| Self::new(key, SecretVerdict::Intact))
     }
 
     /// Checks a Secret by its data.
     pub fn from_secret(key: &DataKey, secret: Option<&Secret>) -> Self {
-        let Some(wanted) = wanted(key) else { return Self::new(key, SecretState::NotIssued) };
-        let Some(secret) = secret else { return Self::new(key, SecretState::Missing) };
+        let Some(wanted) = wanted(key) else { return Self::new(key, SecretVerdict::NotIssued) };
+        let Some(secret) = secret else { return Self::new(key, SecretVerdict::Missing) };
         match compare::compare(key, &wanted, secret) {
-            Comparison::InSync => Self::new(key, SecretState::Intact),
+            Comparison::InSync => Self::new(key, SecretVerdict::Intact),
             Comparison::Restorable => {
-                Self { differences: compare::changes(&wanted, secret), ..Self::new(key, SecretState::Changed) }
+                Self { differences: compare::changes(&wanted, secret), ..Self::new(key, SecretVerdict::Changed) }
             }
-            Comparison::Conflict(why) => Self { detail: Some(why), ..Self::new(key, SecretState::Conflict) },
+            Comparison::Conflict(why) => Self { detail: Some(why), ..Self::new(key, SecretVerdict::Conflict) },
         }
     }
 
     /// Describes the check on one line.
     pub fn line(&self) -> String {
         let finding = match self.state {
-            SecretState::Intact => "holds what is recorded",
-            SecretState::Missing => "is not there; the operator creates it from the record, if it runs",
-            SecretState::Changed => "was changed; the operator restores it, if it runs",
-            SecretState::Conflict => "is not touched by the operator",
-            SecretState::NotIssued => "nothing is issued yet that it could hold",
-            SecretState::Unknown => "could not be looked at",
+            SecretVerdict::Intact => "holds what is recorded",
+            SecretVerdict::Missing => "is not there; the operator creates it from the record, if it runs",
+            SecretVerdict::Changed => "was changed; the operator restores it, if it runs",
+            SecretVerdict::Conflict => "is not touched by the operator",
+            SecretVerdict::NotIssued => "nothing is issued yet that it could hold",
+            SecretVerdict::Unknown => "could not be looked at",
         };
         let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         format!("{}: {finding}{detail}", self.name)
@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn secret_from_the_operator_is_intact() {
         let fetched = ready(&[1, 2]);
-        assert_eq!(SecretCheck::from_secret(&fetched.key, Some(&secret(&fetched.key, 2))).state, SecretState::Intact);
+        assert_eq!(SecretCheck::from_secret(&fetched.key, Some(&secret(&fetched.key, 2))).state, SecretVerdict::Intact);
     }
 
     #[test]
     fn previous_version_is_intact_until_the_next_is_issued() {
         let fetched = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
-        assert_eq!(SecretCheck::from_secret(&fetched.key, Some(&secret(&fetched.key, 1))).state, SecretState::Intact);
+        assert_eq!(SecretCheck::from_secret(&fetched.key, Some(&secret(&fetched.key, 1))).state, SecretVerdict::Intact);
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         let check = SecretCheck::from_secret(&fetched.key, Some(&changed));
         assert_eq!(
             (check.state, check.differences.as_slice()),
-            (SecretState::Changed, &["entry keyId was changed".into()][..])
+            (SecretVerdict::Changed, &["entry keyId was changed".into()][..])
         );
         assert!(!json!(check).to_string().contains("hunter2"));
     }
@@ -151,13 +151,13 @@ mod tests {
         let fetched = ready(&[1]);
         let foreign = Secret { type_: Some("Opaque".into()), ..secret(&fetched.key, 1) };
         let check = SecretCheck::from_secret(&fetched.key, Some(&foreign));
-        assert_eq!((check.state, check.differences.len()), (SecretState::Conflict, 0));
+        assert_eq!((check.state, check.differences.len()), (SecretVerdict::Conflict, 0));
     }
 
     #[test]
     fn metadata_alone_detects_missing_unissued_and_intact() {
-        assert_eq!(SecretCheck::from_metadata(&ready(&[1]).key, None).unwrap().state, SecretState::Missing);
-        assert_eq!(SecretCheck::from_metadata(&recorded(&[]).key, None).unwrap().state, SecretState::NotIssued);
+        assert_eq!(SecretCheck::from_metadata(&ready(&[1]).key, None).unwrap().state, SecretVerdict::Missing);
+        assert_eq!(SecretCheck::from_metadata(&recorded(&[]).key, None).unwrap().state, SecretVerdict::NotIssued);
         let mut key = ready(&[1]).key;
         let mut metadata = SecretMetadata::of(&secret(&key, 1).metadata);
         metadata.revision = Revision { uid: "s".into(), resource_version: "7".into() };
@@ -167,7 +167,7 @@ mod tests {
             resource_version: "7".into(),
             digest: Projection::of(&key, 1).unwrap().digest().to_string(),
         });
-        assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)).unwrap().state, SecretState::Intact);
+        assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)).unwrap().state, SecretVerdict::Intact);
         metadata.revision.resource_version = "8".into();
         assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)), None, "another client changed the Secret");
     }

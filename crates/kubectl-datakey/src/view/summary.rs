@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{at, edited, ready, recorded, secret, with_status},
-        view::secret_check::SecretState,
+        view::secret_check::SecretVerdict,
     };
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         let missing = summary(SecretCheck::from_secret(&key, None));
         assert!(missing.needs_attention() && missing.advice[0].contains("whether the operator runs"));
         let unknown = summary(SecretCheck::unknown(&key, "you may not"));
-        assert_eq!(unknown.secret.as_ref().map(|secret| secret.state), Some(SecretState::Unknown));
+        assert_eq!(unknown.secret.as_ref().map(|secret| secret.state), Some(SecretVerdict::Unknown));
         assert!(!unknown.needs_attention(), "an unreadable Secret may be intact");
     }
 }

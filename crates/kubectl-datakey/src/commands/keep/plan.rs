@@ -22,7 +22,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The next step of the command.
 #[derive(Debug, PartialEq)]
-pub enum Step {
+pub enum KeepStep {
     /// The DataKey is under `Retain`, and no earlier run left a file.
     Nothing,
     /// Delete the DataKey without its Secret, and create it from this manifest.
@@ -39,7 +39,7 @@ pub fn step(
     namespace: &str,
     fetched: Option<&FetchedKey>,
     saved: Option<Value>,
-) -> Result<Step, CommandError> {
+) -> Result<KeepStep, CommandError> {
     let describes = |manifest: &Value| {
         manifest["kind"] == "DataKey"
             && manifest["metadata"]["name"] == name
@@ -51,14 +51,14 @@ pub fn step(
         return Err(another_file(name));
     }
     let Some(fetched) = fetched else {
-        return saved.map(Step::Create).ok_or_else(|| {
+        return saved.map(KeepStep::Create).ok_or_else(|| {
             CommandError::Failed(format!(
                 "DataKey {name} in namespace {namespace}: there is none; look at kubectl datakey list -A"
             ))
         });
     };
     if is_retained(fetched) {
-        return Ok(saved.map_or(Step::Nothing, Step::Verify));
+        return Ok(saved.map_or(KeepStep::Nothing, KeepStep::Verify));
     }
     let version = fetched.key.wanted_version();
     if fetched.key.recorded_version(version).is_none() {
@@ -73,8 +73,8 @@ pub fn step(
         saved => saved.is_some(),
     };
     match (fetched.key.metadata.deletion_timestamp.is_some(), is_saved) {
-        (false, _) => Ok(Step::Replace(manifest)),
-        (true, true) => Ok(Step::Create(manifest)),
+        (false, _) => Ok(KeepStep::Replace(manifest)),
+        (true, true) => Ok(KeepStep::Create(manifest)),
         (true, false) => Err(CommandError::NotReady(format!(
             "DataKey {name} is being deleted, and nothing was done: save it by kubectl datakey export {name} --pin, and create it \
              under deletionPolicy Retain once it is gone"
@@ -159,7 +159,7 @@ mod tests {
         edited(ready(versions), |value| value["spec"]["deletionPolicy"] = json!("Delete"))
     }
 
-    fn next(fetched: Option<&FetchedKey>, saved: Option<Value>) -> Result<Step, CommandError> {
+    fn next(fetched: Option<&FetchedKey>, saved: Option<Value>) -> Result<KeepStep, CommandError> {
         step("orders", "shop", fetched, saved)
     }
 
@@ -198,16 +198,16 @@ mod tests {
             value["metadata"]["finalizers"] = json!(["orphan"]);
         });
         let saved = || Some(manifest.clone());
-        assert_eq!(next(Some(&fetched), None), Ok(Step::Replace(manifest.clone())));
+        assert_eq!(next(Some(&fetched), None), Ok(KeepStep::Replace(manifest.clone())));
         assert_eq!(
             next(Some(&fetched), saved()),
-            Ok(Step::Replace(manifest.clone())),
+            Ok(KeepStep::Replace(manifest.clone())),
             "the DataKey is not deleted yet"
         );
-        assert_eq!(next(Some(&deleting), saved()), Ok(Step::Create(manifest.clone())));
-        assert_eq!(next(None, saved()), Ok(Step::Create(manifest.clone())));
-        assert_eq!(next(Some(&ready(&[1])), saved()), Ok(Step::Verify(manifest.clone())));
-        assert_eq!(next(Some(&ready(&[1])), None), Ok(Step::Nothing));
+        assert_eq!(next(Some(&deleting), saved()), Ok(KeepStep::Create(manifest.clone())));
+        assert_eq!(next(None, saved()), Ok(KeepStep::Create(manifest.clone())));
+        assert_eq!(next(Some(&ready(&[1])), saved()), Ok(KeepStep::Verify(manifest.clone())));
+        assert_eq!(next(Some(&ready(&[1])), None), Ok(KeepStep::Nothing));
     }
 
     #[test]

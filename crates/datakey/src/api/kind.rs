@@ -1,6 +1,6 @@
 //! What the protocol reads of an object, whatever its kind is.
 //!
-//! The kinds differ in three places: [`Issued`], which each kind implements beside its spec, [`super::Material`], and the schema.
+//! The kinds differ in three places: [`KeyKind`], which each kind implements beside its spec, [`super::Material`], and the schema.
 //! The protocol decides on an [`Object`], which borrows, so that a decision copies nothing that it does not write.
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
@@ -19,7 +19,7 @@ use super::{
 use crate::names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL};
 
 /// A kind of object that the operator issues data keys for.
-pub trait Issued:
+pub trait KeyKind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
@@ -36,7 +36,7 @@ pub trait Issued:
     type Spec: DeserializeOwned;
 
     /// What the protocol reads of a spec.
-    fn view(spec: &Self::Spec) -> Spec<'_>;
+    fn view(spec: &Self::Spec) -> SpecView<'_>;
 
     /// The spec.
     fn spec(&self) -> &Self::Spec;
@@ -76,14 +76,14 @@ pub struct Object<'a> {
     /// The metadata.
     pub metadata: &'a ObjectMeta,
     /// The spec.
-    pub spec: Spec<'a>,
+    pub spec: SpecView<'a>,
     /// The status.
     pub status: Option<&'a KeyStatus>,
 }
 
 /// What the protocol reads of a spec.
 #[derive(Clone, Copy, Debug)]
-pub struct Spec<'a> {
+pub struct SpecView<'a> {
     /// What is asked of KMS.
     pub request: RequestView<'a>,
     /// The version that is current; the first one if absent.
@@ -139,14 +139,14 @@ impl<T: Serialize + Debug> ToJson for T {
     }
 }
 
-impl<'a, K: Issued> From<&'a K> for Object<'a> {
+impl<'a, K: KeyKind> From<&'a K> for Object<'a> {
     fn from(key: &'a K) -> Self {
         key.as_object()
     }
 }
 
 // The operator shares the objects of its caches.
-impl<'a, K: Issued> From<&'a Arc<K>> for Object<'a> {
+impl<'a, K: KeyKind> From<&'a Arc<K>> for Object<'a> {
     fn from(key: &'a Arc<K>) -> Self {
         key.as_object()
     }
@@ -194,7 +194,7 @@ impl<'a> Object<'a> {
 
 // === impl Spec ===
 
-impl<'a> Spec<'a> {
+impl<'a> SpecView<'a> {
     /// The paths, within the spec, of fields that this release does not know, except those of pins.
     pub fn unknown_fields(&self) -> impl Iterator<Item = String> + use<'a> {
         let template = self.secret_template.into_iter();

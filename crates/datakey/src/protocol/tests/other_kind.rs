@@ -6,9 +6,9 @@ use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Obj
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Attempt, Inputs, Step};
+use super::super::{Answer, Attempt, Inputs, Step};
 use crate::{
-    api::{DeletionPolicy, Issued, KeyRequest, KeyStatus, Kind, READY, Rest, Spec, initial_status},
+    api::{DeletionPolicy, KeyKind, KeyRequest, KeyStatus, Kind, READY, Rest, SpecView, initial_status},
     condition::find,
     fixtures::{at, data_key, issued, request},
     secret::{
@@ -96,14 +96,14 @@ fn kinds_do_not_adopt_the_secrets_of_each_other() {
 
 // === impl Token ===
 
-impl Issued for Token {
+impl KeyKind for Token {
     const KIND: &'static Kind =
         &Kind { api_version: "example.com/v1", name: "Token", noun: "token", secret_type: "example.com/token" };
 
     type Spec = TokenSpec;
 
-    fn view(spec: &TokenSpec) -> Spec<'_> {
-        Spec {
+    fn view(spec: &TokenSpec) -> SpecView<'_> {
+        SpecView {
             request: spec.asks.view(),
             version: None,
             secret_name: None,

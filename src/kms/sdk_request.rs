@@ -2,7 +2,7 @@
 
 use aws_sdk_kms::{
     Client, operation::generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextFluentBuilder,
-    types::DataKeySpec,
+    types::DataKeySpec as SdkKeySpec,
 };
 
 use datakey::{
@@ -15,7 +15,7 @@ use datakey::{
 ///
 /// # Errors
 /// [`Reason::SpecInvalid`] if the request names no length, two lengths, or one that KMS does not generate.
-pub fn material(request: &KeyRequest) -> Result<Material, Failure> {
+pub fn checked_material(request: &KeyRequest) -> Result<Material, Failure> {
     request.material().ok_or_else(|| {
         Failure::new(
             Reason::SpecInvalid,
@@ -33,8 +33,8 @@ pub fn to_call(
 ) -> GenerateDataKeyWithoutPlaintextFluentBuilder {
     let call = client.generate_data_key_without_plaintext().key_id(&request.key_id);
     let call = match material {
-        Material::Spec(KeySpec::Aes256) => call.key_spec(DataKeySpec::Aes256),
-        Material::Spec(KeySpec::Aes128) => call.key_spec(DataKeySpec::Aes128),
+        Material::Spec(KeySpec::Aes256) => call.key_spec(SdkKeySpec::Aes256),
+        Material::Spec(KeySpec::Aes128) => call.key_spec(SdkKeySpec::Aes128),
         Material::Bytes(bytes) => call.number_of_bytes(bytes.into()),
     };
     let context = request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
@@ -53,7 +53,7 @@ mod tests {
         let mut none = request();
         none.key_spec = None;
         for request in [both, none] {
-            assert_eq!(material(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
+            assert_eq!(checked_material(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) const READ_EVERY: Duration = Duration::from_secs(10);
 
 /// What is done in a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Action {
+pub(super) enum LimitedAction {
     /// Restores of a Secret: at once first, then from 15 times the shortest wait up to the longest one.
     Restore,
     /// Reads of a Secret that other clients changed.
@@ -37,9 +37,9 @@ pub(super) struct Streak {
     pub detail: String,
 }
 
-// === impl Action ===
+// === impl LimitedAction ===
 
-impl Action {
+impl LimitedAction {
     /// A row ends after this time without another one.
     fn pause(self, bounds: RetryBounds) -> Duration {
         match self {
@@ -70,7 +70,7 @@ impl Streak {
     }
 
     /// Takes in that one was done, and what it was about.
-    pub fn done(&mut self, action: Action, detail: &str, bounds: RetryBounds, now: Instant) {
+    pub fn done(&mut self, action: LimitedAction, detail: &str, bounds: RetryBounds, now: Instant) {
         self.length = if self.has_ended(action, bounds, now) { 1 } else { self.length.saturating_add(1) };
         self.last = now;
         detail.clone_into(&mut self.detail);
@@ -83,7 +83,7 @@ impl Streak {
     }
 
     /// Whether the next one begins another row.
-    pub fn has_ended(&self, action: Action, bounds: RetryBounds, now: Instant) -> bool {
+    pub fn has_ended(&self, action: LimitedAction, bounds: RetryBounds, now: Instant) -> bool {
         now.saturating_duration_since(self.last) >= action.pause(bounds)
     }
 }
