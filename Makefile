@@ -73,6 +73,8 @@ servers: operator build-debug tools ## Tests against a real kube-apiserver and a
 servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
 	$(RARE_GC) DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test integration
 
+# Each of these tests keeps both cores busy by itself.
+chaos: export RUST_TEST_THREADS = 2
 chaos: operator build-debug tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
 	DATAKEY_CHAOS=1 cargo test --locked --workspace --test integration -- chaos:: --include-ignored --nocapture
 
