@@ -11,6 +11,9 @@ use kube::core::Rule;
 
 use crate::names::{APP_DOMAIN, MANAGED_BY_LABEL, RESERVED_DOMAINS};
 
+#[cfg(test)]
+mod tests;
+
 /// A regular expression for the ID of a KMS key, of one Region or of several.
 const KEY: &str = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})";
 
