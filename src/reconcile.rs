@@ -52,6 +52,7 @@ pub async fn reconcile(
     let begun = Instant::now();
     let mut reconciler = Reconciler::new(key, slot, caches, requeue, context);
     let mut result = reconciler.run().await;
+    reconciler.log_dropped();
     // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
     if reconciler.queued_for != Some(Queue::Kms) {
         context.kms.queue.release(&reconciler.uid);

@@ -59,6 +59,7 @@ impl Reconciler<'_> {
         let (namespace, name) = (&self.namespace, &self.name);
         let (arn, request_id) = (&generated.key_arn, &generated.request_id);
         info!(namespace, name, version, key = arn, request_id, "KMS issued a data key");
+        self.unrecorded = Some((version, request_id.clone()));
         self.learn(Answer::Issued(IssuedVersion {
             version,
             request,
@@ -81,7 +82,12 @@ impl Reconciler<'_> {
             self.context.retries.record_written(&self.uid, is_written);
         }
         match written {
-            Ok(WriteOutcome::Accepted(key)) => self.learn(Answer::Stored(key))?,
+            Ok(WriteOutcome::Accepted(key)) => {
+                if record.source == Source::Kms {
+                    self.unrecorded = None;
+                }
+                self.learn(Answer::Stored(key))?;
+            }
             Ok(WriteOutcome::Rejected(message)) => {
                 self.fail(Failure::new(Reason::WriteRejected, format!("the record: {message}")));
                 return Ok(());
@@ -113,7 +119,24 @@ impl Reconciler<'_> {
             secret = revision_of(known.as_ref());
         }
         self.failure_inputs = FailureInputs { secret, ..failure_inputs(&now) };
-        self.learn(Answer::Overtaken { object: Arc::new(now), secret: known, change })
+        self.learn(Answer::Overtaken { object: Arc::new(now), secret: known, change })?;
+        if self.attempt.unrecorded_answer().is_none() {
+            self.log_dropped();
+        }
+        Ok(())
+    }
+
+    /// Logs that the answer of KMS is dropped: its line in the log and in CloudTrail is of no data key that is in use.
+    pub(super) fn log_dropped(&mut self) {
+        let Some((version, request_id)) = self.unrecorded.take() else { return };
+        let (namespace, name) = (&self.namespace, &self.name);
+        info!(
+            namespace,
+            name,
+            version,
+            request_id,
+            "the issued data key is dropped, unless the record has it: the write was not confirmed"
+        );
     }
 
     /// Writes the record with a data key of the largest size, as a dry run.

@@ -53,6 +53,8 @@ pub(super) struct Reconciler<'a> {
     pub claim: Option<Claim<'a>>,
     pub permit: Option<Permit>,
     pub queued_for: Option<Queue>,
+    /// Version and request ID of a data key that KMS issued, until the record has it.
+    pub unrecorded: Option<(i32, Option<String>)>,
     /// When a failure is tried again.
     pub retry: Option<Duration>,
     /// Whether a line of the log reports the failure.
@@ -84,6 +86,7 @@ impl<'a> Reconciler<'a> {
             claim: None,
             permit: None,
             queued_for: None,
+            unrecorded: None,
             retry: None,
             is_logged: false,
             error: None,

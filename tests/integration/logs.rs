@@ -77,9 +77,11 @@ fn messages(operator: &Operator, name: &str) -> Vec<String> {
     about.map(|line| line.get("message").unwrap_or_default().to_owned()).collect()
 }
 
-/// The only line about one `DataKey`.
-fn only_line(operator: &Operator, name: &str) -> Line {
-    let mut about: Vec<_> = lines(operator).into_iter().filter(|line| line.get("name") == Some(name)).collect();
+/// The only line about one `DataKey`. It follows the answer to the write of the status.
+async fn only_line(operator: &Operator, name: &str) -> Line {
+    let about = || lines(operator).into_iter().filter(|line| line.get("name") == Some(name)).collect::<Vec<_>>();
+    eventually(SOON, "the outcome is logged", async || !about().is_empty()).await;
+    let mut about = about();
     assert_eq!(about.len(), 1, "{}", operator.process.log());
     about.remove(0)
 }
@@ -107,7 +109,7 @@ async fn each_outcome_is_one_line_with_each_field_once() {
         test.proxy.fail_always(fault);
         test.create(name, &json!({})).await;
         test.failed(name, reason).await;
-        let line = only_line(&operator, name);
+        let line = only_line(&operator, name).await;
         assert_eq!((line.get("message"), line.get("namespace")), (Some(NOT_READY), Some("log-lines")));
         assert_eq!((line.get("reason"), line.get("code")), (Some(reason), Some(code)), "{name}");
         assert_eq!(line.get("request_id").is_some(), !["reset", "hangs"].contains(&name), "{name}");
@@ -118,7 +120,7 @@ async fn each_outcome_is_one_line_with_each_field_once() {
 
     test.create("nowhere", &json!({ "keyId": "alias/orders", "region": "xy-west-1" })).await;
     test.failed("nowhere", "RegionUnknown").await;
-    assert_eq!(only_line(&operator, "nowhere").get("detail"), Some("xy-west-1"));
+    assert_eq!(only_line(&operator, "nowhere").await.get("detail"), Some("xy-west-1"));
 
     api.fail_next(1, "create", "secrets", ApiFault::Refuse(500, "InternalError", "the proxy says so"));
     test.create("failed", &json!({})).await;
@@ -130,6 +132,7 @@ async fn each_outcome_is_one_line_with_each_field_once() {
     test.refuse_secrets().await;
     test.create("refused", &json!({})).await;
     test.failed("refused", "WriteRejected").await;
+    eventually(SOON, "the outcome is logged", async || messages(&operator, "refused").len() == 2).await;
     assert_eq!(messages(&operator, "refused"), [ISSUED[0], NOT_READY]);
 }
 
@@ -149,7 +152,7 @@ async fn missing_credentials_are_one_line_for_each_data_key() {
     let operator = test.operator_with(&[INFO, "--retry-min=1h", "--retry-max=1h"], &environment);
     test.create("orders", &json!({})).await;
     test.failed("orders", "CredentialsMissing").await;
-    let line = only_line(&operator, "orders");
+    let line = only_line(&operator, "orders").await;
     assert_eq!((line.get("message"), line.get("code")), (Some(NOT_READY), Some("NoCredentials")));
     assert!(line.get("kms_message").unwrap().contains("onnection refused"), "{:?}", line.get("kms_message"));
     let warnings: Vec<_> = lines(&operator).into_iter().filter(|line| line.get("level") == Some("WARN")).collect();

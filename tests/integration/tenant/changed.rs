@@ -44,18 +44,20 @@ async fn a_changed_label_costs_no_second_call() {
     let counts = [("get", "datakeys"), ("update", "datakeys/status"), ("create", "secrets")];
     // Three updates: the record, which conflicted with the change, the record again, and Ready.
     assert_eq!(counts.map(|(verb, resource)| api.count(verb, resource)), [1, 3, 1]);
+    assert!(!operator.process.log().contains("the issued data key is dropped"));
 }
 
 #[tokio::test]
 async fn kms_answer_to_other_settings_is_dropped() {
     let test = TestNamespace::new("changed-settings").await;
-    let _operator = test.operator();
+    let operator = test.operator();
     let correct = json!({ "spec": { "encryptionContext": { "a": "c" } } });
     change_during_kms_call(&test, async { drop(test.patch("orders", &correct).await) }).await;
     let key = test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
     assert_eq!(to_json(&recorded_version(&key, 1).request.encryption_context), json!({ "a": "c" }));
     test.decrypt(&test.data("orders").await, "").await;
+    assert_eq!(operator.process.log().matches("the issued data key is dropped").count(), 1);
 }
 
 #[tokio::test]
