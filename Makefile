@@ -19,7 +19,7 @@ RARE_GC := GOGC=400
 include tests/tools/tools.mk deploy/dist.mk
 
 .PHONY: help demo dev build-debug test fmt lint unit model chart alerts servers servers-oldest chaos upgrade velero bench \
-	status gitops fuzz e2e e2e-node e2e-cluster licences advisories generate
+	status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ build-debug: need-rust
 
 # === checks ===
 
-test: fmt lint unit chart status servers licences ## All checks before a pull request; CI adds demo, gitops and e2e
+test: fmt lint unit chart status servers licenses ## All checks before a pull request; CI adds demo, gitops and e2e
 
 fmt: need-rust ## Formatting
 	cargo fmt --all --check
@@ -129,7 +129,7 @@ e2e-node: servers-tools chart-tools $(TOOLS)/bin/node-$(KUBERNETES) e2e-images
 e2e-cluster: servers-tools chart-tools
 	$(E2E_TEST) -- --ignored --nocapture
 
-licences: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licences, bans and sources of all crates, offline
+licenses: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licenses, bans and sources of all crates, offline
 	@cargo fetch --quiet --locked
 	$(TOOLS)/bin/cargo-deny --workspace --locked --offline --config deny.toml check licenses bans sources
 

@@ -37,7 +37,7 @@ pub enum Command {
     /// The API server is found as kubectl finds it ($KUBECONFIG, ~/.kube/config), else by the service account of the
     /// pod. AWS configuration is read as the AWS CLI reads it: environment, profile, web identity (IRSA), container
     /// credentials (EKS Pod Identity), instance metadata; AWS_REGION, AWS_ENDPOINT_URL_KMS, AWS_USE_FIPS_ENDPOINT and
-    /// AWS_USE_DUALSTACK_ENDPOINT are honoured.
+    /// AWS_USE_DUALSTACK_ENDPOINT are honored.
     ///
     /// Each flag has an environment variable; where both are given, the flag counts. A wrong or empty value, and a variable
     /// DATAKEY_... that is not listed here, are refused with exit code 64.

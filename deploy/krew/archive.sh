@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packs the plugin as krew installs it, the binary and the licence: archive.sh BINARY FOLDER PLATFORM
+# Packs the plugin as krew installs it, the binary and the license: archive.sh BINARY FOLDER PLATFORM
 # FOLDER gets both, the archive and, for render.sh, the archive's checksum. PLATFORM is for example linux_amd64.
 set -eu
 binary=$1

@@ -220,10 +220,10 @@ mod tests {
     fn only_labels_and_annotations_of_a_restore_are_kept() {
         let marks =
             |mark: &str| Some([(mark.to_owned(), "x".to_owned()), ("team".to_owned(), "shop".to_owned())].into());
-        let (mut labelled, mut annotated) = (data_key(), data_key());
-        labelled.metadata.labels = marks(VELERO_RESTORE_LABEL);
+        let (mut labeled, mut annotated) = (data_key(), data_key());
+        labeled.metadata.labels = marks(VELERO_RESTORE_LABEL);
         annotated.metadata.annotations = marks(RESTORED_ANNOTATION);
-        for key in [labelled, annotated] {
+        for key in [labeled, annotated] {
             let decoded = cached(&key).decode().unwrap();
             assert!(decoded.is_restored() && decoded.metadata.labels.is_none());
             assert_eq!(decoded.metadata.annotations.unwrap().len(), 1);

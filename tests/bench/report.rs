@@ -98,13 +98,13 @@ pub fn plot(file: &Path, title: &str, (x, y): (&str, &str), series: &[Series<'_>
         .light_line_style(WHITE)
         .draw()
         .unwrap();
-    for (series, colour) in series.iter().zip([BLUE, ORANGE]) {
+    for (series, color) in series.iter().zip([BLUE, ORANGE]) {
         chart
-            .draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))
+            .draw_series(LineSeries::new(series.points.iter().copied(), color.stroke_width(2)))
             .unwrap()
             .label(series.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        chart.draw_series(series.points.iter().map(|point| Circle::new(*point, 3, colour.filled()))).unwrap();
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+        chart.draw_series(series.points.iter().map(|point| Circle::new(*point, 3, color.filled()))).unwrap();
     }
     chart
         .configure_series_labels()

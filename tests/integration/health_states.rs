@@ -67,7 +67,7 @@ impl Health {
 impl States {
     fn add(&mut self, test: &TestNamespace, name: &str, key: &DataKey, health: Health) {
         let mut value = to_json(key);
-        normalise(&mut value);
+        normalize(&mut value);
         let normal = value.to_string().replace(&test.key.arn, ARN).replace(&test.namespace, NAMESPACE);
         let twin = self.0.insert(name.to_owned(), (serde_json::from_str(&normal).unwrap(), health));
         assert!(twin.is_none(), "{name}");
@@ -88,9 +88,9 @@ fn file_name(reason: Reason) -> String {
 }
 
 /// Replaces every value that differs from run to run by a fixed one.
-fn normalise(value: &mut Value) {
+fn normalize(value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Array(items) => items.iter_mut().for_each(normalize),
         Value::Object(fields) => {
             fields.remove("managedFields");
             for (name, value) in fields {
@@ -105,7 +105,7 @@ fn normalise(value: &mut Value) {
                         TIME
                     }
                     _ => {
-                        normalise(value);
+                        normalize(value);
                         continue;
                     }
                 };

@@ -76,8 +76,8 @@ async fn a_restored_data_key_is_pinned_without_a_call() {
 async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
     let test = TestNamespace::new("restored-label").await;
     let _operator = test.operator_without_retries();
-    create_as_velero(&test, "labelled", &json!({})).await;
-    test.failed("labelled", "RestoredWithoutKey").await;
+    create_as_velero(&test, "labeled", &json!({})).await;
+    test.failed("labeled", "RestoredWithoutKey").await;
     let mut annotated = test.manifest("annotated", &json!({}));
     annotated["metadata"]["annotations"] = json!({ "datakey.dev/restored": "" });
     test.try_create(&annotated).await.unwrap();
@@ -86,8 +86,8 @@ async fn a_restored_data_key_is_issued_once_its_mark_is_gone() {
 
     // The way out that the message names.
     let (namespace, label) = (&test.namespace, "velero.io/restore-name-");
-    test.plane.kubectl(&["label", "datakey", "labelled", label, "-n", namespace]).await.unwrap();
-    test.ready("labelled").await;
+    test.plane.kubectl(&["label", "datakey", "labeled", label, "-n", namespace]).await.unwrap();
+    test.ready("labeled").await;
     test.patch("annotated", &json!({ "metadata": { "annotations": { "datakey.dev/restored": null } } })).await;
     test.ready("annotated").await;
     assert_eq!(test.proxy.calls(), 2);

@@ -35,7 +35,10 @@ async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
     api.forget();
     let calls = test.proxy.calls();
     sleep(window).await;
-    assert_eq!(api.requests(), [], "within {window:?}");
+    // Watches end after five minutes and are resumed.
+    let (watches, others): (Vec<_>, Vec<_>) = api.requests().into_iter().partition(|request| request.verb == "watch");
+    assert_eq!(others, [], "within {window:?}");
+    assert!(watches.len() <= 2, "{watches:?}");
     assert_eq!(test.proxy.calls(), calls);
 
     drop(operator);

@@ -195,9 +195,9 @@ async fn since_0_1_0(test: &TestNamespace) {
     test.delete("restored-by-velero").await;
     test.delete_secret("restored-by-velero").await;
     test.create_secret(&backup).await;
-    let mut labelled = test.manifest("restored-by-velero", &json!({}));
-    labelled["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill" });
-    test.try_create(&labelled).await.unwrap();
+    let mut labeled = test.manifest("restored-by-velero", &json!({}));
+    labeled["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill" });
+    test.try_create(&labeled).await.unwrap();
     test.ready("restored-by-velero").await;
 
     let mut annotated = test.manifest("restored-without-key", &json!({}));

@@ -36,7 +36,7 @@ pub fn foreign() -> Secret {
 /// Secrets that resemble the operator's: one of another type with its labels, one of another `DataKey`, and one with its type
 /// and labels and without data.
 pub fn lookalikes() -> [Secret; 3] {
-    let labelled = |type_: &str, name: &str, entries: &[(&str, &str)]| {
+    let labeled = |type_: &str, name: &str, entries: &[(&str, &str)]| {
         let labels =
             [(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned()), (NAME_LABEL.to_owned(), name.to_owned())];
         let annotations = [(CURRENT_VERSION_ANNOTATION.to_owned(), "1".to_owned())];
@@ -46,13 +46,13 @@ pub fn lookalikes() -> [Secret; 3] {
         Secret { metadata, type_: Some(type_.to_owned()), data: Some(data.collect()), ..Secret::default() }
     };
     [
-        labelled("Opaque", KEY_NAME, &[("token", "theirs")]),
-        labelled(
+        labeled("Opaque", KEY_NAME, &[("token", "theirs")]),
+        labeled(
             SECRET_TYPE,
             "another",
             &[("ciphertextBlob.v1", "theirs"), ("ciphertextBlob", "theirs"), ("version", "1")],
         ),
-        labelled(SECRET_TYPE, KEY_NAME, &[]),
+        labeled(SECRET_TYPE, KEY_NAME, &[]),
     ]
 }
 

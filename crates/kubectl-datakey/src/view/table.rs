@@ -1,4 +1,4 @@
-//! Tables and ages, in the form that kubectl prints them. The text has no colours, so it does not depend on the
+//! Tables and ages, in the form that kubectl prints them. The text has no colors, so it does not depend on the
 //! terminal.
 
 use k8s_openapi::jiff::Timestamp;
