@@ -28,8 +28,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Binds the address, so that one that is taken stops the start. `[::]` takes IPv4, too, and is `0.0.0.0` on a node without
-/// IPv6.
+/// Binds the address. An address that is in use stops the start of the operator. `[::]` also accepts IPv4 connections; on a
+/// node without IPv6 the operator binds `0.0.0.0` instead.
 ///
 /// # Errors
 /// The address can't be bound.
@@ -47,8 +47,8 @@ fn bind_by<T>(address: SocketAddr, listen: impl Fn(SocketAddr) -> std::io::Resul
     })
 }
 
-/// What is bound where IPv6 cannot be. An address that is taken or forbidden is so for IPv4, too, and one of a single interface
-/// was chosen.
+/// Returns the IPv4 address to bind if the node has no IPv6; `None` if that cannot help. An address that is in use or forbidden
+/// is also in use or forbidden for IPv4, and the address of a single interface is the user's choice.
 fn fallback(address: SocketAddr, why: ErrorKind) -> Option<SocketAddr> {
     let is_any = address.is_ipv6() && address.ip().is_unspecified();
     let is_taken = matches!(why, ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
@@ -58,10 +58,10 @@ fn fallback(address: SocketAddr, why: ErrorKind) -> Option<SocketAddr> {
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // Whatever net.ipv6.bindv6only says.
+        // The socket accepts IPv4 connections even if `net.ipv6.bindv6only` is set.
         socket.set_only_v6(false)?;
     }
-    // A process that starts again gets the port although connections to the old one are not forgotten yet.
+    // A restarted process can bind the port while the kernel still keeps closed connections of the previous process.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -80,7 +80,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let app = Router::new()
-        // A missing definition or an API server out of reach does not get better by a restart.
+        // Liveness does not depend on the API server or on the CustomResourceDefinition: a restart fixes neither.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))

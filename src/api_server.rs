@@ -46,18 +46,19 @@ use connectivity::{Connectivity, InFlight};
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A connection without a byte for this time is dead, too; a PING is answered with some. Over HTTP/1.1 this limits an answer
-/// that never comes, of a list for example.
+/// A connection that receives no byte for this time is dead, too; the answer to a PING counts. Over HTTP/1.1 this limits the
+/// wait for an answer that never arrives, for example to a list request.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A connection that was not used for this time is not used again: without HTTP/2 it can be dead, and many can be idle.
+/// An idle connection is not used again after this time: without HTTP/2 the connection can be dead, and there can be many idle
+/// connections.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The kernel's own check, of the way to the next proxy: the silence before the first probe, the pause before the next one, how
-/// many may stay without an answer; and the longest wait for an acknowledgement.
+/// The kernel's own check of the connection to the next proxy: the idle time before the first probe, the interval of the
+/// probes, and the number of probes without an answer; and the longest wait for an acknowledgement.
 const TCP_KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 3);
 #[cfg(target_os = "linux")]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -101,7 +102,7 @@ impl ApiServer {
     pub fn client(&self) -> Result<Client, kube::Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        // Frames of HTTP/2 are small, and waiting for more of them would only delay each.
+        // HTTP/2 frames are small; Nagle's algorithm would only delay each of them.
         tcp.set_nodelay(true);
         let (after, interval, retries) = TCP_KEEPALIVE;
         tcp.set_keepalive(Some(after));
@@ -121,7 +122,7 @@ impl ApiServer {
         }
     }
 
-    /// A way through a proxy, with the user and password of its URL.
+    /// Returns a connector through a proxy, with the user and password of the proxy's URL.
     fn tunnel<C>(&self, proxy: &Uri, connector: C) -> Tunnel<C> {
         let tunnel = Tunnel::new(proxy.clone(), connector);
         let matcher = Matcher::builder().all(proxy.to_string()).build();
@@ -142,7 +143,7 @@ impl ApiServer {
         connector.set_connect_timeout(Some(self.connect_timeout));
         connector.set_read_timeout(Some(SILENCE));
         connector.set_write_timeout(Some(SILENCE));
-        // The time that a connection was idle is no wait for an answer.
+        // Each request restarts the read timeout: the idle time before it does not count as a wait for an answer.
         connector.set_reset_reader_on_write(true);
         let http: legacy::Client<_, Body> = legacy::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -203,12 +204,13 @@ impl Credentials {
         self.layer.read().clone()
     }
 
-    /// The server refused them. A token file is read again at once, as client-go does: kubelet may have replaced it.
+    /// Reads the token file again immediately after the API server refused the credentials, as client-go does: the kubelet may
+    /// have replaced the file.
     fn refused(&self) {
         if self.config.auth_info.token_file.is_none() {
             return;
         }
-        // One that cannot be read now may be there for the next try.
+        // A file that cannot be read now may be readable after the next refusal.
         if let Ok(Some(layer)) = self.config.auth_layer() {
             *self.layer.write() = Some(Arc::new(layer));
         }
@@ -224,14 +226,14 @@ mod tests {
 
     use super::*;
 
-    /// The longest times until a dead connection is noticed and another one is known not to come, either.
+    /// Checks the longest times to detect a dead connection, and to detect that a new connection cannot be made.
     #[test]
     fn a_dead_connection_is_noticed_within_30_seconds_by_the_limits() {
         const LIMIT: Duration = Duration::from_secs(30);
 
         assert!(PING_AFTER + PING_TIMEOUT + CONNECT_TIMEOUT < LIMIT);
         assert!(SILENCE <= LIMIT && IDLE + CONNECT_TIMEOUT <= LIMIT);
-        // What PINGs answer is no silence.
+        // The answers to PINGs arrive within the silence limit.
         assert!(PING_AFTER < SILENCE);
     }
 

@@ -1,7 +1,7 @@
-//! Commands and flags. Every flag has an environment variable; its text is the documentation.
+//! Commands and flags. Every flag has an environment variable. The doc comment of a flag is its documentation.
 //!
-//! What is wrong is refused at the start, on one line that names the flag and its variable. Nothing is widened or ignored:
-//! an empty list of namespaces is not the whole cluster.
+//! An invalid value is refused at start, with one line that names the flag and its variable. The operator never ignores a value
+//! or widens its meaning: an empty list of namespaces does not mean the whole cluster.
 
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 

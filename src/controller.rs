@@ -52,11 +52,11 @@ pub use readiness::Readiness;
 pub use scope::WatchTarget;
 pub use startup::wait_until_listable;
 
-/// How many reconciles wait for a slot, where the namespaces take turns, at most. More wait in order before that, where each
-/// takes less memory.
+/// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the
+/// order of their arrival, where each of them needs less memory.
 const WAITING: u16 = 8192;
 
-/// How the queue is worked off, and for how long after a stop.
+/// How many reconciles run at the same time, and how long they may go on after a stop.
 #[derive(Clone, Copy, Debug)]
 pub struct ControllerSettings {
     /// How many `DataKey`s are reconciled at the same time.
@@ -110,7 +110,7 @@ fn start_scope(
         move |key: ObjectRef<DataKey>| {
             let key: ObjectRef<Cached> = key.into_kind_unchecked(());
             let is_there = |uid| keys.get(&key).is_some_and(|now| now.meta().uid.as_ref() == Some(uid));
-            // Gone without an event, in a list that the watch was resumed with.
+            // The object was deleted without an event: the list after an interrupted watch did not contain it.
             if let Some(gone) = key.extra.uid.as_ref().filter(|uid| !is_there(uid)) {
                 context.forget(gone);
             }
@@ -120,7 +120,7 @@ fn start_scope(
     let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope));
     let queue = stream::select(changes, woken);
     let slots = Slots::new(settings.concurrency);
-    // Those that wait for KMS have no slot, and are never more than the shares permit.
+    // Reconciles that wait for KMS hold no slot; the shares bound their number.
     let begun = settings.concurrency.saturating_add(Shares::DEFAULT.all()).saturating_add(WAITING);
     let config = Config::default().concurrency(begun);
     let stop = stop.cancelled_owned().inspect({
@@ -163,7 +163,7 @@ fn start_scope(
         future::ready(())
     });
     let work = async move {
-        // On a task of its own, which ends with this one.
+        // The two checks run as tasks that end together with this future.
         let _checks = JoinSet::from_iter([future::Either::Left(resync), future::Either::Right(saves)]);
         work.await;
     };
@@ -180,7 +180,7 @@ async fn isolated<F>(
 where
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    // There is none once the operator stops.
+    // `begin` returns no slot once the operator stops.
     let Some(slot) = slots.begin(namespace, has_permit).await else { return Ok(Action::await_change()) };
     tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
 }
@@ -211,7 +211,8 @@ async fn reconcile_one(
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     caches.secrets.wait_until_ready().await;
-    // The one at hand is of the time when this was queued; the watch may have brought our own last write since then.
+    // `key` is the object as it was queued. The watch may have delivered our own last write since then and removed it from
+    // `written`, so get that write before you read the cache.
     let before = key.meta().uid.as_deref().and_then(|uid| context.written.get(uid));
     let place = ObjectRef::from_obj(&*key);
     let Some(key) = caches.keys.get(&place) else {
@@ -225,8 +226,8 @@ async fn reconcile_one(
         }
         Err(unreadable) => unreadable::report(&key, &unreadable, &context).await,
     };
-    // The watch forgets what is deleted; what this did after that, it forgets itself. A DataKey that is gone would keep an
-    // offered permit that others wait for.
+    // The watch event of a deletion makes the operator forget the DataKey, but this reconcile may have stored state after that
+    // event. Forget it here, too: otherwise a deleted DataKey would keep an offered permit that other objects wait for.
     if caches.keys.get(&place).is_none_or(|now| now.meta().uid != key.meta().uid) {
         return Ok(forgotten(&key, &context));
     }
@@ -248,7 +249,7 @@ fn log_result(
     logged: &mut Repeats,
 ) {
     match result {
-        // Each is logged where it is known what it means.
+        // A reconcile logs its own errors, where their meaning is known.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(object)) => {
             debug!(%object, "gone before it was looked at");

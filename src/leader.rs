@@ -1,4 +1,4 @@
-//! Leadership among replicas, by a `Lease`. It saves double calls to KMS; safety never rests on it.
+//! Leader election among replicas, by a `Lease`. It avoids duplicate calls to KMS; safety never depends on it.
 //!
 //! As client-go does it: a candidate takes the lease when it has no holder, or when it has not been renewed for its whole
 //! duration by the candidate's own clock, so the clocks of nodes need not agree. Every write names the resource version
@@ -53,7 +53,8 @@ struct ObservedLease {
 // === impl Election ===
 
 impl Election {
-    /// No request is sent yet. Each waits for an answer no longer than `kube_timeout`.
+    /// Creates the election and sends no request. Each later request waits for an answer no longer than `kube_timeout` and the
+    /// retry period.
     pub fn new(client: Client, settings: LeaseSettings, kube_timeout: Duration) -> Self {
         // A renewal that is not answered must leave time for another one.
         let kube_timeout = kube_timeout.min(settings.retry_period());
@@ -152,7 +153,7 @@ impl Leadership {
         }
     }
 
-    /// Waits, then renews it; false if another replica has it. After an error it is tried again, and sooner.
+    /// Waits, then renews the lease; false if another replica holds it. After an error, the next try starts sooner.
     async fn keep(&mut self) -> bool {
         let settings = &self.election.settings;
         let soonest = Instant::now() + settings.poll_interval();
@@ -166,7 +167,7 @@ impl Leadership {
         }
     }
 
-    /// Lets others take it at once.
+    /// Releases the lease, so that another replica can take it immediately.
     pub async fn release(mut self) {
         let spec = self.lease.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
@@ -195,7 +196,8 @@ impl Leadership {
         Ok(())
     }
 
-    /// Whether this replica still holds it, as far as is known; takes in changes of other clients.
+    /// Reads the lease; false if another replica holds it or it is gone. Without an answer the result is true. Keeps the lease
+    /// that was read, so that the next renewal includes the changes of other clients.
     async fn is_ours(&mut self) -> bool {
         let Election { api, settings, .. } = &self.election;
         match self.election.with_timeout(api.get_opt(&settings.name)).await {

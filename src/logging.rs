@@ -86,7 +86,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Plain<W> {
 }
 
 impl<W: Write> Write for Plain<W> {
-    /// Takes the whole line, which is what it is given.
+    /// Writes the whole line: each call receives one complete line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let plain: Cow<'_, str> = printable_json(&text);

@@ -13,7 +13,7 @@ use datakey_operator::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Wrong flags or settings (sysexits.h, `EX_USAGE`), as against a failure at work.
+/// The exit code for wrong flags or settings (sysexits.h, `EX_USAGE`). Other failures have the exit code 1.
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(Refusal::Usage(line)) => return fail(&line, USAGE),
         Err(Refusal::Help(help)) => {
-            // Without a reader there is nothing to do about it.
+            // If the output is closed, there is no way to report that.
             let _ = help.print();
             return ExitCode::from(if help.use_stderr() { USAGE } else { 0 });
         }
@@ -44,19 +44,20 @@ fn start(args: RunArgs) -> ExitCode {
     if let Err(error) = logging::init(&args.log_level, args.log_format) {
         return fail(&error, USAGE);
     }
-    // With one provider in the binary this always is the first; a second one would make TLS panic much later.
+    // The binary contains one TLS provider, so this installation is always the first. With a second one, TLS would panic much
+    // later.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return fail(&"another TLS provider is installed already", 1);
     }
-    // One thread: what is to be done for a DataKey is little and mostly waits for servers, and where several threads share it,
-    // a third of their time goes into waking each other.
+    // One thread is enough: a reconcile needs little computation and mostly waits for servers. If several threads share the
+    // work, they spend a third of their time on waking each other.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };
     match runtime.block_on(run::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
-        // It ran: what it says is a line of the log.
+        // The operator was running, so this error is a line of the log.
         Err(error @ RunError::LeadershipLost(_)) => {
             tracing::error!("{error}");
             ExitCode::FAILURE

@@ -20,7 +20,7 @@ use prometheus_client::{
 
 use datakey::condition::ReadyState;
 
-/// What calls in Regions are counted under that have no label value of their own.
+/// The label value for calls in Regions that have no label value of their own.
 pub const OTHER_REGION: &str = "other";
 
 /// Every metric of the operator.
@@ -40,7 +40,7 @@ pub struct Metrics {
     leader: Gauge,
 }
 
-/// What is looked up at each scrape.
+/// The values that are determined at each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// The state of every `DataKey`.

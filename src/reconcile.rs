@@ -35,13 +35,13 @@ pub use conflict_watches::ConflictWatches;
 pub use context::Context;
 pub use error::Error;
 
-/// When an object is tried again while another one records a data key for the same Secret.
+/// How long an object waits while another object records a data key for the same Secret.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reconciles one `DataKey`, as it is now: the newest of what the watch delivered and what was written.
 ///
 /// # Errors
-/// What passes by itself. Failures that the user has to know of are reported in the status instead.
+/// A transient error. Failures that the user must know about are reported in the status instead.
 pub async fn reconcile(
     key: Arc<DataKey>,
     slot: Slot,
@@ -53,7 +53,8 @@ pub async fn reconcile(
     let mut reconciler = Reconciler::new(key, slot, caches, requeue, context);
     let mut result = reconciler.run().await;
     reconciler.log_dropped();
-    // Another operator may have done what a permit was granted for: no other object has to wait for one that is not needed.
+    // Another operator may have done the work that needed the permit. Release a permit that is not needed, so that no other
+    // object waits for it.
     if reconciler.queued_for != Some(Queue::Kms) {
         context.kms.queue.release(&reconciler.uid);
     }
@@ -64,7 +65,8 @@ pub async fn reconcile(
         Ok(_) => ReconcileOutcome::Success,
         Err(error) => {
             if matches!(error, Error::Conflict | Error::Gone) {
-                // Where the API server went back to an older state, our own last write is of a future that never came.
+                // If the API server was restored to an older state, our last write no longer exists there. Forget the write, so
+                // that the next try uses the object of the watch.
                 context.written.forget(&reconciler.uid);
             }
             ReconcileOutcome::Error
@@ -83,7 +85,7 @@ pub async fn reconcile(
 /// Reports that a reconcile of an object panicked.
 ///
 /// # Errors
-/// Where that cannot be reported either.
+/// The panic cannot be reported either.
 pub async fn report_panic(
     key: Arc<DataKey>,
     slot: Slot,
@@ -118,7 +120,8 @@ impl Reconciler<'_> {
             let wait =
                 context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.key()));
             if step == 0 && wait.is_some() {
-                // The last write of the status may have met a change, and the next try is far away.
+                // The last write of the status may have met a conflict. Report the failure now, because the next try is far
+                // away.
                 self.retry = wait;
                 if let Some(failure) = context.retries.unreported(&self.uid) {
                     self.is_logged = context.retries.is_logged(&self.uid);
@@ -151,7 +154,7 @@ impl Reconciler<'_> {
                     if self.claim.is_none() {
                         return Ok(Action::requeue(CLAIM_AGAIN));
                     }
-                    // Decided on again: another DataKey may have recorded its data key just before.
+                    // The next iteration decides again: another DataKey may have recorded its data key just before the claim.
                 }
                 Step::CallKms => self.call_kms().await?,
                 Step::Record(record) => self.record(record).await?,

@@ -44,7 +44,7 @@ pub enum StartError {
 /// Why the operator ended.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// It never began.
+    /// The operator did not start.
     #[error(transparent)]
     Start(#[from] StartError),
     /// Another replica leads now; a new start stands by.
@@ -118,7 +118,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         return Ok(());
     }
     tokio::spawn(readiness.connectivity.clone().run(new_client()?));
-    // Before the Lease is held: instance metadata that do not answer take longer than it may stay without a renewal.
+    // Load the AWS configuration before the Lease is acquired: an instance metadata service that does not answer delays the
+    // operator for longer than a Lease may stay without a renewal.
     let kms_settings = KmsSettings { rate: kms_rate, timeout: kms_timeout };
     let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
     let Some(kms) = stop.run_until_cancelled(Box::pin(kms)).await else { return Ok(()) };
@@ -152,7 +153,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let targets = targets.collect::<Result<_, StartError>>()?;
     let work = controller::run(context, targets, settings, readiness, stop);
     if let Some(mut leadership) = leadership {
-        // It is renewed until the last reconcile has ended, and released only then.
+        // The Lease is renewed until the last reconcile has ended, and released only then.
         tokio::select! {
             () = work => leadership.release().await,
             why = leadership.until_lost() => return Err(RunError::LeadershipLost(why)),
@@ -165,7 +166,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Who this process is among replicas: no two processes are the same, not even of one pod.
+/// The identity of this process among the replicas. No two processes have the same one, not even in one pod.
 fn identity() -> String {
     let pod = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     format!("{}_{:016x}", pod.as_deref().unwrap_or(FIELD_MANAGER), fastrand::u64(..))

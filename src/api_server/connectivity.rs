@@ -26,17 +26,17 @@ use super::{
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECK_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a watch lasts that no PING can check, in seconds. When it does not end by itself five seconds later, kube takes
-/// the connection for dead.
+/// The duration of a watch that no PING can check, in seconds. If the watch does not end by itself within five more seconds,
+/// kube treats the connection as dead.
 const SHORT_WATCH: u32 = 20;
 
-/// Whether the API server answers. Clones are about the same server.
+/// Whether the API server answers. All clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Connectivity(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// A request or a watch failed, and nothing has been checked since.
+    /// Notified when a request or a watch fails, so that `run` starts a check.
     doubt: Notify,
     is_checked: AtomicBool,
     is_lost: AtomicBool,
@@ -58,14 +58,14 @@ impl Connectivity {
         self.0.is_lost.load(Ordering::Relaxed)
     }
 
-    /// How long a watch may last, in seconds; `None` where the connection itself is checked, and kube's own limit will do.
+    /// How long a watch may last, in seconds; `None` if PINGs check the connection, because kube's own limit is enough then.
     pub fn watch_timeout(&self) -> Option<u32> {
         self.0.speaks_http1.load(Ordering::Relaxed).then_some(SHORT_WATCH)
     }
 
-    /// Something failed that the API server did not answer. It is checked whether it answers anything.
+    /// Requests a check whether the API server answers at all, after it left one request or watch without an answer.
     pub fn doubt(&self) {
-        // A check that fails is no reason for another one.
+        // While a check runs, a failed request does not start another check.
         if !self.0.is_checked.load(Ordering::Relaxed) {
             self.0.doubt.notify_one();
         }
@@ -76,7 +76,8 @@ impl Connectivity {
         self.0.speaks_http1.store(version < Version::HTTP_2, Ordering::Relaxed);
     }
 
-    /// Checks the API server whenever there is doubt, until it answers. The client has to have connections of its own.
+    /// Checks the API server after each call of [`Self::doubt`], until the API server answers. The client must have its own
+    /// connections.
     ///
     /// This is the only place that logs that the API server does not answer: watches, reconciles and the Lease meet the same
     /// outage, each many times.
@@ -132,8 +133,9 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
-    /// It failed, or its sender waited long enough. Requests share a connection: the next one gets another, and does not wait
-    /// until this one is found dead.
+    /// Marks the connection as unusable if the API server did not answer: the request failed, or its sender stopped waiting.
+    /// Requests share connections. The next request uses a new connection, and does not wait until this one is detected as
+    /// dead.
     fn drop(&mut self) {
         if self.is_answered {
             return;

@@ -6,7 +6,7 @@ use kube::runtime::watcher;
 /// Longest text of an error in a line of the log. A webhook can answer any length.
 const MAX_TEXT: usize = 1000;
 
-/// An error of the client in one line. kube's own text of an answer repeats the answer as Rust shows it for debugging.
+/// Describes an error of the client on one line. kube's own text for an error answer contains the Debug form of the answer.
 pub fn describe(error: &kube::Error) -> String {
     let text = match error {
         kube::Error::Api(status) => describe_status(status),
@@ -38,7 +38,7 @@ pub fn is_unanswered(error: &kube::Error) -> bool {
     matches!(error, kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_))
 }
 
-/// The same of a watch.
+/// Whether the API server did not answer a watch.
 pub fn is_watch_unanswered(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(error)

@@ -24,7 +24,7 @@ pub struct Events {
 // === impl Events ===
 
 impl Events {
-    /// In the name of the operator, and of the pod that it runs in where the manifest sets `POD_NAME`.
+    /// Reports events in the name of the operator and, if the manifest sets `POD_NAME`, of its pod.
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
         Self { recorder: Recorder::new(client, reporter) }

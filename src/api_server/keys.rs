@@ -52,7 +52,7 @@ pub async fn put_status(client: &Client, object: &DataKey, dry_run: bool) -> Res
 /// The request that replaces a status.
 ///
 /// # Errors
-/// The name is not one.
+/// The name is invalid.
 pub fn status_request(
     namespace: &str,
     name: &str,
@@ -63,7 +63,7 @@ pub fn status_request(
     Request::new(DataKey::url_path(&(), Some(namespace))).replace_subresource("status", name, &params, body)
 }
 
-/// A `DataKey` of an answer; one that cannot be decoded is left to the watch.
+/// Decodes the `DataKey` in an answer. The watch handles a `DataKey` that cannot be decoded.
 fn decode(answer: Wire) -> Result<DataKey, RequestError> {
     let (metadata, content) = answer.decode::<DataKey>();
     let (spec, status) = content.map_err(|_| RequestError::Decode)?;

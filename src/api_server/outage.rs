@@ -1,5 +1,5 @@
-//! Which lines the log has while the API server does not answer: one at the beginning, one now and then, one at the end. Pure:
-//! the time is passed in.
+//! Decides what to log while the API server does not answer: one line at the beginning, one every ten minutes, and one at the
+//! end. Pure: the time is passed in.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Repeats(Vec<(String, Instant)>);
 // === impl Outage ===
 
 impl Outage {
-    /// Takes in that there was no answer; returns what to log.
+    /// Records that there was no answer, and returns what to log.
     pub fn unanswered(&mut self, now: Instant) -> Option<Notice> {
         let since = *self.since.get_or_insert(now);
         match self.logged {
@@ -43,7 +43,7 @@ impl Outage {
         Some(if since == now { Notice::Begins } else { Notice::Lasts(now - since) })
     }
 
-    /// Takes in that there was an answer; returns what to log.
+    /// Records that there was an answer, and returns what to log.
     pub fn answered(&mut self, now: Instant) -> Option<Notice> {
         let since = std::mem::take(self).since?;
         Some(Notice::Ends(now.saturating_duration_since(since)))
@@ -53,7 +53,7 @@ impl Outage {
 // === impl Repeats ===
 
 impl Repeats {
-    /// Whether a text is to be logged now: it was not logged lately.
+    /// Whether to log a text now. Returns false if the same text was logged less than [`LOG_AGAIN`] ago.
     pub fn is_due(&mut self, text: &str, now: Instant) -> bool {
         self.0.retain(|(_, logged)| now.saturating_duration_since(*logged) < LOG_AGAIN);
         if self.0.iter().any(|(known, _)| known == text) {
@@ -64,7 +64,7 @@ impl Repeats {
     }
 }
 
-/// A time as the log has it, in whole seconds: `1h 2m 3s`.
+/// A duration as the log shows it, in whole seconds: `1h 2m 3s`.
 pub fn in_seconds(time: Duration) -> String {
     humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
 }

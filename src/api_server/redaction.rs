@@ -1,4 +1,4 @@
-//! What no message of the API server may repeat of what was sent to it.
+//! Redaction of sensitive values from messages of the API server, which can repeat what the operator sent.
 
 use datakey::{api::DataKey, text::redact};
 
@@ -7,7 +7,8 @@ pub(super) fn redacted(message: &str, sent: &DataKey) -> String {
     redact(message, &sensitive_values(sent))
 }
 
-/// What of a `DataKey` no message may repeat: grant tokens, and the wrapped data keys, recorded or pinned, as they are sent.
+/// The values of a `DataKey` that no message may repeat: grant tokens, and the wrapped data keys, recorded or pinned, as they
+/// are sent.
 fn sensitive_values(key: &DataKey) -> Vec<String> {
     let issued = key.record().iter().chain(key.pinned_versions());
     let blobs = issued.filter_map(|issued| serde_json::to_value(&issued.ciphertext_blob).ok());

@@ -75,7 +75,7 @@ pub async fn create(client: &Client, namespace: &str, new: &Secret) -> Result<Se
 pub async fn replace(client: &Client, namespace: &str, new: &Secret) -> Result<Secret, RequestError> {
     let metadata = &new.metadata;
     if metadata.uid.is_none() || metadata.resource_version.is_none() {
-        // The server would take a replacement without them as unconditional.
+        // Without them, the API server would replace the Secret unconditionally.
         return Err(RequestError::Build(request::Error::Validation("uid or resourceVersion is missing".to_owned())));
     }
     let body = serde_json::to_vec(new).map_err(RequestError::Encode)?;

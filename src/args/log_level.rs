@@ -31,10 +31,10 @@ fn has_level(directive: &str) -> bool {
     }
 }
 
-/// Whether an error of the operator itself would not be logged. What is for certain spans only does not count.
+/// Whether the directives drop errors of the operator itself. Directives for certain spans only do not count.
 fn is_silent(directives: &[&str]) -> bool {
     let of_targets: Vec<_> = directives.iter().copied().filter(|directive| !directive.contains('[')).collect();
-    // `Targets` reads nothing as errors of everything.
+    // `Targets` parses an empty text as "errors of every target", so an empty list is handled separately.
     let targets = of_targets.join(",").parse::<Targets>().ok().filter(|_| !of_targets.is_empty());
     !targets.is_some_and(|targets| targets.would_enable("datakey_operator", &Level::ERROR))
 }

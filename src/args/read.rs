@@ -41,7 +41,7 @@ impl Cli {
 // === impl RunArgs ===
 
 impl RunArgs {
-    /// What no flag can know of itself. A name that is given twice counts once.
+    /// Checks the rules that concern several flags, and removes repeated names from the lists.
     fn check(&mut self, command: &clap::Command) -> Result<(), String> {
         for names in [&mut self.namespaces, &mut self.extra_regions, &mut self.reserved_template_keys] {
             let mut seen = BTreeSet::new();
@@ -136,7 +136,7 @@ mod tests {
         for (flags, is_accepted) in [
             (&["--retry-min=1s", "--retry-max=1s"][..], true),
             (&["--retry-min=1001ms", "--retry-max=1s"], false),
-            // The default of the other counts too.
+            // Each flag is also compared with the default of the other one.
             (&["--retry-min=11m"], false),
             (&["--retry-max=999ms"], false),
         ] {

@@ -12,13 +12,13 @@ pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
 /// Waits between two tries.
 pub const RETRY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 
-/// A shorter time keeps a processor busy with comparing.
+/// The accepted intervals of the periodic comparison. A shorter interval would keep a processor busy.
 pub const RESYNC: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(720);
 
-/// What a pod may take to stop.
+/// How long running reconciles may go on after SIGTERM.
 pub const GRACE: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
 
-/// How long nothing works after the holder of the Lease was killed.
+/// The accepted durations of the Lease. After its holder is killed, no replica works for this time.
 pub const LEASE: RangeInclusive<Duration> = Duration::from_secs(1)..=HOUR;
 
 const HOUR: Duration = Duration::from_hours(1);

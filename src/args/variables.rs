@@ -1,4 +1,4 @@
-//! Variables that begin as the operator's do and are none of them. Pure.
+//! Refuses environment variables that have the operator's prefix but no flag. Pure.
 //!
 //! They are refused, as unknown flags are: with DATAKEY_NAMESPACE in place of DATAKEY_NAMESPACES the operator would watch
 //! the whole cluster, with DATAKEY_ISSUING=false it would issue data keys while a backup is restored. A warning would
@@ -9,7 +9,7 @@ use std::ffi::OsString;
 /// What the names of the operator's variables begin with.
 const PREFIX: &str = "DATAKEY_";
 
-/// How alike two names are for one to be proposed for the other; clap's own measure for flags.
+/// The smallest similarity at which a known name is suggested for an unknown one; clap uses the same value for flags.
 const ALIKE: f64 = 0.7;
 
 /// Refuses the first variable that has the operator's prefix and is unknown.

@@ -27,7 +27,7 @@ pub struct Cached(Arc<Content>);
 #[derive(Clone, Debug)]
 struct Content {
     metadata: ObjectMeta,
-    /// What is asked often, and [`Rest`]; or why it cannot be decoded.
+    /// The fields that are read often, and [`Rest`] in compressed form; or why the object cannot be decoded.
     read: Result<(Summary, Box<[u8]>), Unreadable>,
 }
 
@@ -115,7 +115,7 @@ impl Cached {
         Ok(DataKey { metadata: metadata.clone(), spec, status })
     }
 
-    /// The name of its Secret; its own where it cannot be decoded.
+    /// The name of the Secret; if the `DataKey` cannot be decoded, the name of the `DataKey`.
     pub fn secret_name(&self) -> Cow<'_, str> {
         let Content { metadata, read } = &*self.0;
         let decoded = match read {
@@ -126,12 +126,12 @@ impl Cached {
         decoded.map_or_else(own, |key| Cow::Owned(key.secret_name().to_owned()))
     }
 
-    /// Whether its record holds a data key; also where that is not known, because it cannot be decoded.
+    /// Whether the record holds a data key. True if the `DataKey` cannot be decoded, because that is not known then.
     pub fn has_record(&self) -> bool {
         self.0.read.as_ref().map_or(true, |(summary, _)| summary.has_record)
     }
 
-    /// What its `Ready` condition says, or has to say.
+    /// The state of the `Ready` condition; the failure `SpecInvalid` if the `DataKey` cannot be decoded.
     pub fn state(&self) -> ReadyState {
         self.0.read.as_ref().map_or(ReadyState::Failed(Reason::SpecInvalid), |(summary, _)| summary.state)
     }

@@ -27,12 +27,12 @@ pub struct Caches {
     /// The Secrets of the operator.
     pub secrets: SecretIndex,
     renamed: RwLock<Renamed>,
-    /// The Secrets for which a record is on its way.
+    /// The claimed Secrets: for each of them, one `DataKey` may record its first data key now.
     recording: Mutex<HashSet<Place>>,
 }
 
-/// The `DataKey`s whose Secret has another name than they have. It may be out of date: a name is compared with the `DataKey`
-/// before it counts.
+/// The `DataKey`s whose Secret has a different name. An entry may be out of date, so the name is compared with the `DataKey`
+/// before it is used.
 #[derive(Default)]
 struct Renamed {
     /// The name of the Secret, by namespace and name of the `DataKey`.
@@ -55,8 +55,8 @@ impl Caches {
         Self { keys, secrets: SecretIndex::default(), renamed: RwLock::default(), recording: Mutex::default() }
     }
 
-    /// Takes in an event of the watch of `DataKey`s, after the store has it. Returns the other `DataKey`s that it concerns:
-    /// those that want the Secret of one that is gone.
+    /// Applies an event of the `DataKey` watch, after the store has applied it. Returns the other `DataKey`s that the event
+    /// concerns: those that want the Secret of a `DataKey` that is gone.
     pub fn key_changed(&self, event: &Event<Cached>) -> Vec<ObjectRef<DataKey>> {
         match event {
             Event::Apply(key) | Event::InitApply(key) => {
@@ -81,7 +81,7 @@ impl Caches {
         }
     }
 
-    /// Takes in an event of the watch of Secrets. Returns the `DataKey`s that it may concern.
+    /// Applies an event of the Secret watch. Returns the `DataKey`s that it may concern.
     pub fn secret_changed(&self, event: Event<WatchedSecret>) -> Vec<ObjectRef<DataKey>> {
         let place = match &event {
             Event::Apply(secret) | Event::Delete(secret) => {
@@ -101,8 +101,8 @@ impl Caches {
         concerned
     }
 
-    /// Another `DataKey` whose recorded data key this Secret holds or has to hold. Its name stays reserved while the Secret is
-    /// deleted: what is created in its place must not be another data key.
+    /// Another `DataKey` with a recorded data key that the Secret of `key` holds or must hold. The name of the Secret stays
+    /// reserved while the Secret is deleted: no other data key may be created under that name.
     pub fn rival(&self, key: &DataKey, written: &OwnWrites) -> Option<String> {
         let namespace = key.metadata.namespace.as_deref().unwrap_or_default();
         let others = self.wanting(namespace, key.secret_name());
@@ -110,7 +110,7 @@ impl Caches {
         let rival = others.find(|other| {
             let uid = other.meta().uid.as_deref().unwrap_or_default();
             let is_written = written.get(uid).is_some_and(|written| !written.record().is_empty());
-            // What is forgotten of our writes, the store has: so it is looked at afterwards.
+            // A write is forgotten only after the store has it, so read the store after the writes.
             is_written || self.keys.get(&ObjectRef::from_obj(&**other)).is_some_and(|other| other.has_record())
         })?;
         Some(rival.name_any())
@@ -120,7 +120,7 @@ impl Caches {
     pub fn claim(&self, namespace: &str, secret: &str) -> Option<Claim<'_>> {
         let place = (namespace.to_owned(), secret.to_owned());
         let is_free = self.recording.lock().insert(place.clone());
-        // Made only then: a claim that is dropped frees the Secret.
+        // Create the claim only if the Secret is free: dropping a claim frees the Secret.
         is_free.then(|| Claim { caches: self, place })
     }
 
@@ -134,7 +134,7 @@ impl Caches {
     }
 
     fn forget_name(&self, namespace: &str, name: &str) {
-        // One of the same name may have been created since.
+        // A `DataKey` of the same name may have been created since; its entry must stay.
         if self.keys.get(&ObjectRef::new(name).within(namespace)).is_none() {
             self.renamed.write().remove(&(namespace.to_owned(), name.to_owned()));
         }
@@ -144,8 +144,8 @@ impl Caches {
 // === impl Renamed ===
 
 impl Renamed {
-    /// Takes in the name of a `DataKey`'s Secret. An earlier name is forgotten: a `DataKey` without a record can change it as
-    /// often as its user likes.
+    /// Sets the name of a `DataKey`'s Secret, and removes the earlier name: the user of a `DataKey` without a record can change
+    /// the name any number of times.
     fn set(&mut self, key: Place, secret: &str) {
         if self.secrets.get(&key).map_or(key.1 == secret, |known| known == secret) {
             return;

@@ -16,7 +16,7 @@ pub struct OwnWrites {
 // === impl OwnWrites ===
 
 impl OwnWrites {
-    /// Takes in what our write answered.
+    /// Stores the object that the API server returned for our write.
     pub fn learn(&self, key: &Arc<DataKey>) {
         if let Some(uid) = &key.metadata.uid {
             self.objects.lock().insert(uid.clone(), Arc::clone(key));
@@ -59,7 +59,8 @@ impl OwnWrites {
     }
 }
 
-/// False where the two versions cannot be compared: the object of the watch counts.
+/// Whether the object of the watch is older than our write. False if the two versions cannot be compared, so that the object of
+/// the watch is used.
 fn is_older(cached: &DataKey, written: &DataKey) -> bool {
     let versions = cached.metadata.resource_version.as_deref().zip(written.metadata.resource_version.as_deref());
     versions.is_some_and(|(cached, written)| identity::is_older(cached, written))

@@ -34,7 +34,7 @@ impl Readiness {
         let _ = self.watches.set(Watches { scopes, context });
     }
 
-    /// Another replica leads, and the API server says so: there is nothing more to get ready for.
+    /// Makes this replica ready as a standby: the API server reports that another replica leads.
     pub fn stand_by(&self) {
         self.stands_by.store(true, Ordering::Relaxed);
     }
@@ -49,8 +49,8 @@ impl Readiness {
         self.watches.get().map_or(0, |watches| watches.context.kms.queue.waiting())
     }
 
-    /// Whether the API server answers and every watch has its first list: what the caches don't have is not there. A replica
-    /// that stands by is ready to take over.
+    /// Whether the API server answers and every watch has its first list, so that an object that is missing in the caches does
+    /// not exist. A standby replica is ready, too, because it can take over.
     pub async fn is_ready(&self) -> bool {
         if self.connectivity.is_lost() {
             return false;

@@ -17,8 +17,8 @@ use crate::{
 /// How many `DataKey`s are checked before other tasks may run.
 const RESYNC_BATCH: usize = 128;
 
-/// After how long without another change the status names a revision that other clients made; how often that is looked for;
-/// and at what pace such DataKeys are queued.
+/// For the revisions of Secrets that other clients made: how long such a revision must stay unchanged before the status names
+/// it, how often the operator looks for such revisions, and the pause between two DataKeys that it queues for them.
 const SAVE_AFTER: Duration = Duration::from_hours(1);
 const SAVE_CHECK: Duration = Duration::from_mins(1);
 const SAVE_PACE: Duration = Duration::from_millis(100);
@@ -44,7 +44,8 @@ pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, wake: 
     }
 }
 
-/// Has the status name the revisions of Secrets that other clients changed without harm, once nothing more happens to them.
+/// Queues the `DataKey`s whose status must name a newer revision: another client changed the Secret without changing what the
+/// operator manages, and the Secret has not changed since.
 pub(super) async fn save_revisions(scope: Arc<WatchScope>, wake: Requeue) {
     loop {
         sleep(SAVE_CHECK).await;

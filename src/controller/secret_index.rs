@@ -36,7 +36,7 @@ impl Default for SecretIndex {
 }
 
 impl SecretIndex {
-    /// Waits until the first list is complete. Before that a Secret that is not here may well be there.
+    /// Waits until the first list is complete. Until then, a Secret that is not in the index may exist in the cluster.
     pub async fn wait_until_ready(&self) {
         // It fails only when the sender is gone, and that lives as long as `self`.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
@@ -52,7 +52,7 @@ impl SecretIndex {
         self.known.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    /// Takes in what our own write or read answered. What is known of a newer revision stays.
+    /// Stores the result of our own write or read, unless the index has a newer revision.
     pub fn learn(&self, namespace: &str, name: &str, known: KnownSecret) {
         let mut all = self.known.write();
         let key = (namespace.to_owned(), name.to_owned());
@@ -61,8 +61,8 @@ impl SecretIndex {
         }
     }
 
-    /// The `DataKey`s of Secrets that were read so long ago, after which nothing changed: from now on the status must name
-    /// these revisions. Each is returned once.
+    /// Returns the `DataKey`s of Secrets that were read at least this long ago and have not changed since: from now on the
+    /// status must name these revisions. Returns each of them once.
     pub fn settle(&self, after: Duration) -> Vec<ObjectRef<DataKey>> {
         let now = Instant::now().into_std();
         let mut settled = Vec::new();
@@ -77,7 +77,7 @@ impl SecretIndex {
         settled
     }
 
-    /// Takes in an event of the watch; returns the `DataKey`s that it may concern.
+    /// Applies an event of the watch; returns the `DataKey`s that it may concern.
     pub fn apply(&self, event: Event<WatchedSecret>) -> Vec<ObjectRef<DataKey>> {
         match event {
             Event::Init => {

@@ -18,7 +18,7 @@ struct Inner {
     waiting: RoundRobin<oneshot::Sender<HeldSlot>>,
 }
 
-/// The slot of one reconcile. Dropped, it is another one's.
+/// The slot of one reconcile. Dropping it passes the slot on to another reconcile.
 pub struct Slot {
     slots: Slots,
     namespace: String,
@@ -30,13 +30,13 @@ struct HeldSlot(Slots);
 // === impl Slots ===
 
 impl Slots {
-    /// So many, all free.
+    /// Creates this many slots, all of them free.
     pub fn new(count: u16) -> Self {
         Self(Arc::new(Mutex::new(Inner { free: count, is_closed: false, waiting: RoundRobin::default() })))
     }
 
-    /// Waits for a slot; `None` once no new work begins. An object that has a permit to call KMS goes before the others of
-    /// its namespace: a permit that waits behind thousands of them is one that other namespaces lack.
+    /// Waits for a slot; `None` once no new work begins. An object with a permit to call KMS goes before the others of its
+    /// namespace: while it waits behind thousands of them, other namespaces cannot use the permit.
     pub async fn begin(&self, namespace: &str, has_permit: bool) -> Option<Slot> {
         let permit = self.acquire(namespace, has_permit).await?;
         Some(Slot { slots: self.clone(), namespace: namespace.to_owned(), permit: Some(permit) })
@@ -74,8 +74,8 @@ impl Slots {
 // === impl Slot ===
 
 impl Slot {
-    /// Leaves the slot to others while this waits for something else, and takes one again then, before the others of its
-    /// namespace: what it waited for has come.
+    /// Frees the slot during `wait`, and waits for a slot again afterwards, before the others of its namespace because the
+    /// reconcile can go on now.
     pub async fn free_during<T>(&mut self, wait: impl Future<Output = T>) -> T {
         self.permit = None;
         let result = wait.await;
@@ -92,7 +92,7 @@ impl Drop for HeldSlot {
         match state.waiting.next(|next| !next.is_closed()) {
             Some(next) => {
                 drop(state);
-                // Where it waits no more, this comes back and is dropped again.
+                // If the receiver is gone, `send` returns the slot, and dropping it passes it on again.
                 let _ = next.send(Self(self.0.clone()));
             }
             None => state.free = state.free.saturating_add(1),

@@ -34,21 +34,21 @@ struct Report<'a> {
     status: &'a RawStatus,
 }
 
-/// The status to be written; `None` where there is nothing to report or it is reported.
+/// The status to write; `None` if the object is being deleted, or if there is nothing to report or it is reported already.
 pub fn wanted_status(key: &Cached, unreadable: &Unreadable) -> Option<RawStatus> {
     let metadata = key.meta();
     let leaves = metadata.deletion_timestamp.is_some();
     (!leaves).then(|| unreadable.report(metadata.generation, Timestamp::now()))?
 }
 
-/// Reports it, once. It is looked at again when it changes.
+/// Reports once that the object cannot be decoded. The operator looks at the object again when it changes.
 ///
 /// # Errors
 /// The status could not be written; it is tried again.
 pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) -> Result<Action, Error> {
     let metadata = key.meta();
     let uid = metadata.uid.as_deref().unwrap_or_default();
-    // It may have waited for KMS while it could be decoded.
+    // The object may have joined the KMS queue while it could still be decoded.
     context.kms.queue.release(uid);
     let Some(status) = wanted_status(key, unreadable) else {
         context.retries.settled(uid);

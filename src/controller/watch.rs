@@ -25,7 +25,7 @@ use crate::{
 };
 use datakey::{names::SECRET_TYPE, secret::metadata::WatchedSecret};
 
-/// First and longest wait before an interrupted watch is resumed, without the jitter: up to as much again.
+/// First and longest wait before an interrupted watch is resumed. The jitter can double the wait.
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// Objects in a page of a list. A page is in memory as a whole, and an object can have 1.5 MB: with kube's own 500, a tenant's
@@ -44,7 +44,7 @@ pub(super) fn key_changes(
     let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).map_ok(
         move |event| {
             match event {
-                // A list after the first brings mostly what is there already.
+                // A list after the first one contains mostly objects that the store has already.
                 Event::InitApply(new) => {
                     let old = keys.get(&ObjectRef::from_obj(&new)).filter(|old| old.is_same(&new));
                     Event::InitApply(old.map_or(new, |old| (*old).clone()))
@@ -109,8 +109,9 @@ fn watch_config(scope: &WatchScope) -> watcher::Config {
     }
 }
 
-/// A watch that is listed again where the server can't resume it. kube's own resumes from the same resource version for
-/// ever: one that the server has forgotten (410), or one of a future that a restored etcd never had.
+/// A watch that starts with a new list if the API server cannot resume it. kube's own watch resumes from the same resource
+/// version forever, even if the API server has dropped that version (410), or does not have it yet because etcd was restored
+/// from a backup.
 fn relisting_watch<K, W>(
     watch: impl Fn() -> W + Send,
     connectivity: Connectivity,
@@ -130,7 +131,8 @@ where
     events.inspect_err(move |_| connectivity.doubt()).backoff(backoff())
 }
 
-/// A refusal has nothing to do with the resource version, and neither has an overloaded server: a list would cost it more.
+/// Whether the watch needs a new list. A refusal does not depend on the resource version, nor does an overloaded API server,
+/// for which a list would be more expensive.
 fn needs_relist(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if !matches!(status.code, 401 | 403 | 429))
 }

@@ -10,8 +10,8 @@ use datakey::{
     reason::{Failure, Reason},
 };
 
-/// What a request asks KMS to generate. The definition of the DataKey has the same rule, but an older definition may have let
-/// the request in.
+/// What a request asks KMS to generate. The definition of the DataKey has the same rule, but an older definition may have
+/// accepted the request.
 ///
 /// # Errors
 /// [`Reason::SpecInvalid`] if the request names no length, two lengths, or one that KMS does not generate.

@@ -13,7 +13,7 @@ pub struct LeaseSettings {
     pub name: String,
     /// How long others wait after the last renewal, in whole seconds.
     pub duration: Duration,
-    /// Who this is: another one after each start.
+    /// The identity of this process; it differs after each start.
     pub identity: String,
 }
 
@@ -36,7 +36,7 @@ impl LeaseSettings {
     }
 }
 
-/// Whether a lease that has not changed for this time has no holder any more.
+/// Whether a lease is free: it has no holder, or it has not changed for its whole duration.
 pub(super) fn is_free(spec: &LeaseSpec, unchanged: Duration) -> bool {
     let has_no_holder = spec.holder_identity.as_deref().is_none_or(str::is_empty);
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();

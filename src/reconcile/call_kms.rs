@@ -22,8 +22,8 @@ use crate::api_server::{
 };
 
 impl Reconciler<'_> {
-    /// Acquires a permit to call KMS, or queues for one. Whether the reconcile goes on: with the permit, or with the failure that
-    /// no Region can be called.
+    /// Acquires a permit to call KMS, or queues for one. Returns whether the reconcile goes on: with the permit, or with the
+    /// failure that no Region can be called.
     pub(super) fn acquire_permit(&mut self) -> Result<bool, Error> {
         let kms = &self.context.kms;
         match kms.region(&self.key().spec.request()) {
@@ -40,15 +40,15 @@ impl Reconciler<'_> {
         Ok(true)
     }
 
-    /// The only call to KMS. What it answers is held in memory until it is recorded, and dropped where it is unclear whether the
-    /// record was written.
+    /// Calls KMS; no other function does. The issued data key is kept in memory until it is recorded, and dropped if it is
+    /// unclear whether the record was written.
     pub(super) async fn call_kms(&mut self) -> Result<(), Error> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
         let key = Arc::clone(self.key());
         let request = key.spec.request();
         let version = key.wanted_version();
         let tokens = key.spec.grant_tokens.as_deref().unwrap_or_default();
-        // KMS may take its time, or never answer.
+        // KMS may answer slowly or never, so the slot is free meanwhile.
         let generated = match self.slot.free_during(self.context.kms.generate(permit, &request, tokens)).await {
             Ok(generated) => generated,
             Err(failed) => {
@@ -76,7 +76,8 @@ impl Reconciler<'_> {
     pub(super) async fn record(&mut self, record: Record) -> Result<(), Error> {
         let status = record.status(self.key());
         let written = self.put_status(status).await;
-        // A conflict says nothing of the next try. An object that is gone takes no record before the watch catches up.
+        // A conflict does not predict the result of the next write. If the object is gone, no record can be written until the
+        // watch catches up.
         if !matches!(written, Err(Error::Conflict)) {
             let is_written = matches!(written, Ok(WriteOutcome::Accepted(_)));
             self.context.retries.record_written(&self.uid, is_written);
@@ -126,7 +127,8 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    /// Logs that the answer of KMS is dropped: its line in the log and in CloudTrail is of no data key that is in use.
+    /// Logs that the answer of KMS is dropped: the log line and the CloudTrail entry of that call belong to no data key that is
+    /// in use.
     pub(super) fn log_dropped(&mut self) {
         let Some((version, request_id)) = self.unrecorded.take() else { return };
         let (namespace, name) = (&self.namespace, &self.name);
@@ -156,7 +158,8 @@ impl Reconciler<'_> {
                 Ok(())
             }
             WriteOutcome::Accepted(_) => self.learn(Answer::DryRunAccepted),
-            // A webhook that cannot be dry-run says nothing of the write itself, which is tried with the wait of a failure.
+            // A webhook without support for dry runs says nothing about the write itself. The operator tries the write, and
+            // waits as after any failure.
             WriteOutcome::Rejected(message) if message.contains("does not support dry run") => {
                 self.learn(Answer::DryRunAccepted)
             }
@@ -188,8 +191,8 @@ impl Reconciler<'_> {
     }
 }
 
-/// The present time; not before the creation of the object, by whichever clock that was set: a data key that is older than the
-/// object was not issued by it.
+/// The current time, but not before the creation time of the object, whichever clock set that: a data key that is older than
+/// the object would count as issued by another object.
 fn issued_at(key: &DataKey) -> Time {
     let now = Timestamp::now();
     let created = key.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);

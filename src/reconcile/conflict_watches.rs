@@ -48,9 +48,9 @@ impl ConflictWatches {
         Self { client, watches: Mutex::default() }
     }
 
-    /// Watches the Secret that is in the way of a `DataKey`. Once it is gone, the `DataKey` need not wait any more and is
-    /// queued. Where there are too many watches, a namespace that has more of them than this one gives one up; else there is
-    /// no watch, and the `DataKey` is retried after its wait.
+    /// Watches the Secret that is in the way of a `DataKey`. Once the Secret is gone, the `DataKey` is queued and does not wait
+    /// any longer. At the limit, the namespace with the most watches loses one, if it has more than this namespace would have.
+    /// Otherwise the Secret is not watched, and the `DataKey` is retried after its wait.
     pub fn watch(
         &self,
         uid: &str,
@@ -79,7 +79,7 @@ impl ConflictWatches {
             until_gone(secrets, &name).await;
             sleep(FREE_FOR).await;
             retries.try_now(&id);
-            // No one listens only while the operator stops.
+            // This fails only while the operator stops, when the receiver is gone.
             let _ = wake.unbounded_send(object);
         });
         watches.insert(uid.to_owned(), Watch { namespace, secret: secret.to_owned(), task });

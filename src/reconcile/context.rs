@@ -95,7 +95,7 @@ impl Context {
         self.events.emit(about, type_, reason, note, self.kube_timeout).await;
     }
 
-    /// What every decision rests on besides the object, its Secret and its failures.
+    /// What every decision depends on besides the object, its Secret and its failures.
     pub(super) fn inputs(&self) -> Inputs<'_> {
         Inputs {
             default_region: self.kms.own_region(),
@@ -106,7 +106,8 @@ impl Context {
         }
     }
 
-    /// The definition of an older release drops `status.secret`, and to write it again and again would not help.
+    /// Notices whether the installed definition keeps `status.secret`. The definition of an older release drops it, and
+    /// repeated writes would not help.
     pub(super) fn notice_the_definition(&self, sent: &DataKey, stored: &DataKey) {
         let has_revision = |key: &DataKey| key.status.as_ref().is_some_and(|status| status.secret.is_some());
         if !has_revision(sent) {

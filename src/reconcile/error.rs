@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::api_server::{errors, outcome::Undecided, secrets::RequestError};
 
-/// A reconcile did not come to its end; the object is reconciled again soon.
+/// Why a reconcile did not finish; the object is reconciled again soon.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Another client wrote the object meanwhile. What was not recorded is dropped.
@@ -28,7 +28,7 @@ pub enum Error {
     /// No usable answer of the API server.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Another client writes the object or its Secret all the while.
+    /// Another client keeps writing the object or its Secret.
     #[error("the DataKey and its Secret did not settle")]
     TooManySteps,
     /// A defect of the operator; the runtime has logged where.
@@ -39,12 +39,12 @@ pub enum Error {
 // === impl Error ===
 
 impl Error {
-    /// As the user sees it; `None` for what is only repeated.
+    /// The failure that the user sees; `None` for an error that only repeats the reconcile.
     pub(super) fn failure(&self) -> Option<Failure> {
         let of_status = |code: u16, message: &str| match code {
             401 | 403 => Failure::new(Reason::WriteRejected, message),
-            // Of etcd, and of the API server's client of etcd, which answer with 500. The sizes were computed beforehand, but
-            // not those of what other clients write into the object.
+            // These are messages of etcd and of the API server's etcd client, with the status code 500. The operator computed
+            // the sizes before the write, but it does not know what other clients write into the object.
             _ if message.contains("request is too large") || message.contains("message larger than max") => {
                 Failure::new(Reason::SecretTooLarge, format!("etcd cannot store the object: {message}"))
             }
@@ -68,7 +68,7 @@ impl Error {
         })
     }
 
-    /// Whether the API server did not answer. Where it answers nothing, that is logged once for all objects.
+    /// Whether the API server did not answer. An API server that answers no request at all is logged once for all objects.
     pub(super) fn is_unanswered(&self) -> bool {
         match self {
             Self::Timeout(_) => true,

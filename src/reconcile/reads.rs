@@ -31,7 +31,7 @@ pub enum Permission {
     Granted(Permit),
     /// The object waits; it is queued again when it may read.
     Queued,
-    /// Not before this time has passed: the Secret was read very often lately.
+    /// The read must wait for this time, because the Secret was read very often recently.
     Later(Duration),
 }
 
@@ -51,7 +51,7 @@ impl Reads {
         self.queue.acquire_or_enqueue(LANE, uid, object, wake).map_or(Permission::Queued, Permission::Granted)
     }
 
-    /// Takes in that the Secret was read.
+    /// Records that the Secret was read.
     pub fn done(&self, uid: &str) {
         self.retries.secret_read(uid);
     }

@@ -49,7 +49,7 @@ pub(super) struct Reconciler<'a> {
     pub slot: Slot,
     /// What a failure depends on: when that changes, the next try does not wait.
     pub failure_inputs: FailureInputs,
-    /// No other `DataKey` records a data key for the same Secret meanwhile.
+    /// While this reconcile holds the claim, no other `DataKey` records its first data key for the same Secret.
     pub claim: Option<Claim<'a>>,
     pub permit: Option<Permit>,
     pub queued_for: Option<Queue>,
@@ -98,7 +98,7 @@ impl<'a> Reconciler<'a> {
         self.attempt.object()
     }
 
-    /// Takes in what a step brought.
+    /// Passes the answer to a step on to the attempt.
     pub fn learn(&mut self, answer: Learned) -> Result<(), Error> {
         match self.attempt.learn(answer) {
             Ok(()) => Ok(()),
@@ -115,14 +115,14 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    /// Takes in what a revision of the Secret holds.
+    /// Stores what a revision of the Secret holds, in the index and in the attempt.
     pub fn learn_revision(&mut self, metadata: SecretMetadata, verified: Verified) -> Result<(), Error> {
         let known = KnownSecret { metadata, verified: Some(verified) };
         self.caches.secrets.learn(&self.namespace, self.key().secret_name(), known.clone());
         self.learn(Answer::Revision(known))
     }
 
-    /// Takes in a failure: the next step reports it, and the next try waits.
+    /// Records a failure: the next step reports it, and the next try waits.
     pub fn fail(&mut self, failure: Failure) {
         if failure.reason == Reason::SecretConflict {
             self.watch_the_conflict();
@@ -133,13 +133,13 @@ impl<'a> Reconciler<'a> {
         self.fail_without_backoff(failure);
     }
 
-    /// Takes in a failure after which nothing was tried, and so nothing failed again.
+    /// Records a failure without a longer wait: the operator tried nothing, so nothing failed again.
     pub fn fail_without_backoff(&mut self, failure: Failure) {
         // A failure never ends an attempt.
         let _ = self.attempt.learn(Answer::Failed(failure));
     }
 
-    /// What a decision rests on; the borrowed texts are of `restore_limited` and of `failure_inputs`.
+    /// The inputs of a decision. Their texts are borrowed from `restore_limited` and `failure_inputs`.
     pub fn inputs<'b>(&'b self, retry_after: Option<Duration>, restore_limited: Option<&'b str>) -> Inputs<'b> {
         Inputs {
             retry_after,
@@ -150,7 +150,8 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    /// Whether the first record has to be kept from meeting that of another `DataKey` with the same Secret.
+    /// Whether the reconcile must claim the Secret: without a claim, another `DataKey` could write its first record for the
+    /// same Secret at the same time.
     pub fn needs_a_claim(&self) -> bool {
         self.claim.is_none() && self.key().record().is_empty()
     }
@@ -161,20 +162,22 @@ impl<'a> Reconciler<'a> {
         has_no_record.then(|| self.caches.rival(self.key(), &self.context.written)).flatten()
     }
 
-    /// With the uid: an object that waits for a permit can be deleted meanwhile, and one of the same name created.
+    /// A reference with the uid: while an object waits for a permit, it can be deleted and another one created under the same
+    /// name.
     pub fn object_ref(&self) -> ObjectRef<DataKey> {
         let mut object = ObjectRef::new(&self.name).within(&self.namespace);
         object.extra.uid = Some(self.uid.clone());
         object
     }
 
-    /// Has a foreign Secret that holds the name watched until it is gone. One of the operator's type is watched in any case.
+    /// Watches a foreign Secret that holds the name, until that Secret is gone. The Secret watch covers those of the operator's
+    /// type in any case.
     pub fn watch_the_conflict(&self) {
         let Context { conflicts, retries, .. } = self.context;
         let is_foreign = match self.attempt.secret() {
             SecretState::Present(_) => true,
             SecretState::Loaded(secret) => secret.type_.as_deref() != Some(SECRET_TYPE),
-            // After a restart; where the name is reserved, there may be no Secret.
+            // The state after a restart. If the name is reserved for another `DataKey`, there may be no Secret.
             SecretState::Unwatched => self.failure_inputs.rival.is_none(),
             SecretState::Watched(_) | SecretState::Absent => false,
         };

@@ -36,7 +36,7 @@ impl Reconciler<'_> {
         if !is_certain && !retries.is_worth_reporting(&self.uid) {
             return Err(error);
         }
-        // Where the status of an earlier failure cannot be written, that failure is what has to be reported.
+        // If the status of an earlier failure cannot be written, report that earlier failure.
         let failure = self.attempt.failure().cloned().unwrap_or_else(|| cause.clone());
         let is_in_detail = |error: &RequestError| matches!(error, RequestError::Kube(kube::Error::Api(_)));
         if matches!(&error, Error::Request(request) if !is_in_detail(request)) {
@@ -66,8 +66,8 @@ impl Reconciler<'_> {
         Ok(retry)
     }
 
-    /// Takes in that KMS issued no data key. Each such call is a line of the log, with its request ID, even if the status stays
-    /// the same; the write of the status then logs none.
+    /// Records that KMS issued no data key. Logs each such call with its request ID, even if the status stays the same; the
+    /// write of the status then logs nothing.
     pub(super) fn fail_at_kms(&mut self, failed: KmsFailure) {
         let KmsFailure { failure, code, message: kms_message, request_id } = failed;
         let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
@@ -126,7 +126,7 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    /// Writes a status of exactly the object that was decided on: uid and resource version go with it.
+    /// Writes the status of exactly the object that the decision used: the request has its uid and resource version.
     pub(super) async fn put_status(&self, status: KeyStatus) -> Result<WriteOutcome<Arc<DataKey>>, Error> {
         let object = self.key().with_status(status);
         let written = self.with_timeout(keys::put_status(&self.context.client, &object, false)).await?;

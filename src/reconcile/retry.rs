@@ -1,5 +1,5 @@
-//! What delays the next try of each object, in one row for each. It is kept in memory: after a restart the status says what
-//! failed, and the first retries are spread, so that failing objects are not all retried at once.
+//! The delays before the next try of each object: a table in memory with one row for each object. After a restart the operator
+//! reads from the status what failed, and spreads the first retries, so that failing objects are not all retried at once.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -69,7 +69,7 @@ impl RetryTable {
         gate.left(now)
     }
 
-    /// Takes in a failure; returns the delay.
+    /// Records a failure; returns the delay.
     pub fn on_failure(&self, uid: &str, inputs: FailureInputs, failure: &Failure) -> Duration {
         let reason = failure.reason;
         let mut state = self.state(uid);
@@ -82,7 +82,7 @@ impl RetryTable {
         wait
     }
 
-    /// Takes in that a line of the log reports the failure, before the status does.
+    /// Records that a line of the log reports the failure, before the status does.
     pub fn logged(&self, uid: &str) {
         if let Some(mut state) = self.known(uid) {
             state.is_logged = true;
@@ -99,31 +99,32 @@ impl RetryTable {
         self.known(uid)?.unreported.clone()
     }
 
-    /// Takes in that the status reports the failure.
+    /// Records that the status reports the failure.
     pub fn reported(&self, uid: &str) {
         if let Some(mut state) = self.known(uid) {
             state.unreported = None;
         }
     }
 
-    /// Takes in a transient error; returns the delay. It delays only this retry: a watch event reconciles at once.
+    /// Records a transient error; returns the delay. It delays only this retry: a watch event reconciles immediately.
     pub fn on_transient_error(&self, uid: &str) -> Duration {
         let mut state = self.state(uid);
         state.errors = state.errors.saturating_add(1);
         self.bounds.delay(RetryPolicy::RetrySoon, state.errors)
     }
 
-    /// Whether an error in a row after those before it is reported: something is reported already, or it is one of many.
+    /// Whether to report a transient error: the object already has a failure, or the error is at least the `REPORT_AFTER`th in
+    /// a row.
     pub fn is_worth_reporting(&self, uid: &str) -> bool {
         self.known(uid).is_some_and(|state| state.failures > 0 || state.errors + 1 >= REPORT_AFTER)
     }
 
-    /// Takes in that an Event reports a failure; false if one has reported it already.
+    /// Records that an Event reports a failure; false if an Event has reported it already.
     pub fn announce(&self, uid: &str, reason: Reason) -> bool {
         self.state(uid).announced.replace(reason) != Some(reason)
     }
 
-    /// Takes in whether a record could be written.
+    /// Records whether a record could be written.
     pub fn record_written(&self, uid: &str, written: bool) {
         match self.known(uid) {
             Some(mut state) => state.record_failed = !written,
@@ -150,7 +151,7 @@ impl RetryTable {
         self.wait(LimitedAction::Restore, uid)
     }
 
-    /// What the last restore of an object's Secret was about, while the next one has to wait.
+    /// What the last restore changed in an object's Secret, while the next restore must wait.
     pub fn restore_limited(&self, uid: &str) -> Option<String> {
         let now = Instant::now();
         let rows = self.rows.lock();
@@ -158,7 +159,7 @@ impl RetryTable {
         streak.wait(now).map(|_| streak.detail.clone())
     }
 
-    /// Takes in that the Secret was restored, and what was changed in it.
+    /// Records that the Secret was restored, and what was changed in it.
     pub fn restored(&self, uid: &str, detail: &str) {
         self.done(LimitedAction::Restore, uid, detail);
     }
@@ -168,13 +169,13 @@ impl RetryTable {
         self.wait(LimitedAction::Read, uid)
     }
 
-    /// Takes in that the Secret was read.
+    /// Records that the Secret was read.
     pub fn secret_read(&self, uid: &str) {
         self.done(LimitedAction::Read, uid, "");
     }
 
-    /// Takes in that nothing is left to do for an object. How often its Secret was restored and read stays: a client that
-    /// fights for the Secret leaves it alone now and then.
+    /// Records that an object is settled. The counts of restores and reads of its Secret stay: a client that keeps changing the
+    /// Secret can pause now and then.
     pub fn settled(&self, uid: &str) {
         let mut rows = self.rows.lock();
         if let Some(row) = rows.by_uid.get_mut(uid) {

@@ -30,8 +30,8 @@ impl Reconciler<'_> {
         self.learn(Answer::Metadata(found))
     }
 
-    /// Reads the Secret, or says when it may be read. A revision that is verified is read without a limit: there is no change to
-    /// verify, only something to write.
+    /// Reads the Secret, or returns when it may be read. The limit does not apply to a verified revision: that revision is read
+    /// in order to write the Secret, not to verify a change.
     pub(super) async fn get_secret(&mut self) -> Result<Option<Action>, Error> {
         let verified = match self.attempt.secret() {
             SecretState::Watched(known) if known.is_verified(self.key()) => Some(known.metadata.revision.clone()),
@@ -78,7 +78,7 @@ impl Reconciler<'_> {
         self.after_secret_write(secret, answer, SecretWrite::Update, changes).await
     }
 
-    /// Takes in the answer to a write of the Secret. `changes` says what another client had changed in it.
+    /// Handles the answer to a write of the Secret. `changes` describes what another client had changed in the Secret.
     async fn after_secret_write(
         &mut self,
         sent: &Secret,
@@ -100,7 +100,8 @@ impl Reconciler<'_> {
         self.context.metrics.secret_written(operation);
         let secret = self.key().secret_name().to_owned();
         let metadata = SecretMetadata::of(&stored.metadata);
-        // What follows is about what was just written: its event is no reason to try again at once.
+        // A failure below concerns the revision that was just written, so the watch event of this revision is no reason to
+        // retry immediately.
         self.failure_inputs.secret = Some(metadata.revision.resource_version.clone());
         if stored.type_.as_deref() == Some(SECRET_TYPE) {
             self.learn_revision(metadata, Verified::written(Digest::of(&stored)))?;

@@ -25,7 +25,8 @@ pub fn trust(bundle: Option<&Found>, variables: &BTreeMap<String, OsString>) -> 
     if usable.is_empty() {
         return Err(format!("{name}: no CA certificates in {path:?}; it has to be a file of PEM certificates"));
     }
-    // One by one: the SDK panics over a certificate that it cannot read, and a bundle of a system has some.
+    // Add the usable certificates one by one: the SDK panics on a certificate that it cannot read, and bundles of systems
+    // contain such certificates.
     let trust = TrustStore::empty();
     Ok(usable.into_iter().fold(trust, TrustStore::with_pem_certificate))
 }

@@ -89,7 +89,7 @@ fn has_host(url: &Uri) -> bool {
     url.host().is_some_and(|host| !host.is_empty())
 }
 
-/// Without a user and a password: the SDK would sign for them as a part of the host.
+/// Whether this is an HTTP URL with a host and without a user and password, which the SDK would sign as a part of the host.
 fn has_plain_host(url: &Uri) -> bool {
     is_http(url) && has_host(url) && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }

@@ -1,5 +1,5 @@
-//! What of the environment and the profile files is refused. Pure. The AWS SDK panics over some of it, and over other parts it
-//! logs a line and goes on without the setting.
+//! Checks which settings of the environment and the profile files are refused. Pure. The AWS SDK panics on some of them; for
+//! others it logs a line and continues without the setting.
 
 use std::collections::BTreeSet;
 
@@ -55,8 +55,8 @@ const FORMS: [((&str, &str), Form); 21] = [
     (("all_proxy", ""), forms::proxy),
 ];
 
-/// Variables that the SDK does not take as unset where they are empty: it calls what they name, or stops its search for
-/// credentials.
+/// Variables that must not be empty. The SDK does not treat an empty one as unset: it calls the empty address, or stops its
+/// search for credentials.
 const NEVER_EMPTY: [&str; 6] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_KMS",
@@ -159,8 +159,8 @@ impl Sources<'_> {
         Ok(retry)
     }
 
-    /// The FIPS and the dual-stack endpoints are those of AWS, so an endpoint of one's own has no such variant, and the SDK
-    /// refuses every call.
+    /// Refuses a custom KMS endpoint together with FIPS or dual-stack endpoints: only the endpoints of AWS have these variants,
+    /// and the SDK would refuse every call.
     fn endpoint_goes_with_its_variants(&self) -> Result<(), String> {
         let Some(endpoint) = self.kms_endpoint()? else { return Ok(()) };
         for (variable, property) in [FIPS, DUAL_STACK] {
@@ -208,7 +208,7 @@ impl Sources<'_> {
         Some(Found { name: format!("endpoint_url of kms in the services {services:?}"), value })
     }
 
-    /// Follows the profiles as the SDK does: from role to source profile.
+    /// Checks that no profile needs a person. Follows the profiles as the SDK does, from a role to its source profile.
     fn need_no_person(&self) -> Result<(), String> {
         // Credentials in the environment go before every profile.
         if self.variable("AWS_ACCESS_KEY_ID").is_some() {

@@ -93,8 +93,7 @@ impl Wire {
     }
 }
 
-/// Whether few enough of the spec are fields that this release does not know. The API server keeps them in pins, whatever they
-/// are.
+/// Whether the unknown fields of a spec are small enough to keep. The API server accepts any unknown field in pins.
 fn knows_enough(spec: SpecView<'_>) -> bool {
     let template = spec.secret_template.into_iter();
     let of_the_template = template.clone().map(|template| &template.rest);

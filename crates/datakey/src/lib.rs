@@ -14,8 +14,8 @@
 //! 5. The status keeps the revision and the digest of the Secret that was last verified, so a change of one byte is seen from the
 //!    metadata alone ([`secret::known`]).
 //!
-//! [`protocol::Attempt`] is the loop: it decides on the next step, and takes in what the step brought. It has no effects; the
-//! operator carries the steps out, and the model in `tests/model` answers them in every way in which a cluster can.
+//! [`protocol::Attempt`] is the loop: it decides on the next step, and learns the answer to that step. It has no effects. The
+//! operator carries out the steps; the model in `tests/model` gives every answer that a cluster can give.
 //!
 //! # The modules
 //!

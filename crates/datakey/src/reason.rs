@@ -76,7 +76,7 @@ pub enum Reason {
     InternalError,
     /// The `DataKey` is being deleted, and a finalizer or its dependents hold it.
     Deleting,
-    /// The spec got past a validation that this operator relies on.
+    /// The API server accepted a spec that violates a rule on which this operator relies.
     SpecInvalid,
     /// All 64 versions are used.
     TooManyVersions,
@@ -99,7 +99,7 @@ pub enum Reason {
 /// A failure as the user sees it: a reason, and what is special about this case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
-    /// Decides on class and advice.
+    /// Decides on the retry policy and the advice.
     pub reason: Reason,
     /// What is special about this case. Never secret material, never a grant token.
     pub detail: Option<String>,
@@ -299,8 +299,8 @@ impl Reason {
         self.entry().1
     }
 
-    /// Whether the object alone causes it. Then an operator that has just started decides again without a delay: it may be of
-    /// another release.
+    /// Whether the failure depends on the object alone. An operator that has just started then decides again without a delay,
+    /// because it may be a different release.
     pub const fn depends_on_object(self) -> bool {
         matches!(self, Self::SpecInvalid | Self::RecordNewer | Self::SpecNewer)
     }
@@ -344,7 +344,7 @@ impl fmt::Display for Failure {
         match &self.detail {
             None => f.write_str(advice),
             Some(detail) => {
-                // Servers repeat in their words what users wrote.
+                // Messages of servers can repeat what users wrote.
                 let detail = printable(detail, MAX_MESSAGE.saturating_sub(advice.len() + 3));
                 write!(f, "{advice} ({detail})")
             }

@@ -1,5 +1,5 @@
-//! How often something was done for an object in a row: a client that fights for a Secret meets a bounded rate, not a storm.
-//! Pure: the time is passed in.
+//! Limits for repeated restores and reads of one Secret: a client that keeps changing the Secret causes requests at a bounded
+//! rate only. Pure: the time is passed in.
 
 use std::time::Duration;
 
@@ -8,39 +8,40 @@ use tokio::time::Instant;
 use super::delays::RetryBounds;
 use datakey::reason::RetryPolicy;
 
-/// How many restores of a row are done at once. A person with kubectl hardly makes more.
+/// The first restores of a streak, which cause no delay. A user with kubectl hardly causes more.
 const RESTORES: u32 = 10;
 
-/// How many reads of a row are done at once: more than restores, which need one each and are bounded by themselves.
+/// The first reads of a streak, which cause no delay. They are more than the restores: each restore needs one read, and
+/// restores have a limit of their own.
 pub(super) const READS: u32 = 20;
 
 /// How often a Secret is read while other clients keep changing it.
 pub(super) const READ_EVERY: Duration = Duration::from_secs(10);
 
-/// What is done in a row.
+/// An action that is limited if it repeats.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LimitedAction {
-    /// Restores of a Secret: at once first, then from 15 times the shortest wait up to the longest one.
+    /// Restores of a Secret: without a delay at first, then with delays from 15 times the shortest wait up to the longest one.
     Restore,
     /// Reads of a Secret that other clients changed.
     Read,
 }
 
-/// What was done for one object in a row.
+/// Repetitions of one action for one object.
 #[derive(Debug)]
 pub(super) struct Streak {
     length: u32,
     last: Instant,
     /// When the next one may be done.
     not_before: Instant,
-    /// What the last one was about.
+    /// What the last action changed.
     pub detail: String,
 }
 
 // === impl LimitedAction ===
 
 impl LimitedAction {
-    /// A row ends after this time without another one.
+    /// A streak ends after this time without another action.
     fn pause(self, bounds: RetryBounds) -> Duration {
         match self {
             Self::Restore => 2 * bounds.max,
@@ -48,7 +49,7 @@ impl LimitedAction {
         }
     }
 
-    /// The delay before the next one, after so many in a row.
+    /// The delay before the next action, after this many in the streak.
     fn delay(self, length: u32, bounds: RetryBounds) -> Duration {
         let (at_once, delay): (_, fn(u32, RetryBounds) -> Duration) = match self {
             Self::Restore => (RESTORES, |over, bounds| bounds.delay(RetryPolicy::RetrySlowly, over)),
@@ -69,7 +70,7 @@ impl Streak {
         Self { length: 0, last: now, not_before: now, detail: String::new() }
     }
 
-    /// Takes in that one was done, and what it was about.
+    /// Records one action, and what it changed.
     pub fn done(&mut self, action: LimitedAction, detail: &str, bounds: RetryBounds, now: Instant) {
         self.length = if self.has_ended(action, bounds, now) { 1 } else { self.length.saturating_add(1) };
         self.last = now;
@@ -82,7 +83,7 @@ impl Streak {
         Some(self.not_before.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// Whether the next one begins another row.
+    /// Whether the next action begins a new streak.
     pub fn has_ended(&self, action: LimitedAction, bounds: RetryBounds, now: Instant) -> bool {
         now.saturating_duration_since(self.last) >= action.pause(bounds)
     }

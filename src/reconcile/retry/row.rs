@@ -9,7 +9,7 @@ use super::{
 };
 use datakey::reason::{Failure, Reason};
 
-/// A row of the table. Boxed, because most rows have one of the three.
+/// A row of the table. Its parts are boxed, because most rows have only one of the three.
 #[derive(Debug, Default)]
 pub(super) struct RetryRow {
     pub retry: Option<Box<RetryState>>,

@@ -1,4 +1,4 @@
-//! The table, with the time in hand.
+//! Tests of the table with a clock that they control.
 
 use super::{
     action_limits::{READ_EVERY, READS},

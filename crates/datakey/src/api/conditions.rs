@@ -15,9 +15,9 @@ pub const STALLED: &str = "Stalled";
 /// The reason of `Ready=Unknown`: the operator has not seen the object yet.
 pub const PENDING: &str = "Pending";
 
-/// The conditions of one object, as a list-map by `type`. What is read through this type are the operator's own; an own one
-/// that cannot be decoded (a `lastTransitionTime` that no Rust time can hold) counts as absent, so the next write replaces
-/// it.
+/// The conditions of one object, as a list-map by `type`. This type dereferences to the operator's own conditions. An own
+/// condition that cannot be decoded (a `lastTransitionTime` that no Rust time can hold) counts as absent, so the next write
+/// replaces it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
     own: Vec<Condition>,

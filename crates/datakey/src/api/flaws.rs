@@ -1,7 +1,7 @@
 //! Flaws of pins and versions that must not be recorded. Pure.
 //!
-//! They are the definition's rules once more, for versions that the API server did not check by them: pins that an older
-//! definition accepted, and versions in Secrets.
+//! These checks repeat the rules of the definition, for versions that the API server did not check by these rules: pins that an
+//! older definition accepted, and versions in Secrets.
 
 use std::collections::BTreeSet;
 

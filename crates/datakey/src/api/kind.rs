@@ -44,8 +44,8 @@ pub trait KeyKind:
     /// The status.
     fn status(&self) -> Option<&KeyStatus>;
 
-    /// The object with another status, as it is sent to the API server: of the metadata only what says which object it is, and
-    /// in which state it was decided on.
+    /// The object with another status, as it is sent to the API server. Its metadata are only those that identify the object
+    /// and the state that the decision used.
     #[must_use]
     fn with_status(&self, status: KeyStatus) -> Self;
 
@@ -98,7 +98,7 @@ pub struct SpecView<'a> {
     pub pins: &'a [IssuedVersion],
     /// Fields that only a newer release knows.
     pub rest: &'a Rest,
-    /// The whole spec, of which only the size is asked.
+    /// The whole spec; only its size is used.
     pub whole: &'a (dyn ToJson + Sync),
 }
 
@@ -122,7 +122,7 @@ pub fn with_adopted<'a>(object: impl Into<Object<'a>>, versions: Vec<IssuedVersi
     KeyStatus { adopted: Some(true), ..with_recorded(object, versions) }
 }
 
-/// Of the metadata, what says which object it is and in which state.
+/// The metadata that identify the object and its state.
 pub(super) fn identity(metadata: &ObjectMeta) -> ObjectMeta {
     ObjectMeta {
         name: metadata.name.clone(),

@@ -1,4 +1,4 @@
-//! An attempt to bring one object to Ready, without its effects: what to do next, and how knowledge grows with each answer.
+//! An attempt to bring one object to Ready, without its effects: what to do next, and what each answer changes.
 //!
 //! The operator carries the steps out against KMS and the API server; the model of the protocol (`tests/model`) answers them in
 //! every way in which a cluster can. Both drive this type, so what the model explores is what runs.
@@ -17,10 +17,10 @@ use crate::{
     reason::Failure,
 };
 
-/// How often a record that met another write of its object is written again, with what KMS answered the first time.
+/// How often the write of a record is repeated, with the same answer of KMS, after it met another write of the object.
 pub const RECORD_AGAIN: u8 = 5;
 
-/// More steps than any way through the protocol has; an attempt needs more only where another client writes all the while.
+/// The most steps of an attempt. Every path through the protocol has fewer, unless another client keeps writing.
 pub const MAX_STEPS: usize = 15 + RECORD_AGAIN as usize;
 
 /// An attempt to bring one object to Ready. The parameters are how the object, what is known of its Secret, an answer of KMS and
@@ -33,7 +33,7 @@ pub struct Attempt<K, S = SecretState, I = IssuedVersion, F = Failure> {
     has_permit: bool,
     /// What KMS answered and the record does not have yet.
     unrecorded: Option<I>,
-    /// How many records met another write of the object.
+    /// The number of writes of the record that met another write of the object.
     conflicts: u8,
     /// A dry run of the record was accepted.
     rehearsed: bool,
@@ -41,7 +41,7 @@ pub struct Attempt<K, S = SecretState, I = IssuedVersion, F = Failure> {
     is_verified: bool,
 }
 
-/// What a step brought.
+/// The answer to a step.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<K, N, M, L, I, F> {
     /// The metadata of the Secret; `None` where the API server has none of that name.
@@ -89,7 +89,7 @@ pub enum Change {
         /// Whether the spec still asks for what KMS answered.
         still_wanted: bool,
     },
-    /// Nothing that a decision rests on.
+    /// Nothing that a decision depends on.
     Other,
 }
 
@@ -98,7 +98,7 @@ pub enum Change {
 pub enum Restart {
     /// The object is gone, or is another one of the same name: what KMS answered is not for it.
     Gone,
-    /// So many records met another write. What KMS answered is dropped.
+    /// This many writes of the record met another write. The answer of KMS is dropped.
     TooManyConflicts(u8),
 }
 
@@ -143,10 +143,10 @@ impl<K, N, M, L, I, F> Attempt<K, SecretState<N, M, L>, I, F> {
         }
     }
 
-    /// Takes in what a step brought.
+    /// Learns the answer to a step.
     ///
     /// # Errors
-    /// The attempt cannot go on: the object is gone, or too many records met another write.
+    /// The attempt cannot go on: the object is gone, or too many writes of the record met another write.
     pub fn learn(&mut self, answer: Answer<K, N, M, L, I, F>) -> Result<(), Restart> {
         match answer {
             Answer::Metadata(found) => self.secret = found.map_or(SecretState::Absent, SecretState::Present),

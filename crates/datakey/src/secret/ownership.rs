@@ -25,7 +25,7 @@ pub(super) struct Marks {
     pub is_managed: bool,
 }
 
-/// Why the data of a Secret are not read whose metadata say this; `None` if they may be.
+/// Why the data of a Secret with such metadata must not be read; `None` if they may be read.
 pub(crate) fn unmanaged_reason(is_managed: bool) -> Option<&'static str> {
     (!is_managed).then_some("it is not a Secret of this operator")
 }

@@ -15,8 +15,9 @@ use crate::{
     text::printable,
 };
 
-/// Bound of a template's annotations in bytes, with [`APPLIED_ANNOTATION`]. The definition counts characters, of up to four bytes; what it
-/// allows in ASCII fits. Kubernetes has room for 256 KiB of annotations on an object, and the operator's own take up to 150 KiB.
+/// The most bytes of a template's annotations, including [`APPLIED_ANNOTATION`]. The definition counts characters, which have
+/// up to four bytes; a template that it accepts fits if it is ASCII. Kubernetes allows 256 KiB of annotations on an object, and
+/// the operator's own annotations have up to 150 KiB.
 const MAX_ANNOTATIONS: usize = 96 << 10;
 
 /// The number of keys that a message names.
