@@ -87,7 +87,10 @@ pub async fn run(
         () = stop.cancelled() => info!("stopping: finishing what is running"),
     }
     if timeout(settings.grace, work).await.is_err() {
-        warn!("not everything was finished within {:?}; nothing is lost, it is repeated", settings.grace);
+        warn!(
+            "some reconciles did not finish within {:?} and are stopped; nothing is lost, the next leader repeats them",
+            settings.grace
+        );
     }
     queues.abort();
 }
@@ -252,7 +255,7 @@ fn log_result(
         // A reconcile logs its own errors, where their meaning is known.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(object)) => {
-            debug!(%object, "gone before it was looked at");
+            debug!(%object, "the DataKey was deleted before its reconcile");
         }
         Err(controller::Error::QueueError(error)) => {
             let is_due = !is_watch_unanswered(error) && logged.is_due(&describe_watch(error), Instant::now());

@@ -48,7 +48,7 @@ pub enum RunError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Another replica leads now; a new start stands by.
-    #[error("leadership is lost: {0}; ending, to stand by after a new start")]
+    #[error("leadership is lost: {0}; the operator ends, and is a standby after its restart")]
     LeadershipLost(&'static str),
 }
 
@@ -105,7 +105,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let served = admin::serve(listener, Arc::clone(&metrics), readiness.clone(), stop.clone().cancelled_owned());
     let admin = tokio::spawn(async move {
         if let Err(error) = served.await {
-            error!(%error, "/livez, /readyz and /metrics are served no more");
+            error!(%error, "the server of /livez, /readyz and /metrics has ended");
         }
     });
 

@@ -39,8 +39,8 @@ impl Events {
         let (namespace, name) = (&about.namespace, &about.name);
         match timeout(limit, self.recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(namespace, name, reason, error = describe(&error), "the event was not taken"),
-            Err(_) => debug!(namespace, name, reason, "the event was not taken in time"),
+            Ok(Err(error)) => debug!(namespace, name, reason, error = describe(&error), "the Event was not recorded"),
+            Err(_) => debug!(namespace, name, reason, "the Event was not recorded in time"),
         }
     }
 }

@@ -80,7 +80,7 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
     }
     let failure = unreadable.failure();
     let (reason, detail) = (failure.reason.as_str(), &failure.detail);
-    warn!(namespace, name, reason, detail, "the DataKey cannot be decoded, and nothing of it was touched");
+    warn!(namespace, name, reason, detail, "the DataKey cannot be decoded; its Secret stays as it is");
     context.emit(&key.object_ref(&()), EventType::Warning, reason, &failure.to_string()).await;
     Ok(Action::await_change())
 }

@@ -137,7 +137,7 @@ fn needs_relist(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if !matches!(status.code, 401 | 403 | 429))
 }
 
-/// kube's own grows to a minute with its jitter; two watches are asked for sooner than that.
+/// kube's own delay grows to a minute with its jitter; a watch must be resumed sooner.
 fn backoff() -> watcher::ExponentialBackoff {
     let delays = backon::ExponentialBuilder::default().with_min_delay(WATCH_AGAIN.0).with_max_delay(WATCH_AGAIN.1);
     delays.with_factor(2.0).with_jitter().without_max_times().into()

@@ -23,12 +23,12 @@ use super::{
     validation = rules::recorded_versions_are_different_data_keys()
 )]
 pub struct KeyStatus {
-    /// The `metadata.generation` that the conditions speak of; -1 until the operator has seen the DataKey.
+    /// The `metadata.generation` that the conditions describe; -1 until the operator has seen the DataKey.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is always there: True when the Secret holds the data key of the spec. `Stalled` is there, as True, only
-    /// when a person must act; its message says how.
+    /// `Ready` is always present: True when the Secret holds the data key of the spec. `Stalled` is present, as True, only
+    /// when a user must act; its message says how.
     #[serde(default, skip_serializing_if = "Conditions::is_absent")]
     #[schemars(with = "Vec<Condition>", length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
