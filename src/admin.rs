@@ -122,7 +122,7 @@ mod tests {
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
     #[tokio::test]
-    async fn the_default_address_answers_on_ipv4_and_ipv6() {
+    async fn default_address_answers_on_ipv4_and_ipv6() {
         let listener = bind(ANY).unwrap();
         let port = listener.local_addr().unwrap().port();
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn without_ipv6_the_default_address_is_ipv4() {
+    fn default_address_is_ipv4_without_ipv6() {
         // EAFNOSUPPORT of a kernel without IPv6, EADDRNOTAVAIL of a network without.
         for error in [97, 99] {
             let only_ipv4 = |address: SocketAddr| match address {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_or_taken_address_is_not_replaced() {
+    fn configured_address_is_not_replaced_by_ipv4() {
         let one: SocketAddr = (Ipv6Addr::LOCALHOST, 8080).into();
         assert_eq!(fallback(one, ErrorKind::AddrNotAvailable), None);
         assert_eq!(fallback((Ipv4Addr::UNSPECIFIED, 8080).into(), ErrorKind::AddrNotAvailable), None);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_taken_stops_the_start() {
+    async fn address_in_use_is_an_error() {
         let first = bind(ANY).unwrap();
         let error = bind(first.local_addr().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);

@@ -228,7 +228,7 @@ mod tests {
 
     /// Checks the longest times to detect a dead connection, and to detect that a new connection cannot be made.
     #[test]
-    fn a_dead_connection_is_noticed_within_30_seconds_by_the_limits() {
+    fn dead_connection_is_detected_within_30_seconds() {
         const LIMIT: Duration = Duration::from_secs(30);
 
         assert!(PING_AFTER + PING_TIMEOUT + CONNECT_TIMEOUT < LIMIT);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_gets_the_user_and_password_of_its_url() {
+    async fn proxy_receives_the_user_and_password_of_its_url() {
         let proxy = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = proxy.local_addr().unwrap();
         let mut config = Config::new(Uri::from_static("https://kubernetes.example.com"));

@@ -25,6 +25,7 @@ use crate::{
         outage::Repeats,
     },
     kms::{queue::Requeue, shares::Shares},
+    logging::warn_if,
     reconcile::{self, Context, Error, reconcile},
 };
 use datakey::{api::DataKey, text::error_chain};
@@ -107,7 +108,7 @@ fn start_scope(
     let connectivity = readiness.connectivity.clone();
     let caches = Arc::new(Caches::new(keys));
     let scope = Arc::new(WatchScope { target, connectivity, caches: Arc::clone(&caches), listed: Notify::new() });
-    let (wake, woken) = mpsc::unbounded();
+    let (requeue, woken) = mpsc::unbounded();
     let woken = woken.map({
         let (keys, context) = (caches.keys.clone(), Arc::clone(context));
         move |key: ObjectRef<DataKey>| {
@@ -131,24 +132,24 @@ fn start_scope(
         move |()| slots.close()
     });
     let keys = caches.keys.clone();
-    let resync = resync(Arc::clone(&scope), Arc::clone(context), wake.clone());
-    let saves = save_revisions(Arc::clone(&scope), wake.clone());
+    let resync = resync(Arc::clone(&scope), Arc::clone(context), requeue.clone());
+    let saves = save_revisions(Arc::clone(&scope), requeue.clone());
     let mut logged = Repeats::default();
     let work = applier(
         move |key, context| {
-            let (caches, wake) = (Arc::clone(&caches), wake.clone());
+            let (caches, requeue) = (Arc::clone(&caches), requeue.clone());
             let namespace = key.namespace().unwrap_or_default();
             let slots = slots.clone();
             Box::pin(async move {
                 let work = {
-                    let (key, caches, wake, context) =
-                        (Arc::clone(&key), Arc::clone(&caches), wake.clone(), Arc::clone(&context));
-                    move |slot| reconcile_one(key, slot, caches, wake, context)
+                    let (key, caches, requeue, context) =
+                        (Arc::clone(&key), Arc::clone(&caches), requeue.clone(), Arc::clone(&context));
+                    move |slot| reconcile_one(key, slot, caches, requeue, context)
                 };
                 let has_permit = key.meta().uid.as_deref().is_some_and(|uid| context.kms.queue.has_offer(uid));
                 match isolated(slots.clone(), &namespace, has_permit, work).await {
                     Err(Error::Panicked) => {
-                        let work = move |slot| report_panic(key, slot, caches, wake, context);
+                        let work = move |slot| report_panic(key, slot, caches, requeue, context);
                         isolated(slots, &namespace, false, work).await
                     }
                     result => result,
@@ -193,13 +194,13 @@ async fn report_panic(
     key: Arc<Cached>,
     slot: Slot,
     caches: Arc<Caches>,
-    wake: Requeue,
+    requeue: Requeue,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     match key.decode() {
         Ok(key) => {
             let key = context.written.newest(Arc::new(key), None);
-            reconcile::report_panic(key, slot, &caches, &wake, &context).await
+            reconcile::report_panic(key, slot, &caches, &requeue, &context).await
         }
         Err(_) => Err(Error::Panicked),
     }
@@ -210,7 +211,7 @@ async fn reconcile_one(
     key: Arc<Cached>,
     slot: Slot,
     caches: Arc<Caches>,
-    wake: Requeue,
+    requeue: Requeue,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     caches.secrets.wait_until_ready().await;
@@ -225,7 +226,7 @@ async fn reconcile_one(
     let result = match key.decode() {
         Ok(data_key) => {
             let data_key = context.written.newest(Arc::new(data_key), before);
-            reconcile(data_key, slot, &caches, &wake, &context).await
+            reconcile(data_key, slot, &caches, &requeue, &context).await
         }
         Err(unreadable) => unreadable::report(&key, &unreadable, &context).await,
     };
@@ -258,13 +259,10 @@ fn log_result(
             debug!(%object, "the DataKey was deleted before its reconcile");
         }
         Err(controller::Error::QueueError(error)) => {
-            let is_due = !is_watch_unanswered(error) && logged.is_due(&describe_watch(error), Instant::now());
+            let is_answered = !is_watch_unanswered(error);
             let error = describe_watch(error);
-            if is_due {
-                warn!(error, "a watch was interrupted; it is resumed");
-            } else {
-                debug!(error, "a watch was interrupted; it is resumed");
-            }
+            let is_due = is_answered && logged.is_due(&error, Instant::now());
+            warn_if!(is_due, error, "a watch was interrupted; it is resumed");
         }
         Err(error) => warn!(error = error_chain(&error), "the queue failed"),
     }

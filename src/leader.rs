@@ -18,9 +18,12 @@ use kube::{
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::api_server::{
-    errors::{describe, is_unanswered},
-    outage::Repeats,
+use crate::{
+    api_server::{
+        errors::{describe, is_unanswered},
+        outage::Repeats,
+    },
+    logging::warn_if,
 };
 use datakey::names::FIELD_MANAGER;
 
@@ -83,13 +86,10 @@ impl Election {
                     standing_by();
                 }
                 Err(error) => {
-                    let is_due = !is_unanswered(&error) && warned.is_due(&describe(&error), Instant::now());
+                    let is_answered = !is_unanswered(&error);
                     let error = describe(&error);
-                    if is_due {
-                        warn!(namespace, name, error, "the lease can't be read or taken");
-                    } else {
-                        debug!(namespace, name, error, "the lease can't be read or taken");
-                    }
+                    let is_due = is_answered && warned.is_due(&error, Instant::now());
+                    warn_if!(is_due, namespace, name, error, "the lease can't be read or taken");
                 }
             }
             sleep(self.settings.poll_interval()).await;

@@ -25,6 +25,18 @@ use tracing_subscriber::{
 use crate::args::LogFormat;
 use datakey::text::{printable, printable_json};
 
+/// Longest text of an error from another program in a line of the log, in characters. The longest of KMS names a role and a key; a
+/// webhook can answer any length.
+pub const MAX_ERROR_LENGTH: usize = 1000;
+
+/// Logs a warning if the condition is true, or else the same line for debugging.
+macro_rules! warn_if {
+    ($condition:expr, $($line:tt)+) => {
+        if $condition { tracing::warn!($($line)+) } else { tracing::debug!($($line)+) }
+    };
+}
+pub(crate) use warn_if;
+
 /// Starts logging to standard error.
 ///
 /// # Errors
@@ -148,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_breaks_a_line_or_hides_in_it() {
+    fn values_cannot_break_or_hide_log_lines() {
         for format in [LogFormat::Text, LogFormat::Json] {
             let log = logged(format, odd_lines);
             assert_eq!(log.lines().count(), 2, "{log:?}");

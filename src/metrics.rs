@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_region_is_not_shown() {
+    fn idle_region_has_no_metrics() {
         let metrics = Metrics::default();
         for (region, code) in [("eu-west-1", "OK"), ("us-east-1", "OK"), ("us-east-1", "Timeout")] {
             metrics.kms_call(region, code, Duration::from_millis(9));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_that_no_data_key_has_any_more_is_not_shown() {
+    fn reason_without_a_data_key_has_no_metric() {
         let metrics = Metrics::default();
         let shown = |state| metrics.render(Gauges { states: vec![state], ..Gauges::default() }).unwrap();
         assert!(shown(ReadyState::Failed(Reason::KeyDisabled)).contains("KeyDisabled"));

@@ -26,7 +26,9 @@ pub enum StartError {
     #[error("{0}")]
     Settings(String),
     /// Neither a kubeconfig nor a service account.
-    #[error("no way to the API server: {0}; set KUBECONFIG, or run in a pod with a service account")]
+    #[error(
+        "cannot configure the connection to the API server: {0}; set KUBECONFIG, or run in a pod with a service account"
+    )]
     Kubeconfig(String),
     /// The configuration of the API server's client can't be used.
     #[error("no client for the API server: {0}")]

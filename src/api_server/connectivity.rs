@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_doubt_it_is_checked_until_there_is_an_answer() {
+    async fn connection_is_checked_until_the_server_answers() {
         let answers = Arc::new(AtomicBool::new(false));
         let client = Client::new(
             service_fn({
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_without_an_answer_ends_in_time() {
+    async fn check_without_an_answer_times_out() {
         let client = Client::new(
             service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>()),
             "default",
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn watches_are_short_only_where_no_ping_can_be_sent() {
+    fn watches_are_short_only_without_http2_pings() {
         let connectivity = Connectivity::default();
         connectivity.answered(Version::HTTP_2);
         assert_eq!(connectivity.watch_timeout(), None);

@@ -3,8 +3,7 @@
 use datakey::text::{error_chain, printable};
 use kube::runtime::watcher;
 
-/// Longest text of an error in a line of the log. A webhook can answer any length.
-const MAX_TEXT: usize = 1000;
+use crate::logging::MAX_ERROR_LENGTH;
 
 /// Describes an error of the client on one line. kube's own text for an error answer contains the Debug form of the answer.
 pub fn describe(error: &kube::Error) -> String {
@@ -12,7 +11,7 @@ pub fn describe(error: &kube::Error) -> String {
         kube::Error::Api(status) => describe_status(status),
         error => error_chain(error),
     };
-    printable(&text, MAX_TEXT)
+    printable(&text, MAX_ERROR_LENGTH)
 }
 
 /// An error of a watch in one line.
@@ -22,7 +21,7 @@ pub fn describe_watch(error: &watcher::Error) -> String {
         watcher::Error::WatchStartFailed(error) => format!("the watch did not start: {}", describe(error)),
         watcher::Error::WatchFailed(error) => format!("the watch failed: {}", describe(error)),
         watcher::Error::WatchError(status) => {
-            printable(&format!("the watch ended: {}", describe_status(status)), MAX_TEXT)
+            printable(&format!("the watch ended: {}", describe_status(status)), MAX_ERROR_LENGTH)
         }
         error @ watcher::Error::NoResourceVersion => error.to_string(),
     }
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_described_by_its_code_reason_and_message() {
+    fn error_status_is_described_by_code_reason_and_message() {
         let status = |message: &str| {
             Box::new(kube::core::Status {
                 code: 403,
@@ -66,12 +65,12 @@ mod tests {
         assert_eq!(describe(&short), "the API server answers 403 Forbidden: secrets need a ticket");
         assert!(!is_unanswered(&short));
         let long = watcher::Error::WatchError(status(&"a".repeat(5000)));
-        assert_eq!(describe_watch(&long).len(), MAX_TEXT);
+        assert_eq!(describe_watch(&long).len(), MAX_ERROR_LENGTH);
         assert!(!is_watch_unanswered(&long));
     }
 
     #[test]
-    fn a_lost_connection_is_no_answer() {
+    fn lost_connection_is_not_an_answer() {
         let lost = || kube::Error::Service("connection refused".into());
         assert!(is_unanswered(&lost()) && is_watch_unanswered(&watcher::Error::WatchFailed(lost())));
         assert_eq!(describe(&lost()), "ServiceError: connection refused");

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_logged_at_its_ends_and_every_ten_minutes() {
+    async fn outage_is_logged_at_both_ends_and_every_ten_minutes() {
         let mut outage = Outage::default();
         assert_eq!(outage.answered(Instant::now()), None);
         let mut notices = Vec::new();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_text_that_repeats_is_logged_every_ten_minutes() {
+    async fn repeated_text_is_logged_every_ten_minutes() {
         let mut repeats = Repeats::default();
         assert!(repeats.is_due("a", Instant::now()) && repeats.is_due("b", Instant::now()));
         advance(LOG_AGAIN / 2).await;

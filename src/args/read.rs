@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_run_has_a_variable_a_text_and_a_row() {
+    fn every_flag_has_a_variable_help_and_a_row() {
         Cli::command().debug_assert();
         let cli = Cli::command();
         let run = cli.find_subcommand("run").unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_given_by_repetition_or_commas() {
+    fn list_flags_take_repetition_and_commas() {
         let run =
             read(&["--namespace", "a,b", "--namespace", "c,a", "--extra-regions=xx-a-1", "--extra-regions=xx-b-1"]);
         let RunArgs { namespaces, extra_regions, .. } = run.unwrap();
@@ -118,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_repeated_flag_counts() {
+    fn last_value_of_a_repeated_flag_is_used() {
         assert_eq!(read(&["--concurrency=1", "--concurrency=2"]).unwrap().concurrency, 2);
     }
 
     #[test]
-    fn a_switch_is_on_where_it_has_no_value() {
+    fn switch_without_a_value_is_on() {
         let run = read(&[]).unwrap();
         assert!(run.issue && !run.leader_elect);
         let run = read(&["--issue=false", "--leader-elect"]).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wait_cannot_be_longer_than_the_longest() {
+    fn shortest_wait_above_the_longest_is_refused() {
         for (flags, is_accepted) in [
             (&["--retry-min=1s", "--retry-max=1s"][..], true),
             (&["--retry-min=1001ms", "--retry-max=1s"], false),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clap_refuses_is_one_line_with_what_to_do() {
+    fn argument_error_is_one_line_with_the_fix() {
         for (arguments, words) in [
             (&["--namespaces=a"][..], "there is no flag --namespaces (did you mean --namespace?); "),
             (&["--kms-rate"], "--kms-rate (DATAKEY_KMS_RATE): a value is missing: write --kms-rate=VALUE"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_are_not_refused() {
+    fn help_and_version_are_printed() {
         for arguments in [&["--help"][..], &["run", "--help"], &["--version"]] {
             let arguments: Vec<_> = ["datakey-operator"].iter().chain(arguments).map(OsString::from).collect();
             assert!(matches!(Cli::read(&arguments, &[]), Err(Refusal::Help(_))));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_is_refused_for_run_only() {
+    fn unknown_variable_is_refused_for_run_only() {
         let variables = [("DATAKEY_NAMESPACE".into(), "shop".into())];
         let read = |command: &str| Cli::read(&["datakey-operator".into(), command.into()], &variables);
         let Err(Refusal::Usage(line)) = read("run") else { panic!() };

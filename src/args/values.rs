@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_of_a_number_are_accepted() {
+    fn bounds_of_a_number_are_accepted() {
         let number = number::<u16>(300);
         let accepted = ["0", "1", "300", "301", "65537", "4294967297", "-1", "1.5", " 1"].map(|text| number(text).ok());
         assert_eq!(accepted, [None, Some(1), Some(300), None, None, None, None, None, None]);

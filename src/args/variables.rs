@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_is_refused_with_the_nearest_name() {
+    fn unknown_variable_is_refused_with_the_nearest_name() {
         for (name, near) in [
             ("DATAKEY_NAMESPACE", "DATAKEY_NAMESPACES"),
             ("DATAKEY_WATCH_NAMESPACES", "DATAKEY_NAMESPACES"),
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn known_variables_and_those_of_others_are_left_alone() {
+    fn known_and_unrelated_variables_are_accepted() {
         for name in ["DATAKEY_NAMESPACES", "DATAKEY_ISSUE", "POD_NAME", "DATAKEYS_NAMESPACE", "DATAKEY", "PATH"] {
             assert_eq!(refused(name, "x"), None, "{name}");
         }
     }
 
     #[test]
-    fn service_links_of_kubernetes_are_left_alone() {
+    fn service_links_of_kubernetes_are_accepted() {
         for (name, value) in [
             ("DATAKEY_SERVICE_HOST", "10.0.0.1"),
             ("DATAKEY_SERVICE_PORT", "80"),

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_cannot_be_decoded_is_kept_with_the_reason() {
+    fn undecodable_object_is_kept_with_the_error() {
         let mut odd = serde_json::to_value(data_key()).unwrap();
         odd["spec"]["version"] = json!("two");
         let odd: Cached = serde_json::from_value(odd).unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn its_state_is_what_the_condition_says() {
+    fn state_follows_the_ready_condition() {
         let mut key = data_key();
         assert_eq!(cached(&key).state(), ReadyState::Pending);
         key.status = Some(condition::ready(&key, &issued(1), None, at(1)));

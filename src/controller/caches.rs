@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_names_of_a_secret_the_last_is_kept() {
+    fn last_owner_name_of_a_secret_is_kept() {
         let mut renamed = Renamed::default();
         for number in 0..1000 {
             renamed.set(place("orders"), &format!("secret-{number}"));

@@ -17,7 +17,7 @@ pub struct OwnWrites {
 
 impl OwnWrites {
     /// Stores the object that the API server returned for our write.
-    pub fn learn(&self, key: &Arc<DataKey>) {
+    pub fn store(&self, key: &Arc<DataKey>) {
         if let Some(uid) = &key.metadata.uid {
             self.objects.lock().insert(uid.clone(), Arc::clone(key));
         }
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn own_write_counts_until_the_watch_delivers_it() {
         let written = OwnWrites::default();
-        written.learn(&at_version("100"));
+        written.store(&at_version("100"));
         assert_eq!(version(&written.newest(at_version("99"), None)), "100");
         assert_eq!(version(&written.newest(at_version("101"), None)), "101");
         assert_eq!(version(&written.newest(at_version("99"), None)), "99", "it was forgotten with the first newer one");
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn own_write_delivered_during_the_cache_lookup_counts() {
         let written = OwnWrites::default();
-        written.learn(&at_version("100"));
+        written.store(&at_version("100"));
         let before = written.get(data_key().metadata.uid.as_deref().unwrap());
         // Looked up before the watch brought it, and forgotten by then.
         let cached = at_version("99");
@@ -106,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_are_not_numbers_yield_to_the_watch() {
+    fn watch_replaces_an_own_write_without_a_numeric_revision() {
         let written = OwnWrites::default();
-        written.learn(&at_version("b"));
+        written.store(&at_version("b"));
         assert_eq!(version(&written.newest(at_version("a"), None)), "a");
     }
 }

@@ -25,14 +25,14 @@ const SAVE_PACE: Duration = Duration::from_millis(100);
 
 /// Checks every `DataKey` after each list, and at intervals without any event. Queues only those that are not
 /// settled: a queue of all would take as much memory as the cache.
-pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, wake: Requeue) {
+pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, requeue: Requeue) {
     scope.listed.notified().await;
     scope.caches.secrets.wait_until_ready().await;
     loop {
         for (number, key) in scope.caches.keys.state().into_iter().enumerate() {
             if !is_settled(&key, &scope.caches, &context) {
                 // The receiver is gone only while the operator stops.
-                let _ = wake.unbounded_send(ObjectRef::from_obj(&*key).into_kind_unchecked(()));
+                let _ = requeue.unbounded_send(ObjectRef::from_obj(&*key).into_kind_unchecked(()));
             }
             if number % RESYNC_BATCH == 0 {
                 yield_now().await;
@@ -46,12 +46,12 @@ pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, wake: 
 
 /// Queues the `DataKey`s whose status must name a newer revision: another client changed the Secret without changing what the
 /// operator manages, and the Secret has not changed since.
-pub(super) async fn save_revisions(scope: Arc<WatchScope>, wake: Requeue) {
+pub(super) async fn save_revisions(scope: Arc<WatchScope>, requeue: Requeue) {
     loop {
         sleep(SAVE_CHECK).await;
         for key in scope.caches.secrets.settle(SAVE_AFTER) {
             // The receiver is gone only while the operator stops.
-            let _ = wake.unbounded_send(key);
+            let _ = requeue.unbounded_send(key);
             sleep(SAVE_PACE).await;
         }
     }

@@ -53,7 +53,7 @@ impl SecretIndex {
     }
 
     /// Stores the result of our own write or read, unless the index has a newer revision.
-    pub fn learn(&self, namespace: &str, name: &str, known: KnownSecret) {
+    pub fn store(&self, namespace: &str, name: &str, known: KnownSecret) {
         let mut all = self.known.write();
         let key = (namespace.to_owned(), name.to_owned());
         if all.get(&key).is_none_or(|old| !known.metadata.revision.is_older_than(&old.metadata.revision)) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ready_after_the_first_list_which_concerns_none() {
+    fn index_is_ready_after_the_first_list_and_wakes_no_key() {
         let index = SecretIndex::default();
         assert!(!index.is_listed());
         assert!(relist(&index, &[secret("orders", "a", "1", "orders")]).is_empty());
@@ -208,30 +208,30 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_label_concerns_the_old_and_the_new_data_key() {
+    fn changed_label_wakes_the_old_and_the_new_data_key() {
         let index = listed(&[secret("s", "a", "1", "orders")]);
         assert_eq!(names(&index.apply(Event::Apply(secret("s", "a", "2", "invoices")))), ["invoices", "orders", "s"]);
     }
 
     #[test]
-    fn a_deleted_secret_concerns_its_data_key() {
+    fn deleted_secret_wakes_its_data_key() {
         let index = listed(&[secret("s", "a", "1", "orders")]);
         assert_eq!(names(&index.apply(Event::Delete(secret("s", "a", "2", "orders")))), ["orders", "s"]);
         assert_eq!(index.get("shop", "s"), None);
     }
 
     #[test]
-    fn a_late_deletion_of_the_predecessor_keeps_the_successor() {
+    fn late_deletion_event_keeps_the_recreated_secret() {
         let index = listed(&[secret("s", "a", "1", "orders")]);
-        index.learn("shop", "s", unread(secret("s", "b", "5", "orders")).1);
+        index.store("shop", "s", unread(secret("s", "b", "5", "orders")).1);
         assert!(index.apply(Event::Delete(secret("s", "a", "3", "orders"))).is_empty());
         assert_eq!(index.get("shop", "s").map(|known| known.metadata.revision.uid), Some("b".to_owned()));
     }
 
     #[test]
-    fn an_event_older_than_our_own_write_is_passed_over() {
+    fn event_older_than_an_own_write_is_ignored() {
         let index = listed(&[]);
-        index.learn("shop", "s", verified(secret("s", "a", "10", "orders")));
+        index.store("shop", "s", verified(secret("s", "a", "10", "orders")));
         assert!(index.apply(Event::Apply(secret("s", "a", "9", "orders"))).is_empty());
         assert!(index.apply(Event::Apply(secret("s", "a", "10", "orders"))).is_empty());
         assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_some()));
@@ -240,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_verified_holds_for_that_revision_alone() {
+    fn verification_is_valid_for_one_revision() {
         let index = listed(&[secret("s", "a", "12", "orders")]);
-        index.learn("shop", "s", verified(secret("s", "a", "11", "orders")));
+        index.store("shop", "s", verified(secret("s", "a", "11", "orders")));
         assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_none()), "an older one was read");
-        index.learn("shop", "s", verified(secret("s", "a", "12", "orders")));
+        index.store("shop", "s", verified(secret("s", "a", "12", "orders")));
         relist(&index, &[secret("s", "a", "12", "orders")]);
         assert!(index.get("shop", "s").is_some_and(|known| known.verified.is_some()), "the same after a list");
         relist(&index, &[secret("s", "b", "12", "orders")]);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_relist_the_changed_and_the_gone_are_concerned() {
+    fn relist_wakes_keys_of_changed_and_deleted_secrets() {
         let index = listed(&[
             secret("same", "a", "1", "same"),
             secret("gone", "b", "2", "gone"),
@@ -267,12 +267,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_revision_settles_once_after_its_time_without_a_change() {
+    async fn revision_settles_once_after_its_quiet_time() {
         const HOUR: Duration = Duration::from_hours(1);
         let index = listed(&[]);
-        index.learn("shop", "read", verified(secret("read", "a", "1", "orders")));
+        index.store("shop", "read", verified(secret("read", "a", "1", "orders")));
         let written = Verified::written(Digest::of(&<_>::default()));
-        index.learn("shop", "own", KnownSecret { verified: Some(written), ..verified(secret("own", "b", "2", "own")) });
+        index.store("shop", "own", KnownSecret { verified: Some(written), ..verified(secret("own", "b", "2", "own")) });
         index.apply(Event::Apply(secret("seen", "c", "3", "seen")));
         tokio::time::advance(HOUR / 2).await;
         assert!(index.settle(HOUR).is_empty());

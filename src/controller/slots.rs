@@ -111,7 +111,7 @@ mod tests {
     const LONG: Duration = Duration::from_hours(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_slot_is_free_while_its_reconcile_waits_for_kms() {
+    async fn slot_is_free_while_its_reconcile_waits_for_kms() {
         let slots = Slots::new(1);
         let mut hanging = slots.begin("shop", false).await.unwrap();
         assert!(timeout(LONG, slots.begin("shop", false)).await.is_err(), "it is taken");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_permit_holder_goes_before_its_namespace() {
+    async fn permit_holder_gets_a_slot_before_its_namespace() {
         let slots = Slots::new(1);
         let first = slots.begin("crowd", false).await.unwrap();
         let order: Arc<Mutex<Vec<&str>>> = Arc::default();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_its_wait_a_reconcile_takes_a_slot_again() {
+    async fn reconcile_takes_a_slot_again_after_its_wait() {
         let slots = Slots::new(1);
         let (answer, answered) = oneshot::channel::<()>();
         let mut waiting = slots.begin("shop", false).await.unwrap();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn namespaces_take_turns_at_the_slots() {
+    async fn slots_are_given_to_namespaces_round_robin() {
         let slots = Slots::new(1);
         let first = slots.begin("flood", false).await.unwrap();
         let (order, mut served) = tokio::sync::mpsc::unbounded_channel();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_slot_is_lost_with_a_reconcile_that_gives_up() {
+    async fn canceled_reconcile_returns_its_slot() {
         let slots = Slots::new(2);
         for _ in 0..10 {
             let taken = [slots.begin("a", false).await, slots.begin("a", false).await];
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_the_stop_no_work_begins_and_what_runs_ends() {
+    async fn stop_ends_running_work_and_starts_none() {
         let slots = Slots::new(1);
         let mut running = slots.begin("shop", false).await.unwrap();
         let waits = tokio::spawn({

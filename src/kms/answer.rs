@@ -77,13 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_answer_is_usable() {
+    fn complete_answer_is_usable() {
         let Ok(key) = validate_answer(output().build(), &request(), "eu-west-1") else { panic!("was rejected") };
         assert_eq!((key.ciphertext_blob.len(), key.key_arn.as_str()), (184, ARN));
     }
 
     #[test]
-    fn an_answer_without_a_usable_data_key_is_rejected() {
+    fn answer_without_a_usable_data_key_is_rejected() {
         assert!(why_unusable(output().set_ciphertext_blob(None).build()).contains("no CiphertextBlob"));
         assert!(why_unusable(output().ciphertext_blob(Blob::new(vec![])).build()).contains("no CiphertextBlob"));
         assert!(why_unusable(output().ciphertext_blob(Blob::new(vec![0; 6145])).build()).contains("6145 bytes"));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_the_record_would_reject_are_left_out() {
+    fn invalid_request_ids_are_left_out() {
         let answer = |id: &str| validate_answer(output().key_material_id(id).build(), &request(), "eu-west-1");
         for (id, kept) in [("ab".repeat(32), true), ("ab\u{202e}".to_owned(), false), ("a".repeat(65), false)] {
             let Ok(key) = answer(&id) else { panic!("was rejected") };
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_blob_of_kms_is_usable() {
+    fn largest_blob_of_kms_is_usable() {
         let largest = output().ciphertext_blob(Blob::new(vec![0; 6144])).build();
         assert!(validate_answer(largest, &request(), "eu-west-1").is_ok());
     }

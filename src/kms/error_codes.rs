@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_decides_and_not_the_http_status() {
+    fn error_code_has_priority_over_the_http_status() {
         for status in [400, 403, 404, 409, 500, 503] {
             assert_eq!(reason_for(Some("KMSInternalException"), status).1, Reason::KmsUnavailable);
             assert_eq!(reason_for(Some("DisabledException"), status).1, Reason::KeyDisabled);
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn the_http_status_decides_for_an_unknown_code() {
+    fn http_status_decides_for_an_unknown_code() {
         assert_eq!(reason_for(Some("Zorp"), 503), Classification("Unknown", Reason::KmsUnavailable));
         assert_eq!(reason_for(None, 429).1, Reason::Throttled);
         assert_eq!(reason_for(Some("Zorp"), 400), Classification("Unknown", Reason::KmsError));
     }
 
     #[test]
-    fn each_code_is_in_the_table_once() {
+    fn each_error_code_is_in_the_table_once() {
         let mut codes: Vec<_> = CODES.iter().map(|(code, _)| code).collect();
         codes.sort_unstable();
         codes.dedup();

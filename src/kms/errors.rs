@@ -10,13 +10,11 @@ use super::{
     error_codes::{self, Classification},
     tls,
 };
+use crate::logging::MAX_ERROR_LENGTH;
 use datakey::{
     reason::{Failure, Reason},
     text::{error_chain, printable, redact},
 };
-
-/// Longest error message in the log. The longest of KMS name a role and a key.
-const MAX_MESSAGE: usize = 1000;
 
 type CallError = SdkError<GenerateDataKeyWithoutPlaintextError>;
 
@@ -64,7 +62,7 @@ impl KmsFailure {
             _ => tls::problem(error)
                 .map_or_else(|| not_sent(error), |problem| ("TlsFailed", Failure::new(Reason::TlsFailed, problem))),
         };
-        let message = printable(&redact(&message(error), grant_tokens), MAX_MESSAGE);
+        let message = printable(&redact(&message(error), grant_tokens), MAX_ERROR_LENGTH);
         let request_id = error.request_id().map(str::to_owned);
         Self { failure, code, message, request_id }
     }
@@ -104,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_before_the_request_is_sent_has_its_reason() {
+    fn error_before_the_request_is_sent_has_its_reason() {
         let no_credentials = CredentialsError::not_loaded("no profile has the token t0ken");
         for (error, reason, code) in [
             (SdkError::timeout_error("slow"), Reason::KmsTimeout, "Timeout"),
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_is_that_of_kms_and_not_of_a_type_of_the_sdk() {
+    fn message_is_from_kms_and_not_from_an_sdk_type() {
         let message = "The ciphertext refers to a key that does not exist. ";
         let answer = |message: &str, status: u16| {
             let metadata = ErrorMetadata::builder().code("NotFoundException").message(message);
@@ -129,6 +127,6 @@ mod tests {
         let failed = answer(message, 400);
         assert_eq!((failed.code, failed.message.as_str()), ("NotFoundException", message));
         assert_eq!(answer("", 503).message, "no message, HTTP status 503");
-        assert_eq!(answer(&message.repeat(100), 400).message.len(), MAX_MESSAGE);
+        assert_eq!(answer(&message.repeat(100), 400).message.len(), MAX_ERROR_LENGTH);
     }
 }

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answering_region_has_more_calls_in_flight() {
+    async fn answering_region_has_more_calls_in_flight() {
         let queue = RateQueue::new(limit(100), Shares::DEFAULT);
         let (requeue, mut requeued) = mpsc::unbounded();
         let mut calls = start_calls(&queue, "r", &requeue).await;
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_object_waits_for_kms_in_one_region_only() {
+    async fn object_waits_for_kms_in_one_region_only() {
         let queue = RateQueue::new(limit(1), Shares::UNLIMITED);
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |region, number| {

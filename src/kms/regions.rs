@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_has_the_regions_of_all_partitions() {
+    fn list_has_the_regions_of_all_partitions() {
         let regions: Vec<_> = AWS_REGIONS.lines().collect();
         assert!(regions.is_sorted() && regions.len() > 40);
         for region in ["us-east-1", "eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "eusc-de-east-1"] {
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_own_region_is_not_known() {
+    fn malformed_own_region_is_not_known() {
         let is_known = |own: &str| Regions::new(Vec::new(), Some(own)).is_known(own);
         for wrong in
             ["", "eu", "eu-west", "eu-west-", "e-west-1", "eu-west-123", "EU-west-1", "eu--1", "eu-west-1 ", "1-2-3"]

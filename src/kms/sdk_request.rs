@@ -47,7 +47,7 @@ mod tests {
     use datakey::fixtures::request;
 
     #[test]
-    fn a_request_with_both_lengths_or_none_is_not_sent() {
+    fn request_with_both_lengths_or_none_is_not_sent() {
         let mut both = request();
         both.number_of_bytes = Some(32);
         let mut none = request();

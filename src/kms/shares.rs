@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answering_lane_may_have_more_calls() {
+    fn answering_lane_may_have_more_calls() {
         let mut lanes = [(0, false), (0, true)];
         fill(&mut lanes);
         assert_eq!(lanes, [(4, false), (64, true)]);
     }
 
     #[test]
-    fn the_total_of_all_lanes_is_bounded() {
+    fn total_of_all_lanes_is_bounded() {
         for lanes in [1, 7, 64, 65, 200, 1000] {
             for answer in [false, true] {
                 let mut lanes = vec![(0, answer); lanes];

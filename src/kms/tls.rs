@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tls_error_is_found_among_the_causes() {
+    fn tls_error_is_found_among_the_causes() {
         let unknown = || TlsError::InvalidCertificate(CertificateError::UnknownIssuer);
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, unknown()));
         for error in [&unknown() as &(dyn Error + 'static), &wrapped] {

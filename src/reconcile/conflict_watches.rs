@@ -57,7 +57,7 @@ impl ConflictWatches {
         object: &ObjectRef<DataKey>,
         secret: &str,
         retries: &Arc<RetryTable>,
-        wake: &Requeue,
+        requeue: &Requeue,
     ) {
         let namespace = object.namespace.clone().unwrap_or_default();
         let mut watches = self.watches.lock();
@@ -73,14 +73,14 @@ impl ConflictWatches {
             watches.remove(&surplus);
         }
         let secrets: Api<WatchedSecret> = Api::namespaced(self.client.clone(), &namespace);
-        let (object, retries, wake) = (object.clone(), Arc::clone(retries), wake.clone());
+        let (object, retries, requeue) = (object.clone(), Arc::clone(retries), requeue.clone());
         let (id, name) = (uid.to_owned(), secret.to_owned());
         let task = tokio::spawn(async move {
             until_gone(secrets, &name).await;
             sleep(FREE_FOR).await;
             retries.try_now(&id);
             // This fails only while the operator stops, when the receiver is gone.
-            let _ = wake.unbounded_send(object);
+            let _ = requeue.unbounded_send(object);
         });
         watches.insert(uid.to_owned(), Watch { namespace, secret: secret.to_owned(), task });
     }

@@ -44,11 +44,11 @@ impl Reads {
     }
 
     /// Asks for a read.
-    pub fn request(&self, uid: &str, object: &ObjectRef<DataKey>, wake: &Requeue) -> Permission {
+    pub fn request(&self, uid: &str, object: &ObjectRef<DataKey>, requeue: &Requeue) -> Permission {
         if let Some(wait) = self.retries.read_wait(uid) {
             return Permission::Later(wait);
         }
-        self.queue.acquire_or_enqueue(LANE, uid, object, wake).map_or(Permission::Queued, Permission::Granted)
+        self.queue.acquire_or_enqueue(LANE, uid, object, requeue).map_or(Permission::Queued, Permission::Granted)
     }
 
     /// Records that the Secret was read.

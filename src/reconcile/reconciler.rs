@@ -106,8 +106,9 @@ impl<'a> Reconciler<'a> {
             Err(Restart::TooManyConflicts(conflicts)) => {
                 self.context.retries.record_written(&self.uid, false);
                 let detail = format!(
-                    "another client changes the DataKey faster than the operator can record a data key: {conflicts} tries in a \
-                     row met another write. What KMS answered is dropped"
+                    "another client changes the DataKey faster than the operator can record a data key: {conflicts} writes of the \
+                     record in a row failed because the DataKey had changed. The operator does not use this data key, and \
+                     calls KMS again later"
                 );
                 self.fail(Failure::new(Reason::ApiServerFailed, detail));
                 Ok(())
@@ -118,7 +119,7 @@ impl<'a> Reconciler<'a> {
     /// Stores what a revision of the Secret holds, in the index and in the attempt.
     pub fn learn_revision(&mut self, metadata: SecretMetadata, verified: Verified) -> Result<(), Error> {
         let known = KnownSecret { metadata, verified: Some(verified) };
-        self.caches.secrets.learn(&self.namespace, self.key().secret_name(), known.clone());
+        self.caches.secrets.store(&self.namespace, self.key().secret_name(), known.clone());
         self.learn(Answer::Revision(known))
     }
 

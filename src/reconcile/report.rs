@@ -134,7 +134,7 @@ impl Reconciler<'_> {
             WriteOutcome::Accepted((key, _)) => {
                 self.context.notice_the_definition(&object, &key);
                 let key = Arc::new(key);
-                self.context.written.learn(&key);
+                self.context.written.store(&key);
                 WriteOutcome::Accepted(key)
             }
             WriteOutcome::Rejected(message) => WriteOutcome::Rejected(message),

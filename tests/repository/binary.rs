@@ -151,7 +151,11 @@ fn every_variable_accepts_and_refuses_what_its_row_says() {
         let arguments = if row.flag == "--admin-address" { &admin[..1] } else { &admin };
         for (value, _) in row.accepted {
             let (_, error) = ended(arguments, &[(row.variable, value)]);
-            assert!(error.contains("no way to the API server"), "{}={value:?}: {error}", row.variable);
+            assert!(
+                error.contains("cannot configure the connection to the API server"),
+                "{}={value:?}: {error}",
+                row.variable
+            );
         }
         let name = format!("datakey-operator: {} ({}): ", row.flag, row.variable);
         for value in row.refused {

@@ -2,6 +2,8 @@
 
 use testbed::{assert_fresh, repository};
 
+mod help;
+
 #[test]
 fn committed_crds_match_the_binary() {
     let printed = std::process::Command::new(env!("CARGO_BIN_EXE_datakey-operator")).arg("crd").output().unwrap();

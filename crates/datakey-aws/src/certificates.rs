@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_without_a_certificate_is_refused_by_name() {
+    fn bundle_without_a_certificate_is_refused_by_name() {
         let odd = format!("-----BEGIN CERTIFICATE-----\nAAAA\n{END}\n");
         for content in ["", "no certificate", &odd] {
             let refused = bundle(content).unwrap_err();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_sections_of_a_bundle_are_left_out() {
+    fn sections_that_are_no_certificate_are_ignored() {
         let system = rustls_native_certs::load_native_certs();
         assert!(!system.certs.is_empty(), "the system that runs the tests has CA certificates");
         let base64 = BASE64_STANDARD.encode(&system.certs[0]);

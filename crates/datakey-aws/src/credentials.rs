@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn credentials_that_no_header_holds_are_refused() {
+    async fn credentials_that_do_not_fit_a_header_are_refused() {
         for (id, secret, token, part) in [
             ("AKIA", "s/+=", None, None),
             ("AKIA", "s", Some("t=="), None),

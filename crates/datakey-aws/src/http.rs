@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_on_the_node_are_known_by_their_host() {
+    fn servers_on_the_node_are_recognized_by_their_host() {
         let variables = BTreeMap::from([
             (NAMED_BY[0].to_owned(), OsString::from("http://[FD00:EC2::99]:8080/")),
             (NAMED_BY[1].to_owned(), OsString::from("http://localhost:9911/role")),

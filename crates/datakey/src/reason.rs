@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_detail_is_cut_at_a_character() {
+    fn long_detail_is_cut_between_characters() {
         for detail in ["ä", "\u{202e}"] {
             let message = Failure::new(Reason::WriteRejected, detail.repeat(5000)).to_string();
             assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_waits_once_and_a_removed_one_is_skipped() {
+    fn object_waits_once_and_a_removed_one_is_skipped() {
         let mut queue = FairQueue::default();
         for uid in ["a-1", "a-2", "a-3"] {
             assert!(queue.add("a", uid, ()));

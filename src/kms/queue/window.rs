@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_counts_until_a_second_after_its_end() {
+    async fn call_counts_until_a_second_after_its_end() {
         let (begun, millis) = (Instant::now(), Duration::from_millis);
         let mut window = CallWindow::new(NonZeroU32::new(2).unwrap());
         for _ in 0..2 {

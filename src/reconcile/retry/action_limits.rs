@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::delays::RetryBounds;
 use datakey::reason::RetryPolicy;
 
-/// The first restores of a streak, which cause no delay. A user with kubectl hardly causes more.
+/// Restores of a streak that have no delay before them. A user with kubectl hardly causes more.
 const RESTORES: u32 = 10;
 
-/// The first reads of a streak, which cause no delay. They are more than the restores: each restore needs one read, and
+/// Reads of a streak that have no delay before them. They are more than the restores: each restore needs one read, and
 /// restores have a limit of their own.
 pub(super) const READS: u32 = 20;
 
@@ -56,8 +56,8 @@ impl LimitedAction {
             Self::Read => (READS, |_, _| READ_EVERY),
         };
         match length.checked_sub(at_once) {
-            Some(over @ 1..) => delay(over, bounds),
-            _ => Duration::ZERO,
+            Some(over) => delay(over + 1, bounds),
+            None => Duration::ZERO,
         }
     }
 }

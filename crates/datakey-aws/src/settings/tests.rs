@@ -18,7 +18,7 @@ async fn checked(variables: &[(&str, &str)], config: &str, user: User) -> Result
 }
 
 #[tokio::test]
-async fn each_variable_has_values_that_are_taken_and_refused() {
+async fn each_variable_accepts_and_refuses_the_values_of_its_row() {
     let table: [(&str, &[&str], &[&str]); 19] = [
         ("AWS_REGION", &["", "eu-west-1", "us-gov-east-1"], &["eu-west-1\n", "EU", "eu west 1", "eu-west-1,"]),
         ("AWS_DEFAULT_REGION", &["", "eu-west-1"], &["eu-west-1 ", "nowhere"]),
@@ -62,7 +62,7 @@ async fn each_variable_has_values_that_are_taken_and_refused() {
 }
 
 #[tokio::test]
-async fn credentials_are_whole_and_never_repeated() {
+async fn incomplete_credentials_are_refused_without_their_values() {
     let (id, secret, marker) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "marker");
     for (variables, name) in [
         (&[(id, marker), (secret, marker)][..], None),
@@ -81,7 +81,7 @@ async fn credentials_are_whole_and_never_repeated() {
 }
 
 #[tokio::test]
-async fn a_profile_is_checked_as_the_environment_is() {
+async fn values_of_a_profile_are_checked_like_variables() {
     for (property, name) in [
         ("region = Mars", "region of"),
         ("max_attempts = 0", "max_attempts of"),
@@ -118,7 +118,7 @@ async fn fips_and_dual_stack_need_the_endpoints_of_aws() {
 }
 
 #[tokio::test]
-async fn what_needs_a_person_is_refused_by_name_for_a_service() {
+async fn settings_that_need_a_prompt_are_refused_for_a_service() {
     let role = "role_arn = arn:aws:iam::111122223333:role/r\n";
     let sso = "[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://x\n";
     for (config, property) in [
@@ -149,7 +149,7 @@ async fn what_needs_a_person_is_refused_by_name_for_a_service() {
 }
 
 #[tokio::test]
-async fn the_environment_goes_before_the_profile() {
+async fn environment_has_priority_over_the_profile() {
     let config = "[default]\nca_bundle = /profile.pem\nmax_attempts = 7\n";
     let settings = checked(&[], config, User::Service).await.unwrap();
     assert_eq!(settings.ca_bundle.unwrap().value, "/profile.pem");

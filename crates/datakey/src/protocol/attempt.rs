@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_of_kms_is_not_for_a_namesake() {
+    fn answer_of_kms_is_not_recorded_in_a_recreated_object() {
         let mut attempt = permitted();
         attempt.learn(Answer::Issued(issued(1))).unwrap();
         let namesake = with_spec(|key| key.metadata.uid = Some("another".to_owned()));

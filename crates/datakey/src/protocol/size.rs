@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_that_is_too_large_is_named() {
+    fn error_names_the_object_that_is_too_large() {
         let detail = |key: &DataKey, versions: &[IssuedVersion]| {
             let failure = excess(key.into(), versions).unwrap();
             assert_eq!(failure.reason, Reason::SecretTooLarge);

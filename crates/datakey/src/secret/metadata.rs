@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_both_forms_say_the_same_of_the_owner() {
+    fn full_and_partial_metadata_have_the_same_owner() {
         for (metadata, belongs_to, is_managed) in [
             (json!({ "labels": { NAME_LABEL: "orders" } }), Some("orders"), true),
             (json!({ "labels": { MANAGED_BY_LABEL: FIELD_MANAGER } }), None, true),

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secret_is_decoded_whatever_times_its_metadata_hold() {
+    fn secret_with_unusable_times_in_its_metadata_is_decoded() {
         let far = "9999-12-31T23:59:59Z";
         let secret = json!({
             "metadata": {

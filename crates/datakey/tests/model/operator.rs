@@ -269,7 +269,7 @@ impl Model {
             }
             Decision::AcceptRevision(held) => {
                 let (at, held) = (secret_in(run.secret()).unwrap(), Held { object: held, origin: Origin::Read });
-                next.operators[who].learn(at, held);
+                next.operators[who].store(at, held);
                 (Action::AcceptRevision, Some(self.learned(run, Answer::Revision((at, Some(held))))))
             }
             Decision::ReportFailure(failure) => (Action::Fail, Some(self.learned(run, Answer::Failed(failure)))),
@@ -295,7 +295,7 @@ impl Model {
             Write::Create { .. } | Write::Replace { .. } => {
                 let at = state.secret.unwrap();
                 let held = Held { object: at.object, origin: Origin::Written };
-                state.operators[who].learn(at, held);
+                state.operators[who].store(at, held);
                 self.learned(run, Answer::Revision((at, Some(held))))
             }
         }
@@ -355,7 +355,7 @@ pub type Learned = Answer<KeyAt, (SecretAt, Option<Held>), SecretAt, SecretAt, D
 
 impl Operator {
     /// Stores the verified content of a revision of the Secret.
-    fn learn(&mut self, at: SecretAt, held: Held) {
+    fn store(&mut self, at: SecretAt, held: Held) {
         self.secret = Some(at);
         self.verified = Some((at, held));
     }
