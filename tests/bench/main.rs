@@ -31,7 +31,7 @@ use report::Report;
 use scenarios::{
     bursts,
     growth::{self, Growth},
-    latency, quota, repair, restart,
+    latency, quota, repair, restart, rules,
 };
 
 /// What is run: all, or the scenarios that the arguments name.
@@ -54,7 +54,7 @@ async fn main() {
         std::env::var_os("BENCH_RESULTS").expect("BENCH_RESULTS, the folder of the results: run make bench"),
     );
     std::fs::create_dir_all(&folder).unwrap();
-    let [mut limit, mut bursts, mut restart, mut latency, mut repair, mut quota, mut growth] =
+    let [mut limit, mut bursts, mut restart, mut latency, mut repair, mut quota, mut cost, mut growth] =
         std::array::from_fn(|_| Report::default());
 
     let mut first = Bed::new(Best { connections: 1, concurrency: 32 }).await;
@@ -102,6 +102,14 @@ async fn main() {
         quota.section("The quota of KMS", "The calls as they arrive at KMS.");
         quota::run(&bed, 100, scaled(20).max(3) as u32, &mut quota).await;
     }
+    if wanted("rules") {
+        cost.section(
+            "The validation rules",
+            "The requests of the bare loop, on one API server in turn with the definition and with the same definition \
+             without any x-kubernetes-validations.",
+        );
+        rules::run(&bed, scaled(1500), 6, &mut cost).await;
+    }
     drop(bed);
     if wanted("growth") {
         let window = std::env::var("BENCH_REST").map_or(scaled(300), |rest| rest.parse().expect("BENCH_REST: seconds"));
@@ -115,7 +123,7 @@ async fn main() {
     }
 
     let mut report = Report::default();
-    for part in [limit, bursts, latency, growth, restart, repair, quota] {
+    for part in [limit, bursts, latency, growth, restart, repair, quota, cost] {
         report.append(&part);
     }
     let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);

@@ -6,3 +6,4 @@ pub mod latency;
 pub mod quota;
 pub mod repair;
 pub mod restart;
+pub mod rules;

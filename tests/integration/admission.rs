@@ -224,7 +224,7 @@ async fn names_of_more_than_63_characters_are_refused() {
     let test = TestNamespace::new("long-names").await;
     let named = |length: usize| test.manifest(&"n".repeat(length), &json!({}));
     test.try_create(&named(63)).await.unwrap();
-    assert_refused(test.try_create(&named(64)).await, "metadata.name must be at most 63 characters");
+    assert_refused(test.try_create(&named(64)).await, "metadata.name: Too long: may not be more than 63 bytes");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomR
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{data_key::DataKey, schema, status::initial_status};
+use super::{data_key::DataKey, rules, schema, status::initial_status};
 
 /// The `CustomResourceDefinition` of `DataKey`, as `datakey-operator crd` prints it.
 pub fn crd() -> CustomResourceDefinition {
@@ -15,10 +15,12 @@ pub fn crd() -> CustomResourceDefinition {
         };
         schema::tidy(root);
         schema::refuse_plaintext_in_pins(root);
+        schema::bound_name(root);
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // A new object must not count as ready: kstatus reads one without status as Current, Argo CD as Healthy.
             status.default = Some(JSON(json!(initial_status())));
             schema::bound_conditions(status);
+            schema::add_rule_of_entries(status, rules::recorded_version_stays());
         }
     }
     crd

@@ -30,13 +30,7 @@ use crate::names::SECRET_TYPE;
     doc = "A data key of AWS KMS, kept in a Secret in its wrapped form only: the plaintext never enters the cluster's \
            control plane. Each version is issued exactly once and never replaced. A workload unwraps it with \
            kms:Decrypt and the same encryption context.",
-    validation = rules::name_is_a_label_value(),
-    validation = rules::record_is_write_once(),
-    validation = rules::spec_answers_the_record(),
-    validation = rules::secret_name_is_fixed_once_issued(),
-    validation = rules::deletion_policy_is_fixed_once_issued(),
-    validation = rules::pins_agree_with_the_record(),
-    validation = rules::pins_are_not_other_recorded_versions(),
+    validation = rules::issued::issued_settings_stay(),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(

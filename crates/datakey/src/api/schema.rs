@@ -1,7 +1,7 @@
 //! Parts of the schema that the Rust types cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -67,6 +67,25 @@ pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps) {
             ..JSONSchemaProps::default()
         };
         pin.properties.get_or_insert_default().insert(name.to_owned(), refused);
+    }
+}
+
+/// Bounds the name: the Secret carries it as a label.
+pub fn bound_name(root: &mut JSONSchemaProps) {
+    let name = JSONSchemaProps { type_: Some("string".to_owned()), max_length: Some(63), ..JSONSchemaProps::default() };
+    let metadata = JSONSchemaProps {
+        type_: Some("object".to_owned()),
+        properties: Some([("name".to_owned(), name)].into()),
+        ..JSONSchemaProps::default()
+    };
+    root.properties.get_or_insert_default().insert("metadata".to_owned(), metadata);
+}
+
+/// Adds a rule to each recorded version. Pins are of the same type, but may change.
+pub fn add_rule_of_entries(status: &mut JSONSchemaProps, rule: ValidationRule) {
+    let record = status.properties.as_mut().and_then(|properties| properties.get_mut("versions"));
+    if let Some(JSONSchemaPropsOrArray::Schema(entry)) = record.and_then(|list| list.items.as_mut()) {
+        entry.x_kubernetes_validations.get_or_insert_default().push(rule);
     }
 }
 

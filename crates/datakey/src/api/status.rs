@@ -18,10 +18,6 @@ use super::{
 /// What was issued, and whether the Secret holds it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = rules::secret_name_stays(),
-    validation = rules::recorded_versions_are_different_data_keys()
-)]
 pub struct KeyStatus {
     /// The `metadata.generation` that the conditions describe; -1 until the operator has seen the DataKey.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
@@ -66,7 +62,10 @@ pub struct KeyStatus {
     /// It is ciphertext, and enough to restore the Secret. Fields of a newer release are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::list")]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["version".into()]),
+        validation = rules::recorded_versions_are_not_removed()
+    )]
     pub versions: Vec<IssuedVersion>,
 
     /// Fields that only a newer release knows.
