@@ -171,18 +171,33 @@ async fn a_recorded_secret_name_is_not_dropped() {
 async fn the_largest_entries_are_within_the_servers_budget() {
     let test = TestNamespace::new("entry-budget").await;
     let context: Map<_, _> = (0..32).map(|n| (format!("{n:02}{}", "k".repeat(98)), "v".into())).collect();
-    let entries: Vec<_> = (1..=64)
-        .map(|version| {
-            let mut entry = test.pin(version);
-            entry["request"]["encryptionContext"] = context.clone().into();
-            entry["ciphertextBlob"] = format!("{version:04}{}", "A".repeat(1000)).into();
-            entry
-        })
-        .collect();
-    test.create("orders", &json!({ "wrappedKeys": entries, "encryptionContext": context })).await;
-    test.try_patch_status("orders", &json!({ "secretName": "orders", "versions": entries })).await.unwrap();
-    test.patch("orders", &json!({ "spec": { "version": 64 } })).await;
-    test.patch("orders", &json!({ "spec": { "wrappedKeys": entries[..63] } })).await;
+    for (name, blob, context) in [("contexts", 1000, context), ("blobs", 8188, Map::new())] {
+        let entries: Vec<_> = (1..=64)
+            .map(|version| {
+                let mut entry = test.pin(version);
+                entry["request"]["encryptionContext"] = context.clone().into();
+                entry["ciphertextBlob"] = format!("{version:04}{}", "A".repeat(blob)).into();
+                entry
+            })
+            .collect();
+        test.create(name, &json!({ "wrappedKeys": entries, "encryptionContext": context })).await;
+        test.try_patch_status(name, &json!({ "secretName": name, "versions": entries })).await.unwrap();
+        test.patch(name, &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
+        test.patch(name, &json!({ "spec": { "version": 64 } })).await;
+        test.patch(name, &json!({ "spec": { "wrappedKeys": entries[..63] } })).await;
+    }
+}
+
+#[tokio::test]
+async fn one_version_cannot_be_given_twice_with_a_decimal_point() {
+    let test = TestNamespace::new("entry-decimal").await;
+    let words = "version must be an integer of at least 1, without a decimal point";
+    let (one, mut again) = (test.pin(1), test.pin(2));
+    again["version"] = json!(1.0);
+    let pins = test.manifest("orders", &json!({ "wrappedKeys": [one, again] }));
+    assert_refused(test.try_create(&pins).await, words);
+    test.create("orders", &json!({})).await;
+    assert_refused(test.try_patch_status("orders", &json!({ "versions": [one, again] })).await, words);
 }
 
 /// The definition without the rules of entries, as older releases had it.

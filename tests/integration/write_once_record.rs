@@ -155,6 +155,24 @@ async fn a_cluster_admin_cannot_change_drop_or_null_an_issued_version() {
 }
 
 #[tokio::test]
+async fn an_unknown_field_cannot_replace_a_recorded_one() {
+    let test = TestNamespace::new("write-once-unknown").await;
+    let request = to_json(&test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());
+    let mut entry = version(1, &request);
+    entry["requestId"] = "r".into();
+    test.try_patch_status("orders", &json!({ "versions": [entry] })).await.unwrap();
+    // The spec asks for another version, so only the record itself protects this one.
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    for (object, field) in [("", "requestId"), ("/request", "encryptionContext")] {
+        let mut other = entry.clone();
+        let fields = other.pointer_mut(object).unwrap().as_object_mut().unwrap();
+        fields.remove(field).unwrap();
+        fields.insert("invented".to_owned(), 1.into());
+        assert_refused(test.try_patch_status("orders", &json!({ "versions": [other] })).await, WRITE_ONCE);
+    }
+}
+
+#[tokio::test]
 async fn version_that_does_not_match_the_spec_cannot_be_recorded() {
     let test = TestNamespace::new("answers").await;
     let request = to_json(&test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());

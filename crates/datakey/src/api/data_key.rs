@@ -18,6 +18,7 @@ use crate::names::SECRET_TYPE;
 /// the wrapped data key, never its plaintext, in a Secret and in the status. An issued version's settings are fixed;
 /// raise `version` to issue another data key.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::duplicated_attributes, reason = "each column of kubectl is a printcolumn")]
 #[kube(
     group = "datakey.dev",
     version = "v1alpha1",
@@ -30,7 +31,6 @@ use crate::names::SECRET_TYPE;
     doc = "A data key of AWS KMS, kept in a Secret in its wrapped form only: the plaintext never enters the cluster's \
            control plane. Each version is issued exactly once and never replaced. A workload unwraps it with \
            kms:Decrypt and the same encryption context.",
-    validation = rules::issued::issued_settings_stay(),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(

@@ -32,7 +32,7 @@ const REGION: &str = "[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}";
 const ARN: &str = "arn:aws[a-z-]*:kms:[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:";
 
 /// A CEL expression for whether two requests, or a request and the spec, are the same for KMS. Both are names of variables,
-/// because each selection of a field costs the API server time. A request has exactly one of the two lengths, so
+/// because each selection of a field costs the API server time. Other rules demand exactly one of the two lengths of both, so
 /// `numberOfBytes` is compared only where there is no `keySpec`.
 fn is_same_request(one: &str, other: &str) -> String {
     let optional = [("keySpec", "''"), ("region", "''"), ("encryptionContext", "{}")]
@@ -75,12 +75,22 @@ pub(super) fn pin_of_the_version_answers_the_spec() -> Rule {
 
 /// A rule of each recorded version. The API server compares an entry with the one of the same version before, fields that only a
 /// newer release knows included. Rules of the single fields would cost half, but would not see those.
+///
+/// The API server counts the fields of two objects and compares the fields of the first. It ignores a field of the first that is
+/// not in the schema and not in the second. So `self == oldSelf` alone is true where an unknown field replaces a known one;
+/// both directions are false. A new name for an unknown field passes both.
 pub(super) fn recorded_version_stays() -> ValidationRule {
     ValidationRule {
-        rule: "self == oldSelf".to_owned(),
+        rule: "self == oldSelf && oldSelf == self".to_owned(),
         message: Some(WRITE_ONCE.to_owned()),
         ..ValidationRule::default()
     }
+}
+
+/// The API server reads `1.0` as another version than `1`, and stores it as `1`: two entries would have the same version. CEL
+/// refuses `1.0` as no integer.
+pub(super) fn version_is_an_integer() -> Rule {
+    Rule::new("self >= 1").message("version must be an integer of at least 1, without a decimal point")
 }
 
 /// A rule of the list: the rule of an entry does not see that the entry is gone.

@@ -99,6 +99,7 @@ pub struct VerifiedSecret {
 pub struct IssuedVersion {
     /// The version that this data key is.
     #[schemars(range(min = 1, max = 2_147_483_647))]
+    #[x_kube(validation = rules::version_is_an_integer())]
     pub version: i32,
 
     /// What was asked of KMS, as in the spec.

@@ -6,7 +6,7 @@
 //! The demands use these names: `spec`, `status`, `record` (`status.versions`) and `secretName` (`status.secretName`, empty
 //! where it is absent); `oldStatus`, `oldRecord` and `oldSecretName` are those of the object before the write.
 
-use kube::core::{Message, Rule};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 
 use super::{WRITE_ONCE, is_same_request};
 
@@ -23,19 +23,29 @@ pub(super) struct Demand {
 /// A write of the status that records nothing needs no look at the spec. The API server changes spec and status in different
 /// writes (Kubernetes API conventions, "Spec and Status"), and the earlier writes were checked. The rule recognizes such a write
 /// by a change of `status.secret`; other writes are checked in full.
-pub(in crate::api) fn issued_settings_stay() -> Rule {
+///
+/// Three other rules make "records nothing" true: those of the list and of its entries, and the one that makes versions integers, so
+/// that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
+///
+/// The demands are not checked where the API server cannot evaluate the rule; then the error has the general message.
+pub(in crate::api) fn issued_settings_stay() -> ValidationRule {
     let records_nothing = "size(record) == size(oldRecord) && [secretName] == [oldSecretName] && \
                            [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')]";
     let (of_status, of_spec) = (demands_on_the_status(), demands_on_the_spec());
     let holds =
         format!("{} && ({records_nothing} || [self.spec].all(spec, {}))", all_hold(&of_status), all_hold(&of_spec));
-    // Without a status before, nothing was issued. The definition's default replaces a status that a write removes.
+    // Without a status before, nothing was issued: then the names have no values, and an error is true where the alternative is.
+    // The definition's default replaces a status that a write removes.
     let nothing_issued = "!has(oldSelf.status) || (!has(self.status) && !has(oldSelf.status.versions))";
     let message =
         format!("{}[self.spec].map(spec, {}'')[0]", messages_if_broken(&of_status), messages_if_broken(&of_spec));
-    Rule::new(format!("{} || {nothing_issued}", with_names(&holds, "all", "")))
-        .message(Message::Expression(with_names(&message, "map", "[0]")))
-        .field_path(".spec")
+    ValidationRule {
+        rule: format!("{} || {nothing_issued}", with_names(&holds, "all", "")),
+        message: Some("what is issued must stay as status.versions records it".to_owned()),
+        message_expression: Some(with_names(&message, "map", "[0]")),
+        field_path: Some(".spec".to_owned()),
+        ..ValidationRule::default()
+    }
 }
 
 /// Gives the values their names, by a macro of CEL over lists of one element.
@@ -85,7 +95,7 @@ pub(super) fn demands_on_the_spec() -> Vec<Demand> {
     ]
 }
 
-/// The rules of the list and of its entries are not evaluated when the list is gone.
+/// The rules of the list and of its entries are not evaluated when the list is gone, nor for the first record.
 pub(super) fn record_is_not_removed() -> Demand {
     Demand { holds: "size(record) > 0 || size(oldRecord) == 0".to_owned(), message: WRITE_ONCE }
 }
@@ -163,14 +173,16 @@ pub(super) fn pins_agree_with_the_record() -> Demand {
 }
 
 /// Tolerates duplicates from before the rule, because otherwise the status of such an object could not be written any more. The
-/// second alternative finds most pins without a look at each recorded version.
+/// second alternative accepts most pins without a look at each recorded version. It searches by version: the API server charges a
+/// search in a list for every byte of its strings, which would refuse large records.
 pub(super) fn pins_are_not_other_recorded_versions() -> Demand {
     Demand {
         holds: "!has(spec.wrappedKeys) || size(record) == 0 || \
                 [self.status.versions.map(entry, entry.version)].all(versions, \
                 [self.status.versions.map(entry, [entry.ciphertextBlob])].all(blobs, \
                 self.spec.wrappedKeys.all(pin, [[pin.ciphertextBlob]].all(pinned, !(pinned in blobs) || \
-                blobs.exists_one(blob, blob == pinned) && versions[blobs.indexOf(pinned)] == pin.version || \
+                blobs.exists_one(blob, blob == pinned) && pin.version in versions && \
+                blobs[versions.indexOf(pin.version)] == pinned || \
                 self.status.versions.all(entry, entry.version == pin.version || [entry.ciphertextBlob] != pinned || \
                 (size(oldRecord) > 0 && has(oldSelf.spec.wrappedKeys) && \
                 oldSelf.status.versions.exists(old, old.version == entry.version) && \
