@@ -27,7 +27,7 @@ pub(super) struct Demand {
 /// Three other rules make "records nothing" true: those of the list and of its entries, and the one that makes versions integers, so
 /// that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
 ///
-/// The demands are not checked where the API server cannot evaluate the rule; then the error has the general message.
+/// Where the API server cannot evaluate the rule, it refuses the write with `message`.
 pub(in crate::api) fn issued_settings_stay() -> ValidationRule {
     let records_nothing = "size(record) == size(oldRecord) && [secretName] == [oldSecretName] && \
                            [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')]";
