@@ -66,6 +66,8 @@ impl KmsServer {
             ("BIND_HOST", "127.0.0.1".into()),
             ("LOG_LEVEL", "WARNING".into()),
             ("AUTH", auth.into()),
+            // It leaves a file with its process ID there.
+            ("TMPDIR", log.parent().expect("a folder of the log").display().to_string()),
         ];
         let mut process = Process::start(&program, arguments, settings, &log);
         eventually(Duration::from_mins(1), "the KMS server is ready", async || {
