@@ -91,7 +91,7 @@ pub async fn serve(
 type Shared = (Arc<Metrics>, Readiness);
 
 async fn readyz(State((_, readiness)): State<Shared>) -> impl IntoResponse {
-    if readiness.is_ready().await {
+    if readiness.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
         (

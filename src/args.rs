@@ -71,6 +71,17 @@ pub struct RunArgs {
     )]
     pub concurrency: u16,
 
+    /// How many MiB of memory the DataKeys take that are being worked on. One that does not fit is read from the API server
+    /// when its turn comes.
+    #[arg(
+        long,
+        env = "DATAKEY_WORKING_SET",
+        default_value = "8",
+        value_parser = values::number::<NonZeroU32>(65_536),
+        value_name = "MIB"
+    )]
+    pub working_set: NonZeroU32,
+
     /// Whether data keys are issued. With --issue=false KMS is never called: what is recorded, pinned or in a Secret is
     /// published, and every other version reads IssuingDisabled. For restore drills, and until a restore is complete.
     #[arg(

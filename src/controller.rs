@@ -2,56 +2,46 @@
 
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt, channel::mpsc, future, stream};
-use kube::{
-    Resource, ResourceExt,
-    runtime::{
-        controller::{self, Action, Config, applier},
-        reflector::{self, ObjectRef},
-        watcher,
-    },
-};
+use futures::{FutureExt, channel::mpsc, future, stream};
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Duration, Instant, timeout},
+    time::{Duration, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
-    api_server::{
-        errors::{describe_watch, is_watch_unanswered},
-        outage::Repeats,
-    },
     kms::{queue::Requeue, shares::Shares},
-    logging::warn_if,
-    reconcile::{self, Context, Error, reconcile},
+    place::Place,
+    reconcile::{self, Context, Error, Loaded, Next, load, reconcile},
 };
-use datakey::{api::DataKey, text::error_chain};
+use datakey::{
+    api::DataKey,
+    decode::{Encoded, Unreadable},
+};
 
-use cache::Cached;
-use caches::Caches;
 use resync::{resync, save_revisions};
 use scope::WatchScope;
 use slots::{Slot, Slots};
+use store::Store;
 use watch::{key_changes, secret_changes};
 
-pub mod cache;
-pub mod caches;
-pub(crate) mod own_writes;
 mod readiness;
 mod resync;
+mod runner;
 mod scope;
-pub mod secret_index;
 pub mod slots;
 mod startup;
+pub mod store;
 mod unreadable;
 mod watch;
+mod watched;
 
 pub use readiness::Readiness;
 pub use scope::WatchTarget;
 pub use startup::wait_until_listable;
+pub use watched::WatchedKey;
 
 /// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the
 /// order of their arrival, where each of them needs less memory.
@@ -104,74 +94,104 @@ fn start_scope(
     settings: ControllerSettings,
     stop: CancellationToken,
 ) -> (Arc<WatchScope>, impl Future<Output = ()>) {
-    let (keys, writer) = reflector::store();
     let connectivity = readiness.connectivity.clone();
-    let caches = Arc::new(Caches::new(keys));
-    let scope = Arc::new(WatchScope { target, connectivity, caches: Arc::clone(&caches), listed: Notify::new() });
-    let (requeue, woken) = mpsc::unbounded();
-    let woken = woken.map({
-        let (keys, context) = (caches.keys.clone(), Arc::clone(context));
-        move |key: ObjectRef<DataKey>| {
-            let key: ObjectRef<Cached> = key.into_kind_unchecked(());
-            let is_there = |uid| keys.get(&key).is_some_and(|now| now.meta().uid.as_ref() == Some(uid));
-            // The object was deleted without an event: the list after an interrupted watch did not contain it.
-            if let Some(gone) = key.extra.uid.as_ref().filter(|uid| !is_there(uid)) {
-                context.forget(gone);
-            }
-            Ok(key.into())
-        }
-    });
-    let changes = stream::select(key_changes(&scope, writer, context), secret_changes(&scope));
-    let queue = stream::select(changes, woken);
+    let store = Arc::new(Store::new(Arc::clone(&context.working_set)));
+    let scope = Arc::new(WatchScope { target, connectivity, store: Arc::clone(&store), listed: Notify::new() });
+    let (requeue, requeued) = mpsc::unbounded();
+    let changes = stream::select(key_changes(&scope, context), secret_changes(&scope));
+    let queue = stream::select(changes, requeued);
     let slots = Slots::new(settings.concurrency);
     // Reconciles that wait for KMS hold no slot; the shares bound their number.
     let begun = settings.concurrency.saturating_add(Shares::DEFAULT.all()).saturating_add(WAITING);
-    let config = Config::default().concurrency(begun);
-    let stop = stop.cancelled_owned().inspect({
+    let checks = [
+        resync(Arc::clone(&scope), Arc::clone(context), requeue.clone()).boxed(),
+        save_revisions(Arc::clone(&scope), requeue.clone()).boxed(),
+    ];
+    let closes = stop.clone().cancelled_owned().map({
         let slots = slots.clone();
         move |()| slots.close()
     });
-    let keys = caches.keys.clone();
-    let resync = resync(Arc::clone(&scope), Arc::clone(context), requeue.clone());
-    let saves = save_revisions(Arc::clone(&scope), requeue.clone());
-    let mut logged = Repeats::default();
-    let work = applier(
-        move |key, context| {
-            let (caches, requeue) = (Arc::clone(&caches), requeue.clone());
-            let namespace = key.namespace().unwrap_or_default();
-            let slots = slots.clone();
-            Box::pin(async move {
-                let work = {
-                    let (key, caches, requeue, context) =
-                        (Arc::clone(&key), Arc::clone(&caches), requeue.clone(), Arc::clone(&context));
-                    move |slot| reconcile_one(key, slot, caches, requeue, context)
-                };
-                let has_permit = key.meta().uid.as_deref().is_some_and(|uid| context.kms.queue.has_offer(uid));
-                match isolated(slots.clone(), &namespace, has_permit, work).await {
-                    Err(Error::Panicked) => {
-                        let work = move |slot| report_panic(key, slot, caches, requeue, context);
-                        isolated(slots, &namespace, false, work).await
-                    }
-                    result => result,
-                }
-            })
-        },
-        |key, error, context| error_policy(&key, error, &context),
-        Arc::clone(context),
-        keys,
-        queue.take_until(stop),
-        config,
-    )
-    .for_each(move |result| {
-        log_result(&result, &mut logged);
-        future::ready(())
-    });
+    let context = Arc::clone(context);
     let work = async move {
-        // The two checks run as tasks that end together with this future.
-        let _checks = JoinSet::from_iter([future::Either::Left(resync), future::Either::Right(saves)]);
-        work.await;
+        // The checks run as tasks that end together with this future.
+        let _checks: JoinSet<()> = checks.into_iter().chain([closes.boxed()]).collect();
+        let one = |place| {
+            let work =
+                Work { place, store: Arc::clone(&store), requeue: requeue.clone(), context: Arc::clone(&context) };
+            work.run(slots.clone())
+        };
+        runner::run(queue, usize::from(begun), store.wait_until_listed(), stop, one).await;
     };
     (scope, work)
+}
+
+/// One object to reconcile.
+#[derive(Clone)]
+struct Work {
+    place: Place,
+    store: Arc<Store>,
+    requeue: Requeue,
+    context: Arc<Context>,
+}
+
+// === impl Work ===
+
+impl Work {
+    /// Reconciles the object once there is a slot. Returns when it is due again.
+    async fn run(self, slots: Slots) -> Option<Duration> {
+        let Self { place, store, context, .. } = &self;
+        let uid = store.uid(place)?;
+        let has_permit = context.kms.queue.has_offer(&uid);
+        let begin = |slot| self.clone().reconcile(slot);
+        let result = match isolated(slots.clone(), place.namespace(), has_permit, begin).await {
+            Err(Error::Panicked) => {
+                let report = |slot| self.clone().report_panic(slot);
+                isolated(slots, place.namespace(), false, report).await
+            }
+            result => result,
+        };
+        // The watch event of a deletion makes the operator forget the DataKey, but this reconcile may have stored state after
+        // that event. Forget it here, too: otherwise a deleted DataKey would keep an offered permit that other objects wait for.
+        if store.uid(place).as_ref() != Some(&uid) {
+            context.forget(&uid);
+            return None;
+        }
+        match result {
+            Ok(Next::OnChange) => None,
+            Ok(Next::After(delay)) => Some(delay),
+            // A reconcile logs its own errors, where their meaning is known.
+            Err(_) => Some(context.retries.on_transient_error(&uid)),
+        }
+    }
+
+    /// Reconciles the object as it is now.
+    async fn reconcile(self, slot: Slot) -> Result<Next, Error> {
+        let Self { place, store, requeue, context } = &self;
+        match load(place, store, requeue, context).await? {
+            Loaded::Object { object, read } => match decoded(&object) {
+                Ok(key) => reconcile(key, slot, read, store, requeue, context).await,
+                Err(unreadable) => unreadable::report(&object.metadata, &unreadable, context).await,
+            },
+            Loaded::Nothing => Ok(Next::OnChange),
+        }
+    }
+
+    /// Reports in the condition that a reconcile panicked.
+    async fn report_panic(self, slot: Slot) -> Result<Next, Error> {
+        let Self { place, store, requeue, context } = &self;
+        match load(place, store, requeue, context).await? {
+            Loaded::Object { object, read } => match decoded(&object) {
+                Ok(key) => reconcile::report_panic(key, slot, read, store, requeue, context).await,
+                Err(_) => Err(Error::Panicked),
+            },
+            Loaded::Nothing => Ok(Next::OnChange),
+        }
+    }
+}
+
+fn decoded(object: &Encoded) -> Result<Arc<DataKey>, Unreadable> {
+    let (spec, status) = object.decode::<DataKey>()?;
+    Ok(Arc::new(DataKey { metadata: object.metadata.clone(), spec, status }))
 }
 
 /// Runs a reconcile once there is a slot, on a task of its own: a panic ends this reconcile only.
@@ -180,90 +200,11 @@ async fn isolated<F>(
     namespace: &str,
     has_permit: bool,
     work: impl FnOnce(Slot) -> F,
-) -> Result<Action, Error>
+) -> Result<Next, Error>
 where
-    F: Future<Output = Result<Action, Error>> + Send + 'static,
+    F: Future<Output = Result<Next, Error>> + Send + 'static,
 {
     // `begin` returns no slot once the operator stops.
-    let Some(slot) = slots.begin(namespace, has_permit).await else { return Ok(Action::await_change()) };
+    let Some(slot) = slots.begin(namespace, has_permit).await else { return Ok(Next::OnChange) };
     tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
-}
-
-/// Reports in the condition that a reconcile panicked.
-async fn report_panic(
-    key: Arc<Cached>,
-    slot: Slot,
-    caches: Arc<Caches>,
-    requeue: Requeue,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
-    match key.decode() {
-        Ok(key) => {
-            let key = context.written.newest(Arc::new(key), None);
-            reconcile::report_panic(key, slot, &caches, &requeue, &context).await
-        }
-        Err(_) => Err(Error::Panicked),
-    }
-}
-
-/// Reconciles a `DataKey` as the caches have it now.
-async fn reconcile_one(
-    key: Arc<Cached>,
-    slot: Slot,
-    caches: Arc<Caches>,
-    requeue: Requeue,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
-    caches.secrets.wait_until_ready().await;
-    // `key` is the object as it was queued. The watch may have delivered our own last write since then and removed it from
-    // `written`, so get that write before you read the cache.
-    let before = key.meta().uid.as_deref().and_then(|uid| context.written.get(uid));
-    let place = ObjectRef::from_obj(&*key);
-    let Some(key) = caches.keys.get(&place) else {
-        // It was deleted while it waited for a slot.
-        return Ok(forgotten(&key, &context));
-    };
-    let result = match key.decode() {
-        Ok(data_key) => {
-            let data_key = context.written.newest(Arc::new(data_key), before);
-            reconcile(data_key, slot, &caches, &requeue, &context).await
-        }
-        Err(unreadable) => unreadable::report(&key, &unreadable, &context).await,
-    };
-    // The watch event of a deletion makes the operator forget the DataKey, but this reconcile may have stored state after that
-    // event. Forget it here, too: otherwise a deleted DataKey would keep an offered permit that other objects wait for.
-    if caches.keys.get(&place).is_none_or(|now| now.meta().uid != key.meta().uid) {
-        return Ok(forgotten(&key, &context));
-    }
-    result
-}
-
-fn forgotten(gone: &Cached, context: &Context) -> Action {
-    context.forget(gone.meta().uid.as_deref().unwrap_or_default());
-    Action::await_change()
-}
-
-/// When a `DataKey` is retried after an error.
-fn error_policy(key: &Cached, _: &Error, context: &Context) -> Action {
-    Action::requeue(context.retries.on_transient_error(key.meta().uid.as_deref().unwrap_or_default()))
-}
-
-fn log_result(
-    result: &Result<(ObjectRef<Cached>, Action), controller::Error<Error, watcher::Error>>,
-    logged: &mut Repeats,
-) {
-    match result {
-        // A reconcile logs its own errors, where their meaning is known.
-        Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-        Err(controller::Error::ObjectNotFound(object)) => {
-            debug!(%object, "the DataKey was deleted before its reconcile");
-        }
-        Err(controller::Error::QueueError(error)) => {
-            let is_answered = !is_watch_unanswered(error);
-            let error = describe_watch(error);
-            let is_due = is_answered && logged.is_due(&error, Instant::now());
-            warn_if!(is_due, error, "a watch was interrupted; it is resumed");
-        }
-        Err(error) => warn!(error = error_chain(&error), "the queue failed"),
-    }
 }

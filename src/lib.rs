@@ -11,11 +11,11 @@
 //! | [`run`] | the command `run`: starts the parts, and stops them in order |
 //! | `shutdown` | signals, and the token that stops the parts |
 //! | [`leader`] | leader election by a `Lease`: one replica works, the others stand by |
-//! | [`controller`] | watches, caches and work queue: which `DataKey` is reconciled when |
+//! | [`controller`] | watches, store and work queue: which `DataKey` is reconciled when |
 //! | [`reconcile`] | carries out the steps of `datakey::protocol`; the only module that knows both KMS and Kubernetes |
 //! | [`kms`] | the one call to AWS KMS, and the queue of permits for it |
 //! | [`api_server`] | the client of the API server: requests, time limits, and the meaning of answers |
-//! | `round_robin` | a queue that serves namespaces in turn |
+//! | `round_robin`, `place` | a queue that serves namespaces in turn; namespace and name of an object |
 //! | [`admin`], [`metrics`] | `/livez`, `/readyz` and `/metrics`, and the values behind them |
 //! | [`logging`] | structured logs without requests and answers |
 //!
@@ -31,6 +31,7 @@ pub mod kms;
 pub mod leader;
 pub mod logging;
 pub mod metrics;
+mod place;
 pub mod reconcile;
 mod round_robin;
 pub mod run;

@@ -5,17 +5,19 @@ use std::{sync::Arc, time::Duration};
 use datakey::{
     api::DataKey,
     condition,
-    protocol::{Attempt, MAX_STEPS, Step},
+    protocol::{Attempt, MAX_STEPS, SecretState, Step},
     reason::Reason,
-    secret::known::Verified,
+    secret::known::{KnownSecret, Verified},
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use crate::{
-    controller::{caches::Caches, slots::Slot},
-    kms::queue::Requeue,
+    controller::{
+        slots::Slot,
+        store::{Store, Verdict},
+    },
+    kms::queue::{CallInFlight, Requeue},
     metrics::ReconcileOutcome,
 };
 
@@ -25,6 +27,7 @@ mod call_kms;
 mod conflict_watches;
 mod context;
 mod error;
+mod load;
 mod reads;
 mod reconciler;
 mod report;
@@ -34,23 +37,34 @@ mod write_secret;
 pub use conflict_watches::ConflictWatches;
 pub use context::Context;
 pub use error::Error;
+pub use load::{Loaded, load};
 
 /// How long an object waits while another object records a data key for the same Secret.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 
-/// Reconciles one `DataKey`, as it is now: the newest of what the watch delivered and what was written.
+/// When an object is reconciled again, unless it is queued earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When it or its Secret changes.
+    OnChange,
+    /// After this time.
+    After(Duration),
+}
+
+/// Reconciles one `DataKey`, as it is now.
 ///
 /// # Errors
 /// A transient error. Failures that the user must know about are reported in the status instead.
 pub async fn reconcile(
     key: Arc<DataKey>,
     slot: Slot,
-    caches: &Caches,
+    read: Option<CallInFlight>,
+    store: &Store,
     requeue: &Requeue,
     context: &Context,
-) -> Result<Action, Error> {
+) -> Result<Next, Error> {
     let begun = Instant::now();
-    let mut reconciler = Reconciler::new(key, slot, caches, requeue, context);
+    let mut reconciler = Reconciler::new(key, slot, read, store, requeue, context);
     let mut result = reconciler.run().await;
     reconciler.log_dropped();
     // Another operator may have done the work that needed the permit. Release a permit that is not needed, so that no other
@@ -65,9 +79,8 @@ pub async fn reconcile(
         Ok(_) => ReconcileOutcome::Success,
         Err(error) => {
             if matches!(error, Error::Conflict | Error::Gone) {
-                // If the API server was restored to an older state, our last write no longer exists there. Forget the write, so
-                // that the next try uses the object of the watch.
-                context.written.forget(&reconciler.uid);
+                // If the API server was restored to an older state, our last write no longer exists there.
+                store.doubt_answer(&reconciler.place);
             }
             ReconcileOutcome::Error
         }
@@ -89,31 +102,28 @@ pub async fn reconcile(
 pub async fn report_panic(
     key: Arc<DataKey>,
     slot: Slot,
-    caches: &Caches,
+    read: Option<CallInFlight>,
+    store: &Store,
     requeue: &Requeue,
     context: &Context,
-) -> Result<Action, Error> {
-    Reconciler::new(key, slot, caches, requeue, context).report(Error::Panicked).await
+) -> Result<Next, Error> {
+    Reconciler::new(key, slot, read, store, requeue, context).report(Error::Panicked).await
 }
 
-/// Whether there is nothing to do for a `DataKey` as the caches have it.
-pub fn is_settled(key: &Arc<DataKey>, caches: &Caches, context: &Context) -> bool {
-    let key = context.written.newest(Arc::clone(key), None);
-    let known = caches.secrets.get(key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
-    let uid = key.metadata.uid.clone().unwrap_or_default();
-    let is_settled = matches!(Attempt::new(key, known).next(context.inputs(), Timestamp::now()), Step::Settled);
-    if is_settled {
-        context.retries.settled(&uid);
-        context.kms.queue.release(&uid);
-        context.reads.queue.release(&uid);
+/// Whether there is something to do for a `DataKey` beside this Secret.
+pub fn verdict(key: &DataKey, known: Option<KnownSecret>, context: &Context) -> Verdict {
+    let revision = known.as_ref().map(|known| known.metadata.revision.clone());
+    match Attempt::new(key, known).next(context.inputs(), Timestamp::now()) {
+        Step::Settled if key.metadata.deletion_timestamp.is_some() => Verdict::Settled,
+        Step::Settled => Verdict::SettledWith(revision),
+        _ => Verdict::Open,
     }
-    is_settled
 }
 
 // === impl Reconciler ===
 
 impl Reconciler<'_> {
-    async fn run(&mut self) -> Result<Action, Error> {
+    async fn run(&mut self) -> Result<Next, Error> {
         let Self { context, .. } = *self;
         for step in 0..MAX_STEPS {
             self.failure_inputs.rival = self.rival();
@@ -135,7 +145,7 @@ impl Reconciler<'_> {
                     if condition::reported_failure(self.key()) == Some(Reason::SecretConflict) {
                         self.watch_the_conflict();
                     }
-                    return Ok(Action::requeue(wait));
+                    return Ok(Next::After(wait));
                 }
                 Step::GetSecretMetadata => self.get_secret_metadata().await?,
                 Step::GetSecret => {
@@ -145,14 +155,14 @@ impl Reconciler<'_> {
                 }
                 Step::AcquirePermit => {
                     if !self.acquire_permit()? {
-                        return Ok(Action::await_change());
+                        return Ok(Next::OnChange);
                     }
                 }
                 Step::DryRunRecord => self.dry_run_record().await?,
                 Step::CallKms | Step::Record(_) if self.needs_a_claim() => {
-                    self.claim = self.caches.claim(&self.namespace, self.key().secret_name());
+                    self.claim = self.store.claim(self.secret_place());
                     if self.claim.is_none() {
-                        return Ok(Action::requeue(CLAIM_AGAIN));
+                        return Ok(Next::After(CLAIM_AGAIN));
                     }
                     // The next iteration decides again: another DataKey may have recorded its data key just before the claim.
                 }
@@ -175,12 +185,17 @@ impl Reconciler<'_> {
         Err(Error::TooManySteps)
     }
 
-    fn settled(&self) -> Action {
+    fn settled(&self) -> Next {
         if let Some(retry) = self.retry {
-            return Action::requeue(retry);
+            return Next::After(retry);
         }
+        let known = match self.attempt.secret() {
+            SecretState::Watched(known) => Some(known),
+            _ => None,
+        };
+        self.store.settle(self.key(), known);
         self.context.retries.settled(&self.uid);
         self.context.conflicts.forget(&self.uid);
-        Action::await_change()
+        Next::OnChange
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     admin,
     api_server::ApiServer,
     args::RunArgs,
+    controller::store::WorkingSet,
     controller::{self, ControllerSettings, Readiness, WatchTarget},
     kms::{Kms, KmsSettings},
     leader::{self, Election},
@@ -75,6 +76,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let RunArgs {
         namespaces,
         concurrency,
+        working_set,
         issue,
         kms_rate,
         extra_regions,
@@ -146,6 +148,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         may_issue: issue,
         connectivity: readiness.connectivity.clone(),
         conflicts: ConflictWatches::new(new_client()?),
+        working_set: Arc::new(WorkingSet::of_mebibytes(working_set)),
         reserved: Reserved::with(reserved_template_keys),
         ..Context::new(client, kms, metrics, retry_bounds)
     });

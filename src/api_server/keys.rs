@@ -1,6 +1,6 @@
 //! The requests about `DataKey`s. kube logs a whole body that it cannot decode, so bodies are decoded here, field by field.
 
-use datakey::{api::DataKey, decode::Wire, names::FIELD_MANAGER};
+use datakey::{api::DataKey, decode::Encoded, names::FIELD_MANAGER};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
@@ -21,32 +21,42 @@ where
     }
 }
 
+/// A `DataKey` in an answer of the API server.
+pub struct Fetched {
+    /// The `DataKey`.
+    pub key: DataKey,
+    /// The same, as the operator keeps it in memory.
+    pub encoded: Encoded,
+    /// How many bytes it has as JSON, which is how etcd stores it.
+    pub bytes: usize,
+}
+
 /// The `DataKey` of this name as the API server has it now.
 ///
 /// # Errors
 /// No usable answer.
-pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<DataKey>, RequestError> {
+pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Encoded>, RequestError> {
     let request = Request::new(DataKey::url_path(&(), Some(namespace)));
     let request = request.get(name, &GetParams::default()).map_err(RequestError::Build)?;
-    match send::<Wire>(client, request).await {
-        Ok(found) => Ok(Some(decode(found)?)),
+    match send::<Encoded>(client, request).await {
+        Ok(found) => Ok(Some(found)),
         Err(RequestError::Kube(kube::Error::Api(status))) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Replaces the status of exactly this object: its uid and resource version go with it. Returns the object as it is stored, and
-/// how many bytes it has as JSON, which is how etcd stores it.
+/// Replaces the status of exactly this object: its uid and resource version go with it. Returns the object as it is stored.
 ///
 /// # Errors
 /// The API server rejects the write, or there is no usable answer.
-pub async fn put_status(client: &Client, object: &DataKey, dry_run: bool) -> Result<(DataKey, usize), RequestError> {
+pub async fn put_status(client: &Client, object: &DataKey, dry_run: bool) -> Result<Fetched, RequestError> {
     let metadata = &object.metadata;
     let (namespace, name) = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref());
     let body = serde_json::to_vec(object).map_err(RequestError::Encode)?;
     let request = status_request(namespace, name.unwrap_or_default(), dry_run, body)?;
     let stored = send_text(client, request).await?;
-    Ok((decode(parse(&stored)?)?, stored.len()))
+    let encoded: Encoded = parse(&stored)?;
+    Ok(Fetched { key: decode(&encoded)?, encoded, bytes: stored.len() })
 }
 
 /// The request that replaces a status.
@@ -63,9 +73,11 @@ pub fn status_request(
     Request::new(DataKey::url_path(&(), Some(namespace))).replace_subresource("status", name, &params, body)
 }
 
-/// Decodes the `DataKey` in an answer. The watch handles a `DataKey` that cannot be decoded.
-fn decode(answer: Wire) -> Result<DataKey, RequestError> {
-    let (metadata, content) = answer.decode::<DataKey>();
-    let (spec, status) = content.map_err(|_| RequestError::Decode)?;
-    Ok(DataKey { metadata, spec, status })
+/// Decodes the `DataKey` in an answer.
+///
+/// # Errors
+/// It cannot be decoded; the watch handles such a `DataKey`.
+pub fn decode(encoded: &Encoded) -> Result<DataKey, RequestError> {
+    let (spec, status) = encoded.decode::<DataKey>().map_err(|_| RequestError::Decode)?;
+    Ok(DataKey { metadata: encoded.metadata.clone(), spec, status })
 }

@@ -68,6 +68,14 @@ pub const ROWS: &[FlagCases] = &[
         write: "write a whole number from 1 to 65535",
     },
     FlagCases {
+        flag: "--working-set",
+        variable: "DATAKEY_WORKING_SET",
+        chart: Some("config.workingSet"),
+        accepted: &[("1", "working_set: 1,"), ("65536", "working_set: 65536,")],
+        refused: NUMBERS,
+        write: "write a whole number from 1 to 65536",
+    },
+    FlagCases {
         flag: "--issue",
         variable: "DATAKEY_ISSUE",
         chart: Some("config.issue"),

@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::time::{Duration, timeout};
-
 use super::scope::WatchScope;
 use crate::{api_server::connectivity::Connectivity, reconcile::Context};
 use datakey::condition::ReadyState;
@@ -49,32 +47,26 @@ impl Readiness {
         self.watches.get().map_or(0, |watches| watches.context.kms.queue.waiting())
     }
 
-    /// Whether the API server answers and every watch has its first list, so that an object that is missing in the caches does
+    /// Whether the API server answers and every watch has its first list, so that an object that is missing in the store does
     /// not exist. A standby replica is ready, too, because it can take over.
-    pub async fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         if self.connectivity.is_lost() {
             return false;
         }
         let Some(Watches { scopes, .. }) = self.watches.get() else {
             return self.stands_by.load(Ordering::Relaxed);
         };
-        for scope in scopes {
-            let listed = timeout(Duration::ZERO, scope.caches.keys.wait_until_ready()).await;
-            if !scope.caches.secrets.is_listed() || !matches!(listed, Ok(Ok(()))) {
-                return false;
-            }
-        }
-        true
+        scopes.iter().all(|scope| scope.store.is_listed())
     }
 
     /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
     pub fn states(&self) -> (Vec<ReadyState>, usize) {
         let scopes = self.watches.get().into_iter().flat_map(|watches| &watches.scopes);
-        let mut unreadable = 0;
-        let states = scopes.flat_map(|scope| scope.caches.keys.state()).map(|key| {
-            unreadable += usize::from(!key.is_readable());
-            key.state()
-        });
-        (states.collect(), unreadable)
+        let (mut all, mut unreadable) = (Vec::new(), 0);
+        for (states, more) in scopes.map(|scope| scope.store.states()) {
+            all.extend(states);
+            unreadable += more;
+        }
+        (all, unreadable)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::Notify;
 
-use super::caches::Caches;
+use super::store::Store;
 use crate::api_server::connectivity::Connectivity;
 
 /// A namespace to watch, or all of them, with a client of its own.
@@ -20,7 +20,7 @@ pub struct WatchTarget {
 pub(super) struct WatchScope {
     pub target: WatchTarget,
     pub connectivity: Connectivity,
-    pub caches: Arc<Caches>,
+    pub store: Arc<Store>,
     /// Notified when a list of `DataKey`s is complete.
     pub listed: Notify,
 }

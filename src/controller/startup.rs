@@ -4,7 +4,7 @@ use kube::{Api, Client, api::ListParams};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::cache::Cached;
+use super::WatchedKey;
 use crate::api_server::{
     errors::describe,
     keys,
@@ -16,7 +16,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: Duration) {
-    let api: Api<Cached> = keys::api(client, namespaces.first().map(String::as_str));
+    let api: Api<WatchedKey> = keys::api(client, namespaces.first().map(String::as_str));
     let begun = Instant::now();
     let mut warned = Repeats::default();
     let mut has_warned = false;

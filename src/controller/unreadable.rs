@@ -1,23 +1,21 @@
 //! What is reported of a `DataKey` that cannot be decoded: conditions, one event, one line of the log. Its record, its
 //! Secret and everything else of it stay as they are.
 
-use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Resource, ResourceExt,
-    runtime::{controller::Action, events::EventType},
-};
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use kube::{Resource, core::ObjectMeta, runtime::events::EventType};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::cache::Cached;
+use super::store::Verdict;
 use crate::{
     api_server::{
         keys::status_request,
         secrets::{RequestError, send},
     },
-    reconcile::{Context, Error},
+    place::Place,
+    reconcile::{Context, Error, Next},
 };
 use datakey::{
     api::DataKey,
@@ -35,26 +33,30 @@ struct Report<'a> {
 }
 
 /// The status to write; `None` if the object is being deleted, or if there is nothing to report or it is reported already.
-pub fn wanted_status(key: &Cached, unreadable: &Unreadable) -> Option<RawStatus> {
-    let metadata = key.meta();
+fn wanted_status(metadata: &ObjectMeta, unreadable: &Unreadable) -> Option<RawStatus> {
     let leaves = metadata.deletion_timestamp.is_some();
     (!leaves).then(|| unreadable.report(metadata.generation, Timestamp::now()))?
+}
+
+/// Whether there is something to report.
+pub fn verdict(metadata: &ObjectMeta, unreadable: &Unreadable) -> Verdict {
+    if wanted_status(metadata, unreadable).is_some() { Verdict::Open } else { Verdict::Settled }
 }
 
 /// Reports once that the object cannot be decoded. The operator looks at the object again when it changes.
 ///
 /// # Errors
 /// The status could not be written; it is tried again.
-pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) -> Result<Action, Error> {
-    let metadata = key.meta();
+pub async fn report(metadata: &ObjectMeta, unreadable: &Unreadable, context: &Context) -> Result<Next, Error> {
+    let place = Place::of(metadata);
+    let (namespace, name) = (place.namespace(), place.name());
     let uid = metadata.uid.as_deref().unwrap_or_default();
     // The object may have joined the KMS queue while it could still be decoded.
     context.kms.queue.release(uid);
-    let Some(status) = wanted_status(key, unreadable) else {
+    let Some(status) = wanted_status(metadata, unreadable) else {
         context.retries.settled(uid);
-        return Ok(Action::await_change());
+        return Ok(Next::OnChange);
     };
-    let (namespace, name) = (key.namespace().unwrap_or_default(), key.name_any());
     let report = Report {
         api_version: DataKey::api_version(&()).into_owned(),
         kind: DataKey::kind(&()).into_owned(),
@@ -64,7 +66,7 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
         status: &status,
     };
     let body = serde_json::to_vec(&report).map_err(RequestError::Encode)?;
-    let request = status_request(&namespace, &name, false, body).map_err(RequestError::Build)?;
+    let request = status_request(namespace, name, false, body).map_err(RequestError::Build)?;
     let limit = context.kube_timeout;
     let written = send::<serde::de::IgnoredAny>(&context.client, request);
     match timeout(limit, written).await.map_err(|_| Error::Timeout(limit))? {
@@ -81,6 +83,14 @@ pub async fn report(key: &Cached, unreadable: &Unreadable, context: &Context) ->
     let failure = unreadable.failure();
     let (reason, detail) = (failure.reason.as_str(), &failure.detail);
     warn!(namespace, name, reason, detail, "the DataKey cannot be decoded; its Secret stays as it is");
-    context.emit(&key.object_ref(&()), EventType::Warning, reason, &failure.to_string()).await;
-    Ok(Action::await_change())
+    let about = ObjectReference {
+        api_version: Some(report.api_version),
+        kind: Some(report.kind),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone(),
+        ..ObjectReference::default()
+    };
+    context.emit(&about, EventType::Warning, reason, &failure.to_string()).await;
+    Ok(Next::OnChange)
 }

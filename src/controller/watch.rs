@@ -4,26 +4,32 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use kube::{
-    Api, Resource,
+    Api,
     runtime::{
         WatchStreamExt,
-        controller::ReconcileRequest,
-        reflector::{self, ObjectRef},
         watcher::{self, Event, watcher},
     },
 };
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::{
-    cache::Cached,
-    resync::is_settled,
     scope::{WatchScope, WatchTarget},
+    store::{Facts, Store},
+    unreadable,
+    watched::WatchedKey,
 };
 use crate::{
-    api_server::{connectivity::Connectivity, keys},
-    reconcile::Context,
+    api_server::{
+        connectivity::Connectivity,
+        errors::{describe_watch, is_watch_unanswered},
+        keys,
+        outage::Repeats,
+    },
+    logging::warn_if,
+    place::Place,
+    reconcile::{Context, verdict},
 };
-use datakey::{names::SECRET_TYPE, secret::metadata::WatchedSecret};
+use datakey::{api::DataKey, decode::Encoded, names::SECRET_TYPE, secret::metadata::WatchedSecret};
 
 /// First and longest wait before an interrupted watch is resumed. The jitter can double the wait.
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -32,73 +38,102 @@ const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration:
 /// objects would take the operator over its memory limit at each start.
 const PAGE: u32 = 50;
 
-/// `DataKey`s that changed, with the store kept up to date.
-pub(super) fn key_changes(
-    scope: &Arc<WatchScope>,
-    writer: reflector::store::Writer<Cached>,
-    context: &Arc<Context>,
-) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
+/// `DataKey`s to reconcile because one of them changed, with the store kept up to date.
+pub(super) fn key_changes(scope: &Arc<WatchScope>, context: &Arc<Context>) -> impl Stream<Item = Place> + Send + use<> {
     let WatchTarget { namespace, client } = &scope.target;
-    let api: Api<Cached> = keys::api(client, namespace.as_deref());
-    let (config, keys) = (watch_config(scope), scope.caches.keys.clone());
-    let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).map_ok(
-        move |event| {
-            match event {
-                // A list after the first one contains mostly objects that the store has already.
-                Event::InitApply(new) => {
-                    let old = keys.get(&ObjectRef::from_obj(&new)).filter(|old| old.is_same(&new));
-                    Event::InitApply(old.map_or(new, |old| (*old).clone()))
-                }
-                event => event,
-            }
-        },
-    );
+    let api: Api<WatchedKey> = keys::api(client, namespace.as_deref());
+    let config = watch_config(scope);
+    let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone());
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
-    reflector::reflector(writer, events).flat_map(move |event| {
-        let concerned = event.as_ref().map_or_else(|_| Vec::new(), |event| scope.caches.key_changed(event));
-        let changed = match event {
-            Err(error) => Some(Err(error)),
-            // The watch also delivers the operator's own writes, after which most objects are settled.
-            Ok(Event::Apply(key)) => {
-                (!is_settled(&key, &scope.caches, &context)).then(|| Ok(ObjectRef::from_obj(&key).into()))
-            }
-            Ok(Event::Delete(gone)) => {
-                if let Some(uid) = gone.meta().uid.as_deref() {
-                    context.forget(uid);
-                }
-                None
-            }
-            Ok(Event::InitDone) => {
-                scope.listed.notify_one();
-                None
-            }
-            Ok(Event::Init | Event::InitApply(_)) => None,
-        };
-        let concerned = concerned.into_iter().map(|key| Ok(key.into_kind_unchecked(()).into()));
-        stream::iter(changed.into_iter().chain(concerned).collect::<Vec<_>>())
-    })
+    concerned(events, move |event| key_changed(event, &scope, &context))
 }
 
-/// `DataKey`s whose Secret changed, with the index kept up to date. Only metadata come over the wire.
-pub(super) fn secret_changes(
-    scope: &WatchScope,
-) -> impl Stream<Item = Result<ReconcileRequest<Cached>, watcher::Error>> + Send + use<> {
+/// `DataKey`s to reconcile because their Secret changed, with the store kept up to date. Only metadata come over the wire.
+pub(super) fn secret_changes(scope: &WatchScope) -> impl Stream<Item = Place> + Send + use<> {
     let WatchTarget { namespace, client } = &scope.target;
     let api: Api<WatchedSecret> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
     let config = watch_config(scope).fields(&format!("type={SECRET_TYPE}"));
-    let caches = Arc::clone(&scope.caches);
-    relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone()).flat_map(move |event| {
-        let changed = match event {
-            Err(error) => vec![Err(error)],
-            Ok(event) => {
-                caches.secret_changed(event).into_iter().map(|key| Ok(key.into_kind_unchecked(()).into())).collect()
+    let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone());
+    let store = Arc::clone(&scope.store);
+    concerned(events, move |event| store.secret_changed(event))
+}
+
+/// The objects that the events of a watch concern. An interrupted watch is logged, and resumed.
+fn concerned<K: Send>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    mut apply: impl FnMut(Event<K>) -> Vec<Place> + Send,
+) -> impl Stream<Item = Place> + Send {
+    let mut logged = Repeats::default();
+    events.flat_map(move |event| {
+        stream::iter(match event {
+            Ok(event) => apply(event),
+            Err(error) => {
+                log_interruption(&error, &mut logged);
+                Vec::new()
             }
-        };
-        stream::iter(changed)
+        })
     })
+}
+
+/// Applies an event of the `DataKey` watch. Returns the `DataKey`s to reconcile.
+fn key_changed(event: Event<WatchedKey>, scope: &WatchScope, context: &Context) -> Vec<Place> {
+    let store = &scope.store;
+    let removed = match event {
+        Event::Init => {
+            store.key_list_begins();
+            return Vec::new();
+        }
+        // What a list has, and is not settled, is queued once the list is complete.
+        Event::InitApply(WatchedKey(object)) => {
+            put(object, store, context);
+            return Vec::new();
+        }
+        Event::Apply(WatchedKey(object)) => {
+            let place = Place::of(&object.metadata);
+            // The watch also delivers the operator's own writes, after which most objects are settled.
+            return put(object, store, context).then_some(place).into_iter().collect();
+        }
+        Event::Delete(WatchedKey(gone)) => store.remove(&gone.metadata),
+        Event::InitDone => {
+            let removed = store.key_list_ends();
+            scope.listed.notify_one();
+            removed
+        }
+    };
+    for uid in &removed.uids {
+        context.forget(uid);
+    }
+    removed.concerned
+}
+
+/// Stores what the watch delivered. Returns whether there is something to do for the `DataKey`.
+fn put(object: Encoded, store: &Store, context: &Context) -> bool {
+    if !store.is_news(&object.metadata) {
+        return false;
+    }
+    let (facts, verdict) = match object.decode::<DataKey>() {
+        Ok((spec, status)) => {
+            let key = DataKey { metadata: object.metadata.clone(), spec, status };
+            (Facts::of(&key), verdict(&key, store.secret_of(&key), context))
+        }
+        Err(unreadable) => (Facts::unreadable(), unreadable::verdict(&object.metadata, &unreadable)),
+    };
+    let uid = object.metadata.uid.clone().unwrap_or_default();
+    let is_open = store.put_watched(object, facts, verdict);
+    if !is_open {
+        context.settled(&uid);
+    }
+    is_open
+}
+
+fn log_interruption(error: &watcher::Error, logged: &mut Repeats) {
+    let is_answered = !is_watch_unanswered(error);
+    let error = describe_watch(error);
+    let is_due = is_answered && logged.is_due(&error, Instant::now());
+    warn_if!(is_due, error, "a watch was interrupted; it is resumed");
 }
 
 fn watch_config(scope: &WatchScope) -> watcher::Config {

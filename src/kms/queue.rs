@@ -14,15 +14,14 @@
 //! The quota of KMS is shared with everything else in the account, so the rate also adapts to KMS: it halves when KMS throttles
 //! a call, and recovers.
 //!
-//! `reconcile::reads` limits the reads of Secrets with a queue of its own, in which all reads share one lane.
+//! `reconcile::reads` limits the reads of objects with a queue of its own, in which all reads share one lane.
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use kube::runtime::reflector::ObjectRef;
 use tokio::time::{Instant, sleep_until};
 
 use super::shares::Shares;
-use datakey::api::DataKey;
+use crate::place::Place;
 use lane::{Lane, Lanes, Waiter};
 
 pub use lane::Requeue;
@@ -54,13 +53,7 @@ impl RateQueue {
     ///
     /// The object gives up its place in the lanes of other Regions: its spec does not name those any more, and an offer there
     /// would not be taken.
-    pub fn acquire_or_enqueue(
-        &self,
-        region: &str,
-        uid: &str,
-        object: &ObjectRef<DataKey>,
-        requeue: &Requeue,
-    ) -> Option<Permit> {
+    pub fn acquire_or_enqueue(&self, region: &str, uid: &str, object: &Place, requeue: &Requeue) -> Option<Permit> {
         let now = Instant::now();
         let mut lanes = self.lanes.lock();
         if !lanes.contains_key(region) {
@@ -155,9 +148,9 @@ mod tests {
     }
 
     /// An object, with its uid.
-    pub fn object(namespace: &str, number: usize) -> (String, ObjectRef<DataKey>) {
+    pub fn object(namespace: &str, number: usize) -> (String, Place) {
         let name = format!("{namespace}-{number}");
-        (name.clone(), ObjectRef::new(&name).within(namespace))
+        (name.clone(), Place::new(namespace, &name))
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,10 +193,10 @@ mod tests {
             let mut order = Vec::new();
             while order.len() < 10 {
                 let object = requeued.next().await.unwrap();
-                let namespace = object.namespace.clone().unwrap();
-                let permit = queue.acquire_or_enqueue("r", &object.name, &object, &requeue).unwrap();
-                assert!(queue.acquire_or_enqueue("r", &object.name, &object, &requeue).is_none(), "and takes it once");
-                queue.release(&object.name);
+                let namespace = object.namespace().to_owned();
+                let permit = queue.acquire_or_enqueue("r", object.name(), &object, &requeue).unwrap();
+                assert!(queue.acquire_or_enqueue("r", object.name(), &object, &requeue).is_none(), "and takes it once");
+                queue.release(object.name());
                 permit.start_call().await;
                 order.push(namespace);
             }
@@ -251,8 +244,9 @@ mod tests {
         for served in 0..196 {
             queue.offer_permits(Instant::now());
             let object = requeued.try_recv().unwrap();
-            assert_eq!(object.namespace.as_deref(), Some("healthy"), "{served}");
-            let call = queue.acquire_or_enqueue("healthy", &object.name, &object, &requeue).unwrap().start_call().await;
+            assert_eq!(object.namespace(), "healthy", "{served}");
+            let call =
+                queue.acquire_or_enqueue("healthy", object.name(), &object, &requeue).unwrap().start_call().await;
             call.complete(true);
             drop(call);
         }
@@ -270,7 +264,7 @@ mod tests {
             loop {
                 queue.offer_permits(Instant::now());
                 let Ok(object) = requeued.try_recv() else { return calls.len() };
-                calls.push(queue.acquire_or_enqueue("r", &object.name, &object, &requeue).unwrap().start_call().await);
+                calls.push(queue.acquire_or_enqueue("r", object.name(), &object, &requeue).unwrap().start_call().await);
             }
         };
         calls.pop().unwrap().complete(true);
@@ -337,7 +331,7 @@ mod tests {
         drop(permits);
         queue.offer_permits(Instant::now());
         let mut offered = [requeued.next().await.unwrap(), requeued.next().await.unwrap()];
-        offered.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        offered.sort_unstable_by(|one, other| one.name().cmp(other.name()));
         assert_eq!(offered, [object("shop", 1).1, object("shop", 2).1]);
         assert!(acquire("b", 2).is_none());
         queue.offer_permits(Instant::now());

@@ -16,9 +16,12 @@ use super::{
     reconciler::{Queue, Reconciler, failure_inputs, revision_of},
     retry::FailureInputs,
 };
-use crate::api_server::{
-    keys,
-    outcome::{WriteOutcome, classify_write},
+use crate::{
+    api_server::{
+        keys::{self, Fetched},
+        outcome::{WriteOutcome, classify_write},
+    },
+    controller::store::Facts,
 };
 
 impl Reconciler<'_> {
@@ -28,7 +31,7 @@ impl Reconciler<'_> {
         let kms = &self.context.kms;
         match kms.region(&self.key().spec.request()) {
             Ok(region) => {
-                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &self.object_ref(), self.requeue);
+                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &self.place, self.requeue);
                 if self.permit.is_none() {
                     self.queued_for = Some(Queue::Kms);
                     return Ok(false);
@@ -111,9 +114,11 @@ impl Reconciler<'_> {
             return Ok(());
         }
         let fetched = keys::get(&self.context.client, &self.namespace, &self.name);
-        let Some(now) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
+        let Some(fetched) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
+        let now = keys::decode(&fetched)?;
+        self.store.put_answer(&Arc::new(fetched), Facts::of(&now));
         let change = Change::between(self.key(), &now, self.attempt.unrecorded_answer());
-        let known = self.caches.secrets.get(&self.namespace, now.secret_name());
+        let known = self.store.secret(&self.place.beside(now.secret_name()));
         let mut secret = self.failure_inputs.secret.take();
         if matches!(change, Change::Spec { .. }) {
             self.claim = None;
@@ -148,7 +153,7 @@ impl Reconciler<'_> {
         let object = self.key().with_status(with_recorded(self.key(), vec![largest]));
         let tried = keys::put_status(&self.context.client, &object, true);
         match classify_write(self.with_timeout(tried).await?, &object)? {
-            WriteOutcome::Accepted((_, bytes)) if bytes > size::MAX_STORED => {
+            WriteOutcome::Accepted(Fetched { bytes, .. }) if bytes > size::MAX_STORED => {
                 let detail = format!(
                     "the DataKey would have {bytes} bytes with its metadata; at most {} are possible. Remove labels, annotations \
                      or finalizers",

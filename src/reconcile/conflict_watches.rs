@@ -9,7 +9,6 @@ use kube::{
     Api, Client,
     runtime::{
         WatchStreamExt,
-        reflector::ObjectRef,
         watcher::{Config, Event, watcher},
     },
 };
@@ -17,8 +16,8 @@ use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::retry::RetryTable;
-use crate::kms::queue::Requeue;
-use datakey::{api::DataKey, secret::metadata::WatchedSecret};
+use crate::{kms::queue::Requeue, place::Place};
+use datakey::secret::metadata::WatchedSecret;
 
 /// Bound of the watches. They share one connection, and an API server may serve no more than 100 requests of a connection at
 /// the same time (k8s.io/apiserver, `SecureServingInfo.Serve`).
@@ -51,15 +50,8 @@ impl ConflictWatches {
     /// Watches the Secret that is in the way of a `DataKey`. Once the Secret is gone, the `DataKey` is queued and does not wait
     /// any longer. At the limit, the namespace with the most watches loses one, if it has more than this namespace would have.
     /// Otherwise the Secret is not watched, and the `DataKey` is retried after its wait.
-    pub fn watch(
-        &self,
-        uid: &str,
-        object: &ObjectRef<DataKey>,
-        secret: &str,
-        retries: &Arc<RetryTable>,
-        requeue: &Requeue,
-    ) {
-        let namespace = object.namespace.clone().unwrap_or_default();
+    pub fn watch(&self, uid: &str, object: &Place, secret: &str, retries: &Arc<RetryTable>, requeue: &Requeue) {
+        let namespace = object.namespace().to_owned();
         let mut watches = self.watches.lock();
         if watches.get(uid).is_some_and(|watch| watch.secret == secret && !watch.task.is_finished()) {
             return;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api_server::{connectivity::Connectivity, events::Events},
-    controller::own_writes::OwnWrites,
+    controller::store::WorkingSet,
     kms::Kms,
     metrics::Metrics,
 };
@@ -45,11 +45,11 @@ pub struct Context {
     pub reads: Reads,
     /// Whether the installed definition keeps `status.secret`; the one of 0.1.0 drops it.
     pub keeps_revision: AtomicBool,
-    /// Our own last writes.
-    pub written: OwnWrites,
+    /// The `DataKey`s that are being worked on.
+    pub working_set: Arc<WorkingSet>,
     /// Longest wait for one answer of the API server.
     pub kube_timeout: Duration,
-    /// How often an object is compared with the caches without any event.
+    /// How often an object is compared with its Secret, in memory, without any event.
     pub resync: Duration,
     /// Whether data keys may be issued.
     pub may_issue: bool,
@@ -73,7 +73,7 @@ impl Context {
             reads: Reads::new(Arc::clone(&retries)),
             retries,
             keeps_revision: AtomicBool::new(true),
-            written: OwnWrites::default(),
+            working_set: Arc::new(WorkingSet::new(8 << 20)),
             kube_timeout: Duration::from_secs(10),
             resync: Duration::from_hours(10),
             may_issue: true,
@@ -86,8 +86,14 @@ impl Context {
         self.retries.forget(uid);
         self.conflicts.forget(uid);
         self.reads.queue.release(uid);
-        self.written.forget(uid);
         self.kms.queue.release(uid);
+    }
+
+    /// Records that there is nothing to do for an object: nothing of it waits for a permit.
+    pub fn settled(&self, uid: &str) {
+        self.retries.settled(uid);
+        self.kms.queue.release(uid);
+        self.reads.queue.release(uid);
     }
 
     /// Writes an event about an object.

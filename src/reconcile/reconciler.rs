@@ -13,19 +13,17 @@ use datakey::{
     },
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Resource, ResourceExt,
-    runtime::{events::EventType, reflector::ObjectRef},
-};
+use kube::{Resource, ResourceExt, runtime::events::EventType};
 use tokio::time::timeout;
 
 use super::{context::Context, error::Error, retry::FailureInputs};
 use crate::{
     controller::{
-        caches::{Caches, Claim},
         slots::Slot,
+        store::{Claim, Store},
     },
-    kms::queue::{Permit, Requeue},
+    kms::queue::{CallInFlight, Permit, Requeue},
+    place::Place,
 };
 
 /// What a reconcile is queued for; the queue requeues the object.
@@ -40,13 +38,16 @@ pub(super) enum Queue {
 /// One reconcile under way.
 pub(super) struct Reconciler<'a> {
     pub context: &'a Context,
-    pub caches: &'a Caches,
+    pub store: &'a Store,
     pub requeue: &'a Requeue,
+    pub place: Place,
     pub namespace: String,
     pub name: String,
     pub uid: String,
     pub attempt: Attempt<Arc<DataKey>>,
     pub slot: Slot,
+    /// The permit that the object was read with, until the Secret is read with it.
+    pub read: Option<CallInFlight>,
     /// What a failure depends on: when that changes, the next try does not wait.
     pub failure_inputs: FailureInputs,
     /// While this reconcile holds the claim, no other `DataKey` records its first data key for the same Secret.
@@ -70,18 +71,28 @@ pub(super) type Learned =
 // === impl Reconciler ===
 
 impl<'a> Reconciler<'a> {
-    pub fn new(key: Arc<DataKey>, slot: Slot, caches: &'a Caches, requeue: &'a Requeue, context: &'a Context) -> Self {
+    pub fn new(
+        key: Arc<DataKey>,
+        slot: Slot,
+        read: Option<CallInFlight>,
+        store: &'a Store,
+        requeue: &'a Requeue,
+        context: &'a Context,
+    ) -> Self {
         let namespace = key.namespace().unwrap_or_default();
-        let known = caches.secrets.get(&namespace, key.secret_name());
+        let place = Place::of(&key.metadata);
+        let known = store.secret(&place.beside(key.secret_name()));
         Self {
             context,
-            caches,
+            store,
             requeue,
+            place,
             name: key.name_any(),
             uid: key.uid().unwrap_or_default(),
             failure_inputs: FailureInputs { secret: revision_of(known.as_ref()), ..failure_inputs(&key) },
             namespace,
             slot,
+            read,
             attempt: Attempt::new(key, known),
             claim: None,
             permit: None,
@@ -119,7 +130,7 @@ impl<'a> Reconciler<'a> {
     /// Stores what a revision of the Secret holds, in the index and in the attempt.
     pub fn learn_revision(&mut self, metadata: SecretMetadata, verified: Verified) -> Result<(), Error> {
         let known = KnownSecret { metadata, verified: Some(verified) };
-        self.caches.secrets.store(&self.namespace, self.key().secret_name(), known.clone());
+        self.store.put_secret(&self.secret_place(), known.clone());
         self.learn(Answer::Revision(known))
     }
 
@@ -160,15 +171,12 @@ impl<'a> Reconciler<'a> {
     /// The other `DataKey` that the name of the Secret is reserved for.
     pub fn rival(&self) -> Option<String> {
         let has_no_record = self.key().record().is_empty();
-        has_no_record.then(|| self.caches.rival(self.key(), &self.context.written)).flatten()
+        has_no_record.then(|| self.store.rival(self.key())).flatten()
     }
 
-    /// A reference with the uid: while an object waits for a permit, it can be deleted and another one created under the same
-    /// name.
-    pub fn object_ref(&self) -> ObjectRef<DataKey> {
-        let mut object = ObjectRef::new(&self.name).within(&self.namespace);
-        object.extra.uid = Some(self.uid.clone());
-        object
+    /// The place of the Secret.
+    pub fn secret_place(&self) -> Place {
+        self.place.beside(self.key().secret_name())
     }
 
     /// Watches a foreign Secret that holds the name, until that Secret is gone. The Secret watch covers those of the operator's
@@ -183,7 +191,7 @@ impl<'a> Reconciler<'a> {
             SecretState::Watched(_) | SecretState::Absent => false,
         };
         if is_foreign {
-            conflicts.watch(&self.uid, &self.object_ref(), self.key().secret_name(), retries, self.requeue);
+            conflicts.watch(&self.uid, &self.place, self.key().secret_name(), retries, self.requeue);
         }
     }
 

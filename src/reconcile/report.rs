@@ -10,22 +10,23 @@ use datakey::{
     text::error_chain,
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::{controller::Action, events::EventType};
+use kube::runtime::events::EventType;
 use tracing::{debug, info, warn};
 
-use super::{error::Error, reconciler::Reconciler};
+use super::{Next, error::Error, reconciler::Reconciler};
 use crate::{
     api_server::{
-        keys,
+        keys::{self, Fetched},
         outcome::{WriteOutcome, classify_write},
         secrets::RequestError,
     },
+    controller::store::Facts,
     kms::KmsFailure,
 };
 
 impl Reconciler<'_> {
     /// Reports an error that does not pass by itself: in the status, and where that cannot be written, by an event.
-    pub(super) async fn report(&mut self, error: Error) -> Result<Action, Error> {
+    pub(super) async fn report(&mut self, error: Error) -> Result<Next, Error> {
         let retries = &self.context.retries;
         let Some(cause) = error.failure() else { return Err(error) };
         // Nothing can be reported while the API server does not answer, and once it does, this failure is past.
@@ -44,7 +45,7 @@ impl Reconciler<'_> {
         }
         let has_room = cause.reason != Reason::SecretTooLarge;
         self.fail(cause);
-        let retry = Action::requeue(self.retry.unwrap_or_default());
+        let retry = Next::After(self.retry.unwrap_or_default());
         let wanted = condition::failed(self.key(), &failure, Timestamp::now());
         let brief = condition::failed_briefly(self.key(), failure.reason, Timestamp::now());
         let is_written = [&wanted, &brief].into_iter().any(|status| self.key().status.as_ref() == Some(status));
@@ -131,11 +132,10 @@ impl Reconciler<'_> {
         let object = self.key().with_status(status);
         let written = self.with_timeout(keys::put_status(&self.context.client, &object, false)).await?;
         Ok(match classify_write(written, &object)? {
-            WriteOutcome::Accepted((key, _)) => {
+            WriteOutcome::Accepted(Fetched { key, encoded, .. }) => {
                 self.context.notice_the_definition(&object, &key);
-                let key = Arc::new(key);
-                self.context.written.store(&key);
-                WriteOutcome::Accepted(key)
+                self.store.put_answer(&Arc::new(encoded), Facts::of(&key));
+                WriteOutcome::Accepted(Arc::new(key))
             }
             WriteOutcome::Rejected(message) => WriteOutcome::Rejected(message),
         })

@@ -7,10 +7,11 @@ use datakey::{
     secret::{compare, digest::Digest, known::Verified, metadata::SecretMetadata},
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::{controller::Action, events::EventType};
+use kube::runtime::events::EventType;
 use tracing::info;
 
 use super::{
+    Next,
     error::Error,
     reads::Permission,
     reconciler::{Queue, Reconciler},
@@ -32,18 +33,20 @@ impl Reconciler<'_> {
 
     /// Reads the Secret, or returns when it may be read. The limit does not apply to a verified revision: that revision is read
     /// in order to write the Secret, not to verify a change.
-    pub(super) async fn get_secret(&mut self) -> Result<Option<Action>, Error> {
+    pub(super) async fn get_secret(&mut self) -> Result<Option<Next>, Error> {
         let verified = match self.attempt.secret() {
             SecretState::Watched(known) if known.is_verified(self.key()) => Some(known.metadata.revision.clone()),
             _ => None,
         };
-        let permit = if verified.is_none() {
-            match self.context.reads.request(&self.uid, &self.object_ref(), self.requeue) {
+        let permit = if let Some(read) = self.read.take() {
+            Some(read)
+        } else if verified.is_none() {
+            match self.context.reads.request(&self.uid, &self.place, self.requeue) {
                 Permission::Granted(permit) => Some(permit.start_call().await),
-                Permission::Later(wait) => return Ok(Some(Action::requeue(wait))),
+                Permission::Later(wait) => return Ok(Some(Next::After(wait))),
                 Permission::Queued => {
                     self.queued_for = Some(Queue::Reads);
-                    return Ok(Some(Action::await_change()));
+                    return Ok(Some(Next::OnChange));
                 }
             }
         } else {

@@ -109,7 +109,7 @@ async fn a_new_version_costs_one_call_to_kms_and_four_requests() {
 }
 
 #[tokio::test]
-async fn a_lost_secret_costs_its_creation_a_status_and_an_event() {
+async fn a_lost_secret_costs_a_read_its_creation_a_status_and_an_event() {
     let costs = Costs::with_ready("costs-lost").await;
     let (requests, calls) = costs
         .of(async {
@@ -118,12 +118,13 @@ async fn a_lost_secret_costs_its_creation_a_status_and_an_event() {
             }
         })
         .await;
-    assert_eq!(requests, each([("create secrets", 1), ("update datakeys/status", 1), ("create events", 1)]));
+    let restored = [("get datakeys", 1), ("create secrets", 1), ("update datakeys/status", 1), ("create events", 1)];
+    assert_eq!(requests, each(restored));
     assert_eq!(calls, 0);
 }
 
 #[tokio::test]
-async fn a_changed_secret_costs_three_requests_and_an_event() {
+async fn a_changed_secret_costs_two_reads_two_writes_and_an_event() {
     let costs = Costs::with_ready("costs-changed").await;
     let (requests, calls) = costs
         .of(async {
@@ -132,25 +133,32 @@ async fn a_changed_secret_costs_three_requests_and_an_event() {
             }
         })
         .await;
-    let restored = [("get secrets", 1), ("update secrets", 1), ("update datakeys/status", 1), ("create events", 1)];
-    assert_eq!(requests, each(restored));
+    let writes = [("update secrets", 1), ("update datakeys/status", 1), ("create events", 1)];
+    let restored = each([("get datakeys", 1), ("get secrets", 1)]).into_iter().chain(each(writes)).collect();
+    assert_eq!(requests, restored);
     assert_eq!(calls, 0);
 }
 
 #[tokio::test]
-async fn labels_of_other_clients_cost_one_read_of_the_secret() {
+async fn labels_of_other_clients_on_a_secret_cost_two_reads() {
     let costs = Costs::with_ready("costs-labels").await;
+    let labels = json!({ "metadata": { "labels": { "team": "shop" } } });
     let (requests, calls) = costs
         .of(async {
             for number in 0..COUNT {
-                let name = format!("k-{number}");
-                let labels = json!({ "metadata": { "labels": { "team": "shop" } } });
-                costs.test.edit_secret(&name, &labels).await;
-                costs.test.patch(&name, &labels).await;
+                costs.test.patch(&format!("k-{number}"), &labels).await;
             }
         })
         .await;
-    assert_eq!((requests, calls), (each([("get secrets", 1)]), 0));
+    assert_eq!((requests, calls), (BTreeMap::new(), 0), "on a DataKey they cost nothing");
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                costs.test.edit_secret(&format!("k-{number}"), &labels).await;
+            }
+        })
+        .await;
+    assert_eq!((requests, calls), (each([("get datakeys", 1), ("get secrets", 1)]), 0));
 }
 
 #[tokio::test]
@@ -210,4 +218,22 @@ async fn a_restart_reads_only_secrets_that_changed_meanwhile() {
     costs.api.forget();
     costs.start(&[]).await;
     assert_eq!((costs.api.count("get", "secrets"), costs.api.count("update", "*")), (1, 0));
+}
+
+#[tokio::test]
+async fn data_keys_beyond_the_working_set_cost_two_reads_at_most() {
+    const MANY: usize = 200;
+    // Some 8 KB each, so that a MiB is too small for all of them while they wait for KMS.
+    let large = json!({ "encryptionContext": { "purpose": "x".repeat(8000) } });
+    let costs = Costs::new("costs-working-set", &["--working-set=1", "--kms-rate=50"]).await;
+    let (requests, calls) = costs
+        .of(async {
+            costs.test.create_many("k", MANY, &large).await;
+            costs.test.all_ready(MANY, SOON).await;
+        })
+        .await;
+    let count = |request: &str| requests.get(request).copied().unwrap_or_default();
+    assert_eq!(calls, MANY);
+    assert_eq!((count("update datakeys/status"), count("create secrets")), (2 * MANY, MANY));
+    assert!((1..=2 * MANY).contains(&count("get datakeys")), "{requests:?}");
 }

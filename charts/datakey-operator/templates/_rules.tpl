@@ -1,7 +1,7 @@
 {{- /* What the operator may do where it watches. */ -}}
 {{- define "datakey.rules" -}}
 # DataKeys are what the operator works on. It never changes their spec, their metadata or their existence. get: the
-# newest state of one that another client changed while KMS was asked.
+# newest state of one that another client changed while KMS was asked, and of one that has something to do and is not in memory.
 - apiGroups: [datakey.dev]
   resources: [datakeys]
   verbs: [get, list, watch]

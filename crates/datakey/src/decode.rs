@@ -27,8 +27,17 @@ const MAX_PATH: usize = 200;
 
 /// An object whose spec and status are not decoded yet. They are kept as text: one that is nested too deeply, or has another
 /// type, must not fail the whole list. Unused metadata are skipped.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// The metadata that the operator uses.
+    pub metadata: ObjectMeta,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+}
+
+/// An object as the API server sends it.
 #[derive(Deserialize)]
-pub struct Wire {
+struct Wire {
     metadata: Identity,
     #[serde(default)]
     spec: Option<Box<RawValue>>,
@@ -80,16 +89,34 @@ fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, 
     Ok(time.map(|time| Time(time.parse().unwrap_or(Timestamp::MAX))))
 }
 
-// === impl Wire ===
+// === impl Encoded ===
 
-impl Wire {
-    /// The metadata that the operator uses, and the rest or why it cannot be decoded.
-    pub fn decode<K: KeyKind>(self) -> (ObjectMeta, Result<Content<K>, Unreadable>) {
-        let Self { metadata, spec, status } = self;
+impl Encoded {
+    /// The decoded spec and status.
+    ///
+    /// # Errors
+    /// Why they cannot be decoded.
+    pub fn decode<K: KeyKind>(&self) -> Result<Content<K>, Unreadable> {
+        let Self { spec, status, .. } = self;
         let content = part::<K::Spec>("spec", spec.as_deref())
             .and_then(|spec| if knows_enough(K::view(&spec)) { Ok(spec) } else { Err(too_much_unknown()) })
             .and_then(|spec| Ok((spec, status.as_deref().map(|raw| part("status", Some(raw))).transpose()?)));
-        (metadata.into(), content.map_err(|why| Unreadable { why: why.into(), status }))
+        content.map_err(|why| Unreadable { why: why.into(), status: status.clone() })
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn size(&self) -> usize {
+        let texts = [&self.spec, &self.status].into_iter().flatten().map(|raw| raw.get().len());
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = &self.metadata;
+        let names = [name, namespace, uid, resource_version].into_iter().flatten().map(String::len);
+        size_of::<Self>() + texts.chain(names).sum::<usize>()
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
+        Ok(Self { metadata: metadata.into(), spec, status })
     }
 }
 
@@ -161,12 +188,6 @@ impl From<Identity> for ObjectMeta {
 // === impl Unreadable ===
 
 impl Unreadable {
-    /// An object whose copy in memory cannot be decoded, which is a defect of the operator. Nothing is written for it.
-    pub fn in_memory() -> Self {
-        let no_object = serde_json::value::to_raw_value("").ok();
-        Self { why: "it cannot be decoded from memory: restart the operator".into(), status: no_object }
-    }
-
     /// The failure that the status reports.
     pub fn failure(&self) -> Failure {
         Failure::new(Reason::SpecInvalid, &*self.why)
@@ -228,7 +249,7 @@ mod tests {
     };
 
     fn decoded(value: &Value) -> Result<Content<DataKey>, Unreadable> {
-        serde_json::from_str::<Wire>(&value.to_string()).unwrap().decode::<DataKey>().1
+        serde_json::from_str::<Encoded>(&value.to_string()).unwrap().decode::<DataKey>()
     }
 
     fn json_of(key: &DataKey) -> Value {
@@ -246,8 +267,44 @@ mod tests {
         key["metadata"]["creationTimestamp"] = json!(far);
         key["metadata"]["deletionTimestamp"] = json!(far);
         key["metadata"]["managedFields"] = json!([{ "manager": "kubectl", "time": far, "operation": "Update" }]);
-        let (metadata, content) = serde_json::from_value::<Wire>(key).unwrap().decode::<DataKey>();
-        assert!(metadata.deletion_timestamp.is_some() && content.is_ok());
+        let key = serde_json::from_value::<Encoded>(key).unwrap();
+        assert!(key.metadata.deletion_timestamp.is_some() && key.decode::<DataKey>().is_ok());
+    }
+
+    #[test]
+    fn unused_metadata_is_not_kept() {
+        let mut key = data_key();
+        key.metadata.annotations = Some([("last-applied".into(), "{}".into())].into());
+        key.metadata.labels = Some([("team".into(), "shop".into())].into());
+        key.metadata.managed_fields = Some(Vec::new());
+        let kept = serde_json::from_value::<Encoded>(json_of(&key)).unwrap().metadata;
+        assert_eq!(kept, data_key().metadata);
+    }
+
+    #[test]
+    fn only_labels_and_annotations_of_a_restore_are_kept() {
+        let kept = |marks: &str, name: &str| {
+            let mut key = json_of(&data_key());
+            key["metadata"][marks] = json!({ name: "x", "team": "shop" });
+            let key = serde_json::from_value::<Encoded>(key).unwrap();
+            let (spec, status) = key.decode::<DataKey>().unwrap();
+            DataKey { metadata: key.metadata, spec, status }
+        };
+        for (marks, name) in [("labels", VELERO_RESTORE_LABEL), ("annotations", RESTORED_ANNOTATION)] {
+            let key = kept(marks, name);
+            assert!(key.is_restored() && key.metadata.labels.is_none());
+            assert_eq!(key.metadata.annotations.unwrap().len(), 1);
+            assert!(!kept(marks, "other").is_restored());
+        }
+    }
+
+    #[test]
+    fn size_grows_with_the_texts() {
+        let size = |key: &DataKey| serde_json::from_value::<Encoded>(json_of(key)).unwrap().size();
+        let mut long = data_key();
+        long.spec.secret_name = Some("x".repeat(1000));
+        assert!(size(&long) >= size(&data_key()) + 1000);
+        assert!(size(&data_key()) > size_of::<Encoded>());
     }
 
     #[test]
@@ -334,7 +391,7 @@ mod tests {
         let deep = format!("{}{}", r#"{"a":"#.repeat(5000), "1".to_owned() + &"}".repeat(5000));
         let list = format!("[{}, {}]", key.to_string().replace(r#""DEEP""#, &deep), json_of(&data_key()));
         let mut read =
-            serde_json::from_str::<Vec<Wire>>(&list).unwrap().into_iter().map(|wire| wire.decode::<DataKey>().1);
+            serde_json::from_str::<Vec<Encoded>>(&list).unwrap().into_iter().map(|key| key.decode::<DataKey>());
         assert!(read.next().unwrap().is_err() && read.next().unwrap().is_ok());
     }
 

@@ -7,16 +7,17 @@ use std::{
 };
 
 use futures::channel::mpsc::UnboundedSender;
-use kube::runtime::reflector::ObjectRef;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{fair::FairQueue, rate::AdaptiveRate, window::CallWindow};
-use crate::kms::shares::{InUse, Shares};
-use datakey::api::DataKey;
+use crate::{
+    kms::shares::{InUse, Shares},
+    place::Place,
+};
 
 /// Where an object is sent when a permit is offered to it.
-pub type Requeue = UnboundedSender<ObjectRef<DataKey>>;
+pub type Requeue = UnboundedSender<Place>;
 
 /// A lane offers as many permits ahead of their calls as it has calls in this part of a second, so that a call is ready when
 /// the rate allows it.
@@ -52,7 +53,7 @@ pub struct Lane {
 /// An object that waits for a permit.
 pub struct Waiter {
     /// The object, for the queue of the controller.
-    pub object: ObjectRef<DataKey>,
+    pub object: Place,
     /// The queue of its controller.
     pub requeue: Requeue,
 }
@@ -96,8 +97,8 @@ impl Lane {
 
     /// Adds an object after those of its namespace; false if it waits already.
     pub fn enqueue(&mut self, uid: &str, waiter: Waiter) -> bool {
-        let namespace = waiter.object.namespace.clone().unwrap_or_default();
-        self.waiting.add(&namespace, uid, waiter)
+        let object = waiter.object.clone();
+        self.waiting.add(object.namespace(), uid, waiter)
     }
 
     /// Removes an object that waits or was offered a permit; false if it did neither.

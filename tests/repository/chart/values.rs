@@ -137,6 +137,7 @@ pub fn cases() -> Vec<Case> {
             variable["name"] == "AWS_EC2_METADATA_DISABLED"
         }),
         flag("config.concurrency", json!(7), "--concurrency=7", |flag| starts(flag, "--concurrency")),
+        flag("config.workingSet", json!(9), "--working-set=9", |flag| starts(flag, "--working-set")),
         flag("config.issue", json!(false), "--issue=false", |flag| starts(flag, "--issue")),
         flag(
             "config.reservedTemplateKeys",

@@ -1,0 +1,341 @@
+//! What is known of the `DataKey`s and Secrets of one scope, and which of two states of an object is the newer one.
+//!
+//! Of every `DataKey` and Secret the store has a row of less than 300 bytes. A `DataKey` that is being worked on is also in the
+//! [`WorkingSet`]; what is not there is read from the API server when it is needed.
+//!
+//! The watch decides what exists, and its order is that of the changes. It can be behind the answer to a request of our own: then
+//! the answer is the newest state until the watch has delivered it. A decision on an older one would waste a call to KMS, because
+//! the API server would refuse its record with 409.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::place::Place;
+use compact::{Uid, Version};
+use datakey::{
+    api::DataKey,
+    condition::ReadyState,
+    decode::Encoded,
+    identity::Revision,
+    secret::{known::KnownSecret, metadata::SecretMetadata},
+};
+use row::{KeyRow, Rows, Settlement, revision_of};
+
+pub use claim::Claim;
+pub use row::Facts;
+pub use working_set::WorkingSet;
+
+mod claim;
+mod compact;
+mod row;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod working_set;
+
+/// What is known of the `DataKey`s and Secrets of one scope.
+pub struct Store {
+    rows: Mutex<Rows>,
+    working_set: Arc<WorkingSet>,
+    listed: watch::Sender<Listed>,
+    /// The claimed Secrets: for each of them, one `DataKey` may record its first data key now.
+    recording: Mutex<HashSet<Place>>,
+}
+
+/// Which watches have their first list. Until then, an object that is not in the store may exist in the cluster.
+#[derive(Clone, Copy, Debug, Default)]
+struct Listed {
+    keys: bool,
+    secrets: bool,
+}
+
+/// Whether there is something to do for a `DataKey`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is, or that is not known.
+    Open,
+    /// Nothing, as long as its Secret has this revision; `None`: as long as the watch has no such Secret.
+    SettledWith(Option<Revision>),
+    /// Nothing, whatever its Secret does: it is being deleted, or cannot be decoded and that is reported.
+    Settled,
+}
+
+/// A `DataKey` that is about to be reconciled.
+pub enum Found {
+    /// There is nothing to do for it.
+    Settled,
+    /// Its newest state.
+    Held(Arc<Encoded>),
+    /// Its newest state must be read. Its uid.
+    NotHeld(String),
+}
+
+/// What an event of the `DataKey` watch removed, and what that concerns.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The uids of the `DataKey`s that are gone.
+    pub uids: Vec<String>,
+    /// The `DataKey`s to reconcile: those that want the Secret of one that is gone.
+    pub concerned: Vec<Place>,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Nothing is known yet.
+    pub fn new(working_set: Arc<WorkingSet>) -> Self {
+        Self { rows: Mutex::default(), working_set, listed: watch::Sender::default(), recording: Mutex::default() }
+    }
+
+    /// Waits until both watches have their first list.
+    pub async fn wait_until_listed(&self) {
+        // It fails only when the sender is gone, and that lives as long as `self`.
+        let _ = self.listed.subscribe().wait_for(|listed| listed.keys && listed.secrets).await;
+    }
+
+    /// Whether both watches have their first list.
+    pub fn is_listed(&self) -> bool {
+        let listed = *self.listed.borrow();
+        listed.keys && listed.secrets
+    }
+
+    // === from the watch of DataKeys ===
+
+    /// Whether the watch delivers a state that the store does not have. Of others, decode nothing.
+    pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
+        let (uid, version) = revision_of(metadata);
+        let mut rows = self.rows.lock();
+        let list = rows.key_list;
+        let Some(row) = rows.key_mut(&Place::of(metadata)).filter(|row| row.uid == uid) else { return true };
+        row.list = list;
+        match &row.version {
+            Some(known) if *known == version => {
+                row.is_ahead = false;
+                false
+            }
+            Some(known) => !(row.is_ahead && version.is_older_than(known)),
+            None => true,
+        }
+    }
+
+    /// What the verdict on a `DataKey` depends on besides itself. Until Secrets are listed: the Secret at the revision that the
+    /// status names, so that the verdict is made once, while the `DataKey` is decoded.
+    pub fn secret_of(&self, key: &DataKey) -> Option<KnownSecret> {
+        let place = Place::of(&key.metadata);
+        if self.listed.borrow().secrets {
+            return self.secret(&place.beside(key.secret_name()));
+        }
+        let saved = key.status.as_ref()?.secret.as_ref()?;
+        let revision = Revision { uid: saved.uid.clone(), resource_version: saved.resource_version.clone() };
+        let metadata = SecretMetadata { revision, belongs_to: key.metadata.name.clone(), is_managed: true };
+        Some(KnownSecret { metadata, verified: None })
+    }
+
+    /// Stores a state that the watch delivered. Returns whether there is something to do for the `DataKey`.
+    pub fn put_watched(&self, object: Encoded, facts: Facts, verdict: Verdict) -> bool {
+        let place = Place::of(&object.metadata);
+        let (uid, version) = revision_of(&object.metadata);
+        let mut rows = self.rows.lock();
+        let listed = *self.listed.borrow();
+        let before = rows.key(&place);
+        // An answer of our own may have come since the state was found to be new.
+        if let Some(KeyRow { version: Some(known), is_ahead: true, .. }) = before.filter(|row| row.uid == uid)
+            && version.is_older_than(known)
+        {
+            return false;
+        }
+        if let Some(other) = before.filter(|row| row.uid != uid) {
+            self.working_set.remove(&other.uid);
+        }
+        let mut expects = None;
+        let settlement = match verdict {
+            Verdict::Open => Settlement::Open,
+            Verdict::Settled => Settlement::Settled,
+            Verdict::SettledWith(revision) => {
+                let revision = revision.as_ref().map(compacted);
+                if !listed.secrets {
+                    expects = revision.map(Box::new);
+                    Settlement::Expected
+                } else if rows.is_at(&facts.secret_place(&place), revision.as_ref()) {
+                    Settlement::SettledWithSecret
+                } else {
+                    Settlement::Open
+                }
+            }
+        };
+        let is_open = settlement == Settlement::Open;
+        if is_open {
+            self.working_set.put(&uid, Arc::new(object));
+        } else {
+            self.working_set.remove(&uid);
+        }
+        let list = rows.key_list;
+        rows.set_key(&place, KeyRow { uid, version: Some(version), facts, settlement, expects, is_ahead: false, list });
+        is_open
+    }
+
+    /// Removes a `DataKey` that is gone, unless another one has its name by now.
+    pub fn remove(&self, metadata: &ObjectMeta) -> Removed {
+        let place = Place::of(metadata);
+        let (uid, _) = revision_of(metadata);
+        let mut rows = self.rows.lock();
+        let mut removed = Removed { uids: vec![uid.to_string()], concerned: Vec::new() };
+        self.working_set.remove(&uid);
+        if let Some(secret) = rows.key(&place).filter(|row| row.uid == uid).map(|row| row.secret_place(&place)) {
+            rows.remove_key(&place);
+            removed.concerned = open_of(&rows, rows.wanting(&secret));
+        }
+        removed
+    }
+
+    /// A list of `DataKey`s begins.
+    pub fn key_list_begins(&self) {
+        let mut rows = self.rows.lock();
+        rows.key_list = rows.key_list.wrapping_add(1);
+    }
+
+    /// A list of `DataKey`s is complete. Removes those that it did not have: they are gone without an event of their own.
+    pub fn key_list_ends(&self) -> Removed {
+        let mut rows = self.rows.lock();
+        let list = rows.key_list;
+        let is_gone = |row: &KeyRow| row.list != list;
+        let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
+        let gone: Vec<_> = with_keys.filter(|(_, key)| is_gone(key)).map(|(place, _)| place.clone()).collect();
+        let mut removed = Removed::default();
+        let mut concerned = BTreeSet::new();
+        for place in gone {
+            let Some(key) = rows.remove_key(&place) else { continue };
+            self.working_set.remove(&key.uid);
+            removed.uids.push(key.uid.to_string());
+            concerned.extend(rows.wanting(&key.secret_place(&place)));
+        }
+        removed.concerned = open_of(&rows, concerned);
+        self.listed.send_modify(|listed| listed.keys = true);
+        removed
+    }
+
+    // === from answers to requests of our own ===
+
+    /// Stores a state that the API server answered, unless the store has a newer one.
+    pub fn put_answer(&self, object: &Arc<Encoded>, facts: Facts) {
+        let place = Place::of(&object.metadata);
+        let (uid, version) = revision_of(&object.metadata);
+        let mut rows = self.rows.lock();
+        // What does not exist for the watch is not stored: the watch would never remove it.
+        let Some(row) = rows.key(&place).filter(|row| row.uid == uid) else { return };
+        match &row.version {
+            Some(known) if *known == version => {
+                if row.is_open() {
+                    self.working_set.put(&uid, Arc::clone(object));
+                }
+                return;
+            }
+            Some(known) if known.compare(&version).is_some_and(std::cmp::Ordering::is_gt) => return,
+            _ => {}
+        }
+        self.working_set.put(&uid, Arc::clone(object));
+        let list = row.list;
+        let (settlement, expects) = (Settlement::Open, None);
+        rows.set_key(&place, KeyRow { uid, version: Some(version), facts, settlement, expects, is_ahead: true, list });
+    }
+
+    /// Records that there is nothing to do for this state of a `DataKey` beside this Secret, unless one of them has changed.
+    pub fn settle(&self, key: &DataKey, known: Option<&KnownSecret>) {
+        let place = Place::of(&key.metadata);
+        let secret = place.beside(key.secret_name());
+        let (uid, version) = revision_of(&key.metadata);
+        let revision = known.map(|known| compacted(&known.metadata.revision));
+        let mut rows = self.rows.lock();
+        let settlement = if key.metadata.deletion_timestamp.is_some() {
+            Settlement::Settled
+        } else if rows.is_at(&secret, revision.as_ref()) {
+            Settlement::SettledWithSecret
+        } else {
+            return;
+        };
+        let Some(row) = rows.key_mut(&place).filter(|row| row.uid == uid && row.version.as_ref() == Some(&version))
+        else {
+            return;
+        };
+        row.settlement = settlement;
+        self.working_set.remove(&uid);
+        // The status names the revision, so the operator need not know more about it.
+        if known.is_some_and(|known| known.saved_in(key).is_some())
+            && let Some(row) = rows.by_place.get_mut(&secret).and_then(|row| row.secret.as_mut())
+        {
+            row.verified = None;
+        }
+    }
+
+    /// Records that the API server refused a write on top of our last answer: it may have been restored to an earlier state,
+    /// where that answer does not exist. The next reconcile reads the `DataKey`.
+    pub fn doubt_answer(&self, place: &Place) {
+        let mut rows = self.rows.lock();
+        if let Some(row) = rows.key_mut(place).filter(|row| row.is_ahead) {
+            row.version = None;
+            row.is_ahead = false;
+            row.settlement = Settlement::Open;
+            self.working_set.remove(&row.uid);
+        }
+    }
+
+    // === for reconciles ===
+
+    /// The `DataKey` of this place; `None` if there is none.
+    pub fn find(&self, place: &Place) -> Option<Found> {
+        let rows = self.rows.lock();
+        let row = rows.key(place)?;
+        Some(match self.working_set.get(&row.uid).filter(|_| row.is_open()) {
+            Some(object) => Found::Held(object),
+            None if row.is_open() => Found::NotHeld(row.uid.to_string()),
+            None => Found::Settled,
+        })
+    }
+
+    /// The uid of the `DataKey` of this place.
+    pub fn uid(&self, place: &Place) -> Option<String> {
+        self.rows.lock().key(place).map(|row| row.uid.to_string())
+    }
+
+    /// The `DataKey`s for which there is something to do.
+    pub fn open(&self) -> Vec<Place> {
+        let rows = self.rows.lock();
+        let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
+        with_keys.filter(|(_, key)| key.is_open()).map(|(place, _)| place.clone()).collect()
+    }
+
+    /// Another `DataKey` with a recorded data key that the Secret of `key` holds or must hold. The name of the Secret stays
+    /// reserved while the Secret is deleted: no other data key may be created under that name.
+    pub fn rival(&self, key: &DataKey) -> Option<String> {
+        let (uid, _) = revision_of(&key.metadata);
+        let rows = self.rows.lock();
+        let wanting = rows.wanting(&Place::of(&key.metadata).beside(key.secret_name()));
+        let has_record = |place: &Place| rows.key(place).is_some_and(|row| row.uid != uid && row.facts.has_record);
+        wanting.iter().find(|place| has_record(place)).map(|place| place.name().to_owned())
+    }
+
+    // === for metrics ===
+
+    /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
+    pub fn states(&self) -> (Vec<ReadyState>, usize) {
+        let rows = self.rows.lock();
+        let keys = rows.by_place.values().filter_map(|row| row.key.as_ref());
+        let unreadable = keys.clone().filter(|key| !key.facts.is_readable).count();
+        (keys.map(|key| key.facts.state).collect(), unreadable)
+    }
+}
+
+/// Those of these places for whose `DataKey` there is something to do.
+fn open_of(rows: &Rows, places: impl IntoIterator<Item = Place>) -> Vec<Place> {
+    places.into_iter().filter(|place| rows.key(place).is_some_and(KeyRow::is_open)).collect()
+}
+
+fn compacted(revision: &Revision) -> (Uid, Version) {
+    (revision.uid.as_str().into(), revision.resource_version.as_str().into())
+}

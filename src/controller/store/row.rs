@@ -1,0 +1,288 @@
+//! What stays in memory of a `DataKey` and of the Secret of the same name: less than 300 bytes for both.
+
+use std::collections::HashMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::compact::{Text, Uid, Version};
+use crate::place::Place;
+use datakey::{
+    api::DataKey,
+    condition::ReadyState,
+    identity::Revision,
+    reason::Reason,
+    secret::{
+        known::{KnownSecret, Verified},
+        metadata::SecretMetadata,
+    },
+};
+
+/// The rows by place, and the number of the list that each watch has begun last.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub by_place: HashMap<Place, Box<Row>>,
+    pub key_list: u32,
+    pub secret_list: u32,
+}
+
+/// What is known under one name of a namespace.
+#[derive(Default)]
+pub(super) struct Row {
+    pub key: Option<KeyRow>,
+    pub secret: Option<SecretRow>,
+    /// The `DataKey`s of other names whose Secret this is.
+    pub wanted_by: Option<Box<Wishes>>,
+}
+
+/// The `DataKey`s of other names whose Secret one is, at least one.
+pub(super) struct Wishes(Vec<Place>);
+
+/// A `DataKey`.
+pub(super) struct KeyRow {
+    pub uid: Uid,
+    /// The newest state that is known; `None` if that is in doubt, because the API server refused a write on top of it.
+    pub version: Option<Version>,
+    pub facts: Facts,
+    pub settlement: Settlement,
+    /// The revision of its Secret that [`Settlement::Expected`] means.
+    pub expects: Option<Box<(Uid, Version)>>,
+    /// Whether the watch has not delivered this state yet: it comes from the answer to a request.
+    pub is_ahead: bool,
+    /// The number of the last list of the watch that had it.
+    pub list: u32,
+}
+
+/// What is known of a `DataKey` without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The name of its Secret, where it is not that of the `DataKey`.
+    pub secret_name: Option<Text>,
+    /// What the `Ready` condition says.
+    pub state: ReadyState,
+    /// Whether its record holds a data key. True if the `DataKey` cannot be decoded, because that is not known then.
+    pub has_record: bool,
+    /// Whether it can be decoded.
+    pub is_readable: bool,
+}
+
+/// Whether there is something to do for a `DataKey`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settlement {
+    /// There is, or it is not known.
+    Open,
+    /// Nothing, if its Secret has a certain revision or does not exist; Secrets are not listed yet.
+    Expected,
+    /// Nothing, until the `DataKey` or its Secret changes.
+    SettledWithSecret,
+    /// Nothing, until the `DataKey` changes.
+    Settled,
+}
+
+/// A Secret of the operator.
+pub(super) struct SecretRow {
+    uid: Uid,
+    version: Version,
+    /// The name of the `DataKey` in the label, where it is not that of the Secret.
+    belongs_to: Option<Text>,
+    /// Whether the label has the name of the Secret.
+    belongs_to_same_name: bool,
+    is_managed: bool,
+    /// The content of this revision, if this process knows it and no status names it.
+    pub verified: Option<Box<Verified>>,
+    /// The number of the last list of the watch that had it.
+    pub list: u32,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// What is known of a decoded `DataKey`.
+    pub fn of(key: &DataKey) -> Self {
+        let name = Some(key.secret_name()).filter(|name| Some(*name) != key.metadata.name.as_deref());
+        Self {
+            secret_name: name.map(Text::from),
+            state: ReadyState::of(key.status.as_ref()),
+            has_record: !key.record().is_empty(),
+            is_readable: true,
+        }
+    }
+
+    /// The place of its Secret, from its own place.
+    pub(super) fn secret_place(&self, place: &Place) -> Place {
+        self.secret_name.as_deref().map_or_else(|| place.clone(), |name| place.beside(name))
+    }
+
+    /// What is known of a `DataKey` that cannot be decoded.
+    pub fn unreadable() -> Self {
+        Self { secret_name: None, state: ReadyState::Failed(Reason::SpecInvalid), has_record: true, is_readable: false }
+    }
+}
+
+// === impl KeyRow ===
+
+impl KeyRow {
+    /// The place of its Secret, from its own place.
+    pub fn secret_place(&self, place: &Place) -> Place {
+        self.facts.secret_place(place)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.settlement == Settlement::Open
+    }
+}
+
+// === impl SecretRow ===
+
+impl SecretRow {
+    pub fn new(place: &Place, known: KnownSecret, list: u32) -> Self {
+        let KnownSecret { metadata: SecretMetadata { revision, belongs_to, is_managed }, verified } = known;
+        let belongs_to_same_name = belongs_to.as_deref() == Some(place.name());
+        let Revision { uid, resource_version } = revision;
+        Self {
+            uid: uid.as_str().into(),
+            version: resource_version.as_str().into(),
+            belongs_to: belongs_to.filter(|_| !belongs_to_same_name).as_deref().map(Text::from),
+            belongs_to_same_name,
+            is_managed,
+            verified: verified.map(Box::new),
+            list,
+        }
+    }
+
+    pub fn known(&self, place: &Place) -> KnownSecret {
+        let revision = Revision { uid: self.uid.to_string(), resource_version: self.version.to_string() };
+        let belongs_to = self.label(place).map(str::to_owned);
+        let metadata = SecretMetadata { revision, belongs_to, is_managed: self.is_managed };
+        KnownSecret { metadata, verified: self.verified.as_deref().copied() }
+    }
+
+    /// The name of the `DataKey` in the label.
+    pub fn label<'a>(&'a self, place: &'a Place) -> Option<&'a str> {
+        if self.belongs_to_same_name { Some(place.name()) } else { self.belongs_to.as_deref() }
+    }
+
+    pub fn is_of_uid(&self, uid: &str) -> bool {
+        self.uid == uid.into()
+    }
+
+    /// Whether both are the same revision of the same Secret.
+    pub fn is_at(&self, revision: &(Uid, Version)) -> bool {
+        (&self.uid, &self.version) == (&revision.0, &revision.1)
+    }
+
+    /// Whether this is an older state of the same Secret.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.version.is_older_than(&other.version)
+    }
+
+    /// Whether both have the same metadata.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { uid, version, belongs_to, belongs_to_same_name, is_managed, verified: _, list: _ } = self;
+        (uid, version) == (&other.uid, &other.version)
+            && (belongs_to, belongs_to_same_name) == (&other.belongs_to, &other.belongs_to_same_name)
+            && *is_managed == other.is_managed
+    }
+}
+
+// === impl Rows ===
+
+impl Rows {
+    pub fn key(&self, place: &Place) -> Option<&KeyRow> {
+        self.by_place.get(place)?.key.as_ref()
+    }
+
+    pub fn key_mut(&mut self, place: &Place) -> Option<&mut KeyRow> {
+        self.by_place.get_mut(place)?.key.as_mut()
+    }
+
+    pub fn secret(&self, place: &Place) -> Option<&SecretRow> {
+        self.by_place.get(place)?.secret.as_ref()
+    }
+
+    /// The row of a place, with an empty one where there is none.
+    pub fn row(&mut self, place: &Place) -> &mut Row {
+        self.by_place.entry(place.clone()).or_default()
+    }
+
+    /// Stores a `DataKey` in place of an earlier state of it or of another one.
+    pub fn set_key(&mut self, place: &Place, key: KeyRow) {
+        let (before, now) =
+            (self.wanted_elsewhere(place), key.facts.secret_name.as_deref().map(|name| place.beside(name)));
+        self.row(place).key = Some(key);
+        if before != now {
+            self.forget_wish(place, before);
+            if let Some(secret) = now {
+                let wishes = self.row(&secret).wanted_by.get_or_insert_with(|| Box::new(Wishes(Vec::new())));
+                wishes.0.push(place.clone());
+            }
+        }
+    }
+
+    /// Removes a `DataKey`, and returns it.
+    pub fn remove_key(&mut self, place: &Place) -> Option<KeyRow> {
+        let wanted = self.wanted_elsewhere(place);
+        self.forget_wish(place, wanted);
+        let gone = self.by_place.get_mut(place)?.key.take();
+        self.prune(place);
+        gone
+    }
+
+    /// Removes a Secret, and returns it.
+    pub fn remove_secret(&mut self, place: &Place) -> Option<SecretRow> {
+        let gone = self.by_place.get_mut(place)?.secret.take();
+        self.prune(place);
+        gone
+    }
+
+    /// The `DataKey`s whose Secret this is.
+    pub fn wanting(&self, secret: &Place) -> Vec<Place> {
+        let Some(row) = self.by_place.get(secret) else { return Vec::new() };
+        let own = row.key.as_ref().filter(|key| key.facts.secret_name.is_none()).map(|_| secret.clone());
+        let others = row.wanted_by.iter().flat_map(|wishes| wishes.0.iter().cloned());
+        own.into_iter().chain(others).collect()
+    }
+
+    /// Whether the Secret of a `DataKey` has the revision of this verdict, or is as absent as it says.
+    pub fn is_at(&self, secret: &Place, revision: Option<&(Uid, Version)>) -> bool {
+        match (self.secret(secret), revision) {
+            (Some(secret), Some(revision)) => secret.is_at(revision),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn wanted_elsewhere(&self, place: &Place) -> Option<Place> {
+        self.key(place)?.facts.secret_name.as_deref().map(|name| place.beside(name))
+    }
+
+    fn forget_wish(&mut self, place: &Place, secret: Option<Place>) {
+        let Some(secret) = secret else { return };
+        if let Some(row) = self.by_place.get_mut(&secret) {
+            row.wanted_by.take_if(|wishes| {
+                wishes.0.retain(|wanting| wanting != place);
+                wishes.0.is_empty()
+            });
+        }
+        self.prune(&secret);
+    }
+
+    fn prune(&mut self, place: &Place) {
+        if self.by_place.get(place).is_some_and(|row| row.is_empty()) {
+            self.by_place.remove(place);
+        }
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    fn is_empty(&self) -> bool {
+        self.key.is_none() && self.secret.is_none() && self.wanted_by.is_none()
+    }
+}
+
+/// Uid and resource version of an object.
+pub(super) fn revision_of(metadata: &ObjectMeta) -> (Uid, Version) {
+    let ObjectMeta { uid, resource_version, .. } = metadata;
+    (uid.as_deref().unwrap_or_default().into(), resource_version.as_deref().unwrap_or_default().into())
+}

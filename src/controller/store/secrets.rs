@@ -1,0 +1,153 @@
+//! The Secrets in the store: their metadata as the watch delivers them, and what this process knows of their content. Answers to
+//! requests of our own go in too, so that the store is never older than they are.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kube::{Resource, runtime::watcher::Event};
+use tokio::time::Instant;
+
+use super::{
+    Store, open_of,
+    row::{KeyRow, Rows, SecretRow, Settlement},
+};
+use crate::place::Place;
+use datakey::secret::{
+    known::{KnownSecret, Origin, Verified},
+    metadata::WatchedSecret,
+};
+
+impl Store {
+    /// What is known of a Secret.
+    pub fn secret(&self, place: &Place) -> Option<KnownSecret> {
+        self.rows.lock().secret(place).map(|secret| secret.known(place))
+    }
+
+    /// Stores the result of our own write or read, unless the store has a newer revision.
+    pub fn put_secret(&self, place: &Place, known: KnownSecret) {
+        let mut rows = self.rows.lock();
+        let new = SecretRow::new(place, known, rows.secret_list);
+        let old = rows.secret(place);
+        if old.is_some_and(|old| new.is_older_than(old)) {
+            return;
+        }
+        let is_same = old.is_some_and(|old| old.is_same(&new));
+        rows.row(place).secret = Some(new);
+        if !is_same {
+            // Until the caller has decided on this revision, too.
+            open_wanting(&mut rows, place);
+        }
+    }
+
+    /// Applies an event of the Secret watch. Returns the `DataKey`s to reconcile.
+    pub fn secret_changed(&self, event: Event<WatchedSecret>) -> Vec<Place> {
+        match event {
+            Event::Init => {
+                let mut rows = self.rows.lock();
+                rows.secret_list = rows.secret_list.wrapping_add(1);
+                Vec::new()
+            }
+            Event::InitApply(secret) | Event::Apply(secret) => self.apply(secret),
+            Event::Delete(secret) => {
+                let place = Place::of(secret.meta());
+                let uid = &secret.metadata.revision.uid;
+                let mut rows = self.rows.lock();
+                // A Secret of the same name may have been created since.
+                if rows.secret(&place).is_some_and(|known| !known.is_of_uid(uid)) {
+                    return Vec::new();
+                }
+                let gone = rows.remove_secret(&place);
+                Self::concerned(&mut rows, &place, gone.as_ref())
+            }
+            Event::InitDone => self.secret_list_ends(),
+        }
+    }
+
+    /// Returns the `DataKey`s of Secrets that were read at least this long ago and have not changed since: from now on the
+    /// status must name these revisions. Returns each of them once.
+    pub fn settle_reads(&self, after: Duration) -> Vec<Place> {
+        let now = Instant::now().into_std();
+        let mut rows = self.rows.lock();
+        let mut due = Vec::new();
+        for (place, row) in &mut rows.by_place {
+            let verified = row.secret.as_mut().and_then(|secret| secret.verified.as_deref_mut());
+            if let Some(Verified { origin: origin @ Origin::Read(_), .. }) = verified
+                && matches!(*origin, Origin::Read(since) if now.saturating_duration_since(since) >= after)
+            {
+                *origin = Origin::Settled;
+                due.push(place.clone());
+            }
+        }
+        due.iter().flat_map(|place| Self::concerned(&mut rows, place, None)).collect()
+    }
+
+    fn apply(&self, secret: WatchedSecret) -> Vec<Place> {
+        let place = Place::of(secret.meta());
+        let mut rows = self.rows.lock();
+        let list = rows.secret_list;
+        let new = SecretRow::new(&place, KnownSecret { metadata: secret.metadata, verified: None }, list);
+        let row = rows.row(&place);
+        if let Some(old) = &mut row.secret
+            && (old.is_same(&new) || new.is_older_than(old))
+        {
+            old.list = list;
+            return Vec::new();
+        }
+        let old = row.secret.replace(new);
+        // Before that every DataKey is compared in any case.
+        if !self.listed.borrow().secrets {
+            return Vec::new();
+        }
+        Self::concerned(&mut rows, &place, old.as_ref())
+    }
+
+    fn secret_list_ends(&self) -> Vec<Place> {
+        let mut rows = self.rows.lock();
+        let list = rows.secret_list;
+        let with_secrets = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.secret.as_ref()?)));
+        let gone: Vec<_> = with_secrets.filter(|(_, row)| row.list != list).map(|(place, _)| place.clone()).collect();
+        let mut concerned = BTreeSet::new();
+        for place in gone {
+            let gone = rows.remove_secret(&place);
+            concerned.extend(Self::concerned(&mut rows, &place, gone.as_ref()));
+        }
+        if !self.listed.borrow().secrets {
+            Self::meet_expectations(&mut rows);
+            // The rows are still locked, so no DataKey is stored as expected after this.
+            self.listed.send_modify(|listed| listed.secrets = true);
+        }
+        concerned.into_iter().collect()
+    }
+
+    /// Decides on the `DataKey`s that were judged before Secrets were listed.
+    fn meet_expectations(rows: &mut Rows) {
+        let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
+        let expecting = with_keys.filter(|(_, key)| key.settlement == Settlement::Expected);
+        let is_met = |place, key: &KeyRow| rows.is_at(&key.secret_place(place), key.expects.as_deref());
+        let judged: Vec<_> = expecting.map(|(place, key)| (place.clone(), is_met(place, key))).collect();
+        for (place, is_met) in judged {
+            if let Some(key) = rows.key_mut(&place) {
+                key.expects = None;
+                key.settlement = if is_met { Settlement::SettledWithSecret } else { Settlement::Open };
+            }
+        }
+    }
+
+    /// The `DataKey`s to reconcile after a change of a Secret: those whose Secret it is, and those that its label names or named.
+    fn concerned(rows: &mut Rows, place: &Place, old: Option<&SecretRow>) -> Vec<Place> {
+        let mut concerned: BTreeSet<_> = open_wanting(rows, place).into_iter().collect();
+        let labels = old.into_iter().chain(rows.secret(place)).filter_map(|secret| secret.label(place));
+        concerned.extend(labels.map(|name| place.beside(name)));
+        open_of(rows, concerned)
+    }
+}
+
+/// Opens the `DataKey`s whose Secret this is: they were settled with another revision of it. Returns all that want the Secret.
+fn open_wanting(rows: &mut Rows, place: &Place) -> Vec<Place> {
+    let wanting = rows.wanting(place);
+    for key in &wanting {
+        if let Some(key) = rows.key_mut(key).filter(|key| key.settlement == Settlement::SettledWithSecret) {
+            key.settlement = Settlement::Open;
+        }
+    }
+    wanting
+}

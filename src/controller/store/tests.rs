@@ -1,0 +1,535 @@
+use std::time::Duration;
+
+use datakey::{
+    condition,
+    fixtures::{at, data_key, issued, recorded},
+    reason::Reason,
+    secret::{
+        digest::Digest,
+        known::{Origin, Verified},
+        metadata::WatchedSecret,
+    },
+};
+use kube::runtime::watcher::Event;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+// === DataKeys ===
+
+fn named(name: &str, uid: &str, version: &str) -> DataKey {
+    let mut key = data_key();
+    key.metadata.name = Some(name.to_owned());
+    key.metadata.uid = Some(uid.to_owned());
+    key.metadata.resource_version = Some(version.to_owned());
+    key
+}
+
+fn encoded(key: &DataKey) -> Encoded {
+    serde_json::from_value(serde_json::to_value(key).unwrap()).unwrap()
+}
+
+fn place(name: &str) -> Place {
+    Place::new("shop", name)
+}
+
+/// Delivers a state by the watch, as `watch::put` does.
+fn deliver(store: &Store, key: &DataKey, verdict: Verdict) -> bool {
+    store.is_news(&key.metadata) && store.put_watched(encoded(key), Facts::of(key), verdict)
+}
+
+fn answer(store: &Store, key: &DataKey) {
+    store.put_answer(&Arc::new(encoded(key)), Facts::of(key));
+}
+
+/// The resource version of the newest state, if it is in memory.
+fn held(store: &Store, name: &str) -> Option<String> {
+    match store.find(&place(name)) {
+        Some(Found::Held(object)) => object.metadata.resource_version.clone(),
+        _ => None,
+    }
+}
+
+fn is_settled(store: &Store, name: &str) -> bool {
+    matches!(store.find(&place(name)), Some(Found::Settled))
+}
+
+fn must_be_read(store: &Store, name: &str) -> bool {
+    matches!(store.find(&place(name)), Some(Found::NotHeld(_)))
+}
+
+// === Secrets ===
+
+fn secret(name: &str, uid: &str, version: &str, belongs_to: &str) -> WatchedSecret {
+    let labels = json!({ datakey::names::NAME_LABEL: belongs_to });
+    let metadata =
+        json!({ "name": name, "namespace": "shop", "uid": uid, "resourceVersion": version, "labels": labels });
+    serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+}
+
+fn known(secret: WatchedSecret, verified: Option<Verified>) -> KnownSecret {
+    KnownSecret { metadata: secret.metadata, verified }
+}
+
+fn read() -> Verified {
+    Verified::read(Digest::of(&<_>::default()), Instant::now().into_std())
+}
+
+fn with(uid: &str, version: &str) -> Verdict {
+    Verdict::SettledWith(Some(Revision { uid: uid.to_owned(), resource_version: version.to_owned() }))
+}
+
+fn relist_secrets(store: &Store, secrets: &[WatchedSecret]) -> Vec<Place> {
+    let mut concerned = store.secret_changed(Event::Init);
+    for secret in secrets {
+        concerned.extend(store.secret_changed(Event::InitApply(secret.clone())));
+    }
+    concerned.extend(store.secret_changed(Event::InitDone));
+    concerned.sort();
+    concerned
+}
+
+fn relist_keys(store: &Store, keys: &[DataKey]) -> Removed {
+    store.key_list_begins();
+    for key in keys {
+        deliver(store, key, Verdict::Open);
+    }
+    store.key_list_ends()
+}
+
+fn empty() -> Store {
+    Store::new(Arc::new(WorkingSet::new(1 << 20)))
+}
+
+/// A store whose watches have listed these.
+fn listed(keys: &[DataKey], secrets: &[WatchedSecret]) -> Store {
+    let store = empty();
+    relist_secrets(&store, secrets);
+    relist_keys(&store, keys);
+    assert!(store.is_listed());
+    store
+}
+
+// === the newest state ===
+
+#[test]
+fn answer_is_the_newest_state_until_the_watch_delivers_it() {
+    let store = listed(&[named("orders", "a", "99")], &[]);
+    answer(&store, &named("orders", "a", "100"));
+    assert!(!store.is_news(&named("orders", "a", "99").metadata), "it is older");
+    assert_eq!(held(&store, "orders").as_deref(), Some("100"));
+    assert!(!store.is_news(&named("orders", "a", "100").metadata), "it is known");
+    assert!(store.is_news(&named("orders", "a", "99").metadata), "the order of the watch is that of the changes");
+    assert!(deliver(&store, &named("orders", "a", "101"), Verdict::Open));
+    assert_eq!(held(&store, "orders").as_deref(), Some("101"));
+}
+
+#[test]
+fn answer_that_came_while_an_event_was_decoded_stays() {
+    let store = listed(&[named("orders", "a", "98")], &[]);
+    assert!(store.is_news(&named("orders", "a", "99").metadata));
+    answer(&store, &named("orders", "a", "100"));
+    assert!(!store.put_watched(encoded(&named("orders", "a", "99")), Facts::of(&data_key()), Verdict::Settled));
+    assert_eq!(held(&store, "orders").as_deref(), Some("100"));
+}
+
+#[test]
+fn late_answer_does_not_replace_a_newer_state() {
+    let store = listed(&[named("orders", "a", "101")], &[]);
+    answer(&store, &named("orders", "a", "100"));
+    assert_eq!(held(&store, "orders").as_deref(), Some("101"));
+    answer(&store, &named("orders", "b", "200"));
+    assert_eq!(held(&store, "orders").as_deref(), Some("101"), "of another object of the same name");
+    answer(&store, &named("unknown", "c", "200"));
+    assert!(store.find(&place("unknown")).is_none(), "the watch would not remove it");
+}
+
+#[test]
+fn watch_replaces_an_answer_without_a_numeric_version() {
+    let store = listed(&[named("orders", "a", "a")], &[]);
+    answer(&store, &named("orders", "a", "b"));
+    assert!(deliver(&store, &named("orders", "a", "c"), Verdict::Open));
+    assert_eq!(held(&store, "orders").as_deref(), Some("c"));
+}
+
+#[test]
+fn refused_write_puts_only_an_answer_in_doubt() {
+    let store = listed(&[named("orders", "a", "99")], &[]);
+    store.doubt_answer(&place("orders"));
+    assert_eq!(held(&store, "orders").as_deref(), Some("99"), "the watch delivered it");
+    answer(&store, &named("orders", "a", "100"));
+    store.doubt_answer(&place("orders"));
+    assert!(must_be_read(&store, "orders"));
+    // The API server was restored to an earlier state.
+    answer(&store, &named("orders", "a", "50"));
+    assert_eq!(held(&store, "orders").as_deref(), Some("50"));
+    assert!(deliver(&store, &named("orders", "a", "60"), Verdict::Open));
+}
+
+#[test]
+fn recreated_object_replaces_the_earlier_one() {
+    let store = listed(&[named("orders", "a", "99")], &[]);
+    answer(&store, &named("orders", "a", "200"));
+    assert!(deliver(&store, &named("orders", "b", "150"), Verdict::Open));
+    assert_eq!(store.uid(&place("orders")).as_deref(), Some("b"));
+    assert_eq!(store.working_set.bytes(), encoded(&named("orders", "b", "150")).size(), "nothing is kept of the other");
+    assert!(store.remove(&named("orders", "a", "99").metadata).concerned.is_empty());
+    assert_eq!(held(&store, "orders").as_deref(), Some("150"), "a late event of the earlier one");
+}
+
+// === what there is to do ===
+
+#[test]
+fn settled_key_is_not_kept_in_memory() {
+    let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
+    assert!(deliver(&store, &named("orders", "a", "1"), Verdict::Open));
+    assert!(store.working_set.bytes() > 0);
+    assert!(!deliver(&store, &named("orders", "a", "2"), with("s", "7")));
+    assert!(is_settled(&store, "orders") && store.open().is_empty());
+    assert_eq!(store.working_set.bytes(), 0);
+}
+
+#[test]
+fn key_is_settled_only_with_the_revision_of_the_verdict() {
+    let store = listed(&[], &[secret("orders", "s", "8", "orders")]);
+    assert!(deliver(&store, &named("orders", "a", "1"), with("s", "7")), "the Secret changed meanwhile");
+    assert!(deliver(&store, &named("orders", "a", "2"), Verdict::SettledWith(None)), "there is a Secret");
+    assert!(!deliver(&store, &named("other", "b", "2"), Verdict::SettledWith(None)));
+    assert_eq!(store.open(), [place("orders")]);
+}
+
+#[test]
+fn changed_secret_opens_its_key() {
+    let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
+    deliver(&store, &named("orders", "a", "1"), with("s", "7"));
+    assert!(store.secret_changed(Event::Apply(secret("orders", "s", "7", "orders"))).is_empty(), "the same revision");
+    assert_eq!(store.secret_changed(Event::Apply(secret("orders", "s", "8", "orders"))), [place("orders")]);
+    assert!(must_be_read(&store, "orders"));
+    deliver(&store, &named("orders", "a", "2"), with("s", "8"));
+    assert_eq!(store.secret_changed(Event::Delete(secret("orders", "s", "9", "orders"))), [place("orders")]);
+    assert!(must_be_read(&store, "orders") && store.secret(&place("orders")).is_none());
+}
+
+#[test]
+fn own_write_of_the_secret_opens_the_key_until_it_is_judged_again() {
+    let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
+    deliver(&store, &named("orders", "a", "1"), with("s", "7"));
+    store.put_secret(&place("orders"), known(secret("orders", "s", "7", "orders"), Some(read())));
+    assert!(is_settled(&store, "orders"), "the same revision");
+    store.put_secret(&place("orders"), known(secret("orders", "s", "8", "orders"), Some(read())));
+    assert!(must_be_read(&store, "orders"));
+}
+
+#[test]
+fn key_that_is_being_deleted_ignores_its_secret() {
+    let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
+    deliver(&store, &named("orders", "a", "1"), Verdict::Settled);
+    assert!(store.secret_changed(Event::Delete(secret("orders", "s", "7", "orders"))).is_empty());
+    assert!(is_settled(&store, "orders"));
+    let mut leaving = named("orders", "a", "2");
+    assert!(deliver(&store, &leaving, Verdict::Open));
+    leaving.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(4)));
+    store.settle(&leaving, None);
+    assert!(is_settled(&store, "orders"));
+}
+
+#[test]
+fn reconcile_settles_only_what_it_has_seen() {
+    let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
+    let known = |version| known(secret("orders", "s", version, "orders"), None);
+    store.settle(&named("orders", "a", "2"), Some(&known("7")));
+    assert!(!is_settled(&store, "orders"), "another state");
+    store.settle(&named("orders", "a", "1"), Some(&known("6")));
+    assert!(!is_settled(&store, "orders"), "another revision of the Secret");
+    store.settle(&named("orders", "a", "1"), None);
+    assert!(!is_settled(&store, "orders"), "the Secret is there");
+    store.settle(&named("orders", "a", "1"), Some(&known("7")));
+    assert!(is_settled(&store, "orders"));
+}
+
+#[test]
+fn content_that_the_status_names_is_not_kept_twice() {
+    let mut key = named("orders", "a", "1");
+    let saved = |version: &str| {
+        Some(datakey::api::VerifiedSecret {
+            uid: "s".to_owned(),
+            resource_version: version.to_owned(),
+            digest: read().digest.to_string(),
+        })
+    };
+    let store = listed(&[key.clone()], &[]);
+    let written = known(secret("orders", "s", "7", "orders"), Some(Verified::written(read().digest)));
+    store.put_secret(&place("orders"), written.clone());
+    key.status = Some(condition::ready(&key, &issued(1), saved("6"), at(1)));
+    store.settle(&key, Some(&written));
+    assert_eq!(store.secret(&place("orders")), Some(written.clone()), "the status names another revision");
+    deliver(&store, &named("orders", "a", "2"), Verdict::Open);
+    key.metadata.resource_version = Some("2".to_owned());
+    key.status = Some(condition::ready(&key, &issued(1), saved("7"), at(1)));
+    store.settle(&key, Some(&written));
+    assert_eq!(store.secret(&place("orders")).unwrap().verified, None);
+}
+
+#[test]
+fn key_beyond_the_working_set_must_be_read() {
+    let store = Store::new(Arc::new(WorkingSet::new(encoded(&named("orders", "a", "1")).size())));
+    relist_secrets(&store, &[]);
+    relist_keys(&store, &[named("orders", "a", "1"), named("bills", "b", "2")]);
+    assert!(must_be_read(&store, "orders") && held(&store, "bills").is_some());
+    answer(&store, &named("orders", "a", "1"));
+    assert_eq!(held(&store, "orders").as_deref(), Some("1"), "it was read");
+    assert!(must_be_read(&store, "bills"));
+}
+
+// === lists ===
+
+#[test]
+fn store_is_listed_after_both_first_lists() {
+    let store = empty();
+    relist_keys(&store, &[]);
+    assert!(!store.is_listed());
+    relist_secrets(&store, &[]);
+    assert!(store.is_listed());
+}
+
+#[test]
+fn keys_judged_before_secrets_are_listed_wait_for_them() {
+    let store = empty();
+    let mut key = named("same", "a", "1");
+    let saved = datakey::api::VerifiedSecret { uid: "s".into(), resource_version: "7".into(), digest: "d".into() };
+    key.status = Some(condition::ready(&key, &issued(1), Some(saved), at(1)));
+    let assumed = store.secret_of(&key).unwrap();
+    assert_eq!((assumed.metadata.revision.resource_version.as_str(), assumed.verified), ("7", None));
+    assert_eq!(store.secret_of(&data_key()), None);
+    for (name, version) in [("same", "7"), ("changed", "8"), ("gone", "9")] {
+        assert!(!deliver(&store, &named(name, name, "1"), with("s", version)));
+    }
+    assert!(!deliver(&store, &named("none", "d", "1"), Verdict::SettledWith(None)));
+    store.key_list_ends();
+    let secrets = [secret("same", "s", "7", "same"), secret("changed", "s", "80", "changed")];
+    assert!(relist_secrets(&store, &secrets).is_empty(), "what is open is queued after the lists");
+    assert!(is_settled(&store, "same") && is_settled(&store, "none"));
+    let mut open = store.open();
+    open.sort();
+    assert_eq!(open, [place("changed"), place("gone")]);
+    assert_eq!(store.secret_of(&named("same", "same", "2")).unwrap().metadata.revision.resource_version, "7");
+}
+
+#[test]
+fn list_removes_keys_that_it_does_not_have() {
+    let mut renamed = recorded(&[1]);
+    renamed.metadata = named("other", "b", "2").metadata;
+    renamed.status.as_mut().unwrap().secret_name = Some("orders".to_owned());
+    let store = listed(&[named("orders", "a", "1"), renamed.clone()], &[]);
+    let again = relist_keys(&store, &[named("orders", "a", "1"), renamed]);
+    assert_eq!(again, Removed::default());
+    let removed = relist_keys(&store, &[named("orders", "a", "1")]);
+    assert_eq!(removed, Removed { uids: vec!["b".to_owned()], concerned: vec![place("orders")] });
+    assert!(store.find(&place("other")).is_none() && held(&store, "orders").is_some());
+    assert_eq!(store.working_set.bytes(), encoded(&named("orders", "a", "1")).size());
+}
+
+#[test]
+fn list_of_secrets_wakes_keys_of_changed_and_deleted_secrets() {
+    let secrets =
+        [secret("same", "a", "1", "same"), secret("gone", "b", "2", "gone"), secret("changed", "c", "3", "changed")];
+    let store = listed(&[], &secrets);
+    for (name, uid, version) in [("same", "a", "1"), ("gone", "b", "2"), ("changed", "c", "3")] {
+        assert!(!deliver(&store, &named(name, name, "1"), with(uid, version)));
+    }
+    deliver(&store, &named("new", "new", "1"), Verdict::SettledWith(None));
+    let now =
+        [secret("same", "a", "1", "same"), secret("changed", "c", "9", "changed"), secret("new", "d", "8", "new")];
+    assert_eq!(relist_secrets(&store, &now), [place("changed"), place("gone"), place("new")]);
+    assert_eq!(store.secret(&place("gone")), None);
+    assert!(is_settled(&store, "same"));
+}
+
+#[test]
+fn own_write_during_a_list_outlives_it() {
+    let store = listed(&[named("orders", "a", "1")], &[]);
+    store.secret_changed(Event::Init);
+    store.put_secret(&place("orders"), known(secret("orders", "s", "7", "orders"), Some(read())));
+    assert!(store.secret_changed(Event::InitDone).is_empty());
+    assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_some()));
+}
+
+// === Secrets ===
+
+#[test]
+fn changed_label_wakes_the_old_and_the_new_key() {
+    let keys = ["orders", "bills", "s"].map(|name| named(name, name, "1"));
+    let store = listed(&keys, &[secret("s", "a", "1", "orders")]);
+    let mut concerned = store.secret_changed(Event::Apply(secret("s", "a", "2", "bills")));
+    concerned.sort();
+    assert_eq!(concerned, [place("bills"), place("orders"), place("s")]);
+    assert!(store.secret_changed(Event::Apply(secret("other", "b", "3", "unknown"))).is_empty());
+}
+
+#[test]
+fn late_deletion_event_keeps_the_recreated_secret() {
+    let store = listed(&[named("orders", "a", "1")], &[secret("s", "a", "1", "orders")]);
+    store.put_secret(&place("s"), known(secret("s", "b", "5", "orders"), None));
+    assert!(store.secret_changed(Event::Delete(secret("s", "a", "3", "orders"))).is_empty());
+    assert_eq!(store.secret(&place("s")).map(|known| known.metadata.revision.uid), Some("b".to_owned()));
+}
+
+#[test]
+fn event_older_than_an_own_write_is_ignored() {
+    let store = listed(&[named("orders", "a", "1")], &[]);
+    store.put_secret(&place("s"), known(secret("s", "a", "10", "orders"), Some(read())));
+    for version in ["9", "10"] {
+        assert!(store.secret_changed(Event::Apply(secret("s", "a", version, "orders"))).is_empty());
+        assert!(store.secret(&place("s")).is_some_and(|known| known.verified.is_some()));
+    }
+    store.put_secret(&place("s"), known(secret("s", "a", "9", "orders"), Some(read())));
+    assert_eq!(store.secret(&place("s")).unwrap().metadata.revision.resource_version, "10");
+    assert_eq!(store.secret_changed(Event::Apply(secret("s", "a", "11", "orders"))), [place("orders")]);
+    assert!(store.secret(&place("s")).is_some_and(|known| known.verified.is_none()));
+}
+
+#[test]
+fn verification_is_valid_for_one_revision() {
+    let store = listed(&[], &[secret("s", "a", "12", "orders")]);
+    store.put_secret(&place("s"), known(secret("s", "a", "12", "orders"), Some(read())));
+    relist_secrets(&store, &[secret("s", "a", "12", "orders")]);
+    assert!(store.secret(&place("s")).unwrap().verified.is_some(), "the same after a list");
+    relist_secrets(&store, &[secret("s", "b", "12", "orders")]);
+    assert!(store.secret(&place("s")).unwrap().verified.is_none(), "another Secret");
+}
+
+#[test]
+fn store_returns_the_metadata_that_the_watch_delivered() {
+    let store = listed(&[], &[]);
+    for (name, belongs_to) in [("orders", "orders"), ("orders", "other"), ("s", "orders")] {
+        let secret = secret(name, "7c3c8f7e-5b0a-4c62-9d5e-000000000001", "12", belongs_to);
+        store.secret_changed(Event::Apply(secret.clone()));
+        assert_eq!(store.secret(&place(name)), Some(known(secret, None)));
+        store.secret_changed(Event::Delete(store_secret(name)));
+    }
+    let unlabeled: WatchedSecret =
+        serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "shop", "uid": "u" } })).unwrap();
+    store.secret_changed(Event::Apply(unlabeled.clone()));
+    assert_eq!(store.secret(&place("s")), Some(known(unlabeled, None)));
+}
+
+fn store_secret(name: &str) -> WatchedSecret {
+    secret(name, "7c3c8f7e-5b0a-4c62-9d5e-000000000001", "13", name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn revision_settles_once_after_its_quiet_time() {
+    let store = listed(&[], &[]);
+    for (name, version) in [("read", "1"), ("own", "2"), ("seen", "3")] {
+        store.secret_changed(Event::Apply(secret(name, name, version, name)));
+        assert!(!deliver(&store, &named(name, name, "1"), with(name, version)));
+    }
+    store.put_secret(&place("read"), known(secret("read", "read", "1", "read"), Some(read())));
+    let written = Verified::written(read().digest);
+    store.put_secret(&place("own"), known(secret("own", "own", "2", "own"), Some(written)));
+    tokio::time::advance(HOUR / 2).await;
+    assert!(store.settle_reads(HOUR).is_empty());
+    tokio::time::advance(HOUR / 2).await;
+    assert_eq!(store.settle_reads(HOUR), [place("read")]);
+    assert!(must_be_read(&store, "read") && is_settled(&store, "own") && is_settled(&store, "seen"));
+    assert!(store.settle_reads(HOUR).is_empty());
+    assert_eq!(store.secret(&place("read")).unwrap().verified.unwrap().origin, Origin::Settled);
+}
+
+// === names of Secrets ===
+
+/// A `DataKey` with a record and this Secret.
+fn with_secret(name: &str, uid: &str, version: &str, secret: &str) -> DataKey {
+    let mut key = named(name, uid, version);
+    key.spec.secret_name = Some(secret.to_owned());
+    key
+}
+
+#[test]
+fn only_the_last_name_of_a_secret_counts() {
+    let store = listed(&[], &[]);
+    for number in 0..1000 {
+        let version = (number + 1).to_string();
+        deliver(&store, &with_secret("orders", "a", &version, &format!("secret-{number}")), Verdict::Open);
+    }
+    deliver(&store, &with_secret("other", "b", "2000", "secret-999"), Verdict::Open);
+    assert_eq!(store.rows.lock().by_place.len(), 3, "two DataKeys and the Secret that they want");
+    let changed = |name: &str| store.secret_changed(Event::Apply(secret(name, name, "1", "none")));
+    assert_eq!(changed("secret-999"), [place("orders"), place("other")]);
+    assert!(changed("secret-998").is_empty());
+    deliver(&store, &named("orders", "a", "3000"), Verdict::Open);
+    assert_eq!(store.secret_changed(Event::Apply(secret("secret-999", "secret-999", "2", "none"))), [place("other")]);
+    store.remove(&named("other", "b", "2000").metadata);
+    store.remove(&named("orders", "a", "3000").metadata);
+    for name in ["secret-998", "secret-999"] {
+        store.secret_changed(Event::Delete(secret(name, name, "9", "none")));
+    }
+    assert!(store.rows.lock().by_place.is_empty(), "nothing is left");
+}
+
+#[test]
+fn rival_is_another_key_with_a_record_for_the_same_secret() {
+    let recorded = |name: &str, uid: &str, secret: &str| {
+        let mut key = recorded(&[1]);
+        key.metadata = named(name, uid, "1").metadata;
+        key.status.as_mut().unwrap().secret_name = Some(secret.to_owned());
+        key
+    };
+    let store = listed(&[named("orders", "a", "1"), with_secret("other", "b", "1", "orders")], &[]);
+    let rival = |name: &str, uid: &str, secret: &str| store.rival(&with_secret(name, uid, "1", secret));
+    assert_eq!(rival("orders", "a", "orders"), None, "none has a record");
+    answer(&store, &{
+        let mut key = recorded("other", "b", "orders");
+        key.metadata.resource_version = Some("2".to_owned());
+        key
+    });
+    assert_eq!(rival("orders", "a", "orders").as_deref(), Some("other"), "our own write counts");
+    assert_eq!(rival("other", "b", "orders"), None, "not its own");
+    deliver(&store, &recorded("third", "c", "third"), Verdict::Open);
+    assert_eq!(rival("orders", "a", "third").as_deref(), Some("third"));
+    store.put_watched(encoded(&named("odd", "d", "1")), Facts::unreadable(), Verdict::Settled);
+    assert_eq!(rival("orders", "a", "odd").as_deref(), Some("odd"), "it may have one");
+}
+
+#[test]
+fn deleted_key_wakes_those_that_want_its_secret() {
+    let store = listed(&[named("orders", "a", "1"), with_secret("other", "b", "1", "orders")], &[]);
+    let removed = store.remove(&named("orders", "a", "2").metadata);
+    assert_eq!(removed, Removed { uids: vec!["a".to_owned()], concerned: vec![place("other")] });
+}
+
+#[test]
+fn secret_is_claimed_by_one_key_at_a_time() {
+    let store = empty();
+    let claim = store.claim(place("orders"));
+    assert!(claim.is_some() && store.claim(place("orders")).is_none() && store.claim(place("other")).is_some());
+    drop(claim);
+    assert!(store.claim(place("orders")).is_some());
+}
+
+// === metrics ===
+
+#[test]
+fn states_follow_the_ready_condition() {
+    let mut ready = named("ready", "a", "1");
+    ready.status = Some(condition::ready(&ready, &issued(1), None, at(1)));
+    let mut failed = named("failed", "b", "1");
+    failed.status = Some(condition::failed(&failed, &Reason::KeyDisabled.into(), at(1)));
+    let store = listed(&[ready, failed, named("new", "c", "1")], &[]);
+    store.put_watched(encoded(&named("odd", "d", "1")), Facts::unreadable(), Verdict::Open);
+    let (mut states, unreadable) = store.states();
+    states.sort_by_key(|state| state.reason());
+    assert_eq!(unreadable, 1);
+    assert_eq!(
+        states,
+        [
+            ReadyState::Issued,
+            ReadyState::Failed(Reason::KeyDisabled),
+            ReadyState::Pending,
+            ReadyState::Failed(Reason::SpecInvalid)
+        ]
+    );
+}
