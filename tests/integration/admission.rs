@@ -255,6 +255,22 @@ async fn every_field_can_be_corrected_before_issuance() {
 }
 
 #[tokio::test]
+async fn a_changed_spec_agrees_with_itself() {
+    let test = TestNamespace::new("changed-specs").await;
+    test.create("k", &json!({ "wrappedKeys": [test.pin(1)], "version": 2 })).await;
+    let arn = format!("arn:aws:kms:eu-west-1:111122223333:key/{KEY_ID}");
+    for (change, words) in [
+        (json!({ "numberOfBytes": 32 }), "set exactly one of keySpec"),
+        (json!({ "keySpec": null }), "set exactly one of keySpec"),
+        (json!({ "keyId": arn, "region": "eu-west-1" }), "remove region: the ARN in keyId names the Region"),
+        (json!({ "version": 1, "keySpec": "AES_128" }), "wrappedKeys pins this version's data key"),
+    ] {
+        assert_refused(test.try_patch("k", &json!({ "spec": change })).await, words);
+    }
+    test.patch("k", &json!({ "spec": { "version": 1 } })).await;
+}
+
+#[tokio::test]
 async fn new_data_key_is_unknown_whatever_status_the_client_sends() {
     let test = TestNamespace::new("birth").await;
     let mut manifest = test.manifest("k", &json!({}));

@@ -173,6 +173,28 @@ async fn an_unknown_field_cannot_replace_a_recorded_one() {
 }
 
 #[tokio::test]
+async fn a_recorded_field_cannot_take_the_place_of_another() {
+    let test = TestNamespace::new("write-once-exchanged").await;
+    let request = to_json(&test.create("orders", &json!({ "encryptionContext": {} })).await.spec.request());
+    let mut entry = version(1, &request);
+    entry["requestId"] = "".into();
+    test.try_patch_status("orders", &json!({ "versions": [entry] })).await.unwrap();
+    // The spec asks for another version, so only the record itself protects this one.
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    for (object, removed, added, value) in [
+        ("", "requestId", "keyMaterialId", json!("")),
+        ("/request", "encryptionContext", "region", json!("eu-west-1")),
+        ("/request", "keySpec", "numberOfBytes", json!(32)),
+    ] {
+        let mut other = entry.clone();
+        let fields = other.pointer_mut(object).unwrap().as_object_mut().unwrap();
+        fields.remove(removed).unwrap();
+        fields.insert(added.to_owned(), value);
+        assert_refused(test.try_patch_status("orders", &json!({ "versions": [other] })).await, WRITE_ONCE);
+    }
+}
+
+#[tokio::test]
 async fn version_that_does_not_match_the_spec_cannot_be_recorded() {
     let test = TestNamespace::new("answers").await;
     let request = to_json(&test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await.spec.request());

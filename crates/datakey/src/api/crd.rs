@@ -16,12 +16,14 @@ pub fn crd() -> CustomResourceDefinition {
         schema::tidy(root);
         schema::refuse_plaintext_in_pins(root);
         schema::bound_name(root);
-        root.x_kubernetes_validations.get_or_insert_default().push(rules::issued::issued_settings_stay());
+        root.x_kubernetes_validations
+            .get_or_insert_default()
+            .extend([rules::issued::new_spec_agrees_with_itself(), rules::issued::issued_settings_stay()]);
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // A new object must not count as ready: kstatus reads one without status as Current, Argo CD as Healthy.
             status.default = Some(JSON(json!(initial_status())));
             schema::bound_conditions(status);
-            schema::add_rule_of_entries(status, rules::recorded_version_stays());
+            schema::add_rules_of_entries(status);
         }
     }
     crd

@@ -70,18 +70,13 @@ use crate::names::SECRET_TYPE;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = rules::one_length(),
-    validation = rules::no_region_beside_an_arn(),
-    validation = rules::pin_of_the_version_answers_the_spec()
-)]
 pub struct DataKeySpec {
     /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS takes: a key ID
     /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
     /// (`alias/orders`) or an alias ARN. A key of another AWS account needs an ARN. The operator's AWS identity needs
     /// `kms:GenerateDataKeyWithoutPlaintext` on the key, and nothing else. Fixed once the version is issued.
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = rules::key_id_has_a_known_form(), validation = rules::key_is_customer_managed())]
+    #[x_kube(validation = rules::key_id())]
     pub key_id: String,
 
     /// Kind of the data key: `AES_256` (32 bytes) or `AES_128` (16 bytes). Set either this or `numberOfBytes`. Fixed
@@ -102,12 +97,7 @@ pub struct DataKeySpec {
     /// case. Fixed once the version is issued. Example: `{purpose: orders, stage: production}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::encryption_context")]
-    #[x_kube(
-        validation = rules::context_keys_are_not_empty(),
-        validation = rules::context_keys_are_not_reserved(),
-        validation = rules::context_keys_differ_in_more_than_case(),
-        validation = rules::context_fits()
-    )]
+    #[x_kube(validation = rules::encryption_context())]
     pub encryption_context: Option<EncryptionContext>,
 
     /// Up to 10 KMS grant tokens, each 1 to 8192 characters, for a grant so new that KMS may not know it everywhere
@@ -120,7 +110,7 @@ pub struct DataKeySpec {
     /// its Region itself. Absent means the operator's own Region. Fixed once the version is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = rules::region_has_a_known_form())]
+    #[x_kube(validation = rules::region())]
     pub region: Option<String>,
 
     /// Which data key is current, 1 where absent. A number that was never issued issues a new data key, beside the
@@ -134,7 +124,7 @@ pub struct DataKeySpec {
     /// DataKey is never touched. Fixed once a version is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = rules::secret_name_has_a_valid_form())]
+    #[x_kube(validation = rules::secret_name())]
     pub secret_name: Option<String>,
 
     /// Labels and annotations of the Secret beside the operator's own, for example what an admission policy demands. They

@@ -18,11 +18,11 @@ pub type EncryptionContext = BTreeMap<String, String>;
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-#[x_kube(validation = rules::request_has_one_length(), validation = rules::no_region_beside_an_arn())]
+#[x_kube(validation = rules::request_of_entries())]
 pub struct KeyRequest {
     /// The requested KMS key, as in the spec.
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = rules::key_id_has_a_known_form(), validation = rules::key_is_customer_managed())]
+    #[x_kube(validation = rules::key_id())]
     pub key_id: String,
 
     /// The requested key spec, as in the spec.
@@ -37,18 +37,13 @@ pub struct KeyRequest {
     /// The encryption context, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::encryption_context")]
-    #[x_kube(
-        validation = rules::context_keys_are_not_empty(),
-        validation = rules::context_keys_are_not_reserved(),
-        validation = rules::context_keys_differ_in_more_than_case(),
-        validation = rules::context_fits()
-    )]
+    #[x_kube(validation = rules::encryption_context())]
     pub encryption_context: Option<EncryptionContext>,
 
     /// The requested Region, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = rules::region_has_a_known_form())]
+    #[x_kube(validation = rules::region())]
     pub region: Option<String>,
 
     /// Fields that only a newer release knows.

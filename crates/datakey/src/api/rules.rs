@@ -7,15 +7,18 @@
 //! `[a] == [b]` has the same result, and the estimate uses the length of the lists instead of that of the strings.
 //!
 //! What a rule costs is the number of fields that it selects from an object: the API server makes a map of all properties of the
-//! schema for each. `[a.b].all(name, ...)` gives the value of a field a name, so that it is selected once. The estimate does not
-//! know the bounds of such a value: iterate over a list by its path.
+//! schema several times for each, and once for the object itself. `[a.b].all(name, ...)` gives the value of a field a name, so that
+//! it is selected once. The estimate does not know the bounds of such a value: iterate over a list by its path. A rule of a value
+//! without fields costs least.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 use kube::core::Rule;
 
+use self::demand::{Demand, rule_of, rule_of_new_values};
 use crate::names::{APP_DOMAIN, MANAGED_BY_LABEL, RESERVED_DOMAINS};
 
+mod demand;
 pub(super) mod issued;
+pub(super) mod record;
 #[cfg(test)]
 mod tests;
 
@@ -35,68 +38,16 @@ const ARN: &str = "arn:aws[a-z-]*:kms:[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:"
 /// because each selection of a field costs the API server time. Other rules demand exactly one of the two lengths of both, so
 /// `numberOfBytes` is compared only where there is no `keySpec`.
 fn is_same_request(one: &str, other: &str) -> String {
-    let optional = [("keySpec", "''"), ("region", "''"), ("encryptionContext", "{}")]
-        .map(|(field, absent)| format!("[{one}.?{field}.orValue({absent})] == [{other}.?{field}.orValue({absent})]"));
+    let field = |object: &str, field: &str, absent: &str| format!("[{object}.?{field}.orValue({absent})]");
+    let same = |name: &str, absent: &str| format!("{} == {}", field(one, name, absent), field(other, name, absent));
     format!(
-        "[{one}.keyId] == [{other}.keyId] && {} && \
-         (has({one}.keySpec) || [{one}.?numberOfBytes.orValue(0)] == [{other}.?numberOfBytes.orValue(0)])",
-        optional.join(" && ")
+        "[{one}.keyId] == [{other}.keyId] && {}.all(keySpec, [keySpec] == {} && (keySpec != '' || {})) && {} && {}",
+        field(one, "keySpec", "''"),
+        field(other, "keySpec", "''"),
+        same("numberOfBytes", "0"),
+        same("region", "''"),
+        same("encryptionContext", "{}")
     )
-}
-
-// === rules of the spec ===
-
-pub(super) fn one_length() -> Rule {
-    Rule::new("has(self.keySpec) != has(self.numberOfBytes)")
-        .message("set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)")
-        .field_path(".keySpec")
-}
-
-pub(super) fn no_region_beside_an_arn() -> Rule {
-    Rule::new("!has(self.region) || !self.keyId.startsWith('arn:')")
-        .message("remove region: the ARN in keyId names the Region")
-        .field_path(".region")
-}
-
-pub(super) fn pin_of_the_version_answers_the_spec() -> Rule {
-    Rule::new(format!(
-        "!has(self.wrappedKeys) || [has(self.version) ? self.version : 1].all(wanted, self.wrappedKeys.all(pin, \
-         pin.version != wanted || [pin.request].all(request, {})))",
-        is_same_request("request", "self")
-    ))
-    .message(
-        "wrappedKeys pins this version's data key: keyId, keySpec, numberOfBytes, encryptionContext and region must be \
-         those of the pin's request. Set them so, or set version to a number that is not pinned",
-    )
-    .field_path(".wrappedKeys")
-}
-
-// === rules of the record ===
-
-/// A rule of each recorded version. The API server compares an entry with the one of the same version before, fields that only a
-/// newer release knows included. Rules of the single fields would cost half, but would not see those.
-///
-/// The API server counts the fields of two objects and compares the fields of the first. It ignores a field of the first that is
-/// not in the schema and not in the second. So `self == oldSelf` alone is true where an unknown field replaces a known one;
-/// both directions are false. A new name for an unknown field passes both.
-pub(super) fn recorded_version_stays() -> ValidationRule {
-    ValidationRule {
-        rule: "self == oldSelf && oldSelf == self".to_owned(),
-        message: Some(WRITE_ONCE.to_owned()),
-        ..ValidationRule::default()
-    }
-}
-
-/// The API server reads `1.0` as another version than `1`, and stores it as `1`: two entries would have the same version. CEL
-/// refuses `1.0` as no integer.
-pub(super) fn version_is_an_integer() -> Rule {
-    Rule::new("self >= 1").message("version must be an integer of at least 1, without a decimal point")
-}
-
-/// A rule of the list: the rule of an entry does not see that the entry is gone.
-pub(super) fn recorded_versions_are_not_removed() -> Rule {
-    Rule::new("[self.map(entry, entry.version)].all(versions, oldSelf.all(entry, entry.version in versions))")
-        .message(WRITE_ONCE)
 }
 
 // === rules of pins and recorded versions ===
@@ -109,102 +60,182 @@ pub(super) fn pins_are_different_data_keys() -> Rule {
     )
 }
 
-pub(super) fn key_id_is_a_key_arn() -> Rule {
-    Rule::new(format!("self.matches('^{ARN}key/{KEY}$')")).message(
-        "keyId must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID): copy the entry from \
-         status.versions as it is",
-    )
+/// The API server reads `1.0` as another version than `1`, and stores it as `1`: two entries would have the same version. CEL
+/// refuses `1.0` as no integer.
+pub(super) fn version_is_an_integer() -> Rule {
+    Rule::new("self >= 1").message("version must be an integer of at least 1, without a decimal point")
 }
 
-pub(super) fn request_has_one_length() -> Rule {
-    Rule::new("has(self.keySpec) != has(self.numberOfBytes)")
-        .message(
-            "request must have exactly one of keySpec and numberOfBytes: copy the entry from status.versions as it is",
-        )
-        .field_path(".keySpec")
+pub(super) fn key_arn() -> Rule {
+    rule_of_new_values(&[key_id_is_a_key_arn()])
+}
+
+fn key_id_is_a_key_arn() -> Demand {
+    Demand {
+        holds: format!("self.matches('^{ARN}key/{KEY}$')"),
+        message: "keyId must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID): copy the entry from \
+                  status.versions as it is",
+    }
+}
+
+pub(super) fn request_of_entries() -> Rule {
+    rule_of(&demands_on_a_request())
+}
+
+fn demands_on_a_request() -> Vec<Demand> {
+    vec![request_has_one_length(), no_region_beside_an_arn("self")]
+}
+
+fn request_has_one_length() -> Demand {
+    Demand {
+        holds: has_one_length("self"),
+        message: "request must have exactly one of keySpec and numberOfBytes: copy the entry from status.versions as it is",
+    }
+}
+
+// === demands on the spec and on requests ===
+
+fn has_one_length(object: &str) -> String {
+    format!("has({object}.keySpec) != has({object}.numberOfBytes)")
+}
+
+fn no_region_beside_an_arn(object: &str) -> Demand {
+    Demand {
+        holds: format!("!has({object}.region) || !{object}.keyId.startsWith('arn:')"),
+        message: "remove region: the ARN in keyId names the Region",
+    }
 }
 
 // === rules of the fields of the spec ===
 
-pub(super) fn key_id_has_a_known_form() -> Rule {
-    Rule::new(format!(
-        "self.matches('^({ARN})?(alias/[a-zA-Z0-9/_-]{{1,250}}|key/{KEY})$') && !self.startsWith('key/') || \
-         self.matches('^{KEY}$')"
-    ))
-    .message(
-        "keyId must be a key ID (1234abcd-12ab-34cd-56ef-1234567890ab or mrk-...), a key ARN \
-         (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID), an alias name (alias/NAME) or an alias ARN \
-         (arn:aws:kms:REGION:ACCOUNT:alias/NAME)",
-    )
+pub(super) fn key_id() -> Rule {
+    rule_of_new_values(&demands_on_a_key_id())
 }
 
-pub(super) fn key_is_customer_managed() -> Rule {
-    Rule::new("!self.matches('^(arn:.*:)?alias/aws/')").message(
-        "alias/aws/... is a key that AWS manages for its services and can't wrap your data keys: name a customer \
-         managed key",
-    )
+fn demands_on_a_key_id() -> Vec<Demand> {
+    vec![key_id_has_a_known_form(), key_is_customer_managed()]
 }
 
-pub(super) fn region_has_a_known_form() -> Rule {
-    Rule::new(format!("self.matches('^{REGION}$')"))
-        .message("region must be the code of an AWS Region, for example eu-west-1")
+fn key_id_has_a_known_form() -> Demand {
+    Demand {
+        holds: format!(
+            "self.matches('^({ARN})?(alias/[a-zA-Z0-9/_-]{{1,250}}|key/{KEY})$') && !self.startsWith('key/') || \
+             self.matches('^{KEY}$')"
+        ),
+        message: "keyId must be a key ID (1234abcd-12ab-34cd-56ef-1234567890ab or mrk-...), a key ARN \
+                  (arn:aws:kms:REGION:ACCOUNT:key/KEY-ID), an alias name (alias/NAME) or an alias ARN \
+                  (arn:aws:kms:REGION:ACCOUNT:alias/NAME)",
+    }
 }
 
-pub(super) fn secret_name_has_a_valid_form() -> Rule {
-    Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message(
-        "secretName must be a DNS subdomain: lower-case letters, digits, '-' and '.', beginning and ending with a \
-         letter or digit",
-    )
+fn key_is_customer_managed() -> Demand {
+    Demand {
+        holds: "!self.matches('^(arn:.*:)?alias/aws/')".to_owned(),
+        message: "alias/aws/... is a key that AWS manages for its services and can't wrap your data keys: name a customer \
+                  managed key",
+    }
+}
+
+pub(super) fn region() -> Rule {
+    rule_of_new_values(&[region_has_a_known_form()])
+}
+
+fn region_has_a_known_form() -> Demand {
+    Demand {
+        holds: format!("self.matches('^{REGION}$')"),
+        message: "region must be the code of an AWS Region, for example eu-west-1",
+    }
+}
+
+pub(super) fn secret_name() -> Rule {
+    rule_of_new_values(&[secret_name_has_a_valid_form()])
+}
+
+fn secret_name_has_a_valid_form() -> Demand {
+    Demand {
+        holds: "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')".to_owned(),
+        message: "secretName must be a DNS subdomain: lower-case letters, digits, '-' and '.', beginning and ending with a \
+                  letter or digit",
+    }
 }
 
 // === rules of the template of the Secret ===
 
-/// Keys of labels and annotations (Kubernetes documentation, "Labels and Selectors", syntax and character set).
-pub(super) fn template_keys_have_a_valid_form() -> Rule {
-    let domain = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-    let name = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
-    Rule::new(format!("self.all(k, k.matches('^({domain}/)?{name}$') && k.indexOf('/') <= 253)")).message(
-        "a key in secretTemplate.metadata must be a name of up to 63 letters, digits, '-', '_' and '.', beginning and ending \
-         with a letter or digit, with a DNS subdomain and '/' before it where needed",
-    )
+pub(super) fn template_keys() -> Rule {
+    rule_of_new_values(&demands_on_template_keys())
 }
 
-pub(super) fn template_keys_are_not_reserved() -> Rule {
+fn demands_on_template_keys() -> Vec<Demand> {
+    vec![template_keys_have_a_valid_form(), template_keys_are_not_reserved()]
+}
+
+/// Keys of labels and annotations (Kubernetes documentation, "Labels and Selectors", syntax and character set).
+fn template_keys_have_a_valid_form() -> Demand {
+    let domain = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+    let name = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+    Demand {
+        holds: format!("self.all(k, k.matches('^({domain}/)?{name}$') && k.indexOf('/') <= 253)"),
+        message: "a key in secretTemplate.metadata must be a name of up to 63 letters, digits, '-', '_' and '.', beginning and \
+                  ending with a letter or digit, with a DNS subdomain and '/' before it where needed",
+    }
+}
+
+fn template_keys_are_not_reserved() -> Demand {
     let domains = RESERVED_DOMAINS.map(|domain| domain.replace('.', "[.]")).join("|");
-    Rule::new(format!(
-        "self.all(k, k != '{MANAGED_BY_LABEL}' && (k.startsWith('{APP_DOMAIN}/') || !k.matches('^([^/]*[.])?({domains})/')))"
-    ))
-    .message(
-        "a key in secretTemplate.metadata is reserved: the operator does not set keys of datakey.dev, kubernetes.io, k8s.io, \
-         argocd.argoproj.io, toolkit.fluxcd.io, helm.sh or their subdomains, nor app.kubernetes.io/managed-by. Other keys of \
-         app.kubernetes.io are possible",
-    )
+    Demand {
+        holds: format!(
+            "self.all(k, k != '{MANAGED_BY_LABEL}' && (k.startsWith('{APP_DOMAIN}/') || \
+             !k.matches('^([^/]*[.])?({domains})/')))"
+        ),
+        message: "a key in secretTemplate.metadata is reserved: the operator does not set keys of datakey.dev, kubernetes.io, \
+                  k8s.io, argocd.argoproj.io, toolkit.fluxcd.io, helm.sh or their subdomains, nor \
+                  app.kubernetes.io/managed-by. Other keys of app.kubernetes.io are possible",
+    }
 }
 
 // === rules of the encryption context ===
 
-pub(super) fn context_keys_are_not_empty() -> Rule {
-    Rule::new("self.all(k, size(k) > 0)").message("an encryption context key must not be empty: give it a name")
+pub(super) fn encryption_context() -> Rule {
+    rule_of_new_values(&demands_on_a_context())
 }
 
-pub(super) fn context_keys_are_not_reserved() -> Rule {
-    Rule::new("self.all(k, !k.matches('^(?i)(aws:|aws-crypto-)'))").message(
-        "encryption context keys that begin with aws: or aws-crypto- are reserved for AWS services and the AWS \
-         Encryption SDK: choose another key",
-    )
+fn demands_on_a_context() -> Vec<Demand> {
+    vec![
+        context_keys_are_not_empty(),
+        context_keys_are_not_reserved(),
+        context_keys_differ_in_more_than_case(),
+        context_fits(),
+    ]
+}
+
+fn context_keys_are_not_empty() -> Demand {
+    Demand {
+        holds: "self.all(k, size(k) > 0)".to_owned(),
+        message: "an encryption context key must not be empty: give it a name",
+    }
+}
+
+fn context_keys_are_not_reserved() -> Demand {
+    Demand {
+        holds: "self.all(k, !k.matches('^(?i)(aws:|aws-crypto-)'))".to_owned(),
+        message: "encryption context keys that begin with aws: or aws-crypto- are reserved for AWS services and the AWS \
+                  Encryption SDK: choose another key",
+    }
 }
 
 /// Policies ignore the case of context keys; decryption does not.
-pub(super) fn context_keys_differ_in_more_than_case() -> Rule {
-    Rule::new("self.all(a, self.exists_one(b, a.lowerAscii() == b.lowerAscii()))").message(
-        "two encryption context keys differ in case only, and IAM and key policies can't distinguish them: rename one",
-    )
+fn context_keys_differ_in_more_than_case() -> Demand {
+    Demand {
+        holds: "self.all(a, self.exists_one(b, a.lowerAscii() == b.lowerAscii()))".to_owned(),
+        message: "two encryption context keys differ in case only, and IAM and key policies can't distinguish them: rename one",
+    }
 }
 
 /// KMS documents no limit of its own; its protocol to external key stores plans for 8192 bytes
 /// (AWS KMS External Key Store Proxy API Specification).
-pub(super) fn context_fits() -> Rule {
-    Rule::new("self.map(k, size(bytes(k)) + size(bytes(self[k]))).sum() <= 8192").message(
-        "the encryption context is too long: its keys and values may have 8192 bytes together, in UTF-8. Shorten it",
-    )
+fn context_fits() -> Demand {
+    Demand {
+        holds: "self.map(k, size(bytes(k)) + size(bytes(self[k]))).sum() <= 8192".to_owned(),
+        message: "the encryption context is too long: its keys and values may have 8192 bytes together, in UTF-8. Shorten it",
+    }
 }

@@ -5,6 +5,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use super::rules::record;
+
 pub fn encryption_context(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -81,11 +83,30 @@ pub fn bound_name(root: &mut JSONSchemaProps) {
     root.properties.get_or_insert_default().insert("metadata".to_owned(), metadata);
 }
 
-/// Adds a rule to each recorded version. Pins are of the same type, but may change.
-pub fn add_rule_of_entries(status: &mut JSONSchemaProps, rule: ValidationRule) {
+/// Adds the rules of each recorded version. Pins are of the same type, but may change.
+pub fn add_rules_of_entries(status: &mut JSONSchemaProps) {
     let record = status.properties.as_mut().and_then(|properties| properties.get_mut("versions"));
-    if let Some(JSONSchemaPropsOrArray::Schema(entry)) = record.and_then(|list| list.items.as_mut()) {
-        entry.x_kubernetes_validations.get_or_insert_default().push(rule);
+    let Some(JSONSchemaPropsOrArray::Schema(entry)) = record.and_then(|list| list.items.as_mut()) else {
+        return;
+    };
+    for name in ["ciphertextBlob", "keyId", "issuedAt"] {
+        add_rule(property(entry, name), record::recorded_value_stays());
+    }
+    if let Some(request) = property(entry, "request") {
+        add_rule(property(request, "keyId"), record::recorded_value_stays());
+        request.x_kubernetes_validations =
+            Some(vec![record::request_of_new_versions(), record::recorded_request_stays()]);
+    }
+    add_rule(Some(entry), record::recorded_version_stays());
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
+}
+
+fn add_rule(schema: Option<&mut JSONSchemaProps>, rule: ValidationRule) {
+    if let Some(schema) = schema {
+        schema.x_kubernetes_validations.get_or_insert_default().push(rule);
     }
 }
 

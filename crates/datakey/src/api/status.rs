@@ -46,7 +46,7 @@ pub struct KeyStatus {
     /// Name of the Secret. Set with the first issued version and fixed from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::secret_name_has_a_valid_form())]
+    #[x_kube(validation = rules::secret_name())]
     pub secret_name: Option<String>,
 
     /// True once a version was taken over from the Secret or from `wrappedKeys`: it may be the last copy of an earlier DataKey's
@@ -64,7 +64,7 @@ pub struct KeyStatus {
     #[schemars(length(max = 64))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["version".into()]),
-        validation = rules::recorded_versions_are_not_removed()
+        validation = rules::record::recorded_versions_are_not_removed()
     )]
     pub versions: Vec<IssuedVersion>,
 
@@ -112,7 +112,7 @@ pub struct IssuedVersion {
 
     /// ARN of the KMS key that wrapped it. Give it to KMS Decrypt.
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = rules::key_id_is_a_key_arn())]
+    #[x_kube(validation = rules::key_arn())]
     pub key_id: String,
 
     /// ID of the key material within the KMS key, if KMS reported it.

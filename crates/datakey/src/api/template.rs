@@ -32,14 +32,14 @@ pub struct TemplateMetadata {
     /// orders}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::template_labels")]
-    #[x_kube(validation = rules::template_keys_have_a_valid_form(), validation = rules::template_keys_are_not_reserved())]
+    #[x_kube(validation = rules::template_keys())]
     pub labels: Option<BTreeMap<String, String>>,
 
     /// Up to 32 annotations, each value at most 2048 characters, together at most 96 KiB. The same keys are reserved as for
     /// labels. Example: `{reloader.stakater.com/match: "true"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::template_annotations")]
-    #[x_kube(validation = rules::template_keys_have_a_valid_form(), validation = rules::template_keys_are_not_reserved())]
+    #[x_kube(validation = rules::template_keys())]
     pub annotations: Option<BTreeMap<String, String>>,
 
     /// Fields that only a newer release knows.

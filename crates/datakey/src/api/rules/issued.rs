@@ -8,21 +8,38 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 
-use super::{WRITE_ONCE, is_same_request};
+use super::{
+    WRITE_ONCE,
+    demand::{Demand, all_hold, message_of_the_first_broken},
+    has_one_length, is_same_request, no_region_beside_an_arn,
+};
 
-/// Something that must be true.
-pub(super) struct Demand {
-    /// The CEL expression.
-    pub holds: String,
-    /// What the user must do if it is false.
-    pub message: &'static str,
+/// A CEL expression for whether a write leaves the spec as it is: an older definition may have let it in.
+const UNCHANGED: &str = "self.spec == oldSelf.spec && oldSelf.spec == self.spec";
+
+/// The rule for a new object. Its demands on a change of the spec are in the rule of the whole object, because a rule of the spec
+/// costs the API server time on each write of the status.
+///
+/// The API server refuses a number with a decimal point with `message`.
+pub(in crate::api) fn new_spec_agrees_with_itself() -> ValidationRule {
+    let demands = demands_on_a_new_spec();
+    ValidationRule {
+        rule: format!("oldSelf.hasValue() || [self.spec].all(spec, {})", all_hold(&demands)),
+        message: Some(
+            "spec must agree with itself, and its numbers must be integers without a decimal point".to_owned(),
+        ),
+        message_expression: Some(format!("[self.spec].map(spec, {})[0]", message_of_the_first_broken(&demands, "''"))),
+        field_path: Some(".spec".to_owned()),
+        optional_old_self: Some(true),
+        ..ValidationRule::default()
+    }
 }
 
 /// The rule. It is a transition rule, so the API server does not evaluate it for a new object, which has no record.
 ///
 /// A write of the status that records nothing needs no look at the spec. The API server changes spec and status in different
 /// writes (Kubernetes API conventions, "Spec and Status"), and the earlier writes were checked. The rule recognizes such a write
-/// by a change of `status.secret`; other writes are checked in full.
+/// by a change of `status.secret`, and a write that records something by the number of versions; other writes are checked in full.
 ///
 /// Three other rules make "records nothing" true: those of the list and of its entries, and the one that makes versions integers, so
 /// that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
@@ -31,17 +48,32 @@ pub(super) struct Demand {
 pub(in crate::api) fn issued_settings_stay() -> ValidationRule {
     let records_nothing = "size(record) == size(oldRecord) && [secretName] == [oldSecretName] && \
                            [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')]";
-    let (of_status, of_spec) = (demands_on_the_status(), demands_on_the_spec());
-    let holds =
-        format!("{} && ({records_nothing} || [self.spec].all(spec, {}))", all_hold(&of_status), all_hold(&of_spec));
+    let (of_status, of_issued, of_pins) = (demands_on_the_status(), demands_on_the_spec(), demands_on_pins());
+    let agrees_or_is_unchanged = format!("({} || {UNCHANGED})", all_hold(&demands_on_a_new_spec()));
+    let holds = format!(
+        "{} && ({records_nothing} || [self.spec].all(spec, {} && (!has(spec.wrappedKeys) || {}) && \
+         (size(record) != size(oldRecord) || {agrees_or_is_unchanged})))",
+        all_hold(&of_status),
+        all_hold(&of_issued),
+        all_hold(&of_pins)
+    );
     // Without a status before, nothing was issued: then the names have no values, and an error is true where the alternative is.
     // The definition's default replaces a status that a write removes.
-    let nothing_issued = "!has(oldSelf.status) || (!has(self.status) && !has(oldSelf.status.versions))";
-    let message =
-        format!("{}[self.spec].map(spec, {}'')[0]", messages_if_broken(&of_status), messages_if_broken(&of_spec));
+    let nothing_issued = format!(
+        "(!has(oldSelf.status) || (!has(self.status) && !has(oldSelf.status.versions))) && \
+         [self.spec].all(spec, {agrees_or_is_unchanged})"
+    );
+    let of_the_spec: Vec<_> = of_issued.into_iter().chain(of_pins).chain(demands_on_a_changed_spec()).collect();
+    let message = message_of_the_first_broken(
+        &of_status,
+        &format!("[self.spec].map(spec, {})[0]", message_of_the_first_broken(&of_the_spec, "''")),
+    );
     ValidationRule {
         rule: format!("{} || {nothing_issued}", with_names(&holds, "all", "")),
-        message: Some("what is issued must stay as status.versions records it".to_owned()),
+        message: Some(
+            "what is issued must stay as status.versions records it, and numbers must be integers without a decimal point"
+                .to_owned(),
+        ),
         message_expression: Some(with_names(&message, "map", "[0]")),
         field_path: Some(".spec".to_owned()),
         ..ValidationRule::default()
@@ -64,35 +96,53 @@ fn with_names(expression: &str, each: &str, result: &str) -> String {
         .fold(expression.to_owned(), |inner, (value, name)| format!("[{value}].{each}({name}, {inner}){result}"))
 }
 
-fn all_hold(demands: &[Demand]) -> String {
-    let all: Vec<_> = demands.iter().map(|demand| format!("({})", demand.holds)).collect();
-    all.join(" && ")
-}
-
-/// The beginning of a conditional expression: the message of the first demand that is not met, or else what follows.
-fn messages_if_broken(demands: &[Demand]) -> String {
-    let choices = demands.iter().map(|Demand { holds, message }| format!("!({holds}) ? {} : ", literal(message)));
-    choices.collect::<Vec<_>>().concat()
-}
-
-/// A string literal of CEL. The messages have no other characters that CEL would read as an escape.
-fn literal(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
 pub(super) fn demands_on_the_status() -> Vec<Demand> {
     vec![record_is_not_removed(), secret_name_stays()]
 }
 
+/// Demands on each spec.
+pub(super) fn demands_on_a_new_spec() -> Vec<Demand> {
+    vec![one_length(), no_region_beside_an_arn("spec"), pin_of_the_version_answers_the_spec()]
+}
+
+/// The same, except on a spec that stays as it is.
+fn demands_on_a_changed_spec() -> Vec<Demand> {
+    let or_unchanged = |demand: Demand| Demand { holds: format!("({}) || {UNCHANGED}", demand.holds), ..demand };
+    demands_on_a_new_spec().into_iter().map(or_unchanged).collect()
+}
+
+/// Demands on the spec that compare it with the record.
 pub(super) fn demands_on_the_spec() -> Vec<Demand> {
     vec![
         recorded_versions_are_different_data_keys(),
         spec_answers_the_record(),
         secret_name_is_fixed_once_issued(),
         deletion_policy_is_fixed_once_issued(),
-        pins_agree_with_the_record(),
-        pins_are_not_other_recorded_versions(),
     ]
+}
+
+/// Demands on a spec with pins that compare it with the record.
+pub(super) fn demands_on_pins() -> Vec<Demand> {
+    vec![pins_agree_with_the_record(), pins_are_not_other_recorded_versions()]
+}
+
+pub(super) fn one_length() -> Demand {
+    Demand {
+        holds: has_one_length("spec"),
+        message: "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
+    }
+}
+
+pub(super) fn pin_of_the_version_answers_the_spec() -> Demand {
+    Demand {
+        holds: format!(
+            "!has(spec.wrappedKeys) || [spec.?version.orValue(1)].all(wanted, self.spec.wrappedKeys.all(pin, \
+             pin.version != wanted || [pin.request].all(request, {})))",
+            is_same_request("request", "spec")
+        ),
+        message: "wrappedKeys pins this version's data key: keyId, keySpec, numberOfBytes, encryptionContext and region must be \
+                  those of the pin's request. Set them so, or set version to a number that is not pinned",
+    }
 }
 
 /// The rules of the list and of its entries are not evaluated when the list is gone, nor for the first record.
@@ -119,11 +169,11 @@ pub(super) fn recorded_versions_are_different_data_keys() -> Demand {
     }
 }
 
+/// The estimate knows how many versions `record` has, but not how long their strings are, so no other demand iterates over it.
 pub(super) fn spec_answers_the_record() -> Demand {
     Demand {
         holds: format!(
-            "size(record) == 0 || [has(spec.version) ? spec.version : 1].all(wanted, self.status.versions.all(entry, \
-             entry.version != wanted || [entry.request].all(request, {})))",
+            "size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, entry.version != wanted || [entry.request].all(request, {})))",
             is_same_request("request", "spec")
         ),
         message: "this version's data key is issued: keyId, keySpec, numberOfBytes, encryptionContext and region must stay as \
@@ -133,8 +183,7 @@ pub(super) fn spec_answers_the_record() -> Demand {
 
 pub(super) fn secret_name_is_fixed_once_issued() -> Demand {
     Demand {
-        holds: "[secretName] == [''] || [has(spec.secretName) ? spec.secretName : self.metadata.name] == [secretName]"
-            .to_owned(),
+        holds: "[secretName] == [''] || [spec.?secretName.orValue(self.metadata.name)] == [secretName]".to_owned(),
         message: "secretName is fixed once a version is issued: set it back to status.secretName. For another Secret create \
                   another DataKey",
     }
@@ -144,8 +193,7 @@ pub(super) fn secret_name_is_fixed_once_issued() -> Demand {
 pub(super) fn deletion_policy_is_fixed_once_issued() -> Demand {
     Demand {
         holds: "size(oldRecord) == 0 || [oldSelf.spec].all(oldSpec, \
-                [has(spec.deletionPolicy) ? spec.deletionPolicy : 'Retain'] == \
-                [has(oldSpec.deletionPolicy) ? oldSpec.deletionPolicy : 'Retain'])"
+                [spec.?deletionPolicy.orValue('Retain')] == [oldSpec.?deletionPolicy.orValue('Retain')])"
             .to_owned(),
         message: "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret of a DataKey under Delete, run \
                   kubectl datakey keep NAME; or run kubectl delete datakey NAME --cascade=orphan, and then apply the DataKey under \
