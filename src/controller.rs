@@ -41,6 +41,7 @@ mod watched;
 pub use readiness::Readiness;
 pub use scope::WatchTarget;
 pub use startup::wait_until_listable;
+pub use watch::PAGE;
 pub use watched::WatchedKey;
 
 /// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the

@@ -36,7 +36,7 @@ const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration:
 
 /// Objects in a page of a list. A page is in memory as a whole, and an object can have 1.5 MB: with kube's own 500, a tenant's
 /// objects would take the operator over its memory limit at each start.
-const PAGE: u32 = 50;
+pub const PAGE: u32 = 50;
 
 /// `DataKey`s to reconcile because one of them changed, with the store kept up to date.
 pub(super) fn key_changes(scope: &Arc<WatchScope>, context: &Arc<Context>) -> impl Stream<Item = Place> + Send + use<> {

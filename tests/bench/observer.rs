@@ -1,14 +1,21 @@
 //! Records by a watch of its own when a DataKey becomes ready or a Secret is created, and opens watches like the
 //! operator's whose events are discarded.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
+use datakey_operator::controller::PAGE;
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode, body::Bytes, header::HeaderValue};
 use serde::Deserialize;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::bare::{Bare, JSON, METADATA};
+use crate::bare::{Bare, JSON, METADATA, METADATA_LIST};
+
+/// The Secrets of the operator.
+const OUR_TYPE: &str = "&fieldSelector=type%3Ddatakey.dev/wrapped-key";
 
 /// Watches a namespace until it is dropped.
 pub struct Observer {
@@ -139,10 +146,7 @@ impl Drain {
     /// Opens the two watches of an operator on this namespace.
     pub async fn open(bare: &Bare, namespace: &str) -> Self {
         let mut tasks = Vec::new();
-        for (path, selector, accept) in [
-            (keys(namespace), "", JSON),
-            (secrets(namespace), "&fieldSelector=type%3Ddatakey.dev/wrapped-key", METADATA),
-        ] {
+        for (path, selector, accept) in [(keys(namespace), "", JSON), (secrets(namespace), OUR_TYPE, METADATA)] {
             let bare = bare.clone();
             let version = now(&bare, &path).await;
             tasks.push(tokio::spawn(async move {
@@ -170,6 +174,36 @@ pub fn keys(namespace: &str) -> String {
 /// The path of the Secrets of a namespace.
 pub fn secrets(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/secrets")
+}
+
+/// Reads the lists that an operator reads at its start, page by page and both at the same time; what the answers say is not looked
+/// at. Returns how long that takes.
+pub async fn read_pages(bare: &Bare, namespace: &str) -> Duration {
+    let begun = Instant::now();
+    tokio::join!(pages(bare, keys(namespace), "", JSON), pages(bare, secrets(namespace), OUR_TYPE, METADATA_LIST));
+    begun.elapsed()
+}
+
+async fn pages(bare: &Bare, path: String, selector: &str, accept: HeaderValue) {
+    #[derive(Deserialize)]
+    struct Page {
+        metadata: Rest,
+    }
+    #[derive(Deserialize)]
+    struct Rest {
+        #[serde(default, rename = "continue")]
+        token: String,
+    }
+    let mut token = String::new();
+    loop {
+        let page = format!("{path}?limit={PAGE}{selector}&continue={token}");
+        let answer = bare.ask(Method::GET, &page, accept.clone(), Bytes::new()).await;
+        answer.must_be(StatusCode::OK);
+        token = serde_json::from_slice::<Page>(&answer.body).expect("a list").metadata.token;
+        if token.is_empty() {
+            return;
+        }
+    }
 }
 
 /// The resource version of now.

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{
     bed::{self, Bed, Best, Issuing, Memory, Operator, UNLIMITED},
-    observer::Observer,
+    observer::{self, Observer},
     report::{Report, Series, mib, ms, plot},
     stats::median,
 };
@@ -35,6 +35,8 @@ struct Row {
 }
 
 struct Restart {
+    /// What a bare client takes to read the same pages.
+    pages: Duration,
     ready: Duration,
     working: Duration,
     memory: Memory,
@@ -94,6 +96,7 @@ impl Growth {
     /// Starts the operator where all DataKeys are ready, but for one that is new.
     async fn restart(&self, size: usize) -> (Restart, Operator) {
         let bed = &self.bed;
+        let pages = observer::read_pages(&bed.bare, NAMESPACE).await;
         let mut observer = Observer::keys(&bed.bare, NAMESPACE, 1).await;
         bed::create(&bed.admin, NAMESPACE, &format!("new-{size}"), kms::REGION).await;
         let calls = bed.kms.calls();
@@ -102,7 +105,7 @@ impl Growth {
         operator.rest().await;
         assert_eq!(bed.kms.calls(), calls + 1, "what is ready needs no KMS");
         let (ready, memory) = (operator.ready - operator.started, operator.memory());
-        (Restart { ready, working, memory, cpu: None }, operator)
+        (Restart { pages, ready, working, memory, cpu: None }, operator)
     }
 
     /// Measures the processor time of the settled operator over this time. The time of other processes does not count.
@@ -172,8 +175,10 @@ fn tables(rows: &[Row], report: &mut Report) {
         .map(|Row { size, restart, .. }| {
             vec![
                 size.to_string(),
+                format!("{:.2} s", restart.pages.as_secs_f64()),
                 format!("{:.2} s", restart.ready.as_secs_f64()),
                 format!("{:.2} s", restart.working.as_secs_f64()),
+                format!("{:.2}", restart.working.div_duration_f64(restart.pages)),
                 mib(restart.memory.peak),
                 mib(restart.memory.now),
                 restart.cpu.map_or_else(|| "not taken".to_owned(), |cpu| format!("{:.3} %", cpu * 100.0)),
@@ -184,8 +189,10 @@ fn tables(rows: &[Row], report: &mut Report) {
     report.table(
         &[
             "DataKeys",
+            "bare client, the same pages",
             "start to ready",
             "start to the new one Ready",
+            "ratio",
             "peak memory",
             "memory, settled",
             "one processor, settled",
@@ -230,6 +237,10 @@ fn plots(rows: &[Row], folder: &Path) {
 
 impl std::fmt::Debug for Restart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ready {:?}, working {:?}, {:?}, cpu {:?}", self.ready, self.working, self.memory, self.cpu)
+        write!(
+            f,
+            "pages {:?}, ready {:?}, working {:?}, {:?}, cpu {:?}",
+            self.pages, self.ready, self.working, self.memory, self.cpu
+        )
     }
 }
