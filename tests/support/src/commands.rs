@@ -1,13 +1,14 @@
 //! kubectl, Helm and Argo CD's engine, against any cluster, and other commands.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Stdio,
 };
 
 use tokio::process::Command;
 
-use crate::{asset, tools};
+use crate::{asset, repository, tools};
 
 /// Runs kubectl: what it prints, or what it says is wrong.
 pub async fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> Result<String, String> {
@@ -54,13 +55,32 @@ pub struct Ended {
 /// Runs a kubectl plugin as users do, through kubectl, which finds it on the PATH.
 pub async fn plugin(program: &Path, environment: &[(&str, String)], arguments: &[&str]) -> Ended {
     let kubectl = asset("kubectl").unwrap_or_else(|| "kubectl".into());
+    let mut command = with_path(kubectl, program.parent().map(Path::to_owned));
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    ended(command).await
+}
+
+/// Runs a line of a shell in the folder of the repository, with the programs of these folders on the PATH.
+pub async fn shell(folders: &[PathBuf], environment: &[(&str, String)], line: &str) -> Ended {
+    let mut command = with_path("/bin/sh", folders.iter().cloned());
+    command.args(["-c", line]).envs(environment.iter().map(|(name, value)| (name, value)));
+    command.current_dir(repository());
+    ended(command).await
+}
+
+fn with_path(program: impl AsRef<OsStr>, first: impl IntoIterator<Item = PathBuf>) -> Command {
     let found = std::env::var_os("PATH").unwrap_or_default();
-    let folders = program.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&found));
-    let mut command = Command::new(kubectl);
+    let folders = first.into_iter().chain(std::env::split_paths(&found));
+    let mut command = Command::new(program);
     clear(command.as_std_mut());
-    command.env("PATH", std::env::join_paths(folders).expect("a PATH")).args(arguments).kill_on_drop(true);
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let output = command.stdin(Stdio::null()).output().await.expect("run kubectl");
+    command.env("PATH", std::env::join_paths(folders).expect("a PATH"));
+    command
+}
+
+async fn ended(mut command: Command) -> Ended {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     Ended {
         code: output.status.code().unwrap_or(-1),
         out: output.stdout,

@@ -101,8 +101,14 @@ impl Server {
 impl ControlPlane {
     /// Starts one and installs what lies in `deploy`.
     pub async fn start() -> Self {
-        // Only now: the garbage collector asks for new kinds of objects every 30 seconds.
-        Self::without_controllers().await.with_controllers(
+        Self::without_controllers().await.with_usual_controllers()
+    }
+
+    /// Starts the controllers that the tests and users notice. The definition should be there: the garbage collector asks
+    /// for new kinds of objects every 30 seconds.
+    #[must_use]
+    pub fn with_usual_controllers(self) -> Self {
+        self.with_controllers(
             "garbage-collector-controller,namespace-controller,serviceaccount-controller,resourcequota-controller,\
              clusterrole-aggregation-controller",
         )

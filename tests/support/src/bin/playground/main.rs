@@ -1,0 +1,115 @@
+//! `demo` shows the operator at work against real servers and checks every step; `dev` starts the same with Kubernetes'
+//! controllers, and stays.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use testbed::{
+    asset,
+    control_plane::ControlPlane,
+    eventually,
+    kms::{self, KmsServer},
+    process::Process,
+    proxy::KmsProxy,
+    repository,
+};
+
+use terminal::Terminal;
+
+mod demo;
+mod terminal;
+
+const NAMESPACE: &str = "demo";
+const ALIAS: &str = "datakey-samples";
+
+/// Everything that runs.
+struct Playground {
+    operator: Process,
+    proxy: KmsProxy,
+    kms: KmsServer,
+    plane: ControlPlane,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let run = async {
+        match command.as_str() {
+            "demo" => demo::run().await,
+            "dev" => dev().await,
+            _ => Err("say demo or dev".to_owned()),
+        }
+    };
+    let result = tokio::select! {
+        result = run => result,
+        _ = tokio::signal::ctrl_c() => if command == "dev" { Ok(()) } else { Err("interrupted".to_owned()) },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\n{command} failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dev() -> Result<(), String> {
+    let Playground { plane, kms, operator, proxy: _proxy } = Playground::start().await?;
+    let plane = plane.with_usual_controllers();
+    let kubectl = asset("kubectl").and_then(|path| path.parent().map(|folder| folder.display().to_string()));
+    println!("\nThe operator watches every namespace. In another terminal:\n");
+    println!("  export KUBECONFIG={}", plane.admin_kubeconfig().display());
+    if let Some(folder) = kubectl {
+        println!("  export PATH={folder}:$PATH");
+    }
+    println!("  kubectl apply -f {}", repository().join("deploy/samples").display());
+    println!("\nKMS: http://{} (account {}, {}), alias/{ALIAS}", kms.address(), kms::ACCOUNT, kms::REGION);
+    println!("Operator: process {}, log {}", operator.pid(), plane.workdir().file("operator.log").display());
+    println!("\nCtrl-C ends all of it.");
+    std::future::pending().await
+}
+
+fn step(what: &str) {
+    println!("\n== {what}");
+}
+
+// === impl Playground ===
+
+impl Playground {
+    /// Starts the servers, installs the operator and starts it.
+    async fn start() -> Result<Self, String> {
+        let binary = testbed::operator();
+
+        step("Servers start on loopback: etcd, kube-apiserver and a KMS server");
+        let plane = ControlPlane::bare().await;
+        println!("Kubernetes {}", plane.release());
+        let kms = KmsServer::start(plane.workdir()).await;
+        let key = kms.key_with_alias(ALIAS).await;
+        println!("alias/{ALIAS}:\n  {}", key.arn);
+        let proxy = KmsProxy::start(kms.address()).await;
+
+        step("The operator is installed, and runs under its own identity");
+        let terminal = Terminal::of(&plane, &kms);
+        for line in [
+            // Without the API groups of the objects, which no terminal has room for.
+            "kubectl apply --kustomize deploy | sed 's,[.][^/]*/,/,'",
+            "kubectl wait --for=condition=Established crd/datakeys.datakey.dev",
+            &format!("kubectl create namespace {NAMESPACE}"),
+            &format!("kubectl config set-context --current --namespace={NAMESPACE}"),
+        ] {
+            terminal.run(line).await?;
+        }
+        println!("$ datakey-operator run --admin-address=127.0.0.1:0 &");
+        let mut environment: BTreeMap<_, _> = kms::environment(&proxy.url()).into();
+        environment.insert("KUBECONFIG", plane.operator_kubeconfig().await.display().to_string());
+        let log = plane.workdir().file("operator.log");
+        let mut operator = Process::start(&binary, ["run", "--admin-address=127.0.0.1:0"], environment, &log);
+        eventually(Duration::from_secs(30), "the operator has started", async || {
+            assert!(operator.is_running(), "the operator ended:\n{}", operator.log());
+            operator.log().contains("AWS configuration read")
+        })
+        .await;
+        Ok(Self { operator, proxy, kms, plane })
+    }
+}
