@@ -18,34 +18,70 @@ RARE_GC := GOGC=400
 
 include tests/tools/tools.mk deploy/dist.mk
 
-.PHONY: help demo dev build-debug test fmt lint unit model chart alerts servers servers-oldest chaos upgrade velero bench \
-	status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate
+.PHONY: help demo dev demo-parts dev-parts demo-build build-debug test test-build test-crates fmt lint unit model chart alerts \
+	servers servers-oldest chaos upgrade velero bench status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build-debug operator servers-tools ## Show the operator at work against real servers, and check every step
-	@$(RARE_GC) $(TARGET)/debug/playground demo
+demo: ## Show the operator at work against real servers, and check every step
+	@echo 'The first run builds for some minutes; each step has a log in target/log.'
+	@$(MAKE) --no-print-directory $(AT_ONCE) demo-parts
+	@DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator \
+		$(RARE_GC) $(TARGET)/debug/playground demo
 
-dev: build-debug operator servers-tools ## The servers and the operator of the demo, until Ctrl-C
-	@$(TARGET)/debug/playground dev
+dev: ## The servers of the tests and the operator of the demo, until Ctrl-C
+	@$(MAKE) --no-print-directory $(AT_ONCE) dev-parts
+	@DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator $(TARGET)/debug/playground dev
+
+# Rust, Go and Python at once, because each leaves a core idle at times. A make that was given jobs shares them.
+AT_ONCE = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j 3)
+
+demo-parts: demo-build $(TOOLS)/kms/installed demo-servers
+	@:
+
+dev-parts: demo-build servers-tools
+	@:
+
+# In one build with the testbed, which gives some dependencies more features than the operator is shipped with. A build for each
+# takes half as long again; the tests run the operator as it is shipped.
+demo-build: need-rust
+	@$(STEP) demo 'the operator and the demo' cargo build --locked \
+		--package datakey-operator --bin datakey-operator --package testbed --bin playground
 
 build-debug: need-rust
-	@cargo build --locked --workspace
+	@$(STEP) workspace 'the workspace' cargo build --locked --workspace
 	@mkdir -p $(dir $(DATAKEY_PLUGIN))
 	@install -m 0755 $(TARGET)/debug/kubectl-datakey $(DATAKEY_PLUGIN)
 
 # === checks ===
 
-test: fmt lint unit chart status servers licenses ## All checks before a pull request; CI adds demo, gitops and e2e
+# Always of the whole workspace: Cargo builds each dependency with the features that all packages of a build ask for.
+CARGO_TEST := cargo test --locked --workspace
+UNIT_TESTS := --test corpus --test model --test footprint
+CLIPPY = $(STEP) clippy 'Clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
+
+test: fmt ## All checks before a pull request; CI adds demo, gitops and e2e
+	@echo 'The first run builds for some minutes; each step has a log in target/log.'
+	@$(MAKE) --no-print-directory $(AT_ONCE) test-build
+	@$(MAKE) --no-print-directory lint unit chart status servers licenses
+
+# What the checks need, at once. Cargo does one thing at a time, first what finds most mistakes.
+test-build: tools $(TOOLS)/shellcheck/installed $(TOOLS)/cargo-deny-$(CARGO_DENY) test-crates
+	@:
+
+test-crates: need-rust
+	@$(CLIPPY)
+	@$(MAKE) --no-print-directory operator build-debug
+	@$(STEP) tests 'all tests: compiled' $(CARGO_TEST) --no-run --lib --bins $(UNIT_TESTS) --test repository --test integration
 
 fmt: need-rust ## Formatting
 	cargo fmt --all --check
 	cargo fmt --manifest-path crates/datakey/fuzz/Cargo.toml --check
 
 lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc, warnings are errors; workflows, shell scripts, Go, lock files
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	@$(CLIPPY)
+	@RUSTDOCFLAGS=-Dwarnings $(STEP) rustdoc 'rustdoc' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 	$(TOOLS)/bin/actionlint -shellcheck $(TOOLS)/shellcheck/bin/shellcheck
 	$(TOOLS)/shellcheck/bin/shellcheck .ci/run $$(git ls-files '*.sh')
 	@! gofmt -l tests | grep . || { echo "these are not as gofmt writes them"; exit 1; }
@@ -53,30 +89,37 @@ lint: need-rust chart-tools $(TOOLS)/shellcheck/installed ## Clippy and rustdoc,
 
 # The target `repository` is divided by module: chart:: needs Helm and runs in `make chart`, all others run here.
 unit: operator build-debug ## Unit tests, the model, the fuzz corpora, memory of a DataKey, generated files, documentation, what the binary can do
-	cargo test --locked --workspace --lib --bins --test corpus --test model --test footprint
-	cargo test --locked --workspace --doc
-	cargo test --locked --workspace --test repository -- --skip chart::
+	@$(STEP) unit 'unit tests: compiled' $(CARGO_TEST) --no-run --lib --bins $(UNIT_TESTS) --test repository
+	$(CARGO_TEST) --lib --bins $(UNIT_TESTS)
+	$(CARGO_TEST) --doc
+	$(CARGO_TEST) --test repository -- --skip chart::
 
 model: need-rust ## The model of the protocol in larger worlds: minutes
-	cargo test --locked --workspace --test model -- --ignored --nocapture
+	$(CARGO_TEST) --test model -- --ignored --nocapture
 
 chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
-	cargo test --locked --workspace --test repository -- chart::
+	@$(STEP) repository 'tests of the repository: compiled' $(CARGO_TEST) --no-run --test repository
+	$(CARGO_TEST) --test repository -- chart::
 
 alerts: $(TOOLS)/bin/alerts-tools ## The chart's alerts, by promtool; building it takes ten minutes, once
 	$(TOOLS)/bin/promtool check rules charts/datakey-operator/files/alerts.yaml
 	$(TOOLS)/bin/promtool test rules tests/repository/chart/alerts_test.yaml
 
 servers: operator build-debug tools ## Tests against a real kube-apiserver and a KMS server
-	$(RARE_GC) cargo test --locked --workspace --test integration
+	@$(INTEGRATION)
+	$(RARE_GC) $(CARGO_TEST) --test integration
+
+INTEGRATION = $(STEP) integration 'integration tests: compiled' $(CARGO_TEST) --no-run --test integration
 
 servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
-	$(RARE_GC) DATAKEY_KUBERNETES=oldest cargo test --locked --workspace --test integration
+	@$(INTEGRATION)
+	$(RARE_GC) DATAKEY_KUBERNETES=oldest $(CARGO_TEST) --test integration
 
 # Each of these tests keeps both cores busy by itself.
 chaos: export RUST_TEST_THREADS = 2
 chaos: operator build-debug tools ## Crashes, outages, throttling and rest with a thousand DataKeys each: half an hour
-	DATAKEY_CHAOS=1 cargo test --locked --workspace --test integration -- chaos:: --include-ignored --nocapture
+	@$(INTEGRATION)
+	DATAKEY_CHAOS=1 $(CARGO_TEST) --test integration -- chaos:: --include-ignored --nocapture
 
 # What DataKeys of the first release are taken over from.
 UPGRADE := $(TARGET)/upgrade
@@ -85,10 +128,10 @@ UPGRADE_FROM := d7f9a2c
 upgrade: operator servers-tools ## From a real 0.1.0 to this release, back and again, with UPGRADE_COUNT (1000) DataKeys; both at once
 	@tests/tools/earlier.sh $(UPGRADE_FROM) $(UPGRADE)/0.1.0 $(UPGRADE)/target
 	DATAKEY_010_BINARY=$(UPGRADE)/target/debug/datakey-operator DATAKEY_010_DEPLOY=$(UPGRADE)/0.1.0/deploy \
-		cargo test --locked --workspace --test integration -- upgrade::scale upgrade::skew --include-ignored --nocapture
+		$(CARGO_TEST) --test integration -- upgrade::scale upgrade::skew --include-ignored --nocapture
 
 velero: operator servers-tools $(TOOLS)/bin/velero-restore ## Restores by Velero's own restore, compared with what make test sends; building it takes some minutes, once
-	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore cargo test --locked --workspace --test integration -- velero::
+	DATAKEY_VELERO=$(TOOLS)/bin/velero-restore $(CARGO_TEST) --test integration -- velero::
 
 # The operator as it is shipped, unless BENCH_OPERATOR names another binary.
 export BENCH_RESULTS ?= $(TARGET)/bench
@@ -98,17 +141,16 @@ export BENCH_OPERATOR
 bench: servers-tools $(if $(filter file,$(origin BENCH_OPERATOR)),dist) ## Speed and memory at scale against the limit of the API server, on Linux: three quarters of an hour
 	cargo bench --locked --bench scale -- $(BENCH_ONLY)
 
-# Test results are not cached: what these tests read lies outside their modules.
-GO_TEST := go test -mod=readonly -count=1 ./...
-
+# Here and below results are not cached: what these tests read lies outside their modules.
 status: need-go ## What kstatus and the health script for Argo CD read in a DataKey in every state
-	cd tests/gitops/status && $(GO_TEST)
+	cd tests/gitops/status && CGO_ENABLED=0 go test $(GO_FLAGS) -count=1 ./...
 
 # Argo CD needs a newer Go than the rest; go downloads it where it is missing.
 gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys, and Argo CD's own engine; building both takes a quarter of an hour, once
-	cd tests/gitops/argocd && GOTOOLCHAIN=auto $(GO_TEST)
+	cd tests/gitops/argocd && GOTOOLCHAIN=auto go test -mod=readonly -count=1 ./...
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
-	$(RARE_GC) cargo test --locked --workspace --test gitops
+	@$(STEP) gitops 'tests with Flux and Argo CD: compiled' $(CARGO_TEST) --no-run --test gitops
+	$(RARE_GC) $(CARGO_TEST) --test gitops
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= adoption data_key key_id
@@ -119,7 +161,7 @@ fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from o
 e2e: need-rust ## Image, chart and operator as pods on a real node, made here (Linux, root); or E2E_CLUSTER, see tests/e2e
 	@tests/e2e/run.sh
 
-E2E_TEST := cargo test --locked --workspace --test e2e
+E2E_TEST := $(CARGO_TEST) --test e2e
 
 e2e-node: servers-tools chart-tools $(TOOLS)/bin/node-$(KUBERNETES) e2e-images
 	@rm -rf $(E2E)/logs
@@ -137,6 +179,6 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 	$(TOOLS)/bin/cargo-deny --workspace --locked --config deny.toml check advisories
 
 generate: operator build-debug tools ## Write the generated files: definitions, help texts, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
-	UPDATE=1 cargo test --locked --workspace --test repository -- generated::
-	UPDATE=1 cargo test --locked --workspace --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme
-	UPDATE=1 cargo test --locked --workspace --test integration -- health_states:: known_regions
+	UPDATE=1 $(CARGO_TEST) --test repository -- generated::
+	UPDATE=1 $(CARGO_TEST) --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme
+	UPDATE=1 $(CARGO_TEST) --test integration -- health_states:: known_regions

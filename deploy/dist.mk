@@ -31,7 +31,7 @@ STATIC := SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
 .PHONY: operator release dist image sbom plugin plugin-static plugin-archive e2e-images need-musl
 
 operator: need-rust ## The operator of tests and demo, target/operator: a debug build of what is shipped
-	@cargo build $(OPERATOR)
+	@$(STEP) operator 'the operator, as it is shipped' cargo build $(OPERATOR)
 	@mkdir -p $(TARGET)/operator
 	@install -m 0755 $(TARGET)/debug/datakey-operator $(TARGET)/operator/datakey-operator
 
@@ -69,7 +69,7 @@ plugin-archive:
 	@deploy/krew/archive.sh $(BUILT) $(PLUGIN) $(OS)_$(GOARCH)
 
 e2e-images: dist ## The images of make e2e, as archives in target/e2e: for kind load image-archive
-	cd tests/e2e/consumer && CGO_ENABLED=0 $(GO_BUILD) -buildvcs=false -o $(E2E)/consumer/ .
+	cd tests/e2e/consumer && $(GO_BUILD) -buildvcs=false -o $(E2E)/consumer/ .
 	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) deploy/Dockerfile $(TARGET)/dist $(E2E_ARCHIVES)/datakey-operator.tar
 	@tests/e2e/archive.sh "$(CONTAINER_TOOL)" $(GOARCH) tests/e2e/consumer/Dockerfile $(E2E)/consumer $(E2E_ARCHIVES)/datakey-consumer.tar
 

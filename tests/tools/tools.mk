@@ -11,10 +11,17 @@ CARGO_CYCLONEDX := 0.5.9
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
 
-CONTROL_PLANE := etcd kube-apiserver kube-controller-manager kubectl
-GO_BUILD := go build -mod=readonly -trimpath -ldflags '-s -w'
+SERVERS := etcd kube-apiserver kubectl
+CONTROL_PLANE := $(SERVERS) kube-controller-manager
+# Without C, and without tables for a debugger: both are work for the compiler that no test needs. The same flags everywhere,
+# so that Go compiles its own library once.
+GO_FLAGS := -mod=readonly -trimpath -gcflags=all=-dwarf=false
+GO_BUILD := CGO_ENABLED=0 go build $(GO_FLAGS) -ldflags '-s -w'
 
-.PHONY: tools servers-tools chart-tools kubernetes oldest-tools flux-tools need-go need-rust
+# One line a step; what it prints is in target/log.
+STEP := env STEP_LOGS=$(TARGET)/log $(CURDIR)/tests/tools/step.sh
+
+.PHONY: tools servers-tools chart-tools kubernetes demo-servers oldest-tools flux-tools need-go need-rust
 
 tools: servers-tools chart-tools $(TOOLS)/consumers/installed ## Build or install what tests and demo need, once
 
@@ -23,9 +30,11 @@ servers-tools: $(TOOLS)/kms/installed kubernetes
 chart-tools: $(TOOLS)/bin/chart-tools
 
 ifdef KUBEBUILDER_ASSETS
-kubernetes:
+kubernetes demo-servers:
 else
-kubernetes: $(TOOLS)/bin/kubernetes-$(KUBERNETES)
+kubernetes: $(TOOLS)/bin/kubernetes-$(KUBERNETES) $(TOOLS)/bin/controllers-$(KUBERNETES)
+
+demo-servers: $(TOOLS)/bin/kubernetes-$(KUBERNETES)
 endif
 
 oldest-tools: $(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES)
@@ -41,50 +50,58 @@ need-rust:
 
 $(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
 	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"; exit 1; }
-	@tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) $(CONTROL_PLANE)
+	@$(STEP) kubernetes '$(SERVERS) $(KUBERNETES): built' \
+		tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) $(SERVERS)
+	@touch $@
+
+# After the servers: what both are made of is compiled once.
+$(TOOLS)/bin/controllers-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum | need-go $(TOOLS)/bin/kubernetes-$(KUBERNETES)
+	@$(STEP) controllers 'kube-controller-manager $(KUBERNETES): built' \
+		tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) kube-controller-manager
 	@touch $@
 
 $(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES): tests/tools/oldest/go.mod tests/tools/oldest/go.sum | need-go
-	@tests/tools/kubernetes.sh tests/tools/oldest $(OLDEST_KUBERNETES) $(@D) $(CONTROL_PLANE)
+	@$(STEP) oldest '$(CONTROL_PLANE) $(OLDEST_KUBERNETES): built' \
+		tests/tools/kubernetes.sh tests/tools/oldest $(OLDEST_KUBERNETES) $(@D) $(CONTROL_PLANE)
 	@touch $@
 
 $(TOOLS)/bin/node-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum | need-go
-	@tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) kube-scheduler kubelet
+	@$(STEP) node 'kube-scheduler, kubelet $(KUBERNETES): built' \
+		tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) kube-scheduler kubelet
 	@touch $@
 
 $(TOOLS)/bin/chart-tools: tests/tools/chart/go.mod tests/tools/chart/go.sum | need-go
-	@echo "building Helm: some minutes, once"
-	cd tests/tools/chart && $(GO_BUILD) -o $(TOOLS)/bin/ \
-		helm.sh/helm/v4/cmd/helm github.com/norwoodj/helm-docs/cmd/helm-docs github.com/rhysd/actionlint/cmd/actionlint
+	@$(STEP) chart-tools 'Helm, helm-docs, actionlint: built' sh -c "cd tests/tools/chart && $(GO_BUILD) -o $(TOOLS)/bin/ \
+		helm.sh/helm/v4/cmd/helm github.com/norwoodj/helm-docs/cmd/helm-docs github.com/rhysd/actionlint/cmd/actionlint"
 	@touch $@
 
 $(TOOLS)/bin/flux-tools: tests/tools/flux/go.mod tests/tools/flux/go.sum | need-go
-	@tests/tools/flux/build.sh $(TOOLS)
+	@$(STEP) flux 'kustomize-controller of Flux: built' tests/tools/flux/build.sh $(TOOLS)
 	@touch $@
 
 $(TOOLS)/bin/alerts-tools: tests/tools/prometheus/go.mod tests/tools/prometheus/go.sum | need-go
-	cd tests/tools/prometheus && $(GO_BUILD) -o $(TOOLS)/bin/ github.com/prometheus/prometheus/cmd/promtool
+	@$(STEP) alerts-tools 'promtool: built' sh -c "cd tests/tools/prometheus && $(GO_BUILD) -o $(TOOLS)/bin/ github.com/prometheus/prometheus/cmd/promtool"
 	@touch $@
 
 # Velero's restore, built into a program. No part of `make tools`: it takes minutes and a gigabyte of sources.
 $(TOOLS)/bin/velero-restore: tests/tools/velero/main.go tests/tools/velero/go.mod tests/tools/velero/go.sum | need-go
-	cd tests/tools/velero && $(GO_BUILD) -buildvcs=false -o $@ .
+	@$(STEP) velero 'restore of Velero: built' sh -c "cd tests/tools/velero && $(GO_BUILD) -buildvcs=false -o $@ ."
 
 # The KMS server.
 $(TOOLS)/kms/installed: tests/tools/requirements.txt
-	@tests/tools/venv.sh $< $(@D)
+	@$(STEP) kms 'KMS server, AWS CLI: installed' tests/tools/venv.sh $< $(@D)
 	@touch $@
 
 # What the samples need: the AWS CLI and AWS's libraries for Python.
 $(TOOLS)/consumers/installed: tests/tools/consumers.txt $(wildcard deploy/samples/consumers/python/*.txt)
-	@tests/tools/venv.sh $< $(@D)
+	@$(STEP) consumers 'AWS CLI and libraries of the samples: installed' tests/tools/venv.sh $< $(@D)
 	@touch $@
 
 $(TOOLS)/shellcheck/installed: tests/tools/shellcheck.txt
-	@tests/tools/venv.sh $< $(@D)
+	@$(STEP) shellcheck 'shellcheck: installed' tests/tools/venv.sh $< $(@D)
 	@touch $@
 
 # NAME-VERSION of a cargo subcommand.
 $(TOOLS)/cargo-%: | need-rust
-	@tool=$*; set -x; cargo install --quiet --locked --root $(TOOLS) cargo-$${tool%-*}@$${tool##*-}
+	@tool=$*; $(STEP) cargo-$${tool%-*} "cargo-$${tool%-*} $${tool##*-}: built" cargo install --locked --root $(TOOLS) cargo-$${tool%-*}@$${tool##*-}
 	@touch $@

@@ -11,7 +11,6 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || {
 	echo "Python's venv is missing: install it (Debian: apt-get install python3-venv)" >&2
 	exit 1
 }
-echo "installing the packages of $requirements"
-mkdir -p "$folder"
-python3 -m venv "$folder"
-"$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+# Its programs name the Python of the place where they were installed: what is there may have been copied.
+python3 -m venv --clear "$folder"
+"$folder/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"

@@ -4,7 +4,6 @@
 set -eu
 folder=$1
 flux=github.com/fluxcd
-echo "building Flux's kustomize-controller: some minutes, once"
 mkdir -p "$folder/bin"
 cd "$(dirname "$0")"
 go build -mod=readonly -trimpath -ldflags '-s -w' -o "$folder/bin/" $flux/kustomize-controller
