@@ -27,7 +27,7 @@ help: ## List the targets
 demo: ## Show the operator at work against real servers, and check every step
 	@echo 'The first run builds for some minutes; each step has a log in target/log.'
 	@$(MAKE) --no-print-directory $(AT_ONCE) demo-parts
-	@DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator \
+	@KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(TOOLS)/demo} DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator \
 		$(RARE_GC) $(TARGET)/debug/playground demo
 
 dev: ## The servers of the tests and the operator of the demo, until Ctrl-C
@@ -111,7 +111,7 @@ servers: operator build-debug tools ## Tests against a real kube-apiserver and a
 
 INTEGRATION = $(STEP) integration 'integration tests: compiled' $(CARGO_TEST) --no-run --test integration
 
-servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
+servers-oldest: operator build-debug $(TOOLS)/kms/installed $(TOOLS)/consumers/installed chart-tools oldest-tools $(TOOLS)/bin/setup-envtest ## The same against the oldest supported Kubernetes; building it takes a quarter of an hour, once
 	@$(INTEGRATION)
 	$(RARE_GC) DATAKEY_KUBERNETES=oldest $(CARGO_TEST) --test integration
 

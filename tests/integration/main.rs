@@ -32,6 +32,7 @@ mod privilege;
 mod process;
 mod protection;
 mod regions;
+mod released_servers;
 mod releases;
 mod restored;
 mod secret_names;

@@ -23,7 +23,7 @@ STEP := env STEP_LOGS=$(TARGET)/log $(CURDIR)/tests/tools/step.sh
 
 .PHONY: tools servers-tools chart-tools kubernetes demo-servers oldest-tools flux-tools need-go need-rust
 
-tools: servers-tools chart-tools $(TOOLS)/consumers/installed ## Build or install what tests and demo need, once
+tools: servers-tools chart-tools $(TOOLS)/consumers/installed $(TOOLS)/bin/setup-envtest ## Build or install what tests and demo need, once
 
 servers-tools: $(TOOLS)/kms/installed kubernetes
 
@@ -34,7 +34,7 @@ kubernetes demo-servers:
 else
 kubernetes: $(TOOLS)/bin/kubernetes-$(KUBERNETES) $(TOOLS)/bin/controllers-$(KUBERNETES)
 
-demo-servers: $(TOOLS)/bin/kubernetes-$(KUBERNETES)
+demo-servers: $(TOOLS)/demo/kubernetes-$(KUBERNETES)
 endif
 
 oldest-tools: $(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES)
@@ -48,16 +48,27 @@ need-rust:
 	@command -v cargo >/dev/null || { echo "Rust is missing: install Rust 1.94.1 or newer (https://rustup.rs)"; exit 1; }
 	@command -v cc >/dev/null || { echo "A C compiler is missing: install one (Debian: apt-get install gcc libc6-dev)"; exit 1; }
 
+BUILD_SERVERS = $(STEP) kubernetes '$(SERVERS) $(KUBERNETES): built' \
+	tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(TOOLS)/bin $(SERVERS)
+
 $(TOOLS)/bin/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
 	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"; exit 1; }
-	@$(STEP) kubernetes '$(SERVERS) $(KUBERNETES): built' \
-		tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) $(SERVERS)
+	@$(BUILD_SERVERS)
 	@touch $@
 
 # After the servers: what both are made of is compiled once.
 $(TOOLS)/bin/controllers-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum | need-go $(TOOLS)/bin/kubernetes-$(KUBERNETES)
 	@$(STEP) controllers 'kube-controller-manager $(KUBERNETES): built' \
 		tests/tools/kubernetes.sh tests/tools $(KUBERNETES) $(@D) kube-controller-manager
+	@touch $@
+
+# The demo needs no controllers, and not this very release.
+$(TOOLS)/demo/kubernetes-$(KUBERNETES): tests/tools/go.mod tests/tools/go.sum
+	@tests/tools/envtest/servers.sh $(TOOLS) $(KUBERNETES) $(BUILD_SERVERS)
+
+$(TOOLS)/bin/setup-envtest: tests/tools/envtest/go.mod tests/tools/envtest/go.sum | need-go
+	@$(STEP) setup-envtest 'setup-envtest: built' sh -c \
+		"cd tests/tools/envtest && $(GO_BUILD) -o $@ sigs.k8s.io/controller-runtime/tools/setup-envtest"
 	@touch $@
 
 $(TOOLS)/oldest/kubernetes-$(OLDEST_KUBERNETES): tests/tools/oldest/go.mod tests/tools/oldest/go.sum | need-go
