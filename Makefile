@@ -25,7 +25,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show the operator at work against real servers, and check every step
-	@echo 'The first run builds for some minutes; each step has a log in target/log.'
+	@[ -e $(TARGET)/debug/playground ] || echo 'The first run builds for some minutes; each step has a log in target/log.'
 	@$(MAKE) --no-print-directory $(AT_ONCE) demo-parts
 	@KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(TOOLS)/demo} DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator \
 		$(RARE_GC) $(TARGET)/debug/playground demo
@@ -62,12 +62,12 @@ UNIT_TESTS := --test corpus --test model --test footprint
 CLIPPY = $(STEP) clippy 'Clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 
 test: fmt ## All checks before a pull request; CI adds demo, gitops and e2e
-	@echo 'The first run builds for some minutes; each step has a log in target/log.'
+	@[ -e $(TOOLS)/bin/chart-tools ] || echo 'The first run builds for some minutes; each step has a log in target/log.'
 	@$(MAKE) --no-print-directory $(AT_ONCE) test-build
 	@$(MAKE) --no-print-directory lint unit chart status servers licenses
 
-# What the checks need, at once. Cargo does one thing at a time, first what finds most mistakes.
-test-build: tools $(TOOLS)/shellcheck/installed $(TOOLS)/cargo-deny-$(CARGO_DENY) test-crates
+# What the checks need, at once. Rust is first, and begins with what finds most mistakes.
+test-build: test-crates tools $(TOOLS)/shellcheck/installed $(TOOLS)/cargo-deny-$(CARGO_DENY)
 	@:
 
 test-crates: need-rust

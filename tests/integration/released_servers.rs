@@ -118,7 +118,9 @@ impl Outcome {
             .output()
             .await
             .unwrap();
+        // It is folded.
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(output.status.success(), "{said}");
         assert!(!folder.file("envtest.part").exists(), "{said}");
         Self { folder, said, took: begun.elapsed() }

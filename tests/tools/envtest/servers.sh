@@ -2,7 +2,8 @@
 # etcd, kube-apiserver and kubectl of the demo: servers.sh TOOLS VERSION BUILD...
 #
 # Released ones of the minor version of VERSION, which setup-envtest fetches and checks, go to TOOLS/envtest. Where they
-# can't be had, the command BUILD builds those of VERSION in TOOLS/bin. TOOLS/demo leads to what it is.
+# can't be had, the command BUILD builds those of VERSION in TOOLS/bin. Where they are built already, nothing is fetched.
+# TOOLS/demo leads to what it is.
 #
 # ENVTEST_INDEX is the URL of the index, if not that of setup-envtest; with `none` nothing is fetched.
 # SETUP_ENVTEST is the program, if it is built already.
@@ -97,8 +98,10 @@ lead() {
 mkdir -p "$tools/bin"
 begun=$(date +%s)
 if [ -e "$tools/bin/kubernetes-$version" ]; then
-	reason=built
-elif [ "${ENVTEST_INDEX:-}" = none ]; then
+	lead bin
+	exit
+fi
+if [ "${ENVTEST_INDEX:-}" = none ]; then
 	reason="ENVTEST_INDEX is none"
 elif fetch 2>"$log"; then
 	printf '%-52s %5d s\n' "etcd, kube-apiserver, kubectl $newest: released" $(($(date +%s) - begun))
@@ -107,7 +110,8 @@ elif fetch 2>"$log"; then
 else
 	reason=$(grep . "$log" | tail -n 1 | cut -c 1-300)
 fi
-[ "$reason" = built ] || printf 'etcd, kube-apiserver and kubectl are built, released ones cannot be had:\n  %s\n' "$reason"
+echo "etcd, kube-apiserver and kubectl are built, released ones cannot be had:"
+echo "$reason" | fold -s -w 76 | sed 's/^/  /'
 "$@"
 touch "$tools/bin/kubernetes-$version"
 lead bin
