@@ -31,7 +31,7 @@ const BOTH: usize = 250;
 const BOUND: usize = 300;
 
 #[test]
-fn settled_data_key_and_its_secret_stay_within_the_documented_memory() {
+fn settled_data_key_and_secret_take_the_documented_memory() {
     for count in COUNTS {
         let working_set = Arc::new(WorkingSet::new(1 << 20));
         let store = Store::new(Arc::clone(&working_set));

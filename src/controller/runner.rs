@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn object_runs_once_at_a_time_and_again_if_it_was_queued_meanwhile() {
+    async fn object_runs_once_at_a_time_and_again_if_queued_meanwhile() {
         let queued = vec![(0, "a"), (1, "a"), (2, "a"), (3, "b")];
         assert_eq!(begun(Case { queued, ..CASE }).await, at([("a", 0), ("a", 5), ("b", 3)]));
     }

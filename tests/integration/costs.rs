@@ -109,7 +109,7 @@ async fn a_new_version_costs_one_call_to_kms_and_four_requests() {
 }
 
 #[tokio::test]
-async fn a_lost_secret_costs_a_read_its_creation_a_status_and_an_event() {
+async fn a_lost_secret_costs_a_read_two_writes_and_an_event() {
     let costs = Costs::with_ready("costs-lost").await;
     let (requests, calls) = costs
         .of(async {

@@ -214,7 +214,7 @@ fn changed_secret_opens_its_key() {
 }
 
 #[test]
-fn own_write_of_the_secret_opens_the_key_until_it_is_judged_again() {
+fn own_write_of_the_secret_opens_the_key_until_it_is_settled() {
     let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
     deliver(&store, &named("orders", "a", "1"), with("s", "7"));
     store.put_secret(&place("orders"), known(secret("orders", "s", "7", "orders"), Some(read())));
