@@ -13,7 +13,7 @@ use datakey::{
 };
 use datakey_operator::controller::{
     WatchedKey,
-    store::{Facts, Store, Verdict, WorkingSet},
+    store::{Delivery, Facts, Store, Verdict, WorkingSet},
 };
 use k8s_openapi::{ByteString, jiff::Timestamp};
 use kube::runtime::watcher::Event;
@@ -46,8 +46,13 @@ fn settled_data_key_and_secret_take_the_documented_memory() {
                 let key = ready(number);
                 let WatchedKey(object) = read(&wire(&key));
                 let revision = Revision { uid: uid(number), resource_version: object_version(number) };
-                assert!(store.is_news(&object.metadata));
-                assert!(!store.put_watched(object, Facts::of(&key), Verdict::SettledWith(Some(revision))));
+                assert!(store.is_news(&object.metadata, Delivery::List));
+                assert!(!store.put_watched(
+                    object,
+                    Delivery::List,
+                    Facts::of(&key),
+                    Verdict::SettledWith(Some(revision))
+                ));
             }
             store.key_list_ends();
         });

@@ -25,7 +25,7 @@ use datakey::{
     identity::Revision,
     secret::{known::KnownSecret, metadata::SecretMetadata},
 };
-use row::{KeyRow, Rows, Settlement, revision_of};
+use row::{KeyRow, List, Rows, Settlement, Source, revision_of};
 
 pub use claim::Claim;
 pub use row::Facts;
@@ -64,6 +64,15 @@ pub enum Verdict {
     SettledWith(Option<Revision>),
     /// Nothing, whatever its Secret does: it is being deleted, or cannot be decoded and that is reported.
     Settled,
+}
+
+/// How the watch delivers a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// In a list.
+    List,
+    /// By an event.
+    Event,
 }
 
 /// A `DataKey` that is about to be reconciled.
@@ -108,7 +117,7 @@ impl Store {
     // === from the watch of DataKeys ===
 
     /// Whether the watch delivers a state that the store does not have. Of others, decode nothing.
-    pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
+    pub fn is_news(&self, metadata: &ObjectMeta, by: Delivery) -> bool {
         let (uid, version) = revision_of(metadata);
         let mut rows = self.rows.lock();
         let list = rows.key_list;
@@ -116,10 +125,10 @@ impl Store {
         row.list = list;
         match &row.version {
             Some(known) if *known == version => {
-                row.is_ahead = false;
+                row.source = Source::Watch;
                 false
             }
-            Some(known) => !(row.is_ahead && version.is_older_than(known)),
+            Some(known) => !(version.is_older_than(known) && row.source.is_ahead_of_the_watch(by.list(list))),
             None => true,
         }
     }
@@ -138,15 +147,16 @@ impl Store {
     }
 
     /// Stores a state that the watch delivered. Returns whether there is something to do for the `DataKey`.
-    pub fn put_watched(&self, object: Encoded, facts: Facts, verdict: Verdict) -> bool {
+    pub fn put_watched(&self, object: Encoded, by: Delivery, facts: Facts, verdict: Verdict) -> bool {
         let place = Place::of(&object.metadata);
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
         let listed = *self.listed.borrow();
         let before = rows.key(&place);
         // An answer of our own may have come since the state was found to be new.
-        if let Some(KeyRow { version: Some(known), is_ahead: true, .. }) = before.filter(|row| row.uid == uid)
+        if let Some(KeyRow { version: Some(known), source, .. }) = before.filter(|row| row.uid == uid)
             && version.is_older_than(known)
+            && source.is_ahead_of_the_watch(by.list(rows.key_list))
         {
             return false;
         }
@@ -176,7 +186,10 @@ impl Store {
             self.working_set.remove(&uid);
         }
         let list = rows.key_list;
-        rows.set_key(&place, KeyRow { uid, version: Some(version), facts, settlement, expects, is_ahead: false, list });
+        rows.set_key(
+            &place,
+            KeyRow { uid, version: Some(version), facts, settlement, expects, source: Source::Watch, list },
+        );
         is_open
     }
 
@@ -189,7 +202,7 @@ impl Store {
         self.working_set.remove(&uid);
         if let Some(secret) = rows.key(&place).filter(|row| row.uid == uid).map(|row| row.secret_place(&place)) {
             rows.remove_key(&place);
-            removed.concerned = open_of(&rows, rows.wanting(&secret));
+            removed.concerned = open_of(&rows, rows.wanting(&secret).cloned());
         }
         removed
     }
@@ -213,7 +226,7 @@ impl Store {
             let Some(key) = rows.remove_key(&place) else { continue };
             self.working_set.remove(&key.uid);
             removed.uids.push(key.uid.to_string());
-            concerned.extend(rows.wanting(&key.secret_place(&place)));
+            concerned.extend(rows.wanting(&key.secret_place(&place)).cloned());
         }
         removed.concerned = open_of(&rows, concerned);
         self.listed.send_modify(|listed| listed.keys = true);
@@ -241,8 +254,8 @@ impl Store {
         }
         self.working_set.put(&uid, Arc::clone(object));
         let list = row.list;
-        let (settlement, expects) = (Settlement::Open, None);
-        rows.set_key(&place, KeyRow { uid, version: Some(version), facts, settlement, expects, is_ahead: true, list });
+        let (settlement, expects, source) = (Settlement::Open, None, Source::Answer(rows.key_list));
+        rows.set_key(&place, KeyRow { uid, version: Some(version), facts, settlement, expects, source, list });
     }
 
     /// Records that there is nothing to do for this state of a `DataKey` beside this Secret, unless one of them has changed.
@@ -277,9 +290,9 @@ impl Store {
     /// where that answer does not exist. The next reconcile reads the `DataKey`.
     pub fn doubt_answer(&self, place: &Place) {
         let mut rows = self.rows.lock();
-        if let Some(row) = rows.key_mut(place).filter(|row| row.is_ahead) {
+        if let Some(row) = rows.key_mut(place).filter(|row| row.source != Source::Watch) {
             row.version = None;
-            row.is_ahead = false;
+            row.source = Source::Watch;
             row.settlement = Settlement::Open;
             self.working_set.remove(&row.uid);
         }
@@ -315,9 +328,9 @@ impl Store {
     pub fn rival(&self, key: &DataKey) -> Option<String> {
         let (uid, _) = revision_of(&key.metadata);
         let rows = self.rows.lock();
-        let wanting = rows.wanting(&Place::of(&key.metadata).beside(key.secret_name()));
+        let secret = Place::of(&key.metadata).beside(key.secret_name());
         let has_record = |place: &Place| rows.key(place).is_some_and(|row| row.uid != uid && row.facts.has_record);
-        wanting.iter().find(|place| has_record(place)).map(|place| place.name().to_owned())
+        rows.wanting(&secret).find(|place| has_record(place)).map(|place| place.name().to_owned())
     }
 
     // === for metrics ===
@@ -328,6 +341,15 @@ impl Store {
         let keys = rows.by_place.values().filter_map(|row| row.key.as_ref());
         let unreadable = keys.clone().filter(|key| !key.facts.is_readable).count();
         (keys.map(|key| key.facts.state).collect(), unreadable)
+    }
+}
+
+// === impl Delivery ===
+
+impl Delivery {
+    /// The number of the list, if it is one.
+    fn list(self, begun: List) -> Option<List> {
+        (self == Self::List).then_some(begun)
     }
 }
 

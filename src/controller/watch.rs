@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     scope::{WatchScope, WatchTarget},
-    store::{Facts, Store},
+    store::{Delivery, Facts, Store},
     unreadable,
     watched::WatchedKey,
 };
@@ -88,13 +88,13 @@ fn key_changed(event: Event<WatchedKey>, scope: &WatchScope, context: &Context) 
         }
         // What a list has, and is not settled, is queued once the list is complete.
         Event::InitApply(WatchedKey(object)) => {
-            put(object, store, context);
+            put(object, Delivery::List, store, context);
             return Vec::new();
         }
         Event::Apply(WatchedKey(object)) => {
             let place = Place::of(&object.metadata);
             // The watch also delivers the operator's own writes, after which most objects are settled.
-            return put(object, store, context).then_some(place).into_iter().collect();
+            return put(object, Delivery::Event, store, context).then_some(place).into_iter().collect();
         }
         Event::Delete(WatchedKey(gone)) => store.remove(&gone.metadata),
         Event::InitDone => {
@@ -110,8 +110,8 @@ fn key_changed(event: Event<WatchedKey>, scope: &WatchScope, context: &Context) 
 }
 
 /// Stores what the watch delivered. Returns whether there is something to do for the `DataKey`.
-fn put(object: Encoded, store: &Store, context: &Context) -> bool {
-    if !store.is_news(&object.metadata) {
+fn put(object: Encoded, by: Delivery, store: &Store, context: &Context) -> bool {
+    if !store.is_news(&object.metadata, by) {
         return false;
     }
     let (facts, verdict) = match object.decode::<DataKey>() {
@@ -122,7 +122,7 @@ fn put(object: Encoded, store: &Store, context: &Context) -> bool {
         Err(unreadable) => (Facts::unreadable(), unreadable::verdict(&object.metadata, &unreadable)),
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
-    let is_open = store.put_watched(object, facts, verdict);
+    let is_open = store.put_watched(object, by, facts, verdict);
     if !is_open {
         context.settled(&uid);
     }

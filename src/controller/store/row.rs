@@ -21,8 +21,20 @@ use datakey::{
 #[derive(Default)]
 pub(super) struct Rows {
     pub by_place: HashMap<Place, Box<Row>>,
-    pub key_list: u32,
-    pub secret_list: u32,
+    pub key_list: List,
+    pub secret_list: List,
+}
+
+/// The number of a list of a watch. Each complete list renews that of every object, so that the numbers may start again.
+pub(super) type List = u16;
+
+/// Where the newest state of an object comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Watch,
+    /// An answer to a request of our own, while this was the list of the watch that had begun last. The watch has not delivered the
+    /// state yet.
+    Answer(List),
 }
 
 /// What is known under one name of a namespace.
@@ -46,10 +58,9 @@ pub(super) struct KeyRow {
     pub settlement: Settlement,
     /// The revision of its Secret that [`Settlement::Expected`] means.
     pub expects: Option<Box<(Uid, Version)>>,
-    /// Whether the watch has not delivered this state yet: it comes from the answer to a request.
-    pub is_ahead: bool,
+    pub source: Source,
     /// The number of the last list of the watch that had it.
-    pub list: u32,
+    pub list: List,
 }
 
 /// What is known of a `DataKey` without its content.
@@ -89,8 +100,24 @@ pub(super) struct SecretRow {
     is_managed: bool,
     /// The content of this revision, if this process knows it and no status names it.
     pub verified: Option<Box<Verified>>,
+    pub source: Source,
     /// The number of the last list of the watch that had it.
-    pub list: u32,
+    pub list: List,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Whether an older state that the watch delivers is to be ignored, because the watch is behind. `list`: that of the watch that
+    /// had the state, if a list did. A list has every write from before it began; if it has an older state, then the API server was
+    /// restored to that.
+    pub fn is_ahead_of_the_watch(self, list: Option<List>) -> bool {
+        match (self, list) {
+            (Self::Watch, _) => false,
+            (Self::Answer(_), None) => true,
+            (Self::Answer(during), Some(list)) => during == list,
+        }
+    }
 }
 
 // === impl Facts ===
@@ -134,7 +161,7 @@ impl KeyRow {
 // === impl SecretRow ===
 
 impl SecretRow {
-    pub fn new(place: &Place, known: KnownSecret, list: u32) -> Self {
+    pub fn new(place: &Place, known: KnownSecret, source: Source, list: List) -> Self {
         let KnownSecret { metadata: SecretMetadata { revision, belongs_to, is_managed }, verified } = known;
         let belongs_to_same_name = belongs_to.as_deref() == Some(place.name());
         let Revision { uid, resource_version } = revision;
@@ -145,6 +172,7 @@ impl SecretRow {
             belongs_to_same_name,
             is_managed,
             verified: verified.map(Box::new),
+            source,
             list,
         }
     }
@@ -177,7 +205,7 @@ impl SecretRow {
 
     /// Whether both have the same metadata.
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { uid, version, belongs_to, belongs_to_same_name, is_managed, verified: _, list: _ } = self;
+        let Self { uid, version, belongs_to, belongs_to_same_name, is_managed, verified: _, source: _, list: _ } = self;
         (uid, version) == (&other.uid, &other.version)
             && (belongs_to, belongs_to_same_name) == (&other.belongs_to, &other.belongs_to_same_name)
             && *is_managed == other.is_managed
@@ -235,11 +263,12 @@ impl Rows {
     }
 
     /// The `DataKey`s whose Secret this is.
-    pub fn wanting(&self, secret: &Place) -> Vec<Place> {
-        let Some(row) = self.by_place.get(secret) else { return Vec::new() };
-        let own = row.key.as_ref().filter(|key| key.facts.secret_name.is_none()).map(|_| secret.clone());
-        let others = row.wanted_by.iter().flat_map(|wishes| wishes.0.iter().cloned());
-        own.into_iter().chain(others).collect()
+    pub fn wanting(&self, secret: &Place) -> impl Iterator<Item = &Place> {
+        let row = self.by_place.get_key_value(secret).into_iter();
+        row.flat_map(|(place, row)| {
+            let own = row.key.as_ref().filter(|key| key.facts.secret_name.is_none()).map(|_| place);
+            own.into_iter().chain(row.wanted_by.iter().flat_map(|wishes| &wishes.0))
+        })
     }
 
     /// Whether the Secret of a `DataKey` has the revision of this verdict, or is as absent as it says.

@@ -7,8 +7,8 @@ use kube::{Resource, runtime::watcher::Event};
 use tokio::time::Instant;
 
 use super::{
-    Store, open_of,
-    row::{KeyRow, Rows, SecretRow, Settlement},
+    Delivery, Store, open_of,
+    row::{KeyRow, Rows, SecretRow, Settlement, Source},
 };
 use crate::place::Place;
 use datakey::secret::{
@@ -25,8 +25,10 @@ impl Store {
     /// Stores the result of our own write or read, unless the store has a newer revision.
     pub fn put_secret(&self, place: &Place, known: KnownSecret) {
         let mut rows = self.rows.lock();
-        let new = SecretRow::new(place, known, rows.secret_list);
+        // It counts as present only once the watch has it, too: a list that is under way may show that it is gone.
         let old = rows.secret(place);
+        let list = old.map_or_else(|| rows.secret_list.wrapping_sub(1), |old| old.list);
+        let new = SecretRow::new(place, known, Source::Answer(rows.secret_list), list);
         if old.is_some_and(|old| new.is_older_than(old)) {
             return;
         }
@@ -46,7 +48,8 @@ impl Store {
                 rows.secret_list = rows.secret_list.wrapping_add(1);
                 Vec::new()
             }
-            Event::InitApply(secret) | Event::Apply(secret) => self.apply(secret),
+            Event::InitApply(secret) => self.apply(secret, Delivery::List),
+            Event::Apply(secret) => self.apply(secret, Delivery::Event),
             Event::Delete(secret) => {
                 let place = Place::of(secret.meta());
                 let uid = &secret.metadata.revision.uid;
@@ -80,17 +83,22 @@ impl Store {
         due.iter().flat_map(|place| Self::concerned(&mut rows, place, None)).collect()
     }
 
-    fn apply(&self, secret: WatchedSecret) -> Vec<Place> {
+    fn apply(&self, secret: WatchedSecret, by: Delivery) -> Vec<Place> {
         let place = Place::of(secret.meta());
         let mut rows = self.rows.lock();
         let list = rows.secret_list;
-        let new = SecretRow::new(&place, KnownSecret { metadata: secret.metadata, verified: None }, list);
+        let known = KnownSecret { metadata: secret.metadata, verified: None };
+        let new = SecretRow::new(&place, known, Source::Watch, list);
         let row = rows.row(&place);
-        if let Some(old) = &mut row.secret
-            && (old.is_same(&new) || new.is_older_than(old))
-        {
-            old.list = list;
-            return Vec::new();
+        if let Some(old) = &mut row.secret {
+            let is_same = old.is_same(&new);
+            if is_same {
+                old.source = Source::Watch;
+            }
+            if is_same || new.is_older_than(old) && old.source.is_ahead_of_the_watch(by.list(list)) {
+                old.list = list;
+                return Vec::new();
+            }
         }
         let old = row.secret.replace(new);
         // Before that every DataKey is compared in any case.
@@ -143,7 +151,7 @@ impl Store {
 
 /// Opens the `DataKey`s whose Secret this is: they were settled with another revision of it. Returns all that want the Secret.
 fn open_wanting(rows: &mut Rows, place: &Place) -> Vec<Place> {
-    let wanting = rows.wanting(place);
+    let wanting: Vec<_> = rows.wanting(place).cloned().collect();
     for key in &wanting {
         if let Some(key) = rows.key_mut(key).filter(|key| key.settlement == Settlement::SettledWithSecret) {
             key.settlement = Settlement::Open;

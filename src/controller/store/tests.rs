@@ -38,7 +38,11 @@ fn place(name: &str) -> Place {
 
 /// Delivers a state by the watch, as `watch::put` does.
 fn deliver(store: &Store, key: &DataKey, verdict: Verdict) -> bool {
-    store.is_news(&key.metadata) && store.put_watched(encoded(key), Facts::of(key), verdict)
+    deliver_by(store, key, Delivery::Event, verdict)
+}
+
+fn deliver_by(store: &Store, key: &DataKey, by: Delivery, verdict: Verdict) -> bool {
+    store.is_news(&key.metadata, by) && store.put_watched(encoded(key), by, Facts::of(key), verdict)
 }
 
 fn answer(store: &Store, key: &DataKey) {
@@ -95,7 +99,7 @@ fn relist_secrets(store: &Store, secrets: &[WatchedSecret]) -> Vec<Place> {
 fn relist_keys(store: &Store, keys: &[DataKey]) -> Removed {
     store.key_list_begins();
     for key in keys {
-        deliver(store, key, Verdict::Open);
+        deliver_by(store, key, Delivery::List, Verdict::Open);
     }
     store.key_list_ends()
 }
@@ -119,10 +123,13 @@ fn listed(keys: &[DataKey], secrets: &[WatchedSecret]) -> Store {
 fn answer_is_the_newest_state_until_the_watch_delivers_it() {
     let store = listed(&[named("orders", "a", "99")], &[]);
     answer(&store, &named("orders", "a", "100"));
-    assert!(!store.is_news(&named("orders", "a", "99").metadata), "it is older");
+    assert!(!store.is_news(&named("orders", "a", "99").metadata, Delivery::Event), "it is older");
     assert_eq!(held(&store, "orders").as_deref(), Some("100"));
-    assert!(!store.is_news(&named("orders", "a", "100").metadata), "it is known");
-    assert!(store.is_news(&named("orders", "a", "99").metadata), "the order of the watch is that of the changes");
+    assert!(!store.is_news(&named("orders", "a", "100").metadata, Delivery::Event), "it is known");
+    assert!(
+        store.is_news(&named("orders", "a", "99").metadata, Delivery::Event),
+        "the order of the watch is that of the changes"
+    );
     assert!(deliver(&store, &named("orders", "a", "101"), Verdict::Open));
     assert_eq!(held(&store, "orders").as_deref(), Some("101"));
 }
@@ -130,9 +137,14 @@ fn answer_is_the_newest_state_until_the_watch_delivers_it() {
 #[test]
 fn answer_that_came_while_an_event_was_decoded_stays() {
     let store = listed(&[named("orders", "a", "98")], &[]);
-    assert!(store.is_news(&named("orders", "a", "99").metadata));
+    assert!(store.is_news(&named("orders", "a", "99").metadata, Delivery::Event));
     answer(&store, &named("orders", "a", "100"));
-    assert!(!store.put_watched(encoded(&named("orders", "a", "99")), Facts::of(&data_key()), Verdict::Settled));
+    assert!(!store.put_watched(
+        encoded(&named("orders", "a", "99")),
+        Delivery::Event,
+        Facts::of(&data_key()),
+        Verdict::Settled
+    ));
     assert_eq!(held(&store, "orders").as_deref(), Some("100"));
 }
 
@@ -349,12 +361,34 @@ fn list_of_secrets_wakes_keys_of_changed_and_deleted_secrets() {
 }
 
 #[test]
-fn own_write_during_a_list_outlives_it() {
+fn own_write_during_a_list_is_newer_than_what_the_list_has() {
+    let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
+    store.secret_changed(Event::Init);
+    store.put_secret(&place("orders"), known(secret("orders", "s", "9", "orders"), Some(read())));
+    assert!(store.secret_changed(Event::InitApply(secret("orders", "s", "8", "orders"))).is_empty());
+    assert!(store.secret_changed(Event::InitDone).is_empty());
+    assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_some()));
+}
+
+#[test]
+fn created_secret_that_a_list_does_not_have_may_be_gone() {
     let store = listed(&[named("orders", "a", "1")], &[]);
     store.secret_changed(Event::Init);
     store.put_secret(&place("orders"), known(secret("orders", "s", "7", "orders"), Some(read())));
-    assert!(store.secret_changed(Event::InitDone).is_empty());
-    assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_some()));
+    assert_eq!(store.secret_changed(Event::InitDone), [place("orders")]);
+    assert_eq!(store.secret(&place("orders")), None);
+}
+
+#[test]
+fn list_replaces_newer_states_after_a_restore_of_the_api_server() {
+    let store = listed(&[named("orders", "a", "100")], &[secret("orders", "s", "101", "orders")]);
+    answer(&store, &named("orders", "a", "102"));
+    store.put_secret(&place("orders"), known(secret("orders", "s", "103", "orders"), Some(read())));
+    relist_secrets(&store, &[secret("orders", "s", "51", "orders")]);
+    relist_keys(&store, &[named("orders", "a", "50")]);
+    assert_eq!(held(&store, "orders").as_deref(), Some("50"));
+    assert_eq!(store.secret(&place("orders")).unwrap().metadata.revision.resource_version, "51");
+    assert!(!deliver(&store, &named("orders", "a", "52"), with("s", "51")));
 }
 
 // === Secrets ===
@@ -490,7 +524,7 @@ fn rival_is_another_key_with_a_record_for_the_same_secret() {
     assert_eq!(rival("other", "b", "orders"), None, "not its own");
     deliver(&store, &recorded("third", "c", "third"), Verdict::Open);
     assert_eq!(rival("orders", "a", "third").as_deref(), Some("third"));
-    store.put_watched(encoded(&named("odd", "d", "1")), Facts::unreadable(), Verdict::Settled);
+    store.put_watched(encoded(&named("odd", "d", "1")), Delivery::Event, Facts::unreadable(), Verdict::Settled);
     assert_eq!(rival("orders", "a", "odd").as_deref(), Some("odd"), "it may have one");
 }
 
@@ -519,7 +553,7 @@ fn states_follow_the_ready_condition() {
     let mut failed = named("failed", "b", "1");
     failed.status = Some(condition::failed(&failed, &Reason::KeyDisabled.into(), at(1)));
     let store = listed(&[ready, failed, named("new", "c", "1")], &[]);
-    store.put_watched(encoded(&named("odd", "d", "1")), Facts::unreadable(), Verdict::Open);
+    store.put_watched(encoded(&named("odd", "d", "1")), Delivery::Event, Facts::unreadable(), Verdict::Open);
     let (mut states, unreadable) = store.states();
     states.sort_by_key(|state| state.reason());
     assert_eq!(unreadable, 1);
