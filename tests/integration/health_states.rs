@@ -367,7 +367,7 @@ async fn failures_of_pins() -> States {
 /// A definition without the rules that the operator relies on.
 async fn failures_of_an_outdated_definition() -> States {
     let (test, mut states) = (TestNamespace::with_own_control_plane("recorded-outdated").await, States::default());
-    let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
+    let rules = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations";
     let patch = json!([{ "op": "remove", "path": rules }]).to_string();
     let crd = ["patch", "crd", "datakeys.datakey.dev", "--type=json", "-p", &patch];
     test.plane.kubectl(&crd).await.unwrap();
