@@ -142,7 +142,7 @@ impl Work {
     async fn run(self, slots: Slots) -> Option<Duration> {
         let Self { place, store, context, .. } = &self;
         let uid = store.uid(place)?;
-        let has_permit = context.kms.queue.has_offer(&uid);
+        let has_permit = context.kms.queue.has_offer(&uid) || context.reads.queue.has_offer(&uid);
         let begin = |slot| self.clone().reconcile(slot);
         let result = match isolated(slots.clone(), place.namespace(), has_permit, begin).await {
             Err(Error::Panicked) => {
@@ -171,7 +171,7 @@ impl Work {
         match load(place, store, requeue, context).await? {
             Loaded::Object { object, read } => match decoded(&object) {
                 Ok(key) => reconcile(key, slot, read, store, requeue, context).await,
-                Err(unreadable) => unreadable::report(&object.metadata, &unreadable, context).await,
+                Err(unreadable) => unreadable::report(&object.metadata, &unreadable, store, context).await,
             },
             Loaded::Nothing => Ok(Next::OnChange),
         }

@@ -88,7 +88,7 @@ pub async fn reconcile(
     if let Err(error) = result {
         result = reconciler.report(error).await;
         if let Err(error) = &result {
-            reconciler.log_retry(error);
+            report::log_retry(&reconciler.namespace, &reconciler.name, error);
         }
     }
     context.metrics.reconciled(outcome, begun.elapsed());

@@ -123,14 +123,11 @@ impl Store {
         let list = rows.key_list;
         let Some(row) = rows.key_mut(&Place::of(metadata)).filter(|row| row.uid == uid) else { return true };
         row.list = list;
-        match &row.version {
-            Some(known) if *known == version => {
-                row.source = Source::Watch;
-                false
-            }
-            Some(known) => !(version.is_older_than(known) && row.source.is_ahead_of_the_watch(by.list(list))),
-            None => true,
+        if row.version == version {
+            row.source = Source::Watch;
+            return false;
         }
+        !(version.is_older_than(&row.version) && row.source.is_ahead_of_the_watch(by.list(list)))
     }
 
     /// What the verdict on a `DataKey` depends on besides itself. Until Secrets are listed: the Secret at the revision that the
@@ -154,9 +151,9 @@ impl Store {
         let listed = *self.listed.borrow();
         let before = rows.key(&place);
         // An answer of our own may have come since the state was found to be new.
-        if let Some(KeyRow { version: Some(known), source, .. }) = before.filter(|row| row.uid == uid)
-            && version.is_older_than(known)
-            && source.is_ahead_of_the_watch(by.list(rows.key_list))
+        if let Some(row) = before.filter(|row| row.uid == uid)
+            && version.is_older_than(&row.version)
+            && row.source.is_ahead_of_the_watch(by.list(rows.key_list))
         {
             return false;
         }
@@ -186,10 +183,7 @@ impl Store {
             self.working_set.remove(&uid);
         }
         let list = rows.key_list;
-        rows.set_key(
-            &place,
-            KeyRow { uid, version: Some(version), facts, settlement, expects, source: Source::Watch, list },
-        );
+        rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list });
         is_open
     }
 
@@ -221,13 +215,14 @@ impl Store {
         let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
         let gone: Vec<_> = with_keys.filter(|(_, key)| is_gone(key)).map(|(place, _)| place.clone()).collect();
         let mut removed = Removed::default();
-        let mut concerned = BTreeSet::new();
+        let mut secrets = BTreeSet::new();
         for place in gone {
             let Some(key) = rows.remove_key(&place) else { continue };
             self.working_set.remove(&key.uid);
             removed.uids.push(key.uid.to_string());
-            concerned.extend(rows.wanting(&key.secret_place(&place)).cloned());
+            secrets.insert(key.secret_place(&place));
         }
+        let concerned: BTreeSet<_> = secrets.iter().flat_map(|secret| rows.wanting(secret).cloned()).collect();
         removed.concerned = open_of(&rows, concerned);
         self.listed.send_modify(|listed| listed.keys = true);
         removed
@@ -242,20 +237,21 @@ impl Store {
         let mut rows = self.rows.lock();
         // What does not exist for the watch is not stored: the watch would never remove it.
         let Some(row) = rows.key(&place).filter(|row| row.uid == uid) else { return };
-        match &row.version {
-            Some(known) if *known == version => {
+        if row.source != Source::Doubted {
+            if row.version == version {
                 if row.is_open() {
                     self.working_set.put(&uid, Arc::clone(object));
                 }
                 return;
             }
-            Some(known) if known.compare(&version).is_some_and(std::cmp::Ordering::is_gt) => return,
-            _ => {}
+            if version.is_older_than(&row.version) {
+                return;
+            }
         }
         self.working_set.put(&uid, Arc::clone(object));
         let list = row.list;
         let (settlement, expects, source) = (Settlement::Open, None, Source::Answer(rows.key_list));
-        rows.set_key(&place, KeyRow { uid, version: Some(version), facts, settlement, expects, source, list });
+        rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source, list });
     }
 
     /// Records that there is nothing to do for this state of a `DataKey` beside this Secret, unless one of them has changed.
@@ -272,8 +268,7 @@ impl Store {
         } else {
             return;
         };
-        let Some(row) = rows.key_mut(&place).filter(|row| row.uid == uid && row.version.as_ref() == Some(&version))
-        else {
+        let Some(row) = rows.key_mut(&place).filter(|row| row.uid == uid && row.version == version) else {
             return;
         };
         row.settlement = settlement;
@@ -286,13 +281,23 @@ impl Store {
         }
     }
 
+    /// Records that there is nothing to do for this state of a `DataKey`, whatever its Secret does.
+    pub fn settle_alone(&self, metadata: &ObjectMeta) {
+        let (uid, version) = revision_of(metadata);
+        let mut rows = self.rows.lock();
+        let row = rows.key_mut(&Place::of(metadata));
+        if let Some(row) = row.filter(|row| row.uid == uid && row.version == version) {
+            row.settlement = Settlement::Settled;
+            self.working_set.remove(&uid);
+        }
+    }
+
     /// Records that the API server refused a write on top of our last answer: it may have been restored to an earlier state,
     /// where that answer does not exist. The next reconcile reads the `DataKey`.
     pub fn doubt_answer(&self, place: &Place) {
         let mut rows = self.rows.lock();
-        if let Some(row) = rows.key_mut(place).filter(|row| row.source != Source::Watch) {
-            row.version = None;
-            row.source = Source::Watch;
+        if let Some(row) = rows.key_mut(place).filter(|row| matches!(row.source, Source::Answer(_))) {
+            row.source = Source::Doubted;
             row.settlement = Settlement::Open;
             self.working_set.remove(&row.uid);
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::store::Verdict;
+use super::store::{Store, Verdict};
 use crate::{
     api_server::{
         keys::status_request,
@@ -47,14 +47,21 @@ pub fn verdict(metadata: &ObjectMeta, unreadable: &Unreadable) -> Verdict {
 ///
 /// # Errors
 /// The status could not be written; it is tried again.
-pub async fn report(metadata: &ObjectMeta, unreadable: &Unreadable, context: &Context) -> Result<Next, Error> {
+pub async fn report(
+    metadata: &ObjectMeta,
+    unreadable: &Unreadable,
+    store: &Store,
+    context: &Context,
+) -> Result<Next, Error> {
     let place = Place::of(metadata);
     let (namespace, name) = (place.namespace(), place.name());
     let uid = metadata.uid.as_deref().unwrap_or_default();
-    // The object may have joined the KMS queue while it could still be decoded.
+    // The object may have joined these queues while it could still be decoded.
     context.kms.queue.release(uid);
+    context.reads.queue.release(uid);
     let Some(status) = wanted_status(metadata, unreadable) else {
-        context.retries.settled(uid);
+        store.settle_alone(metadata);
+        context.settled(uid);
         return Ok(Next::OnChange);
     };
     let report = Report {

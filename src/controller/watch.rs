@@ -122,9 +122,14 @@ fn put(object: Encoded, by: Delivery, store: &Store, context: &Context) -> bool 
         Err(unreadable) => (Facts::unreadable(), unreadable::verdict(&object.metadata, &unreadable)),
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
+    let before = store.uid(&Place::of(&object.metadata));
     let is_open = store.put_watched(object, by, facts, verdict);
     if !is_open {
         context.settled(&uid);
+    }
+    // An object that was deleted and created again between two lists has no event of its deletion.
+    if let Some(gone) = before.filter(|before| *before != uid) {
+        context.forget(&gone);
     }
     is_open
 }

@@ -47,6 +47,8 @@ impl Reconciler<'_> {
     /// unclear whether the record was written.
     pub(super) async fn call_kms(&mut self) -> Result<(), Error> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
+        // KMS may not answer for long, and the reads of other objects must not wait for that.
+        self.read = None;
         let key = Arc::clone(self.key());
         let request = key.spec.request();
         let version = key.wanted_version();

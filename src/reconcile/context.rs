@@ -70,7 +70,7 @@ impl Context {
             client,
             kms,
             metrics,
-            reads: Reads::new(Arc::clone(&retries)),
+            reads: Reads::default(),
             retries,
             keeps_revision: AtomicBool::new(true),
             working_set: Arc::new(WorkingSet::new(8 << 20)),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::{Context, Error};
+use super::{Context, Error, report::log_retry};
 use crate::{
     api_server::keys,
     controller::store::{Facts, Found, Store},
     kms::queue::{CallInFlight, Requeue},
+    metrics::ReconcileOutcome,
     place::Place,
 };
 use datakey::{api::DataKey, decode::Encoded};
@@ -30,8 +31,18 @@ pub enum Loaded {
 /// reads with each other.
 ///
 /// # Errors
-/// No usable answer, or the object is another one now and the watch does not know it yet.
+/// No usable answer, or the object is another one now and the watch does not know it yet. The error is logged.
 pub async fn load(place: &Place, store: &Store, requeue: &Requeue, context: &Context) -> Result<Loaded, Error> {
+    let begun = Instant::now();
+    let loaded = find_or_read(place, store, requeue, context).await;
+    if let Err(error) = &loaded {
+        log_retry(place.namespace(), place.name(), error);
+        context.metrics.reconciled(ReconcileOutcome::Error, begun.elapsed());
+    }
+    loaded
+}
+
+async fn find_or_read(place: &Place, store: &Store, requeue: &Requeue, context: &Context) -> Result<Loaded, Error> {
     let uid = match store.find(place) {
         None => return Ok(Loaded::Nothing),
         Some(Found::Settled) => {

@@ -85,21 +85,6 @@ impl Reconciler<'_> {
         warn!(namespace, name, version, reason, detail, error, "the DataKey is not ready");
     }
 
-    /// Logs an error that is not reported in the status, and only repeats the reconcile.
-    pub(super) fn log_retry(&self, error: &Error) {
-        let (namespace, name) = (&self.namespace, &self.name);
-        match error {
-            Error::Conflict | Error::Gone => {
-                debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
-            }
-            // Where the API server does not answer, that is logged once for all objects.
-            error if error.is_unanswered() => {
-                debug!(namespace, name, error = error_chain(error), "reconcile failed; repeating");
-            }
-            error => warn!(namespace, name, error = error_chain(error), "reconcile failed; repeating"),
-        }
-    }
-
     /// Writes the status that a decision says.
     pub(super) async fn set_status(&mut self, status: KeyStatus) -> Result<(), Error> {
         let reason = |key: &DataKey| condition::find(key, READY).map(|ready| ready.reason.clone());
@@ -139,5 +124,19 @@ impl Reconciler<'_> {
             }
             WriteOutcome::Rejected(message) => WriteOutcome::Rejected(message),
         })
+    }
+}
+
+/// Logs an error that is not reported in the status, and only repeats the reconcile.
+pub(super) fn log_retry(namespace: &str, name: &str, error: &Error) {
+    match error {
+        Error::Conflict | Error::Gone => {
+            debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
+        }
+        // Where the API server does not answer, that is logged once for all objects.
+        error if error.is_unanswered() => {
+            debug!(namespace, name, error = error_chain(error), "reconcile failed; repeating");
+        }
+        error => warn!(namespace, name, error = error_chain(error), "reconcile failed; repeating"),
     }
 }

@@ -13,7 +13,6 @@ use tracing::info;
 use super::{
     Next,
     error::Error,
-    reads::Permission,
     reconciler::{Queue, Reconciler},
 };
 use crate::{
@@ -31,32 +30,38 @@ impl Reconciler<'_> {
         self.learn(Answer::Metadata(found))
     }
 
-    /// Reads the Secret, or returns when it may be read. The limit does not apply to a verified revision: that revision is read
-    /// in order to write the Secret, not to verify a change.
+    /// Reads the Secret, or returns when it may be read. The limits do not apply to a verified revision: that revision is read
+    /// in order to write the Secret, not to verify a change. The rate does not apply to an object with a permit to call KMS either,
+    /// which has a rate of its own: it would lose that permit while it waits.
     pub(super) async fn get_secret(&mut self) -> Result<Option<Next>, Error> {
         let verified = match self.attempt.secret() {
             SecretState::Watched(known) if known.is_verified(self.key()) => Some(known.metadata.revision.clone()),
             _ => None,
         };
-        let permit = if let Some(read) = self.read.take() {
-            Some(read)
-        } else if verified.is_none() {
-            match self.context.reads.request(&self.uid, &self.place, self.requeue) {
-                Permission::Granted(permit) => Some(permit.start_call().await),
-                Permission::Later(wait) => return Ok(Some(Next::After(wait))),
-                Permission::Queued => {
+        let is_verified = verified.is_some();
+        if !is_verified && let Some(wait) = self.context.retries.read_wait(&self.uid) {
+            return Ok(Some(Next::After(wait)));
+        }
+        let may_call_kms = self.permit.is_some() || self.context.kms.queue.has_offer(&self.uid);
+        let permit = match self.read.take() {
+            Some(read) => Some(read),
+            None if is_verified || may_call_kms => None,
+            None => {
+                let permit = self.context.reads.acquire_or_enqueue(&self.uid, &self.place, self.requeue);
+                let Some(permit) = permit else {
                     self.queued_for = Some(Queue::Reads);
                     return Ok(Some(Next::OnChange));
-                }
+                };
+                Some(permit.start_call().await)
             }
-        } else {
-            None
         };
         let read = secrets::get(&self.context.client, &self.namespace, self.key().secret_name());
         let answer = self.with_timeout(read).await;
         if let Some(permit) = permit {
             permit.complete(matches!(answer, Ok(Ok(_))));
-            self.context.reads.done(&self.uid);
+        }
+        if !is_verified {
+            self.context.retries.secret_read(&self.uid);
         }
         let secret = answer??;
         let revision = secret.as_ref().map(|secret| SecretMetadata::of(&secret.metadata).revision);

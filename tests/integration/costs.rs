@@ -237,3 +237,26 @@ async fn data_keys_beyond_the_working_set_cost_two_reads_at_most() {
     assert_eq!((count("update datakeys/status"), count("create secrets")), (2 * MANY, MANY));
     assert!((1..=2 * MANY).contains(&count("get datakeys")), "{requests:?}");
 }
+
+#[tokio::test]
+async fn a_secret_that_changes_all_the_time_is_read_rarely() {
+    const CHANGES: usize = 40;
+    let costs = Costs::with_ready("costs-changing").await;
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..CHANGES {
+                let labels = json!({ "metadata": { "labels": { "team": number.to_string() } } });
+                costs.test.edit_secret("k-0", &labels).await;
+                // One by one, so that several are not one change for the operator.
+                if number < 20 {
+                    let what = format!("read {number}");
+                    eventually(SOON, &what, async || costs.api.count("get", "secrets") > number).await;
+                }
+            }
+        })
+        .await;
+    let count = |request: &str| requests.get(request).copied().unwrap_or_default();
+    assert_eq!((count("update secrets"), calls), (0, 0));
+    assert!((20..=22).contains(&count("get secrets")), "{requests:?}");
+    assert!((20..=22).contains(&count("get datakeys")), "{requests:?}");
+}

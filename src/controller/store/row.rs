@@ -1,6 +1,6 @@
 //! What stays in memory of a `DataKey` and of the Secret of the same name: less than 300 bytes for both.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -35,6 +35,8 @@ pub(super) enum Source {
     /// An answer to a request of our own, while this was the list of the watch that had begun last. The watch has not delivered the
     /// state yet.
     Answer(List),
+    /// Such an answer, and the API server refused a write on top of it. What it answers next is the newest state.
+    Doubted,
 }
 
 /// What is known under one name of a namespace.
@@ -47,13 +49,13 @@ pub(super) struct Row {
 }
 
 /// The `DataKey`s of other names whose Secret one is, at least one.
-pub(super) struct Wishes(Vec<Place>);
+pub(super) struct Wishes(BTreeSet<Place>);
 
 /// A `DataKey`.
 pub(super) struct KeyRow {
     pub uid: Uid,
-    /// The newest state that is known; `None` if that is in doubt, because the API server refused a write on top of it.
-    pub version: Option<Version>,
+    /// The newest state that is known.
+    pub version: Version,
     pub facts: Facts,
     pub settlement: Settlement,
     /// The revision of its Secret that [`Settlement::Expected`] means.
@@ -113,8 +115,8 @@ impl Source {
     /// restored to that.
     pub fn is_ahead_of_the_watch(self, list: Option<List>) -> bool {
         match (self, list) {
-            (Self::Watch, _) => false,
-            (Self::Answer(_), None) => true,
+            (Self::Watch, _) | (Self::Doubted, Some(_)) => false,
+            (Self::Answer(_) | Self::Doubted, None) => true,
             (Self::Answer(during), Some(list)) => during == list,
         }
     }
@@ -240,8 +242,8 @@ impl Rows {
         if before != now {
             self.forget_wish(place, before);
             if let Some(secret) = now {
-                let wishes = self.row(&secret).wanted_by.get_or_insert_with(|| Box::new(Wishes(Vec::new())));
-                wishes.0.push(place.clone());
+                let wishes = self.row(&secret).wanted_by.get_or_insert_with(|| Box::new(Wishes(BTreeSet::new())));
+                wishes.0.insert(place.clone());
             }
         }
     }
@@ -288,7 +290,7 @@ impl Rows {
         let Some(secret) = secret else { return };
         if let Some(row) = self.by_place.get_mut(&secret) {
             row.wanted_by.take_if(|wishes| {
-                wishes.0.retain(|wanting| wanting != place);
+                wishes.0.remove(place);
                 wishes.0.is_empty()
             });
         }

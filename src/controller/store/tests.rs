@@ -175,10 +175,13 @@ fn refused_write_puts_only_an_answer_in_doubt() {
     answer(&store, &named("orders", "a", "100"));
     store.doubt_answer(&place("orders"));
     assert!(must_be_read(&store, "orders"));
+    assert!(!deliver(&store, &named("orders", "a", "99"), Verdict::Open), "the watch may only be late");
     // The API server was restored to an earlier state.
     answer(&store, &named("orders", "a", "50"));
     assert_eq!(held(&store, "orders").as_deref(), Some("50"));
-    assert!(deliver(&store, &named("orders", "a", "60"), Verdict::Open));
+    store.doubt_answer(&place("orders"));
+    relist_keys(&store, &[named("orders", "a", "40")]);
+    assert_eq!(held(&store, "orders").as_deref(), Some("40"));
 }
 
 #[test]
@@ -246,6 +249,17 @@ fn key_that_is_being_deleted_ignores_its_secret() {
     leaving.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(4)));
     store.settle(&leaving, None);
     assert!(is_settled(&store, "orders"));
+}
+
+#[test]
+fn reported_undecodable_key_that_was_read_is_settled() {
+    let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
+    answer(&store, &named("orders", "a", "2"));
+    store.settle_alone(&named("orders", "a", "1").metadata);
+    assert!(!is_settled(&store, "orders"), "another state");
+    store.settle_alone(&named("orders", "a", "2").metadata);
+    assert!(is_settled(&store, "orders"));
+    assert_eq!(store.working_set.bytes(), 0);
 }
 
 #[test]
