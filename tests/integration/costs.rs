@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde_json::json;
 use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::harness::{NO_RETRY, Operator, SOON, TestNamespace};
 
@@ -242,6 +242,7 @@ async fn data_keys_beyond_the_working_set_cost_two_reads_at_most() {
 async fn a_secret_that_changes_all_the_time_is_read_rarely() {
     const CHANGES: usize = 40;
     let costs = Costs::with_ready("costs-changing").await;
+    let begun = Instant::now();
     let (requests, calls) = costs
         .of(async {
             for number in 0..CHANGES {
@@ -257,6 +258,8 @@ async fn a_secret_that_changes_all_the_time_is_read_rarely() {
         .await;
     let count = |request: &str| requests.get(request).copied().unwrap_or_default();
     assert_eq!((count("update secrets"), calls), (0, 0));
-    assert!((20..=22).contains(&count("get secrets")), "{requests:?}");
-    assert!((20..=22).contains(&count("get datakeys")), "{requests:?}");
+    // Twenty at once, and one in ten seconds after that.
+    let most = 21 + usize::try_from(begun.elapsed().as_secs()).unwrap() / 10;
+    assert!((20..=most).contains(&count("get secrets")), "{requests:?}, {most} at most");
+    assert!((20..=most).contains(&count("get datakeys")), "{requests:?}, {most} at most");
 }
