@@ -275,7 +275,7 @@ impl Store {
         self.working_set.remove(&uid);
         // The status names the revision, so the operator need not know more about it.
         if known.is_some_and(|known| known.saved_in(key).is_some())
-            && let Some(row) = rows.by_place.get_mut(&secret).and_then(|row| row.secret.as_mut())
+            && let Some(row) = rows.by_place.get_mut(&secret).and_then(|row| row.secret_mut())
         {
             row.verified = None;
         }

@@ -43,7 +43,7 @@ pub(super) enum Source {
 #[derive(Default)]
 pub(super) struct Row {
     pub key: Option<KeyRow>,
-    pub secret: Option<SecretRow>,
+    secret: SecretEntry,
     /// The `DataKey`s of other names whose Secret this is.
     pub wanted_by: Option<Box<Wishes>>,
 }
@@ -89,6 +89,17 @@ pub(super) enum Settlement {
     SettledWithSecret,
     /// Nothing, until the `DataKey` changes.
     Settled,
+}
+
+/// What is known of the Secret of one name.
+#[derive(Default)]
+enum SecretEntry {
+    #[default]
+    Unknown,
+    /// There is none since the one with this uid is gone. A late answer must not bring that back: the watch would not remove it
+    /// again.
+    Gone(Uid),
+    Present(SecretRow),
 }
 
 /// A Secret of the operator.
@@ -226,7 +237,7 @@ impl Rows {
     }
 
     pub fn secret(&self, place: &Place) -> Option<&SecretRow> {
-        self.by_place.get(place)?.secret.as_ref()
+        self.by_place.get(place)?.secret()
     }
 
     /// The row of a place, with an empty one where there is none.
@@ -259,7 +270,7 @@ impl Rows {
 
     /// Removes a Secret, and returns it.
     pub fn remove_secret(&mut self, place: &Place) -> Option<SecretRow> {
-        let gone = self.by_place.get_mut(place)?.secret.take();
+        let gone = self.by_place.get_mut(place)?.remove_secret();
         self.prune(place);
         gone
     }
@@ -307,8 +318,37 @@ impl Rows {
 // === impl Row ===
 
 impl Row {
+    pub fn secret(&self) -> Option<&SecretRow> {
+        if let SecretEntry::Present(secret) = &self.secret { Some(secret) } else { None }
+    }
+
+    pub fn secret_mut(&mut self) -> Option<&mut SecretRow> {
+        if let SecretEntry::Present(secret) = &mut self.secret { Some(secret) } else { None }
+    }
+
+    /// Whether this Secret is gone. A uid is never used again.
+    pub fn has_lost(&self, secret: &SecretRow) -> bool {
+        matches!(&self.secret, SecretEntry::Gone(uid) if *uid == secret.uid)
+    }
+
+    /// Stores a Secret, and returns the earlier state of it or of another one.
+    pub fn set_secret(&mut self, secret: SecretRow) -> Option<SecretRow> {
+        match std::mem::replace(&mut self.secret, SecretEntry::Present(secret)) {
+            SecretEntry::Present(before) => Some(before),
+            SecretEntry::Unknown | SecretEntry::Gone(_) => None,
+        }
+    }
+
+    fn remove_secret(&mut self) -> Option<SecretRow> {
+        let uid = self.secret()?.uid.clone();
+        match std::mem::replace(&mut self.secret, SecretEntry::Gone(uid)) {
+            SecretEntry::Present(gone) => Some(gone),
+            SecretEntry::Unknown | SecretEntry::Gone(_) => None,
+        }
+    }
+
     fn is_empty(&self) -> bool {
-        self.key.is_none() && self.secret.is_none() && self.wanted_by.is_none()
+        self.key.is_none() && self.secret().is_none() && self.wanted_by.is_none()
     }
 }
 

@@ -22,7 +22,7 @@ impl Store {
         self.rows.lock().secret(place).map(|secret| secret.known(place))
     }
 
-    /// Stores the result of our own write or read, unless the store has a newer revision.
+    /// Stores the result of our own write or read, unless the store has a newer revision, or the Secret is gone by now.
     pub fn put_secret(&self, place: &Place, known: KnownSecret) {
         let mut rows = self.rows.lock();
         // It counts as present only once the watch has it, too: a list that is under way may show that it is gone.
@@ -33,7 +33,9 @@ impl Store {
             return;
         }
         let is_same = old.is_some_and(|old| old.is_same(&new));
-        rows.row(place).secret = Some(new);
+        // Without a row no DataKey wants the Secret any more.
+        let Some(row) = rows.by_place.get_mut(place).filter(|row| !row.has_lost(&new)) else { return };
+        row.set_secret(new);
         if !is_same {
             // Until the caller has decided on this revision, too.
             open_wanting(&mut rows, place);
@@ -72,7 +74,7 @@ impl Store {
         let mut rows = self.rows.lock();
         let mut due = Vec::new();
         for (place, row) in &mut rows.by_place {
-            let verified = row.secret.as_mut().and_then(|secret| secret.verified.as_deref_mut());
+            let verified = row.secret_mut().and_then(|secret| secret.verified.as_deref_mut());
             if let Some(Verified { origin: origin @ Origin::Read(_), .. }) = verified
                 && matches!(*origin, Origin::Read(since) if now.saturating_duration_since(since) >= after)
             {
@@ -90,7 +92,7 @@ impl Store {
         let known = KnownSecret { metadata: secret.metadata, verified: None };
         let new = SecretRow::new(&place, known, Source::Watch, list);
         let row = rows.row(&place);
-        if let Some(old) = &mut row.secret {
+        if let Some(old) = row.secret_mut() {
             let is_same = old.is_same(&new);
             if is_same {
                 old.source = Source::Watch;
@@ -100,7 +102,7 @@ impl Store {
                 return Vec::new();
             }
         }
-        let old = row.secret.replace(new);
+        let old = row.set_secret(new);
         // Before that every DataKey is compared in any case.
         if !self.listed.borrow().secrets {
             return Vec::new();
@@ -111,7 +113,7 @@ impl Store {
     fn secret_list_ends(&self) -> Vec<Place> {
         let mut rows = self.rows.lock();
         let list = rows.secret_list;
-        let with_secrets = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.secret.as_ref()?)));
+        let with_secrets = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.secret()?)));
         let gone: Vec<_> = with_secrets.filter(|(_, row)| row.list != list).map(|(place, _)| place.clone()).collect();
         let mut concerned = BTreeSet::new();
         for place in gone {

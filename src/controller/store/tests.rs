@@ -426,17 +426,31 @@ fn late_deletion_event_keeps_the_recreated_secret() {
 }
 
 #[test]
+fn late_answer_does_not_bring_a_deleted_secret_back() {
+    let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
+    assert_eq!(store.secret_changed(Event::Delete(secret("orders", "s", "8", "orders"))), [place("orders")]);
+    // It was read before its deletion.
+    let late = known(secret("orders", "s", "7", "orders"), Some(read()));
+    store.put_secret(&place("orders"), late.clone());
+    assert_eq!(store.secret(&place("orders")), None);
+    store.settle(&named("orders", "a", "1"), Some(&late));
+    assert!(!is_settled(&store, "orders"), "it must be created again");
+    store.put_secret(&place("orders"), known(secret("orders", "t", "9", "orders"), Some(read())));
+    assert!(store.secret(&place("orders")).is_some(), "another one of the same name");
+}
+
+#[test]
 fn event_older_than_an_own_write_is_ignored() {
     let store = listed(&[named("orders", "a", "1")], &[]);
-    store.put_secret(&place("s"), known(secret("s", "a", "10", "orders"), Some(read())));
+    store.put_secret(&place("orders"), known(secret("orders", "a", "10", "orders"), Some(read())));
     for version in ["9", "10"] {
-        assert!(store.secret_changed(Event::Apply(secret("s", "a", version, "orders"))).is_empty());
-        assert!(store.secret(&place("s")).is_some_and(|known| known.verified.is_some()));
+        assert!(store.secret_changed(Event::Apply(secret("orders", "a", version, "orders"))).is_empty());
+        assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_some()));
     }
-    store.put_secret(&place("s"), known(secret("s", "a", "9", "orders"), Some(read())));
-    assert_eq!(store.secret(&place("s")).unwrap().metadata.revision.resource_version, "10");
-    assert_eq!(store.secret_changed(Event::Apply(secret("s", "a", "11", "orders"))), [place("orders")]);
-    assert!(store.secret(&place("s")).is_some_and(|known| known.verified.is_none()));
+    store.put_secret(&place("orders"), known(secret("orders", "a", "9", "orders"), Some(read())));
+    assert_eq!(store.secret(&place("orders")).unwrap().metadata.revision.resource_version, "10");
+    assert_eq!(store.secret_changed(Event::Apply(secret("orders", "a", "11", "orders"))), [place("orders")]);
+    assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_none()));
 }
 
 #[test]
