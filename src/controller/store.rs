@@ -143,8 +143,9 @@ impl Store {
         Some(KnownSecret { metadata, verified: None })
     }
 
-    /// Stores a state that the watch delivered. Returns whether there is something to do for the `DataKey`.
-    pub fn put_watched(&self, object: Encoded, by: Delivery, facts: Facts, verdict: Verdict) -> bool {
+    /// Stores a state that the watch delivered. Returns whether there is something to do for the `DataKey`; `None` if an answer of
+    /// our own, which came meanwhile, is newer.
+    pub fn put_watched(&self, object: Encoded, by: Delivery, facts: Facts, verdict: Verdict) -> Option<bool> {
         let place = Place::of(&object.metadata);
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
@@ -155,7 +156,7 @@ impl Store {
             && version.is_older_than(&row.version)
             && row.source.is_ahead_of_the_watch(by.list(rows.key_list))
         {
-            return false;
+            return None;
         }
         if let Some(other) = before.filter(|row| row.uid != uid) {
             self.working_set.remove(&other.uid);
@@ -184,7 +185,7 @@ impl Store {
         }
         let list = rows.key_list;
         rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list });
-        is_open
+        Some(is_open)
     }
 
     /// Removes a `DataKey` that is gone, unless another one has its name by now.

@@ -123,7 +123,8 @@ fn put(object: Encoded, by: Delivery, store: &Store, context: &Context) -> bool 
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
     let before = store.uid(&Place::of(&object.metadata));
-    let is_open = store.put_watched(object, by, facts, verdict);
+    // A newer answer is of a reconcile that goes on, and may have queued the object.
+    let Some(is_open) = store.put_watched(object, by, facts, verdict) else { return false };
     if !is_open {
         context.settled(&uid);
     }

@@ -42,7 +42,7 @@ fn deliver(store: &Store, key: &DataKey, verdict: Verdict) -> bool {
 }
 
 fn deliver_by(store: &Store, key: &DataKey, by: Delivery, verdict: Verdict) -> bool {
-    store.is_news(&key.metadata, by) && store.put_watched(encoded(key), by, Facts::of(key), verdict)
+    store.is_news(&key.metadata, by) && store.put_watched(encoded(key), by, Facts::of(key), verdict).unwrap()
 }
 
 fn answer(store: &Store, key: &DataKey) {
@@ -139,12 +139,8 @@ fn answer_that_came_while_an_event_was_decoded_stays() {
     let store = listed(&[named("orders", "a", "98")], &[]);
     assert!(store.is_news(&named("orders", "a", "99").metadata, Delivery::Event));
     answer(&store, &named("orders", "a", "100"));
-    assert!(!store.put_watched(
-        encoded(&named("orders", "a", "99")),
-        Delivery::Event,
-        Facts::of(&data_key()),
-        Verdict::Settled
-    ));
+    let late = named("orders", "a", "99");
+    assert_eq!(store.put_watched(encoded(&late), Delivery::Event, Facts::of(&late), Verdict::Settled), None);
     assert_eq!(held(&store, "orders").as_deref(), Some("100"));
 }
 
