@@ -171,7 +171,8 @@ pub struct RunArgs {
     )]
     pub retry_max: Duration,
 
-    /// How often a DataKey is compared with its Secret although nothing happened, in memory only.
+    /// How often the DataKeys that are not settled are queued although nothing happened. A settled one is queued when it or
+    /// its Secret changes.
     #[arg(
         long,
         env = "DATAKEY_RESYNC",

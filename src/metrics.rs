@@ -136,7 +136,7 @@ impl Default for Metrics {
         );
         registry.register(
             "resyncs",
-            "Times that all DataKeys were compared with their Secrets, in memory: after each list, and every --resync",
+            "Times that the DataKeys that are not settled were queued: after each list, and every --resync",
             metrics.resyncs.clone(),
         );
         registry.register("secret_writes", "Secrets written, by operation", metrics.secret_writes.clone());

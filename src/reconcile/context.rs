@@ -49,7 +49,7 @@ pub struct Context {
     pub working_set: Arc<WorkingSet>,
     /// Longest wait for one answer of the API server.
     pub kube_timeout: Duration,
-    /// How often an object is compared with its Secret, in memory, without any event.
+    /// How often the objects that are not settled are queued without any event.
     pub resync: Duration,
     /// Whether data keys may be issued.
     pub may_issue: bool,
