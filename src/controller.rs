@@ -16,11 +16,6 @@ use crate::{
     place::Place,
     reconcile::{self, Context, Error, Loaded, Next, load, reconcile},
 };
-use datakey::{
-    api::DataKey,
-    decode::{Encoded, Unreadable},
-};
-
 use resync::{resync, save_revisions};
 use scope::WatchScope;
 use slots::{Slot, Slots};
@@ -142,9 +137,9 @@ impl Work {
     async fn run(self, slots: Slots) -> Option<Duration> {
         let Self { place, store, context, .. } = &self;
         let uid = store.uid(place)?;
-        let has_permit = context.kms.queue.has_offer(&uid) || context.reads.queue.has_offer(&uid);
+        let has_offer = context.kms.queue.has_offer(&uid) || context.reads.queue.has_offer(&uid);
         let begin = |slot| self.clone().reconcile(slot);
-        let result = match isolated(slots.clone(), place.namespace(), has_permit, begin).await {
+        let result = match isolated(slots.clone(), place.namespace(), has_offer, begin).await {
             Err(Error::Panicked) => {
                 let report = |slot| self.clone().report_panic(slot);
                 isolated(slots, place.namespace(), false, report).await
@@ -169,10 +164,10 @@ impl Work {
     async fn reconcile(self, slot: Slot) -> Result<Next, Error> {
         let Self { place, store, requeue, context } = &self;
         match load(place, store, requeue, context).await? {
-            Loaded::Object { object, read } => match decoded(&object) {
-                Ok(key) => reconcile(key, slot, read, store, requeue, context).await,
-                Err(unreadable) => unreadable::report(&object.metadata, &unreadable, store, context).await,
-            },
+            Loaded::Key(key, read) => reconcile(key, slot, read, store, requeue, context).await,
+            Loaded::Unreadable(metadata, unreadable) => {
+                unreadable::report(&metadata, &unreadable, store, context).await
+            }
             Loaded::Nothing => Ok(Next::OnChange),
         }
     }
@@ -181,31 +176,66 @@ impl Work {
     async fn report_panic(self, slot: Slot) -> Result<Next, Error> {
         let Self { place, store, requeue, context } = &self;
         match load(place, store, requeue, context).await? {
-            Loaded::Object { object, read } => match decoded(&object) {
-                Ok(key) => reconcile::report_panic(key, slot, read, store, requeue, context).await,
-                Err(_) => Err(Error::Panicked),
-            },
+            Loaded::Key(key, read) => reconcile::report_panic(key, slot, read, store, requeue, context).await,
+            Loaded::Unreadable(..) => Err(Error::Panicked),
             Loaded::Nothing => Ok(Next::OnChange),
         }
     }
-}
-
-fn decoded(object: &Encoded) -> Result<Arc<DataKey>, Unreadable> {
-    let (spec, status) = object.decode::<DataKey>()?;
-    Ok(Arc::new(DataKey { metadata: object.metadata.clone(), spec, status }))
 }
 
 /// Runs a reconcile once there is a slot, on a task of its own: a panic ends this reconcile only.
 async fn isolated<F>(
     slots: Slots,
     namespace: &str,
-    has_permit: bool,
+    has_offer: bool,
     work: impl FnOnce(Slot) -> F,
 ) -> Result<Next, Error>
 where
     F: Future<Output = Result<Next, Error>> + Send + 'static,
 {
     // `begin` returns no slot once the operator stops.
-    let Some(slot) = slots.begin(namespace, has_permit).await else { return Ok(Next::OnChange) };
+    let Some(slot) = slots.begin(namespace, has_offer).await else { return Ok(Next::OnChange) };
     tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
+}
+#[cfg(test)]
+mod tests {
+    use datakey::fixtures::data_key;
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::reconcile::tests::Fixture;
+
+    #[tokio::test(start_paused = true)]
+    async fn key_that_may_be_read_goes_before_its_namespace() {
+        let mut key = data_key();
+        let fixture = Fixture::new(&key, "http://127.0.0.1:9");
+        key.metadata.name = Some("other".to_owned());
+        key.metadata.uid = Some("b".to_owned());
+        fixture.put(&key);
+        let Fixture { context, store, requests } = fixture;
+        let (requeue, _requeued) = mpsc::unbounded();
+        let places = ["other", "orders"].map(|name| Place::new("shop", name));
+
+        let reads = &context.reads.queue;
+        let uid = store.uid(&places[1]).unwrap();
+        let permits: Vec<_> = (0..)
+            .map_while(|number| context.reads.acquire_or_enqueue(&number.to_string(), &places[1], &requeue))
+            .collect();
+        assert!(context.reads.acquire_or_enqueue(&uid, &places[1], &requeue).is_none());
+        drop(permits);
+        assert!(timeout(Duration::from_secs(1), reads.run()).await.is_err());
+        assert!(reads.has_offer(&uid));
+
+        let slots = Slots::new(1);
+        let taken = slots.begin("shop", false).await;
+        let mut work = JoinSet::new();
+        for place in places {
+            let (store, requeue, context) = (Arc::clone(&store), requeue.clone(), Arc::clone(&context));
+            work.spawn(Work { place, store, requeue, context }.run(slots.clone()));
+            yield_now().await;
+        }
+        drop(taken);
+        work.join_all().await;
+        assert!(requests.lock()[0].ends_with("/datakeys/orders"), "{:?}", requests.lock());
+    }
 }

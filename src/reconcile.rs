@@ -32,6 +32,8 @@ mod reads;
 mod reconciler;
 mod report;
 pub mod retry;
+#[cfg(test)]
+pub(crate) mod tests;
 mod write_secret;
 
 pub use conflict_watches::ConflictWatches;
@@ -88,7 +90,7 @@ pub async fn reconcile(
     if let Err(error) = result {
         result = reconciler.report(error).await;
         if let Err(error) = &result {
-            report::log_retry(&reconciler.namespace, &reconciler.name, error);
+            report::log_retry(&reconciler.place, error);
         }
     }
     context.metrics.reconciled(outcome, begun.elapsed());
@@ -139,7 +141,12 @@ impl Reconciler<'_> {
                 }
             }
             let restore_limited = context.retries.restore_limited(&self.uid);
-            match self.attempt.next(self.inputs(wait, restore_limited.as_deref()), Timestamp::now()) {
+            let next = self.attempt.next(self.inputs(wait, restore_limited.as_deref()), Timestamp::now());
+            // KMS or a webhook that hangs must not count as a read: all objects share one lane of reads.
+            if !matches!(next, Step::GetSecretMetadata | Step::GetSecret) {
+                self.read = None;
+            }
+            match next {
                 Step::Settled => return Ok(self.settled()),
                 Step::RequeueAfter(wait) => {
                     if condition::reported_failure(self.key()) == Some(Reason::SecretConflict) {

@@ -56,7 +56,9 @@ pub async fn put_status(client: &Client, object: &DataKey, dry_run: bool) -> Res
     let request = status_request(namespace, name.unwrap_or_default(), dry_run, body)?;
     let stored = send_text(client, request).await?;
     let encoded: Encoded = parse(&stored)?;
-    Ok(Fetched { key: decode(&encoded)?, encoded, bytes: stored.len() })
+    // The watch handles a `DataKey` that cannot be decoded.
+    let key = encoded.decode().map_err(|_| RequestError::Decode)?;
+    Ok(Fetched { key, encoded, bytes: stored.len() })
 }
 
 /// The request that replaces a status.
@@ -71,13 +73,4 @@ pub fn status_request(
 ) -> Result<http::Request<Vec<u8>>, request::Error> {
     let params = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
     Request::new(DataKey::url_path(&(), Some(namespace))).replace_subresource("status", name, &params, body)
-}
-
-/// Decodes the `DataKey` in an answer.
-///
-/// # Errors
-/// It cannot be decoded; the watch handles such a `DataKey`.
-pub fn decode(encoded: &Encoded) -> Result<DataKey, RequestError> {
-    let (spec, status) = encoded.decode::<DataKey>().map_err(|_| RequestError::Decode)?;
-    Ok(DataKey { metadata: encoded.metadata.clone(), spec, status })
 }

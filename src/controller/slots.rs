@@ -35,10 +35,10 @@ impl Slots {
         Self(Arc::new(Mutex::new(Inner { free: count, is_closed: false, waiting: RoundRobin::default() })))
     }
 
-    /// Waits for a slot; `None` once no new work begins. An object with a permit to call KMS goes before the others of its
+    /// Waits for a slot; `None` once no new work begins. An object that was offered a permit goes before the others of its
     /// namespace: while it waits behind thousands of them, other namespaces cannot use the permit.
-    pub async fn begin(&self, namespace: &str, has_permit: bool) -> Option<Slot> {
-        let permit = self.acquire(namespace, has_permit).await?;
+    pub async fn begin(&self, namespace: &str, has_offer: bool) -> Option<Slot> {
+        let permit = self.acquire(namespace, has_offer).await?;
         Some(Slot { slots: self.clone(), namespace: namespace.to_owned(), permit: Some(permit) })
     }
 
@@ -125,19 +125,19 @@ mod tests {
         let slots = Slots::new(1);
         let first = slots.begin("crowd", false).await.unwrap();
         let order: Arc<Mutex<Vec<&str>>> = Arc::default();
-        let wait = |name: &'static str, namespace: &'static str, has_permit: bool| {
+        let wait = |name: &'static str, namespace: &'static str, has_offer: bool| {
             let (slots, order) = (slots.clone(), Arc::clone(&order));
             tokio::spawn(async move {
-                let slot = slots.begin(namespace, has_permit).await.unwrap();
+                let slot = slots.begin(namespace, has_offer).await.unwrap();
                 order.lock().push(name);
                 drop(slot);
             })
         };
         let mut waiting = Vec::new();
-        for (name, namespace, has_permit) in
+        for (name, namespace, has_offer) in
             [("one", "crowd", false), ("two", "crowd", false), ("shop", "shop", false), ("granted", "crowd", true)]
         {
-            waiting.push(wait(name, namespace, has_permit));
+            waiting.push(wait(name, namespace, has_offer));
             // It is in the queue before the next one.
             tokio::task::yield_now().await;
         }

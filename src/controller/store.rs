@@ -77,12 +77,21 @@ pub enum Delivery {
 
 /// A `DataKey` that is about to be reconciled.
 pub enum Found {
-    /// There is nothing to do for it.
-    Settled,
+    /// There is nothing to do for it. Its uid.
+    Settled(String),
     /// Its newest state.
     Held(Arc<Encoded>),
     /// Its newest state must be read. Its uid.
     NotHeld(String),
+}
+
+/// What changed with a state that the watch delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Whether there is something to do for the `DataKey`.
+    pub is_open: bool,
+    /// The uid of the `DataKey` that had this name before. It is gone without an event of its own.
+    pub replaced: Option<String>,
 }
 
 /// What an event of the `DataKey` watch removed, and what that concerns.
@@ -143,9 +152,8 @@ impl Store {
         Some(KnownSecret { metadata, verified: None })
     }
 
-    /// Stores a state that the watch delivered. Returns whether there is something to do for the `DataKey`; `None` if an answer of
-    /// our own, which came meanwhile, is newer.
-    pub fn put_watched(&self, object: Encoded, by: Delivery, facts: Facts, verdict: Verdict) -> Option<bool> {
+    /// Stores a state that the watch delivered; `None` if an answer of our own, which came meanwhile, is newer.
+    pub fn put_watched(&self, object: Encoded, by: Delivery, facts: Facts, verdict: Verdict) -> Option<Stored> {
         let place = Place::of(&object.metadata);
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
@@ -158,9 +166,11 @@ impl Store {
         {
             return None;
         }
-        if let Some(other) = before.filter(|row| row.uid != uid) {
+        let other = before.filter(|row| row.uid != uid);
+        if let Some(other) = other {
             self.working_set.remove(&other.uid);
         }
+        let replaced = other.map(|other| other.uid.to_string());
         let mut expects = None;
         let settlement = match verdict {
             Verdict::Open => Settlement::Open,
@@ -185,7 +195,7 @@ impl Store {
         }
         let list = rows.key_list;
         rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list });
-        Some(is_open)
+        Some(Stored { is_open, replaced })
     }
 
     /// Removes a `DataKey` that is gone, unless another one has its name by now.
@@ -195,7 +205,7 @@ impl Store {
         let mut rows = self.rows.lock();
         let mut removed = Removed { uids: vec![uid.to_string()], concerned: Vec::new() };
         self.working_set.remove(&uid);
-        if let Some(secret) = rows.key(&place).filter(|row| row.uid == uid).map(|row| row.secret_place(&place)) {
+        if let Some(secret) = rows.key(&place).filter(|row| row.uid == uid).map(|row| row.facts.secret_place(&place)) {
             rows.remove_key(&place);
             removed.concerned = open_of(&rows, rows.wanting(&secret).cloned());
         }
@@ -212,16 +222,14 @@ impl Store {
     pub fn key_list_ends(&self) -> Removed {
         let mut rows = self.rows.lock();
         let list = rows.key_list;
-        let is_gone = |row: &KeyRow| row.list != list;
-        let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
-        let gone: Vec<_> = with_keys.filter(|(_, key)| is_gone(key)).map(|(place, _)| place.clone()).collect();
+        let gone: Vec<_> = rows.keys().filter(|(_, key)| key.list != list).map(|(place, _)| place.clone()).collect();
         let mut removed = Removed::default();
         let mut secrets = BTreeSet::new();
         for place in gone {
             let Some(key) = rows.remove_key(&place) else { continue };
             self.working_set.remove(&key.uid);
             removed.uids.push(key.uid.to_string());
-            secrets.insert(key.secret_place(&place));
+            secrets.insert(key.facts.secret_place(&place));
         }
         let concerned: BTreeSet<_> = secrets.iter().flat_map(|secret| rows.wanting(secret).cloned()).collect();
         removed.concerned = open_of(&rows, concerned);
@@ -313,7 +321,7 @@ impl Store {
         Some(match self.working_set.get(&row.uid).filter(|_| row.is_open()) {
             Some(object) => Found::Held(object),
             None if row.is_open() => Found::NotHeld(row.uid.to_string()),
-            None => Found::Settled,
+            None => Found::Settled(row.uid.to_string()),
         })
     }
 
@@ -325,8 +333,7 @@ impl Store {
     /// The `DataKey`s for which there is something to do.
     pub fn open(&self) -> Vec<Place> {
         let rows = self.rows.lock();
-        let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
-        with_keys.filter(|(_, key)| key.is_open()).map(|(place, _)| place.clone()).collect()
+        rows.keys().filter(|(_, key)| key.is_open()).map(|(place, _)| place.clone()).collect()
     }
 
     /// Another `DataKey` with a recorded data key that the Secret of `key` holds or must hold. The name of the Secret stays
@@ -344,9 +351,8 @@ impl Store {
     /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
     pub fn states(&self) -> (Vec<ReadyState>, usize) {
         let rows = self.rows.lock();
-        let keys = rows.by_place.values().filter_map(|row| row.key.as_ref());
-        let unreadable = keys.clone().filter(|key| !key.facts.is_readable).count();
-        (keys.map(|key| key.facts.state).collect(), unreadable)
+        let unreadable = rows.keys().filter(|(_, key)| !key.facts.is_readable).count();
+        (rows.keys().map(|(_, key)| key.facts.state).collect(), unreadable)
     }
 }
 

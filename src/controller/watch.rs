@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     scope::{WatchScope, WatchTarget},
-    store::{Delivery, Facts, Store},
+    store::{Delivery, Facts, Store, Stored},
     unreadable,
     watched::WatchedKey,
 };
@@ -115,22 +115,17 @@ fn put(object: Encoded, by: Delivery, store: &Store, context: &Context) -> bool 
         return false;
     }
     let (facts, verdict) = match object.decode::<DataKey>() {
-        Ok((spec, status)) => {
-            let key = DataKey { metadata: object.metadata.clone(), spec, status };
-            (Facts::of(&key), verdict(&key, store.secret_of(&key), context))
-        }
+        Ok(key) => (Facts::of(&key), verdict(&key, store.secret_of(&key), context)),
         Err(unreadable) => (Facts::unreadable(), unreadable::verdict(&object.metadata, &unreadable)),
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
-    let before = store.uid(&Place::of(&object.metadata));
     // A newer answer is of a reconcile that goes on, and may have queued the object.
-    let Some(is_open) = store.put_watched(object, by, facts, verdict) else { return false };
+    let Some(Stored { is_open, replaced }) = store.put_watched(object, by, facts, verdict) else { return false };
+    if let Some(gone) = replaced {
+        context.forget(&gone);
+    }
     if !is_open {
         context.settled(&uid);
-    }
-    // An object that was deleted and created again between two lists has no event of its deletion.
-    if let Some(gone) = before.filter(|before| *before != uid) {
-        context.forget(&gone);
     }
     is_open
 }
@@ -182,4 +177,48 @@ fn needs_relist(error: &watcher::Error) -> bool {
 fn backoff() -> watcher::ExponentialBackoff {
     let delays = backon::ExponentialBuilder::default().with_min_delay(WATCH_AGAIN.0).with_max_delay(WATCH_AGAIN.1);
     delays.with_factor(2.0).with_jitter().without_max_times().into()
+}
+#[cfg(test)]
+mod tests {
+    use datakey::fixtures::data_key;
+    use futures::channel::mpsc;
+    use http::{Request, Response};
+    use kube::{Client, client::Body};
+    use tokio::sync::Notify;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::reconcile::tests::context;
+
+    fn watched(uid: &str) -> WatchedKey {
+        let mut key = data_key();
+        key.metadata.uid = Some(uid.to_owned());
+        serde_json::from_value(serde_json::to_value(&key).unwrap()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn key_recreated_between_two_lists_leaves_the_queues() {
+        let client =
+            Client::new(service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(Body::empty()))), "shop");
+        let context = context(client.clone(), "http://127.0.0.1:9");
+        let scope = WatchScope {
+            target: WatchTarget { namespace: None, client },
+            connectivity: Connectivity::default(),
+            store: Arc::new(Store::new(Arc::clone(&context.working_set))),
+            listed: Notify::new(),
+        };
+        let relist = |uid| {
+            for event in [Event::Init, Event::InitApply(watched(uid)), Event::InitDone] {
+                assert!(key_changed(event, &scope, &context).is_empty());
+            }
+        };
+        relist("a");
+        let (requeue, _requeued) = mpsc::unbounded();
+        let place = Place::new("shop", "orders");
+        let wait = |uid| context.kms.queue.acquire_or_enqueue("eu-west-1", uid, &place, &requeue);
+        let _held: Vec<_> = std::iter::from_fn(|| wait("a")).collect();
+        assert_eq!(context.kms.queue.waiting(), 1);
+        relist("b");
+        assert_eq!(context.kms.queue.waiting(), 0);
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
     api_server::{
         keys::{self, Fetched},
         outcome::{WriteOutcome, classify_write},
+        secrets::RequestError,
     },
     controller::store::Facts,
 };
@@ -47,8 +48,6 @@ impl Reconciler<'_> {
     /// unclear whether the record was written.
     pub(super) async fn call_kms(&mut self) -> Result<(), Error> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
-        // KMS may not answer for long, and the reads of other objects must not wait for that.
-        self.read = None;
         let key = Arc::clone(self.key());
         let request = key.spec.request();
         let version = key.wanted_version();
@@ -117,7 +116,7 @@ impl Reconciler<'_> {
         }
         let fetched = keys::get(&self.context.client, &self.namespace, &self.name);
         let Some(fetched) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
-        let now = keys::decode(&fetched)?;
+        let now: DataKey = fetched.decode().map_err(|_| RequestError::Decode)?;
         self.store.put_answer(&Arc::new(fetched), Facts::of(&now));
         let change = Change::between(self.key(), &now, self.attempt.unrecorded_answer());
         let known = self.store.secret(&self.place.beside(now.secret_name()));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::time::{Instant, timeout};
 
 use super::{Context, Error, report::log_retry};
@@ -12,17 +13,17 @@ use crate::{
     metrics::ReconcileOutcome,
     place::Place,
 };
-use datakey::{api::DataKey, decode::Encoded};
+use datakey::{
+    api::DataKey,
+    decode::{Encoded, Unreadable},
+};
 
 /// What there is to reconcile.
 pub enum Loaded {
-    /// The object.
-    Object {
-        /// Its newest state.
-        object: Arc<Encoded>,
-        /// The permit that it was read with, which covers a read of its Secret, too.
-        read: Option<CallInFlight>,
-    },
+    /// The newest state of the object, and the permit that it was read with, which covers a read of its Secret, too.
+    Key(Arc<DataKey>, Option<CallInFlight>),
+    /// An object that cannot be decoded: its metadata, and why.
+    Unreadable(Box<ObjectMeta>, Unreadable),
     /// Nothing now: the object is gone, there is nothing to do for it, or it waits for its turn to be read.
     Nothing,
 }
@@ -36,7 +37,7 @@ pub async fn load(place: &Place, store: &Store, requeue: &Requeue, context: &Con
     let begun = Instant::now();
     let loaded = find_or_read(place, store, requeue, context).await;
     if let Err(error) = &loaded {
-        log_retry(place.namespace(), place.name(), error);
+        log_retry(place, error);
         context.metrics.reconciled(ReconcileOutcome::Error, begun.elapsed());
     }
     loaded
@@ -45,13 +46,11 @@ pub async fn load(place: &Place, store: &Store, requeue: &Requeue, context: &Con
 async fn find_or_read(place: &Place, store: &Store, requeue: &Requeue, context: &Context) -> Result<Loaded, Error> {
     let uid = match store.find(place) {
         None => return Ok(Loaded::Nothing),
-        Some(Found::Settled) => {
-            if let Some(uid) = store.uid(place) {
-                context.settled(&uid);
-            }
+        Some(Found::Settled(uid)) => {
+            context.settled(&uid);
             return Ok(Loaded::Nothing);
         }
-        Some(Found::Held(object)) => return Ok(Loaded::Object { object, read: None }),
+        Some(Found::Held(object)) => return Ok(Loaded::new(&object, object.decode(), None)),
         Some(Found::NotHeld(uid)) => uid,
     };
     let permit = if context.kms.queue.has_offer(&uid) {
@@ -71,11 +70,19 @@ async fn find_or_read(place: &Place, store: &Store, requeue: &Requeue, context: 
     if found.metadata.uid.as_deref() != Some(&uid) {
         return Err(Error::Gone);
     }
-    let facts = found.decode::<DataKey>().map_or_else(
-        |_| Facts::unreadable(),
-        |(spec, status)| Facts::of(&DataKey { metadata: found.metadata.clone(), spec, status }),
-    );
+    let decoded = found.decode();
     let object = Arc::new(found);
-    store.put_answer(&object, facts);
-    Ok(Loaded::Object { object, read: permit })
+    store.put_answer(&object, decoded.as_ref().map_or_else(|_| Facts::unreadable(), Facts::of));
+    Ok(Loaded::new(&object, decoded, permit))
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    fn new(object: &Encoded, decoded: Result<DataKey, Unreadable>, read: Option<CallInFlight>) -> Self {
+        match decoded {
+            Ok(key) => Self::Key(Arc::new(key), read),
+            Err(unreadable) => Self::Unreadable(Box::new(object.metadata.clone()), unreadable),
+        }
+    }
 }

@@ -46,7 +46,7 @@ pub(super) struct Reconciler<'a> {
     pub uid: String,
     pub attempt: Attempt<Arc<DataKey>>,
     pub slot: Slot,
-    /// The permit that the object was read with, until the Secret is read with it.
+    /// The permit that the object was read with, until the Secret is read with it or something else is done.
     pub read: Option<CallInFlight>,
     /// What a failure depends on: when that changes, the next try does not wait.
     pub failure_inputs: FailureInputs,

@@ -22,6 +22,7 @@ use crate::{
     },
     controller::store::Facts,
     kms::KmsFailure,
+    place::Place,
 };
 
 impl Reconciler<'_> {
@@ -128,7 +129,8 @@ impl Reconciler<'_> {
 }
 
 /// Logs an error that is not reported in the status, and only repeats the reconcile.
-pub(super) fn log_retry(namespace: &str, name: &str, error: &Error) {
+pub(super) fn log_retry(place: &Place, error: &Error) {
+    let (namespace, name) = (place.namespace(), place.name());
     match error {
         Error::Conflict | Error::Gone => {
             debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");

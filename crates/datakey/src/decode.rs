@@ -12,7 +12,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, KeyKind, KeyStatus, SpecView},
+    api::{Conditions, KeyKind, SpecView},
     condition,
     names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
     reason::{Failure, Reason},
@@ -68,9 +68,6 @@ struct Identity {
 #[allow(clippy::zero_sized_map_values)]
 type Names = Option<BTreeMap<String, IgnoredAny>>;
 
-/// The decoded spec and status of an object.
-pub type Content<K> = (<K as KeyKind>::Spec, Option<KeyStatus>);
-
 /// Why an object cannot be decoded, and its status as the API server sent it.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
@@ -92,16 +89,19 @@ fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, 
 // === impl Encoded ===
 
 impl Encoded {
-    /// The decoded spec and status.
+    /// The decoded object.
     ///
     /// # Errors
-    /// Why they cannot be decoded.
-    pub fn decode<K: KeyKind>(&self) -> Result<Content<K>, Unreadable> {
-        let Self { spec, status, .. } = self;
-        let content = part::<K::Spec>("spec", spec.as_deref())
+    /// Why it cannot be decoded.
+    pub fn decode<K: KeyKind>(&self) -> Result<K, Unreadable> {
+        let Self { metadata, spec, status } = self;
+        let object = part::<K::Spec>("spec", spec.as_deref())
             .and_then(|spec| if knows_enough(K::view(&spec)) { Ok(spec) } else { Err(too_much_unknown()) })
-            .and_then(|spec| Ok((spec, status.as_deref().map(|raw| part("status", Some(raw))).transpose()?)));
-        content.map_err(|why| Unreadable { why: why.into(), status: status.clone() })
+            .and_then(|spec| {
+                let status = status.as_deref().map(|raw| part("status", Some(raw))).transpose()?;
+                Ok(K::new(metadata.clone(), spec, status))
+            });
+        object.map_err(|why| Unreadable { why: why.into(), status: status.clone() })
     }
 
     /// About how many bytes of memory it takes.
@@ -248,7 +248,7 @@ mod tests {
         fixtures::{Edit, at, data_key, pinned, recorded},
     };
 
-    fn decoded(value: &Value) -> Result<Content<DataKey>, Unreadable> {
+    fn decoded(value: &Value) -> Result<DataKey, Unreadable> {
         serde_json::from_str::<Encoded>(&value.to_string()).unwrap().decode::<DataKey>()
     }
 
@@ -286,9 +286,7 @@ mod tests {
         let kept = |marks: &str, name: &str| {
             let mut key = json_of(&data_key());
             key["metadata"][marks] = json!({ name: "x", "team": "shop" });
-            let key = serde_json::from_value::<Encoded>(key).unwrap();
-            let (spec, status) = key.decode::<DataKey>().unwrap();
-            DataKey { metadata: key.metadata, spec, status }
+            serde_json::from_value::<Encoded>(key).unwrap().decode::<DataKey>().unwrap()
         };
         for (marks, name) in [("labels", VELERO_RESTORE_LABEL), ("annotations", RESTORED_ANNOTATION)] {
             let key = kept(marks, name);
@@ -405,7 +403,7 @@ mod tests {
         for (field, value) in far.as_object().unwrap() {
             key["status"][field] = value.clone();
         }
-        let status = decoded(&key).unwrap().1.unwrap();
+        let status = decoded(&key).unwrap().status.unwrap();
         assert_eq!((status.issued_at, status.version, status.conditions.len()), (None, None, 0));
         assert_eq!(status.versions, recorded(&[1]).record());
     }

@@ -149,7 +149,12 @@ impl Facts {
 
     /// The place of its Secret, from its own place.
     pub(super) fn secret_place(&self, place: &Place) -> Place {
-        self.secret_name.as_deref().map_or_else(|| place.clone(), |name| place.beside(name))
+        self.other_place(place).unwrap_or_else(|| place.clone())
+    }
+
+    /// The same, where it is not its own place.
+    fn other_place(&self, place: &Place) -> Option<Place> {
+        self.secret_name.as_deref().map(|name| place.beside(name))
     }
 
     /// What is known of a `DataKey` that cannot be decoded.
@@ -161,11 +166,6 @@ impl Facts {
 // === impl KeyRow ===
 
 impl KeyRow {
-    /// The place of its Secret, from its own place.
-    pub fn secret_place(&self, place: &Place) -> Place {
-        self.facts.secret_place(place)
-    }
-
     pub fn is_open(&self) -> bool {
         self.settlement == Settlement::Open
     }
@@ -228,6 +228,11 @@ impl SecretRow {
 // === impl Rows ===
 
 impl Rows {
+    /// All `DataKey`s.
+    pub fn keys(&self) -> impl Iterator<Item = (&Place, &KeyRow)> {
+        self.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)))
+    }
+
     pub fn key(&self, place: &Place) -> Option<&KeyRow> {
         self.by_place.get(place)?.key.as_ref()
     }
@@ -247,8 +252,7 @@ impl Rows {
 
     /// Stores a `DataKey` in place of an earlier state of it or of another one.
     pub fn set_key(&mut self, place: &Place, key: KeyRow) {
-        let (before, now) =
-            (self.wanted_elsewhere(place), key.facts.secret_name.as_deref().map(|name| place.beside(name)));
+        let (before, now) = (self.wanted_elsewhere(place), key.facts.other_place(place));
         self.row(place).key = Some(key);
         if before != now {
             self.forget_wish(place, before);
@@ -294,7 +298,7 @@ impl Rows {
     }
 
     fn wanted_elsewhere(&self, place: &Place) -> Option<Place> {
-        self.key(place)?.facts.secret_name.as_deref().map(|name| place.beside(name))
+        self.key(place)?.facts.other_place(place)
     }
 
     fn forget_wish(&mut self, place: &Place, secret: Option<Place>) {

@@ -130,9 +130,8 @@ impl Store {
 
     /// Decides on the `DataKey`s that were judged before Secrets were listed.
     fn meet_expectations(rows: &mut Rows) {
-        let with_keys = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)));
-        let expecting = with_keys.filter(|(_, key)| key.settlement == Settlement::Expected);
-        let is_met = |place, key: &KeyRow| rows.is_at(&key.secret_place(place), key.expects.as_deref());
+        let expecting = rows.keys().filter(|(_, key)| key.settlement == Settlement::Expected);
+        let is_met = |place, key: &KeyRow| rows.is_at(&key.facts.secret_place(place), key.expects.as_deref());
         let judged: Vec<_> = expecting.map(|(place, key)| (place.clone(), is_met(place, key))).collect();
         for (place, is_met) in judged {
             if let Some(key) = rows.key_mut(&place) {

@@ -42,7 +42,7 @@ fn deliver(store: &Store, key: &DataKey, verdict: Verdict) -> bool {
 }
 
 fn deliver_by(store: &Store, key: &DataKey, by: Delivery, verdict: Verdict) -> bool {
-    store.is_news(&key.metadata, by) && store.put_watched(encoded(key), by, Facts::of(key), verdict).unwrap()
+    store.is_news(&key.metadata, by) && store.put_watched(encoded(key), by, Facts::of(key), verdict).unwrap().is_open
 }
 
 fn answer(store: &Store, key: &DataKey) {
@@ -58,7 +58,7 @@ fn held(store: &Store, name: &str) -> Option<String> {
 }
 
 fn is_settled(store: &Store, name: &str) -> bool {
-    matches!(store.find(&place(name)), Some(Found::Settled))
+    matches!(store.find(&place(name)), Some(Found::Settled(_)))
 }
 
 fn must_be_read(store: &Store, name: &str) -> bool {

@@ -171,6 +171,10 @@ impl KeyKind for DataKey {
 
     type Spec = DataKeySpec;
 
+    fn new(metadata: kube::core::ObjectMeta, spec: DataKeySpec, status: Option<KeyStatus>) -> Self {
+        Self { metadata, spec, status }
+    }
+
     fn view(spec: &DataKeySpec) -> SpecView<'_> {
         SpecView {
             request: spec.request_view(),

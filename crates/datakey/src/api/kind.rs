@@ -35,6 +35,9 @@ pub trait KeyKind:
     /// The type of the spec.
     type Spec: DeserializeOwned;
 
+    /// The object with these parts.
+    fn new(metadata: ObjectMeta, spec: Self::Spec, status: Option<KeyStatus>) -> Self;
+
     /// What the protocol reads of a spec.
     fn view(spec: &Self::Spec) -> SpecView<'_>;
 

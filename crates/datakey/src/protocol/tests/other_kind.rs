@@ -102,6 +102,10 @@ impl KeyKind for Token {
 
     type Spec = TokenSpec;
 
+    fn new(metadata: ObjectMeta, spec: TokenSpec, status: Option<KeyStatus>) -> Self {
+        Self { metadata, spec, status }
+    }
+
     fn view(spec: &TokenSpec) -> SpecView<'_> {
         SpecView {
             request: spec.asks.view(),

@@ -1,0 +1,162 @@
+//! Tests of single reconciles against an API server that answers from a function.
+
+use datakey::{
+    api::DataKey,
+    fixtures::{data_key, recorded},
+};
+use futures::channel::mpsc;
+use http::{Request, Response, StatusCode};
+use kube::{Client, Resource, client::Body};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tower::{BoxError, service_fn};
+
+use super::*;
+use crate::{
+    controller::{
+        slots::Slots,
+        store::{Delivery, Facts, WorkingSet},
+    },
+    kms::{Kms, KmsSettings},
+    metrics::{Gauges, Metrics},
+    place::Place,
+    reconcile::retry::RetryBounds,
+};
+
+const BOUNDS: RetryBounds = RetryBounds { min: Duration::from_secs(1), max: Duration::from_mins(10) };
+
+/// One operator with one `DataKey` that is not in memory.
+pub struct Fixture {
+    /// What reconciles work with.
+    pub context: Arc<Context>,
+    /// What the watches delivered.
+    pub store: Arc<Store>,
+    /// Method and path of each request.
+    pub requests: Arc<Mutex<Vec<String>>>,
+}
+
+// === impl Fixture ===
+
+impl Fixture {
+    /// The API server has no object but this one, and KMS is at this URL.
+    pub fn new(key: &DataKey, kms: &str) -> Self {
+        let path_of_key = format!("{}/orders", DataKey::url_path(&(), Some("shop")));
+        let stored = serde_json::to_value(key).unwrap();
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let answered = Arc::clone(&requests);
+        let client = Client::new(
+            service_fn(move |request: Request<Body>| {
+                let path = request.uri().path().to_owned();
+                answered.lock().push(format!("{} {path}", request.method()));
+                let (code, body) = if path == path_of_key { (StatusCode::OK, stored.clone()) } else { not_found() };
+                let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+                *answer.status_mut() = code;
+                async move { Ok::<_, BoxError>(answer) }
+            }),
+            "shop",
+        );
+        let mut context = context(client, kms);
+        // Nothing fits, so that each DataKey is read.
+        context.working_set = Arc::new(WorkingSet::new(0));
+        let store = Arc::new(Store::new(Arc::clone(&context.working_set)));
+        store.key_list_begins();
+        store.key_list_ends();
+        let fixture = Self { context: Arc::new(context), store, requests };
+        fixture.put(key);
+        fixture
+    }
+
+    /// The watch delivers this.
+    pub fn put(&self, key: &DataKey) {
+        let encoded = serde_json::from_value(serde_json::to_value(key).unwrap()).unwrap();
+        self.store.put_watched(encoded, Delivery::Event, Facts::of(key), Verdict::Open);
+    }
+
+    async fn reconcile(&self) -> Result<Next, Error> {
+        let (requeue, _requeued) = mpsc::unbounded();
+        let place = Place::new("shop", "orders");
+        let loaded = load(&place, &self.store, &requeue, &self.context).await?;
+        let Loaded::Key(key, read) = loaded else { panic!("nothing to do") };
+        assert!(read.is_some());
+        let slot = Slots::new(1).begin("shop", false).await.unwrap();
+        reconcile(key, slot, read, &self.store, &requeue, &self.context).await
+    }
+}
+
+/// What reconciles work with, where KMS is at this URL.
+pub fn context(client: Client, kms: &str) -> Context {
+    let settings = KmsSettings { rate: 10.try_into().unwrap(), timeout: Duration::from_secs(30) };
+    let config = aws_config::SdkConfig::builder()
+        .region(aws_config::Region::new("eu-west-1"))
+        .behavior_version(aws_config::BehaviorVersion::latest())
+        .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(
+            aws_credential_types::Credentials::for_tests(),
+        ))
+        .endpoint_url(kms)
+        .build();
+    let metrics = Arc::new(Metrics::default());
+    let kms = Kms::new(config, settings, Vec::new(), Arc::clone(&metrics));
+    Context::new(client, kms, metrics, BOUNDS)
+}
+
+fn not_found() -> (StatusCode, Value) {
+    let status =
+        json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404 });
+    (StatusCode::NOT_FOUND, status)
+}
+
+const SECRET: &str = "/api/v1/namespaces/shop/secrets/orders";
+
+#[tokio::test(start_paused = true)]
+async fn secret_that_changes_all_the_time_is_read_at_the_limit() {
+    let key = recorded(&[1]);
+    let fixture = Fixture::new(&key, "http://127.0.0.1:9");
+    let secret = json!({ "metadata": {
+        "name": "orders", "namespace": "shop", "uid": "s", "resourceVersion": "7",
+        "labels": {
+            datakey::names::NAME_LABEL: "orders",
+            datakey::names::MANAGED_BY_LABEL: datakey::names::FIELD_MANAGER,
+        },
+    } });
+    fixture.store.secret_changed(kube::runtime::watcher::Event::Apply(serde_json::from_value(secret).unwrap()));
+    let uid = key.metadata.uid.as_deref().unwrap();
+    for _ in 0..100 {
+        fixture.context.retries.secret_read(uid);
+    }
+    let next = fixture.reconcile().await;
+    assert!(!fixture.requests.lock().iter().any(|request| request.ends_with(SECRET)), "{:?}", fixture.requests.lock());
+    assert!(matches!(next, Ok(Next::After(_))), "{next:?}");
+    assert!(!fixture.context.reads.queue.is_busy(""), "the permit is free again");
+}
+
+#[tokio::test]
+async fn hanging_call_to_kms_holds_no_permit_to_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let key = data_key();
+    let kms = format!("http://{}", listener.local_addr().unwrap());
+    let fixture = Fixture::new(&key, &kms);
+    let called = async {
+        let _call = listener.accept().await.unwrap();
+        assert!(fixture.context.kms.queue.is_busy("eu-west-1"));
+        assert!(!fixture.context.reads.queue.is_busy(""));
+    };
+    tokio::select! {
+        next = fixture.reconcile() => panic!("{next:?} without a call: {:?}", fixture.requests.lock()),
+        () = called => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_read_of_a_key_counts_as_a_failed_reconcile() {
+    let mut key = data_key();
+    let fixture = Fixture::new(&key, "http://127.0.0.1:9");
+    // The watch still has it.
+    key.metadata.name = Some("gone".to_owned());
+    fixture.put(&key);
+    let (requeue, _requeued) = mpsc::unbounded();
+    let loaded = load(&Place::new("shop", "gone"), &fixture.store, &requeue, &fixture.context).await;
+    assert!(matches!(loaded, Err(Error::Gone)));
+    let metrics = fixture.context.metrics.render(Gauges::default()).unwrap();
+    assert!(metrics.contains("outcome=\"Error\"} 1"), "{metrics}");
+}
