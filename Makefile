@@ -18,7 +18,7 @@ RARE_GC := GOGC=400
 
 include tests/tools/tools.mk deploy/dist.mk
 
-.PHONY: help demo dev demo-parts dev-parts demo-build build-debug test test-build test-crates fmt lint unit model chart alerts \
+.PHONY: help demo dev demo-parts dev-parts demo-build dev-build build-debug test test-build test-crates fmt lint unit model chart alerts \
 	servers servers-oldest chaos upgrade velero bench status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate
 
 help: ## List the targets
@@ -40,7 +40,7 @@ AT_ONCE = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j 3)
 demo-parts: demo-build $(TOOLS)/kms/installed demo-servers
 	@:
 
-dev-parts: demo-build servers-tools
+dev-parts: dev-build servers-tools
 	@:
 
 # In one build with the testbed, which gives some dependencies more features than the operator is shipped with. A build for each
@@ -48,6 +48,11 @@ dev-parts: demo-build servers-tools
 demo-build: need-rust
 	@$(STEP) demo 'the operator and the demo' cargo build --locked \
 		--package datakey-operator --bin datakey-operator --package testbed --bin playground
+
+dev-build: need-rust
+	@$(STEP) dev 'the operator, its servers and the plugin' cargo build --locked \
+		--package datakey-operator --bin datakey-operator --package testbed --bin playground \
+		--package kubectl-datakey --bin kubectl-datakey
 
 build-debug: need-rust
 	@$(STEP) workspace 'the workspace' cargo build --locked --workspace

@@ -67,7 +67,10 @@ pub async fn run(
     let mut work = Box::pin(future::join_all(runs));
     let queues = tokio::spawn({
         let context = Arc::clone(&context);
-        async move { future::join(context.kms.run(), context.reads.queue.run()).await }
+        async move {
+            let events = context.events.run(context.kube_timeout);
+            future::join3(context.kms.run(), context.reads.queue.run(), events).await
+        }
     });
     tokio::select! {
         _ = &mut work => return,

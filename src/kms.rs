@@ -26,6 +26,7 @@ use regions::Regions;
 use shares::Shares;
 
 pub use answer::GeneratedKey;
+use errors::Called;
 pub use errors::KmsFailure;
 
 mod answer;
@@ -142,7 +143,11 @@ impl Kms {
         call.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let result = match answer {
             Ok(output) => answer::validate_answer(output, request, region),
-            Err(error) => Err(KmsFailure::from_sdk_error(&error, grant_tokens)),
+            Err(error) => {
+                let account = self.clients.account();
+                let call = Called { key_id: &request.key_id, region, own_account: account.as_deref() };
+                Err(KmsFailure::from_sdk_error(&error, call, grant_tokens))
+            }
         };
         match result.as_ref().map_err(|failed| failed.failure.reason) {
             Err(Reason::Throttled) => self.queue.on_throttled(region),
@@ -151,7 +156,7 @@ impl Kms {
             }
             _ => {}
         }
-        let code = result.as_ref().map_or_else(|failed| failed.code, |_| "OK");
+        let code = result.as_ref().map_or_else(|failed| failed.known_code, |_| "OK");
         self.metrics.kms_call(label, code, begun.elapsed());
         result
     }

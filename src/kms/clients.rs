@@ -62,6 +62,11 @@ impl Clients {
         }
     }
 
+    /// The operator's own account, if its credentials name it.
+    pub fn account(&self) -> Option<String> {
+        self.aws.as_ref()?.account()
+    }
+
     /// Reads the credentials again, including the profile files, unless another call already did after `generation`. The SDK
     /// does not do it by itself: it reads a profile once, and keeps a read error for good.
     pub async fn renew_credentials(&self, generation: u64) {

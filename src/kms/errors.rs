@@ -1,5 +1,7 @@
 //! From an error of the AWS SDK to the failure that the user and the log see.
 
+use std::fmt;
+
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::{
     error::{ProvideErrorMetadata, SdkError},
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::logging::MAX_ERROR_LENGTH;
 use datakey::{
+    arn::KmsArn,
     reason::{Failure, Reason},
     text::{error_chain, printable, redact},
 };
@@ -23,12 +26,41 @@ type CallError = SdkError<GenerateDataKeyWithoutPlaintextError>;
 pub struct KmsFailure {
     /// What the condition says.
     pub failure: Failure,
-    /// The error code of KMS, or one of the operator's own codes: a closed set, because it becomes a metric label.
-    pub code: &'static str,
+    /// The error code of KMS, or one of the operator's own codes.
+    pub code: String,
+    /// The same from a closed set, because it becomes a metric label: `Unknown` for a code that AWS documents nowhere.
+    pub known_code: &'static str,
     /// The error message, for the log only: it can name the operator's role and other accounts. Grant tokens are redacted.
     pub message: String,
     /// Request ID of the call, if KMS answered.
     pub request_id: Option<String>,
+}
+
+/// What was called: the facts that a user compares with the spec.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'a> {
+    /// The KMS key, as in the spec.
+    pub key_id: &'a str,
+    /// The Region.
+    pub region: &'a str,
+    /// The operator's own account, if it is known.
+    pub own_account: Option<&'a str>,
+}
+
+/// The longest error code that is shown, in characters.
+const MAX_CODE: usize = 64;
+
+// === impl Called ===
+
+impl fmt::Display for Called<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key_id, region, own_account } = self;
+        let named = KmsArn::parse(key_id).map(|arn| arn.account);
+        match named.or(*own_account) {
+            Some(account) => write!(f, "{key_id} in Region {region} and account {account}"),
+            None => write!(f, "{key_id} in Region {region} and the operator's account"),
+        }
+    }
 }
 
 // === impl KmsFailure ===
@@ -37,34 +69,46 @@ impl KmsFailure {
     /// The request is invalid, so KMS was not called.
     pub(super) fn not_called(failure: Failure) -> Self {
         let message = failure.to_string();
-        Self { failure, code: "NotCalled", message, request_id: None }
+        Self { failure, code: "NotCalled".to_owned(), known_code: "NotCalled", message, request_id: None }
     }
 
     /// KMS answered without an error, but not with a usable data key.
     pub(super) fn unusable_answer(why: String, request_id: Option<String>) -> Self {
         let failure = Failure::new(Reason::KmsAnswerInvalid, why.clone());
-        Self { failure, code: "AnswerInvalid", message: why, request_id }
+        Self { failure, code: "AnswerInvalid".to_owned(), known_code: "AnswerInvalid", message: why, request_id }
     }
 
     /// The call failed.
-    pub(super) fn from_sdk_error(error: &CallError, grant_tokens: &[String]) -> Self {
-        let (code, failure) = match error {
+    pub(super) fn from_sdk_error(error: &CallError, call: Called<'_>, grant_tokens: &[String]) -> Self {
+        let in_the_region = |reason| Failure::new(reason, format!("Region {}", call.region));
+        let mut shown = None;
+        let (known_code, failure) = match error {
             SdkError::ServiceError(service) => {
                 let status = service.raw().status().as_u16();
-                let Classification(code, reason) = error_codes::reason_for(error.code(), status);
+                let Classification(known_code, reason) = error_codes::reason_for(error.code(), status);
+                let code = error.code().filter(|code| !code.is_empty()).map_or_else(
+                    || format!("HTTP status {status}"),
+                    |code| printable(&redact(code, grant_tokens), MAX_CODE),
+                );
                 // Only the code goes into the condition. The error message can repeat the request, and name the operator's
                 // role and other accounts. The request ID would change the condition at every retry, and so cost a write.
-                (code, Failure::new(reason, code))
+                let failure = Failure::new(reason, format!("{call} ({code})"));
+                shown = Some(code);
+                (known_code, failure)
             }
-            SdkError::TimeoutError(_) => ("Timeout", Reason::KmsTimeout.into()),
+            SdkError::TimeoutError(_) => ("Timeout", in_the_region(Reason::KmsTimeout)),
             SdkError::ResponseError(_) => ("AnswerInvalid", Reason::KmsAnswerInvalid.into()),
             // Checked before missing credentials: the SDK may fetch credentials over TLS, too.
-            _ => tls::problem(error)
-                .map_or_else(|| not_sent(error), |problem| ("TlsFailed", Failure::new(Reason::TlsFailed, problem))),
+            _ => match (tls::problem(error), not_sent(error)) {
+                (Some(problem), _) => ("TlsFailed", Failure::new(Reason::TlsFailed, problem)),
+                (None, (code, Reason::KmsUnreachable)) => (code, in_the_region(Reason::KmsUnreachable)),
+                (None, (code, reason)) => (code, reason.into()),
+            },
         };
         let message = printable(&redact(&message(error), grant_tokens), MAX_ERROR_LENGTH);
         let request_id = error.request_id().map(str::to_owned);
-        Self { failure, code, message, request_id }
+        let code = shown.unwrap_or_else(|| known_code.to_owned());
+        Self { failure, code, known_code, message, request_id }
     }
 }
 
@@ -80,14 +124,13 @@ fn message(error: &CallError) -> String {
 }
 
 /// The reason for a call that did not reach KMS, other than TLS.
-fn not_sent(error: &CallError) -> (&'static str, Failure) {
-    let (code, reason) = match error {
+fn not_sent(error: &CallError) -> (&'static str, Reason) {
+    match error {
         _ if has_source::<CredentialsError>(error) => ("NoCredentials", Reason::CredentialsMissing),
         SdkError::DispatchFailure(_) => ("Unreachable", Reason::KmsUnreachable),
         // Not the configuration: the operator checks it at start.
         _ => ("NotSent", Reason::InternalError),
-    };
-    (code, reason.into())
+    }
 }
 
 /// Whether an error of this type is among the causes.
@@ -101,6 +144,46 @@ mod tests {
 
     use super::*;
 
+    const CALL: Called<'static> = Called { key_id: "alias/orders", region: "eu-west-1", own_account: None };
+
+    /// The failure for an error answer of KMS.
+    fn failed(call: Called<'_>, code: Option<&str>, message: &str, status: u16) -> KmsFailure {
+        let mut metadata = ErrorMetadata::builder().message(message);
+        if let Some(code) = code {
+            metadata = metadata.code(code);
+        }
+        let error = GenerateDataKeyWithoutPlaintextError::generic(metadata.build());
+        let response = HttpResponse::new(status.try_into().unwrap(), "".into());
+        KmsFailure::from_sdk_error(&SdkError::service_error(error, response), call, &["t0ken".to_owned()])
+    }
+
+    #[test]
+    fn condition_names_key_region_account_and_code() {
+        let arn = "arn:aws:kms:us-east-1:444455556666:alias/orders";
+        for (key_id, own_account, facts) in [
+            ("alias/orders", None, "alias/orders in Region eu-west-1 and the operator's account"),
+            ("alias/orders", Some("111122223333"), "alias/orders in Region eu-west-1 and account 111122223333"),
+            (arn, Some("111122223333"), &format!("{arn} in Region eu-west-1 and account 444455556666")),
+        ] {
+            let failed = failed(Called { key_id, own_account, ..CALL }, Some("NotFoundException"), "no", 400);
+            assert_eq!(failed.failure.detail.unwrap(), format!("{facts} (NotFoundException)"));
+        }
+    }
+
+    #[test]
+    fn undocumented_code_is_shown_but_is_no_metric_label() {
+        for (code, shown) in [
+            (Some("ZorpException"), "ZorpException".to_owned()),
+            (Some("a\u{1b}[2Jt0ken"), r"a\u{1b}[2J[redacted]".to_owned()),
+            (Some(&*"x".repeat(100)), "x".repeat(64)),
+            (None, "HTTP status 418".to_owned()),
+        ] {
+            let failed = failed(CALL, code, "no", 418);
+            assert_eq!((failed.known_code, &failed.code), ("Unknown", &shown));
+            assert!(failed.failure.detail.unwrap().ends_with(&format!("({shown})")));
+        }
+    }
+
     #[test]
     fn error_before_the_request_is_sent_has_its_reason() {
         let no_credentials = CredentialsError::not_loaded("no profile has the token t0ken");
@@ -109,8 +192,8 @@ mod tests {
             (SdkError::construction_failure(no_credentials), Reason::CredentialsMissing, "NoCredentials"),
             (SdkError::construction_failure("odd"), Reason::InternalError, "NotSent"),
         ] {
-            let failed = KmsFailure::from_sdk_error(&error, &["t0ken".to_owned()]);
-            assert_eq!((failed.failure.reason, failed.code), (reason, code));
+            let failed = KmsFailure::from_sdk_error(&error, CALL, &["t0ken".to_owned()]);
+            assert_eq!((failed.failure.reason, failed.known_code, failed.code.as_str()), (reason, code, code));
             assert!(!failed.message.contains("t0ken"), "{}", failed.message);
         }
     }
@@ -118,14 +201,9 @@ mod tests {
     #[test]
     fn message_is_from_kms_and_not_from_an_sdk_type() {
         let message = "The ciphertext refers to a key that does not exist. ";
-        let answer = |message: &str, status: u16| {
-            let metadata = ErrorMetadata::builder().code("NotFoundException").message(message);
-            let error = GenerateDataKeyWithoutPlaintextError::generic(metadata.build());
-            let response = HttpResponse::new(status.try_into().unwrap(), "".into());
-            KmsFailure::from_sdk_error(&SdkError::service_error(error, response), &[])
-        };
+        let answer = |message: &str, status: u16| failed(CALL, Some("NotFoundException"), message, status);
         let failed = answer(message, 400);
-        assert_eq!((failed.code, failed.message.as_str()), ("NotFoundException", message));
+        assert_eq!((failed.known_code, failed.message.as_str()), ("NotFoundException", message));
         assert_eq!(answer("", 503).message, "no message, HTTP status 503");
         assert_eq!(answer(&message.repeat(100), 400).message.len(), MAX_ERROR_LENGTH);
     }

@@ -90,6 +90,7 @@ impl Reconciler<'_> {
             Ok(WriteOutcome::Accepted(key)) => {
                 if record.source == Source::Kms {
                     self.unrecorded = None;
+                    self.issued = record.versions.first().map(issued_note);
                 }
                 self.learn(Answer::Stored(key))?;
             }
@@ -195,6 +196,12 @@ impl Reconciler<'_> {
             self.emit_event(EventType::Normal, "Adopted", &note).await;
         }
     }
+}
+
+/// What an event says of a version that KMS issued.
+fn issued_note(issued: &IssuedVersion) -> String {
+    let request = issued.request_id.as_deref().map_or_else(String::new, |id| format!(", request ID {id}"));
+    format!("Issued version {}: KMS key {}{request}", issued.version, issued.key_id)
 }
 
 /// The current time, but not before the creation time of the object, whichever clock set that: a data key that is older than

@@ -56,6 +56,8 @@ pub(super) struct Reconciler<'a> {
     pub queued_for: Option<Queue>,
     /// Version and request ID of a data key that KMS issued, until the record has it.
     pub unrecorded: Option<(i32, Option<String>)>,
+    /// What the event says of a version that KMS issued in this reconcile, until the version is published.
+    pub issued: Option<String>,
     /// When a failure is tried again.
     pub retry: Option<Duration>,
     /// Whether a line of the log reports the failure.
@@ -98,6 +100,7 @@ impl<'a> Reconciler<'a> {
             permit: None,
             queued_for: None,
             unrecorded: None,
+            issued: None,
             retry: None,
             is_logged: false,
             error: None,

@@ -10,7 +10,7 @@ use datakey::{
     text::error_chain,
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::events::EventType;
+use kube::{Resource, runtime::events::EventType};
 use tracing::{debug, info, warn};
 
 use super::{Next, error::Error, reconciler::Reconciler};
@@ -71,7 +71,7 @@ impl Reconciler<'_> {
     /// Records that KMS issued no data key. Logs each such call with its request ID, even if the status stays the same; the
     /// write of the status then logs nothing.
     pub(super) fn fail_at_kms(&mut self, failed: KmsFailure) {
-        let KmsFailure { failure, code, message: kms_message, request_id } = failed;
+        let KmsFailure { failure, code, message: kms_message, request_id, .. } = failed;
         let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
         let reason = failure.reason.as_str();
         warn!(namespace, name, version, reason, code, request_id, kms_message, "the DataKey is not ready");
@@ -95,6 +95,10 @@ impl Reconciler<'_> {
             WriteOutcome::Rejected(message) => return Err(Error::StatusRejected(message)),
         }
         self.context.retries.reported(&self.uid);
+        let is_ready = condition::find(self.key(), READY).is_some_and(|ready| ready.status == "True");
+        if is_ready && let Some(note) = self.issued.take() {
+            self.context.events.enqueue(self.key().object_ref(&()), condition::ISSUED, note);
+        }
         if before == reason(self.key()) {
             return Ok(());
         }
@@ -105,7 +109,7 @@ impl Reconciler<'_> {
             }
             let note = failure.to_string();
             self.emit_event(EventType::Warning, failure.reason.as_str(), &note).await;
-        } else if condition::find(self.key(), READY).is_some_and(|ready| ready.status == "True") {
+        } else if is_ready {
             info!(namespace, name, version, secret = self.key().secret_name(), "the DataKey is ready");
         } else {
             info!(namespace, name, version, "the DataKey is being deleted");

@@ -75,7 +75,7 @@ fn each<const N: usize>(requests: [(&str, usize); N]) -> BTreeMap<String, usize>
 }
 
 #[tokio::test]
-async fn a_new_data_key_costs_one_call_to_kms_and_four_requests() {
+async fn a_new_data_key_costs_one_kms_call_four_requests_an_event() {
     let costs = Costs::new("costs-new", &[]).await;
     let (requests, calls) = costs
         .of(async {
@@ -83,12 +83,13 @@ async fn a_new_data_key_costs_one_call_to_kms_and_four_requests() {
             costs.test.all_ready(COUNT, SOON).await;
         })
         .await;
-    assert_eq!(requests, each([("get secrets", 1), ("update datakeys/status", 2), ("create secrets", 1)]));
+    let issued = [("get secrets", 1), ("update datakeys/status", 2), ("create secrets", 1), ("create events", 1)];
+    assert_eq!(requests, each(issued));
     assert_eq!(calls, COUNT);
 }
 
 #[tokio::test]
-async fn a_new_version_costs_one_call_to_kms_and_four_requests() {
+async fn a_new_version_costs_one_kms_call_four_requests_an_event() {
     let costs = Costs::with_ready("costs-version").await;
     let raise = async |version: i32| {
         for number in 0..COUNT {
@@ -97,7 +98,8 @@ async fn a_new_version_costs_one_call_to_kms_and_four_requests() {
         costs.test.all_ready(COUNT, SOON).await;
     };
     let (requests, calls) = costs.of(raise(2)).await;
-    assert_eq!(requests, each([("update datakeys/status", 2), ("get secrets", 1), ("update secrets", 1)]));
+    let issued = [("update datakeys/status", 2), ("get secrets", 1), ("update secrets", 1), ("create events", 1)];
+    assert_eq!(requests, each(issued));
     assert_eq!(calls, COUNT);
     let (requests, calls) = costs.of(raise(1)).await;
     assert_eq!(

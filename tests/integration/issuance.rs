@@ -57,6 +57,24 @@ async fn the_key_is_unwrapped_under_its_own_encryption_context_only() {
 }
 
 #[tokio::test]
+async fn event_names_version_key_and_request_of_an_issue() {
+    let test = TestNamespace::new("issued-event").await;
+    let _operator = test.operator();
+    test.issue("orders", &json!({})).await;
+    let issued = json!(test.get("orders").await)["status"]["versions"][0].take();
+    let recorded = |field: &str| issued[field].as_str().unwrap().to_owned();
+    let note = format!("Issued version 1: KMS key {}, request ID {}", recorded("keyId"), recorded("requestId"));
+    test.event_contains("orders", "Issued", &note).await;
+
+    test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
+    test.event_contains("orders", "Issued", "Issued version 2: ").await;
+    // Going back issues nothing.
+    test.patch("orders", &json!({ "spec": { "version": 1 } })).await;
+    eventually(SOON, "version 1 is current", async || text(&test.data("orders").await, "version") == "1").await;
+    assert_eq!(test.events("orders", "Issued").await.len(), 2);
+}
+
+#[tokio::test]
 async fn kms_request_matches_the_spec_exactly() {
     let test = TestNamespace::new("as-written").await;
     let _operator = test.operator();

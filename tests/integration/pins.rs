@@ -146,7 +146,11 @@ async fn one_manifest_serves_in_every_region_of_a_multi_region_key() {
     exported["wrappedKeys"][0]["keyId"] = unknown.into();
     test.patch("orders", &json!({ "spec": { "wrappedKeys": exported["wrappedKeys"] } })).await;
     let conflict = test.failed("orders", "PinConflict").await;
-    assert!(message(&conflict).contains("the pin of version 1 differs in keyId"), "{}", message(&conflict));
+    assert!(
+        message(&conflict).contains(&format!("version 1 differs: keyId arn:aws:kms:{OTHER}:")),
+        "{}",
+        message(&conflict)
+    );
     test.delete_secret("orders").await;
     test.secret_becomes("orders", &there).await;
     test.patch("orders", &json!({ "spec": { "wrappedKeys": null } })).await;
@@ -325,10 +329,7 @@ async fn secret_with_another_data_key_than_the_pin_is_a_conflict() {
     pin["keyId"] = test.key.arn.clone().into();
     test.create("orders", &json!({ "wrappedKeys": [pin] })).await;
     let key = test.failed("orders", "SecretConflict").await;
-    assert!(
-        message(&key).contains("is another one than spec.wrappedKeys pins: it differs in ciphertextBlob"),
-        "{key:?}"
-    );
+    assert!(message(&key).contains("is another one than spec.wrappedKeys pins: ciphertextBlob"), "{key:?}");
     assert!(key.record().is_empty());
     assert_eq!(test.secret("orders").await.metadata.resource_version, secret.metadata.resource_version);
 

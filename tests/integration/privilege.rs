@@ -36,7 +36,7 @@ fn rules() -> Vec<(String, String, String)> {
 async fn each_verb_of_the_role_is_needed() {
     let test = TestNamespace::with_own_control_plane("verbs").await;
     let all = rules();
-    assert_eq!(all.len(), 11);
+    assert_eq!(all.len(), 10);
     // Slow enough that a DataKey can change during the call.
     test.proxy.fail_always(Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
@@ -108,13 +108,13 @@ async fn the_operators_identity_may_do_nothing_else() {
     let everywhere = [
         "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
-        "events.events.k8s.io [] [] [create patch]",
+        "events.events.k8s.io [] [] [create]",
         "secrets [] [] [get list watch create update]",
     ];
     let at_home = [
         "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
-        "events.events.k8s.io [] [] [create patch]",
+        "events.events.k8s.io [] [] [create]",
         "leases.coordination.k8s.io [] [] [create]",
         "leases.coordination.k8s.io [] [datakey-operator] [get update]",
         "secrets [] [] [get list watch create update]",

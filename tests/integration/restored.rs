@@ -31,7 +31,7 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
     create_as_velero(&test, "orders", &backup["spec"]).await;
     let key = test.failed("orders", "RestoredWithoutKey").await;
     let message = &datakey::condition::find(&key, datakey::api::READY).unwrap().message;
-    for way in ["restore the Secret", "--status-include-resources", "spec.wrappedKeys", "velero.io/restore-name-"] {
+    for way in ["Restore the Secret", "--status-include-resources", "spec.wrappedKeys", "velero.io/restore-name-"] {
         assert!(message.contains(way), "{message}");
     }
     assert!(datakey::condition::find(&key, datakey::api::STALLED).is_some());

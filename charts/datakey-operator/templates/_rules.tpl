@@ -16,8 +16,8 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, update]
-# Events report why a DataKey is not ready. patch: a repeated event is counted, not written again.
+# Events report that a data key was issued, and why a DataKey is not ready.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}

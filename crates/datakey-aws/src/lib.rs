@@ -11,7 +11,7 @@ use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 
-use credentials::Checked;
+use credentials::{Account, Checked};
 use settings::AwsSettings;
 use sources::Sources;
 
@@ -36,6 +36,7 @@ pub struct Aws {
     app: Option<AppName>,
     http: SharedHttpClient,
     retry: RetryConfig,
+    account: Account,
 }
 
 // === impl Aws ===
@@ -53,7 +54,12 @@ impl Aws {
         let AwsSettings { retry, ca_bundle } =
             settings::check(&Sources { variables: &variables, profiles: &profiles }, user)?;
         let trust = certificates::trust(ca_bundle.as_ref(), &variables)?;
-        Ok(Self { app: AppName::new(app).ok(), http: http::client(&trust, &variables), retry })
+        Ok(Self {
+            app: AppName::new(app).ok(),
+            http: http::client(&trust, &variables),
+            retry,
+            account: Account::default(),
+        })
     }
 
     /// A loader of the configuration, with what was checked.
@@ -67,12 +73,17 @@ impl Aws {
         }
     }
 
+    /// The account of the credentials that signed the last request, if their source names it: 12 digits.
+    pub fn account(&self) -> Option<String> {
+        self.account.id()
+    }
+
     /// Loads the configuration, profile files and credentials included, as it is now. Nothing is called but the instance
     /// metadata service, and that only where nothing else names a Region.
     pub async fn load(&self) -> SdkConfig {
         let config = self.loader().load().await;
         let Some(credentials) = config.credentials_provider() else { return config };
-        let checked = SharedCredentialsProvider::new(Checked::new(credentials));
+        let checked = SharedCredentialsProvider::new(Checked::new(credentials, self.account.clone()));
         config.into_builder().credentials_provider(checked).build()
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 use crate::{
     api::{Conditions, IssuedVersion, KeyStatus, Object, PENDING, READY, STALLED, VerifiedSecret, truncate_to_seconds},
     reason::{Failure, MAX_MESSAGE, Reason, RetryPolicy},
-    text::printable,
+    text::{capitalized, printable},
 };
 
 /// The reason of `Ready=True`.
@@ -106,6 +106,8 @@ pub fn failed_conditions(
     let (reason, message) = (failure.reason.as_str(), failure.to_string());
     let mut conditions = vec![condition(old, generation, READY, ("False", reason), &message, now)];
     if failure.reason.retry_policy() == RetryPolicy::RetryRarely {
+        // Not the same text: both conditions are shown side by side, and each status write has both.
+        let message = format!("{}: see the message of the Ready condition", capitalized(failure.reason.what()));
         conditions.push(condition(old, generation, STALLED, ("True", reason), &message, now));
     }
     conditions
@@ -159,6 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn stalled_refers_to_ready_and_repeats_nothing() {
+        let key = data_key();
+        let failure = Failure::new(Reason::KeyDisabled, "alias/orders in Region eu-west-1");
+        let status = failed(&key, &failure, at(5));
+        let [ready, stalled] = &*status.conditions else { panic!("{:?}", status.conditions) };
+        assert_eq!(ready.message, failure.to_string());
+        assert_eq!(stalled.message, "The KMS key is disabled: see the message of the Ready condition");
+    }
+
+    #[test]
     fn ready_removes_stalled_and_names_the_current_version() {
         let mut key = data_key();
         key.status = Some(failed(&key, &Reason::KeyDisabled.into(), at(5)));
@@ -205,8 +217,8 @@ mod tests {
         for status in
             [ready(&key, &issued(1), None, at(1)), failed(&key, &Failure::new(Reason::SecretConflict, odd), at(1))]
         {
+            assert!(status.conditions[0].message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{:?}", status.conditions);
             for condition in &*status.conditions {
-                assert!(condition.message.contains(r"\u{1b}[2J\r\n\u{202e}x"), "{}", condition.message);
                 assert!(condition.message.chars().all(crate::text::is_printable), "{}", condition.message);
             }
         }

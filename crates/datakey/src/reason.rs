@@ -4,7 +4,7 @@ use std::fmt;
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use crate::text::printable;
+use crate::text::{capitalized, printable};
 
 /// Bound of a message in a condition, in characters. The API server allows 32768; a reader far less.
 pub const MAX_MESSAGE: usize = 1024;
@@ -96,13 +96,22 @@ pub enum Reason {
     SpecNewer,
 }
 
-/// A failure as the user sees it: a reason, and what is special about this case.
+/// How soon a failure is retried, and its texts.
+struct Entry {
+    policy: RetryPolicy,
+    what: &'static str,
+    advice: &'static str,
+}
+
+/// A failure as the user sees it: what is wrong, the facts of this case, and what to do, the safest way first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
-    /// Decides on the retry policy and the advice.
+    /// Decides on the retry policy, and on the advice unless the case has one of its own.
     pub reason: Reason,
-    /// What is special about this case. Never secret material, never a grant token.
+    /// The facts of this case. Never secret material, never a grant token.
     pub detail: Option<String>,
+    /// What to do in this case, if that differs from the advice of the reason.
+    pub advice: Option<String>,
 }
 
 // === impl Reason ===
@@ -113,175 +122,205 @@ impl Reason {
 
     // One row a reason: a table, however long.
     #[allow(clippy::too_many_lines)]
-    /// How soon it is retried, and what the user can do.
-    const fn entry(self) -> (RetryPolicy, &'static str) {
+    const fn entry(self) -> Entry {
         use RetryPolicy::{RetryRarely, RetrySlowly, RetrySoon};
-        match self {
+        let (policy, what, advice) = match self {
             Self::KeyNotFound => (
                 RetryRarely,
-                "AWS KMS has no such key or alias in this account and Region: correct spec.keyId or spec.region, or \
-                 create the key; name a key of another account by its ARN",
+                "AWS KMS has no such key or alias",
+                "Correct spec.keyId or spec.region, or create the key or alias there. Name a key of another account \
+                 by its ARN",
             ),
-            Self::KeyDisabled => (RetryRarely, "the KMS key is disabled: enable it, or name another key in spec.keyId"),
+            Self::KeyDisabled => {
+                (RetryRarely, "the KMS key is disabled", "Enable it, or name another key in spec.keyId")
+            }
             Self::KeyStateInvalid => (
                 RetryRarely,
-                "the state of the KMS key forbids its use (pending deletion or import, or its key store is not \
-                 connected): bring it back to Enabled, or name another key in spec.keyId",
+                "the state of the KMS key forbids its use",
+                "The key is pending deletion or import, or its key store is not connected: bring it back to Enabled, \
+                 or name another key in spec.keyId",
             ),
             Self::KeyUsageInvalid => (
                 RetryRarely,
-                "only a symmetric encryption key (ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT) can issue data keys: name one in \
-                 spec.keyId",
+                "the KMS key can't issue data keys",
+                "Name a symmetric encryption key (ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT) in spec.keyId",
             ),
             Self::GrantTokenInvalid => (
                 RetryRarely,
-                "AWS KMS refused a grant token: remove spec.grantTokens once the grant is some minutes old, or give the \
-                 token of a present grant",
+                "AWS KMS refused a grant token",
+                "Remove spec.grantTokens once the grant is some minutes old, or give the token of a present grant",
             ),
             Self::AccessDenied => (
                 RetryRarely,
-                "the operator's AWS identity may not use the KMS key: allow it kms:GenerateDataKeyWithoutPlaintext in \
-                 the key policy or in IAM, with this encryption context; the operator's log names the identity",
+                "the operator's AWS identity may not use the KMS key",
+                "Allow it kms:GenerateDataKeyWithoutPlaintext in the key policy or in IAM, with this encryption \
+                 context. The operator's log names the identity",
             ),
             Self::RequestInvalid => (
                 RetryRarely,
-                "AWS KMS refused the form of the request: correct keyId, encryptionContext or grantTokens in the spec; \
-                 the operator's log has the error message from KMS",
+                "AWS KMS refused the form of the request",
+                "Correct keyId, encryptionContext or grantTokens in the spec. The operator's log has the error \
+                 message from KMS",
             ),
             Self::CredentialsMissing => (
                 RetrySlowly,
-                "the operator has no AWS credentials: give its service account a role (IRSA or EKS Pod Identity) or \
-                 its environment credentials; the operator's log shows what was tried",
+                "the operator has no AWS credentials",
+                "Give its service account a role (IRSA or EKS Pod Identity), or its environment credentials. The \
+                 operator's log shows what was tried",
             ),
             Self::CredentialsRejected => (
                 RetrySlowly,
-                "AWS refused the operator's credentials as unknown, expired or badly signed: renew them, and check the \
-                 clock of its node",
+                "AWS refused the operator's credentials as unknown, expired or badly signed",
+                "Renew them, and check the clock of the operator's node",
             ),
             Self::RegionMissing => (
                 RetryRarely,
-                "no AWS Region is known: set spec.region, write spec.keyId as an ARN, or set AWS_REGION for the operator",
+                "no AWS Region is known",
+                "Set spec.region, write spec.keyId as an ARN, or set AWS_REGION for the operator",
             ),
             Self::RegionUnknown => (
                 RetryRarely,
-                "the operator knows no such AWS Region and calls nothing there: correct spec.region or the ARN in \
-                 spec.keyId, or ask the platform team to add the Region to --extra-regions of the operator",
+                "the operator knows no such AWS Region and calls nothing there",
+                "Correct spec.region or the ARN in spec.keyId, or ask the platform team to add the Region to \
+                 --extra-regions of the operator",
             ),
             Self::Throttled => (
                 RetrySoon,
-                "the request quota of AWS KMS for this account and Region is used up: nothing to do, it is retried; \
-                 lower --kms-rate if other services suffer",
+                "the request quota of AWS KMS for this account and Region is used up",
+                "Nothing to do: the operator tries again. Lower --kms-rate if other services suffer",
             ),
-            Self::KmsUnavailable => (RetrySoon, "AWS KMS failed for the moment: nothing to do, it is retried"),
+            Self::KmsUnavailable => {
+                (RetrySoon, "AWS KMS failed for the moment", "Nothing to do: the operator tries again")
+            }
             Self::KmsUnreachable => (
                 RetrySoon,
-                "no connection to AWS KMS: check spec.region, DNS, network policy, proxy and VPC endpoint of the \
-                 operator; it is retried",
+                "no connection to AWS KMS",
+                "Check spec.region, and DNS, network policy, proxy and VPC endpoint of the operator. It tries again",
             ),
             Self::TlsFailed => (
                 RetrySlowly,
-                "no TLS connection to AWS: check the certificate of the endpoint that the operator calls; where a private \
-                 CA or a proxy that inspects TLS issues it, add that CA's certificate to the file in AWS_CA_BUNDLE or \
-                 SSL_CERT_FILE of the operator",
+                "no TLS connection to AWS",
+                "Check the certificate of the endpoint that the operator calls. Where a private CA or a proxy that \
+                 inspects TLS issues it, add that CA's certificate to the file in AWS_CA_BUNDLE or SSL_CERT_FILE of \
+                 the operator",
             ),
             Self::KmsTimeout => {
-                (RetrySoon, "AWS KMS did not answer in time: check the operator's network; it is retried")
+                (RetrySoon, "AWS KMS did not answer in time", "Check the operator's network. It tries again")
             }
             Self::KmsAnswerInvalid => (
                 RetrySlowly,
-                "the answer to the KMS call was no usable data key, and nothing of it was kept: check what endpoint \
-                 the operator calls (AWS_ENDPOINT_URL_KMS)",
+                "the answer to the KMS call was no usable data key, and nothing of it was kept",
+                "Check what endpoint the operator calls (AWS_ENDPOINT_URL_KMS)",
             ),
             Self::KmsError => (
                 RetrySlowly,
-                "AWS KMS answered with an error that this operator does not know: its log has the error message from KMS",
+                "AWS KMS answered with an error that this operator does not know",
+                "The operator's log has the error message from KMS",
             ),
             Self::SecretConflict => (
                 RetryRarely,
-                "the Secret's name is taken, and nothing was touched: remove or rename that Secret after making sure \
-                 that no workload needs it, or use another spec.secretName",
+                "the operator does not touch the Secret",
+                "Set spec.secretName to a free name. Delete the Secret only if no workload needs it and no data is \
+                 encrypted under what it holds",
             ),
             Self::SecretContested => (
                 RetrySlowly,
-                "another client keeps changing or deleting the Secret, or an admission policy changes what the operator \
-                 writes into it: the operator restores it from the record at growing intervals; find that client or policy \
-                 (kubectl get secret -o yaml --show-managed-fields) and stop it",
+                "another client keeps changing or deleting the Secret, or an admission policy changes what the \
+                 operator writes into it",
+                "Find that client or policy (kubectl get secret -o yaml --show-managed-fields) and stop it. The \
+                 operator restores the Secret from the record at growing intervals",
             ),
             Self::SecretImmutable => (
                 RetryRarely,
-                "the Secret is immutable and does not hold what is recorded, and the API server lets no client change it: \
-                 delete the Secret (kubectl delete secret NAME); the operator creates it again with the recorded data keys",
+                "the Secret is immutable and does not hold what is recorded, and the API server lets no client change \
+                 it",
+                "Delete the Secret (kubectl delete secret NAME): the operator creates it again with the recorded data \
+                 keys",
             ),
-            Self::WriteRejected => (RetrySlowly, "the API server refused a write of the operator"),
+            Self::WriteRejected => (
+                RetrySlowly,
+                "the API server refused a write of the operator",
+                "Correct what refuses it, such as a quota, an admission policy or a missing permission. The operator \
+                 tries again",
+            ),
             Self::AdmissionUnavailable => (
                 RetrySlowly,
-                "an admission webhook that the API server asks before each write cannot be called: repair that webhook, or \
-                 exclude the namespace from it; the operator tries again",
+                "an admission webhook that the API server asks before each write cannot be called",
+                "Repair that webhook, or exclude the namespace from it. The operator tries again",
             ),
             Self::ApiServerFailed => (
                 RetrySoon,
-                "the API server failed to answer a request of the operator: check the API server and its admission \
-                 webhooks; the operator tries again",
+                "the API server failed to answer a request of the operator",
+                "Check the API server and its admission webhooks. The operator tries again",
             ),
             Self::InternalError => (
                 RetrySlowly,
-                "the operator met a defect of its own, and tries again: please report it with the operator's log",
+                "the operator met a defect of its own",
+                "Please report it with the operator's log. The operator tries again",
             ),
             Self::Deleting => (
                 RetrySlowly,
-                "this DataKey is being deleted: nothing is issued for it any more, and its Secret is not restored; a \
-                 finalizer in metadata.finalizers can hold it",
+                "this DataKey is being deleted, so nothing is issued for it any more and its Secret is not restored",
+                "A finalizer in metadata.finalizers can hold it",
             ),
             Self::SpecInvalid => (
                 RetryRarely,
-                "a field has a value that this operator cannot use, and the installed CustomResourceDefinition should have \
-                 refused it: correct that field, and install the definition of this operator's version",
+                "a field has a value that this operator cannot use, and the installed CustomResourceDefinition should \
+                 have refused it",
+                "Correct that field, and install the definition of this operator's version",
             ),
             Self::SecretTooLarge => (
                 RetryRarely,
-                "with this version Kubernetes could not store the Secret or the DataKey, so KMS is not called and nothing is \
-                 recorded: shorten spec.encryptionContext, remove pins that are recorded from spec.wrappedKeys, or create \
+                "with this version Kubernetes could not store the Secret or the DataKey, so KMS is not called and \
+                 nothing is recorded",
+                "Shorten spec.encryptionContext, remove pins that are recorded from spec.wrappedKeys, or create \
                  another DataKey for further versions",
             ),
             Self::TooManyVersions => (
                 RetryRarely,
-                "all 64 versions of this DataKey are issued: go back to one of them, or create another DataKey",
+                "all 64 versions of this DataKey are issued",
+                "Go back to one of them, or create another DataKey",
             ),
             Self::PinConflict => (
                 RetryRarely,
-                "spec.wrappedKeys pins another data key than status.versions records, and nothing was changed: the \
-                 Secret follows the record; remove that pin, or make it a copy of the recorded entry",
+                "a pin in spec.wrappedKeys is another data key than the recorded one of its version",
+                "Remove that pin, or make it a copy of the recorded entry. Nothing was changed, and the Secret \
+                 follows the record",
             ),
             Self::PinInvalid => (
                 RetryRarely,
-                "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued again: copy the entry \
-                 again from status.versions of the DataKey that it was issued for, or remove it",
+                "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued again",
+                "Copy the entry again from status.versions of the DataKey that it was issued for, or remove it",
             ),
             Self::RestoredWithoutKey => (
                 RetryRarely,
-                "a backup tool restored this DataKey, and its data key is not there: restore the Secret, or the status \
-                 (Velero: --status-include-resources), or pin the data key in spec.wrappedKeys; nothing is issued in its place. If \
-                 no data is encrypted under an earlier data key, remove the label velero.io/restore-name (kubectl label \
-                 datakey NAME velero.io/restore-name-) or the annotation datakey.dev/restored, and one is issued",
+                "a backup tool restored this DataKey, its data key is not there, and none is issued in its place",
+                "Restore the Secret, or the status (Velero: --status-include-resources), or pin the data key in \
+                 spec.wrappedKeys. If no data is encrypted under an earlier data key, remove the label \
+                 velero.io/restore-name (kubectl label datakey NAME velero.io/restore-name-) or the annotation \
+                 datakey.dev/restored, and one is issued",
             ),
             Self::IssuingDisabled => (
                 RetrySlowly,
                 "the operator runs with --issue=false, and this version is neither in status.versions nor pinned in \
-                 spec.wrappedKeys nor in a Secret: restore the Secret, pin the data key, or ask the platform team to \
-                 turn issuing on",
+                 spec.wrappedKeys nor in a Secret",
+                "Restore the Secret, pin the data key, or ask the platform team to turn issuing on",
             ),
             Self::RecordNewer => (
                 RetryRarely,
-                "a version in status.versions was recorded by a newer release of the operator, with fields that this one \
-                 does not know: install that release. Nothing is lost; until then the Secret stays as it is and no data \
-                 key is issued",
+                "a newer release of the operator recorded a version in status.versions with fields that this release \
+                 does not know",
+                "Install that release. Nothing is lost: until then the Secret stays as it is, and no data key is \
+                 issued",
             ),
             Self::SpecNewer => (
                 RetryRarely,
-                "the spec has a field that this release of the operator does not know, so nothing is issued or recorded: \
-                 upgrade the operator, or remove that field from the spec",
+                "the spec has a field that this release of the operator does not know, so nothing is issued or \
+                 recorded",
+                "Upgrade the operator, or remove that field from the spec",
             ),
-        }
+        };
+        Entry { policy, what, advice }
     }
 
     /// As conditions, events and metrics show it.
@@ -291,12 +330,17 @@ impl Reason {
 
     /// How soon it is retried.
     pub const fn retry_policy(self) -> RetryPolicy {
-        self.entry().0
+        self.entry().policy
     }
 
-    /// What it means and what the user can do.
+    /// What is wrong, as a clause without the special case.
+    pub const fn what(self) -> &'static str {
+        self.entry().what
+    }
+
+    /// What the user can do, as sentences without the last period.
     pub const fn advice(self) -> &'static str {
-        self.entry().1
+        self.entry().advice
     }
 
     /// Whether the failure depends on the object alone. An operator that has just started then decides again without a delay,
@@ -326,29 +370,34 @@ impl Reason {
 // === impl Failure ===
 
 impl Failure {
-    /// A failure with what is special about it.
+    /// A failure with the facts of this case.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: Some(detail.into()) }
+        Self { reason, detail: Some(detail.into()), advice: None }
+    }
+
+    /// The same failure with advice for this case.
+    #[must_use]
+    pub fn with_advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
     }
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
+        Self { reason, detail: None, advice: None }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let advice = self.reason.advice();
-        match &self.detail {
-            None => f.write_str(advice),
-            Some(detail) => {
-                // Messages of servers can repeat what users wrote.
-                let detail = printable(detail, MAX_MESSAGE.saturating_sub(advice.len() + 3));
-                write!(f, "{advice} ({detail})")
-            }
-        }
+        let what = self.reason.what();
+        let advice = self.advice.as_deref().unwrap_or(self.reason.advice());
+        let detail = self.detail.as_deref().map(|detail| {
+            // Messages of servers can repeat what users wrote.
+            let room = MAX_MESSAGE.saturating_sub(what.len() + advice.len() + ": . .".len());
+            format!(": {}", printable(detail.trim_end_matches('.'), room))
+        });
+        write!(f, "{}{}. {advice}.", capitalized(what), detail.unwrap_or_default())
     }
 }
 
@@ -360,7 +409,23 @@ mod tests {
     fn every_reason_has_its_own_name_and_advice() {
         for &reason in Reason::ALL {
             assert_eq!((reason.as_str().to_owned(), reason.as_str().parse()), (format!("{reason:?}"), Ok(reason)));
-            assert!(reason.advice().len() > 40, "{reason:?}");
+            for text in [reason.what(), reason.advice()] {
+                assert!(text.len() > 20 && !text.ends_with('.'), "{reason:?}: {text}");
+            }
+            assert!(reason.what().len() + reason.advice().len() < MAX_MESSAGE / 2, "{reason:?}: no room for facts");
+        }
+    }
+
+    #[test]
+    fn message_has_the_facts_and_then_the_advice() {
+        let reason = Reason::KeyDisabled;
+        let general = "Enable it, or name another key in spec.keyId.";
+        for (failure, message) in [
+            (reason.into(), format!("The KMS key is disabled. {general}")),
+            (Failure::new(reason, "alias/a."), format!("The KMS key is disabled: alias/a. {general}")),
+            (Failure::new(reason, "x").with_advice("Ask"), "The KMS key is disabled: x. Ask.".to_owned()),
+        ] {
+            assert_eq!(failure.to_string(), message);
         }
     }
 

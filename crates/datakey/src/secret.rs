@@ -6,6 +6,7 @@
 
 mod adopt;
 pub mod compare;
+pub mod conflict;
 pub mod digest;
 pub mod known;
 pub mod metadata;

@@ -28,6 +28,12 @@ pub fn printable(text: &str, max: usize) -> String {
     out
 }
 
+/// The text with a capital first letter.
+pub fn capitalized(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+}
+
 /// The same JSON with invisible characters escaped: they can only be in its strings. Line ends and tabs between its values
 /// stay.
 pub fn printable_json(json: &str) -> Cow<'_, str> {

@@ -116,6 +116,34 @@ impl Growth {
         self.rows.last_mut().unwrap().restart.cpu = Some(share);
     }
 
+    /// What most readers want to know: speed, latency, memory and restart by the number of DataKeys.
+    pub fn summary(&self, latency: Option<[Duration; 2]>, report: &mut Report) {
+        let latency = latency.map_or_else(
+            || "not measured".to_owned(),
+            |[median, most]| format!("{}, 99 % within {}", ms(median), ms(most)),
+        );
+        let rows = self.rows.iter().map(|row| {
+            vec![
+                row.size.to_string(),
+                format!("{:.0} a second", row.issued.speed),
+                format!("{:.0} %", 100.0 * row.issued.speed / row.limit()),
+                mib(row.memory.peak),
+                mib(row.restart.memory.now),
+                format!("{:.1} s", row.restart.working.as_secs_f64()),
+            ]
+        });
+        let header = [
+            "DataKeys in the cluster",
+            "new data keys",
+            "of what the API server allows",
+            "memory, peak while issuing",
+            "memory, settled",
+            "restart until a new DataKey is Ready",
+        ];
+        report.table(&header, &rows.collect::<Vec<_>>());
+        report.paragraph(&format!("One new DataKey is Ready after {latency}."));
+    }
+
     /// The tables and the plots.
     pub fn report(&self, folder: &Path, report: &mut Report) {
         tables(&self.rows, report);
@@ -181,7 +209,7 @@ fn tables(rows: &[Row], report: &mut Report) {
                 format!("{:.2}", restart.working.div_duration_f64(restart.pages)),
                 mib(restart.memory.peak),
                 mib(restart.memory.now),
-                restart.cpu.map_or_else(|| "not taken".to_owned(), |cpu| format!("{:.3} %", cpu * 100.0)),
+                restart.cpu.map_or_else(|| "not measured".to_owned(), |cpu| format!("{:.3} %", cpu * 100.0)),
             ]
         })
         .collect();

@@ -31,7 +31,10 @@ pub async fn run(bed: &Bed, rate: u32, seconds: u32, report: &mut Report) {
             let took = *times.last().unwrap() - times[0];
             let used = (times.len() - 1) as f64 / took.as_secs_f64() / f64::from(rate);
             rows.push(vec![
-                format!("{} Region(s), {region}", regions.len()),
+                format!(
+                    "{}, {region}",
+                    if regions.len() == 1 { "1 Region".to_owned() } else { format!("{} Regions", regions.len()) }
+                ),
                 format!("{rate}/s"),
                 format!("{:.1} %", used * 100.0),
                 most_in_a_second(&times).to_string(),

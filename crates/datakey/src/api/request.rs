@@ -52,6 +52,9 @@ pub struct KeyRequest {
     pub rest: Rest,
 }
 
+/// The longest value of a field in a message, in characters: a message has room for two.
+const MAX_SHOWN: usize = 200;
+
 /// A request, borrowed from a spec or from a record.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
@@ -89,6 +92,31 @@ impl<'a> RequestView<'a> {
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
         .collect()
+    }
+
+    /// The fields in which two requests differ, with both values and where they are: `keySpec AES_128 in the Secret, AES_256
+    /// in the spec`.
+    pub fn differing_values(self, here: &str, other: RequestView<'_>, there: &str) -> Vec<String> {
+        let both =
+            |field: &'static str| format!("{field} {} in {here}, {} in {there}", self.shown(field), other.shown(field));
+        self.differences(other).into_iter().map(both).collect()
+    }
+
+    /// The value of a field, as a message shows it.
+    fn shown(self, field: &str) -> String {
+        let value = match field {
+            "keyId" => Some(self.key_id.to_owned()),
+            "keySpec" => self.key_spec.map(|spec| spec.as_str().to_owned()),
+            "numberOfBytes" => self.number_of_bytes.map(|bytes| bytes.to_string()),
+            "encryptionContext" => serde_json::to_string(self.context()).ok(),
+            "region" => self.region.map(str::to_owned),
+            _ => None,
+        };
+        let value = value.unwrap_or_else(|| "not set".to_owned());
+        if value.chars().nth(MAX_SHOWN).is_none() {
+            return value;
+        }
+        value.chars().take(MAX_SHOWN).chain("...".chars()).collect()
     }
 
     /// Whether both requests are the same for KMS; an absent encryption context equals the empty one.

@@ -33,24 +33,18 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
             Some(earlier) if known.holds(object, &earlier) => call_kms(observed),
             _ => Step::GetSecret,
         },
-        (SecretState::Present(metadata), _) => Step::get_if_managed(metadata),
+        (SecretState::Present(metadata), _) => Step::get_if_managed(object, metadata),
         (SecretState::Absent, None) => call_kms(observed),
         (SecretState::Loaded(secret), _) if object.record().is_empty() => match secret::adopt(object, secret) {
             Ok(versions) => Step::record(object, versions, Source::Secret),
             // With neither record nor Secret, this object does not differ from a new one.
-            Err(why) => Step::conflict(
-                object,
-                &format!(
-                    "{why}. If it holds the data key of a backup, restore its content in place; once it is deleted, a \
-                     new data key is issued"
-                ),
-            ),
+            Err(conflict) => Step::conflict(object, &conflict),
         },
         (SecretState::Loaded(secret), _) => {
             // Recorded versions only: one that the Secret has beyond them is a conflict.
             let earlier = object.record().last().and_then(|last| observed.project(last.version));
             match earlier.map(|earlier| compare::compare(object, &earlier, secret)) {
-                Some(Comparison::Conflict(why)) => Step::conflict(object, &why),
+                Some(Comparison::Conflict(conflict)) => Step::conflict(object, &conflict),
                 _ => call_kms(observed),
             }
         }

@@ -132,7 +132,7 @@ mod tests {
             let mut key = recorded(&[1]);
             edit(&mut key.status.as_mut().unwrap().versions[0]);
             let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
-            let why = secret::adopt(&created_again, &secret).unwrap_err();
+            let why = secret::adopt(&created_again, &secret).unwrap_err().why;
             assert!(why.contains("the annotation of version 1"), "{why}");
         }
     }

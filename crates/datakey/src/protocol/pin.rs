@@ -25,11 +25,11 @@ pub(super) fn pin(observed: &Observed<'_>, pins: Vec<IssuedVersion>) -> Step {
         (SecretState::Unwatched, None) => Step::GetSecretMetadata,
         (SecretState::Watched(known), _) if intact(known) => Step::record(object, pins, Source::Pins),
         (SecretState::Watched(_), _) => Step::GetSecret,
-        (SecretState::Present(metadata), _) => Step::get_if_managed(metadata),
+        (SecretState::Present(metadata), _) => Step::get_if_managed(object, metadata),
         (SecretState::Absent, None) => Step::record(object, pins, Source::Pins),
         (SecretState::Loaded(secret), _) => match pins::merge_with_secret(object, pins, secret) {
             Ok(versions) => Step::record(object, versions, Source::Pins),
-            Err(why) => Step::conflict(object, &why),
+            Err(conflict) => Step::conflict(object, &conflict),
         },
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     secret::{
         self,
         compare::{self, Contradiction},
+        conflict::{Conflict, Obstacle},
     },
 };
 
@@ -34,9 +35,9 @@ pub fn unrecorded<'a>(object: impl Into<Object<'a>>, own: Option<&str>) -> Resul
             unrecorded.push(validate(object, pin, own)?);
             continue;
         };
-        let differs = differences(pin, issued);
+        let differs = differences(issued, "status.versions", pin);
         if !differs.is_empty() {
-            let detail = format!("the pin of version {} differs in {}", pin.version, differs.join(", "));
+            let detail = format!("version {} differs: {}", pin.version, differs.join(", "));
             return Err(Failure::new(Reason::PinConflict, detail));
         }
     }
@@ -66,18 +67,19 @@ pub(super) fn merge_with_secret(
     object: Object<'_>,
     pins: Vec<IssuedVersion>,
     secret: &Secret,
-) -> Result<Vec<IssuedVersion>, String> {
+) -> Result<Vec<IssuedVersion>, Conflict> {
     let noun = object.kind.noun;
+    let contradicts = |why: String| Obstacle::OtherPin.because(why);
     for pin in &pins {
-        let differs = secret::parse_version(secret, pin.version).map(|found| differences(pin, &found));
+        let differs = secret::parse_version(secret, pin.version).map(|found| differences(&found, "the Secret", pin));
         if let Ok(differs) = differs.as_deref()
             && !differs.is_empty()
         {
-            return Err(format!(
-                "its {noun} version {} is another one than spec.wrappedKeys pins: it differs in {}",
+            return Err(contradicts(format!(
+                "its {noun} version {} is another one than spec.wrappedKeys pins: {}",
                 pin.version,
                 differs.join(", ")
-            ));
+            )));
         }
     }
     let adopted = if object.record().is_empty() { secret::adopt(object, secret) } else { Ok(Vec::new()) };
@@ -85,29 +87,30 @@ pub(super) fn merge_with_secret(
     let more: Vec<_> = adopted.iter().flatten().filter(|found| !is_pinned(found)).cloned().collect();
     let mut versions = [pins, more].concat();
     if versions.len() > MAX_VERSIONS {
-        return Err(format!("what it holds and what spec.wrappedKeys pins are more than {MAX_VERSIONS} versions"));
+        let why = format!("what it holds and what spec.wrappedKeys pins are more than {MAX_VERSIONS} versions");
+        return Err(contradicts(why));
     }
     if let Some((one, other)) = twins(object.record().iter().chain(&versions)) {
-        return Err(format!(
+        return Err(contradicts(format!(
             "with what spec.wrappedKeys pins or status.versions records, versions {one} and {other} would be the same \
              {noun}"
-        ));
+        )));
     }
     versions.sort_by_key(|issued| issued.version);
 
     // As soon as these versions are recorded, the Secret is compared with them. A contradiction must be found before that.
     let status = with_recorded(object, versions.clone());
     let recorded = Object { status: Some(&status), ..object };
-    let because = adopted.err().map(|why| format!(" ({why})")).unwrap_or_default();
+    let because = adopted.err().map(|Conflict { why, .. }| format!(" ({why})")).unwrap_or_default();
     match compare::contradiction(recorded, secret) {
         None => Ok(versions),
-        Some(Contradiction::Foreign(why)) => Err(why),
-        Some(Contradiction::UnrecordedVersion(version)) => Err(format!(
+        Some(Contradiction::Foreign(conflict)) => Err(conflict),
+        Some(Contradiction::UnrecordedVersion(version)) => Err(contradicts(format!(
             "it holds {noun} version {version}, which is neither recorded nor pinned in spec.wrappedKeys{because}"
-        )),
-        Some(Contradiction::DifferentKey(version)) => {
-            Err(format!("its {noun} version {version} may be another one than is pinned or recorded{because}"))
-        }
+        ))),
+        Some(Contradiction::DifferentKey(version)) => Err(contradicts(format!(
+            "its {noun} version {version} may be another one than is pinned or recorded{because}"
+        ))),
     }
 }
 
@@ -126,7 +129,7 @@ fn validate(object: Object<'_>, pin: &IssuedVersion, own: Option<&str>) -> Resul
         return Err(invalid(pin, "keyId is not the ARN of the key that its request asks for"));
     }
     if pin.version == object.wanted_version() && !request.view().is_same_request(object.spec.request) {
-        let differs = object.spec.request.differences(request.view()).join(", ");
+        let differs = request.view().differing_values("the pin", object.spec.request, "the spec").join(", ");
         return Err(invalid(pin, &format!("its request differs from the spec: {differs}")));
     }
     Ok(recorded)
@@ -136,20 +139,17 @@ fn invalid(pin: &IssuedVersion, why: &str) -> Failure {
     Failure::new(Reason::PinInvalid, format!("version {}: {why}", pin.version))
 }
 
-/// The fields that make a pin another data key than this version.
-fn differences(pin: &IssuedVersion, other: &IssuedVersion) -> Vec<&'static str> {
-    let mut fields = pin.request.view().differences(other.request.view());
-    fields.retain(|field| *field != "keyId");
-    if pin.request.key_id != other.request.key_id {
-        fields.push("request.keyId");
+/// What makes a pin another data key than this version, with both values where they are short.
+fn differences(version: &IssuedVersion, place: &str, pin: &IssuedVersion) -> Vec<String> {
+    let of_the_request = version.request.view().differing_values(place, pin.request.view(), "the pin");
+    let mut all: Vec<_> = of_the_request.into_iter().map(|field| format!("request.{field}")).collect();
+    if !arn::decrypts_for(&pin.key_id, &version.key_id) {
+        all.push(format!("keyId {} in {place}, {} in the pin", version.key_id, pin.key_id));
     }
-    if !arn::decrypts_for(&pin.key_id, &other.key_id) {
-        fields.push("keyId");
+    if pin.ciphertext_blob != version.ciphertext_blob {
+        all.push("ciphertextBlob".to_owned());
     }
-    if pin.ciphertext_blob != other.ciphertext_blob {
-        fields.push("ciphertextBlob");
-    }
-    fields
+    all
 }
 
 #[cfg(test)]

@@ -43,14 +43,14 @@ pub(super) fn publish(
             restore(observed, || Step::CreateSecret(Box::new(wanted.clone().into_secret(object))))
         }
         SecretState::Absent => Step::CreateSecret(Box::new(wanted.clone().into_secret(object))),
-        SecretState::Present(metadata) => Step::get_if_managed(metadata),
+        SecretState::Present(metadata) => Step::get_if_managed(object, metadata),
         SecretState::Loaded(secret) => match compare::compare(object, wanted, secret) {
             Comparison::InSync => Step::AcceptRevision(SecretMetadata::of(&secret.metadata), wanted.digest()),
             Comparison::Restorable => replace(observed, wanted, secret),
-            Comparison::Conflict(why) => match pins {
+            Comparison::Conflict(conflict) => match pins {
                 // The versions that the Secret holds beyond the record can be the pinned ones.
                 Ok(pins) if !pins.is_empty() => pin(observed, pins),
-                _ => Step::conflict(object, &why),
+                _ => Step::conflict(object, &conflict),
             },
         },
     }

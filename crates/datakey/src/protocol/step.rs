@@ -9,7 +9,12 @@ use crate::{
     api::{IssuedVersion, KeyStatus, Object, with_adopted, with_recorded},
     condition,
     reason::{Failure, Reason},
-    secret::{digest::Digest, metadata::SecretMetadata, ownership},
+    secret::{
+        conflict::{Conflict, Obstacle},
+        digest::Digest,
+        metadata::SecretMetadata,
+        ownership,
+    },
 };
 
 /// One step of a reconcile, as `plan` decides on it.
@@ -109,21 +114,23 @@ impl Step {
     }
 
     /// Reads a Secret, unless its metadata say that it belongs to another owner.
-    pub(super) fn get_if_managed(metadata: &SecretMetadata) -> Self {
+    pub(super) fn get_if_managed(object: Object<'_>, metadata: &SecretMetadata) -> Self {
         match ownership::unmanaged_reason(metadata.is_managed) {
             None => Self::GetSecret,
-            Some(why) => Self::ReportFailure(Failure::new(Reason::SecretConflict, why)),
+            Some(conflict) => Self::conflict(object, &conflict),
         }
     }
 
     /// Reports that the Secret must not be overwritten.
-    pub(super) fn conflict(object: Object<'_>, why: &str) -> Self {
-        Self::ReportFailure(Failure::new(Reason::SecretConflict, format!("Secret {}: {why}", object.secret_name())))
+    pub(super) fn conflict(object: Object<'_>, Conflict { why, obstacle }: &Conflict) -> Self {
+        let failure = Failure::new(Reason::SecretConflict, format!("Secret {}: {why}", object.secret_name()));
+        Self::ReportFailure(failure.with_advice(obstacle.advice(object)))
     }
 
     /// Reports that the name of the Secret is reserved for another object.
     pub(super) fn reserved(object: Object<'_>, rival: &str) -> Self {
         let (kind, noun) = (object.kind.name, object.kind.noun);
-        Self::conflict(object, &format!("it belongs to {kind} {rival}, which has recorded a {noun} for it"))
+        let why = format!("it belongs to {kind} {rival}, which has recorded a {noun} for it");
+        Self::conflict(object, &Obstacle::OtherObject.because(why))
     }
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{
+    conflict::{Conflict, Obstacle},
     ownership::{foreign_reason, unlabeled_reason},
     projection::entries,
     reader::{current_version, entry, parse_version, version_numbers},
@@ -17,38 +18,44 @@ use crate::{
 /// # Errors
 /// Why the Secret can't belong to this object. Every version must be complete, and the version that the spec makes current,
 /// if the Secret holds it, must match the spec.
-pub fn adopt<'a>(object: impl Into<Object<'a>>, secret: &Secret) -> Result<Vec<IssuedVersion>, String> {
+pub fn adopt<'a>(object: impl Into<Object<'a>>, secret: &Secret) -> Result<Vec<IssuedVersion>, Conflict> {
     let object = object.into();
     let noun = object.kind.noun;
     if let Some(why) = foreign_reason(object, secret).or_else(|| unlabeled_reason(object, secret)) {
         return Err(why);
     }
     let numbers = version_numbers(secret);
-    let versions: Vec<_> = numbers.iter().map(|&version| parse_version(secret, version)).collect::<Result<_, _>>()?;
+    let damaged = |why: String| Obstacle::Damaged.because(why);
+    let versions = numbers.iter().map(|&version| parse_version(secret, version)).collect::<Result<Vec<_>, _>>();
+    let versions = versions.map_err(damaged)?;
     let Some(plain) = current_version(secret).and_then(|plain| versions.iter().find(|found| found.version == plain))
     else {
-        return Err("its entry version names no version that it holds".to_owned());
+        return Err(damaged("its entry version names no version that it holds".to_owned()));
     };
     if entries(plain, "").iter().any(|(name, value)| entry(secret, name) != Some(value)) {
-        return Err(format!("its plain entries differ from those of version {}", plain.version));
+        return Err(damaged(format!("its plain entries differ from those of version {}", plain.version)));
     }
     for found in &versions {
         let request = &found.request;
         let region = arn::resolve_region(&request.key_id, request.region.as_deref(), None);
         let answered = KmsArn::parse(&found.key_id).map_or("", |arn| arn.region);
         if !arn::may_answer(&request.key_id, region.unwrap_or(answered), &found.key_id) {
-            return Err(format!("keyId of version {} is not the ARN of the key that was asked for", found.version));
+            return Err(damaged(format!(
+                "keyId of version {} is not the ARN of the key that was asked for",
+                found.version
+            )));
         }
     }
     if let Some((one, other)) = twins(&versions) {
-        return Err(format!("its versions {one} and {other} are the same {noun}"));
+        return Err(damaged(format!("its versions {one} and {other} are the same {noun}")));
     }
     match versions.iter().find(|found| found.version == object.wanted_version()) {
-        Some(found) if !found.request.view().is_same_request(object.spec.request) => Err(format!(
-            "its {noun} version {} was asked for with other settings: {}",
-            found.version,
-            object.spec.request.differences(found.request.view()).join(", ")
-        )),
+        Some(found) if !found.request.view().is_same_request(object.spec.request) => {
+            let both = found.request.view().differing_values("the Secret", object.spec.request, "the spec");
+            let why =
+                format!("its {noun} version {} was asked for with other settings: {}", found.version, both.join(", "));
+            Err(Obstacle::OtherSettings.because(why))
+        }
         _ => Ok(versions),
     }
 }
@@ -132,7 +139,7 @@ mod tests {
         for (edit, why) in edits {
             let mut secret = secret(&[1]);
             edit(&mut secret);
-            let refusal = adopt(&data_key(), &secret).unwrap_err();
+            let refusal = adopt(&data_key(), &secret).unwrap_err().why;
             assert!(refusal.contains(why), "expected {why}, but: {refusal}");
         }
     }
@@ -144,7 +151,7 @@ mod tests {
         for (edit, words) in expressed {
             let mut key = recorded(&[1]);
             edit(&mut key.status.as_mut().unwrap().versions[0]);
-            let refusal = adopt(&data_key(), &Projection::of(&key, 1).unwrap().into_secret(&key)).unwrap_err();
+            let refusal = adopt(&data_key(), &Projection::of(&key, 1).unwrap().into_secret(&key)).unwrap_err().why;
             let earlier =
                 ["keyId", "ciphertextBlob"].map(|field| format!("{field} of version 1 is missing or was changed"));
             assert!(refusal.contains(words) || earlier.contains(&refusal), "{words}: {refusal}");
@@ -159,7 +166,7 @@ mod tests {
         let secret = Projection::of(&key, 2).unwrap().into_secret(&key);
         let mut created = data_key();
         created.spec.version = Some(2);
-        assert_eq!(adopt(&created, &secret).unwrap_err(), "its versions 1 and 2 are the same data key");
+        assert_eq!(adopt(&created, &secret).unwrap_err().why, "its versions 1 and 2 are the same data key");
     }
 
     #[test]
@@ -167,8 +174,9 @@ mod tests {
         for (change, field) in OTHER_REQUESTS {
             let mut key = data_key();
             change(&mut key);
-            let refusal = adopt(&key, &secret(&[1])).unwrap_err();
-            assert!(refusal.contains(field), "{refusal}");
+            let Conflict { why, obstacle } = adopt(&key, &secret(&[1])).unwrap_err();
+            assert!(why.contains(&format!("{field} ")), "{why}");
+            assert_eq!(obstacle, Obstacle::OtherSettings);
         }
     }
 
@@ -180,6 +188,6 @@ mod tests {
         let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
         let mut created = data_key();
         created.spec.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
-        assert!(adopt(&created, &secret).unwrap_err().contains("not the ARN"));
+        assert!(adopt(&created, &secret).unwrap_err().why.contains("not the ARN"));
     }
 }

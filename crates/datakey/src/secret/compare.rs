@@ -9,6 +9,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 use super::{
     Projection,
+    conflict::{Conflict, Obstacle},
     digest::{Digest, sha256},
     ownership::foreign_reason,
     reader::{entry, version_annotation, version_numbers},
@@ -26,23 +27,24 @@ pub enum Comparison {
     InSync,
     /// The Secret was changed, or the record grew: the operator may restore it.
     Restorable,
-    /// The Secret must not be changed; the text says why.
-    Conflict(String),
+    /// The Secret must not be changed.
+    Conflict(Conflict),
 }
 
 /// Compares a Secret with the projection of a record that is not empty.
 pub fn compare<'a>(object: impl Into<Object<'a>>, wanted: &Projection, secret: &Secret) -> Comparison {
     let object = object.into();
-    let (kind, noun) = (object.kind.name, object.kind.noun);
+    let noun = object.kind.noun;
     match contradiction(object, secret) {
-        Some(Contradiction::Foreign(why)) => Comparison::Conflict(why),
-        Some(Contradiction::UnrecordedVersion(version)) => Comparison::Conflict(format!(
-            "it holds {noun} version {version}, which status.versions does not have; to take over what the Secret \
-             holds, delete this {kind} under deletionPolicy Retain and create it again"
-        )),
-        Some(Contradiction::DifferentKey(version)) => {
-            Comparison::Conflict(format!("it holds another {noun} as version {version}"))
-        }
+        Some(Contradiction::Foreign(conflict)) => Comparison::Conflict(conflict),
+        Some(Contradiction::UnrecordedVersion(version)) => Comparison::Conflict(
+            Obstacle::UnrecordedVersion
+                .because(format!("it holds {noun} version {version}, which status.versions does not have")),
+        ),
+        Some(Contradiction::DifferentKey(version)) => Comparison::Conflict(
+            Obstacle::OtherDataKey
+                .because(format!("it holds another {noun} as version {version} than status.versions records")),
+        ),
         None if Digest::of(secret) == wanted.digest() => Comparison::InSync,
         None => Comparison::Restorable,
     }
@@ -50,8 +52,8 @@ pub fn compare<'a>(object: impl Into<Object<'a>>, wanted: &Projection, secret: &
 
 /// A reason not to overwrite a Secret with the projection of a record that is not empty.
 pub(crate) enum Contradiction {
-    /// The Secret belongs to another owner; the text says why.
-    Foreign(String),
+    /// The Secret belongs to another owner.
+    Foreign(Conflict),
     /// The Secret may hold a data key of this version, and the record has none.
     UnrecordedVersion(i32),
     /// The Secret may hold another data key of this version.
@@ -175,8 +177,8 @@ mod tests {
     }
 
     fn conflict(verdict: Comparison) -> String {
-        let Comparison::Conflict(why) = verdict else { panic!("{verdict:?}") };
-        why
+        let Comparison::Conflict(conflict) = verdict else { panic!("{verdict:?}") };
+        conflict.why
     }
 
     #[test]
@@ -314,7 +316,7 @@ mod tests {
     fn foreign_secret_is_a_conflict() {
         let mut opaque = secret(&[1]);
         opaque.type_ = Some("Opaque".into());
-        assert!(conflict(verdict(&recorded(&[1]), &opaque)).contains("not of type"));
+        assert!(conflict(verdict(&recorded(&[1]), &opaque)).contains("and not datakey.dev/wrapped-key"));
 
         let mut other = recorded(&[1]);
         other.metadata.name = Some("invoices".into());

@@ -10,11 +10,18 @@
 
 use k8s_openapi::api::core::v1::Secret;
 
-use super::reader::{entry, version_numbers};
+use super::{
+    conflict::{Conflict, Obstacle},
+    reader::{entry, version_numbers},
+};
 use crate::{
     api::Object,
     names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX},
+    text::printable,
 };
+
+/// The longest type of a Secret in a message, in characters.
+const MAX_TYPE: usize = 80;
 
 /// What the labels and annotations of a Secret say of its owner.
 pub(super) struct Marks {
@@ -26,15 +33,16 @@ pub(super) struct Marks {
 }
 
 /// Why the data of a Secret with such metadata must not be read; `None` if they may be read.
-pub(crate) fn unmanaged_reason(is_managed: bool) -> Option<&'static str> {
-    (!is_managed).then_some("it is not a Secret of this operator")
+pub(crate) fn unmanaged_reason(is_managed: bool) -> Option<Conflict> {
+    (!is_managed).then(|| Obstacle::Foreign.because("it is not a Secret of this operator"))
 }
 
 /// Why a Secret does not belong to this object; `None` if it does.
-pub(super) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<String> {
+pub(super) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<Conflict> {
     let kind = object.kind;
     if secret.type_.as_deref() != Some(kind.secret_type) {
-        return Some(format!("it is not of type {}", kind.secret_type));
+        let found = printable(secret.type_.as_deref().unwrap_or_default(), MAX_TYPE);
+        return Some(Obstacle::Foreign.because(format!("it is of type {found:?} and not {}", kind.secret_type)));
     }
     let belongs_to = label(secret, NAME_LABEL)?;
     if Some(belongs_to) == object.name() {
@@ -45,17 +53,19 @@ pub(super) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<Stri
         let blob = entry(secret, &format!("ciphertextBlob.v{version}"));
         object.recorded_version(version).is_some_and(|issued| Some(&issued.ciphertext_blob) == blob)
     });
-    (!holds_ours).then(|| format!("it belongs to {} {belongs_to}", kind.name))
+    (!holds_ours).then(|| Obstacle::OtherObject.because(format!("it belongs to {} {belongs_to}", kind.name)))
 }
 
 /// Why a Secret that holds no recorded data key cannot be adopted: without a record, both labels must be there; `None` if they
 /// are.
-pub(super) fn unlabeled_reason(object: Object<'_>, secret: &Secret) -> Option<String> {
+pub(super) fn unlabeled_reason(object: Object<'_>, secret: &Secret) -> Option<Conflict> {
     let is_labeled =
         label(secret, MANAGED_BY_LABEL) == Some(FIELD_MANAGER) && label(secret, NAME_LABEL) == object.name();
-    let kind = object.kind.name;
-    (!is_labeled)
-        .then(|| format!("it lacks the labels {MANAGED_BY_LABEL}={FIELD_MANAGER} and {NAME_LABEL} of this {kind}"))
+    let name = object.name().unwrap_or_default();
+    (!is_labeled).then(|| {
+        let labels = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER} and {NAME_LABEL}={name}");
+        Obstacle::Unlabeled.because(format!("it does not have both labels {labels}"))
+    })
 }
 
 fn label<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
@@ -132,8 +142,8 @@ mod tests {
     fn secret_of_another_type_is_foreign() {
         let opaque = Secret { type_: Some("Opaque".into()), ..secret(&[1]) };
         assert_eq!(
-            foreign_reason((&recorded(&[1])).into(), &opaque).unwrap(),
-            format!("it is not of type {SECRET_TYPE}")
+            foreign_reason((&recorded(&[1])).into(), &opaque).unwrap().why,
+            format!("it is of type \"Opaque\" and not {SECRET_TYPE}")
         );
     }
 
@@ -144,9 +154,9 @@ mod tests {
         assert_eq!(foreign_reason((&key).into(), &named), None);
         let mut other = named.clone();
         other.data.as_mut().unwrap().insert("ciphertextBlob.v1".into(), ByteString(b"other".to_vec()));
-        assert_eq!(foreign_reason((&key).into(), &other).unwrap(), "it belongs to DataKey bank");
+        assert_eq!(foreign_reason((&key).into(), &other).unwrap().why, "it belongs to DataKey bank");
         assert_eq!(
-            foreign_reason((&data_key()).into(), &named).unwrap(),
+            foreign_reason((&data_key()).into(), &named).unwrap().why,
             "it belongs to DataKey bank",
             "without a record"
         );
@@ -158,8 +168,11 @@ mod tests {
         let key = data_key();
         assert_eq!(unlabeled_reason((&key).into(), &secret(&[1])), None);
         for (name, value) in [(NAME_LABEL, None), (MANAGED_BY_LABEL, None), (MANAGED_BY_LABEL, Some("Helm"))] {
-            let why = unlabeled_reason((&key).into(), &relabeled(secret(&[1]), name, value)).unwrap();
-            assert!(why.starts_with("it lacks the labels"), "{why}");
+            let why = unlabeled_reason((&key).into(), &relabeled(secret(&[1]), name, value)).unwrap().why;
+            assert!(
+                why.ends_with("app.kubernetes.io/managed-by=datakey-operator and datakey.dev/name=orders"),
+                "{why}"
+            );
         }
     }
 }

@@ -86,7 +86,9 @@ impl SecretCheck {
             Comparison::Restorable => {
                 Self { differences: compare::changes(&wanted, secret), ..Self::new(key, SecretVerdict::Changed) }
             }
-            Comparison::Conflict(why) => Self { detail: Some(why), ..Self::new(key, SecretVerdict::Conflict) },
+            Comparison::Conflict(conflict) => {
+                Self { detail: Some(conflict.why), ..Self::new(key, SecretVerdict::Conflict) }
+            }
         }
     }
 

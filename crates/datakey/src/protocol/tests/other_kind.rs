@@ -91,7 +91,10 @@ fn kinds_do_not_adopt_the_secrets_of_each_other() {
     recorded.status = Some(crate::api::with_recorded(&recorded, vec![issued(1)]));
     let secret = Projection::of(&recorded, 1).unwrap().into_secret(&recorded);
     assert_eq!(adopt(&token(), &secret), Ok(vec![issued(1)]));
-    assert_eq!(adopt(&data_key(), &secret).unwrap_err(), "it is not of type datakey.dev/wrapped-key");
+    assert_eq!(
+        adopt(&data_key(), &secret).unwrap_err().why,
+        "it is of type \"example.com/token\" and not datakey.dev/wrapped-key"
+    );
 }
 
 // === impl Token ===

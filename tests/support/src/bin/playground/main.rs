@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use testbed::{
-    asset,
     control_plane::ControlPlane,
     eventually,
     kms::{self, KmsServer},
@@ -57,13 +56,14 @@ async fn main() -> ExitCode {
 async fn dev() -> Result<(), String> {
     let Playground { plane, kms, operator, proxy: _proxy } = Playground::start().await?;
     let plane = plane.with_usual_controllers();
-    let kubectl = asset("kubectl").and_then(|path| path.parent().map(|folder| folder.display().to_string()));
     println!("\nThe operator watches every namespace. In another terminal:\n");
-    println!("  export KUBECONFIG={}", plane.admin_kubeconfig().display());
-    if let Some(folder) = kubectl {
-        println!("  export PATH={folder}:$PATH");
+    for line in Terminal::of(&plane, &kms).exports() {
+        println!("  {line}");
     }
+    println!("\nThen, for example:\n");
     println!("  kubectl apply -f {}", repository().join("deploy/samples").display());
+    println!("  aws kms describe-key --key-id alias/{ALIAS}");
+    println!("  kubectl datakey status --all-namespaces");
     println!("\nKMS: http://{} (account {}, {}), alias/{ALIAS}", kms.address(), kms::ACCOUNT, kms::REGION);
     println!("Operator: process {}, log {}", operator.pid(), plane.workdir().file("operator.log").display());
     println!("\nCtrl-C ends all of it.");

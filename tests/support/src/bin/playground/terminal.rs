@@ -9,7 +9,10 @@ use testbed::{
     tools,
 };
 
-/// A shell with kubectl and the AWS CLI, set up for the servers.
+/// The folder of a mounted Secret, which the demo alone has.
+const KEYS: &str = "KEYS";
+
+/// A shell with kubectl, its plugin and the AWS CLI, set up for the servers.
 pub struct Terminal {
     environment: Vec<(&'static str, String)>,
     folders: Vec<PathBuf>,
@@ -24,15 +27,25 @@ impl Terminal {
         let mut environment: Vec<_> = kms::environment(&format!("http://{}", kms.address())).into();
         environment.extend([
             ("KUBECONFIG", plane.admin_kubeconfig().display().to_string()),
-            ("KEYS", keys.display().to_string()),
+            (KEYS, keys.display().to_string()),
             // The first version of the AWS CLI reads no other variable.
             ("AWS_DEFAULT_REGION", kms::REGION.to_owned()),
             // The user's own settings are for another account.
             ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
         ]);
+        // The plugin is built beside this program.
+        let built = std::env::current_exe().ok().and_then(|program| program.parent().map(PathBuf::from));
         let kubectl = asset("kubectl").and_then(|path| path.parent().map(PathBuf::from));
-        Self { environment, folders: kubectl.into_iter().chain([tools().join("kms/bin")]).collect(), keys }
+        Self { environment, folders: kubectl.into_iter().chain([tools().join("kms/bin")]).chain(built).collect(), keys }
+    }
+
+    /// The lines that set up another shell in the same way.
+    pub fn exports(&self) -> Vec<String> {
+        let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        let path = format!("export PATH={}:$PATH", folders.join(":"));
+        let variables = self.environment.iter().filter(|(name, _)| *name != KEYS);
+        variables.map(|(name, value)| format!("export {name}={value}")).chain([path]).collect()
     }
 
     /// Shows a command and what it prints.
