@@ -14,9 +14,9 @@ use super::{
 };
 use crate::names::SECRET_TYPE;
 
-/// What data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version and keeps
-/// the wrapped data key, never its plaintext, in a Secret and in the status. An issued version's settings are fixed;
-/// raise `version` to issue another data key.
+/// The data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version. It keeps the
+/// wrapped data key, never the plaintext, in a Secret and in the status. The settings of an issued version are fixed. To
+/// issue another data key, raise `version`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::duplicated_attributes, reason = "each column of kubectl is a printcolumn")]
 #[kube(
@@ -28,15 +28,15 @@ use crate::names::SECRET_TYPE;
     derive = "PartialEq",
     shortname = "dk",
     category = "datakeys",
-    doc = "A data key of AWS KMS, kept in a Secret in its wrapped form only: the plaintext never enters the cluster's \
-           control plane. Each version is issued exactly once and never replaced. A workload unwraps it with \
-           kms:Decrypt and the same encryption context.",
+    doc = "A data key of AWS KMS. A Secret holds its wrapped form only: the plaintext never enters the control plane of the \
+           cluster. Each version is issued exactly once and is never replaced. A workload unwraps it with kms:Decrypt and \
+           the same encryption context.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(
         name = "Version",
         type_ = "integer",
-        description = "the version that the Secret's plain entries hold",
+        description = "the version in the entries of the Secret without a suffix",
         json_path = ".status.version"
     ),
     printcolumn(
@@ -49,14 +49,14 @@ use crate::names::SECRET_TYPE;
     printcolumn(
         name = "Spec",
         type_ = "string",
-        description = "key spec of the data key, where it is asked for by spec",
+        description = "key spec of the data key, if the spec has keySpec",
         json_path = ".spec.keySpec",
         priority = 1
     ),
     printcolumn(
         name = "Bytes",
         type_ = "integer",
-        description = "length of the data key, where it is asked for by length",
+        description = "length of the data key, if the spec has numberOfBytes",
         json_path = ".spec.numberOfBytes",
         priority = 1
     ),
@@ -71,84 +71,84 @@ use crate::names::SECRET_TYPE;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataKeySpec {
-    /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS takes: a key ID
+    /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS accepts: a key ID
     /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
-    /// (`alias/orders`) or an alias ARN. A key of another AWS account needs an ARN. The operator's AWS identity needs
+    /// (`alias/orders`) or an alias ARN. A key of another AWS account needs an ARN. The AWS identity of the operator needs
     /// `kms:GenerateDataKeyWithoutPlaintext` on the key, and nothing else. Fixed once the version is issued.
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = rules::key_id())]
     pub key_id: String,
 
-    /// Kind of the data key: `AES_256` (32 bytes) or `AES_128` (16 bytes). Set either this or `numberOfBytes`. Fixed
-    /// once the version is issued.
+    /// The kind of the data key: `AES_256` (32 bytes) or `AES_128` (16 bytes). Set either this field or `numberOfBytes`.
+    /// Fixed once the version is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_spec: Option<KeySpec>,
 
-    /// Length of the data key in bytes, 1 to 1024, for keys that are not AES-128 or AES-256; for example 64 for
-    /// HMAC-SHA-512. Set either this or `keySpec`. Fixed once the version is issued.
+    /// The length of the data key in bytes, from 1 to 1024, for keys other than AES-128 and AES-256. For example, 64 for
+    /// HMAC-SHA-512. Set either this field or `keySpec`. Fixed once the version is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub number_of_bytes: Option<i32>,
 
-    /// Encryption context: up to 32 pairs, together at most 8192 bytes, that KMS binds to the data key, sent to KMS
-    /// exactly as written. Every Decrypt call for the data key must give the same pairs, and key policies can demand them
-    /// (`kms:EncryptionContext:purpose`). It is not secret: it appears in AWS CloudTrail. Keys are not empty, don't
-    /// begin with `aws:` or `aws-crypto-`, and differ in more than upper and lower case, because policies ignore
-    /// case. Fixed once the version is issued. Example: `{purpose: orders, stage: production}`.
+    /// The encryption context: up to 32 pairs, at most 8192 bytes together, that KMS binds to the data key. The operator
+    /// sends it to KMS exactly as written. Each Decrypt call for the data key must give the same pairs, and key policies can
+    /// require them (`kms:EncryptionContext:purpose`). It is not secret: it appears in AWS CloudTrail. Keys are not empty, do
+    /// not begin with `aws:` or `aws-crypto-`, and differ in more than case, because policies ignore case. Fixed once the
+    /// version is issued. Example: `{purpose: orders, stage: production}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::encryption_context")]
     #[x_kube(validation = rules::encryption_context())]
     pub encryption_context: Option<EncryptionContext>,
 
-    /// Up to 10 KMS grant tokens, each 1 to 8192 characters, for a grant so new that KMS may not know it everywhere
-    /// yet. The operator sends them with the call and writes them nowhere. Remove them once the data key is issued.
+    /// Up to 10 KMS grant tokens, each of 1 to 8192 characters, for a grant that is so new that KMS may not know it
+    /// everywhere yet. The operator sends them with the call and stores them nowhere else. Remove them once the data key is
+    /// issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::grant_tokens")]
     pub grant_tokens: Option<Vec<String>>,
 
-    /// AWS Region of the KMS key, for example `eu-west-1`, where `keyId` is a key ID or an alias name. An ARN names
-    /// its Region itself. Absent means the operator's own Region. Fixed once the version is issued.
+    /// The AWS Region of the KMS key, for example `eu-west-1`, if `keyId` is a key ID or an alias name. An ARN contains its
+    /// Region. The default is the Region of the operator. Fixed once the version is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = rules::region())]
     pub region: Option<String>,
 
-    /// Which data key is current, 1 where absent. A number that was never issued issues a new data key, beside the
-    /// earlier ones, which stay in the Secret; a number that was issued before makes that data key current again.
-    /// At most 64 versions. Existing data stays encrypted under the version that it was encrypted with.
+    /// The current version. The default is 1. A number that was never issued issues a new data key; the Secret keeps the
+    /// earlier ones. A number that was issued before makes that data key current again, without a KMS call. At most 64
+    /// versions. Existing data stays encrypted under the version that encrypted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub version: Option<i32>,
 
-    /// Name of the Secret, in the same namespace; `metadata.name` where absent. A Secret that does not belong to this
-    /// DataKey is never touched. Fixed once a version is issued.
+    /// The name of the Secret, in the same namespace. The default is `metadata.name`. The operator never changes a Secret
+    /// that does not belong to this DataKey. Fixed once a version is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::secret_name())]
     pub secret_name: Option<String>,
 
-    /// Labels and annotations of the Secret beside the operator's own, for example what an admission policy demands. They
-    /// may be changed at any time and are restored with the Secret. A key that is taken out of the template is taken from the
-    /// Secret; keys that others set there stay.
+    /// Labels and annotations that the operator sets on the Secret in addition to its own, for example because an admission
+    /// policy requires them. You can change them at any time, and the operator restores them with the Secret. When you remove
+    /// a key from the template, the operator removes it from the Secret. Keys that other clients set stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_template: Option<SecretTemplate>,
 
-    /// What becomes of the Secret when the DataKey is deleted: `Retain` (also where absent) leaves it, and a DataKey
-    /// of the same name adopts it; `Delete` removes it, and with it all data that only its keys can decrypt. Data keys that
-    /// this DataKey did not issue itself, but adopted or took from `wrappedKeys`, are left under `Delete`, too. Fixed once a
-    /// version is issued; to keep the Secret of a DataKey under `Delete`, use `kubectl datakey keep`.
+    /// What happens to the Secret when the DataKey is deleted. `Retain`, the default, keeps the Secret, and a DataKey of the
+    /// same name adopts it. `Delete` deletes the Secret, and with it all data that only its data keys can decrypt. Data keys
+    /// that this DataKey did not issue itself, but adopted or took from `wrappedKeys`, are kept under `Delete`, too. Fixed
+    /// once a version is issued. To keep the Secret of a DataKey under `Delete`, use `kubectl datakey keep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// Pins: wrapped data keys that were issued before, here or in another cluster, at most 64. A pinned version is
-    /// never issued again: status and Secret are made from the pin, without a call to AWS KMS. So clusters that are
-    /// given the same manifest have the same data key, and one that is lost can be built again from Git. Each pin is a
-    /// copy of an entry of another DataKey's `status.versions`, and each has a `ciphertextBlob` of its own; it is
-    /// ciphertext and may stand in Git. A pin may be added at any time and removed once it is recorded, but it can't
-    /// differ from what is recorded. The pin of a multi-Region key (`mrk-`) serves in every Region: the Secret names
-    /// the key of the Region that this DataKey is for. Example: `[{version: 1, request: {keyId: alias/orders, keySpec:
-    /// AES_256}, ciphertextBlob: AQIDAHg..., keyId: "arn:aws:kms:eu-west-1:111122223333:key/mrk-...", issuedAt:
-    /// "2026-11-24T01:02:03Z"}]`.
+    /// Pins: at most 64 wrapped data keys that were issued before, in this cluster or in another one. A pinned version is
+    /// never issued again: the operator creates the record and the Secret from the pin, without a KMS call. So all clusters
+    /// with the same manifest have the same data key, and you can rebuild a lost cluster from Git. Each pin is a copy of an
+    /// entry of `status.versions` of a DataKey, with its own `ciphertextBlob`. It is ciphertext, so you can commit it to Git.
+    /// You can add a pin at any time, and remove it once it is recorded. A pin cannot differ from the record. A pin of a
+    /// multi-Region key (`mrk-`) is valid in each Region: the Secret names the key of the Region of this DataKey. Example:
+    /// `[{version: 1, request: {keyId: alias/orders, keySpec: AES_256}, ciphertextBlob: AQIDAHg..., keyId:
+    /// "arn:aws:kms:eu-west-1:111122223333:key/mrk-...", issuedAt: "2026-11-24T01:02:03Z"}]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(

@@ -14,22 +14,22 @@ use super::{
 /// Encryption context: pairs that KMS binds to a data key, in the order of their keys.
 pub type EncryptionContext = BTreeMap<String, String>;
 
-/// What is asked of KMS for one version: these fields of the spec are fixed once the version is issued.
+/// The request to KMS for one version. These fields of the spec are fixed once the version is issued.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[x_kube(validation = rules::request_of_entries())]
 pub struct KeyRequest {
-    /// The requested KMS key, as in the spec.
+    /// The KMS key, as in the spec.
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = rules::key_id())]
     pub key_id: String,
 
-    /// The requested key spec, as in the spec.
+    /// The kind of the data key, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_spec: Option<KeySpec>,
 
-    /// The requested length in bytes, as in the spec.
+    /// The length in bytes, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub number_of_bytes: Option<i32>,
@@ -40,7 +40,7 @@ pub struct KeyRequest {
     #[x_kube(validation = rules::encryption_context())]
     pub encryption_context: Option<EncryptionContext>,
 
-    /// The requested Region, as in the spec.
+    /// The Region, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = rules::region())]

@@ -15,51 +15,51 @@ use super::{
     rules, schema,
 };
 
-/// What was issued, and whether the Secret holds it.
+/// The record of issued data keys, and whether the Secret holds them.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
-    /// The `metadata.generation` that the conditions describe; -1 until the operator has seen the DataKey.
+    /// The `metadata.generation` that the conditions describe. It is -1 until the operator has seen the DataKey.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is always present: True when the Secret holds the data key of the spec. `Stalled` is present, as True, only
-    /// when a user must act; its message says how.
+    /// `Ready` is always present. It is True when the Secret holds the data key of the spec. `Stalled` is present, as True,
+    /// only when a user must act. Its message says how.
     #[serde(default, skip_serializing_if = "Conditions::is_absent")]
     #[schemars(with = "Vec<Condition>", length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Conditions,
 
-    /// The version that the Secret's plain entries hold.
+    /// The version in the entries of the Secret without a suffix.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub version: Option<i32>,
 
-    /// ARN of the KMS key that wrapped the current version; the requested key ID until it is issued.
+    /// The ARN of the KMS key that wrapped the current version. Until a version is issued, the requested key ID.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     #[schemars(length(max = 2048), regex(pattern = "^[0-9A-Za-z:/_-]*$"))]
     pub key_id: Option<String>,
 
-    /// When the current version was issued.
+    /// The time when the current version was issued.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub issued_at: Option<Time>,
 
-    /// Name of the Secret. Set with the first issued version and fixed from then on.
+    /// The name of the Secret. The operator sets it with the first issued version, and it never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = rules::secret_name())]
     pub secret_name: Option<String>,
 
-    /// True once a version was taken over from the Secret or from `wrappedKeys`: it may be the last copy of an earlier DataKey's
-    /// data key, so the Secret is kept under `deletionPolicy: Delete`, too.
+    /// True if a version came from the Secret or from `wrappedKeys`. It may be the last copy of a data key of an earlier
+    /// DataKey, so the Secret is kept under `deletionPolicy: Delete`, too.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub adopted: Option<bool>,
 
-    /// The Secret as the operator last wrote it, or read it and found it to hold what is recorded.
+    /// The revision of the Secret that the operator last wrote, or read and found to hold the record.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub secret: Option<VerifiedSecret>,
 
-    /// The record: every version that was issued, at most 64. The API server refuses to change or to remove an entry.
-    /// It is ciphertext, and enough to restore the Secret. Fields of a newer release are kept.
+    /// The record: each version that was issued, at most 64. The API server refuses to change or to remove an entry. It is
+    /// ciphertext, and the operator can restore the Secret from it. Fields of a newer release are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::list")]
     #[schemars(length(max = 64))]
     #[x_kube(
@@ -74,7 +74,7 @@ pub struct KeyStatus {
     pub rest: Rest,
 }
 
-/// One revision of the Secret, and what it holds. As long as the Secret is at this revision, not a byte of it has changed.
+/// One revision of the Secret and its content. While the Secret has this revision, its content is unchanged.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifiedSecret {
@@ -86,8 +86,8 @@ pub struct VerifiedSecret {
     #[schemars(length(max = 64))]
     pub resource_version: String,
 
-    /// SHA-256, in hexadecimal digits, of the type, the data, and the labels and annotations of the operator that the Secret
-    /// has at this revision.
+    /// SHA-256, in hexadecimal digits, of what the operator manages in the Secret at this revision: the type, the data, and
+    /// its labels and annotations.
     #[schemars(length(max = 64))]
     pub digest: String,
 }
@@ -97,35 +97,35 @@ pub struct VerifiedSecret {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct IssuedVersion {
-    /// The version that this data key is.
+    /// The version of this data key.
     #[schemars(range(min = 1, max = 2_147_483_647))]
     #[x_kube(validation = rules::version_is_an_integer())]
     pub version: i32,
 
-    /// What was asked of KMS, as in the spec.
+    /// The settings that the operator sent to KMS, as in the spec.
     pub request: KeyRequest,
 
-    /// The wrapped data key as KMS answered it, 1 to 6144 bytes, in base64.
+    /// The wrapped data key that KMS returned (`CiphertextBlob`), 1 to 6144 bytes, in base64.
     #[serde(deserialize_with = "lenient::bytes")]
     #[schemars(schema_with = "schema::ciphertext_blob")]
     pub ciphertext_blob: ByteString,
 
-    /// ARN of the KMS key that wrapped it. Give it to KMS Decrypt.
+    /// The ARN of the KMS key that wrapped the data key. Pass it to KMS Decrypt as `KeyId`.
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = rules::key_arn())]
     pub key_id: String,
 
-    /// ID of the key material within the KMS key, if KMS reported it.
+    /// The ID of the key material in the KMS key, if KMS returned it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = "^[0-9A-Za-z-]*$"))]
     pub key_material_id: Option<String>,
 
-    /// When it was issued, in whole seconds, UTC.
+    /// The time of issue, in whole seconds, in UTC.
     #[serde(deserialize_with = "lenient::time")]
     #[schemars(schema_with = "schema::whole_seconds")]
     pub issued_at: Time,
 
-    /// Request ID of the KMS call, to find it in AWS CloudTrail.
+    /// The request ID of the KMS call, for AWS CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
     pub request_id: Option<String>,

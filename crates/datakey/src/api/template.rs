@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{lenient::Rest, rules, schema};
 
-/// What the Secret has beside the wrapped data keys.
+/// Metadata of the Secret in addition to that of the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct SecretTemplate {
@@ -26,17 +26,17 @@ pub struct SecretTemplate {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[schemars(inline)]
 pub struct TemplateMetadata {
-    /// Up to 32 labels. Reserved are the keys of datakey.dev, kubernetes.io (but for `app.kubernetes.io/...`, of which
-    /// `app.kubernetes.io/managed-by` is reserved), k8s.io, argocd.argoproj.io, toolkit.fluxcd.io and helm.sh, of their
-    /// subdomains, and those of the operator's flag --reserved-template-keys. Example: `{team: shop, app.kubernetes.io/part-of:
-    /// orders}`.
+    /// Up to 32 labels. Some keys are reserved: those of datakey.dev, kubernetes.io, k8s.io, argocd.argoproj.io,
+    /// toolkit.fluxcd.io, helm.sh and their subdomains, and those of the flag --reserved-template-keys of the operator. Keys
+    /// of `app.kubernetes.io` are allowed, except `app.kubernetes.io/managed-by`. Example: `{team: shop,
+    /// app.kubernetes.io/part-of: orders}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::template_labels")]
     #[x_kube(validation = rules::template_keys())]
     pub labels: Option<BTreeMap<String, String>>,
 
-    /// Up to 32 annotations, each value at most 2048 characters, together at most 96 KiB. The same keys are reserved as for
-    /// labels. Example: `{reloader.stakater.com/match: "true"}`.
+    /// Up to 32 annotations. Each value has at most 2048 characters, all of them together at most 96 KiB. The same keys are
+    /// reserved as for labels. Example: `{reloader.stakater.com/match: "true"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::template_annotations")]
     #[x_kube(validation = rules::template_keys())]
@@ -48,7 +48,7 @@ pub struct TemplateMetadata {
     pub rest: Rest,
 }
 
-/// What becomes of the Secret when the DataKey is deleted.
+/// What happens to the Secret when the DataKey is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum DeletionPolicy {
