@@ -183,7 +183,7 @@ licenses: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Licenses, bans and sources of all
 advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crates; asks the advisory database
 	$(TOOLS)/bin/cargo-deny --workspace --locked --config deny.toml check advisories
 
-generate: operator build-debug tools ## Write the generated files: definitions, help texts, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
+generate: operator build-debug tools ## Write the generated files: definitions, help texts, docs/reference.md, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
 	UPDATE=1 $(CARGO_TEST) --test repository -- generated::
 	UPDATE=1 $(CARGO_TEST) --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme
 	UPDATE=1 $(CARGO_TEST) --test integration -- health_states:: known_regions

@@ -18,6 +18,7 @@
 //! | `round_robin`, `place` | a queue that serves namespaces in turn; namespace and name of an object |
 //! | [`admin`], [`metrics`] | `/livez`, `/readyz` and `/metrics`, and the values behind them |
 //! | [`logging`] | structured logs without requests and answers |
+//! | [`exit_code`] | the exit codes of the process |
 //!
 //! The types of the API and every decision of the protocol are in the crate [`datakey`].
 
@@ -27,6 +28,7 @@ pub mod admin;
 pub mod api_server;
 pub mod args;
 pub mod controller;
+pub mod exit_code;
 pub mod kms;
 pub mod leader;
 pub mod logging;

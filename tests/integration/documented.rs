@@ -32,6 +32,8 @@ const INSTALLS: &str = "docs/install.md";
 struct Reader {
     test: TestNamespace,
     folder: PathBuf,
+    /// The URL of the KMS server, which also serves IAM.
+    iam: String,
     /// The operator that is deployed, and what distinguishes it from another one.
     operator: Option<(Value, Operator)>,
     /// The Secrets, and what their `DataKeys` record.
@@ -46,11 +48,12 @@ impl Reader {
     async fn new() -> Self {
         let plane = Arc::new(ControlPlane::bare().await);
         let kubeconfig = plane.admin_kubeconfig();
-        let kms = KmsProxy::start(TestNamespace::kms_address().await).await;
+        let address = TestNamespace::kms_address().await;
+        let iam = format!("http://{address}");
+        let kms = KmsProxy::start(address).await;
         let test = TestNamespace::on_control_plane("documented", plane, kubeconfig.clone(), kms).await;
-        test.kms.key_with_alias("orders").await;
         let folder = test.plane.workdir().file("reader");
-        for made in ["", "bin", "keys", "target"] {
+        for made in ["", "bin", "target"] {
             fs::create_dir(folder.join(made)).unwrap();
         }
         fs::copy(kubeconfig, folder.join("kubeconfig")).unwrap();
@@ -65,7 +68,7 @@ impl Reader {
         ] {
             symlink(program, folder.join("bin").join(name)).unwrap();
         }
-        Self { test, folder, operator: None, held: None, used: BTreeSet::new() }
+        Self { test, folder, iam, operator: None, held: None, used: BTreeSet::new() }
     }
 
     /// Runs a script. Returns its output.
@@ -74,6 +77,7 @@ impl Reader {
         let path = format!("{}:/usr/bin:/bin", self.folder.join("bin").display());
         command.args(["-euo", "pipefail", "-c", script]).current_dir(&self.folder).env_clear();
         command.envs(kms::environment(&self.test.proxy.url())).env("AWS_DEFAULT_REGION", kms::REGION);
+        command.env("AWS_ENDPOINT_URL_IAM", &self.iam);
         command.env("PATH", path).env("HOME", &self.folder).env("KUBECONFIG", self.folder.join("kubeconfig"));
         let run = testbed::commands::run(&mut command);
         let waits_for_pods = script.contains("--rollback-on-failure");

@@ -41,11 +41,75 @@ fn every_test_that_the_documentation_names_is_there() {
 }
 
 #[test]
-fn the_readme_explains_every_reason() {
-    let readme = include_str!("../../README.md");
-    for &reason in datakey::reason::Reason::ALL {
-        assert!(readme.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
+fn each_reason_has_a_section_in_the_troubleshooting_page() {
+    let text = include_str!("../../docs/troubleshooting.md");
+    let (_, by_reason) = text.split_once("\n## By reason\n").unwrap();
+    let sections: Vec<_> = by_reason.split("\n### ").skip(1).collect();
+    let titles: BTreeSet<_> = sections.iter().filter_map(|section| section.lines().next()).collect();
+    assert_eq!(titles.len(), sections.len(), "a reason has two sections");
+    assert_eq!(titles, datakey::reason::Reason::ALL.iter().map(|reason| reason.as_str()).collect());
+    for section in sections {
+        for part in ["\n**Meaning.** ", "\n**Cause.** ", "\n**What to do.**"] {
+            assert_eq!(section.matches(part).count(), 1, "{part:?} in {section}");
+        }
     }
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = include_str!("../../README.md").lines().count();
+    assert!(lines <= 150, "{lines} lines: move details to docs/");
+}
+
+#[test]
+fn every_page_is_in_the_index_and_every_link_leads_somewhere() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let index = fs::read_to_string(docs.join("README.md")).unwrap();
+    let mut pages = vec![docs.join("../README.md"), docs.join("../CONTRIBUTING.md"), docs.join("../ARCHITECTURE.md")];
+    for entry in fs::read_dir(&docs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(
+                name == "README.md" || index.contains(&format!("]({name})")),
+                "docs/README.md does not list {name}"
+            );
+            pages.push(path);
+        }
+    }
+    for page in pages {
+        for link in links(&fs::read_to_string(&page).unwrap()) {
+            let (file, anchor) = link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            if let Some(anchor) = anchor {
+                let anchors = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(anchors.contains(anchor), "{}: {link}", page.display());
+            }
+        }
+    }
+}
+
+/// The links of a page to files of the repository, and to its own sections.
+fn links(text: &str) -> Vec<String> {
+    let prose: String = text.split("\n```").step_by(2).collect();
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link.to_owned()));
+    targets.filter(|link| !link.contains("://")).collect()
+}
+
+/// The anchors that GitHub gives the headings of a page.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let prose: String = text.split("\n```").step_by(2).collect();
+    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let is_kept = |letter: &char| letter.is_alphanumeric() || "-_ ".contains(*letter);
+    headings.map(|title| title.to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+#[test]
+fn links_and_anchors_are_those_of_github() {
+    assert_eq!(links("[a](b.md#c) [d](https://e) ![f](g.svg)\n```sh\n[h](i)\n```\n[j](#k)"), ["b.md#c", "g.svg", "#k"]);
+    let expected = ["flags-and-variables", "kubectl-datakey", "aws-the-identity"].map(String::from);
+    assert_eq!(anchors("# kubectl datakey\n## AWS: the `identity`\n### Flags and variables\n"), expected.into());
 }
 
 /// What is there to be copied.
@@ -89,4 +153,33 @@ fn every_documented_sample_is_cut_out_of_its_file() {
         shown.insert(file);
     }
     assert!(shown.len() > 7, "{shown:?}");
+}
+
+#[test]
+fn each_term_of_the_glossary_has_one_or_two_sentences() {
+    let text = include_str!("../../docs/glossary.md");
+    let terms: Vec<_> = text.split("\n### ").skip(1).map(|term| term.split_once('\n').unwrap()).collect();
+    assert!(terms.len() > 20 && terms.is_sorted_by_key(|(term, _)| term.to_lowercase()), "{terms:?}");
+    for (term, explained) in terms {
+        let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+        let sentences = explained.split(". ").count();
+        assert!(explained.ends_with('.') && sentences <= 2, "{term}: {sentences} sentences");
+    }
+}
+
+/// These tables are written by hand; the list of the names that never change is in stored_names.rs.
+#[test]
+fn the_reference_has_every_stored_label_annotation_and_entry() {
+    let text = include_str!("../../docs/reference.md");
+    for (place, names) in crate::stored_names::NAMES {
+        if ["labels of a Secret", "annotations of a Secret", "entries of a Secret"].contains(&place) {
+            for name in names {
+                let shown = name.replace(".vN", ".v1");
+                assert!(text.contains(&format!("`{shown}`")), "{place}: {name}");
+            }
+        }
+    }
+    for name in [datakey::names::VELERO_RESTORE_LABEL, datakey::names::RESTORED_ANNOTATION] {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
 }

@@ -3,6 +3,7 @@
 use testbed::{assert_fresh, repository};
 
 mod help;
+mod reference;
 
 #[test]
 fn committed_crds_match_the_binary() {

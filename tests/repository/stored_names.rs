@@ -18,7 +18,7 @@ use testbed::repository;
 const FOLDERS: [&str; 2] = ["tests/integration/upgrade/0.1.0", "tests/integration/upgrade/9b52e60"];
 
 /// The names that the operator stores, with the place of each. A name is added here; none is changed or removed.
-const NAMES: [(&str, &[&str]); 8] = [
+pub const NAMES: [(&str, &[&str]); 8] = [
     ("labels of a Secret", &["app.kubernetes.io/managed-by", "datakey.dev/name"]),
     ("annotations of a Secret", &["datakey.dev/applied", "datakey.dev/issued.vN", "datakey.dev/version"]),
     ("fields of issued.vN", &["issuedAt", "keyId", "keyMaterialId", "region", "requestId", "sha256"]),

@@ -2,8 +2,11 @@
 //! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
-pub const FILES: [&str; 12] = [
+pub const FILES: [&str; 15] = [
     "README.md",
+    "docs/README.md",
+    "docs/glossary.md",
+    "docs/reference.md",
     "docs/consume.md",
     "docs/kubectl-datakey.md",
     "docs/disaster-recovery.md",
@@ -18,10 +21,9 @@ pub const FILES: [&str; 12] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 10] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
-    ("/keys/", "$PWD/keys/", "the Secret is written to files, as the kubelet mounts it"),
     (
         "eks create-pod-identity-association",
         "eks create-pod-identity-association --generate-cli-skeleton output",
@@ -34,7 +36,6 @@ pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
     ),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("get secret NAME", "get secret orders -n shop", "the reader's name"),
-    ("datakey keep NAME", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
     ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
     (
         "delete datakey NAME --cascade=orphan",
@@ -59,7 +60,7 @@ pub const NOT_RUN: [(&str, &str); 9] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 17] = [
+pub const MENTIONED: [&str; 19] = [
     "helm --wait",
     "helm install",
     "helm template",
@@ -71,6 +72,9 @@ pub const MENTIONED: [&str; 17] = [
     // deploy names an image that is not published: the overlay is run.
     "kubectl apply -k deploy",
     "kubectl create -f",
+    // Without a command it prints its help and fails.
+    "kubectl datakey",
+    "kubectl datakey keep",
     "kubectl delete --cascade=orphan",
     "kubectl delete datakey --cascade=orphan",
     "kubectl logs",
@@ -81,20 +85,7 @@ pub const MENTIONED: [&str; 17] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 10] = [
-    (
-        "## A first DataKey",
-        "helm install datakey-operator charts/datakey-operator --namespace datakey-system --create-namespace \
-           --set image.repository=registry.example.com/datakey-operator
-         kubectl create namespace shop",
-        "the README has the installation further below",
-    ),
-    (
-        "Unwrap it with the AWS CLI",
-        "kubectl get secret orders -n shop -o go-template='{{range $k, $v := .data}}{{$k}} {{$v}}{{\"\\n\"}}{{end}}' |
-           while read -r entry value; do base64 --decode <<<\"$value\" >\"keys/$entry\"; done",
-        "the kubelet mounts the Secret",
-    ),
+pub const MEANWHILE: [(&str, &str, &str); 8] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
