@@ -121,7 +121,7 @@ async fn the_operators_identity_may_do_nothing_else() {
     ];
     for (within, expected) in [("rbac", &everywhere[..]), (OPERATOR.0, &at_home)] {
         // Except what any identity may do: review itself, and read the description of the API.
-        let anyone = may(within, "anybody").await;
+        let anyone = may(within, "another-user").await;
         let rules: Vec<String> = may(within, OPERATOR.1).await.difference(&anyone).cloned().collect();
         assert_eq!(rules, expected, "{within}");
     }

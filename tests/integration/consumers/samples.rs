@@ -239,11 +239,12 @@ async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
     let workload = Workload::new("consume-aws-cli").await;
     let script = folder("aws-cli").join("unwrap.sh");
     let path = format!("{}:{}", testbed::tools().join("consumers/bin").display(), std::env::var("PATH").unwrap());
-    let unwrap = async |plaintext: &Path| {
+    let unwrap_with = async |path: &str, plaintext: &Path| {
         let mut command = workload.command("/bin/bash");
-        command.arg(&script).env("PATH", &path).env("PLAINTEXT", plaintext).env("HOME", workload.file("home"));
+        command.arg(&script).env("PATH", path).env("PLAINTEXT", plaintext).env("HOME", workload.file("home"));
         workload.run(&mut command).await
     };
+    let unwrap = async |plaintext: &Path| unwrap_with(&path, plaintext).await;
     let memory = Workdir::in_memory("plaintext");
     let held = || {
         let files = fs::read_dir(memory.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -269,7 +270,13 @@ async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
     let before = (read("v1"), read("v2"));
     workload.mount_another().await;
     assert_failed(unwrap(memory.path()).await, REFUSED);
-    assert_eq!((read("v1"), read("v2"), held()), (before.0, before.1, both), "nothing is written after a failure");
     workload.mount_right().await;
-    assert_failed(unwrap(Path::new("/proc")).await, "does not lie in memory");
+    let short = workload.file("short");
+    fs::create_dir(&short).unwrap();
+    fs::write(short.join("aws"), "#!/bin/sh\necho QUJD\n").unwrap();
+    fs::set_permissions(short.join("aws"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{path}", short.display());
+    assert_failed(unwrap_with(&path, memory.path()).await, "has 3 bytes, not 32");
+    assert_eq!((read("v1"), read("v2"), held()), (before.0, before.1, both), "nothing is written after a failure");
+    assert_failed(unwrap(Path::new("/proc")).await, "is not in memory");
 }

@@ -21,7 +21,7 @@ pub const FILES: [&str; 15] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 10] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 9] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -43,7 +43,6 @@ pub const SUBSTITUTED: [(&str, &str, &str); 10] = [
         "the reader's name; it needs garbage collection: tests/integration/keep.rs runs it",
     ),
     ("| grep SecretConflict", "| grep Issued", "no DataKey is in conflict here"),
-    ("|| kubectl get datakey check -o yaml", "", "a DataKey that is not Ready fails the test"),
 ];
 
 /// Beginnings of commands that are not run, and the reason. For `make`, the test checks that the target exists.

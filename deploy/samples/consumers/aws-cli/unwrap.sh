@@ -4,11 +4,11 @@
 set -euo pipefail
 umask 077
 plaintext=${PLAINTEXT:-/plaintext}
-# The entries as they are now: a rotation meanwhile is another folder's.
+# The folder of the present entries. A rotation creates another folder, so all entries that this script reads belong together.
 keys=$(realpath "${KEYS:-/keys}/..data")
 
 if [[ $(stat --file-system --format=%T "$plaintext") != tmpfs ]]; then
-  echo "$plaintext does not lie in memory: make it an emptyDir with medium: Memory" >&2
+  echo "$plaintext is not in memory: make it an emptyDir with medium: Memory" >&2
   exit 1
 fi
 trap 'rm -f "$plaintext/.new"' EXIT
@@ -20,14 +20,20 @@ for blob in "$keys"/ciphertextBlob.v*; do
     echo "version $version is wrapped by $key_arn, which is not in KMS_KEY_ARNS" >&2
     exit 1
   fi
-  # The encryption context is written down here, not read from the Secret: a user who changes the Secret can't have
-  # another data key unwrapped.
+  # The encryption context is set here, not read from the Secret: a user who changes the Secret cannot make the workload
+  # unwrap another data key.
   aws kms decrypt \
     --region "$(cut -d: -f4 <<<"$key_arn")" \
     --key-id "$key_arn" \
     --ciphertext-blob "fileb://$blob" \
     --encryption-context purpose=orders \
     --query Plaintext --output text | base64 --decode >"$plaintext/.new"
+  # The data key is AES_256.
+  length=$(stat --format=%s "$plaintext/.new")
+  if ((length != 32)); then
+    echo "the plaintext of version $version has $length bytes, not 32" >&2
+    exit 1
+  fi
   mv "$plaintext/.new" "$plaintext/v$version"
 done
 cp "$keys/version" "$plaintext/.new"

@@ -55,8 +55,8 @@ func (k *DataKeys) Current() (uint32, error) {
 	return uint32(version), err
 }
 
-// Plaintext is the plaintext of a version; it belongs to k. The entries of a version never change, so they can't be read
-// half old, half new.
+// Plaintext is the plaintext of a version; it belongs to k. The entries of a version never change, so a rotation
+// cannot mix two versions.
 func (k *DataKeys) Plaintext(ctx context.Context, version uint32) ([]byte, error) {
 	if plaintext, unwrapped := k.plaintexts[version]; unwrapped {
 		return plaintext, nil

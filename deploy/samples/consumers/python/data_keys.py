@@ -5,8 +5,8 @@ import pathlib
 
 import boto3
 
-# Written down here and in the workload's own settings, not read from the Secret: a user who changes the Secret can't
-# have another data key unwrapped.
+# Set here and in the settings of the workload, not read from the Secret: a user who changes the Secret cannot make
+# the workload unwrap another data key.
 ENCRYPTION_CONTEXT = {"purpose": "orders"}
 KMS_KEY_ARNS = os.environ.get("KMS_KEY_ARNS", "").split()
 
@@ -15,7 +15,7 @@ class DataKeys:
     """Unwraps each version once, when it is first needed. Use it in `with`: its end wipes the plaintexts."""
 
     def __init__(self, secret=os.environ.get("KEYS", "/keys")):
-        # The kubelet replaces this link to all entries as one. The links beside it follow, so a new entry is here first.
+        # The kubelet replaces all entries at once by this link. The links beside it follow, so a new entry is here first.
         self._secret = pathlib.Path(secret, "..data")
         self._plaintexts = {}
 
@@ -28,7 +28,7 @@ class DataKeys:
         return sorted(int(blob.suffix.removeprefix(".v")) for blob in self._secret.glob("ciphertextBlob.v*"))
 
     def plaintext(self, version):
-        """The plaintext of a version. The entries of a version never change, so they can't be read half old, half new."""
+        """The plaintext of a version. The entries of a version never change, so a rotation cannot mix two versions."""
         if version not in self._plaintexts:
             key_arn = (self._secret / f"keyId.v{version}").read_text()
             if key_arn not in KMS_KEY_ARNS:
@@ -39,7 +39,7 @@ class DataKeys:
                 CiphertextBlob=(self._secret / f"ciphertextBlob.v{version}").read_bytes(),
                 EncryptionContext=ENCRYPTION_CONTEXT,
             )
-            # What boto3 itself made of the answer is immutable: it can be dropped, but not wiped.
+            # The objects that boto3 created from the answer are immutable: they can be dropped, but not overwritten.
             self._plaintexts[version] = bytearray(answer.pop("Plaintext"))
         return self._plaintexts[version]
 

@@ -24,12 +24,12 @@ PROVIDERS = AwsCryptographicMaterialProviders(config=MaterialProvidersConfig())
 
 
 def keyring(keys, version):
-    """Its namespace and name stand in each message, so that the message finds the version it was encrypted under."""
+    """Each message contains its namespace and name, and so the version that it was encrypted under."""
     return PROVIDERS.create_raw_aes_keyring(
         input=CreateRawAesKeyringInput(
             key_namespace="orders",
             key_name=f"v{version}",
-            # A keyring takes bytes, which can't be wiped: they go with the process.
+            # A keyring needs bytes, which cannot be overwritten: they end with the process.
             wrapping_key=bytes(keys.plaintext(version)),
             wrapping_alg=AesWrappingAlg.ALG_AES256_GCM_IV12_TAG16,
         )
@@ -44,7 +44,7 @@ def encrypt(keys, data):
 
 
 def decrypt(keys, message):
-    """A multi-keyring without a generator decrypts only. It needs all versions unwrapped: one call to KMS for each."""
+    """A multi-keyring without a generator decrypts only. It unwraps all versions, with one KMS call for each."""
     all_versions = CreateMultiKeyringInput(child_keyrings=[keyring(keys, version) for version in keys.versions()])
     data, _ = CLIENT.decrypt(
         source=message,

@@ -22,7 +22,7 @@ def seal(keys, data):
     version = keys.current()
     header = version.to_bytes(4, "big")
     nonce = os.urandom(12)
-    # AESGCM may refer to the key instead of copying it: made for each call, it does not outlive the plaintext.
+    # AESGCM may refer to the key instead of copying it. One for each call does not outlive the plaintext.
     return header + nonce + AESGCM(keys.plaintext(version)).encrypt(nonce, data, header)
 
 

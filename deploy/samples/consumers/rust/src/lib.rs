@@ -63,7 +63,7 @@ impl DataKeys {
         Ok(data)
     }
 
-    /// The plaintext of a version. The entries of a version never change, so they can't be read half old, half new.
+    /// The plaintext of a version. The entries of a version never change, so a rotation cannot mix two versions.
     async fn plaintext(&mut self, version: u32) -> Result<&[u8], Box<dyn Error>> {
         if !self.plaintexts.contains_key(&version) {
             let key_arn = fs::read_to_string(self.secret.join(format!("keyId.v{version}")))?;
@@ -80,7 +80,7 @@ impl DataKeys {
                 .ciphertext_blob(Blob::new(blob))
                 .set_encryption_context(Some(context.into()));
             let answer = decrypt.send().await.map_err(aws_sdk_kms::Error::from)?;
-            // Not a copy but what the SDK decoded. The body of the answer that it decoded is out of reach.
+            // This is the buffer that the SDK decoded, not a copy. The body of the answer cannot be overwritten.
             let plaintext = answer.plaintext.ok_or("KMS answered without a plaintext")?.into_inner();
             self.plaintexts.insert(version, Zeroizing::new(plaintext));
         }

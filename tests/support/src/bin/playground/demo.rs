@@ -12,7 +12,8 @@ const NEXT: &str = "\
 Try next:
   make dev              the same servers, and they stay: change deploy/samples
   docs/consume.md       unwrap with Python, Go, Rust or the AWS Encryption SDK
-  docs/install.md       a cluster of your own and AWS
+  docs/install.md       install it in your cluster, with AWS
+  docs/README.md        all pages, by reader
   make test             all checks before a pull request";
 
 /// All DataKeys in 80 columns: the ARN of a KMS key takes as many.
@@ -90,10 +91,11 @@ pub async fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// The command that README.md shows.
+/// The call that README.md shows, with the Region from the ARN of the KMS key.
 fn decrypt(version: &str, context: &str, measure: &str) -> String {
     format!(
         "aws kms decrypt --key-id $(cat $KEYS/keyId{version}) \\\n    \
+         --region $(cut -d: -f4 $KEYS/keyId{version}) \\\n    \
          --ciphertext-blob fileb://$KEYS/ciphertextBlob{version} \\\n    \
          --encryption-context {context} \\\n    --query Plaintext --output text{measure}"
     )
