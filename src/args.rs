@@ -71,8 +71,8 @@ pub struct RunArgs {
     )]
     pub concurrency: u16,
 
-    /// How many MiB of memory the DataKeys take that are being worked on. One that does not fit is read from the API server
-    /// when its turn comes.
+    /// Memory for the DataKeys that have something to do, in MiB. The operator reads a DataKey that does not fit from the API
+    /// server when it reconciles it.
     #[arg(
         long,
         env = "DATAKEY_WORKING_SET",
@@ -150,8 +150,8 @@ pub struct RunArgs {
     )]
     pub kube_timeout: Duration,
 
-    /// First wait after a failure that passes by itself; it doubles with each failure. What has to be
-    /// fixed outside the cluster waits 15 times, what a user must change 30 times as long.
+    /// First delay after a failure that passes by itself; it doubles with each failure. After a failure outside the cluster
+    /// the first delay is 15 times as long, after one that a user must fix 30 times.
     #[arg(
         long,
         env = "DATAKEY_RETRY_MIN",
@@ -171,8 +171,8 @@ pub struct RunArgs {
     )]
     pub retry_max: Duration,
 
-    /// How often the DataKeys that are not settled are queued although nothing happened. A settled one is queued when it or
-    /// its Secret changes.
+    /// How often the operator queues the DataKeys that are not settled. It queues a settled one when it or its Secret
+    /// changes.
     #[arg(
         long,
         env = "DATAKEY_RESYNC",
@@ -211,7 +211,7 @@ pub struct RunArgs {
     #[arg(long, env = "DATAKEY_LEASE_NAMESPACE", value_parser = values::namespace, value_name = "NAMESPACE")]
     pub lease_namespace: Option<String>,
 
-    /// Name of the Lease. Operators that share one take turns at working.
+    /// Name of the Lease. Of the operators with the same Lease, one works at a time.
     #[arg(
         long,
         env = "DATAKEY_LEASE_NAME",
@@ -221,8 +221,8 @@ pub struct RunArgs {
     )]
     pub lease_name: String,
 
-    /// How long the others wait after the last sign of life of the one that works, in whole seconds. It gives up itself
-    /// after two thirds of it.
+    /// How long a standby waits after the last renewal of the Lease before it takes over, in whole seconds. A leader that
+    /// cannot renew the Lease stops after two thirds of this time.
     #[arg(
         long,
         env = "DATAKEY_LEASE_DURATION",
@@ -244,9 +244,9 @@ pub struct RunArgs {
     )]
     pub admin_address: SocketAddr,
 
-    /// What is logged: error, warn, info, debug, trace, or directives as of tracing-subscriber's EnvFilter, for
-    /// example info,datakey_operator=debug; they may not silence the operator itself. The AWS and Kubernetes clients never
-    /// log more than warnings: requests carry grant tokens.
+    /// The log level: error, warn, info, debug or trace, or directives of tracing-subscriber's EnvFilter, for example
+    /// info,datakey_operator=debug. Directives cannot turn off the log of the operator itself. The AWS and Kubernetes clients
+    /// log warnings at most, because requests carry grant tokens.
     #[arg(
         long,
         env = "DATAKEY_LOG_LEVEL",

@@ -15,6 +15,9 @@ pub fn chart() -> String {
     repository().join("charts/datakey-operator").display().to_string()
 }
 
+/// The one value without which the chart is not rendered.
+pub const IMAGE: [&str; 2] = ["--set", "image.repository=datakey-operator"];
+
 /// A bare control plane with the chart installed into a namespace.
 async fn installed(values: &[&str]) -> ControlPlane {
     let plane = ControlPlane::bare().await;
@@ -25,7 +28,7 @@ async fn installed(values: &[&str]) -> ControlPlane {
 async fn install(plane: &ControlPlane, release: &str, namespace: &str, values: &[&str]) -> Result<String, String> {
     let chart = chart();
     let arguments = ["upgrade", "--install", release, &chart, "--namespace", namespace, "--create-namespace"];
-    helm(plane, &[&arguments[..], values].concat()).await
+    helm(plane, &[&arguments[..], &IMAGE, values].concat()).await
 }
 
 async fn apply(plane: &ControlPlane, namespace: &str, names: &[&str]) {

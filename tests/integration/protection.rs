@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testbed::eventually;
 
 use crate::{
-    chart::{chart, helm},
+    chart::{IMAGE, chart, helm},
     harness::{SOON, TestNamespace, restored, to_json},
 };
 
@@ -30,7 +30,7 @@ impl Protected {
         let render =
             ["template", "datakey-operator", &chart, "-n", "datakey-system", "--set", "protectSecrets.enabled=true"];
         let only = ["--show-only", "templates/protect-secrets.yaml"];
-        let policy = helm(&test.plane, &[&render[..], &only, values].concat()).await.unwrap();
+        let policy = helm(&test.plane, &[&render[..], &only, &IMAGE, values].concat()).await.unwrap();
         let file = test.plane.workdir().file("policy.yaml");
         std::fs::write(&file, policy).unwrap();
         test.plane.kubectl(&["apply", "-f", &file.display().to_string()]).await.unwrap();

@@ -13,13 +13,16 @@ use testbed::{
 };
 
 use crate::{
-    chart::{chart, helm},
+    chart::{IMAGE, chart, helm},
     harness::{Operator, SOON},
 };
 
 /// The first release and its namespace.
 const RELEASE: &str = "datakey-operator";
 const NAMESPACE: &str = "datakey-system";
+
+/// Keeps the values of the release, and takes the defaults from the new chart.
+const REUSE: &str = "--reset-then-reuse-values";
 
 /// What Helm needs to take over objects that another release or kubectl made.
 const TAKE_OVER: [&str; 2] = ["--take-ownership", "--force-conflicts"];
@@ -104,7 +107,9 @@ impl Cluster {
     async fn install(&self, release: &str, namespace: &str, flags: &[&str]) -> Result<String, String> {
         let chart = chart();
         let install = ["upgrade", "--install", release, &chart, "--namespace", namespace, "--create-namespace"];
-        self.helm(&[&install[..], flags].concat()).await
+        // A value that is set here would replace the one that is to be used again.
+        let image: &[&str] = if flags.contains(&REUSE) { &[] } else { &IMAGE };
+        self.helm(&[&install[..], image, flags].concat()).await
     }
 
     async fn uninstall(&self, release: &str, namespace: &str) {
@@ -231,7 +236,7 @@ async fn an_installation_goes_from_kubectl_to_helm_and_back() {
     cluster.works(RELEASE, NAMESPACE, RELEASE, "to Helm").await;
 
     // kubectl owns the fields that it applied until Helm changes them.
-    let change = ["--reset-then-reuse-values", "--set", "replicaCount=3"];
+    let change = [REUSE, "--set", "replicaCount=3"];
     let refused = cluster.install(RELEASE, NAMESPACE, &change).await.unwrap_err();
     assert!(refused.contains("conflict with \\\"kubectl-client-side-apply"), "{refused}");
     cluster.install(RELEASE, NAMESPACE, &[&change[..], &["--force-conflicts"]].concat()).await.unwrap();
@@ -248,7 +253,7 @@ async fn an_upgrade_that_fails_is_rolled_back_and_no_data_key_with_it() {
     let mut cluster = Cluster::with_data_keys(true).await;
     let chart = chart();
     let upgrade = |image: &'static str| {
-        let flags = ["--rollback-on-failure", "--timeout", "15s", "--reset-then-reuse-values", "--set", image];
+        let flags = ["--rollback-on-failure", "--timeout", "15s", REUSE, "--set", image];
         [&["upgrade", RELEASE, &chart, "--namespace", NAMESPACE][..], &flags].concat()
     };
     cluster.helm_with_pods(&upgrade("image.tag=first")).await.unwrap();
@@ -286,7 +291,7 @@ async fn a_second_release_comes_and_goes_beside_the_first() {
     cluster.install("bank-keys", "keys-of-bank", &flags).await.unwrap();
     cluster.uninstall(RELEASE, NAMESPACE).await;
     cluster.works("bank-keys", "keys-of-bank", second, "the first is uninstalled").await;
-    let takes_over = ["--reset-then-reuse-values", "--set", "crds.enabled=true", "--set", "rbac.aggregate=true"];
+    let takes_over = [REUSE, "--set", "crds.enabled=true", "--set", "rbac.aggregate=true"];
     cluster.install("bank-keys", "keys-of-bank", &[&takes_over[..], &["--take-ownership"]].concat()).await.unwrap();
     cluster.works("bank-keys", "keys-of-bank", second, "the second has the definition").await;
 }
@@ -302,7 +307,7 @@ async fn a_definition_that_is_deleted_is_installed_again() {
         assert_eq!(secrets, cluster.held[1], "the Secrets stay");
 
         if by_helm {
-            let again = ["upgrade", RELEASE, &chart, "--namespace", NAMESPACE, "--reset-then-reuse-values"];
+            let again = ["upgrade", RELEASE, &chart, "--namespace", NAMESPACE, REUSE];
             cluster.helm(&again).await.unwrap();
             let established = ["wait", "--for=condition=Established", "crd/datakeys.datakey.dev", "--timeout=30s"];
             cluster.kubectl(&established).await;

@@ -44,10 +44,22 @@ fn helm(arguments: &[&str], values: &Value) -> Output {
     helm.wait_with_output().unwrap()
 }
 
+/// The one value without which the chart is not rendered.
+fn with_an_image() -> Value {
+    json!({ "image": { "repository": "datakey-operator" } })
+}
+
 /// What a release `datakey-operator` in the namespace `datakey-system` consists of, or why not.
 fn rendered(values: &Value) -> Result<String, String> {
+    rendered_by(&["template"], values)
+}
+
+/// The same by another command of Helm. The values have an image repository where they name none.
+fn rendered_by(command: &[&str], values: &Value) -> Result<String, String> {
     let chart = chart().display().to_string();
-    let output = helm(&["template", "datakey-operator", &chart, "--namespace", "datakey-system"], values);
+    let mut all = with_an_image();
+    merge(&mut all, values.clone());
+    let output = helm(&[command, &["datakey-operator", &chart, "--namespace", "datakey-system"]].concat(), &all);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
@@ -272,7 +284,8 @@ fn the_same_values_give_the_same_text() {
 #[test]
 fn a_cluster_older_than_the_oldest_tested_one_is_refused() {
     let chart = chart().display().to_string();
-    let on = |version: &str| helm(&["template", "datakey-operator", &chart, "--kube-version", version], &json!({}));
+    let on =
+        |version: &str| helm(&["template", "datakey-operator", &chart, "--kube-version", version], &with_an_image());
     let oldest = testbed::kubernetes::Built::Oldest.release().minor();
     let troubleshooting = std::fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     for old in ["v1.32.13", "v1.32.13-eks-1234567"] {
@@ -291,8 +304,37 @@ fn a_cluster_older_than_the_oldest_tested_one_is_refused() {
 
 #[test]
 fn helm_lint_finds_nothing() {
-    let output = helm(&["lint", "--strict", &chart().display().to_string()], &json!({}));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    for values in [json!({}), with_an_image()] {
+        let output = helm(&["lint", "--strict", &chart().display().to_string()], &values);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn notes_warn_of_values_that_cannot_work_or_cost_data() {
+    let notes = |values: &Value| {
+        let printed = rendered_by(&["install", "--dry-run=client"], values).unwrap();
+        printed.split_once("NOTES:").unwrap().1.to_owned()
+    };
+    assert!(!notes(&json!({})).contains("WARNING"));
+    for (path, value, warning) in [
+        ("crds.enabled", json!(false), "the cluster has no CustomResourceDefinition of DataKey"),
+        ("crds.keep", json!(false), "uninstalling this release deletes every DataKey"),
+        ("rbac.create", json!(false), "the operator waits until service account datakey-system/datakey-operator has"),
+        ("replicaCount", json!(0), "no data key is issued and no Secret is restored"),
+        ("config.issue", json!(false), "the operator calls no KMS"),
+        ("leaderElection.enabled", json!(false), "2 replicas without leader election all call KMS"),
+    ] {
+        let notes = notes(&nested(path, &value));
+        assert_eq!(notes.matches("WARNING").count(), 1, "{path}: {notes}");
+        assert!(notes.contains(warning), "{path}: {notes}");
+    }
+}
+
+#[test]
+fn chart_without_an_image_repository_says_what_to_set() {
+    let refused = rendered(&json!({ "image": { "repository": "" } })).unwrap_err();
+    assert!(refused.contains("image.repository is required: build the image with `make image`"), "{refused}");
 }
 
 #[test]

@@ -61,10 +61,11 @@ annotations:
 
 {{- define "datakey.image" -}}
 {{- with .Values.image -}}
+{{- $repository := required "image.repository is required: build the image with `make image`, push it to your registry, and set for example --set image.repository=REGISTRY/datakey-operator" .repository -}}
 {{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
+{{- printf "%s@%s" $repository .digest -}}
 {{- else -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- printf "%s:%s" $repository (default $.Chart.AppVersion .tag) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use datakey::{
     api::{PENDING, crd},
     condition::{ISSUED, ReadyState},
-    reason::{Reason, RetryPolicy},
+    reason::{Failure, Reason, RetryPolicy},
 };
 use datakey_operator::{
     args::Cli,
@@ -83,7 +83,7 @@ fn reasons() -> String {
             RetryPolicy::RetrySlowly => ("slowly", false),
             RetryPolicy::RetryRarely => ("rarely", true),
         };
-        row("False", reason.as_str(), stalled, policy, reason.advice())
+        row("False", reason.as_str(), stalled, policy, &Failure::from(reason).to_string())
     });
     table(&["reason", "`Ready`", "`Stalled`", "retried", "message"], own.into_iter().chain(failures))
 }
