@@ -266,7 +266,7 @@ async fn an_upgrade_that_fails_is_rolled_back_and_no_data_key_with_it() {
     cluster.uninstall(RELEASE, NAMESPACE).await;
     let install = ["upgrade", "--install", "data-keys", &chart, "--namespace", "keys-system", "--create-namespace"];
     let fails = ["--take-ownership", "--rollback-on-failure", "--timeout", "5s", "--set", "image.tag=missing"];
-    let failed = cluster.helm_with_pods(&[&install[..], &fails].concat()).await.unwrap_err();
+    let failed = cluster.helm_with_pods(&[&install[..], &IMAGE, &fails].concat()).await.unwrap_err();
     assert!(failed.contains("uninstalled due to rollback-on-failure"), "{failed}");
     assert_eq!(cluster.kubectl(&["get", "deployments", "-A", "-o", "name"]).await, "");
     cluster.is_unchanged("an installation was rolled back").await;
