@@ -11,7 +11,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::debug;
 
@@ -23,15 +23,23 @@ const MAX_NOTE: usize = 1000;
 /// How many events wait at most; further ones are dropped.
 const MAX_WAITING: usize = 100;
 
-/// The time between two events that waited. Where many `DataKey`s are issued at once, an event for each would take the API
-/// server a fifth of the time of the `DataKey` itself, and the status says the same.
+/// The least time between two queued events.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The time between two queued events while further ones arrive. Many `DataKey`s are issued then, and an event for each would
+/// be one more request beside the four that each needs; the status has the same facts.
+const INTERVAL_UNDER_LOAD: Duration = Duration::from_secs(1);
+
+/// The load is over if no event has arrived for this time.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Writes events.
 pub struct Events {
     client: Client,
     reporter: Reporter,
     waiting: mpsc::Sender<Waiting>,
+    /// When the last event was queued.
+    queued_at: Mutex<Instant>,
     /// Taken by [`Self::run`].
     receiver: Mutex<Option<mpsc::Receiver<Waiting>>>,
 }
@@ -46,7 +54,7 @@ impl Events {
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
         let (waiting, receiver) = mpsc::channel(MAX_WAITING);
-        Self { client, reporter, waiting, receiver: Mutex::new(Some(receiver)) }
+        Self { client, reporter, waiting, queued_at: Mutex::new(Instant::now()), receiver: Mutex::new(Some(receiver)) }
     }
 
     /// Writes one event about an object, and waits no longer than this for the API server.
@@ -68,6 +76,7 @@ impl Events {
 
     /// Queues a Normal event. It is dropped if too many wait.
     pub fn enqueue(&self, about: ObjectReference, reason: &'static str, note: String) {
+        *self.queued_at.lock() = Instant::now();
         if let Err(error) = self.waiting.try_send(Waiting(about, reason, note)) {
             let Waiting(about, reason, _) = error.into_inner();
             debug!(namespace = about.namespace, name = about.name, reason, "the Event is dropped: too many wait");
@@ -77,9 +86,25 @@ impl Events {
     /// Writes the queued events, one after the other, until it is dropped.
     pub async fn run(&self, limit: Duration) {
         let Some(mut receiver) = self.receiver.lock().take() else { return };
+        let mut written = None;
         while let Some(Waiting(about, reason, note)) = receiver.recv().await {
+            if let Some(written) = written {
+                self.wait_until_allowed(written).await;
+            }
             self.emit(&about, EventType::Normal, reason, &note, limit).await;
-            sleep(INTERVAL).await;
+            written = Some(Instant::now());
+        }
+    }
+
+    /// Waits after an event that was written at this time until the next one may be written.
+    async fn wait_until_allowed(&self, written: Instant) {
+        loop {
+            let quiet = *self.queued_at.lock() + QUIET;
+            let at = quiet.min(written + INTERVAL_UNDER_LOAD).max(written + INTERVAL);
+            if Instant::now() >= at {
+                return;
+            }
+            sleep_until(at).await;
         }
     }
 }
@@ -90,13 +115,13 @@ mod tests {
 
     use http::{Request, Response};
     use kube::client::Body;
-    use tokio::time::Instant;
+    use tokio::time::sleep;
     use tower::{BoxError, service_fn};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn queued_events_are_written_slowly_and_no_more_than_fit() {
+    /// Events that are only counted.
+    fn counted() -> (Events, Arc<Mutex<u32>>) {
         let written = Arc::new(Mutex::new(0_u32));
         let client = Client::new(
             service_fn({
@@ -108,21 +133,64 @@ mod tests {
             }),
             "shop",
         );
-        let events = Events::new(client);
-        for number in 0..2 * MAX_WAITING {
-            events.enqueue(ObjectReference::default(), "Issued", format!("version {number}"));
-        }
+        (Events::new(client), written)
+    }
+
+    fn enqueue(events: &Events, number: usize) {
+        events.enqueue(ObjectReference::default(), "Issued", format!("version {number}"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queued_events_are_written_in_turn_and_no_more_than_fit() {
+        let (events, written) = counted();
+        (0..2 * MAX_WAITING).for_each(|number| enqueue(&events, number));
         let begun = Instant::now();
+        let all = async {
+            while *written.lock() < 100 {
+                sleep(INTERVAL / 2).await;
+            }
+            assert!(begun.elapsed() >= 99 * INTERVAL, "{:?}", begun.elapsed());
+            sleep(100 * INTERVAL).await;
+        };
         tokio::select! {
             () = events.run(Duration::from_secs(1)) => panic!("it ended"),
-            () = async {
-                while *written.lock() < 100 {
-                    sleep(INTERVAL / 2).await;
-                }
-                assert!(begun.elapsed() >= 99 * INTERVAL);
-                sleep(100 * INTERVAL).await;
-            } => {}
+            () = all => {}
         }
         assert_eq!(*written.lock(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_event_a_second_is_written_while_others_arrive() {
+        let (events, written) = counted();
+        let load = async {
+            for number in 0..200 {
+                enqueue(&events, number);
+                sleep(Duration::from_millis(50)).await;
+            }
+            assert!((10..=11).contains(&*written.lock()), "{} in 10 s", written.lock());
+            sleep(QUIET + 100 * INTERVAL).await;
+        };
+        tokio::select! {
+            () = events.run(Duration::from_secs(1)) => panic!("it ended"),
+            () = load => {}
+        }
+        assert!(*written.lock() > 100, "{}", written.lock());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn single_event_is_written_at_once() {
+        let (events, written) = counted();
+        enqueue(&events, 1);
+        let begun = Instant::now();
+        let first = async {
+            while *written.lock() == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = events.run(Duration::from_secs(1)) => panic!("it ended"),
+            () = first => {}
+        }
+        assert!(begun.elapsed() < INTERVAL, "{:?}", begun.elapsed());
     }
 }

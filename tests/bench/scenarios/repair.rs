@@ -37,7 +37,7 @@ pub async fn run(bed: &Bed, count: usize, rounds: usize, report: &mut Report) {
             "PUT record, GET Secret, PUT Secret, PUT Ready",
             &rotations,
         ),
-        row(&format!("{count} Secrets deleted"), "POST Secret, POST Event", &healings),
+        row(&format!("{count} Secrets deleted"), "GET DataKey, POST Secret, PUT Ready, POST Event", &healings),
     ];
     report.table(&["what", "Secrets/s", "against bare POSTs", "requests of each"], &rows);
 }
