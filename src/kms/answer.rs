@@ -70,7 +70,7 @@ mod tests {
         GenerateDataKeyWithoutPlaintextOutput::builder().ciphertext_blob(Blob::new(vec![7; 184])).key_id(ARN)
     }
 
-    fn why_unusable(output: GenerateDataKeyWithoutPlaintextOutput) -> String {
+    fn why_unusable(output: GenerateDataKeyWithoutPlaintextOutput) -> Box<str> {
         let Err(failed) = validate_answer(output, &request(), "eu-west-1") else { panic!("was accepted as usable") };
         assert_eq!(failed.failure.reason, Reason::KmsAnswerInvalid);
         failed.message

@@ -27,11 +27,11 @@ pub struct KmsFailure {
     /// What the condition says.
     pub failure: Failure,
     /// The error code of KMS, or one of the operator's own codes.
-    pub code: String,
+    pub code: Box<str>,
     /// The same from a closed set, because it becomes a metric label: `Unknown` for a code that AWS documents nowhere.
     pub known_code: &'static str,
     /// The error message, for the log only: it can name the operator's role and other accounts. Grant tokens are redacted.
-    pub message: String,
+    pub message: Box<str>,
     /// Request ID of the call, if KMS answered.
     pub request_id: Option<String>,
 }
@@ -68,14 +68,14 @@ impl fmt::Display for Called<'_> {
 impl KmsFailure {
     /// The request is invalid, so KMS was not called.
     pub(super) fn not_called(failure: Failure) -> Self {
-        let message = failure.to_string();
-        Self { failure, code: "NotCalled".to_owned(), known_code: "NotCalled", message, request_id: None }
+        let message = failure.to_string().into();
+        Self { failure, code: "NotCalled".into(), known_code: "NotCalled", message, request_id: None }
     }
 
     /// KMS answered without an error, but not with a usable data key.
     pub(super) fn unusable_answer(why: String, request_id: Option<String>) -> Self {
         let failure = Failure::new(Reason::KmsAnswerInvalid, why.clone());
-        Self { failure, code: "AnswerInvalid".to_owned(), known_code: "AnswerInvalid", message: why, request_id }
+        Self { failure, code: "AnswerInvalid".into(), known_code: "AnswerInvalid", message: why.into(), request_id }
     }
 
     /// The call failed.
@@ -105,9 +105,9 @@ impl KmsFailure {
                 (None, (code, reason)) => (code, reason.into()),
             },
         };
-        let message = printable(&redact(&message(error), grant_tokens), MAX_ERROR_LENGTH);
+        let message = printable(&redact(&message(error), grant_tokens), MAX_ERROR_LENGTH).into();
         let request_id = error.request_id().map(str::to_owned);
-        let code = shown.unwrap_or_else(|| known_code.to_owned());
+        let code = shown.unwrap_or_else(|| known_code.to_owned()).into();
         Self { failure, code, known_code, message, request_id }
     }
 }
@@ -179,7 +179,7 @@ mod tests {
             (None, "HTTP status 418".to_owned()),
         ] {
             let failed = failed(CALL, code, "no", 418);
-            assert_eq!((failed.known_code, &failed.code), ("Unknown", &shown));
+            assert_eq!((failed.known_code, &*failed.code), ("Unknown", &*shown));
             assert!(failed.failure.detail.unwrap().ends_with(&format!("({shown})")));
         }
     }
@@ -193,7 +193,7 @@ mod tests {
             (SdkError::construction_failure("odd"), Reason::InternalError, "NotSent"),
         ] {
             let failed = KmsFailure::from_sdk_error(&error, CALL, &["t0ken".to_owned()]);
-            assert_eq!((failed.failure.reason, failed.known_code, failed.code.as_str()), (reason, code, code));
+            assert_eq!((failed.failure.reason, failed.known_code, &*failed.code), (reason, code, code));
             assert!(!failed.message.contains("t0ken"), "{}", failed.message);
         }
     }
@@ -203,8 +203,8 @@ mod tests {
         let message = "The ciphertext refers to a key that does not exist. ";
         let answer = |message: &str, status: u16| failed(CALL, Some("NotFoundException"), message, status);
         let failed = answer(message, 400);
-        assert_eq!((failed.known_code, failed.message.as_str()), ("NotFoundException", message));
-        assert_eq!(answer("", 503).message, "no message, HTTP status 503");
+        assert_eq!((failed.known_code, &*failed.message), ("NotFoundException", message));
+        assert_eq!(&*answer("", 503).message, "no message, HTTP status 503");
         assert_eq!(answer(&message.repeat(100), 400).message.len(), MAX_ERROR_LENGTH);
     }
 }

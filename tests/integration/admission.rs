@@ -300,7 +300,7 @@ async fn kubectl_explain_describes_every_field() {
         (".spec.deletionPolicy", "Retain"),
         (".spec.wrappedKeys", "never issued again"),
         (".status.versions", "refuses to change or to remove"),
-        (".status.versions.request", "What was asked of KMS"),
+        (".status.versions.request", "that the operator sent to KMS"),
     ] {
         let explained = test.plane.kubectl(&["explain", &format!("datakeys{field}")]).await.unwrap();
         let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -106,7 +106,7 @@ pub struct Failure {
     /// The facts of this case. Never secret material, never a grant token.
     pub detail: Option<String>,
     /// What to do in this case, if that differs from the advice of the reason.
-    pub advice: Option<String>,
+    pub advice: Option<Box<str>>,
 }
 
 // === impl Reason ===
@@ -169,7 +169,7 @@ impl Failure {
 
     /// The same failure with advice for this case.
     #[must_use]
-    pub fn with_advice(self, advice: impl Into<String>) -> Self {
+    pub fn with_advice(self, advice: impl Into<Box<str>>) -> Self {
         Self { advice: Some(advice.into()), ..self }
     }
 }
