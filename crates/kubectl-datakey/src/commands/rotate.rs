@@ -218,7 +218,7 @@ mod tests {
             with_status(fetched, |key| failed(key, &reason.into(), at(9)))
         };
         assert!(matches!(progress(&with(Reason::Throttled), 2), Progress::Pending(_)));
-        assert!(matches!(progress(&with(Reason::KeyDisabled), 2), Progress::Failed(why) if why.contains("enable it")));
+        assert!(matches!(progress(&with(Reason::KeyDisabled), 2), Progress::Failed(why) if why.contains("Enable it")));
         assert!(matches!(progress(&ready(&[1, 2, 3]), 2), Progress::Failed(_)), "another client raised it further");
     }
 }

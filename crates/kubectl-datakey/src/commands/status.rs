@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(
             text,
             "orders in namespace shop: not Ready (KeyDisabled), for 2m30s\n  \
-             Why       the KMS key is disabled: enable it, or name another key in spec.keyId\n  \
+             Why       The KMS key is disabled. Enable it, or name another key in spec.keyId.\n  \
              Stalled   a person must act\n  \
              Next      a change of the DataKey is acted on at once; other changes within minutes\n  \
              Key       alias/orders\n  \
