@@ -85,7 +85,7 @@ async fn sync_fails_with_the_message_of_a_stalled_data_key() {
     test.proxy.fail_always(Fault::code("AccessDeniedException"));
     let _operator = test.operator();
     let failure = example.sync(1).await.unwrap_err();
-    assert!(failure.contains("allow it kms:GenerateDataKeyWithoutPlaintext"), "{failure}");
+    assert!(failure.contains("Allow it kms:GenerateDataKeyWithoutPlaintext"), "{failure}");
     assert!(!example.has_deployment().await);
     test.proxy.clear_faults();
     test.ready("orders").await;
