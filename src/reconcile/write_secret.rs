@@ -123,7 +123,7 @@ impl Reconciler<'_> {
             self.fail(Failure::new(Reason::SecretContested, detail));
             return Ok(());
         }
-        // The first publication of a version needs no event: the condition says it.
+        // The first publication of a version restores nothing.
         let published = self.key().status.as_ref().and_then(|status| status.version);
         if let Some(changes) = changes.filter(|_| published == Some(version)) {
             self.context.retries.restored(&self.uid, changes);
