@@ -7,6 +7,7 @@ use aws_credential_types::{
     Credentials,
     provider::{self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
 };
+use datakey::arn;
 use parking_lot::Mutex;
 
 /// The account of the credentials that were used last, if their source names it: STS, IAM Identity Center and EKS Pod
@@ -37,7 +38,7 @@ impl Account {
 
     fn learn(&self, credentials: &Credentials) {
         let id = credentials.account_id().map(|id| id.as_str().to_owned());
-        *self.0.lock() = id.filter(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()));
+        *self.0.lock() = id.filter(|id| arn::is_account(id));
     }
 }
 

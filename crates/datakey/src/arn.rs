@@ -18,6 +18,11 @@ pub fn resolve_region<'a>(key_id: &'a str, asked: Option<&'a str>, own: Option<&
     KmsArn::parse(key_id).map(|arn| arn.region).or(asked).or(own)
 }
 
+/// Whether a text is the ID of an AWS account: 12 digits.
+pub fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit())
+}
+
 /// Whether an ARN that KMS answered can be that of the requested key. An alias may name any key of its account and Region.
 pub fn may_answer(key_id: &str, region: &str, arn: &str) -> bool {
     let Some(answer) = KmsArn::parse(arn).filter(KmsArn::is_key) else {
@@ -117,8 +122,7 @@ impl<'a> KmsArn<'a> {
             && partition.strip_prefix("aws").is_some_and(is_partition)
             && service == "kms"
             && is_region(region)
-            && account.len() == 12
-            && account.bytes().all(|digit| digit.is_ascii_digit())
+            && is_account(account)
             && (is_alias(resource) || resource.strip_prefix("key/").is_some_and(is_key_id));
         whole.then_some(Self { partition, region, account, resource })
     }
