@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+mod links;
 mod versions;
 
 /// All files below a folder with this extension.
