@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use datakey_operator::metrics::{Gauges, Metrics};
+
 mod links;
 mod versions;
 
@@ -37,7 +39,8 @@ fn every_test_that_the_documentation_names_is_there() {
         .flat_map(|source| source.split("fn ").skip(1))
         .filter_map(|definition| definition.split_once('(').map(|(name, _)| name))
         .collect();
-    let missing: Vec<_> = named.iter().filter(|name| !name.contains("datakey_") && !there.contains(**name)).collect();
+    let is_a_metric = |name: &str| name.contains("datakey_") || name.starts_with("process_");
+    let missing: Vec<_> = named.iter().filter(|name| !is_a_metric(name) && !there.contains(**name)).collect();
     assert!(missing.is_empty(), "the documentation names tests that are not there: {missing:#?}");
 }
 
@@ -47,6 +50,29 @@ fn the_readme_explains_every_reason() {
     for &reason in datakey::reason::Reason::ALL {
         assert!(readme.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
     }
+}
+
+#[test]
+fn the_documentation_lists_every_metric_with_its_type() {
+    let operations = include_str!("../../docs/operations.md");
+    let rendered = Metrics::default().render(Gauges::default()).unwrap();
+    let types = rendered.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut listed = 0;
+    for (name, kind) in types {
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let row = operations.lines().find(|line| {
+            let row = line.strip_prefix("| `").and_then(|line| line.strip_prefix(name)?.strip_prefix(suffix));
+            row.is_some_and(|rest| rest.starts_with(['`', '{']))
+        });
+        let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {name}{suffix}"));
+        assert!(row.contains(&format!("| {kind} |")), "{name} is a {kind}: {row}");
+        listed += 1;
+    }
+    assert!(listed > 10, "{rendered}");
 }
 
 /// What is there to be copied.
