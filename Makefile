@@ -143,7 +143,7 @@ bench: servers-tools $(if $(filter file,$(origin BENCH_OPERATOR)),dist) ## Speed
 	cargo bench --locked --bench scale -- $(BENCH_ONLY)
 
 # Here and below results are not cached: what these tests read lies outside their modules.
-status: need-go ## What kstatus and the health script for Argo CD read in a DataKey in every state
+status: need-go ## What kstatus, the health script for Argo CD and kube-state-metrics read in a DataKey in every state
 	cd tests/gitops/status && CGO_ENABLED=0 go test $(GO_FLAGS) -count=1 ./...
 
 # Argo CD needs a newer Go than the rest; go downloads it where it is missing.
