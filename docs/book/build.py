@@ -73,6 +73,8 @@ def stage(source, folder):
     (folder / "src/SUMMARY.md").write_text(from_root, encoding="utf-8")
     for name in ("book.toml", "style.css"):
         shutil.copyfile(HERE / name, folder / name)
+    (folder / "theme").mkdir()
+    shutil.copyfile(ROOT / "charts/icon.svg", folder / "theme/favicon.svg")
 
 
 class Page(html.parser.HTMLParser):
