@@ -19,7 +19,8 @@ RARE_GC := GOGC=400
 include tests/tools/tools.mk deploy/dist.mk
 
 .PHONY: help demo dev demo-parts dev-parts demo-build dev-build build-debug test test-build test-crates fmt lint unit model chart alerts \
-	servers servers-oldest chaos upgrade velero bench status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate
+	servers servers-oldest chaos upgrade velero bench status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate \
+	book
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -147,7 +148,7 @@ bench: servers-tools $(if $(filter file,$(origin BENCH_OPERATOR)),dist) ## Speed
 	cargo bench --locked --bench scale -- $(BENCH_ONLY)
 
 # Here and below results are not cached: what these tests read lies outside their modules.
-status: need-go ## What kstatus and the health script for Argo CD read in a DataKey in every state
+status: need-go ## What kstatus, the health script for Argo CD and kube-state-metrics read in a DataKey in every state
 	cd tests/gitops/status && CGO_ENABLED=0 go test $(GO_FLAGS) -count=1 ./...
 
 # Argo CD needs a newer Go than the rest; go downloads it where it is missing.
@@ -156,6 +157,12 @@ gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
 	@$(STEP) gitops 'tests with Flux and Argo CD: compiled' $(CARGO_TEST) --no-run --test gitops
 	$(RARE_GC) $(CARGO_TEST) --test gitops
+
+# Where links of the book lead that leave the book, for example https://github.com/OWNER/REPOSITORY/blob/main
+BOOK_SOURCE ?= file://$(CURDIR)
+
+book: $(TOOLS)/mdbook-$(MDBOOK) ## The documentation as a site with search, target/book, and that none of its links is broken
+	@python3 docs/book/build.py $(TOOLS)/bin/mdbook $(TARGET)/book $(BOOK_SOURCE)
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= adoption data_key key_id

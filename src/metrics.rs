@@ -20,6 +20,9 @@ use prometheus_client::{
 
 use datakey::condition::ReadyState;
 
+#[cfg(target_os = "linux")]
+mod process;
+
 /// The label value for calls in Regions that have no label value of their own.
 pub const OTHER_REGION: &str = "other";
 
@@ -101,7 +104,10 @@ struct DataKeyState {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("datakey");
+        let mut all = Registry::default();
+        #[cfg(target_os = "linux")]
+        process::register(&mut all);
+        let registry = all.sub_registry_with_prefix("datakey");
         let metrics = Self {
             kms_calls: Family::default(),
             kms_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.002, 2.0, 14))),
@@ -153,7 +159,7 @@ impl Default for Metrics {
         );
         registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        *metrics.registry.lock() = registry;
+        *metrics.registry.lock() = all;
         metrics
     }
 }

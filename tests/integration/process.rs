@@ -190,6 +190,7 @@ async fn metrics_count_calls_reconciles_writes_and_states() {
                 r#"datakey_datakeys{reason="KeyNotFound"} 1"#,
                 r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"}"#,
                 "datakey_reconcile_duration_seconds_bucket",
+                "process_resident_memory_bytes ",
             ]
             .iter()
             .all(|line| shown.contains(line))

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::flags;
 
+mod release;
 mod values;
 
 fn root() -> &'static Path {

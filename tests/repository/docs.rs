@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+mod links;
 mod versions;
 
 /// All files below a folder with this extension.
@@ -36,7 +37,8 @@ fn every_test_that_the_documentation_names_is_there() {
         .flat_map(|source| source.split("fn ").skip(1))
         .filter_map(|definition| definition.split_once('(').map(|(name, _)| name))
         .collect();
-    let missing: Vec<_> = named.iter().filter(|name| !name.contains("datakey_") && !there.contains(**name)).collect();
+    let is_a_metric = |name: &str| name.contains("datakey_") || name.starts_with("process_");
+    let missing: Vec<_> = named.iter().filter(|name| !is_a_metric(name) && !there.contains(**name)).collect();
     assert!(missing.is_empty(), "the documentation names tests that are not there: {missing:#?}");
 }
 
@@ -62,10 +64,9 @@ fn the_readme_is_short() {
 }
 
 #[test]
-fn every_page_is_in_the_index_and_every_link_leads_somewhere() {
+fn every_page_is_in_the_index() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let index = fs::read_to_string(docs.join("README.md")).unwrap();
-    let mut pages = vec![docs.join("../README.md"), docs.join("../CONTRIBUTING.md"), docs.join("../ARCHITECTURE.md")];
     for entry in fs::read_dir(&docs).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "md") {
@@ -74,42 +75,8 @@ fn every_page_is_in_the_index_and_every_link_leads_somewhere() {
                 name == "README.md" || index.contains(&format!("]({name})")),
                 "docs/README.md does not list {name}"
             );
-            pages.push(path);
         }
     }
-    for page in pages {
-        for link in links(&fs::read_to_string(&page).unwrap()) {
-            let (file, anchor) = link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
-            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
-            assert!(target.exists(), "{}: {link}", page.display());
-            if let Some(anchor) = anchor {
-                let anchors = anchors(&fs::read_to_string(&target).unwrap());
-                assert!(anchors.contains(anchor), "{}: {link}", page.display());
-            }
-        }
-    }
-}
-
-/// The links of a page to files of the repository, and to its own sections.
-fn links(text: &str) -> Vec<String> {
-    let prose: String = text.split("\n```").step_by(2).collect();
-    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link.to_owned()));
-    targets.filter(|link| !link.contains("://")).collect()
-}
-
-/// The anchors that GitHub gives the headings of a page.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let prose: String = text.split("\n```").step_by(2).collect();
-    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
-    let is_kept = |letter: &char| letter.is_alphanumeric() || "-_ ".contains(*letter);
-    headings.map(|title| title.to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-")).collect()
-}
-
-#[test]
-fn links_and_anchors_are_those_of_github() {
-    assert_eq!(links("[a](b.md#c) [d](https://e) ![f](g.svg)\n```sh\n[h](i)\n```\n[j](#k)"), ["b.md#c", "g.svg", "#k"]);
-    let expected = ["flags-and-variables", "kubectl-datakey", "aws-the-identity"].map(String::from);
-    assert_eq!(anchors("# kubectl datakey\n## AWS: the `identity`\n### Flags and variables\n"), expected.into());
 }
 
 /// What is there to be copied.

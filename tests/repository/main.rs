@@ -10,6 +10,7 @@ mod docs;
 #[path = "../../src/args/cases.rs"]
 mod flags;
 mod generated;
+mod github;
 mod krew;
 mod stored_names;
 mod words;

@@ -38,7 +38,7 @@ fn findings(path: &str, text: &str) -> Vec<Finding> {
 }
 
 /// The text of every file that git knows or would take, by its path.
-fn texts() -> BTreeMap<String, String> {
+pub fn texts() -> BTreeMap<String, String> {
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let listed = Command::new("git").args(list).current_dir(repository()).output().unwrap();
     assert!(listed.status.success(), "not a git repository: {}", String::from_utf8_lossy(&listed.stderr));

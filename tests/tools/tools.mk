@@ -10,6 +10,7 @@ CARGO_AUDITABLE := 0.7.7
 CARGO_CYCLONEDX := 0.5.9
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
+MDBOOK := 0.5.4
 
 SERVERS := etcd kube-apiserver kubectl
 CONTROL_PLANE := $(SERVERS) kube-controller-manager
@@ -110,6 +111,11 @@ $(TOOLS)/consumers/installed: tests/tools/consumers.txt $(wildcard deploy/sample
 
 $(TOOLS)/shellcheck/installed: tests/tools/shellcheck.txt
 	@$(STEP) shellcheck 'shellcheck: installed' tests/tools/venv.sh $< $(@D)
+	@touch $@
+
+# With the search; without its own server and its watch for changes.
+$(TOOLS)/mdbook-$(MDBOOK): | need-rust
+	@$(STEP) mdbook 'mdBook: built' cargo install --locked --root $(TOOLS) --no-default-features --features search mdbook@$(MDBOOK)
 	@touch $@
 
 # NAME-VERSION of a cargo subcommand.

@@ -1,5 +1,5 @@
-// Package status proves what kstatus (Flux, Helm 4) and the health script for Argo CD make of a DataKey in every state
-// that the operator leaves it in. The DataKeys were recorded from the real operator and API server;
+// Package status proves what kstatus (Flux, Helm 4), the health script for Argo CD and the configuration of kube-state-metrics
+// make of a DataKey in every state that the operator leaves it in. The DataKeys were recorded from the real operator and API server;
 // tests/integration/health_states.rs does that and fails when they are stale.
 package status
 

@@ -2,7 +2,7 @@
 //! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
-pub const FILES: [&str; 15] = [
+pub const FILES: [&str; 17] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -15,6 +15,8 @@ pub const FILES: [&str; 15] = [
     "docs/performance.md",
     "docs/gitops.md",
     "docs/troubleshooting.md",
+    "docs/not-verified.md",
+    "docs/releasing.md",
     "charts/datakey-operator/README.md",
     "docs/install.md",
     "docs/operations.md",
@@ -46,13 +48,16 @@ pub const SUBSTITUTED: [(&str, &str, &str); 9] = [
 ];
 
 /// Beginnings of commands that are not run, and the reason. For `make`, the test checks that the target exists.
-pub const NOT_RUN: [(&str, &str); 9] = [
+pub const NOT_RUN: [(&str, &str); 12] = [
     ("make ", "they build, or test: CI runs them"),
     ("velero restore create", "needs Velero in the cluster; tests/integration/restored.rs has what it restores"),
     ("kubectl krew install", "needs a published release; tests/repository/krew.rs checks the manifest"),
     ("install target/plugin", "make plugin is not run; the plugin of the tests is in place"),
     ("kubectl get pod POD", "there are no nodes, so no pods"),
     ("kubectl rollout restart deployment/orders", "there are no nodes, so no pods"),
+    ("git ", "a maintainer releases"),
+    ("cosign verify", "needs a published release"),
+    ("gh attestation verify", "needs a published release"),
     ("aws sso login", "a person signs in"),
     ("aws login", "a person signs in"),
     ("eval \"$(aws configure export-credentials", "needs the session of a person who signed in"),
