@@ -8,6 +8,7 @@
 pub mod connectivity;
 pub mod errors;
 pub mod events;
+mod initial_events;
 pub mod keys;
 pub mod outage;
 pub mod outcome;
@@ -159,6 +160,7 @@ impl ApiServer {
         let credentials = Arc::new(Credentials::new(self.config.clone())?);
         let connectivity = self.connectivity.clone();
         let service = service_fn(move |mut request: Request<Body>| {
+            initial_events::make_consistent(request.uri_mut());
             let in_flight = InFlight::new(capture_connection(&mut request), connectivity.clone());
             let credentials = Arc::clone(&credentials);
             let http = headers.layer(http.clone().map_err(|error| -> BoxError { error.into() }));

@@ -22,6 +22,7 @@ use slots::{Slot, Slots};
 use store::Store;
 use watch::{key_changes, secret_changes};
 
+mod listing;
 mod readiness;
 mod resync;
 mod runner;
@@ -36,7 +37,6 @@ mod watched;
 pub use readiness::Readiness;
 pub use scope::WatchTarget;
 pub use startup::wait_until_listable;
-pub use watch::PAGE;
 pub use watched::WatchedKey;
 
 /// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the

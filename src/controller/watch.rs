@@ -1,18 +1,16 @@
-//! Watches over `DataKey`s and Secrets: which `DataKey`s an event concerns, and when a watch lists again.
+//! Watches over `DataKey`s and Secrets: which `DataKey`s an event concerns.
 
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use kube::{
     Api,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::{
+    listing::listing_watch,
     scope::{WatchScope, WatchTarget},
     store::{Delivery, Facts, Store, Stored},
     unreadable,
@@ -20,7 +18,6 @@ use super::{
 };
 use crate::{
     api_server::{
-        connectivity::Connectivity,
         errors::{describe_watch, is_watch_unanswered},
         keys,
         outage::Repeats,
@@ -31,19 +28,12 @@ use crate::{
 };
 use datakey::{api::DataKey, decode::Encoded, names::SECRET_TYPE, secret::metadata::WatchedSecret};
 
-/// First and longest wait before an interrupted watch is resumed. The jitter can double the wait.
-const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
-
-/// Objects in a page of a list. A page is in memory as a whole, and an object can have 1.5 MB: with kube's own 500, a tenant's
-/// objects would take the operator over its memory limit at each start.
-pub const PAGE: u32 = 50;
-
 /// `DataKey`s to reconcile because one of them changed, with the store kept up to date.
 pub(super) fn key_changes(scope: &Arc<WatchScope>, context: &Arc<Context>) -> impl Stream<Item = Place> + Send + use<> {
     let WatchTarget { namespace, client } = &scope.target;
     let api: Api<WatchedKey> = keys::api(client, namespace.as_deref());
     let config = watch_config(scope);
-    let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone());
+    let events = listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), scope.connectivity.clone());
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     concerned(events, move |event| key_changed(event, &scope, &context))
 }
@@ -56,7 +46,7 @@ pub(super) fn secret_changes(scope: &WatchScope) -> impl Stream<Item = Place> + 
         None => Api::all(client.clone()),
     };
     let config = watch_config(scope).fields(&format!("type={SECRET_TYPE}"));
-    let events = relisting_watch(move || watcher(api.clone(), config.clone()), scope.connectivity.clone());
+    let events = listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), scope.connectivity.clone());
     let store = Arc::clone(&scope.store);
     concerned(events, move |event| store.secret_changed(event))
 }
@@ -138,46 +128,13 @@ fn log_interruption(error: &watcher::Error, logged: &mut Repeats) {
 }
 
 fn watch_config(scope: &WatchScope) -> watcher::Config {
-    let config = watcher::Config::default().page_size(PAGE);
+    let config = watcher::Config::default();
     match scope.connectivity.watch_timeout() {
         Some(seconds) => config.timeout(seconds),
         None => config,
     }
 }
 
-/// A watch that starts with a new list if the API server cannot resume it. kube's own watch resumes from the same resource
-/// version forever, even if the API server has dropped that version (410), or does not have it yet because etcd was restored
-/// from a backup.
-fn relisting_watch<K, W>(
-    watch: impl Fn() -> W + Send,
-    connectivity: Connectivity,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
-where
-    K: Send,
-    W: Stream<Item = watcher::Result<Event<K>>> + Send,
-{
-    let first = Box::pin(watch());
-    let events = stream::unfold((first, watch), |(mut current, watch)| async move {
-        let event = current.next().await?;
-        if event.as_ref().is_err_and(needs_relist) {
-            current = Box::pin(watch());
-        }
-        Some((event, (current, watch)))
-    });
-    events.inspect_err(move |_| connectivity.doubt()).backoff(backoff())
-}
-
-/// Whether the watch needs a new list. A refusal does not depend on the resource version, nor does an overloaded API server,
-/// for which a list would be more expensive.
-fn needs_relist(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if !matches!(status.code, 401 | 403 | 429))
-}
-
-/// kube's own delay grows to a minute with its jitter; a watch must be resumed sooner.
-fn backoff() -> watcher::ExponentialBackoff {
-    let delays = backon::ExponentialBuilder::default().with_min_delay(WATCH_AGAIN.0).with_max_delay(WATCH_AGAIN.1);
-    delays.with_factor(2.0).with_jitter().without_max_times().into()
-}
 #[cfg(test)]
 mod tests {
     use datakey::fixtures::data_key;
@@ -188,7 +145,7 @@ mod tests {
     use tower::{BoxError, service_fn};
 
     use super::*;
-    use crate::reconcile::tests::context;
+    use crate::{api_server::connectivity::Connectivity, reconcile::tests::context};
 
     fn watched(uid: &str) -> WatchedKey {
         let mut key = data_key();

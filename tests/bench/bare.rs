@@ -34,10 +34,6 @@ const MERGE_PATCH: HeaderValue = HeaderValue::from_static("application/merge-pat
 pub const METADATA: HeaderValue =
     HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// The same of a list.
-pub const METADATA_LIST: HeaderValue =
-    HeaderValue::from_static("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
-
 type Connection = SendRequest<Full<Bytes>>;
 
 /// Some connections with one identity, used in turn.

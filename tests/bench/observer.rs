@@ -3,16 +3,16 @@
 
 use std::{
     collections::HashMap,
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 
-use datakey_operator::controller::PAGE;
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode, body::Bytes, header::HeaderValue};
 use serde::Deserialize;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::bare::{Bare, JSON, METADATA, METADATA_LIST};
+use crate::bare::{Bare, JSON, METADATA};
 
 /// The Secrets of the operator.
 const OUR_TYPE: &str = "&fieldSelector=type%3Ddatakey.dev/wrapped-key";
@@ -111,6 +111,7 @@ impl Observer {
                         // Once the observer is dropped, the channel has no receiver.
                         let _ = sender.send((name, Instant::now()));
                     }
+                    ControlFlow::Continue(())
                 })
                 .await;
             }
@@ -153,7 +154,7 @@ impl Drain {
                 let watch = format!(
                     "{path}?watch=1&timeoutSeconds=7200&allowWatchBookmarks=true&resourceVersion={version}{selector}"
                 );
-                follow(&bare, &watch, accept, |_| ()).await;
+                follow(&bare, &watch, accept, |_| ControlFlow::Continue(())).await;
             }));
         }
         Self(tasks)
@@ -176,34 +177,26 @@ pub fn secrets(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/secrets")
 }
 
-/// Reads the lists that an operator reads at its start, page by page and both at the same time; what the answers say is not looked
-/// at. Returns how long that takes.
-pub async fn read_pages(bare: &Bare, namespace: &str) -> Duration {
+/// Reads the lists that an operator reads at its start, both at the same time; what the answers say is not looked at. Returns how
+/// long that takes.
+pub async fn read_lists(bare: &Bare, namespace: &str) -> Duration {
     let begun = Instant::now();
-    tokio::join!(pages(bare, keys(namespace), "", JSON), pages(bare, secrets(namespace), OUR_TYPE, METADATA_LIST));
+    tokio::join!(list(bare, keys(namespace), "", JSON), list(bare, secrets(namespace), OUR_TYPE, METADATA));
     begun.elapsed()
 }
 
-async fn pages(bare: &Bare, path: String, selector: &str, accept: HeaderValue) {
-    #[derive(Deserialize)]
-    struct Page {
-        metadata: Rest,
-    }
-    #[derive(Deserialize)]
-    struct Rest {
-        #[serde(default, rename = "continue")]
-        token: String,
-    }
-    let mut token = String::new();
-    loop {
-        let page = format!("{path}?limit={PAGE}{selector}&continue={token}");
-        let answer = bare.ask(Method::GET, &page, accept.clone(), Bytes::new()).await;
-        answer.must_be(StatusCode::OK);
-        token = serde_json::from_slice::<Page>(&answer.body).expect("a list").metadata.token;
-        if token.is_empty() {
-            return;
-        }
-    }
+/// Reads a streamed list.
+async fn list(bare: &Bare, path: String, selector: &str, accept: HeaderValue) {
+    let watch = format!(
+        "{path}?watch=1&timeoutSeconds=7200&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan{selector}"
+    );
+    let mut is_whole = false;
+    follow(bare, &watch, accept, |line| {
+        is_whole = line.starts_with(b"{\"type\":\"BOOKMARK\"");
+        if is_whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .await;
+    assert!(is_whole, "the list of {path} is not complete");
 }
 
 /// The resource version of now.
@@ -213,7 +206,7 @@ async fn now(bare: &Bare, path: &str) -> String {
 }
 
 /// Reads a watch line by line, to its end.
-async fn follow(bare: &Bare, path: &str, accept: HeaderValue, mut each: impl FnMut(&[u8])) {
+async fn follow(bare: &Bare, path: &str, accept: HeaderValue, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) {
     let response = bare.send(Method::GET, path, accept, Bytes::new()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let mut body = response.into_body();
@@ -223,7 +216,9 @@ async fn follow(bare: &Bare, path: &str, accept: HeaderValue, mut each: impl FnM
         rest.extend_from_slice(&data);
         let mut begin = 0;
         while let Some(end) = rest[begin..].iter().position(|byte| *byte == b'\n') {
-            each(&rest[begin..begin + end]);
+            if each(&rest[begin..begin + end]).is_break() {
+                return;
+            }
             begin += end + 1;
         }
         rest.drain(..begin);

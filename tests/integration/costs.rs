@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde_json::json;
-use testbed::{api_proxy::ApiProxy, eventually, proxy::FAILING};
+use testbed::{
+    api_proxy::{ApiProxy, Fault, STREAMED_LIST},
+    eventually,
+    proxy::FAILING,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::harness::{NO_RETRY, Operator, SOON, TestNamespace};
@@ -197,19 +201,51 @@ async fn a_failure_costs_one_call_to_kms_and_three_requests() {
     assert_eq!(calls, COUNT);
 }
 
+/// The requests of a start, sorted.
+fn requests_of_a_start(costs: &Costs) -> Vec<String> {
+    let requests = costs.api.requests().into_iter().map(|request| format!("{} {}", request.verb, request.resource));
+    let mut requests: Vec<_> = requests.collect();
+    requests.sort();
+    requests
+}
+
 #[tokio::test]
-async fn a_restart_costs_two_lists_and_two_watches() {
+async fn a_restart_costs_two_streamed_lists_or_four_requests_more() {
     let mut costs = Costs::with_ready("costs-restart").await;
     drop(costs.operator.take());
-    costs.api.forget();
     let calls = costs.test.proxy.calls();
+    costs.api.forget();
     costs.start(&[]).await;
-    let mut requests: Vec<_> =
-        costs.api.requests().into_iter().map(|request| format!("{} {}", request.verb, request.resource)).collect();
-    requests.sort();
-    // The first list asks whether there is a definition.
-    assert_eq!(requests, ["list datakeys", "list datakeys", "list secrets", "watch datakeys", "watch secrets"]);
+    // The list asks whether there is a definition. A streamed list goes on as a watch.
+    let streamed = ["list datakeys", "watchlist datakeys", "watchlist secrets"];
+    let refused = ["list datakeys", "list datakeys", "list secrets", "watch datakeys", "watch secrets"];
+    let refused = [&refused[..], &streamed[1..]].concat();
+    let streams = costs.test.plane.release().streams_lists();
+    assert_eq!(requests_of_a_start(&costs), if streams { &streamed[..] } else { &refused });
+
+    drop(costs.operator.take());
+    costs.api.forget();
+    // The answer of an API server without the feature gate.
+    costs.api.fail_always(STREAMED_LIST, "*", Fault::Refuse(422, "Invalid", "sendInitialEvents is forbidden"));
+    costs.start(&[]).await;
+    assert_eq!(requests_of_a_start(&costs), refused);
     assert_eq!(costs.test.proxy.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_streamed_list_that_ends_early_is_read_in_pages() {
+    let mut costs = Costs::with_ready("costs-early-end").await;
+    drop(costs.operator.take());
+    costs.test.delete_secret("k-3").await;
+    costs.test.create("new", &json!({})).await;
+    costs.api.forget();
+    costs.api.fail_always(STREAMED_LIST, "*", Fault::EndAfterOne);
+    costs.start(&[]).await;
+    costs.test.all_ready(COUNT + 1, SOON).await;
+    eventually(SOON, "it is restored", async || costs.test.secrets().get_opt("k-3").await.unwrap().is_some()).await;
+    for resource in ["datakeys", "secrets"] {
+        assert_eq!(costs.api.count("watch", resource), 1, "{:?}", costs.api.requests());
+    }
 }
 
 #[tokio::test]

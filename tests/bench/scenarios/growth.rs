@@ -35,8 +35,8 @@ struct Row {
 }
 
 struct Restart {
-    /// What a bare client takes to read the same pages.
-    pages: Duration,
+    /// What a bare client takes to read the same lists.
+    lists: Duration,
     ready: Duration,
     working: Duration,
     memory: Memory,
@@ -96,7 +96,7 @@ impl Growth {
     /// Starts the operator where all DataKeys are ready, but for one that is new.
     async fn restart(&self, size: usize) -> (Restart, Operator) {
         let bed = &self.bed;
-        let pages = observer::read_pages(&bed.bare, NAMESPACE).await;
+        let lists = observer::read_lists(&bed.bare, NAMESPACE).await;
         let mut observer = Observer::keys(&bed.bare, NAMESPACE, 1).await;
         bed::create(&bed.admin, NAMESPACE, &format!("new-{size}"), kms::REGION).await;
         let calls = bed.kms.calls();
@@ -105,7 +105,7 @@ impl Growth {
         operator.rest().await;
         assert_eq!(bed.kms.calls(), calls + 1, "what is ready needs no KMS");
         let (ready, memory) = (operator.ready - operator.started, operator.memory());
-        (Restart { pages, ready, working, memory, cpu: None }, operator)
+        (Restart { lists, ready, working, memory, cpu: None }, operator)
     }
 
     /// Measures the processor time of the settled operator over this time. The time of other processes does not count.
@@ -203,10 +203,10 @@ fn tables(rows: &[Row], report: &mut Report) {
         .map(|Row { size, restart, .. }| {
             vec![
                 size.to_string(),
-                format!("{:.2} s", restart.pages.as_secs_f64()),
+                format!("{:.2} s", restart.lists.as_secs_f64()),
                 format!("{:.2} s", restart.ready.as_secs_f64()),
                 format!("{:.2} s", restart.working.as_secs_f64()),
-                format!("{:.2}", restart.working.div_duration_f64(restart.pages)),
+                format!("{:.2}", restart.working.div_duration_f64(restart.lists)),
                 mib(restart.memory.peak),
                 mib(restart.memory.now),
                 restart.cpu.map_or_else(|| "not measured".to_owned(), |cpu| format!("{:.3} %", cpu * 100.0)),
@@ -217,7 +217,7 @@ fn tables(rows: &[Row], report: &mut Report) {
     report.table(
         &[
             "DataKeys",
-            "bare client, the same pages",
+            "bare client, the same lists",
             "start to ready",
             "start to the new one Ready",
             "ratio",
@@ -267,8 +267,8 @@ impl std::fmt::Debug for Restart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "pages {:?}, ready {:?}, working {:?}, {:?}, cpu {:?}",
-            self.pages, self.ready, self.working, self.memory, self.cpu
+            "lists {:?}, ready {:?}, working {:?}, {:?}, cpu {:?}",
+            self.lists, self.ready, self.working, self.memory, self.cpu
         )
     }
 }

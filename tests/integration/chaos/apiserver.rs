@@ -78,7 +78,7 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
     .into_iter()
     .enumerate()
     {
-        let lists = (api.count("list", "datakeys"), api.count("list", "secrets"));
+        let lists = (api.lists("datakeys"), api.lists("secrets"));
         api.fail_next(1, "watch", "datakeys", fault.clone());
         api.fail_next(1, "watch", "secrets", fault);
         // What happens while no watch is open is in the next list.
@@ -87,7 +87,7 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
         test.create(&format!("new{number}"), &json!({})).await;
         test.ready(&format!("new{number}")).await;
         test.secret_becomes("orders", &data).await;
-        assert!(api.count("list", "datakeys") > lists.0 && api.count("list", "secrets") > lists.1);
+        assert!(api.lists("datakeys") > lists.0 && api.lists("secrets") > lists.1);
     }
     assert_eq!(test.proxy.calls(), 4);
 }

@@ -9,7 +9,10 @@ use std::{
 
 use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
-use hyper::{Request, Response, StatusCode, Version, body::Incoming};
+use hyper::{
+    Request, Response, StatusCode, Version,
+    body::{Bytes, Incoming},
+};
 use kube::{
     Client,
     client::Body,
@@ -22,6 +25,9 @@ use crate::{
     http::{Answer, Reset, Server, Stop, whole},
     pki,
 };
+
+/// The verb of a watch that begins with a list, as the metrics of the API server name it.
+pub const STREAMED_LIST: &str = "watchlist";
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]
@@ -42,6 +48,8 @@ pub enum Fault {
     StopAfter(Stop),
     /// A watch begins, and ends with this error in the stream: code, message.
     EndWatch(u16, &'static str),
+    /// A watch ends after its first event, without an error.
+    EndAfterOne,
 }
 
 /// A request as RBAC sees it.
@@ -184,6 +192,11 @@ impl ApiProxy {
         self.lock().requests.clone()
     }
 
+    /// How many lists of a resource were asked for, streamed or in pages.
+    pub fn lists(&self, resource: &str) -> usize {
+        self.count("list", resource) + self.count(STREAMED_LIST, resource)
+    }
+
     /// How many of these requests came; `*` stands for any verb or resource.
     pub fn count(&self, verb: &str, resource: &str) -> usize {
         self.lock().requests.iter().filter(|request| request.is(verb, resource)).count()
@@ -223,9 +236,10 @@ impl ApiRequest {
         };
         let part = |index: usize| parts.get(index).copied().unwrap_or_default();
         let resource = [part(0), part(2)].join("/").trim_end_matches('/').to_owned();
-        let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+        let has = |pair: &str| request.uri().query().is_some_and(|query| query.split('&').any(|own| own == pair));
         let verb = match (request.method().as_str(), part(1)) {
-            ("GET", "") if is_watch => "watch",
+            ("GET", "") if has("sendInitialEvents=true") => STREAMED_LIST,
+            ("GET", "") if has("watch=true") => "watch",
             ("GET", "") => "list",
             ("GET", _) => "get",
             ("POST", _) => "create",
@@ -257,7 +271,7 @@ fn faults(state: &Mutex<State>, request: ApiRequest) -> Vec<Fault> {
 
 async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Client) -> Result<Answer, Reset> {
     let api_request = ApiRequest::of(&request);
-    let is_watch = api_request.verb == "watch";
+    let is_watch = ["watch", STREAMED_LIST].contains(&api_request.verb);
     let faults = faults(&state, api_request);
     for fault in &faults {
         match fault {
@@ -270,7 +284,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Cl
                 let event = json!({ "type": "ERROR", "object": status(*code, "Expired", message) });
                 return Ok(Response::new(whole(format!("{event}\n"))));
             }
-            Fault::LoseAnswer | Fault::StopAfter(_) => {}
+            Fault::LoseAnswer | Fault::StopAfter(_) | Fault::EndAfterOne => {}
         }
     }
     let (mut parts, body) = request.into_parts();
@@ -287,6 +301,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Cl
         }
     }
     let (parts, body) = response.into_parts();
+    if faults.iter().any(|fault| matches!(fault, Fault::EndAfterOne)) {
+        return Ok(Response::from_parts(parts, whole(first_line(body).await?)));
+    }
     let late = BodyStream::new(body).then(move |frame| {
         let lag = if is_watch { state.lock().expect("the state").lag } else { Duration::ZERO };
         async move {
@@ -297,6 +314,17 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Cl
         }
     });
     Ok(Response::from_parts(parts, BodyExt::boxed_unsync(StreamBody::new(late))))
+}
+
+/// The first line of a body that goes on.
+async fn first_line<B: hyper::body::Body<Data = Bytes> + Unpin>(mut body: B) -> Result<String, Reset> {
+    let mut line = Vec::new();
+    while !line.contains(&b'\n') {
+        let frame = body.frame().await.ok_or(Reset)?.map_err(|_| Reset)?;
+        line.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+    }
+    let end = line.iter().position(|byte| *byte == b'\n').ok_or(Reset)?;
+    String::from_utf8(line[..=end].to_vec()).map_err(|_| Reset)
 }
 
 fn refusal(code: u16, reason: &str, message: &str) -> Answer {

@@ -113,6 +113,11 @@ impl Release {
         }
     }
 
+    /// Whether the API server streams lists by default (`WatchList`).
+    pub fn streams_lists(self) -> bool {
+        (self.major, self.minor) >= (1, 34)
+    }
+
     /// The flags that turn on what the tests use and this kube-apiserver has off by default.
     pub(crate) fn flags(self) -> Vec<String> {
         match self.mutating_policies() {
