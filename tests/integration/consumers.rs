@@ -17,9 +17,11 @@ use tokio::process::Command;
 use self::mount::Mount;
 use crate::harness::{Data, Operator, TestNamespace};
 
-/// The data key that the samples are written for, and a wrong one: the same KMS key, another encryption context.
+/// The data key that the samples are written for, and two wrong ones of the same KMS key: with another encryption context, and
+/// with another length.
 const ORDERS: &str = "orders";
 const INVOICES: &str = "invoices";
+const SHORT: &str = "short";
 
 /// A workload that mounts the Secret `orders`.
 struct Workload {
@@ -34,13 +36,15 @@ struct Workload {
 // === impl Workload ===
 
 impl Workload {
-    /// Issues both data keys, and mounts the right one.
+    /// Issues the data keys, and mounts the right one.
     async fn new(name: &str) -> Self {
         let test = TestNamespace::new(name).await;
         let operator = test.operator();
         for purpose in [ORDERS, INVOICES] {
             test.issue(purpose, &json!({ "encryptionContext": { "purpose": purpose } })).await;
         }
+        let short = json!({ "encryptionContext": { "purpose": ORDERS }, "keySpec": "AES_128" });
+        test.issue(SHORT, &short).await;
         let keys = Mount::new(&test.plane.workdir().file(&format!("{name}-keys")));
         keys.show(&test.data(ORDERS).await);
         Self { test, _operator: operator, keys, said: Mutex::default() }
@@ -56,6 +60,11 @@ impl Workload {
     /// Replaces the data key in the mounted Secret by another one, as an edit of the Secret would.
     async fn mount_another(&self) {
         self.keys.show(&self.test.data(INVOICES).await);
+    }
+
+    /// Replaces it by a data key that the KMS key and the encryption context fit, and that is shorter.
+    async fn mount_short(&self) {
+        self.keys.show(&self.test.data(SHORT).await);
     }
 
     async fn mount_right(&self) {

@@ -17,6 +17,7 @@ const OLD: &[u8] = b"Three apples and a pear, for Ada.";
 const NEW: &[u8] = b"Seven plums, for Grace.";
 
 const REFUSED: &str = "InvalidCiphertextException";
+const SHORT: &str = "the plaintext of version 1 has 16 bytes, not 32";
 const NOT_TRUSTED: &str = "which is not in KMS_KEY_ARNS";
 
 #[tokio::test]
@@ -53,6 +54,8 @@ async fn python_encrypts_files_through_a_rotation() {
 
     workload.mount_another().await;
     assert_failed(envelope(&[encrypt, &data, &opened]).await, REFUSED);
+    workload.mount_short().await;
+    assert_failed(envelope(&[encrypt, &data, &opened]).await, SHORT);
     workload.mount_right().await;
     let asked = workload.unwrappings();
     let mut other = workload.python("envelope.py");
@@ -93,6 +96,8 @@ async fn the_encryption_sdk_encrypts_through_a_rotation() {
     fs::remove_file(&opened).unwrap();
     workload.mount_another().await;
     assert_failed(sdk(&[encrypt, &data, &opened]).await, REFUSED);
+    workload.mount_short().await;
+    assert_failed(sdk(&[encrypt, &data, &opened]).await, SHORT);
     assert!(!opened.exists(), "nothing is written after a failure");
     workload.wrote_no_plaintext(&[&fs::read(&old).unwrap(), &fs::read(&new).unwrap()]).await;
 }
@@ -170,6 +175,10 @@ async fn go_encrypts_lines_while_the_key_is_rotated() {
     let mut other = start("encrypt");
     other.send(new).await;
     assert_failed(other.end().await, REFUSED);
+    workload.mount_short().await;
+    let mut other = start("encrypt");
+    other.send(new).await;
+    assert_failed(other.end().await, SHORT);
     workload.wrote_no_plaintext(&[&from_base64(&first), &from_base64(&second)]).await;
 }
 
@@ -206,6 +215,9 @@ async fn rust_encrypts_through_a_rotation() {
     let refused = trusting(&workload.test.key.arn).seal(NEW.to_vec()).await;
     let refused = refused.map_err(|error| format!("{error:?}"));
     assert_failed(refused.clone(), REFUSED);
+    workload.mount_short().await;
+    let short = trusting(&workload.test.key.arn).seal(NEW.to_vec()).await;
+    assert_failed(short.map_err(|error| error.to_string()), SHORT);
     let untrusted = trusting("arn:aws:kms:eu-west-1:111122223333:key/other").seal(NEW.to_vec()).await;
     assert_failed(untrusted.map_err(|error| error.to_string()), "which is not trusted");
     workload.wrote_no_plaintext(&[&old, &new, refused.unwrap_err().as_bytes()]).await;
@@ -239,12 +251,11 @@ async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
     let workload = Workload::new("consume-aws-cli").await;
     let script = folder("aws-cli").join("unwrap.sh");
     let path = format!("{}:{}", testbed::tools().join("consumers/bin").display(), std::env::var("PATH").unwrap());
-    let unwrap_with = async |path: &str, plaintext: &Path| {
+    let unwrap = async |plaintext: &Path| {
         let mut command = workload.command("/bin/bash");
-        command.arg(&script).env("PATH", path).env("PLAINTEXT", plaintext).env("HOME", workload.file("home"));
+        command.arg(&script).env("PATH", &path).env("PLAINTEXT", plaintext).env("HOME", workload.file("home"));
         workload.run(&mut command).await
     };
-    let unwrap = async |plaintext: &Path| unwrap_with(&path, plaintext).await;
     let memory = Workdir::in_memory("plaintext");
     let held = || {
         let files = fs::read_dir(memory.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -270,13 +281,8 @@ async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
     let before = (read("v1"), read("v2"));
     workload.mount_another().await;
     assert_failed(unwrap(memory.path()).await, REFUSED);
-    workload.mount_right().await;
-    let short = workload.file("short");
-    fs::create_dir(&short).unwrap();
-    fs::write(short.join("aws"), "#!/bin/sh\necho QUJD\n").unwrap();
-    fs::set_permissions(short.join("aws"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{path}", short.display());
-    assert_failed(unwrap_with(&path, memory.path()).await, "has 3 bytes, not 32");
+    workload.mount_short().await;
+    assert_failed(unwrap(memory.path()).await, SHORT);
     assert_eq!((read("v1"), read("v2"), held()), (before.0, before.1, both), "nothing is written after a failure");
     assert_failed(unwrap(Path::new("/proc")).await, "is not in memory");
 }

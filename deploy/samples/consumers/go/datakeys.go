@@ -16,9 +16,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
-// Written down here and in the workload's own settings, not read from the Secret: a user who changes the Secret can't
-// have another data key unwrapped.
+// Set here and in the settings of the workload, not read from the Secret: a user who changes the Secret cannot make the
+// workload unwrap another data key.
 var encryptionContext = map[string]string{"purpose": "orders"}
+
+// AES_256. AES-GCM would take a shorter key, too.
+const keyBytes = 32
 
 // DataKeys unwraps the versions of a mounted wrapped-key Secret, each once, when it is first needed. Not for several
 // goroutines at once.
@@ -84,6 +87,10 @@ func (k *DataKeys) Plaintext(ctx context.Context, version uint32) ([]byte, error
 	})
 	if err != nil {
 		return nil, err
+	}
+	if len(answer.Plaintext) != keyBytes {
+		defer clear(answer.Plaintext)
+		return nil, fmt.Errorf("the plaintext of version %d has %d bytes, not %d", version, len(answer.Plaintext), keyBytes)
 	}
 	k.plaintexts[version] = answer.Plaintext
 	return answer.Plaintext, nil

@@ -9,6 +9,8 @@ import boto3
 # the workload unwrap another data key.
 ENCRYPTION_CONTEXT = {"purpose": "orders"}
 KMS_KEY_ARNS = os.environ.get("KMS_KEY_ARNS", "").split()
+# AES_256. AES-GCM would take a shorter key, too.
+KEY_BYTES = 32
 
 
 class DataKeys:
@@ -40,7 +42,10 @@ class DataKeys:
                 EncryptionContext=ENCRYPTION_CONTEXT,
             )
             # The objects that boto3 created from the answer are immutable: they can be dropped, but not overwritten.
-            self._plaintexts[version] = bytearray(answer.pop("Plaintext"))
+            plaintext = bytearray(answer.pop("Plaintext"))
+            if len(plaintext) != KEY_BYTES:
+                raise ValueError(f"the plaintext of version {version} has {len(plaintext)} bytes, not {KEY_BYTES}")
+            self._plaintexts[version] = plaintext
         return self._plaintexts[version]
 
     def __enter__(self):

@@ -14,7 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_sdk_kms::{Client, config::Builder, primitives::Blob};
 use zeroize::Zeroizing;
 
-// Written down here, not read from the Secret: a user who changes the Secret can't have another data key unwrapped.
+// Set here, not read from the Secret: a user who changes the Secret cannot make the workload unwrap another data key.
 const ENCRYPTION_CONTEXT: [(&str, &str); 1] = [("purpose", "orders")];
 
 /// Unwraps each version once, when it is first needed. The plaintexts are wiped as they are dropped.
@@ -82,7 +82,12 @@ impl DataKeys {
             let answer = decrypt.send().await.map_err(aws_sdk_kms::Error::from)?;
             // This is the buffer that the SDK decoded, not a copy. The body of the answer cannot be overwritten.
             let plaintext = answer.plaintext.ok_or("KMS answered without a plaintext")?.into_inner();
-            self.plaintexts.insert(version, Zeroizing::new(plaintext));
+            let plaintext = Zeroizing::new(plaintext);
+            let length = plaintext.len();
+            if length != AES_256_GCM.key_len() {
+                return Err(format!("the plaintext of version {version} has {length} bytes, not 32").into());
+            }
+            self.plaintexts.insert(version, plaintext);
         }
         Ok(&self.plaintexts[&version])
     }
