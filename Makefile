@@ -25,13 +25,16 @@ include tests/tools/tools.mk deploy/dist.mk
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+FIRST := The first run builds, which takes 5 to 10 minutes on two cores. A step prints a line when it ends; to follow it: tail -f target/log/*.log
+
 demo: ## Show the operator at work against real servers, and check every step
-	@[ -e $(TARGET)/debug/playground ] || echo 'The first run builds for some minutes; each step has a log in target/log.'
+	@[ -e $(TARGET)/debug/playground ] || echo '$(FIRST)'
 	@$(MAKE) --no-print-directory $(AT_ONCE) demo-parts
 	@KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(TOOLS)/demo} DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator \
 		$(RARE_GC) $(TARGET)/debug/playground demo
 
 dev: ## The servers of the tests and the operator of the demo, until Ctrl-C
+	@[ -e $(TARGET)/debug/playground ] || echo '$(FIRST)'
 	@$(MAKE) --no-print-directory $(AT_ONCE) dev-parts
 	@DATAKEY_OPERATOR=$(TARGET)/debug/datakey-operator $(TARGET)/debug/playground dev
 
@@ -68,7 +71,7 @@ UNIT_TESTS := --test corpus --test model --test footprint
 CLIPPY = $(STEP) clippy 'Clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 
 test: fmt ## All checks before a pull request; CI adds demo, gitops and e2e
-	@[ -e $(TOOLS)/bin/chart-tools ] || echo 'The first run builds for some minutes; each step has a log in target/log.'
+	@[ -e $(TOOLS)/bin/chart-tools ] || echo '$(FIRST)'
 	@$(MAKE) --no-print-directory $(AT_ONCE) test-build
 	@$(MAKE) --no-print-directory lint unit chart status servers licenses
 

@@ -93,6 +93,13 @@ impl KmsFailure {
                 // Only the code goes into the condition. The error message can repeat the request, and name the operator's
                 // role and other accounts. The request ID would change the condition at every retry, and so cost a write.
                 let failure = Failure::new(reason, format!("{call} ({code})"));
+                let failure = match reason {
+                    // An ARN names the Region and the account already.
+                    Reason::KeyNotFound if KmsArn::parse(call.key_id).is_some() => {
+                        failure.with_advice("Correct the ARN in spec.keyId, or create the key or alias there")
+                    }
+                    _ => failure,
+                };
                 shown = Some(code);
                 (known_code, failure)
             }
@@ -167,6 +174,19 @@ mod tests {
         ] {
             let failed = failed(Called { key_id, own_account, ..CALL }, Some("NotFoundException"), "no", 400);
             assert_eq!(failed.failure.detail.unwrap(), format!("{facts} (NotFoundException)"));
+        }
+    }
+
+    #[test]
+    fn advice_for_a_missing_key_fits_the_form_of_its_id() {
+        for (key_id, advice) in [
+            ("alias/orders", None),
+            ("arn:aws:kms:us-east-1:444455556666:alias/orders", Some("Correct the ARN in spec.keyId, or create")),
+        ] {
+            let failed = failed(Called { key_id, ..CALL }, Some("NotFoundException"), "no", 400);
+            let found = failed.failure.advice.as_deref();
+            assert_eq!(found.is_some(), advice.is_some(), "{found:?}");
+            assert!(found.unwrap_or_default().starts_with(advice.unwrap_or_default()), "{found:?}");
         }
     }
 

@@ -192,7 +192,11 @@ impl Reconciler<'_> {
         if adopted > 0 {
             info!(namespace, name, versions = adopted, "recorded the data keys that the Secret already held");
             let secret = self.key().secret_name();
-            let note = format!("Recorded the {adopted} data key version(s) that Secret {secret} held");
+            let wanted = self.key().wanted_version();
+            let note = format!(
+                "Recorded the {adopted} data key version(s) that Secret {secret} held{}",
+                now_current(versions, wanted)
+            );
             self.emit_event(EventType::Normal, "Adopted", &note).await;
         }
     }
@@ -204,10 +208,35 @@ fn issued_note(issued: &IssuedVersion) -> String {
     format!("Issued version {}: KMS key {}{request}", issued.version, issued.key_id)
 }
 
+/// A warning for an object that wants an earlier version than the newest that was taken over: its manifest may be older than the
+/// last rotation, and data would be encrypted under the earlier data key again.
+fn now_current(versions: &[IssuedVersion], wanted: i32) -> String {
+    let newest = versions.iter().map(|version| version.version).max().filter(|newest| *newest > wanted);
+    newest.map_or_else(String::new, |newest| {
+        format!(". Version {wanted} is current, because the spec asks for it (version 1 if it names none), and not the newest, {newest}")
+    })
+}
+
 /// The current time, but not before the creation time of the object, whichever clock set that: a data key that is older than
 /// the object would count as issued by another object.
 fn issued_at(key: &DataKey) -> Time {
     let now = Timestamp::now();
     let created = key.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
     truncate_to_seconds(now.max(created))
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::fixtures::issued;
+
+    use super::*;
+
+    #[test]
+    fn adoption_warns_where_an_earlier_version_becomes_current() {
+        let versions = [issued(1), issued(2)];
+        assert_eq!(now_current(&versions, 2), "");
+        assert_eq!(now_current(&versions, 3), "");
+        let warning = now_current(&versions, 1);
+        assert!(warning.contains("Version 1 is current") && warning.ends_with("and not the newest, 2"), "{warning}");
+    }
 }

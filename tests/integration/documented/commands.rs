@@ -12,8 +12,9 @@ pub struct Command {
     pub before: String,
 }
 
-/// What a block of `bash` that is a whole script begins with. Other blocks of `bash` are parts of files.
-const SCRIPT: &str = "set -euo pipefail\n";
+/// What a block of `bash` that is a whole script begins with: in a terminal, `set -e` without the parentheses would end the shell
+/// of the reader with the first command that fails. Other blocks of `bash` are parts of files.
+const SCRIPT: &str = "( set -euo pipefail\n";
 
 /// All of them: those of `sh` and `console` blocks, scripts of `bash`, and those in the text.
 pub fn commands(markdown: &str) -> Vec<Command> {
@@ -73,14 +74,14 @@ fn typed<'a>(mut lines: impl Iterator<Item = &'a str>) -> Vec<String> {
 fn commands_are_found_in_blocks_and_in_the_text() {
     let markdown = "Say `kubectl get\ndk` or `kubectl`:\n\n```sh\n# why\nhelm a \\\n  b\ncat > f <<'END'\nx\\\nEND\n```\n\n\
                     ```console\n$ kubectl get dk\nNAME\n```\n\n```yaml\nkubectl: no\n```\nSo `spec.version` is.\n\n\
-                    ```bash\nset -euo pipefail\na=$(aws b)\necho \"$a\"\n```\n\n```bash\naws part\n```\n";
+                    ```bash\n( set -euo pipefail\na=$(aws b)\necho \"$a\" )\n```\n\n```bash\naws part\n```\n";
     let found: Vec<_> = commands(markdown).into_iter().map(|command| (command.text, command.before)).collect();
     let expected = [
         ("kubectl get dk", "Say "),
         ("helm a \\\n  b", " or kubectl:\n"),
         ("cat > f <<'END'\nx\\\nEND", ""),
         ("kubectl get dk", "\n"),
-        ("set -euo pipefail\na=$(aws b)\necho \"$a\"", "\n\nSo spec.version is.\n"),
+        ("( set -euo pipefail\na=$(aws b)\necho \"$a\" )", "\n\nSo spec.version is.\n"),
     ];
     let expected: Vec<_> = expected.map(|(text, before)| (text.to_owned(), before.to_owned())).into();
     assert_eq!(found, expected);

@@ -110,7 +110,7 @@ elif fetch 2>"$log"; then
 else
 	reason=$(grep . "$log" | tail -n 1 | cut -c 1-300)
 fi
-echo "etcd, kube-apiserver and kubectl are built, released ones cannot be had:"
+echo "Released servers cannot be fetched, so etcd, kube-apiserver and kubectl are built. Why:"
 echo "$reason" | fold -s -w 76 | sed 's/^/  /'
 "$@"
 touch "$tools/bin/kubernetes-$version"

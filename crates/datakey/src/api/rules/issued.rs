@@ -176,8 +176,9 @@ pub(super) fn spec_answers_the_record() -> Demand {
             "size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, entry.version != wanted || [entry.request].all(request, {})))",
             is_same_request("request", "spec")
         ),
-        message: "this version's data key is issued: keyId, keySpec, numberOfBytes, encryptionContext and region must stay as \
-                  status.versions records them. To issue a data key with other settings, set spec.version to a new number",
+        message: "this version's data key is issued, so its keyId, keySpec, numberOfBytes, encryptionContext and region are \
+                  fixed: set them to what status.versions records for it. For another data key with other settings, set \
+                  spec.version to a new number",
     }
 }
 

@@ -20,7 +20,20 @@ mod demo;
 mod terminal;
 
 const NAMESPACE: &str = "demo";
+/// The alias of the samples, and that of the first `DataKey` in the README.
 const ALIAS: &str = "datakey-samples";
+const README_ALIAS: &str = "orders";
+
+/// What `dev` shows once the variables are set. The data key is measured, not shown.
+const EXAMPLES: &str = r"
+  kubectl apply -f SAMPLES
+  kubectl get datakeys
+  kubectl get secret orders -o jsonpath='{.data.ciphertextBlob}' | base64 --decode > orders.blob
+  aws kms decrypt --key-id alias/ALIAS --ciphertext-blob fileb://orders.blob \
+    --encryption-context purpose=orders --query Plaintext --output text | base64 --decode | wc -c
+  kubectl datakey rotate orders --wait
+  kubectl datakey verify orders --decrypt
+";
 
 /// Everything that runs.
 struct Playground {
@@ -60,13 +73,15 @@ async fn dev() -> Result<(), String> {
     for line in Terminal::of(&plane, &kms).exports() {
         println!("  {line}");
     }
-    println!("\nThen, for example:\n");
-    println!("  kubectl apply -f {}", repository().join("deploy/samples").display());
-    println!("  aws kms describe-key --key-id alias/{ALIAS}");
-    println!("  kubectl datakey status --all-namespaces");
-    println!("\nKMS: http://{} (account {}, {}), alias/{ALIAS}", kms.address(), kms::ACCOUNT, kms::REGION);
-    println!("Operator: process {}, log {}", operator.pid(), plane.workdir().file("operator.log").display());
-    println!("\nCtrl-C ends all of it.");
+    println!(
+        "\nWithout these lines a terminal uses your own cluster and AWS account. Then, for example, in the namespace {NAMESPACE}:"
+    );
+    let samples = repository().join("deploy/samples").display().to_string();
+    println!("{}", EXAMPLES.replace("SAMPLES", &samples).replace("ALIAS", ALIAS));
+    println!("The KMS has alias/{ALIAS} and alias/{README_ALIAS} (account {}, {}).", kms::ACCOUNT, kms::REGION);
+    println!("The operator is process {}, so the cluster has no pod of it. Its log:", operator.pid());
+    println!("  {}", plane.workdir().file("operator.log").display());
+    println!("\nCtrl-C ends the servers and deletes all that they hold.");
     std::future::pending().await
 }
 
@@ -87,6 +102,7 @@ impl Playground {
         let kms = KmsServer::start(plane.workdir()).await;
         let key = kms.key_with_alias(ALIAS).await;
         println!("alias/{ALIAS}:\n  {}", key.arn);
+        kms.key_with_alias(README_ALIAS).await;
         let proxy = KmsProxy::start(kms.address()).await;
 
         step("The operator is installed, and runs under its own identity");

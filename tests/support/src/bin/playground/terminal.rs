@@ -44,8 +44,10 @@ impl Terminal {
     pub fn exports(&self) -> Vec<String> {
         let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
         let path = format!("export PATH={}:$PATH", folders.join(":"));
+        // The reader's own profile and session are for another account.
+        let unset = "unset AWS_PROFILE AWS_SESSION_TOKEN".to_owned();
         let variables = self.environment.iter().filter(|(name, _)| *name != KEYS);
-        variables.map(|(name, value)| format!("export {name}={value}")).chain([path]).collect()
+        variables.map(|(name, value)| format!("export {name}={value}")).chain([unset, path]).collect()
     }
 
     /// Shows a command and what it prints.
