@@ -10,7 +10,7 @@ use testbed::{
     eventually, kms,
 };
 
-use crate::harness::{SOON, TestNamespace, UNSET, to_json};
+use crate::harness::{NO_RETRY, SOON, TestNamespace, UNSET, to_json};
 
 /// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
 pub struct User<'a> {
@@ -352,6 +352,53 @@ async fn verify_decrypts_with_kms_and_never_shows_the_plaintext() {
 }
 
 #[tokio::test]
+async fn retry_has_what_is_fixed_tried_at_once() {
+    let test = TestNamespace::new("plugin-retry").await;
+    let operator = test.operator_with(&NO_RETRY, &[]);
+    operator.is_ready().await;
+    test.issue("good", &json!({})).await;
+    let admin = test.kms.client();
+    admin.disable_key().key_id(&test.key.id).send().await.unwrap();
+    for (name, team) in [("a", "shop"), ("b", "shop"), ("c", "bank")] {
+        let mut manifest = test.manifest(name, &json!({}));
+        manifest["metadata"]["labels"] = json!({ "team": team });
+        test.try_create(&manifest).await.unwrap();
+        test.failed(name, "KeyDisabled").await;
+    }
+    let user = User::of(&test);
+    let late = user.ends(2, &["retry", "a", "--wait", "--timeout=2s"]).await;
+    assert_eq!(text(&late), "a: a retry is requested (KeyDisabled)\n");
+    assert!(late.err.contains("not Ready within 2s:\na in namespace plugin-retry: KeyDisabled"), "{late:?}");
+
+    admin.enable_key().key_id(&test.key.id).send().await.unwrap();
+    let waited = user.ends(0, &["retry", "-l", "team=bank", "--wait"]).await;
+    assert_eq!(text(&waited), "c: a retry is requested (KeyDisabled)\n");
+    assert_eq!(waited.err, "waiting until they are Ready: 1 DataKey\n");
+    let everywhere = user.runs(&["retry", "-A", "-l", "team=shop"]).await;
+    let lines = text(&everywhere);
+    for name in ["a", "b"] {
+        assert!(lines.contains(&format!("plugin-retry/{name}: a retry is requested (KeyDisabled)\n")), "{lines}");
+    }
+    test.ready("b").await;
+    let before = test.get("good").await;
+    let none = user.ends(0, &["retry", "good"]).await;
+    assert_eq!(none.err, "Nothing waits: 1 of 1 DataKeys are Ready or being deleted.\n");
+    assert_eq!(test.get("good").await.resource_version(), before.resource_version());
+    drop(operator);
+
+    // One who may not change them reads that once.
+    for name in ["x", "y", "z"] {
+        test.create(name, &json!({})).await;
+    }
+    let kubeconfig = test.kubeconfig_with_role("view").await;
+    let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
+    eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
+    let refused = viewer.ends(1, &["retry", "-l", "team!=shop"]).await;
+    assert_eq!((refused.out.len(), refused.err.matches("you may not").count()), (0, 1), "{refused:?}");
+    assert!(refused.err.contains("no retry is requested for 3 DataKeys in plugin-retry"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     let test = TestNamespace::new("plugin-rotate").await;
     let operator = test.operator();
@@ -438,9 +485,15 @@ async fn errors_exit_with_their_code_and_say_what_to_do() {
     let version = user.types(&["datakey", "--version"]).await;
     assert_eq!(text(&version), concat!("kubectl-datakey ", env!("CARGO_PKG_VERSION"), "\n"));
 
-    for command in
-        [&["status", "k"][..], &["export", "k"], &["verify", "k"], &["rotate", "k"], &["policy", "k"], &["keep", "k"]]
-    {
+    for command in [
+        &["status", "k"][..],
+        &["export", "k"],
+        &["verify", "k"],
+        &["retry", "k"],
+        &["rotate", "k"],
+        &["policy", "k"],
+        &["keep", "k"],
+    ] {
         let ended = user.ends(1, command).await;
         assert!(ended.err.contains("DataKey k in namespace plugin-codes: there is none"), "{ended:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::{cluster::Connection, output::Format};
 
@@ -50,6 +50,11 @@ pub enum Command {
     Verify(Verify),
     /// Have a new data key issued, by raising spec.version to the next free number. Earlier ones stay.
     Rotate(Rotate),
+    /// Have DataKeys that are not Ready tried at once, for example after a fix in AWS. Each is tried at most once a minute.
+    ///
+    /// After a failure the operator waits before the next try, up to ten minutes. This sets the annotation
+    /// datakey.dev/retry-at, which ends the wait. A DataKey that is Ready stays as it is.
+    Retry(Retry),
     /// Keep the Secret of a DataKey under deletionPolicy Delete: create the DataKey again under Retain, with the same data
     /// keys and the same Secret.
     ///
@@ -178,6 +183,31 @@ pub struct Rotate {
     pub timeout: Duration,
 }
 
+/// Flags of `retry`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true))]
+pub struct Retry {
+    /// The DataKey.
+    #[arg(group = "which")]
+    pub name: Option<String>,
+
+    /// DataKeys with these labels, as for kubectl get.
+    #[arg(short = 'l', long, value_name = "SELECTOR", group = "which", conflicts_with = "name")]
+    pub selector: Option<String>,
+
+    /// DataKeys of all namespaces.
+    #[arg(short = 'A', long, group = "which", conflicts_with = "name")]
+    pub all_namespaces: bool,
+
+    /// Wait until the DataKeys are Ready.
+    #[arg(long)]
+    pub wait: bool,
+
+    /// How long to wait.
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "wait")]
+    pub timeout: Duration,
+}
+
 /// Flags of `keep`.
 #[derive(Debug, Args)]
 pub struct Keep {
@@ -266,6 +296,11 @@ mod tests {
             &["rotate", "orders", "--patch", "--wait"],
             &["rotate", "orders", "--dry-run", "--patch"],
             &["rotate", "orders", "--timeout", "1m"],
+            &["retry"],
+            &["retry", "--wait"],
+            &["retry", "orders", "-A"],
+            &["retry", "orders", "-l", "team=shop"],
+            &["retry", "orders", "--timeout", "1m"],
             &["keep"],
             &["keep", "orders", "--dry-run", "--yes"],
             &["policy", "orders", "--role-arn", "arn:aws:iam::1111:role/x"],

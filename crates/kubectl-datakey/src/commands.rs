@@ -13,6 +13,7 @@ pub mod export;
 pub mod keep;
 pub mod list;
 pub mod policy;
+pub mod retry;
 pub mod rotate;
 pub mod status;
 pub mod verify;

@@ -75,6 +75,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,
         Command::Verify(args) => commands::verify::run(&cluster().await?, &args).await,
+        Command::Retry(args) => commands::retry::run(&cluster().await?, terminal, &args).await,
         Command::Rotate(args) => commands::rotate::run(&cluster().await?, terminal, &args).await,
         Command::Keep(args) => commands::keep::run(&cluster().await?, terminal, &args).await,
         Command::Policy(args) => commands::policy::run(&cluster().await?, &args).await,

@@ -1,6 +1,6 @@
 //! What a command returns, and the terminal that it is printed on.
 //!
-//! A command computes an [`Output`] and prints nothing. `rotate` and `keep` take time or ask a question; they reach the
+//! A command computes an [`Output`] and prints nothing. `retry`, `rotate` and `keep` take time or ask a question; they reach the
 //! user through [`Terminal`], the only place that writes to the standard streams.
 
 use std::{
@@ -59,6 +59,9 @@ pub enum CommandError {
     /// The `DataKey` is not in a state that allows the command.
     #[error("{0}")]
     NotReady(String),
+    /// The user lacks a right.
+    #[error("{0}")]
+    Forbidden(String),
     /// The command failed.
     #[error("{0}")]
     Failed(String),
@@ -106,7 +109,7 @@ impl From<Health> for ExitCode {
 impl From<CommandError> for ExitCode {
     fn from(error: CommandError) -> Self {
         Self::from(match error {
-            CommandError::Failed(_) => 1,
+            CommandError::Failed(_) | CommandError::Forbidden(_) => 1,
             CommandError::NotReady(_) => 2,
             CommandError::Usage(_) => USAGE,
         })

@@ -9,13 +9,18 @@ use crate::output::{CommandError, printable};
 /// Explains why a request failed. `what` names the object of the request.
 pub fn explain(error: &kube::Error, what: &str) -> CommandError {
     CommandError::Failed(match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            let message = printable(&status.message);
+            return CommandError::Forbidden(format!(
+                "{what}: you may not: {message}; ask for that right, or choose another -n or --context"
+            ));
+        }
         kube::Error::Api(status) => {
             let has_name = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
             let message = printable(&status.message);
             match status.code {
                 401 => "the API server does not accept your credentials: log in again, or choose another --context"
                     .to_owned(),
-                403 => format!("{what}: you may not: {message}; ask for that right, or choose another -n or --context"),
                 // The details name the object if only the object is missing, and no object if the kind is unknown.
                 404 if has_name => format!("{what}: there is none; look at kubectl datakey list -A"),
                 404 => format!(

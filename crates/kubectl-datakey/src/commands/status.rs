@@ -206,7 +206,8 @@ mod tests {
             "orders in namespace shop: not Ready (KeyDisabled), for 2m30s\n  \
              Why       The KMS key is disabled. Enable it, or name another key in spec.keyId.\n  \
              Stalled   a person must act\n  \
-             Next      a change of the DataKey is acted on at once; other changes within minutes\n  \
+             Next      a change of the DataKey is acted on at once; other changes within minutes, or at once: \
+             kubectl datakey retry orders -n shop\n  \
              Key       alias/orders\n  \
              Secret    orders: nothing is issued yet that it could hold\n  \
              Version   none is current yet; spec.version wants 1\n"
