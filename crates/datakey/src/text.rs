@@ -82,6 +82,11 @@ pub fn error_chain(error: &dyn Error) -> String {
     })
 }
 
+/// The text on one line: a line break, with the blanks around it, becomes one blank.
+pub fn on_one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// The text with `[redacted]` in place of each of these secrets.
 pub fn redact(text: &str, secrets: &[String]) -> String {
     let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
@@ -93,6 +98,11 @@ pub fn redact(text: &str, secrets: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_become_one() {
+        assert_eq!(on_one_line("invalid: \r\n* spec: a\n\n  * status: b\n"), "invalid: * spec: a * status: b");
+    }
 
     #[test]
     fn invisible_characters_are_escaped() {

@@ -30,9 +30,11 @@ use crate::output::CommandError;
 
 mod errors;
 mod fetched_key;
+mod inspect;
 
 use errors::{chain, explain};
 pub use fetched_key::{FetchedKey, Listing};
+pub use inspect::{DEFINITION, ListedSecret, Right};
 
 /// The longest wait for an answer of the API server. kube sets no limit by default.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,6 +57,14 @@ pub struct Connection {
     /// The namespace; without it the context's.
     #[arg(short, long, global = true)]
     pub namespace: Option<String>,
+
+    /// The user to impersonate, as for kubectl.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub as_user: Option<String>,
+
+    /// A group to impersonate; several flags for several groups.
+    #[arg(long, global = true, value_name = "GROUP", requires = "as_user")]
+    pub as_group: Vec<String>,
 }
 
 /// A client for one cluster, with the namespace that the user chose.
@@ -71,6 +81,12 @@ impl Cluster {
     pub async fn connect(connection: &Connection) -> Result<Self, CommandError> {
         let mut config = config(connection).await?;
         config.read_timeout = Some(TIMEOUT);
+        // kube would repeat a request that is answered 429, 503 or 504 for minutes, and say nothing meanwhile.
+        config.default_retry = false;
+        if connection.as_user.is_some() {
+            config.auth_info.impersonate.clone_from(&connection.as_user);
+            config.auth_info.impersonate_groups = Some(connection.as_group.clone()).filter(|groups| !groups.is_empty());
+        }
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config)
             .map_err(|error| CommandError::Failed(format!("the kubeconfig can't be used: {}", chain(&error))))?;

@@ -27,6 +27,21 @@ pub enum Format {
     Yaml,
 }
 
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    Table,
+    /// The same with more columns, and whole ARNs.
+    Wide,
+    /// Kinds and names, for other commands.
+    Name,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
 /// The result of a command that did its work.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -171,6 +186,22 @@ pub fn render<T: Serialize>(
         Format::Table => Ok(table(value)),
         Format::Json => json(value),
         Format::Yaml => yaml(value),
+    }
+}
+
+/// Renders a list as JSON, YAML or names, or as the table that `table` makes of it, wide or not.
+pub fn render_list<T: Serialize>(
+    format: ListFormat,
+    value: &T,
+    table: impl FnOnce(&T, bool) -> String,
+    names: impl FnOnce(&T) -> Vec<String>,
+) -> Result<String, CommandError> {
+    match format {
+        ListFormat::Table => Ok(table(value, false)),
+        ListFormat::Wide => Ok(table(value, true)),
+        ListFormat::Name => Ok(names(value).into_iter().map(|name| name + "\n").collect()),
+        ListFormat::Json => json(value),
+        ListFormat::Yaml => yaml(value),
     }
 }
 

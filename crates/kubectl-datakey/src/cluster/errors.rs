@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use datakey::text::error_chain;
+use datakey::text::{error_chain, on_one_line};
 
 use crate::output::{CommandError, printable};
 
@@ -10,14 +10,14 @@ use crate::output::{CommandError, printable};
 pub fn explain(error: &kube::Error, what: &str) -> CommandError {
     CommandError::Failed(match error {
         kube::Error::Api(status) if status.code == 403 => {
-            let message = printable(&status.message);
+            let message = line(&status.message);
             return CommandError::Forbidden(format!(
                 "{what}: you may not: {message}; ask for that right, or choose another -n or --context"
             ));
         }
         kube::Error::Api(status) => {
             let has_name = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
-            let message = printable(&status.message);
+            let message = line(&status.message);
             match status.code {
                 401 => "the API server does not accept your credentials: log in again, or choose another --context"
                     .to_owned(),
@@ -45,7 +45,11 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
 
 /// Returns an error and its causes on one line, with invisible characters escaped.
 pub fn chain(error: &dyn Error) -> String {
-    printable(&error_chain(error))
+    line(&error_chain(error))
+}
+
+fn line(text: &str) -> String {
+    printable(&on_one_line(text))
 }
 
 #[cfg(test)]
@@ -57,7 +61,7 @@ mod tests {
 
     fn explained(code: u16, details: Value) -> String {
         let details = serde_json::from_value(details).unwrap();
-        let status = Status { code, message: "words\u{1b}[2J".to_owned(), details, ..Status::default() };
+        let status = Status { code, message: "words\u{1b}[2J\n* more".to_owned(), details, ..Status::default() };
         explain(&kube::Error::Api(Box::new(status)), "DataKey orders").to_string()
     }
 
@@ -67,6 +71,6 @@ mod tests {
         assert!(explained(403, json!(null)).contains("ask for that right"));
         assert!(explained(404, json!({ "name": "orders" })).contains("there is none"));
         assert!(explained(404, json!(null)).contains("install the definition"));
-        assert!(explained(500, json!(null)).contains(r"words\u{1b}[2J"));
+        assert!(explained(500, json!(null)).contains(r"words\u{1b}[2J * more"));
     }
 }

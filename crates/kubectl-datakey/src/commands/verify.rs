@@ -7,7 +7,7 @@ use datakey_unwrap::{Decrypter, Decryption};
 use futures::{StreamExt, stream};
 use serde::Serialize;
 
-use super::{CONCURRENT_READS, Items, none_found};
+use super::{CONCURRENT_READS, Items, none_found, with_one_note};
 use crate::{
     cli::Verify,
     cluster::{Cluster, FetchedKey},
@@ -45,11 +45,10 @@ struct VersionCheck {
 /// Verifies one `DataKey`, or all.
 pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandError> {
     let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
-    let mut checks: Vec<_> = stream::iter(&listing.keys)
-        .map(async |fetched| KeyCheck::of(&fetched.key, check_secret(cluster, fetched).await))
-        .buffered(CONCURRENT_READS)
-        .collect()
-        .await;
+    let looked = stream::iter(&listing.keys).map(async |fetched| check_secret(cluster, fetched).await);
+    let (checked, refused) = with_one_note(&listing.keys, looked.buffered(CONCURRENT_READS).collect().await);
+    let checked = listing.keys.iter().zip(checked);
+    let mut checks: Vec<_> = checked.map(|(fetched, check)| KeyCheck::of(&fetched.key, check)).collect();
     if args.decrypt {
         let mut decrypter = Decrypter::from_env(APP).await.map_err(CommandError::Usage)?;
         for (fetched, check) in listing.keys.iter().zip(&mut checks) {
@@ -60,7 +59,7 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
         }
     }
     let health = checks.iter().map(KeyCheck::health).fold(listing.health(), Health::max);
-    let mut notes = listing.unreadable;
+    let mut notes: Vec<_> = listing.unreadable.into_iter().chain(refused).collect();
     let out = if let (Some(_), Some(check)) = (&args.name, checks.first()) {
         render(args.output, check, describe)?
     } else {
@@ -74,11 +73,9 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
 
 /// Reads the data of a Secret and checks it. Metadata alone cannot prove that the data is unchanged: another client can
 /// write metadata like the operator's.
-async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> SecretCheck {
-    match cluster.secret(&fetched.namespace(), fetched.key.secret_name()).await {
-        Ok(secret) => SecretCheck::from_secret(&fetched.key, secret.as_ref()),
-        Err(error) => SecretCheck::unknown(&fetched.key, &error.to_string()),
-    }
+async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> Result<SecretCheck, CommandError> {
+    let secret = cluster.secret(&fetched.namespace(), fetched.key.secret_name()).await?;
+    Ok(SecretCheck::from_secret(&fetched.key, secret.as_ref()))
 }
 
 // === impl KeyCheck ===
@@ -107,9 +104,11 @@ impl KeyCheck {
         let secret = match self.secret.state {
             SecretVerdict::Intact => Health::Healthy,
             SecretVerdict::Unknown => Health::Unknown,
-            SecretVerdict::Missing | SecretVerdict::Changed | SecretVerdict::Conflict | SecretVerdict::NotIssued => {
-                Health::Unhealthy
-            }
+            SecretVerdict::Missing
+            | SecretVerdict::Changed
+            | SecretVerdict::Conflict
+            | SecretVerdict::NotIssued
+            | SecretVerdict::Adoptable => Health::Unhealthy,
         };
         let decrypted = self.versions.iter().filter_map(|version| version.decrypt.as_ref());
         decrypted.map(health_of).fold(secret, Health::max)
@@ -135,7 +134,7 @@ fn conclusion(checks: &[KeyCheck], none: &str) -> String {
 
 fn describe(check: &KeyCheck) -> String {
     let verdict = match check.health() {
-        _ if check.secret.state == SecretVerdict::NotIssued => "not issued yet",
+        _ if check.versions.is_empty() => "not issued yet",
         Health::Healthy => "verified",
         Health::Unhealthy => "NOT as recorded",
         Health::Unknown => "could not be verified in full",
