@@ -52,6 +52,7 @@ use datakey::{
     text,
 };
 use datakey_aws::{Aws, User};
+use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -63,7 +64,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const SHORTEST_FINGERPRINTED: usize = 16;
 
 /// The result of asking KMS to unwrap a recorded data key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "result", rename_all_fields = "camelCase")]
 pub enum Decryption {
     /// KMS unwrapped it, to a data key of the requested length.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, io::Write, path::Path, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -38,9 +39,11 @@ const GITOPS_MARKS: [(&str, &str); 5] = [
 ];
 
 /// Several results, in the form of a Kubernetes list.
-#[derive(Debug, Serialize)]
-struct Items<T> {
-    items: Vec<T>,
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
+pub struct Items<T> {
+    /// The results.
+    pub items: Vec<T>,
 }
 
 /// How far a command that waits has come.

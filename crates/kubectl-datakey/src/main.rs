@@ -33,6 +33,8 @@ mod completion;
 #[cfg(test)]
 mod fixtures;
 mod output;
+#[cfg(test)]
+mod schema;
 mod view;
 
 fn main() -> ExitCode {

@@ -148,4 +148,15 @@ mod tests {
              \x20                          fix it\n"
         );
     }
+
+    #[test]
+    fn check_is_printed_as_recorded() {
+        let findings = [
+            Finding::ok("definition", "datakeys.datakey.dev serves v1alpha1, and v1alpha1 is stored"),
+            operator::none(None),
+            access::check(&RIGHTS[2], Some("shop"), Ok(false)),
+        ];
+        insta::assert_snapshot!("check", describe(&findings));
+        insta::assert_snapshot!("check-json", crate::output::json(&Items { items: findings.to_vec() }).unwrap());
+    }
 }

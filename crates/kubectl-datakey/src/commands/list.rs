@@ -109,4 +109,11 @@ mod tests {
             assert_eq!(last_part(key_id), shown);
         }
     }
+
+    #[test]
+    fn list_is_printed_as_recorded() {
+        let items = [KeySummary::of(&ready(&[1, 2]).key), KeySummary::of(&recorded(&[]).key)];
+        insta::assert_snapshot!("list", render_table(&items, Columns { namespace: false, wide: false }, at(90)));
+        insta::assert_snapshot!("list-wide", render_table(&items, ALL, at(90)));
+    }
 }

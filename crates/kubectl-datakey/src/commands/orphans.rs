@@ -158,4 +158,12 @@ mod tests {
         let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row[..4], ["shop", "orders", "orders", "1,2"]);
     }
+
+    #[test]
+    fn orphans_are_printed_as_recorded() {
+        let mut found = orphans(&[listed(|_| {})], &[]);
+        found[0].created = Some(Time(crate::fixtures::at(0)));
+        insta::assert_snapshot!("orphans", render_table(&found, true, crate::fixtures::at(90)));
+        insta::assert_snapshot!("orphans-json", crate::output::json(&Items { items: found }).unwrap());
+    }
 }

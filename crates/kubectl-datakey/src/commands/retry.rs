@@ -209,4 +209,11 @@ mod tests {
         assert_eq!(late.len(), 1);
         assert!(late[0].starts_with("a in namespace shop: AccessDenied: "), "{late:?}");
     }
+
+    #[test]
+    fn retry_is_printed_as_recorded() {
+        let waiting = ["a", "b"].map(|name| KeySummary::of(&denied(name).key));
+        let output = report(&waiting, &[Outcome::Requested, Outcome::Requested], true);
+        insta::assert_snapshot!("retry", String::from_utf8(output.out).unwrap());
+    }
 }

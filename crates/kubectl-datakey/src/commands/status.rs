@@ -230,4 +230,15 @@ mod tests {
         assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys are Ready.");
         assert_eq!(conclusion(&[], "none"), "none");
     }
+
+    #[test]
+    fn status_is_printed_as_recorded() {
+        let key = ready(&[1, 2]).key;
+        let good = KeySummary::of(&key).with_secret(SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
+        let fetched = with_status(recorded(&[]), |key| failed(key, &Reason::AccessDenied.into(), at(0)));
+        let bad = KeySummary::of(&fetched.key).with_secret(SecretCheck::from_secret(&fetched.key, None));
+        insta::assert_snapshot!("status-ready", describe(&good, at(90)));
+        insta::assert_snapshot!("status-failed", describe(&bad, at(150)));
+        insta::assert_snapshot!("status-json", crate::output::json(&good).unwrap());
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use datakey::{api::DataKey, secret::sha256};
 use datakey_unwrap::{Decrypter, Decryption};
 use futures::{StreamExt, stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CONCURRENT_READS, Items, none_found, with_one_note};
@@ -19,27 +20,27 @@ use crate::{
 const APP: &str = concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION"));
 
 /// What `verify` found out about a `DataKey`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct KeyCheck {
+pub struct KeyCheck {
     namespace: String,
     name: String,
     verified: bool,
     secret: SecretCheck,
-    versions: Vec<VersionCheck>,
+    pub versions: Vec<VersionCheck>,
 }
 
 /// What `verify` found out about a version.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct VersionCheck {
+pub struct VersionCheck {
     version: i32,
     key_id: String,
     /// SHA-256 of the wrapped data key, in hexadecimal digits.
     ciphertext_sha256: String,
     /// The result of the call to KMS, with `--decrypt`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    decrypt: Option<Decryption>,
+    pub decrypt: Option<Decryption>,
 }
 
 /// Verifies one `DataKey`, or all.
@@ -81,7 +82,7 @@ async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> Result<SecretC
 // === impl KeyCheck ===
 
 impl KeyCheck {
-    fn of(key: &DataKey, secret: SecretCheck) -> Self {
+    pub fn of(key: &DataKey, secret: SecretCheck) -> Self {
         let versions = key.record().iter().map(|issued| VersionCheck {
             version: issued.version,
             key_id: issued.key_id.clone(),
@@ -226,5 +227,11 @@ mod tests {
         assert_eq!(check["secret"]["state"], "Intact");
         assert_eq!(check["versions"][0]["decrypt"], json!({ "result": "Unwrapped", "length": 8 }));
         assert_eq!(check["versions"][1]["decrypt"], json!({ "result": "NotAsked", "why": "no credentials" }));
+    }
+
+    #[test]
+    fn verify_is_printed_as_recorded() {
+        insta::assert_snapshot!("verify", describe(&check(&[unwrapped(), failed()])));
+        insta::assert_snapshot!("verify-json", crate::output::json(&check(&[unwrapped(), unknown()])).unwrap());
     }
 }

@@ -112,4 +112,15 @@ mod tests {
         versions = Versions { api: None, operators: None, ..versions };
         assert_eq!(describe(&versions), "plugin      0.1.0\n");
     }
+
+    #[test]
+    fn version_is_printed_as_recorded() {
+        let versions = Versions {
+            plugin: "0.1.0".to_owned(),
+            api: Some(vec!["v1alpha1".to_owned()]),
+            operators: Some(Vec::new()),
+        };
+        insta::assert_snapshot!("version", describe(&versions));
+        insta::assert_snapshot!("version-json", crate::output::json(&versions).unwrap());
+    }
 }

@@ -10,10 +10,11 @@ use datakey::{
     },
 };
 use k8s_openapi::api::core::v1::Secret;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The result of comparing a Secret with the record. It contains no value of the Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretCheck {
     /// The name of the Secret.
@@ -29,7 +30,7 @@ pub struct SecretCheck {
 }
 
 /// The state of a Secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum SecretVerdict {
     /// The Secret holds what is recorded, and nothing else.
     Intact,
