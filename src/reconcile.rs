@@ -129,6 +129,7 @@ impl Reconciler<'_> {
         let Self { context, .. } = *self;
         for step in 0..MAX_STEPS {
             self.failure_inputs.rival = self.rival();
+            context.retries.retry_requested(&self.uid, self.failure_inputs.retry_at.as_deref());
             let wait =
                 context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.key()));
             if step == 0 && wait.is_some() {

@@ -223,5 +223,6 @@ pub(super) fn failure_inputs(key: &DataKey) -> FailureInputs {
         recorded: key.recorded_version(key.wanted_version()).is_some(),
         secret: None,
         rival: None,
+        retry_at: key.retry_at().map(str::to_owned),
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use datakey::reason::{Failure, Reason, RetryPolicy};
 
-use action_limits::{LimitedAction, Streak};
+use action_limits::{Done, LimitedAction, Streak};
 use gate::{RetryGate, passes_with_a_restore};
 use row::{RetryRow, RetryState};
 
@@ -18,6 +18,7 @@ pub use gate::FailureInputs;
 mod action_limits;
 mod delays;
 mod gate;
+mod request;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ const REPORT_AFTER: u32 = 3;
 /// How many rows are kept before the streaks that ended are dropped.
 const SWEEP_FROM: usize = 1024;
 
-/// A row for each object that is not settled, or whose Secret was restored or read lately.
+/// A row for each object that is not settled, whose Secret was restored or read lately, or that was tried on request.
 pub struct RetryTable {
     bounds: RetryBounds,
     rows: Mutex<Rows>,
@@ -67,6 +68,16 @@ impl RetryTable {
             return None;
         }
         gate.left(now)
+    }
+
+    /// Acts on what the annotation `datakey.dev/retry-at` holds: a value that came while the object waits ends the wait, at most
+    /// once a minute. What was there when the wait began has no effect: after a restart of the operator, or after a restore, old
+    /// values would end all waits at once.
+    pub fn retry_requested(&self, uid: &str, retry_at: Option<&str>) {
+        let Some(retry_at) = retry_at else { return };
+        if let Some(row) = self.rows.lock().by_uid.get_mut(uid) {
+            row.retry_requested(retry_at, Instant::now());
+        }
     }
 
     /// Records a failure; returns the delay.
@@ -159,9 +170,9 @@ impl RetryTable {
         streak.wait(now).map(|_| streak.detail.clone())
     }
 
-    /// Records that the Secret was restored, and what was changed in it.
-    pub fn restored(&self, uid: &str, detail: &str) {
-        self.done(LimitedAction::Restore, uid, detail);
+    /// Records that the Secret was restored, what was changed in it, and what the annotation `datakey.dev/retry-at` holds.
+    pub fn restored(&self, uid: &str, detail: &str, retry_at: Option<&str>) {
+        self.done(LimitedAction::Restore, uid, Done { detail, retry_at });
     }
 
     /// How long the next read of an object's Secret still has to wait.
@@ -171,15 +182,16 @@ impl RetryTable {
 
     /// Records that the Secret was read.
     pub fn secret_read(&self, uid: &str) {
-        self.done(LimitedAction::Read, uid, "");
+        self.done(LimitedAction::Read, uid, Done::default());
     }
 
-    /// Records that an object is settled. The counts of restores and reads of its Secret stay: a client that keeps changing the
-    /// Secret can pause now and then.
+    /// Records that an object is settled. The counts of restores and reads of its Secret stay, and when a retry was requested last:
+    /// a client that keeps changing the Secret, or asking, can pause now and then.
     pub fn settled(&self, uid: &str) {
         let mut rows = self.rows.lock();
         if let Some(row) = rows.by_uid.get_mut(uid) {
             row.retry = None;
+            row.requested.drop_if_past(Instant::now());
             if row.is_empty() {
                 rows.by_uid.remove(uid);
             }
@@ -195,18 +207,18 @@ impl RetryTable {
         self.rows.lock().by_uid.get_mut(uid)?.streak(action).as_ref()?.wait(Instant::now())
     }
 
-    fn done(&self, action: LimitedAction, uid: &str, detail: &str) {
+    fn done(&self, action: LimitedAction, uid: &str, done: Done<'_>) {
         let now = Instant::now();
         let mut rows = self.rows.lock();
         if rows.by_uid.len() >= rows.sweep_at.max(SWEEP_FROM) {
             rows.by_uid.retain(|_, row| {
-                row.drop_ended_streaks(self.bounds, now);
+                row.drop_ended(self.bounds, now);
                 !row.is_empty()
             });
             rows.sweep_at = 2 * rows.by_uid.len();
         }
         let streak = rows.by_uid.entry(uid.to_owned()).or_default().streak(action);
-        streak.get_or_insert_with(|| Box::new(Streak::new(now))).done(action, detail, self.bounds, now);
+        streak.get_or_insert_with(|| Box::new(Streak::new(now))).done(action, done, self.bounds, now);
     }
 
     /// The state of an object, if there is one.

@@ -118,7 +118,7 @@ impl Reconciler<'_> {
         let altered = compare::stored_otherwise(sent, &stored).join(", ");
         info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         if !altered.is_empty() {
-            self.context.retries.restored(&self.uid, &altered);
+            self.context.retries.restored(&self.uid, &altered, self.failure_inputs.retry_at.as_deref());
             let detail = format!("an admission policy or webhook changed what the operator wrote: {altered}");
             self.fail(Failure::new(Reason::SecretContested, detail));
             return Ok(());
@@ -126,7 +126,7 @@ impl Reconciler<'_> {
         // The first publication of a version restores nothing.
         let published = self.key().status.as_ref().and_then(|status| status.version);
         if let Some(changes) = changes.filter(|_| published == Some(version)) {
-            self.context.retries.restored(&self.uid, changes);
+            self.context.retries.restored(&self.uid, changes, self.failure_inputs.retry_at.as_deref());
             let note = format!("Secret {secret} was changed or deleted: wrote it again from the record ({changes})");
             self.emit_event(EventType::Normal, "Restored", &note).await;
         }

@@ -201,6 +201,56 @@ async fn a_failure_costs_one_call_to_kms_and_three_requests() {
     assert_eq!(calls, COUNT);
 }
 
+/// Asks for a retry of each object.
+async fn request_retries(costs: &Costs, retry_at: &str) {
+    let request = json!({ "metadata": { "annotations": { "datakey.dev/retry-at": retry_at } } });
+    for number in 0..COUNT {
+        costs.test.patch(&format!("k-{number}"), &request).await;
+    }
+}
+
+#[tokio::test]
+async fn a_requested_retry_costs_one_call_to_kms_and_one_read() {
+    let costs = Costs::new("costs-retry", &NO_RETRY).await;
+    let key = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
+    costs.test.create_many("k", COUNT, &key).await;
+    for number in 0..COUNT {
+        costs.test.failed(&format!("k-{number}"), "AccessDenied").await;
+    }
+    costs.is_quiet().await;
+    let (requests, calls) = costs.of(request_retries(&costs, "2026-11-27T08:00:00Z")).await;
+    assert_eq!((requests, calls), (each([("get secrets", 1)]), COUNT));
+    // Within the minute, whatever the value is.
+    for retry_at in ["2999-01-01T00:00:00Z", "garbage", ""] {
+        let (requests, calls) = costs.of(request_retries(&costs, retry_at)).await;
+        assert_eq!((requests, calls), (BTreeMap::new(), 0), "{retry_at}");
+    }
+}
+
+#[tokio::test]
+async fn a_requested_retry_of_a_ready_data_key_costs_nothing() {
+    let costs = Costs::with_ready("costs-retry-ready").await;
+    let (requests, calls) = costs.of(request_retries(&costs, "2026-11-27T08:00:00Z")).await;
+    assert_eq!((requests, calls), (BTreeMap::new(), 0));
+}
+
+#[tokio::test]
+async fn a_restart_does_not_act_on_earlier_requests() {
+    let mut costs = Costs::new("costs-retry-restart", &NO_RETRY).await;
+    let key = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
+    costs.test.create_many("k", COUNT, &key).await;
+    for number in 0..COUNT {
+        costs.test.failed(&format!("k-{number}"), "AccessDenied").await;
+    }
+    drop(costs.operator.take());
+    request_retries(&costs, "2026-11-27T08:00:00Z").await;
+    let calls = costs.test.proxy.calls();
+    costs.start(&NO_RETRY).await;
+    assert_eq!(costs.test.proxy.calls(), calls);
+    request_retries(&costs, "2026-11-27T08:00:01Z").await;
+    eventually(SOON, "each is tried", async || costs.test.proxy.calls() == calls + COUNT).await;
+}
+
 /// The requests of a start, sorted.
 fn requests_of_a_start(costs: &Costs) -> Vec<String> {
     let requests = costs.api.requests().into_iter().map(|request| format!("{} {}", request.verb, request.resource));

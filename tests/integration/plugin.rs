@@ -1,5 +1,7 @@
 //! `kubectl datakey`, run by the real kubectl as users run it.
 
+mod installation;
+
 use std::{collections::BTreeMap, sync::Mutex};
 
 use datakey::secret::sha256;
@@ -10,7 +12,7 @@ use testbed::{
     eventually, kms,
 };
 
-use crate::harness::{SOON, TestNamespace, UNSET, to_json};
+use crate::harness::{NO_RETRY, SOON, TestNamespace, UNSET, to_json};
 
 /// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
 pub struct User<'a> {
@@ -95,7 +97,19 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
     let user = User::of(&test);
 
     let list = text(&user.ends(0, &["list"]).await);
-    assert_eq!(row(&list, "orders")[..7], ["orders", "True", "Issued", "1", "1", &test.key.arn, "orders"]);
+    let orders = row(&list, "orders");
+    assert_eq!(
+        (&orders[..4], &orders[5..7]),
+        (&["orders", "True", "Issued", "1"].map(str::to_owned)[..], &[test.key.id.clone(), "orders".to_owned()][..],)
+    );
+    assert!(text(&user.ends(0, &["list", "-o", "wide"]).await).contains(&test.key.arn));
+    assert_eq!(
+        text(&user.ends(0, &["list", "-o", "name"]).await),
+        "datakey.datakey.dev/missing\ndatakey.datakey.dev/orders\n"
+    );
+    test.patch("orders", &json!({ "metadata": { "labels": { "team": "shop" } } })).await;
+    let selected = user.json(0, &["list", "-l", "team=shop"]).await;
+    assert_eq!((selected["items"].as_array().unwrap().len(), &selected["items"][0]["name"]), (1, &json!("orders")));
     assert_eq!(row(&list, "missing")[..4], ["missing", "False", "KeyNotFound", "<none>"]);
     let items = user.json(0, &["list"]).await["items"].as_array().unwrap().len();
     assert_eq!(items, 2);
@@ -295,6 +309,52 @@ async fn verify_names_what_was_changed_in_a_secret_and_shows_no_value() {
 }
 
 #[tokio::test]
+async fn verify_says_what_a_secret_in_the_way_is() {
+    let test = TestNamespace::new("plugin-in-the-way").await;
+    let operator = test.operator();
+    test.issue("orders", &json!({})).await;
+    let mut damaged = test.secret("orders").await;
+    let foreign =
+        json!({ "metadata": { "name": "foreign", "namespace": test.namespace }, "stringData": { "a": "hunter2" } });
+    test.create_secret(&serde_json::from_value(foreign).unwrap()).await;
+    damaged.metadata = kube::api::ObjectMeta {
+        name: Some("damaged".into()),
+        labels: damaged.metadata.labels.clone(),
+        annotations: damaged.metadata.annotations.clone(),
+        ..<_>::default()
+    };
+    damaged.metadata.labels.as_mut().unwrap().insert("datakey.dev/name".into(), "damaged".into());
+    damaged.data.as_mut().unwrap().remove("keyId.v1");
+    test.create_secret(&damaged).await;
+    for name in ["foreign", "damaged"] {
+        test.create(name, &json!({})).await;
+        test.failed(name, "SecretConflict").await;
+    }
+    test.create("another", &json!({ "secretName": "orders" })).await;
+    test.failed("another", "SecretConflict").await;
+    drop(operator);
+    test.delete("orders").await;
+    test.create("orders", &json!({})).await;
+
+    let user = User::of(&test);
+    for (name, state, what) in [
+        ("foreign", "Conflict", "it is of type \"Opaque\""),
+        ("damaged", "Conflict", "keyId"),
+        ("another", "Conflict", "it belongs to DataKey orders"),
+        ("orders", "Adoptable", "versions 1"),
+    ] {
+        for command in ["verify", "status"] {
+            let found = user.json(2, &[command, name]).await;
+            let detail = found["secret"]["detail"].as_str().unwrap_or_default();
+            assert!(found["secret"]["state"] == state && detail.contains(what), "{command} {name}: {found}");
+        }
+    }
+    let words = text(&user.ends(2, &["verify", "foreign"]).await);
+    assert!(words.starts_with("foreign in namespace plugin-in-the-way: not issued yet\n"), "{words}");
+    assert!(!user.saw(b"hunter2"));
+}
+
+#[tokio::test]
 async fn verify_decrypts_with_kms_and_never_shows_the_plaintext() {
     let test = TestNamespace::new("plugin-decrypt").await;
     let operator = test.operator();
@@ -349,6 +409,53 @@ async fn verify_decrypts_with_kms_and_never_shows_the_plaintext() {
     for bytes in [&plaintext, &guessable] {
         assert!(!user.saw(bytes));
     }
+}
+
+#[tokio::test]
+async fn retry_has_what_is_fixed_tried_at_once() {
+    let test = TestNamespace::new("plugin-retry").await;
+    let operator = test.operator_with(&NO_RETRY, &[]);
+    operator.is_ready().await;
+    test.issue("good", &json!({})).await;
+    let admin = test.kms.client();
+    admin.disable_key().key_id(&test.key.id).send().await.unwrap();
+    for (name, team) in [("a", "shop"), ("b", "shop"), ("c", "bank")] {
+        let mut manifest = test.manifest(name, &json!({}));
+        manifest["metadata"]["labels"] = json!({ "team": team });
+        test.try_create(&manifest).await.unwrap();
+        test.failed(name, "KeyDisabled").await;
+    }
+    let user = User::of(&test);
+    let late = user.ends(2, &["retry", "a", "--wait", "--timeout=2s"]).await;
+    assert_eq!(text(&late), "a: a retry is requested (KeyDisabled)\n");
+    assert!(late.err.contains("not Ready within 2s:\na in namespace plugin-retry: KeyDisabled"), "{late:?}");
+
+    admin.enable_key().key_id(&test.key.id).send().await.unwrap();
+    let waited = user.ends(0, &["retry", "-l", "team=bank", "--wait"]).await;
+    assert_eq!(text(&waited), "c: a retry is requested (KeyDisabled)\n");
+    assert_eq!(waited.err, "waiting until they are Ready: 1 DataKey\n");
+    let everywhere = user.runs(&["retry", "-A", "-l", "team=shop"]).await;
+    let lines = text(&everywhere);
+    for name in ["a", "b"] {
+        assert!(lines.contains(&format!("plugin-retry/{name}: a retry is requested (KeyDisabled)\n")), "{lines}");
+    }
+    test.ready("b").await;
+    let before = test.get("good").await;
+    let none = user.ends(0, &["retry", "good"]).await;
+    assert_eq!(none.err, "Nothing waits: 1 of 1 DataKeys are Ready or being deleted.\n");
+    assert_eq!(test.get("good").await.resource_version(), before.resource_version());
+    drop(operator);
+
+    // One who may not change them reads that once.
+    for name in ["x", "y", "z"] {
+        test.create(name, &json!({})).await;
+    }
+    let kubeconfig = test.kubeconfig_with_role("view").await;
+    let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
+    eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
+    let refused = viewer.ends(1, &["retry", "-l", "team!=shop"]).await;
+    assert_eq!((refused.out.len(), refused.err.matches("you may not").count()), (0, 1), "{refused:?}");
+    assert!(refused.err.contains("no retry is requested for 3 DataKeys in plugin-retry"), "{refused:?}");
 }
 
 #[tokio::test]
@@ -438,9 +545,15 @@ async fn errors_exit_with_their_code_and_say_what_to_do() {
     let version = user.types(&["datakey", "--version"]).await;
     assert_eq!(text(&version), concat!("kubectl-datakey ", env!("CARGO_PKG_VERSION"), "\n"));
 
-    for command in
-        [&["status", "k"][..], &["export", "k"], &["verify", "k"], &["rotate", "k"], &["policy", "k"], &["keep", "k"]]
-    {
+    for command in [
+        &["status", "k"][..],
+        &["export", "k"],
+        &["verify", "k"],
+        &["retry", "k"],
+        &["rotate", "k"],
+        &["policy", "k"],
+        &["keep", "k"],
+    ] {
         let ended = user.ends(1, command).await;
         assert!(ended.err.contains("DataKey k in namespace plugin-codes: there is none"), "{ended:?}");
     }
@@ -470,6 +583,10 @@ async fn user_without_access_to_secrets_sees_the_rest() {
     let status = viewer.ends(0, &["status", "k"]).await;
     assert!(text(&status).contains("could not be looked at") && text(&status).contains("you may not"), "{status:?}");
     assert!(text(&viewer.ends(1, &["verify", "k"]).await).contains("could not be verified in full"));
+    test.issue("more", &json!({})).await;
+    let all = viewer.ends(1, &["verify"]).await;
+    assert_eq!(all.err.matches("you may not").count(), 1, "{all:?}");
+    assert!(all.err.contains("2 Secrets were not looked at, in plugin-viewer: "), "{all:?}");
     let everywhere = viewer.ends(1, &["list", "-A"]).await;
     assert!(everywhere.err.contains("ask for that right"), "{everywhere:?}");
     assert!(viewer.ends(1, &["rotate", "k"]).await.err.contains("you may not"));

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use datakey::names::{RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, VELERO_RESTORE_LABEL};
+
 mod links;
 mod versions;
 
@@ -146,7 +148,7 @@ fn the_reference_has_every_stored_label_annotation_and_entry() {
             }
         }
     }
-    for name in [datakey::names::VELERO_RESTORE_LABEL, datakey::names::RESTORED_ANNOTATION] {
+    for name in [VELERO_RESTORE_LABEL, RESTORED_ANNOTATION, RETRY_AT_ANNOTATION] {
         assert!(text.contains(&format!("`{name}`")), "{name}");
     }
 }

@@ -7,7 +7,7 @@ use datakey::{
     api::DataKey,
     names::{
         APPLIED_ANNOTATION, CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, NAME_LABEL,
-        RESTORED_ANNOTATION, SECRET_TYPE, VELERO_RESTORE_LABEL, VERSION_ANNOTATION_PREFIX,
+        RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, SECRET_TYPE, VELERO_RESTORE_LABEL, VERSION_ANNOTATION_PREFIX,
     },
     secret::Projection,
 };
@@ -119,6 +119,7 @@ fn constants_have_the_stored_names() {
         (VERSION_ANNOTATION_PREFIX, "datakey.dev/issued.v"),
         (APPLIED_ANNOTATION, "datakey.dev/applied"),
         (RESTORED_ANNOTATION, "datakey.dev/restored"),
+        (RETRY_AT_ANNOTATION, "datakey.dev/retry-at"),
         (VELERO_RESTORE_LABEL, "velero.io/restore-name"),
     ] {
         assert_eq!(constant, stored);

@@ -31,12 +31,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, error::Error, iter::successors, time::Duration};
 
 use aws_config::{
     Region, SdkConfig, environment::region::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
     profile::ProfileFileRegionProvider,
 };
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::{
     Client,
     config::timeout::TimeoutConfig,
@@ -48,9 +49,10 @@ use datakey::{
     api::{IssuedVersion, Material},
     arn::KmsArn,
     secret::sha256,
-    text::{self, error_chain},
+    text,
 };
 use datakey_aws::{Aws, User};
+use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -62,7 +64,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const SHORTEST_FINGERPRINTED: usize = 16;
 
 /// The result of asking KMS to unwrap a recorded data key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "result", rename_all_fields = "camelCase")]
 pub enum Decryption {
     /// KMS unwrapped it, to a data key of the requested length.
@@ -180,7 +182,7 @@ fn failed(error: &SdkError<DecryptError>) -> Decryption {
         // The call was not sent; the usual cause is that no credentials were found.
         other => unknown(&format!(
             "AWS KMS could not be called: {}; check AWS credentials (aws sts get-caller-identity) and network",
-            printable(&error_chain(other))
+            cause(other)
         )),
     }
 }
@@ -209,9 +211,24 @@ fn refused(code: &str, message: &str) -> Decryption {
     }
 }
 
-/// Escapes invisible characters and line breaks.
+/// Why a call was not sent, as a clause. The texts of the AWS SDK name its own layers first (dispatch failure, other), so the
+/// innermost cause is taken.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let causes = || successors(Some(error), |cause| (*cause).source());
+    if causes().any(<dyn Error>::is::<CredentialsError>) {
+        let missing = |cause: &(dyn Error + 'static)| {
+            matches!(cause.downcast_ref(), Some(CredentialsError::CredentialsNotLoaded(_)))
+        };
+        if causes().any(missing) {
+            return "no AWS credentials were found".to_owned();
+        }
+    }
+    printable(&causes().last().map(ToString::to_string).unwrap_or_default())
+}
+
+/// The text on one line, with invisible characters escaped.
 fn printable(text: &str) -> String {
-    text::printable(text, usize::MAX)
+    text::printable(&text::on_one_line(text), usize::MAX)
 }
 
 #[cfg(test)]
@@ -240,6 +257,18 @@ mod tests {
             let Decryption::Failed { why } = inspect(&plaintext(32), expected) else { panic!("{expected:?}") };
             assert!(why.contains("32 bytes"), "{why}");
         }
+    }
+
+    #[test]
+    fn call_that_was_not_sent_has_its_cause_on_one_line() {
+        let unsent = |source: Box<dyn Error + Send + Sync>| {
+            let Decryption::Unknown { why } = failed(&SdkError::construction_failure(source)) else { panic!("known") };
+            why
+        };
+        let missing = unsent(CredentialsError::not_loaded("no providers in chain provided credentials").into());
+        assert!(missing.starts_with("AWS KMS could not be called: no AWS credentials were found; "), "{missing}");
+        let broken = unsent("line 3 of the file\n  has no =".into());
+        assert!(broken.starts_with("AWS KMS could not be called: line 3 of the file has no =; "), "{broken}");
     }
 
     #[test]

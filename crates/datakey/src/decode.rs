@@ -5,19 +5,18 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::core::ObjectMeta;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use crate::{
     api::{Conditions, KeyKind, SpecView},
     condition,
-    names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
     reason::{Failure, Reason},
     text::printable,
 };
+use marks::Marks;
+
+mod marks;
 
 /// The largest total of unknown fields in a spec, in bytes: they are kept in memory.
 const MAX_UNKNOWN: usize = 64 * 1024;
@@ -59,14 +58,10 @@ struct Identity {
     #[serde(default, deserialize_with = "any_time")]
     deletion_timestamp: Option<Time>,
     #[serde(default)]
-    labels: Names,
+    labels: Option<Marks>,
     #[serde(default)]
-    annotations: Names,
+    annotations: Option<Marks>,
 }
-
-/// The names of labels or annotations; null means none. This is a map, because serde cannot read a JSON object into a set.
-#[allow(clippy::zero_sized_map_values)]
-type Names = Option<BTreeMap<String, IgnoredAny>>;
 
 /// Why an object cannot be decoded, and its status as the API server sent it.
 #[derive(Clone, Debug)]
@@ -107,9 +102,10 @@ impl Encoded {
     /// About how many bytes of memory it takes.
     pub fn size(&self) -> usize {
         let texts = [&self.spec, &self.status].into_iter().flatten().map(|raw| raw.get().len());
-        let ObjectMeta { name, namespace, uid, resource_version, .. } = &self.metadata;
+        let ObjectMeta { name, namespace, uid, resource_version, annotations, .. } = &self.metadata;
         let names = [name, namespace, uid, resource_version].into_iter().flatten().map(String::len);
-        size_of::<Self>() + texts.chain(names).sum::<usize>()
+        let marks = annotations.iter().map(marks::size);
+        size_of::<Self>() + texts.chain(names).chain(marks).sum::<usize>()
     }
 }
 
@@ -167,10 +163,9 @@ fn expectation(error: &str) -> String {
 // === impl Identity ===
 
 impl From<Identity> for ObjectMeta {
-    /// Converts the metadata. Labels and annotations are reduced to one annotation if a backup tool restored the object.
+    /// Converts the metadata. Labels and annotations are reduced to what the operator reads of them.
     fn from(identity: Identity) -> Self {
-        let has = |names: &Names, name| names.as_ref().is_some_and(|names| names.contains_key(name));
-        let restored = has(&identity.labels, VELERO_RESTORE_LABEL) || has(&identity.annotations, RESTORED_ANNOTATION);
+        let annotations = marks::annotations(identity.labels, identity.annotations);
         Self {
             name: identity.name,
             namespace: identity.namespace,
@@ -179,7 +174,7 @@ impl From<Identity> for ObjectMeta {
             generation: identity.generation,
             creation_timestamp: identity.creation_timestamp,
             deletion_timestamp: identity.deletion_timestamp,
-            annotations: restored.then(|| [(RESTORED_ANNOTATION.to_owned(), String::new())].into()),
+            annotations,
             ..Self::default()
         }
     }
@@ -246,6 +241,7 @@ mod tests {
     use crate::{
         api::DataKey,
         fixtures::{Edit, at, data_key, pinned, recorded},
+        names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
     };
 
     fn decoded(value: &Value) -> Result<DataKey, Unreadable> {

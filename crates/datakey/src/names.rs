@@ -9,6 +9,9 @@ pub const VELERO_RESTORE_LABEL: &str = "velero.io/restore-name";
 /// The annotation that other tools set on a `DataKey` that they restore.
 pub const RESTORED_ANNOTATION: &str = "datakey.dev/restored";
 
+/// The annotation by which a user has a `DataKey` that is not Ready tried at once: a changed value ends its wait.
+pub const RETRY_AT_ANNOTATION: &str = "datakey.dev/retry-at";
+
 /// The type of every Secret of this operator. A Secret's type can't be changed, and a watch can select by it.
 pub const SECRET_TYPE: &str = "datakey.dev/wrapped-key";
 

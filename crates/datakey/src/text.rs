@@ -82,6 +82,11 @@ pub fn error_chain(error: &dyn Error) -> String {
     })
 }
 
+/// The text on one line: a line break, with the blanks around it, becomes one blank.
+pub fn on_one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// The text with `[redacted]` in place of each of these secrets. What is put in their place is not searched again: users choose the
 /// secrets, and with "e" and "d" among them the text would grow with each one.
 pub fn redact(text: &str, secrets: &[String]) -> String {
@@ -105,6 +110,11 @@ pub fn redact(text: &str, secrets: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_become_one() {
+        assert_eq!(on_one_line("invalid: \r\n* spec: a\n\n  * status: b\n"), "invalid: * spec: a * status: b");
+    }
 
     #[test]
     fn invisible_characters_are_escaped() {

@@ -2,10 +2,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    ArgGroup, Args, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
-use crate::{cluster::Connection, output::Format};
+use crate::{
+    cluster::Connection,
+    output::{Format, ListFormat},
+};
 
+mod examples;
 mod values;
 
 use values::role_arn;
@@ -20,7 +27,7 @@ found a difference; 64, wrong flags or arguments.";
 /// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-datakey", bin_name = "kubectl datakey", version, max_term_width = 120)]
-#[command(after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(after_help = EXIT_CODES)]
 pub struct Cli {
     /// Which cluster and namespace.
     #[command(flatten)]
@@ -31,43 +38,78 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The error with the nearest command alone, where clap suggests several.
+pub fn with_nearest(mut error: clap::Error) -> clap::Error {
+    // clap sorts them, and the nearest one is the last.
+    if let Some(ContextValue::Strings(near)) = error.get(ContextKind::SuggestedSubcommand)
+        && let Some(nearest) = near.last().cloned()
+    {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![nearest]));
+    }
+    error
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List DataKeys.
     #[command(visible_alias = "ls")]
+    #[command(after_help = examples::LIST)]
     List(List),
     /// Show the state of a DataKey: why it is not Ready, since when, what to do; its versions, its Secret, its events.
     ///
     /// Without a name it shows every DataKey of the namespace that is not Ready or whose Secret is not as it
     /// should be. Exit code 2 says that there is one.
+    #[command(after_help = examples::STATUS)]
     Status(Status),
     /// Print a wrapped data key and what is needed to unwrap it: never the plaintext.
+    #[command(after_help = examples::EXPORT)]
     Export(Export),
     /// Compare Secrets with what their DataKeys record; with --decrypt also ask AWS KMS to unwrap them.
     ///
     /// Without a name it verifies every DataKey of the namespace. Exit code 2 says that something differs.
+    #[command(after_help = examples::VERIFY)]
     Verify(Verify),
     /// Have a new data key issued, by raising spec.version to the next free number. Earlier ones stay.
+    #[command(after_help = examples::ROTATE)]
     Rotate(Rotate),
+    /// Have DataKeys that are not Ready tried at once, for example after a fix in AWS. Each is tried at most once a minute.
+    ///
+    /// After a failure the operator waits before the next try, up to ten minutes. This sets the annotation
+    /// datakey.dev/retry-at, which ends the wait. A DataKey that is Ready stays as it is.
+    #[command(after_help = examples::RETRY)]
+    Retry(Retry),
     /// Keep the Secret of a DataKey under deletionPolicy Delete: create the DataKey again under Retain, with the same data
     /// keys and the same Secret.
     ///
     /// deletionPolicy is fixed once a version is issued. So the DataKey is saved in a file with everything that was issued
     /// as spec.wrappedKeys, deleted without its Secret (--cascade=orphan), and created from that file. AWS KMS is not
     /// called. After an interruption, run the same command again, or kubectl create -f FILE.
+    #[command(after_help = examples::KEEP)]
     Keep(Keep),
+    /// Check the definition, the operator, its access to AWS KMS, and your rights. Exit code 2 says that something is not as it
+    /// should be.
+    #[command(after_help = examples::CHECK)]
+    Check(Check),
+    /// List Secrets with wrapped data keys that were kept when their DataKey was deleted.
+    #[command(after_help = examples::ORPHANS)]
+    Orphans(Orphans),
     /// Print the IAM and key policies that a DataKey needs, for the operator and for the workload.
+    #[command(after_help = examples::POLICY)]
     Policy(Policy),
     /// Print a completion script for a shell, or for kubectl itself.
     ///
     /// "kubectl" prints the script by which kubectl completes "kubectl datakey", in every shell that kubectl's own
     /// completion is set up for: save it as kubectl_complete-datakey, executable, on the PATH. The others complete
     /// "kubectl-datakey".
+    #[command(after_help = examples::COMPLETION)]
     Completion {
         /// The shell, or kubectl.
         shell: CompletionTarget,
     },
+    /// Print the versions of the plugin, the API and the operator.
+    #[command(after_help = examples::VERSION)]
+    Version(Version),
     /// What kubectl_complete-datakey calls.
     #[command(name = "__complete", hide = true, disable_help_flag = true)]
     Complete {
@@ -84,9 +126,13 @@ pub struct List {
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
+    /// DataKeys with these labels, as for kubectl get.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+
     /// How to print it.
     #[arg(short, long, default_value = "table")]
-    pub output: Format,
+    pub output: ListFormat,
 }
 
 /// Flags of `status`.
@@ -178,6 +224,31 @@ pub struct Rotate {
     pub timeout: Duration,
 }
 
+/// Flags of `retry`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true))]
+pub struct Retry {
+    /// The DataKey.
+    #[arg(group = "which")]
+    pub name: Option<String>,
+
+    /// DataKeys with these labels, as for kubectl get.
+    #[arg(short = 'l', long, value_name = "SELECTOR", group = "which", conflicts_with = "name")]
+    pub selector: Option<String>,
+
+    /// DataKeys of all namespaces.
+    #[arg(short = 'A', long, group = "which", conflicts_with = "name")]
+    pub all_namespaces: bool,
+
+    /// Wait until the DataKeys are Ready.
+    #[arg(long)]
+    pub wait: bool,
+
+    /// How long to wait.
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "wait")]
+    pub timeout: Duration,
+}
+
 /// Flags of `keep`.
 #[derive(Debug, Args)]
 pub struct Keep {
@@ -200,6 +271,46 @@ pub struct Keep {
     /// How long to wait until the DataKey is deleted, created and Ready again.
     #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Your rights in all namespaces, not in one.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+
+    /// The namespace of the operator; without it all, or datakey-system if you may not look in all.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub operator_namespace: Option<String>,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `orphans`.
+#[derive(Debug, Args)]
+pub struct Orphans {
+    /// Secrets of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: ListFormat,
+}
+
+/// Flags of `version`.
+#[derive(Debug, Args)]
+pub struct Version {
+    /// The version of the plugin alone, without a request to a cluster.
+    #[arg(long)]
+    pub client: bool,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
 }
 
 /// Flags of `policy`.
@@ -247,6 +358,31 @@ mod tests {
     }
 
     #[test]
+    fn near_misses_suggest_the_nearest_command() {
+        for (typed, meant) in [("statu", "status"), ("verfy", "verify"), ("lsit", "list"), ("rotat", "rotate")] {
+            let error = with_nearest(parse(&[typed]).unwrap_err()).to_string();
+            assert!(error.contains(&format!("a similar subcommand exists: '{meant}'")), "{error}");
+        }
+        let error = parse(&["list", "--nmespace", "shop"]).unwrap_err().to_string();
+        assert!(error.contains("--namespace"), "{error}");
+    }
+
+    #[test]
+    fn every_command_has_examples_that_work() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<_> =
+                help.lines().filter_map(|line| line.trim().strip_prefix("kubectl datakey ")).collect();
+            assert!(!examples.is_empty(), "{}", command.get_name());
+            for example in examples {
+                let words: Vec<_> = example.split_whitespace().take_while(|word| !["|", ">"].contains(word)).collect();
+                assert_eq!(words[0], command.get_name());
+                parse(&words).unwrap();
+            }
+        }
+    }
+
+    #[test]
     fn cluster_flags_may_precede_or_follow_the_command() {
         for words in [["-n", "shop", "--context", "c", "list"], ["list", "-n", "shop", "--context", "c"]] {
             let cli = parse(&words).unwrap();
@@ -266,6 +402,11 @@ mod tests {
             &["rotate", "orders", "--patch", "--wait"],
             &["rotate", "orders", "--dry-run", "--patch"],
             &["rotate", "orders", "--timeout", "1m"],
+            &["retry"],
+            &["retry", "--wait"],
+            &["retry", "orders", "-A"],
+            &["retry", "orders", "-l", "team=shop"],
+            &["retry", "orders", "--timeout", "1m"],
             &["keep"],
             &["keep", "orders", "--dry-run", "--yes"],
             &["policy", "orders", "--role-arn", "arn:aws:iam::1111:role/x"],

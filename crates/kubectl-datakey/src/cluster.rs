@@ -5,12 +5,16 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use clap::Args;
 use datakey::{
     api::DataKey,
+    names::RETRY_AT_ANNOTATION,
     secret::{
         decode,
         metadata::{SecretMetadata, WatchedSecret},
     },
 };
-use k8s_openapi::api::core::v1::{Event, Secret};
+use k8s_openapi::{
+    api::core::v1::{Event, Secret},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Config, Resource,
     api::{
@@ -20,15 +24,17 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::request::Request,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::output::CommandError;
 
 mod errors;
 mod fetched_key;
+mod inspect;
 
 use errors::{chain, explain};
 pub use fetched_key::{FetchedKey, Listing};
+pub use inspect::{DEFINITION, ListedSecret, Right};
 
 /// The longest wait for an answer of the API server. kube sets no limit by default.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,6 +57,14 @@ pub struct Connection {
     /// The namespace; without it the context's.
     #[arg(short, long, global = true)]
     pub namespace: Option<String>,
+
+    /// The user to impersonate, as for kubectl.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub as_user: Option<String>,
+
+    /// A group to impersonate; several flags for several groups.
+    #[arg(long, global = true, value_name = "GROUP", requires = "as_user")]
+    pub as_group: Vec<String>,
 }
 
 /// A client for one cluster, with the namespace that the user chose.
@@ -67,6 +81,12 @@ impl Cluster {
     pub async fn connect(connection: &Connection) -> Result<Self, CommandError> {
         let mut config = config(connection).await?;
         config.read_timeout = Some(TIMEOUT);
+        // kube would repeat a request that is answered 429, 503 or 504 for minutes, and say nothing meanwhile.
+        config.default_retry = false;
+        if connection.as_user.is_some() {
+            config.auth_info.impersonate.clone_from(&connection.as_user);
+            config.auth_info.impersonate_groups = Some(connection.as_group.clone()).filter(|groups| !groups.is_empty());
+        }
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config)
             .map_err(|error| CommandError::Failed(format!("the kubeconfig can't be used: {}", chain(&error))))?;
@@ -91,8 +111,14 @@ impl Cluster {
 
     /// Lists the `DataKey`s of the namespace, or of all namespaces.
     pub async fn data_keys(&self, all_namespaces: bool) -> Result<Listing, CommandError> {
+        self.selected_by(None, all_namespaces).await
+    }
+
+    /// Lists the `DataKey`s of the namespace, or of all namespaces, that a label selector selects.
+    pub async fn selected_by(&self, labels: Option<&str>, all_namespaces: bool) -> Result<Listing, CommandError> {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
-        let listed = self.data_keys_in(namespace).list(&ListParams::default()).await;
+        let params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default() };
+        let listed = self.data_keys_in(namespace).list(&params).await;
         Ok(Listing::of(listed.map_err(|error| explain(&error, "DataKeys"))?.items.into_iter().map(parse)))
     }
 
@@ -115,6 +141,17 @@ impl Cluster {
                 "DataKey {name} was changed meanwhile, and nothing was done: look at it, and try again"
             ))),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
+        }
+    }
+
+    /// Requests a retry of a `DataKey`. A condition that another client writes meanwhile does not matter, so the patch has no
+    /// resource version.
+    pub async fn request_retry(&self, namespace: &str, name: &str, at: Timestamp) -> Result<(), CommandError> {
+        let patch = json!({ "metadata": { "annotations": { RETRY_AT_ANNOTATION: at.to_string() } } });
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match self.data_keys_in(Some(namespace)).patch_metadata(name, &params, &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {namespace}"))),
         }
     }
 

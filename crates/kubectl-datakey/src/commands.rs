@@ -1,21 +1,27 @@
 //! The commands, and what several of them share.
 
-use std::{fs::File, io::Write, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs::File, io::Write, path::Path, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
     cluster::{Cluster, FetchedKey},
     output::CommandError,
+    view::secret_check::SecretCheck,
 };
 
+pub mod check;
 pub mod export;
 pub mod keep;
 pub mod list;
+pub mod orphans;
 pub mod policy;
+pub mod retry;
 pub mod rotate;
 pub mod status;
 pub mod verify;
+pub mod version;
 
 /// How many Secrets are read at the same time.
 const CONCURRENT_READS: usize = 8;
@@ -33,9 +39,11 @@ const GITOPS_MARKS: [(&str, &str); 5] = [
 ];
 
 /// Several results, in the form of a Kubernetes list.
-#[derive(Debug, Serialize)]
-struct Items<T> {
-    items: Vec<T>,
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
+pub struct Items<T> {
+    /// The results.
+    pub items: Vec<T>,
 }
 
 /// How far a command that waits has come.
@@ -47,6 +55,32 @@ enum Progress {
     Pending(String),
     /// Waiting longer does not help, for this cause.
     Failed(String),
+}
+
+/// Returns the checks of these `DataKey`s' Secrets, and one note for all of them that the user may not read.
+fn with_one_note(
+    keys: &[FetchedKey],
+    looked: Vec<Result<SecretCheck, CommandError>>,
+) -> (Vec<SecretCheck>, Option<String>) {
+    let mut namespaces = BTreeSet::new();
+    let mut refusal = None;
+    let mut count = 0;
+    let mut checks = Vec::new();
+    for (fetched, looked) in keys.iter().zip(looked) {
+        checks.push(match looked {
+            Ok(check) => check,
+            Err(CommandError::Forbidden(message)) => {
+                namespaces.insert(fetched.namespace());
+                refusal.get_or_insert(message);
+                count += 1;
+                SecretCheck::unknown(&fetched.key, "you may not read it")
+            }
+            Err(error) => SecretCheck::unknown(&fetched.key, &error.to_string()),
+        });
+    }
+    let secrets = if count == 1 { "1 Secret was".to_owned() } else { format!("{count} Secrets were") };
+    let namespaces = namespaces.into_iter().collect::<Vec<_>>().join(", ");
+    (checks, refusal.map(|refusal| format!("{secrets} not looked at, in {namespaces}: {refusal}")))
 }
 
 /// Returns the note for an empty list.
@@ -96,6 +130,17 @@ mod tests {
             let fetched = edited(ready(&[1]), |value| value["metadata"][field] = json!({ mark: "x" }));
             assert_eq!(managing_tool(&fetched), Some(tool));
         }
+    }
+
+    #[test]
+    fn missing_right_has_one_note_for_all_secrets() {
+        let refused = || Err(CommandError::Forbidden("Secret orders: you may not".to_owned()));
+        let keys = [ready(&[1]), ready(&[1])];
+        let (checks, note) = with_one_note(&keys, vec![refused(), refused()]);
+        assert_eq!(note.as_deref(), Some("2 Secrets were not looked at, in shop: Secret orders: you may not"));
+        assert!(checks.iter().all(|check| check.line().contains("you may not read it")));
+        let failed = Err(CommandError::Failed("no answer".to_owned()));
+        assert_eq!(with_one_note(&keys[..1], vec![failed]).1, None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The kubectl plugin `kubectl datakey`: it lists, verifies, exports and rotates DataKeys, keeps their Secrets, and
-//! prints the policies that they need.
+//! The kubectl plugin `kubectl datakey`: it lists, verifies, exports, retries and rotates DataKeys, keeps their Secrets, checks
+//! the installation, and prints the policies that DataKeys need.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
 //! [`datakey_unwrap`] only, and never prints a plaintext key.
@@ -33,12 +33,15 @@ mod completion;
 #[cfg(test)]
 mod fixtures;
 mod output;
+#[cfg(test)]
+mod schema;
 mod view;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = cli::with_nearest(error);
             // A closed standard error leaves no way to report anything.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
@@ -55,8 +58,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> Result<Output, CommandError> {
-    if let Command::Completion { shell } = cli.command {
-        return Ok(completion::script(shell));
+    match &cli.command {
+        Command::Completion { shell } => return Ok(completion::script(*shell)),
+        Command::Version(args) if args.client => return commands::version::client(args),
+        _ => {}
     }
     // rustls selects a provider by itself only while the binary has a single one. With a second one it would panic at
     // the first connection.
@@ -75,8 +80,12 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,
         Command::Verify(args) => commands::verify::run(&cluster().await?, &args).await,
+        Command::Retry(args) => commands::retry::run(&cluster().await?, terminal, &args).await,
         Command::Rotate(args) => commands::rotate::run(&cluster().await?, terminal, &args).await,
         Command::Keep(args) => commands::keep::run(&cluster().await?, terminal, &args).await,
+        Command::Check(args) => commands::check::run(&cluster().await?, &args).await,
+        Command::Orphans(args) => commands::orphans::run(&cluster().await?, &args).await,
+        Command::Version(args) => commands::version::run(&cluster().await?, &args).await,
         Command::Policy(args) => commands::policy::run(&cluster().await?, &args).await,
         Command::Complete { words } => Ok(completion::complete(&words).await),
         Command::Completion { shell } => Ok(completion::script(shell)),

@@ -1,6 +1,6 @@
 //! What a command returns, and the terminal that it is printed on.
 //!
-//! A command computes an [`Output`] and prints nothing. `rotate` and `keep` take time or ask a question; they reach the
+//! A command computes an [`Output`] and prints nothing. `retry`, `rotate` and `keep` take time or ask a question; they reach the
 //! user through [`Terminal`], the only place that writes to the standard streams.
 
 use std::{
@@ -21,6 +21,21 @@ pub const USAGE: u8 = 64;
 pub enum Format {
     /// For people.
     Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    Table,
+    /// The same with more columns, and whole ARNs.
+    Wide,
+    /// Kinds and names, for other commands.
+    Name,
     /// JSON.
     Json,
     /// YAML.
@@ -59,6 +74,9 @@ pub enum CommandError {
     /// The `DataKey` is not in a state that allows the command.
     #[error("{0}")]
     NotReady(String),
+    /// The user lacks a right.
+    #[error("{0}")]
+    Forbidden(String),
     /// The command failed.
     #[error("{0}")]
     Failed(String),
@@ -106,7 +124,7 @@ impl From<Health> for ExitCode {
 impl From<CommandError> for ExitCode {
     fn from(error: CommandError) -> Self {
         Self::from(match error {
-            CommandError::Failed(_) => 1,
+            CommandError::Failed(_) | CommandError::Forbidden(_) => 1,
             CommandError::NotReady(_) => 2,
             CommandError::Usage(_) => USAGE,
         })
@@ -168,6 +186,22 @@ pub fn render<T: Serialize>(
         Format::Table => Ok(table(value)),
         Format::Json => json(value),
         Format::Yaml => yaml(value),
+    }
+}
+
+/// Renders a list as JSON, YAML or names, or as the table that `table` makes of it, wide or not.
+pub fn render_list<T: Serialize>(
+    format: ListFormat,
+    value: &T,
+    table: impl FnOnce(&T, bool) -> String,
+    names: impl FnOnce(&T) -> Vec<String>,
+) -> Result<String, CommandError> {
+    match format {
+        ListFormat::Table => Ok(table(value, false)),
+        ListFormat::Wide => Ok(table(value, true)),
+        ListFormat::Name => Ok(names(value).into_iter().map(|name| name + "\n").collect()),
+        ListFormat::Json => json(value),
+        ListFormat::Yaml => yaml(value),
     }
 }
 

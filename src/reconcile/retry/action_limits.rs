@@ -27,6 +27,15 @@ pub(super) enum LimitedAction {
     Read,
 }
 
+/// One action.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done<'a> {
+    /// What it changed.
+    pub detail: &'a str,
+    /// What the annotation `datakey.dev/retry-at` holds.
+    pub retry_at: Option<&'a str>,
+}
+
 /// Repetitions of one action for one object.
 #[derive(Debug)]
 pub(super) struct Streak {
@@ -36,6 +45,8 @@ pub(super) struct Streak {
     not_before: Instant,
     /// What the last action changed.
     pub detail: String,
+    /// What the annotation `datakey.dev/retry-at` held when it was done.
+    retry_at: Option<String>,
 }
 
 // === impl LimitedAction ===
@@ -67,20 +78,32 @@ impl LimitedAction {
 impl Streak {
     /// Nothing was done.
     pub fn new(now: Instant) -> Self {
-        Self { length: 0, last: now, not_before: now, detail: String::new() }
+        Self { length: 0, last: now, not_before: now, detail: String::new(), retry_at: None }
     }
 
-    /// Records one action, and what it changed.
-    pub fn done(&mut self, action: LimitedAction, detail: &str, bounds: RetryBounds, now: Instant) {
+    /// Records one action.
+    pub fn done(&mut self, action: LimitedAction, done: Done<'_>, bounds: RetryBounds, now: Instant) {
         self.length = if self.has_ended(action, bounds, now) { 1 } else { self.length.saturating_add(1) };
         self.last = now;
-        detail.clone_into(&mut self.detail);
+        done.detail.clone_into(&mut self.detail);
+        self.retry_at = done.retry_at.map(str::to_owned);
         self.not_before = now + action.delay(self.length, bounds);
     }
 
     /// How long the next one still has to wait.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         Some(self.not_before.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Whether this value of the annotation `datakey.dev/retry-at` came after the wait began.
+    pub fn is_new(&self, retry_at: &str, now: Instant) -> bool {
+        self.wait(now).is_some() && self.retry_at.as_deref() != Some(retry_at)
+    }
+
+    /// Ends the wait at this time at the latest, because a user asked for it by this value of the annotation. The streak goes on.
+    pub fn retry_by(&mut self, at: Instant, retry_at: &str) {
+        self.not_before = self.not_before.min(at);
+        self.retry_at = Some(retry_at.to_owned());
     }
 
     /// Whether the next action begins a new streak.

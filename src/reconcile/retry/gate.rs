@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use datakey::reason::Reason;
 
-/// What a failure depends on: when that changes, the next try does not wait.
+/// What a failure depends on: when that changes, the next try does not wait. For `retry_at` there is a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureInputs {
     /// `metadata.generation` of the `DataKey`.
@@ -19,6 +19,8 @@ pub struct FailureInputs {
     pub secret: Option<String>,
     /// The other `DataKey` that the name of the Secret is reserved for.
     pub rival: Option<String>,
+    /// What the annotation `datakey.dev/retry-at` holds: the retry that a user asked for last.
+    pub retry_at: Option<String>,
 }
 
 /// The wait after a failure.
@@ -52,6 +54,17 @@ impl RetryGate {
         let same_secret = !self.reason.depends_on_secret()
             || (&self.inputs.secret, &self.inputs.rival) == (&inputs.secret, &inputs.rival);
         !same_spec || !same_secret || inputs.is_past(self.reason)
+    }
+
+    /// Whether this value of the annotation `datakey.dev/retry-at` came after the wait began.
+    pub fn is_new(&self, retry_at: &str, now: Instant) -> bool {
+        self.left(now).is_some() && self.inputs.retry_at.as_deref() != Some(retry_at)
+    }
+
+    /// Ends the wait at this time at the latest, because a user asked for it by this value of the annotation.
+    pub fn retry_by(&mut self, at: Instant, retry_at: &str) {
+        self.not_before = self.not_before.min(at);
+        self.inputs.retry_at = Some(retry_at.to_owned());
     }
 
     /// The rest of the wait.

@@ -14,6 +14,7 @@ fn inputs(generation: i64, secret: &str) -> FailureInputs {
         recorded: false,
         secret: Some(secret.to_owned()),
         rival: None,
+        retry_at: None,
     }
 }
 
@@ -150,7 +151,7 @@ async fn ten_restores_are_done_at_once_and_more_are_delayed() {
     let restores = RetryTable::new(BOUNDS);
     for _ in 0..10 {
         assert_eq!(restores.restore_wait("a"), None);
-        restores.restored("a", "");
+        restores.restored("a", "", None);
     }
     assert!(restores.restore_wait("a").is_some(), "the eleventh waits");
     let begun = Instant::now();
@@ -159,7 +160,7 @@ async fn ten_restores_are_done_at_once_and_more_are_delayed() {
         if let Some(wait) = restores.restore_wait("a") {
             tokio::time::advance(wait).await;
         }
-        restores.restored("a", "");
+        restores.restored("a", "", None);
         more += 1;
     }
     // 15 s, 30 s, ... 8 min, then every 10 min, give or take a quarter.
@@ -171,12 +172,12 @@ async fn ten_restores_are_done_at_once_and_more_are_delayed() {
 async fn pause_ends_the_streak() {
     let restores = RetryTable::new(BOUNDS);
     for _ in 0..12 {
-        restores.restored("a", "entry keyId was changed");
+        restores.restored("a", "entry keyId was changed", None);
     }
     assert!(restores.restore_wait("a").is_some());
     assert_eq!(restores.restore_limited("a").as_deref(), Some("entry keyId was changed"));
     tokio::time::advance(2 * BOUNDS.max).await;
-    restores.restored("a", "");
+    restores.restored("a", "", None);
     assert_eq!((restores.restore_wait("a"), restores.restore_limited("a")), (None, None));
 }
 
@@ -213,7 +214,7 @@ async fn settled_object_has_a_row_for_its_streaks_only() {
         retries.on_failure(uid, inputs(1, "s"), &Reason::SecretContested.into());
     }
     for _ in 0..=10 {
-        retries.restored("fought over", "entry keyId was changed");
+        retries.restored("fought over", "entry keyId was changed", None);
     }
     let wait = retries.restore_wait("fought over");
     assert!(wait.is_some());
@@ -225,5 +226,121 @@ async fn settled_object_has_a_row_for_its_streaks_only() {
     assert_eq!(retries.rows.lock().by_uid.len(), 1);
     retries.forget("fought over");
     assert_eq!(retries.restore_wait("fought over"), None);
+    assert!(retries.rows.lock().by_uid.is_empty());
+}
+
+/// The same with this value of the annotation `datakey.dev/retry-at`.
+fn asked(retry_at: &str) -> FailureInputs {
+    FailureInputs { retry_at: Some(retry_at.to_owned()), ..inputs(1, "s") }
+}
+
+/// The rest of the delay at a reconcile with these inputs.
+fn reconciled(retries: &RetryTable, inputs: &FailureInputs, shown: Option<Reason>) -> Option<Duration> {
+    retries.retry_requested("a", inputs.retry_at.as_deref());
+    retries.delay_left("a", inputs, shown)
+}
+
+#[tokio::test(start_paused = true)]
+async fn requested_retry_ends_the_wait_and_begins_with_a_short_one() {
+    let retries = RetryTable::new(BOUNDS);
+    let shown = Some(Reason::AccessDenied);
+    for _ in 0..5 {
+        retries.on_failure("a", inputs(1, "s"), &Reason::AccessDenied.into());
+    }
+    assert!(reconciled(&retries, &inputs(1, "s"), shown).is_some());
+    assert_eq!(reconciled(&retries, &asked("garbage"), shown), None);
+    // The reconcile may wait for a permit, and another one goes on.
+    assert_eq!(reconciled(&retries, &asked("garbage"), shown), None);
+    let wait = retries.on_failure("a", asked("garbage"), &Reason::AccessDenied.into());
+    assert!(wait < Duration::from_secs(40), "{wait:?}");
+    assert_eq!(reconciled(&retries, &asked("garbage"), shown), Some(wait), "once for each value");
+}
+
+/// So many failures that the next wait takes minutes.
+fn fail_often(retries: &RetryTable, inputs: &FailureInputs) {
+    for _ in 0..9 {
+        retries.on_failure("a", inputs.clone(), &Reason::AccessDenied.into());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_pause_cause_one_try_a_minute() {
+    let retries = RetryTable::new(BOUNDS);
+    let mut tries = 0;
+    for second in 0..600_u32 {
+        // Removed, set, set back to an earlier value, from the future.
+        let inputs = match second % 4 {
+            0 => inputs(1, "s"),
+            1 => asked("2999-01-01T00:00:00Z"),
+            _ => asked(&second.to_string()),
+        };
+        if second % 50 == 0 {
+            // A spec with other settings was Ready in between.
+            retries.settled("a");
+            fail_often(&retries, &inputs);
+        }
+        if reconciled(&retries, &inputs, None).is_none() {
+            tries += 1;
+            fail_often(&retries, &inputs);
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!((9..=11).contains(&tries), "{tries} in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_request_within_a_minute_waits_for_its_end() {
+    let retries = RetryTable::new(BOUNDS);
+    fail_often(&retries, &inputs(1, "s"));
+    assert_eq!(reconciled(&retries, &asked("1"), None), None);
+    fail_often(&retries, &asked("1"));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(reconciled(&retries, &asked("2"), None), Some(Duration::from_secs(40)));
+    tokio::time::advance(Duration::from_secs(39)).await;
+    assert_eq!(reconciled(&retries, &asked("3"), None), Some(Duration::from_secs(1)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(reconciled(&retries, &asked("3"), None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_does_not_act_on_requests_from_before() {
+    let retries = RetryTable::new(BOUNDS);
+    let shown = Some(Reason::AccessDenied);
+    let waits = (0..100).filter(|_| {
+        retries.forget("a");
+        reconciled(&retries, &asked("1"), shown).is_some()
+    });
+    assert!(waits.count() > 95);
+    tokio::time::advance(BOUNDS.max).await;
+    retries.on_failure("a", asked("1"), &Reason::AccessDenied.into());
+    assert_eq!(reconciled(&retries, &asked("2"), shown), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requested_restore_is_done_at_once_and_the_streak_goes_on() {
+    let restores = RetryTable::new(BOUNDS);
+    for _ in 0..12 {
+        restores.restored("a", "entry keyId was changed", Some("1"));
+    }
+    let wait = restores.restore_wait("a");
+    restores.retry_requested("a", Some("1"));
+    assert_eq!(restores.restore_wait("a"), wait, "that was there before");
+    restores.retry_requested("a", Some("2"));
+    assert_eq!((restores.restore_wait("a"), restores.restore_limited("a")), (None, None));
+    restores.restored("a", "entry keyId was changed", Some("2"));
+    assert!(restores.restore_wait("a") > wait, "the streak goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_of_a_settled_object_leaves_no_row() {
+    let retries = RetryTable::new(BOUNDS);
+    retries.retry_requested("a", Some("1"));
+    assert!(retries.rows.lock().by_uid.is_empty());
+    retries.on_failure("a", inputs(1, "s"), &Reason::AccessDenied.into());
+    assert_eq!(reconciled(&retries, &asked("1"), None), None);
+    retries.settled("a");
+    assert_eq!(retries.rows.lock().by_uid.len(), 1, "it counts for a minute");
+    tokio::time::advance(request::REQUEST_EVERY).await;
+    retries.settled("a");
     assert!(retries.rows.lock().by_uid.is_empty());
 }

@@ -23,7 +23,7 @@ pub const FILES: [&str; 17] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 9] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 11] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -37,6 +37,8 @@ pub const SUBSTITUTED: [(&str, &str, &str); 9] = [
         "there are no service quotas: the AWS CLI checks the parameters and calls nothing",
     ),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
+    ("datakey check", "datakey check --help", "it fails here, where no operator runs in pods"),
+    ("datakey retry payments", "datakey retry orders", "the reader's name"),
     ("get secret NAME", "get secret orders -n shop", "the reader's name"),
     ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
     (
@@ -64,7 +66,7 @@ pub const NOT_RUN: [(&str, &str); 12] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 19] = [
+pub const MENTIONED: [&str; 20] = [
     "helm --wait",
     "helm install",
     "helm template",
@@ -79,6 +81,7 @@ pub const MENTIONED: [&str; 19] = [
     // Without a command it prints its help and fails.
     "kubectl datakey",
     "kubectl datakey keep",
+    "kubectl datakey retry",
     "kubectl delete --cascade=orphan",
     "kubectl delete datakey --cascade=orphan",
     "kubectl logs",

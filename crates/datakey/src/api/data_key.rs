@@ -12,7 +12,7 @@ use super::{
     status::{IssuedVersion, KeyStatus},
     template::{DeletionPolicy, SecretTemplate},
 };
-use crate::names::SECRET_TYPE;
+use crate::names::{RETRY_AT_ANNOTATION, SECRET_TYPE};
 
 /// The data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version. It keeps the
 /// wrapped data key, never the plaintext, in a Secret and in the status. The settings of an issued version are fixed. To
@@ -230,6 +230,11 @@ impl DataKey {
     /// Whether a backup tool restored the `DataKey` and its spec is unchanged since.
     pub fn is_restored(&self) -> bool {
         self.as_object().is_restored()
+    }
+
+    /// What the annotation `datakey.dev/retry-at` holds. Only its change means anything.
+    pub fn retry_at(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(RETRY_AT_ANNOTATION).map(String::as_str)
     }
 }
 

@@ -2,20 +2,25 @@
 
 use std::error::Error;
 
-use datakey::text::error_chain;
+use datakey::text::{error_chain, on_one_line};
 
 use crate::output::{CommandError, printable};
 
 /// Explains why a request failed. `what` names the object of the request.
 pub fn explain(error: &kube::Error, what: &str) -> CommandError {
     CommandError::Failed(match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            let message = line(&status.message);
+            return CommandError::Forbidden(format!(
+                "{what}: you may not: {message}; ask for that right, or choose another -n or --context"
+            ));
+        }
         kube::Error::Api(status) => {
             let has_name = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
-            let message = printable(&status.message);
+            let message = line(&status.message);
             match status.code {
                 401 => "the API server does not accept your credentials: log in again, or choose another --context"
                     .to_owned(),
-                403 => format!("{what}: you may not: {message}; ask for that right, or choose another -n or --context"),
                 // The details name the object if only the object is missing, and no object if the kind is unknown.
                 404 if has_name => format!("{what}: there is none; look at kubectl datakey list -A"),
                 404 => format!(
@@ -40,7 +45,11 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
 
 /// Returns an error and its causes on one line, with invisible characters escaped.
 pub fn chain(error: &dyn Error) -> String {
-    printable(&error_chain(error))
+    line(&error_chain(error))
+}
+
+fn line(text: &str) -> String {
+    printable(&on_one_line(text))
 }
 
 #[cfg(test)]
@@ -52,7 +61,7 @@ mod tests {
 
     fn explained(code: u16, details: Value) -> String {
         let details = serde_json::from_value(details).unwrap();
-        let status = Status { code, message: "words\u{1b}[2J".to_owned(), details, ..Status::default() };
+        let status = Status { code, message: "words\u{1b}[2J\n* more".to_owned(), details, ..Status::default() };
         explain(&kube::Error::Api(Box::new(status)), "DataKey orders").to_string()
     }
 
@@ -62,6 +71,6 @@ mod tests {
         assert!(explained(403, json!(null)).contains("ask for that right"));
         assert!(explained(404, json!({ "name": "orders" })).contains("there is none"));
         assert!(explained(404, json!(null)).contains("install the definition"));
-        assert!(explained(500, json!(null)).contains(r"words\u{1b}[2J"));
+        assert!(explained(500, json!(null)).contains(r"words\u{1b}[2J * more"));
     }
 }

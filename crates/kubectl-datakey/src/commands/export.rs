@@ -10,6 +10,7 @@ use datakey::{
     text::printable_json,
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -83,13 +84,14 @@ fn encode(fetched: &FetchedKey, issued: &IssuedVersion, format: ExportFormat) ->
 }
 
 /// One version, as `-o json` prints it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Exported<'a> {
+pub struct Exported<'a> {
     namespace: String,
     name: String,
     version: i32,
     /// The wrapped data key, in base64.
+    #[schemars(with = "String")]
     ciphertext_blob: &'a ByteString,
     /// SHA-256 of the wrapped data key, in hexadecimal digits.
     sha256: String,
@@ -109,7 +111,7 @@ struct Exported<'a> {
 // === impl Exported ===
 
 impl<'a> Exported<'a> {
-    fn of(fetched: &FetchedKey, issued: &'a IssuedVersion) -> Self {
+    pub fn of(fetched: &FetchedKey, issued: &'a IssuedVersion) -> Self {
         Self {
             namespace: fetched.namespace(),
             name: fetched.name(),
@@ -283,5 +285,18 @@ mod tests {
     #[test]
     fn nothing_is_pinned_before_a_version_is_issued() {
         assert!(matches!(pinned_manifest(&recorded(&[])), Err(CommandError::NotReady(_))));
+    }
+
+    #[test]
+    fn export_is_printed_as_recorded() {
+        let fetched = ready(&[1, 2]);
+        for (name, format) in [
+            ("export-manifest", ExportFormat::Manifest),
+            ("export-json", ExportFormat::Json),
+            ("export-env", ExportFormat::Env),
+        ] {
+            insta::assert_snapshot!(name, text(&fetched, 1, format));
+        }
+        insta::assert_snapshot!("export-pin", yaml(&pinned_manifest(&fetched).unwrap()).unwrap());
     }
 }

@@ -109,9 +109,13 @@ impl Keeper<'_> {
                     .push(format!("note: Secret {}; the pins in the manifest bring it back", check.line()));
                 Ok(())
             }
-            SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Unknown => Err(CommandError::NotReady(
-                format!("Secret {}, and nothing was done: see kubectl datakey status {}", check.line(), self.args.name),
-            )),
+            SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Adoptable | SecretVerdict::Unknown => {
+                Err(CommandError::NotReady(format!(
+                    "Secret {}, and nothing was done: see kubectl datakey status {}",
+                    check.line(),
+                    self.args.name
+                )))
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use crate::{
 mod kms_key;
 mod statements;
 
-use statements::{Policies, Roles};
+pub use statements::Policies;
+use statements::Roles;
 
 /// Prints the policies of a `DataKey`.
 pub async fn run(cluster: &Cluster, args: &Policy) -> Result<Output, CommandError> {
@@ -56,5 +57,12 @@ mod tests {
         assert!(missing_roles(&Roles { operator: arn, workload: arn }).is_empty());
         let notes = missing_roles(&Roles { operator: None, workload: arn });
         assert!(notes.len() == 1 && notes[0].contains("--operator-role-arn"), "{notes:?}");
+    }
+
+    #[test]
+    fn policy_is_printed_as_recorded() {
+        let key = crate::fixtures::ready(&[1]).key;
+        let policies = Policies::of(&key, &Roles { operator: None, workload: None });
+        insta::assert_snapshot!("policy", json(&policies).unwrap());
     }
 }

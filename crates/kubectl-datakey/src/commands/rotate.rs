@@ -221,4 +221,9 @@ mod tests {
         assert!(matches!(progress(&with(Reason::KeyDisabled), 2), Progress::Failed(why) if why.contains("Enable it")));
         assert!(matches!(progress(&ready(&[1, 2, 3]), 2), Progress::Failed(_)), "another client raised it further");
     }
+
+    #[test]
+    fn rotate_is_printed_as_recorded() {
+        insta::assert_snapshot!("rotate-patch", patch_for_git(&ready(&[1]), 2).unwrap());
+    }
 }

@@ -6,7 +6,7 @@ use datakey::api::EncryptionContext;
 use futures::{StreamExt, stream};
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::{CONCURRENT_READS, Items, none_found};
+use super::{CONCURRENT_READS, Items, none_found, with_one_note};
 use crate::{
     cli::Status,
     cluster::{Cluster, FetchedKey},
@@ -25,14 +25,14 @@ const EVENTS: usize = 5;
 pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandError> {
     let now = Timestamp::now();
     let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
-    let mut summaries: Vec<_> = stream::iter(&listing.keys)
-        .map(async |fetched| KeySummary::of(&fetched.key).with_secret(check_secret(cluster, fetched).await))
-        .buffered(CONCURRENT_READS)
-        .collect()
-        .await;
+    let looked = stream::iter(&listing.keys).map(async |fetched| check_secret(cluster, fetched).await);
+    let (checks, refused) = with_one_note(&listing.keys, looked.buffered(CONCURRENT_READS).collect().await);
+    let summaries = listing.keys.iter().zip(checks);
+    let mut summaries: Vec<_> =
+        summaries.map(|(fetched, check)| KeySummary::of(&fetched.key).with_secret(check)).collect();
     let unhealthy = summaries.iter().any(KeySummary::needs_attention);
     let health = listing.health().max(if unhealthy { Health::Unhealthy } else { Health::Healthy });
-    let mut notes = listing.unreadable;
+    let mut notes: Vec<_> = listing.unreadable.into_iter().chain(refused).collect();
     let out = if args.name.is_some() {
         let (Some(fetched), Some(mut summary)) = (listing.keys.first(), summaries.pop()) else {
             return Ok(Output::default());
@@ -56,23 +56,13 @@ pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandErro
 }
 
 /// Checks a Secret by its metadata, and reads its data only if the metadata cannot decide.
-async fn check_secret(cluster: &Cluster, FetchedKey { key, .. }: &FetchedKey) -> SecretCheck {
+async fn check_secret(cluster: &Cluster, FetchedKey { key, .. }: &FetchedKey) -> Result<SecretCheck, CommandError> {
     let (namespace, name) = (key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
-    if key.record().is_empty() {
-        return SecretCheck::from_secret(key, None);
+    let metadata = cluster.secret_metadata(namespace, name).await?;
+    if let Some(check) = SecretCheck::from_metadata(key, metadata.as_ref()) {
+        return Ok(check);
     }
-    match cluster.secret_metadata(namespace, name).await {
-        Err(error) => return SecretCheck::unknown(key, &error.to_string()),
-        Ok(metadata) => {
-            if let Some(check) = SecretCheck::from_metadata(key, metadata.as_ref()) {
-                return check;
-            }
-        }
-    }
-    match cluster.secret(namespace, name).await {
-        Ok(secret) => SecretCheck::from_secret(key, secret.as_ref()),
-        Err(error) => SecretCheck::unknown(key, &error.to_string()),
-    }
+    Ok(SecretCheck::from_secret(key, cluster.secret(namespace, name).await?.as_ref()))
 }
 
 /// Counts the `DataKey`s that need attention; `none` is the text for an empty list.
@@ -206,7 +196,8 @@ mod tests {
             "orders in namespace shop: not Ready (KeyDisabled), for 2m30s\n  \
              Why       The KMS key is disabled. Enable it, or name another key in spec.keyId.\n  \
              Stalled   a person must act\n  \
-             Next      a change of the DataKey is acted on at once; other changes within minutes\n  \
+             Next      a change of the DataKey is acted on at once; other changes within minutes, or at once: \
+             kubectl datakey retry orders -n shop\n  \
              Key       alias/orders\n  \
              Secret    orders: nothing is issued yet that it could hold\n  \
              Version   none is current yet; spec.version wants 1\n"
@@ -238,5 +229,16 @@ mod tests {
         assert_eq!(conclusion(&summaries, ""), "1 of 2 DataKeys are not as they should be.");
         assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys are Ready.");
         assert_eq!(conclusion(&[], "none"), "none");
+    }
+
+    #[test]
+    fn status_is_printed_as_recorded() {
+        let key = ready(&[1, 2]).key;
+        let good = KeySummary::of(&key).with_secret(SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
+        let fetched = with_status(recorded(&[]), |key| failed(key, &Reason::AccessDenied.into(), at(0)));
+        let bad = KeySummary::of(&fetched.key).with_secret(SecretCheck::from_secret(&fetched.key, None));
+        insta::assert_snapshot!("status-ready", describe(&good, at(90)));
+        insta::assert_snapshot!("status-failed", describe(&bad, at(150)));
+        insta::assert_snapshot!("status-json", crate::output::json(&good).unwrap());
     }
 }

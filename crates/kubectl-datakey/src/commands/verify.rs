@@ -5,9 +5,10 @@ use std::fmt::Write;
 use datakey::{api::DataKey, secret::sha256};
 use datakey_unwrap::{Decrypter, Decryption};
 use futures::{StreamExt, stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CONCURRENT_READS, Items, none_found};
+use super::{CONCURRENT_READS, Items, none_found, with_one_note};
 use crate::{
     cli::Verify,
     cluster::{Cluster, FetchedKey},
@@ -19,37 +20,36 @@ use crate::{
 const APP: &str = concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION"));
 
 /// What `verify` found out about a `DataKey`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct KeyCheck {
+pub struct KeyCheck {
     namespace: String,
     name: String,
     verified: bool,
     secret: SecretCheck,
-    versions: Vec<VersionCheck>,
+    pub versions: Vec<VersionCheck>,
 }
 
 /// What `verify` found out about a version.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct VersionCheck {
+pub struct VersionCheck {
     version: i32,
     key_id: String,
     /// SHA-256 of the wrapped data key, in hexadecimal digits.
     ciphertext_sha256: String,
     /// The result of the call to KMS, with `--decrypt`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    decrypt: Option<Decryption>,
+    pub decrypt: Option<Decryption>,
 }
 
 /// Verifies one `DataKey`, or all.
 pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandError> {
     let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
-    let mut checks: Vec<_> = stream::iter(&listing.keys)
-        .map(async |fetched| KeyCheck::of(&fetched.key, check_secret(cluster, fetched).await))
-        .buffered(CONCURRENT_READS)
-        .collect()
-        .await;
+    let looked = stream::iter(&listing.keys).map(async |fetched| check_secret(cluster, fetched).await);
+    let (checked, refused) = with_one_note(&listing.keys, looked.buffered(CONCURRENT_READS).collect().await);
+    let checked = listing.keys.iter().zip(checked);
+    let mut checks: Vec<_> = checked.map(|(fetched, check)| KeyCheck::of(&fetched.key, check)).collect();
     if args.decrypt {
         let mut decrypter = Decrypter::from_env(APP).await.map_err(CommandError::Usage)?;
         for (fetched, check) in listing.keys.iter().zip(&mut checks) {
@@ -60,7 +60,7 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
         }
     }
     let health = checks.iter().map(KeyCheck::health).fold(listing.health(), Health::max);
-    let mut notes = listing.unreadable;
+    let mut notes: Vec<_> = listing.unreadable.into_iter().chain(refused).collect();
     let out = if let (Some(_), Some(check)) = (&args.name, checks.first()) {
         render(args.output, check, describe)?
     } else {
@@ -74,17 +74,15 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
 
 /// Reads the data of a Secret and checks it. Metadata alone cannot prove that the data is unchanged: another client can
 /// write metadata like the operator's.
-async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> SecretCheck {
-    match cluster.secret(&fetched.namespace(), fetched.key.secret_name()).await {
-        Ok(secret) => SecretCheck::from_secret(&fetched.key, secret.as_ref()),
-        Err(error) => SecretCheck::unknown(&fetched.key, &error.to_string()),
-    }
+async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> Result<SecretCheck, CommandError> {
+    let secret = cluster.secret(&fetched.namespace(), fetched.key.secret_name()).await?;
+    Ok(SecretCheck::from_secret(&fetched.key, secret.as_ref()))
 }
 
 // === impl KeyCheck ===
 
 impl KeyCheck {
-    fn of(key: &DataKey, secret: SecretCheck) -> Self {
+    pub fn of(key: &DataKey, secret: SecretCheck) -> Self {
         let versions = key.record().iter().map(|issued| VersionCheck {
             version: issued.version,
             key_id: issued.key_id.clone(),
@@ -107,9 +105,11 @@ impl KeyCheck {
         let secret = match self.secret.state {
             SecretVerdict::Intact => Health::Healthy,
             SecretVerdict::Unknown => Health::Unknown,
-            SecretVerdict::Missing | SecretVerdict::Changed | SecretVerdict::Conflict | SecretVerdict::NotIssued => {
-                Health::Unhealthy
-            }
+            SecretVerdict::Missing
+            | SecretVerdict::Changed
+            | SecretVerdict::Conflict
+            | SecretVerdict::NotIssued
+            | SecretVerdict::Adoptable => Health::Unhealthy,
         };
         let decrypted = self.versions.iter().filter_map(|version| version.decrypt.as_ref());
         decrypted.map(health_of).fold(secret, Health::max)
@@ -135,7 +135,7 @@ fn conclusion(checks: &[KeyCheck], none: &str) -> String {
 
 fn describe(check: &KeyCheck) -> String {
     let verdict = match check.health() {
-        _ if check.secret.state == SecretVerdict::NotIssued => "not issued yet",
+        _ if check.versions.is_empty() => "not issued yet",
         Health::Healthy => "verified",
         Health::Unhealthy => "NOT as recorded",
         Health::Unknown => "could not be verified in full",
@@ -227,5 +227,11 @@ mod tests {
         assert_eq!(check["secret"]["state"], "Intact");
         assert_eq!(check["versions"][0]["decrypt"], json!({ "result": "Unwrapped", "length": 8 }));
         assert_eq!(check["versions"][1]["decrypt"], json!({ "result": "NotAsked", "why": "no credentials" }));
+    }
+
+    #[test]
+    fn verify_is_printed_as_recorded() {
+        insta::assert_snapshot!("verify", describe(&check(&[unwrapped(), failed()])));
+        insta::assert_snapshot!("verify-json", crate::output::json(&check(&[unwrapped(), unknown()])).unwrap());
     }
 }

@@ -15,10 +15,14 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
     };
     let command = |command: &str| format!("kubectl datakey {command} {name} -n {namespace}");
     let mut advice = match reason.retry_policy() {
-        RetryPolicy::RetrySoon | RetryPolicy::RetrySlowly => vec!["the operator tries again by itself".to_owned()],
-        RetryPolicy::RetryRarely => {
-            vec!["a change of the DataKey is acted on at once; other changes within minutes".to_owned()]
+        RetryPolicy::RetrySoon => vec!["the operator tries again by itself".to_owned()],
+        RetryPolicy::RetrySlowly => {
+            vec![format!("the operator tries again by itself within minutes; at once: {}", command("retry"))]
         }
+        RetryPolicy::RetryRarely => vec![format!(
+            "a change of the DataKey is acted on at once; other changes within minutes, or at once: {}",
+            command("retry")
+        )],
     };
     match reason {
         Reason::AccessDenied => advice.push(format!("see the policies that it needs: {}", command("policy"))),

@@ -3,24 +3,25 @@
 use datakey::{
     api::DataKey,
     secret::{
-        Projection,
+        Projection, adopt,
         compare::{self, Comparison},
         known::KnownSecret,
         metadata::SecretMetadata,
     },
 };
 use k8s_openapi::api::core::v1::Secret;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The result of comparing a Secret with the record. It contains no value of the Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretCheck {
     /// The name of the Secret.
     pub name: String,
     /// The result in one word.
     pub state: SecretVerdict,
-    /// The cause, for `Conflict` and `Unknown`.
+    /// What it holds, for `Adoptable`; the cause, for `Conflict` and `Unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The labels, annotations and entries that differ, by name.
@@ -29,7 +30,7 @@ pub struct SecretCheck {
 }
 
 /// The state of a Secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum SecretVerdict {
     /// The Secret holds what is recorded, and nothing else.
     Intact,
@@ -39,8 +40,10 @@ pub enum SecretVerdict {
     Changed,
     /// The Secret belongs to another owner or holds another data key; the operator does not change it.
     Conflict,
-    /// No version is recorded that the Secret could hold.
+    /// No version is recorded, and there is no Secret.
     NotIssued,
+    /// No version is recorded, and the Secret holds data keys that fit the DataKey; the operator takes them over.
+    Adoptable,
     /// The Secret could not be read.
     Unknown,
 }
@@ -50,7 +53,7 @@ pub enum SecretVerdict {
 impl SecretVerdict {
     /// Returns whether the Secret is known to differ from the record.
     pub const fn needs_attention(self) -> bool {
-        matches!(self, Self::Missing | Self::Changed | Self::Conflict | Self::NotIssued)
+        matches!(self, Self::Missing | Self::Changed | Self::Conflict | Self::NotIssued | Self::Adoptable)
     }
 }
 
@@ -70,8 +73,9 @@ impl SecretCheck {
     ///
     /// The metadata decide if they have the revision that the operator recorded when it last compared the data.
     pub fn from_metadata(key: &DataKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
-        let Some(wanted) = wanted(key) else { return Some(Self::new(key, SecretVerdict::NotIssued)) };
-        let Some(metadata) = metadata else { return Some(Self::new(key, SecretVerdict::Missing)) };
+        let wanted = wanted(key);
+        let Some(metadata) = metadata else { return Some(Self::absent(key, wanted.as_ref())) };
+        let wanted = wanted?;
         let known = KnownSecret { metadata: metadata.clone(), verified: None };
         let saved = known.saved_in(key).filter(|saved| saved.digest == wanted.digest().to_string());
         saved.map(|_| Self::new(key, SecretVerdict::Intact))
@@ -79,8 +83,9 @@ impl SecretCheck {
 
     /// Checks a Secret by its data.
     pub fn from_secret(key: &DataKey, secret: Option<&Secret>) -> Self {
-        let Some(wanted) = wanted(key) else { return Self::new(key, SecretVerdict::NotIssued) };
-        let Some(secret) = secret else { return Self::new(key, SecretVerdict::Missing) };
+        let wanted = wanted(key);
+        let Some(secret) = secret else { return Self::absent(key, wanted.as_ref()) };
+        let Some(wanted) = wanted else { return Self::before_the_record(key, secret) };
         match compare::compare(key, &wanted, secret) {
             Comparison::InSync => Self::new(key, SecretVerdict::Intact),
             Comparison::Restorable => {
@@ -92,6 +97,22 @@ impl SecretCheck {
         }
     }
 
+    fn absent(key: &DataKey, wanted: Option<&Projection>) -> Self {
+        Self::new(key, if wanted.is_some() { SecretVerdict::Missing } else { SecretVerdict::NotIssued })
+    }
+
+    /// Says what a Secret is that holds the name before a version is recorded: foreign, damaged, or of this `DataKey`.
+    fn before_the_record(key: &DataKey, secret: &Secret) -> Self {
+        match adopt(key, secret) {
+            Ok(held) => {
+                let versions: Vec<_> = held.iter().map(|issued| issued.version.to_string()).collect();
+                let detail = format!("versions {}", versions.join(", "));
+                Self { detail: Some(detail), ..Self::new(key, SecretVerdict::Adoptable) }
+            }
+            Err(conflict) => Self { detail: Some(conflict.why), ..Self::new(key, SecretVerdict::Conflict) },
+        }
+    }
+
     /// Describes the check on one line.
     pub fn line(&self) -> String {
         let finding = match self.state {
@@ -100,6 +121,9 @@ impl SecretCheck {
             SecretVerdict::Changed => "was changed; the operator restores it, if it runs",
             SecretVerdict::Conflict => "is not touched by the operator",
             SecretVerdict::NotIssued => "nothing is issued yet that it could hold",
+            SecretVerdict::Adoptable => {
+                "holds data keys that fit this DataKey; the operator takes them over, if it runs"
+            }
             SecretVerdict::Unknown => "could not be looked at",
         };
         let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -154,6 +178,27 @@ mod tests {
         let foreign = Secret { type_: Some("Opaque".into()), ..secret(&fetched.key, 1) };
         let check = SecretCheck::from_secret(&fetched.key, Some(&foreign));
         assert_eq!((check.state, check.differences.len()), (SecretVerdict::Conflict, 0));
+    }
+
+    #[test]
+    fn secret_before_the_record_is_named_for_what_it_is() {
+        let key = recorded(&[]).key;
+        let checked = |edit: fn(&mut Secret)| {
+            let mut found = secret(&ready(&[1, 2]).key, 2);
+            edit(&mut found);
+            let check = SecretCheck::from_secret(&key, Some(&found));
+            (check.state, check.detail.unwrap())
+        };
+        assert_eq!(checked(|_| {}), (SecretVerdict::Adoptable, "versions 1, 2".to_owned()));
+        let (state, why) = checked(|secret| secret.type_ = Some("Opaque".into()));
+        assert!(state == SecretVerdict::Conflict && why.contains("Opaque"), "{why}");
+        let (state, why) = checked(|secret| {
+            let labels = secret.metadata.labels.as_mut().unwrap();
+            labels.insert(datakey::names::NAME_LABEL.into(), "payments".into());
+        });
+        assert!(state == SecretVerdict::Conflict && why.contains("DataKey payments"), "{why}");
+        let (state, why) = checked(|secret| _ = secret.data.as_mut().unwrap().remove("keyId.v1"));
+        assert!(state == SecretVerdict::Conflict && why.contains("keyId"), "{why}");
     }
 
     #[test]

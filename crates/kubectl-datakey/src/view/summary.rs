@@ -6,6 +6,7 @@ use datakey::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// The state of a `DataKey`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeySummary {
     /// The namespace of the DataKey.
@@ -61,7 +62,7 @@ pub struct KeySummary {
 }
 
 /// A recorded version, without its wrapped data key.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionSummary {
     /// The number of the version.
@@ -86,7 +87,7 @@ pub struct VersionSummary {
 }
 
 /// An event about a `DataKey`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventSummary {
     /// When the event last occurred.

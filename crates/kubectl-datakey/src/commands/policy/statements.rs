@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use datakey::api::{DataKey, EncryptionContext};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ const GENERATE: &str = "kms:GenerateDataKeyWithoutPlaintext";
 const DECRYPT: &str = "kms:Decrypt";
 
 /// The policies of a `DataKey`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policies {
     /// The IAM policy of the operator's role.
@@ -33,7 +34,7 @@ pub struct Policies {
 }
 
 /// An IAM policy.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct PolicyDocument {
     version: &'static str,
@@ -41,7 +42,7 @@ pub struct PolicyDocument {
 }
 
 /// A statement of an IAM policy or a key policy.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct Statement {
     sid: String,

@@ -1,0 +1,139 @@
+//! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
+
+use datakey::names::{GROUP, SECRET_TYPE};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    coordination::v1::Lease,
+    core::v1::{Secret, Service},
+};
+use kube::{
+    Api, Resource,
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams},
+    core::request::Request,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Cluster, errors::explain};
+use crate::output::CommandError;
+
+/// What the Deployment and the Service of the operator are selected by.
+const OPERATOR: &str = "app.kubernetes.io/name=datakey-operator";
+
+/// The name of the definition of DataKeys.
+pub const DEFINITION: &str = "datakeys.datakey.dev";
+
+/// A right of the user.
+#[derive(Clone, Copy, Debug)]
+pub struct Right {
+    /// The verb.
+    pub verb: &'static str,
+    /// The API group.
+    pub group: &'static str,
+    /// The resource.
+    pub resource: &'static str,
+}
+
+/// A Secret of the operator's type, without its data. Only what is used is decoded: a time that no Rust type can hold must not
+/// hide the others.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ListedSecret {
+    /// Its metadata.
+    pub metadata: Value,
+}
+
+#[derive(Deserialize)]
+struct SecretList {
+    items: Vec<ListedSecret>,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Gets the definition, or `None` if it does not exist.
+    pub async fn definition(&self) -> Result<Option<Value>, CommandError> {
+        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
+        match api.get_opt(DEFINITION).await {
+            Ok(object) => Ok(object.map(|object| object.data)),
+            Err(error) => Err(explain(&error, &format!("CustomResourceDefinition {DEFINITION}"))),
+        }
+    }
+
+    /// The versions of the API group that the API server serves.
+    pub async fn served_versions(&self) -> Result<Vec<String>, CommandError> {
+        let groups = self.client.list_api_groups().await.map_err(|error| explain(&error, "API groups"))?;
+        let group = groups.groups.into_iter().find(|group| group.name == GROUP);
+        Ok(group.into_iter().flat_map(|group| group.versions).map(|version| version.version).collect())
+    }
+
+    /// Lists the Deployments of the operator, in one namespace or in all.
+    pub async fn operators(&self, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
+        let api: Api<Deployment> = match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let listed = api.list(&ListParams::default().labels(OPERATOR)).await;
+        Ok(listed.map_err(|error| explain(&error, "Deployments of the operator"))?.items)
+    }
+
+    /// Gets a Lease, or `None` if it does not exist.
+    pub async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, CommandError> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(name).await.map_err(|error| explain(&error, &format!("Lease {name} in namespace {namespace}")))
+    }
+
+    /// Whether the user has a right, in one namespace or in all.
+    pub async fn may(&self, right: Right, namespace: Option<&str>) -> Result<bool, CommandError> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    verb: Some(right.verb.to_owned()),
+                    group: Some(right.group.to_owned()),
+                    resource: Some(right.resource.to_owned()),
+                    namespace: namespace.map(str::to_owned),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = api.create(&PostParams::default(), &review).await;
+        let answer = answer.map_err(|error| explain(&error, "SelfSubjectAccessReview"))?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// The metrics of the operator in this namespace, through its Service; `None` if there is no such Service.
+    pub async fn operator_metrics(&self, namespace: &str) -> Result<Option<String>, CommandError> {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        let listed = services.list(&ListParams::default().labels(OPERATOR)).await;
+        let listed = listed.map_err(|error| explain(&error, &format!("Services in namespace {namespace}")))?;
+        let has_metrics = |service: &&Service| {
+            let mut ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+            ports.any(|port| port.name.as_deref() == Some("metrics"))
+        };
+        let Some(name) = listed.items.iter().find(has_metrics).and_then(|service| service.metadata.name.as_deref())
+        else {
+            return Ok(None);
+        };
+        let what = format!("metrics of Service {name} in namespace {namespace}");
+        let path = format!("/api/v1/namespaces/{namespace}/services/{name}:metrics/proxy/metrics");
+        let request = http::Request::get(path).body(Vec::new());
+        let request =
+            request.map_err(|error| CommandError::Failed(format!("{what}: can't build the request: {error}")))?;
+        self.client.request_text(request).await.map(Some).map_err(|error| explain(&error, &what))
+    }
+
+    /// Lists the Secrets of the operator's type, without their data, in the namespace or in all.
+    pub async fn wrapped_keys(&self, all_namespaces: bool) -> Result<Vec<ListedSecret>, CommandError> {
+        let namespace = (!all_namespaces).then_some(self.namespace.as_str());
+        let params = ListParams::default().fields(&format!("type={SECRET_TYPE}"));
+        let request = Request::new(Secret::url_path(&(), namespace)).list_metadata(&params);
+        let request =
+            request.map_err(|error| CommandError::Failed(format!("Secrets: can't build the request: {error}")))?;
+        let listed = self.client.request::<SecretList>(request).await;
+        Ok(listed.map_err(|error| explain(&error, "Secrets"))?.items)
+    }
+}

@@ -1,0 +1,162 @@
+//! `kubectl datakey check`: whether the definition, the operator, its access to KMS and the user's rights are as they should be.
+
+use std::fmt::Write;
+
+use futures::{StreamExt, stream};
+use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{CONCURRENT_READS, Items};
+use crate::{
+    cli::Check,
+    cluster::Cluster,
+    output::{CommandError, Health, Output, printable, render},
+};
+
+mod access;
+mod definition;
+mod kms;
+mod operator;
+
+use access::RIGHTS;
+use operator::Installed;
+
+/// The namespace of the operator in `deploy` and in the documentation.
+const USUAL_NAMESPACE: &str = "datakey-system";
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: String,
+    /// Whether it is as it should be.
+    pub result: CheckResult,
+    /// What was found.
+    pub detail: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The result of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub enum CheckResult {
+    /// It is as it should be.
+    Ok,
+    /// It is not.
+    Failed,
+    /// That is not known.
+    NotChecked,
+}
+
+/// Checks everything.
+pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError> {
+    // Every authenticated user may read this, so an error here is one of the connection.
+    let served = cluster.served_versions().await?;
+    let mut findings = vec![definition::check(cluster.definition().await, &served)];
+    match find_operators(cluster, args.operator_namespace.as_deref()).await {
+        Ok(operators) => {
+            findings.extend(operators.is_empty().then(|| operator::none(args.operator_namespace.as_deref())));
+            for deployment in &operators {
+                findings.extend(check_operator(cluster, &Installed::of(deployment)).await);
+            }
+        }
+        Err(error) => findings.push(operator::unknown(&error)),
+    }
+    let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
+    let rights: Vec<_> = stream::iter(RIGHTS)
+        .map(async |right| access::check(&right, namespace, cluster.may(right.right, namespace).await))
+        .buffered(CONCURRENT_READS)
+        .collect()
+        .await;
+    findings.extend(rights);
+    let failed = findings.iter().any(|finding| finding.result == CheckResult::Failed);
+    let health = if failed { Health::Unhealthy } else { Health::Healthy };
+    let out = render(args.output, &Items { items: findings }, |list| describe(&list.items))?;
+    Ok(Output::text(out).with(health))
+}
+
+/// Looks in all namespaces and, where the user may not, in the usual one.
+pub async fn find_operators(cluster: &Cluster, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
+    match cluster.operators(namespace).await {
+        Err(CommandError::Forbidden(_)) if namespace.is_none() => cluster.operators(Some(USUAL_NAMESPACE)).await,
+        found => found,
+    }
+}
+
+async fn check_operator(cluster: &Cluster, installed: &Installed) -> Vec<Finding> {
+    let mut findings = vec![installed.runs()];
+    findings.push(match &installed.lease {
+        None => installed.without_lease(),
+        Some((namespace, name)) => installed.leader(cluster.lease(namespace, name).await, Timestamp::now()),
+    });
+    let metrics = cluster.operator_metrics(&installed.namespace).await;
+    findings.push(kms::region(installed));
+    findings.push(kms::check(installed, metrics));
+    findings
+}
+
+fn describe(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or_default();
+    let mut out = String::new();
+    for finding in findings {
+        let result = match finding.result {
+            CheckResult::Ok => "ok",
+            CheckResult::Failed => "failed",
+            CheckResult::NotChecked => "not checked",
+        };
+        let _ = writeln!(out, "{result:<11}   {:<width$}   {}", finding.check, printable(&finding.detail));
+        if let Some(next) = &finding.next {
+            let _ = writeln!(out, "{:<11}   {:<width$}   {}", "", "", printable(next));
+        }
+    }
+    out
+}
+
+// === impl Finding ===
+
+impl Finding {
+    fn new(check: impl Into<String>, result: CheckResult, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), result, detail: detail.into(), next: None }
+    }
+
+    fn ok(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(check, CheckResult::Ok, detail)
+    }
+
+    fn failed(check: impl Into<String>, detail: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { next: Some(next.into()), ..Self::new(check, CheckResult::Failed, detail) }
+    }
+
+    fn unknown(check: impl Into<String>, detail: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { next: Some(next.into()), ..Self::new(check, CheckResult::NotChecked, detail) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_step_is_below_what_was_found() {
+        let findings = [Finding::ok("definition", "v1alpha1"), Finding::failed("kms", "no\nanswer", "fix it")];
+        assert_eq!(
+            describe(&findings),
+            "ok            definition   v1alpha1\n\
+             failed        kms          no\\nanswer\n\
+             \x20                          fix it\n"
+        );
+    }
+
+    #[test]
+    fn check_is_printed_as_recorded() {
+        let findings = [
+            Finding::ok("definition", "datakeys.datakey.dev serves v1alpha1, and v1alpha1 is stored"),
+            operator::none(None),
+            access::check(&RIGHTS[2], Some("shop"), Ok(false)),
+        ];
+        insta::assert_snapshot!("check", describe(&findings));
+        insta::assert_snapshot!("check-json", crate::output::json(&Items { items: findings.to_vec() }).unwrap());
+    }
+}

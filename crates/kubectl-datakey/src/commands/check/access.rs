@@ -1,0 +1,61 @@
+//! The rights of the user, for what the commands need.
+
+use super::Finding;
+use crate::{cluster::Right, output::CommandError};
+
+/// A right, and the commands that need it.
+pub struct NeededRight {
+    pub right: Right,
+    commands: &'static str,
+}
+
+const fn on_keys(verb: &'static str, commands: &'static str) -> NeededRight {
+    NeededRight { right: Right { verb, group: "datakey.dev", resource: "datakeys" }, commands }
+}
+
+const fn on_core(verb: &'static str, resource: &'static str, commands: &'static str) -> NeededRight {
+    NeededRight { right: Right { verb, group: "", resource }, commands }
+}
+
+/// All of them.
+pub const RIGHTS: [NeededRight; 8] = [
+    on_keys("get", "status, verify, export, policy, retry, rotate, keep"),
+    on_keys("list", "list, and status, verify and retry of several"),
+    on_keys("patch", "retry, rotate"),
+    on_keys("create", "keep"),
+    on_keys("delete", "keep"),
+    on_core("get", "secrets", "status, verify, keep"),
+    on_core("list", "secrets", "orphans"),
+    on_core("list", "events", "status"),
+];
+
+/// Whether the user has it.
+pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool, CommandError>) -> Finding {
+    let NeededRight { right: Right { verb, resource, .. }, commands } = needed;
+    let check = format!("{verb} {resource}");
+    let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |name| format!("in namespace {name}"));
+    match answer {
+        Ok(true) => Finding::ok(check, format!("you may {place}; for {commands}")),
+        Ok(false) => {
+            let next = "ask for a role with it (view and edit have the rights on DataKeys, edit those on Secrets), or choose \
+                        another -n";
+            Finding::failed(check, format!("you may not {place}; for {commands}"), next)
+        }
+        Err(error) => Finding::unknown(check, error.to_string(), format!("kubectl auth can-i {verb} {resource}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::CheckResult, *};
+
+    #[test]
+    fn missing_right_names_the_commands_that_need_it() {
+        let refused = check(&RIGHTS[2], Some("shop"), Ok(false));
+        assert_eq!((refused.check.as_str(), refused.result), ("patch datakeys", CheckResult::Failed));
+        assert_eq!(refused.detail, "you may not in namespace shop; for retry, rotate");
+        assert_eq!(check(&RIGHTS[2], None, Ok(true)).result, CheckResult::Ok);
+        let unknown = check(&RIGHTS[2], None, Err(CommandError::Failed(String::new())));
+        assert_eq!(unknown.result, CheckResult::NotChecked);
+    }
+}

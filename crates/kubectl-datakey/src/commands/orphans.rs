@@ -1,0 +1,169 @@
+//! `kubectl datakey orphans`: Secrets that were kept when their `DataKey` was deleted.
+
+use std::collections::BTreeSet;
+
+use datakey::names::{NAME_LABEL, VERSION_ANNOTATION_PREFIX};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Items;
+use crate::{
+    cli::Orphans,
+    cluster::{Cluster, FetchedKey, ListedSecret},
+    output::{CommandError, ListFormat, Output, render_list},
+    view::table::{age, table},
+};
+
+/// A Secret with wrapped data keys that no `DataKey` has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Orphan {
+    /// The namespace of the Secret.
+    pub namespace: String,
+    /// The name of the Secret.
+    pub name: String,
+    /// The name of the DataKey that it belonged to, by its label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<String>,
+    /// The versions that it holds, by its annotations.
+    pub versions: Vec<i32>,
+    /// When the Secret was created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Time>,
+}
+
+/// Lists the Secrets without a `DataKey`.
+pub async fn run(cluster: &Cluster, args: &Orphans) -> Result<Output, CommandError> {
+    // In this order: a DataKey that is created meanwhile is in the second list.
+    let secrets = cluster.wrapped_keys(args.all_namespaces).await?;
+    let listing = cluster.data_keys(args.all_namespaces).await?;
+    let items = orphans(&secrets, &listing.keys);
+    let now = Timestamp::now();
+    let count = items.len();
+    let out = render_list(
+        args.output,
+        &Items { items },
+        |list, _| render_table(&list.items, args.all_namespaces, now),
+        |list| list.items.iter().map(|orphan| format!("secret/{}", orphan.name)).collect(),
+    )?;
+    let mut output = Output::text(out).with(listing.health());
+    if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
+        output.notes.push(if count == 0 {
+            format!("Each of {} Secrets with wrapped data keys has a DataKey.", secrets.len())
+        } else {
+            "Data may be encrypted under what they hold. A DataKey of the same name and settings takes a Secret over."
+                .to_owned()
+        });
+    }
+    output.notes.extend(listing.unreadable.into_iter().map(|why| format!("{why}; its Secret may be listed")));
+    Ok(output)
+}
+
+/// The Secrets that no `DataKey` names. One that a `DataKey` owns is deleted with it, and so is not kept.
+fn orphans(secrets: &[ListedSecret], keys: &[FetchedKey]) -> Vec<Orphan> {
+    let named: BTreeSet<_> =
+        keys.iter().map(|fetched| (fetched.namespace(), fetched.key.secret_name().to_owned())).collect();
+    let kept = secrets.iter().filter(|secret| !is_leaving(&secret.metadata)).map(|secret| Orphan::of(&secret.metadata));
+    kept.filter(|orphan| !named.contains(&(orphan.namespace.clone(), orphan.name.clone()))).collect()
+}
+
+fn is_leaving(metadata: &Value) -> bool {
+    let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+    !metadata["deletionTimestamp"].is_null() || owners.any(|owner| owner["kind"] == "DataKey")
+}
+
+fn render_table(items: &[Orphan], with_namespace: bool, now: Timestamp) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let headers = ["NAMESPACE", "SECRET", "DATAKEY", "VERSIONS", "AGE"];
+    let first = usize::from(!with_namespace);
+    let row = |orphan: &Orphan| {
+        let versions: Vec<_> = orphan.versions.iter().map(ToString::to_string).collect();
+        let row = [
+            orphan.namespace.clone(),
+            orphan.name.clone(),
+            orphan.data_key.clone().unwrap_or_default(),
+            versions.join(","),
+            orphan.created.as_ref().map(|created| age(created.0, now)).unwrap_or_default(),
+        ];
+        row[first..].to_vec()
+    };
+    table(&headers[first..], &items.iter().map(row).collect::<Vec<_>>())
+}
+
+// === impl Orphan ===
+
+impl Orphan {
+    fn of(metadata: &Value) -> Self {
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
+        let annotations = metadata["annotations"].as_object().into_iter().flatten();
+        let mut versions: Vec<_> =
+            annotations.filter_map(|(name, _)| name.strip_prefix(VERSION_ANNOTATION_PREFIX)?.parse().ok()).collect();
+        versions.sort_unstable();
+        Self {
+            namespace: text("namespace"),
+            name: text("name"),
+            data_key: metadata["labels"][NAME_LABEL].as_str().map(str::to_owned),
+            versions,
+            created: text("creationTimestamp").parse().ok().map(Time),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{edited, ready, secret};
+
+    fn listed(edit: impl FnOnce(&mut Value)) -> ListedSecret {
+        let key = ready(&[1, 2]).key;
+        let mut metadata = json!(secret(&key, 2).metadata);
+        metadata["creationTimestamp"] = json!("9999-12-31T23:59:59Z");
+        edit(&mut metadata);
+        ListedSecret { metadata }
+    }
+
+    #[test]
+    fn secret_that_no_data_key_names_is_listed() {
+        let found = orphans(&[listed(|_| {})], &[]);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].data_key.as_deref(), found[0].versions.as_slice()), (Some("orders"), &[1, 2][..]));
+        let elsewhere = edited(ready(&[1]), |value| value["metadata"]["namespace"] = json!("bank"));
+        let renamed = edited(ready(&[1]), |value| value["status"]["secretName"] = json!("other"));
+        assert_eq!(orphans(&[listed(|_| {})], &[elsewhere, renamed]).len(), 1);
+    }
+
+    #[test]
+    fn secret_of_a_data_key_or_on_its_way_out_is_not_listed() {
+        assert_eq!(orphans(&[listed(|_| {})], &[ready(&[1])]), []);
+        let another = edited(ready(&[1]), |value| {
+            value["metadata"]["name"] = json!("payments");
+            value["status"]["secretName"] = json!("orders");
+        });
+        assert_eq!(orphans(&[listed(|_| {})], &[another]), []);
+        let owned = listed(|metadata| metadata["ownerReferences"] = json!([{ "kind": "DataKey", "name": "orders" }]));
+        let deleted = listed(|metadata| metadata["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
+        assert_eq!(orphans(&[owned, deleted], &[]), []);
+    }
+
+    #[test]
+    fn table_has_the_versions_that_a_secret_holds() {
+        let found = orphans(&[listed(|_| {})], &[]);
+        let table = render_table(&found, true, crate::fixtures::at(0));
+        let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row[..4], ["shop", "orders", "orders", "1,2"]);
+    }
+
+    #[test]
+    fn orphans_are_printed_as_recorded() {
+        let mut found = orphans(&[listed(|_| {})], &[]);
+        found[0].created = Some(Time(crate::fixtures::at(0)));
+        insta::assert_snapshot!("orphans", render_table(&found, true, crate::fixtures::at(90)));
+        insta::assert_snapshot!("orphans-json", crate::output::json(&Items { items: found }).unwrap());
+    }
+}

@@ -1,0 +1,92 @@
+//! The JSON schema of what the commands print with `-o json`. The test writes docs/kubectl-datakey.schema.json where the variable
+//! `UPDATE` is set.
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use crate::{
+    commands::{
+        Items, check::Finding, export::Exported, orphans::Orphan, policy::Policies, verify::KeyCheck, version::Versions,
+    },
+    view::summary::KeySummary,
+};
+
+/// Returns the schema: a definition for each output, and any of them as a whole.
+fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let outputs = [
+        output::<Items<KeySummary>>(&mut generator),
+        output::<KeySummary>(&mut generator),
+        output::<Items<KeyCheck>>(&mut generator),
+        output::<KeyCheck>(&mut generator),
+        output::<Exported<'_>>(&mut generator),
+        output::<Items<Finding>>(&mut generator),
+        output::<Items<Orphan>>(&mut generator),
+        output::<Policies>(&mut generator),
+        output::<Versions>(&mut generator),
+    ];
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "kubectl datakey -o json",
+        "anyOf": outputs,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
+fn output<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{ready, recorded, secret},
+        output::json as to_json,
+        view::secret_check::SecretCheck,
+    };
+
+    #[test]
+    fn documented_schema_is_that_of_the_outputs() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kubectl-datakey.schema.json");
+        let wanted = to_json(&schema()).unwrap();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(file, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(found == wanted, "{file} is stale: UPDATE=1 cargo test -p kubectl-datakey writes it");
+    }
+
+    /// Fails unless a value is what this definition says.
+    fn assert_valid(definition: &str, value: &Value) {
+        let mut schema = schema();
+        schema["anyOf"] = json!([{ "$ref": format!("#/$defs/{definition}") }]);
+        let errors: Vec<_> =
+            jsonschema::validator_for(&schema).unwrap().iter_errors(value).map(|error| error.to_string()).collect();
+        assert_eq!(errors, [""; 0], "{definition}: {value}");
+    }
+
+    #[test]
+    fn outputs_are_as_the_schema_says() {
+        let key = ready(&[1, 2]).key;
+        let summary = KeySummary::of(&key).with_secret(SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
+        assert_valid("KeySummary", &json!(summary));
+        assert_valid("KeySummaryList", &json!(Items { items: vec![KeySummary::of(&recorded(&[]).key), summary] }));
+        let mut check = KeyCheck::of(&key, SecretCheck::from_secret(&key, None));
+        check.versions[0].decrypt = Some(datakey_unwrap::Decryption::Unwrapped { length: 8, plaintext_sha256: None });
+        check.versions[1].decrypt = Some(datakey_unwrap::Decryption::Unknown { why: "no credentials".into() });
+        assert_valid("KeyCheck", &json!(check));
+        assert_valid("KeyCheckList", &json!(Items { items: vec![check] }));
+        let fetched = ready(&[1]);
+        assert_valid("Exported", &json!(Exported::of(&fetched, &fetched.key.record()[0])));
+        let versions = Versions { plugin: "0.1.0".into(), api: None, operators: None };
+        assert_valid("Versions", &json!(versions));
+    }
+
+    #[test]
+    fn other_values_are_refused() {
+        let validator = jsonschema::validator_for(&schema()).unwrap();
+        for wrong in [json!({}), json!({ "items": [{ "name": 7 }] }), json!([])] {
+            assert!(!validator.is_valid(&wrong), "{wrong}");
+        }
+    }
+}
