@@ -28,6 +28,7 @@ mod logs;
 mod newer;
 mod pins;
 mod plugin;
+mod plugin_create;
 mod privilege;
 mod process;
 mod protection;

@@ -6,8 +6,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{cluster::Connection, output::Format};
 
+pub mod aws;
+pub mod create;
 mod values;
 
+use create::Create;
 use values::role_arn;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
@@ -15,7 +18,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
 found a difference; 64, wrong flags or arguments.";
 
-/// Looks after DataKeys: shows, verifies, exports, rotates and keeps them, and prints the policies that they need.
+/// Looks after DataKeys: creates, shows, verifies, exports, rotates and keeps them, and prints the policies that they need.
 ///
 /// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
 #[derive(Debug, Parser)]
@@ -34,6 +37,9 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Print the manifest of a DataKey, made from the parameters of aws kms generate-data-key-without-plaintext; with --apply
+    /// apply it and wait until it is Ready.
+    Create(Create),
     /// List DataKeys.
     #[command(visible_alias = "ls")]
     List(List),

@@ -22,7 +22,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use crate::output::CommandError;
+use crate::output::{CommandError, printable};
 
 mod errors;
 mod fetched_key;
@@ -158,6 +158,22 @@ impl Cluster {
             Ok(_) => Ok(()),
             // The API server validates an object before it looks for one of the same name.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(error) => Err(explain(&error, &what)),
+        }
+    }
+
+    /// Applies a `DataKey` by server-side apply as this manager. Nothing that another manager owns is taken over.
+    pub async fn apply(&self, manifest: &Value, manager: &str, dry_run: bool) -> Result<FetchedKey, CommandError> {
+        let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+        let what = format!("DataKey {name} in namespace {}", self.namespace);
+        let params = PatchParams { dry_run, field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Apply(manifest)).await {
+            Ok(object) => parse(object),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
+                "{what} has other values, which another client set, and nothing was changed: {}; change it where it is \
+                 applied, or choose another name",
+                printable(&status.message)
+            ))),
             Err(error) => Err(explain(&error, &what)),
         }
     }

@@ -9,6 +9,8 @@ use crate::{
     output::CommandError,
 };
 
+mod apply;
+pub mod create;
 pub mod export;
 pub mod keep;
 pub mod list;
@@ -16,6 +18,7 @@ pub mod policy;
 pub mod rotate;
 pub mod status;
 pub mod verify;
+mod wait;
 
 /// How many Secrets are read at the same time.
 const CONCURRENT_READS: usize = 8;
