@@ -29,6 +29,7 @@ mod newer;
 mod pins;
 mod plugin;
 mod plugin_create;
+mod plugin_import;
 mod privilege;
 mod process;
 mod protection;

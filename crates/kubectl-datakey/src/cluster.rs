@@ -10,7 +10,7 @@ use datakey::{
         metadata::{SecretMetadata, WatchedSecret},
     },
 };
-use k8s_openapi::api::core::v1::{Event, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use kube::{
     Api, Client, Config, Resource,
     api::{
@@ -200,6 +200,26 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             Err(error) => Err(explain(&error, &what)),
         }
+    }
+
+    /// Gets the bytes of an entry of a Secret. No error contains a part of them.
+    pub async fn secret_entry(&self, name: &str, entry: &str) -> Result<Vec<u8>, CommandError> {
+        let what = format!("Secret {name} in namespace {}", self.namespace);
+        let secret = self.secret(&self.namespace, name).await?;
+        let secret = secret.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))?;
+        let found = secret.data.unwrap_or_default().remove(entry).map(|bytes| bytes.0);
+        found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
+    }
+
+    /// Gets the bytes of an entry of a ConfigMap, in `data` or `binaryData`.
+    pub async fn config_map_entry(&self, name: &str, entry: &str) -> Result<Vec<u8>, CommandError> {
+        let what = format!("ConfigMap {name} in namespace {}", self.namespace);
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let map = maps.get_opt(name).await.map_err(|error| explain(&error, &what))?;
+        let map = map.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))?;
+        let text = map.data.unwrap_or_default().remove(entry).map(String::into_bytes);
+        let found = text.or_else(|| map.binary_data.unwrap_or_default().remove(entry).map(|bytes| bytes.0));
+        found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
     }
 
     /// Lists the events about a `DataKey`.

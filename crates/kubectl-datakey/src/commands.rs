@@ -12,6 +12,7 @@ use crate::{
 mod apply;
 pub mod create;
 pub mod export;
+pub mod import;
 pub mod keep;
 pub mod list;
 pub mod policy;

@@ -1,4 +1,4 @@
-//! The kubectl plugin `kubectl datakey`: it creates, lists, verifies, exports and rotates DataKeys, keeps their Secrets,
+//! The kubectl plugin `kubectl datakey`: it creates, imports, lists, verifies, exports and rotates DataKeys, keeps their Secrets,
 //! and prints the policies that they need.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
@@ -78,6 +78,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
     let cluster = || Cluster::connect(&connection);
     match command {
         Command::Create(args) => commands::create::run(&connection, terminal, &args).await,
+        Command::Import(args) => commands::import::run(&connection, terminal, &args).await,
         Command::List(args) => commands::list::run(&cluster().await?, &args).await,
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,

@@ -18,6 +18,11 @@ pub fn bytes(parameter: &str) -> Option<Result<Vec<u8>, String>> {
     parameter.strip_prefix(BYTES).or_else(|| parameter.strip_prefix(TEXT)).map(read)
 }
 
+/// Whether a parameter names a file.
+pub fn is_file(parameter: &str) -> bool {
+    [TEXT, BYTES].iter().any(|prefix| parameter.starts_with(prefix))
+}
+
 fn read(path: &str) -> Result<Vec<u8>, String> {
     std::fs::read(expanded(path)).map_err(|error| format!("can't read {path}: {error}"))
 }
@@ -45,7 +50,7 @@ mod tests {
         std::fs::write(&file, b"\xff").unwrap();
         assert!(text(&format!("file://{path}")).unwrap_err().contains("fileb://"));
         assert_eq!(bytes(&format!("fileb://{path}")), Some(Ok(b"\xff".to_vec())));
-        assert_eq!(bytes("AQID"), None);
+        assert_eq!((bytes("AQID"), is_file("AQID/"), is_file("file://x")), (None, false, true));
         std::fs::remove_file(&file).unwrap();
         assert!(text("file:///no/such/file").unwrap_err().contains("can't read /no/such/file"));
         assert!(expanded("~/context").is_absolute());

@@ -12,7 +12,7 @@ use crate::{
     output::{CommandError, Output, Terminal, yaml},
 };
 
-mod parameters;
+pub mod parameters;
 
 use parameters::Parameters;
 
