@@ -5,6 +5,7 @@ use std::time::Duration;
 
 mod apiserver;
 mod crashes;
+mod imports;
 mod leaders;
 mod rest;
 mod throttling;

@@ -28,6 +28,8 @@ mod logs;
 mod newer;
 mod pins;
 mod plugin;
+mod plugin_create;
+mod plugin_import;
 mod privilege;
 mod process;
 mod protection;

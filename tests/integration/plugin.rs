@@ -37,6 +37,11 @@ impl<'a> User<'a> {
         self
     }
 
+    /// The environment of the user's commands.
+    pub fn environment(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.environment.iter().map(|(name, value)| (*name, value.clone()))
+    }
+
     /// Runs `kubectl datakey` with these words, in the test's namespace.
     pub async fn runs(&self, words: &[&str]) -> Ended {
         self.types(&[&["datakey"], words, &["-n", &self.test.namespace]].concat()).await
@@ -44,7 +49,7 @@ impl<'a> User<'a> {
 
     /// Runs kubectl with these words.
     pub async fn types(&self, words: &[&str]) -> Ended {
-        let environment: Vec<_> = self.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let environment: Vec<_> = self.environment().collect();
         let ended = commands::plugin(&testbed::plugin(), &environment, words).await;
         let mut seen = self.seen.lock().unwrap();
         seen.extend(&ended.out);
@@ -608,7 +613,7 @@ async fn kubectl_completes_commands_flags_and_names() {
     // The first folder is the plugin's own.
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
     let offers = async |words: &[&str]| {
-        let environment: Vec<_> = user.environment.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let environment: Vec<_> = user.environment().collect();
         let environment =
             [environment, vec![("PATH", format!("{}:{path}", testbed::plugin().parent().unwrap().display()))]];
         let words = [&["__complete", "datakey"], words].concat();

@@ -71,9 +71,10 @@ fn packages_depend_on_nothing_beyond_their_walls() {
     for (package, walls) in [
         ("datakey", &[KUBERNETES, AWS, PROGRAMS, &["datakey-aws", "datakey-unwrap"]][..]),
         ("datakey-aws", &[&["kube-client", "kube-runtime", "aws-sdk-kms", "datakey-unwrap"], PROGRAMS]),
-        ("datakey-unwrap", &[&["kube-client", "kube-runtime"], PROGRAMS]),
+        ("datakey-unwrap", &[&["kube-client", "kube-runtime", "datakey-dry-run"], PROGRAMS]),
+        ("datakey-dry-run", &[&["kube-client", "kube-runtime", "datakey-unwrap"], PROGRAMS]),
         ("kubectl-datakey", &[&["kube-runtime", "datakey-operator", "testbed"]]),
-        ("datakey-operator", &[&["datakey-unwrap", "kubectl-datakey", "testbed", "aws-sdk-sso"]]),
+        ("datakey-operator", &[&["datakey-unwrap", "datakey-dry-run", "kubectl-datakey", "testbed", "aws-sdk-sso"]]),
     ] {
         let found = dependencies(package);
         assert!(found.contains(package) && found.contains("serde"), "{package}: {found:?}");
@@ -101,27 +102,37 @@ fn static_binary_names_no_build_folder_and_lists_its_crates() {
     );
 }
 
-/// Fails unless the KMS operations that a binary holds are this one.
-fn assert_only(path: &str, operation: &str) {
+/// Fails unless the KMS operations that a binary holds are exactly these.
+fn assert_operations(path: &str, operations: &[&str]) {
     let binary = std::fs::read(path).unwrap();
     let rest = |at: usize| String::from_utf8_lossy(&binary[at + TARGET.len()..][..40]).into_owned();
     let firsts = binary.iter().enumerate().filter(|(_, byte)| **byte == TARGET[0]);
-    let found: Vec<_> = firsts.map(|(at, _)| at).filter(|&at| binary[at..].starts_with(TARGET)).collect();
-    assert!(!found.is_empty(), "{path} calls no KMS at all");
-    for at in found {
-        assert!(rest(at).starts_with(operation), "{path} holds {}", rest(at));
+    let found: Vec<_> = firsts.map(|(at, _)| at).filter(|&at| binary[at..].starts_with(TARGET)).map(rest).collect();
+    for name in &found {
+        assert!(operations.iter().any(|operation| name.starts_with(operation)), "{path} holds {name}");
+    }
+    for operation in operations {
+        assert!(found.iter().any(|name| name.starts_with(operation)), "{path} does not hold {operation}");
     }
 }
 
 #[test]
 fn the_binary_holds_no_operation_of_kms_but_the_one() {
     // Without a plaintext: the operation of that name without the suffix answers with one.
-    assert_only(&path(), "GenerateDataKeyWithoutPlaintext");
+    assert_operations(&path(), &["GenerateDataKeyWithoutPlaintext"]);
 }
 
 #[test]
-fn the_kubectl_plugin_can_unwrap_and_cannot_issue() {
-    assert_only(&testbed::plugin().display().to_string(), "Decrypt");
+fn kubectl_plugin_can_unwrap_and_ask_by_dry_runs_only() {
+    assert_operations(&testbed::plugin().display().to_string(), &["Decrypt", "GenerateDataKeyWithoutPlaintext"]);
+    // Only the crate of dry runs has the second operation, and it has one call.
+    let texts = crate::words::texts();
+    let calls = |path: &str| texts[path].matches(".generate_data_key_without_plaintext()").count();
+    let dry_runs = "crates/datakey-dry-run/src/lib.rs";
+    assert_eq!((calls(dry_runs), texts[dry_runs].matches(".dry_run(true)").count()), (1, 1));
+    for path in texts.keys().filter(|path| path.starts_with("crates/") && *path != dry_runs) {
+        assert_eq!(calls(path), 0, "{path}");
+    }
 }
 
 /// Exit code and standard error of `datakey-operator` with these arguments and variables, and no others.

@@ -17,7 +17,7 @@
 //! use datakey_unwrap::{Decrypter, Decryption};
 //!
 //! # async fn example(key: DataKey) -> Result<(), String> {
-//! let mut decrypter = Decrypter::from_env("my-program-1.0").await?;
+//! let decrypter = Decrypter::from_env("my-program-1.0").await?;
 //! for issued in key.record() {
 //!     match decrypter.decrypt(issued).await {
 //!         Decryption::Unwrapped { length, .. } => println!("version {}: {length} bytes", issued.version),
@@ -33,10 +33,7 @@
 
 use std::{collections::BTreeMap, error::Error, iter::successors, time::Duration};
 
-use aws_config::{
-    Region, SdkConfig, environment::region::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
-    profile::ProfileFileRegionProvider,
-};
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::{
     Client,
@@ -46,12 +43,13 @@ use aws_sdk_kms::{
     primitives::Blob,
 };
 use datakey::{
-    api::{IssuedVersion, Material},
-    arn::KmsArn,
+    api::{EncryptionContext, IssuedVersion, Material},
+    arn::{self, KmsArn},
     secret::sha256,
     text,
 };
-use datakey_aws::{Aws, User};
+use datakey_aws::{Aws, NO_REGION, Overrides, User};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -89,10 +87,49 @@ pub enum Decryption {
     },
 }
 
+/// Why a wrapped data key was not unwrapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// KMS cannot unwrap it.
+    Failed {
+        /// The cause.
+        why: String,
+    },
+    /// It is not known whether it unwraps.
+    Unknown {
+        /// The cause.
+        why: String,
+    },
+}
+
+/// A wrapped data key from outside the cluster, with what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub struct WrappedKey<'a> {
+    /// The KMS key, in one of the forms that KMS accepts. Without it KMS finds the key by the wrapped data key.
+    pub key_id: Option<&'a str>,
+    /// The Region to call, where the KMS key is named by no ARN.
+    pub region: Option<&'a str>,
+    /// The wrapped data key.
+    pub ciphertext_blob: &'a [u8],
+    /// The encryption context.
+    pub encryption_context: &'a EncryptionContext,
+}
+
+/// What KMS knows about a wrapped data key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The ARN of the KMS key that wrapped it.
+    pub key_arn: String,
+    /// The length of the data key, in bytes.
+    pub length: usize,
+}
+
 /// A client of KMS for all Regions, with the credentials of the user.
 pub struct Decrypter {
     shared: SdkConfig,
-    regions: BTreeMap<String, Client>,
+    own_region: Option<String>,
+    endpoint_url: Option<String>,
+    regions: Mutex<BTreeMap<String, Client>>,
 }
 
 // === impl Decrypter ===
@@ -107,50 +144,96 @@ impl Decrypter {
     /// # Errors
     /// Returns a message if a setting cannot be used.
     pub async fn from_env(app: &'static str) -> Result<Self, String> {
-        let aws = Aws::from_env(app, User::Person).await?;
-        // Each client of KMS uses the Region of a recorded ARN. The user's own Region is for AWS STS, if a role must be
-        // assumed. The default chain would also ask the metadata service of EC2; on a user's machine that request only
-        // waits for a timeout.
-        let own = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .or_else(Region::from_static("us-east-1"));
-        Ok(Self { shared: aws.loader().region(own).load().await, regions: BTreeMap::new() })
+        Self::with_overrides(app, &Overrides::default()).await
+    }
+
+    /// The same, with the settings of a command line before those of the environment and the profile files.
+    ///
+    /// # Errors
+    /// Returns a message if a setting cannot be used.
+    pub async fn with_overrides(app: &'static str, overrides: &Overrides) -> Result<Self, String> {
+        let aws = Aws::with_overrides(app, User::Person, overrides).await?;
+        Ok(Self {
+            shared: aws.load_for_person().await,
+            own_region: aws.own_region().await.map(|region| region.to_string()),
+            endpoint_url: overrides.endpoint_url.clone(),
+            regions: Mutex::default(),
+        })
     }
 
     /// Asks KMS to unwrap a recorded data key, with the recorded key ARN and encryption context.
-    pub async fn decrypt(&mut self, issued: &IssuedVersion) -> Decryption {
+    pub async fn decrypt(&self, issued: &IssuedVersion) -> Decryption {
         let Some(arn) = KmsArn::parse(&issued.key_id) else {
             return Decryption::Failed {
                 why: format!("its keyId is no ARN of a KMS key: {}", printable(&issued.key_id)),
             };
         };
-        // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
-        let context = issued.request.context();
-        let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
-        let decrypt = self
-            .regional(arn.region)
-            .decrypt()
-            .key_id(&issued.key_id)
-            .ciphertext_blob(Blob::new(issued.ciphertext_blob.0.clone()))
-            .set_encryption_context(context);
-        match decrypt.send().await {
-            Ok(mut answer) => {
-                // The bytes are moved out of the answer, not copied, so that overwriting them leaves no copy in memory.
-                let plaintext = answer.plaintext.take().map(Blob::into_inner).unwrap_or_default();
-                inspect(&Zeroizing::new(plaintext), issued.request.material().map(Material::length))
-            }
-            Err(error) => failed(&error),
+        let blob = &issued.ciphertext_blob.0;
+        match self.call(arn.region, Some(&issued.key_id), blob, issued.request.context()).await {
+            Ok((plaintext, _)) => inspect(&plaintext, issued.request.material().map(Material::length)),
+            Err(refusal) => refusal.into(),
         }
     }
 
-    fn regional(&mut self, region: &str) -> &Client {
-        self.regions.entry(region.to_owned()).or_insert_with(|| {
-            let config = aws_sdk_kms::config::Builder::from(&self.shared)
+    /// Asks KMS to unwrap a data key of which little is known, and returns what KMS answers of it.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if it does not unwrap, or if that is not known.
+    pub async fn identify(&self, wrapped: &WrappedKey<'_>) -> Result<Identity, Refusal> {
+        let WrappedKey { key_id, region, ciphertext_blob, encryption_context } = *wrapped;
+        let named = arn::resolve_region(key_id.unwrap_or_default(), region, self.own_region.as_deref());
+        let region = named.ok_or_else(|| unknown(NO_REGION))?;
+        let (plaintext, key_arn) = self.call(region, key_id, ciphertext_blob, encryption_context).await?;
+        if !KmsArn::parse(&key_arn).is_some_and(|arn| arn.is_key()) {
+            return Err(unknown("the answer names no KMS key: check what endpoint is called (AWS_ENDPOINT_URL_KMS)"));
+        }
+        Ok(Identity { key_arn, length: plaintext.len() })
+    }
+
+    /// Calls `Decrypt`. Returns the plaintext and the ARN of the KMS key.
+    async fn call(
+        &self,
+        region: &str,
+        key_id: Option<&str>,
+        ciphertext_blob: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<(Zeroizing<Vec<u8>>, String), Refusal> {
+        // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
+        let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
+        let decrypt = self
+            .regional(region)
+            .decrypt()
+            .set_key_id(key_id.map(str::to_owned))
+            .ciphertext_blob(Blob::new(ciphertext_blob))
+            .set_encryption_context(context);
+        let mut answer = decrypt.send().await.map_err(|error| refusal(&error))?;
+        // The bytes are moved out of the answer, not copied, so that overwriting them leaves no copy in memory.
+        let plaintext = Zeroizing::new(answer.plaintext.take().map(Blob::into_inner).unwrap_or_default());
+        Ok((plaintext, answer.key_id.take().unwrap_or_default()))
+    }
+
+    fn regional(&self, region: &str) -> Client {
+        let create = || {
+            let mut config = aws_sdk_kms::config::Builder::from(&self.shared)
                 .region(Region::new(region.to_owned()))
-                .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build())
-                .build();
-            Client::from_conf(config)
-        })
+                .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build());
+            if let Some(url) = &self.endpoint_url {
+                config = config.endpoint_url(url);
+            }
+            Client::from_conf(config.build())
+        };
+        self.regions.lock().entry(region.to_owned()).or_insert_with(create).clone()
+    }
+}
+
+// === impl Refusal ===
+
+impl From<Refusal> for Decryption {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Failed { why } => Self::Failed { why },
+            Refusal::Unknown { why } => Self::Unknown { why },
+        }
     }
 }
 
@@ -166,7 +249,7 @@ fn inspect(plaintext: &Zeroizing<Vec<u8>>, expected: Option<usize>) -> Decryptio
 }
 
 /// Converts an error of the AWS SDK.
-fn failed(error: &SdkError<DecryptError>) -> Decryption {
+fn refusal(error: &SdkError<DecryptError>) -> Refusal {
     match error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or("an error without a code");
@@ -187,27 +270,27 @@ fn failed(error: &SdkError<DecryptError>) -> Decryption {
     }
 }
 
-fn unknown(why: &str) -> Decryption {
-    Decryption::Unknown { why: why.to_owned() }
+fn unknown(why: &str) -> Refusal {
+    Refusal::Unknown { why: why.to_owned() }
 }
 
 /// Converts an error code of KMS: some concern the data key and its KMS key, the others concern the caller (AWS KMS API
 /// reference, `Decrypt`, errors).
-fn refused(code: &str, message: &str) -> Decryption {
+fn refused(code: &str, message: &str) -> Refusal {
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {
-        "InvalidCiphertextException" => Decryption::Failed {
+        "InvalidCiphertextException" => Refusal::Failed {
             why: format!("{why}: the wrapped data key, its KMS key and its encryption context don't belong together"),
         },
         "IncorrectKeyException"
         | "DisabledException"
         | "NotFoundException"
         | "KMSInvalidStateException"
-        | "InvalidKeyUsageException" => Decryption::Failed { why },
-        "AccessDeniedException" => Decryption::Unknown {
+        | "InvalidKeyUsageException" => Refusal::Failed { why },
+        "AccessDeniedException" => Refusal::Unknown {
             why: format!("{why}; your AWS identity needs kms:Decrypt, as kubectl datakey policy prints it"),
         },
-        _ => Decryption::Unknown { why },
+        _ => Refusal::Unknown { why },
     }
 }
 
@@ -262,7 +345,7 @@ mod tests {
     #[test]
     fn call_that_was_not_sent_has_its_cause_on_one_line() {
         let unsent = |source: Box<dyn Error + Send + Sync>| {
-            let Decryption::Unknown { why } = failed(&SdkError::construction_failure(source)) else { panic!("known") };
+            let Refusal::Unknown { why } = refusal(&SdkError::construction_failure(source)) else { panic!("known") };
             why
         };
         let missing = unsent(CredentialsError::not_loaded("no providers in chain provided credentials").into());
@@ -276,10 +359,10 @@ mod tests {
         for code in
             ["DisabledException", "InvalidCiphertextException", "IncorrectKeyException", "KMSInvalidStateException"]
         {
-            assert!(matches!(refused(code, ""), Decryption::Failed { .. }), "{code}");
+            assert!(matches!(refused(code, ""), Refusal::Failed { .. }), "{code}");
         }
         for code in ["AccessDeniedException", "ExpiredTokenException", "ThrottlingException", "KMSInternalException"] {
-            assert!(matches!(refused(code, ""), Decryption::Unknown { .. }), "{code}");
+            assert!(matches!(refused(code, ""), Refusal::Unknown { .. }), "{code}");
         }
     }
 }

@@ -19,6 +19,7 @@ pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
 pub use conditions::{Conditions, PENDING, READY, STALLED};
 pub use crd::crd;
 pub use data_key::{DataKey, DataKeySpec};
+pub use flaws::{RequestFlaw, flaw};
 pub use kind::{KeyKind, Kind, Object, SpecView, ToJson, with_adopted, with_recorded};
 pub use lenient::Rest;
 pub use material::{KeySpec, Material};

@@ -12,9 +12,14 @@ use crate::{
     output::{Format, ListFormat},
 };
 
+pub mod aws;
+pub mod create;
 mod examples;
+pub mod import;
 mod values;
 
+use create::Create;
+use import::Import;
 use values::role_arn;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
@@ -22,7 +27,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
 found a difference; 64, wrong flags or arguments.";
 
-/// Looks after DataKeys: shows, verifies, exports, rotates and keeps them, and prints the policies that they need.
+/// Looks after DataKeys: creates, imports, shows, verifies, exports, rotates and keeps them, and prints the policies that they need.
 ///
 /// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
 #[derive(Debug, Parser)]
@@ -52,6 +57,12 @@ pub fn with_nearest(mut error: clap::Error) -> clap::Error {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Print the manifest of a DataKey, made from the parameters of aws kms generate-data-key-without-plaintext; with --apply
+    /// apply it and wait until it is Ready.
+    Create(Create),
+    /// Print a DataKey for Git that pins an existing wrapped data key, after AWS KMS unwrapped it; with --from-csv or
+    /// --from-folder many at once.
+    Import(Import),
     /// List DataKeys.
     #[command(visible_alias = "ls")]
     #[command(after_help = examples::LIST)]

@@ -12,7 +12,7 @@ use datakey::{
     },
 };
 use k8s_openapi::{
-    api::core::v1::{Event, Secret},
+    api::core::v1::{ConfigMap, Event, Secret},
     jiff::Timestamp,
 };
 use kube::{
@@ -26,7 +26,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::output::CommandError;
+use crate::output::{CommandError, printable};
 
 mod errors;
 mod fetched_key;
@@ -199,6 +199,22 @@ impl Cluster {
         }
     }
 
+    /// Applies a `DataKey` by server-side apply as this manager. Nothing that another manager owns is taken over.
+    pub async fn apply(&self, manifest: &Value, manager: &str, dry_run: bool) -> Result<FetchedKey, CommandError> {
+        let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+        let what = format!("DataKey {name} in namespace {}", self.namespace);
+        let params = PatchParams { dry_run, field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Apply(manifest)).await {
+            Ok(object) => parse(object),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
+                "{what} has other values, which another client set, and nothing was changed: {}; change it where it is \
+                 applied, or choose another name",
+                printable(&status.message)
+            ))),
+            Err(error) => Err(explain(&error, &what)),
+        }
+    }
+
     /// Gets the metadata of a Secret, or `None` if it does not exist.
     pub async fn secret_metadata(&self, namespace: &str, name: &str) -> Result<Option<SecretMetadata>, CommandError> {
         let api: Api<WatchedSecret> = Api::namespaced(self.client.clone(), namespace);
@@ -221,6 +237,26 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             Err(error) => Err(explain(&error, &what)),
         }
+    }
+
+    /// Gets the bytes of an entry of a Secret. No error contains a part of them.
+    pub async fn secret_entry(&self, name: &str, entry: &str) -> Result<Vec<u8>, CommandError> {
+        let what = format!("Secret {name} in namespace {}", self.namespace);
+        let secret = self.secret(&self.namespace, name).await?;
+        let secret = secret.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))?;
+        let found = secret.data.unwrap_or_default().remove(entry).map(|bytes| bytes.0);
+        found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
+    }
+
+    /// Gets the bytes of an entry of a ConfigMap, in `data` or `binaryData`.
+    pub async fn config_map_entry(&self, name: &str, entry: &str) -> Result<Vec<u8>, CommandError> {
+        let what = format!("ConfigMap {name} in namespace {}", self.namespace);
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let map = maps.get_opt(name).await.map_err(|error| explain(&error, &what))?;
+        let map = map.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))?;
+        let text = map.data.unwrap_or_default().remove(entry).map(String::into_bytes);
+        let found = text.or_else(|| map.binary_data.unwrap_or_default().remove(entry).map(|bytes| bytes.0));
+        found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
     }
 
     /// Lists the events about a `DataKey`.

@@ -11,8 +11,11 @@ use crate::{
     view::secret_check::SecretCheck,
 };
 
+mod apply;
 pub mod check;
+pub mod create;
 pub mod export;
+pub mod import;
 pub mod keep;
 pub mod list;
 pub mod orphans;
@@ -22,6 +25,7 @@ pub mod rotate;
 pub mod status;
 pub mod verify;
 pub mod version;
+mod wait;
 
 /// How many Secrets are read at the same time.
 const CONCURRENT_READS: usize = 8;

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 13, "without the hidden one");
+        assert_eq!(found("").len(), 15, "without the hidden one");
         assert_eq!(found("-n shop st"), ["status"]);
     }
 

@@ -1,8 +1,9 @@
-//! The kubectl plugin `kubectl datakey`: it lists, verifies, exports, retries and rotates DataKeys, keeps their Secrets, checks
-//! the installation, and prints the policies that DataKeys need.
+//! The kubectl plugin `kubectl datakey`: it creates, imports, lists, verifies, exports, retries and rotates DataKeys, keeps their
+//! Secrets, checks the installation, and prints the policies that DataKeys need.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
-//! [`datakey_unwrap`] only, and never prints a plaintext key.
+//! [`datakey_unwrap`] only, and `GenerateDataKeyWithoutPlaintext` through [`datakey_dry_run`] only, which keeps no data
+//! key. It never prints a plaintext key.
 //!
 //! A command reads from the [`cluster`], computes a [`view`] of what it read, and returns an [`output::Output`]. `main`
 //! prints that and sets the exit code.
@@ -10,6 +11,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`cli`] | the commands and their flags |
+//! | [`aws_cli`] | parameters as the AWS CLI reads them |
 //! | [`commands`] | one module for each command: a pure part, and a `run` that calls the cluster |
 //! | [`cluster`] | the requests to the API server, and what to do when it refuses one |
 //! | [`view`] | pure: the state of a DataKey and of its Secret, advice, tables, shell words |
@@ -26,6 +28,7 @@ use cli::{Cli, Command};
 use cluster::Cluster;
 use output::{CommandError, Output, Terminal, USAGE};
 
+mod aws_cli;
 mod cli;
 mod cluster;
 mod commands;
@@ -36,6 +39,9 @@ mod output;
 #[cfg(test)]
 mod schema;
 mod view;
+
+/// The name and version of the plugin in the user agent of its calls to AWS.
+const APP: &str = concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -76,6 +82,8 @@ fn run(cli: Cli, terminal: &Terminal) -> Result<Output, CommandError> {
 async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Result<Output, CommandError> {
     let cluster = || Cluster::connect(&connection);
     match command {
+        Command::Create(args) => commands::create::run(&connection, terminal, &args).await,
+        Command::Import(args) => commands::import::run(&connection, terminal, &args).await,
         Command::List(args) => commands::list::run(&cluster().await?, &args).await,
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,

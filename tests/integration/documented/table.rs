@@ -23,7 +23,7 @@ pub const FILES: [&str; 17] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 11] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -35,6 +35,11 @@ pub const SUBSTITUTED: [(&str, &str, &str); 11] = [
         "service-quotas list-service-quotas",
         "service-quotas list-service-quotas --generate-cli-skeleton output",
         "there are no service quotas: the AWS CLI checks the parameters and calls nothing",
+    ),
+    (
+        "stage=prod --apply",
+        "stage=prod --apply --dry-run=server",
+        "only the DataKeys of the first steps are compared later; tests/integration/plugin_create.rs applies one",
     ),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("datakey check", "datakey check --help", "it fails here, where no operator runs in pods"),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::{
     bounds::has_blob_length,
     request::{EncryptionContext, KeyRequest},
+    rules,
     status::IssuedVersion,
 };
 use crate::arn::{self, KmsArn};
@@ -35,42 +36,108 @@ pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
     if issued.request_id.as_deref().is_some_and(|id| !arn::is_request_id(id)) {
         return Some("requestId may have letters, digits and '+', '/', '=', '.', '_', ':', '-', at most 256");
     }
-    request_flaw(&issued.request)
+    RequestFlaw::of(&issued.request).map(RequestFlaw::in_record)
 }
 
-fn request_flaw(request: &KeyRequest) -> Option<&'static str> {
-    if request.material().is_none() {
-        return Some("request must have exactly one of keySpec and numberOfBytes (1 to 1024)");
-    }
-    if !arn::has_known_form(&request.key_id) {
-        return Some("request.keyId is not a key ID, a key ARN, an alias name or an alias ARN");
-    }
-    if arn::is_aws_managed(&request.key_id) {
-        return Some("request.keyId names a key that AWS manages for its services");
-    }
-    match &request.region {
-        Some(region) if !arn::is_region(region) => Some("request.region is not the code of an AWS Region"),
-        Some(_) if request.key_id.starts_with("arn:") => Some("request.region must be absent beside an ARN"),
-        _ => context_flaw(request.context()),
-    }
+/// What is wrong with a request. The rules of the definition reject the same requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFlaw {
+    /// Not exactly one of the key spec and the number of bytes, or a number that KMS does not generate.
+    Length,
+    /// The key ID has none of the four forms.
+    KeyId,
+    /// The key belongs to an AWS service.
+    AwsManagedKey,
+    /// The Region has not the form of one.
+    Region,
+    /// The Region is given beside an ARN.
+    RegionBesideArn,
+    /// The encryption context has too many pairs.
+    ContextPairs,
+    /// The encryption context is too long.
+    ContextBytes,
+    /// Two keys of the encryption context differ in case only.
+    ContextCase,
+    /// A key of the encryption context is empty.
+    ContextEmptyKey,
+    /// A key of the encryption context is reserved.
+    ContextReservedKey,
 }
 
-fn context_flaw(context: &EncryptionContext) -> Option<&'static str> {
-    if context.len() > MAX_PAIRS {
-        return Some("request.encryptionContext has more than 32 pairs");
+// === impl RequestFlaw ===
+
+impl RequestFlaw {
+    /// The first flaw of a request; `None` if KMS may be asked.
+    pub fn of(request: &KeyRequest) -> Option<Self> {
+        if request.material().is_none() {
+            return Some(Self::Length);
+        }
+        if !arn::has_known_form(&request.key_id) {
+            return Some(Self::KeyId);
+        }
+        if arn::is_aws_managed(&request.key_id) {
+            return Some(Self::AwsManagedKey);
+        }
+        match &request.region {
+            Some(region) if !arn::is_region(region) => Some(Self::Region),
+            Some(_) if request.key_id.starts_with("arn:") => Some(Self::RegionBesideArn),
+            _ => Self::of_context(request.context()),
+        }
     }
-    if context.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_CONTEXT {
-        return Some("request.encryptionContext has more than 8192 bytes");
+
+    /// The first flaw of an encryption context.
+    fn of_context(context: &EncryptionContext) -> Option<Self> {
+        if context.len() > MAX_PAIRS {
+            return Some(Self::ContextPairs);
+        }
+        if context.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_CONTEXT {
+            return Some(Self::ContextBytes);
+        }
+        let folded: BTreeSet<_> = context.keys().map(|key| key.to_ascii_lowercase()).collect();
+        if folded.len() != context.len() {
+            return Some(Self::ContextCase);
+        }
+        if folded.contains("") {
+            return Some(Self::ContextEmptyKey);
+        }
+        let reserved = folded.iter().any(|key| key.starts_with("aws:") || key.starts_with("aws-crypto-"));
+        reserved.then_some(Self::ContextReservedKey)
     }
-    let folded: BTreeSet<_> = context.keys().map(|key| key.to_ascii_lowercase()).collect();
-    if folded.len() != context.len() {
-        return Some("request.encryptionContext has keys that differ in case only");
+
+    /// What to do about it in a spec: the message of the definition's rule.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Length => rules::issued::one_length().message,
+            Self::KeyId => rules::key_id_has_a_known_form().message,
+            Self::AwsManagedKey => rules::key_is_customer_managed().message,
+            Self::Region => rules::region_has_a_known_form().message,
+            Self::RegionBesideArn => rules::no_region_beside_an_arn("spec").message,
+            // The schema has this bound; it is no rule.
+            Self::ContextPairs => "the encryption context may have at most 32 pairs: remove some",
+            Self::ContextBytes => rules::context_fits().message,
+            Self::ContextCase => rules::context_keys_differ_in_more_than_case().message,
+            Self::ContextEmptyKey => rules::context_keys_are_not_empty().message,
+            Self::ContextReservedKey => rules::context_keys_are_not_reserved().message,
+        }
     }
-    if folded.contains("") {
-        return Some("request.encryptionContext has an empty key");
+
+    /// The flaw of a recorded request, with the name of the field.
+    fn in_record(self) -> &'static str {
+        match self {
+            Self::Length => "request must have exactly one of keySpec and numberOfBytes (1 to 1024)",
+            Self::KeyId => "request.keyId is not a key ID, a key ARN, an alias name or an alias ARN",
+            Self::AwsManagedKey => "request.keyId names a key that AWS manages for its services",
+            Self::Region => "request.region is not the code of an AWS Region",
+            Self::RegionBesideArn => "request.region must be absent beside an ARN",
+            Self::ContextPairs => "request.encryptionContext has more than 32 pairs",
+            Self::ContextBytes => "request.encryptionContext has more than 8192 bytes",
+            Self::ContextCase => "request.encryptionContext has keys that differ in case only",
+            Self::ContextEmptyKey => "request.encryptionContext has an empty key",
+            Self::ContextReservedKey => {
+                "request.encryptionContext has a key that begins with aws: or aws-crypto-, which are reserved"
+            }
+        }
     }
-    let reserved = folded.iter().any(|key| key.starts_with("aws:") || key.starts_with("aws-crypto-"));
-    reserved.then_some("request.encryptionContext has a key that begins with aws: or aws-crypto-, which are reserved")
 }
 
 /// The numbers of two versions with the same data key, which the definition's rules reject.
@@ -150,6 +217,21 @@ pub(crate) mod tests {
             let flaw = flaw(&version).unwrap_or_default();
             assert!(flaw.contains(words), "expected {words}, but: {flaw}");
         }
+    }
+
+    #[test]
+    fn flaws_of_a_request_say_what_to_do() {
+        let with = |edit: fn(&mut KeyRequest)| {
+            let mut request = issued(1).request;
+            edit(&mut request);
+            RequestFlaw::of(&request).map(RequestFlaw::advice).unwrap_or_default()
+        };
+        assert_eq!(with(|_| {}), "");
+        assert!(with(|request| request.number_of_bytes = Some(32)).starts_with("set exactly one of keySpec"));
+        assert!(with(|request| request.key_id = "orders".into()).starts_with("keyId must be a key ID"));
+        assert!(with(|request| request.key_id = format!("alias/{}", "a".repeat(510))).starts_with("keyId must be"));
+        assert!(with(|request| request.key_id = "alias/aws/s3".into()).contains("name a customer managed key"));
+        assert!(with(|request| request.region = Some("Paris".into())).starts_with("region must be the code"));
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn has_one_length(object: &str) -> String {
     format!("has({object}.keySpec) != has({object}.numberOfBytes)")
 }
 
-fn no_region_beside_an_arn(object: &str) -> Demand {
+pub(super) fn no_region_beside_an_arn(object: &str) -> Demand {
     Demand {
         holds: format!("!has({object}.region) || !{object}.keyId.startsWith('arn:')"),
         message: "remove region: the ARN in keyId names the Region",
@@ -116,7 +116,7 @@ fn demands_on_a_key_id() -> Vec<Demand> {
     vec![key_id_has_a_known_form(), key_is_customer_managed()]
 }
 
-fn key_id_has_a_known_form() -> Demand {
+pub(super) fn key_id_has_a_known_form() -> Demand {
     Demand {
         holds: format!(
             "self.matches('^({ARN})?(alias/[a-zA-Z0-9/_-]{{1,250}}|key/{KEY})$') && !self.startsWith('key/') || \
@@ -128,7 +128,7 @@ fn key_id_has_a_known_form() -> Demand {
     }
 }
 
-fn key_is_customer_managed() -> Demand {
+pub(super) fn key_is_customer_managed() -> Demand {
     Demand {
         holds: "!self.matches('^(arn:.*:)?alias/aws/')".to_owned(),
         message: "alias/aws/... is a key that AWS manages for its services and can't wrap your data keys: name a customer \
@@ -140,7 +140,7 @@ pub(super) fn region() -> Rule {
     rule_of_new_values(&[region_has_a_known_form()])
 }
 
-fn region_has_a_known_form() -> Demand {
+pub(super) fn region_has_a_known_form() -> Demand {
     Demand {
         holds: format!("self.matches('^{REGION}$')"),
         message: "region must be the code of an AWS Region, for example eu-west-1",
@@ -208,14 +208,14 @@ fn demands_on_a_context() -> Vec<Demand> {
     ]
 }
 
-fn context_keys_are_not_empty() -> Demand {
+pub(super) fn context_keys_are_not_empty() -> Demand {
     Demand {
         holds: "self.all(k, size(k) > 0)".to_owned(),
         message: "an encryption context key must not be empty: give it a name",
     }
 }
 
-fn context_keys_are_not_reserved() -> Demand {
+pub(super) fn context_keys_are_not_reserved() -> Demand {
     Demand {
         holds: "self.all(k, !k.matches('^(?i)(aws:|aws-crypto-)'))".to_owned(),
         message: "encryption context keys that begin with aws: or aws-crypto- are reserved for AWS services and the AWS \
@@ -224,7 +224,7 @@ fn context_keys_are_not_reserved() -> Demand {
 }
 
 /// Policies ignore the case of context keys; decryption does not.
-fn context_keys_differ_in_more_than_case() -> Demand {
+pub(super) fn context_keys_differ_in_more_than_case() -> Demand {
     Demand {
         holds: "self.all(a, self.exists_one(b, a.lowerAscii() == b.lowerAscii()))".to_owned(),
         message: "two encryption context keys differ in case only, and IAM and key policies can't distinguish them: rename one",
@@ -233,7 +233,7 @@ fn context_keys_differ_in_more_than_case() -> Demand {
 
 /// KMS documents no limit of its own; its protocol to external key stores plans for 8192 bytes
 /// (AWS KMS External Key Store Proxy API Specification).
-fn context_fits() -> Demand {
+pub(super) fn context_fits() -> Demand {
     Demand {
         holds: "self.map(k, size(bytes(k)) + size(bytes(self[k]))).sum() <= 8192".to_owned(),
         message: "the encryption context is too long: its keys and values may have 8192 bytes together, in UTF-8. Shorten it",

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use datakey::api::{FIRST_VERSION, MAX_VERSIONS};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
-use super::{POLL_INTERVAL, Progress, managing_tool};
+use super::{managing_tool, wait};
 use crate::{
     cli::Rotate,
     cluster::{Cluster, FetchedKey},
@@ -41,7 +40,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
     if args.wait {
         terminal.notes(output.notes.drain(..));
         terminal.notes([format!("spec.version is {next}; waiting until the data key is issued and in the Secret")]);
-        wait(cluster, args, changed, next).await?;
+        wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(args, next, why)).await?;
     }
     Ok(output)
 }
@@ -102,40 +101,6 @@ fn patch_for_git(fetched: &FetchedKey, next: i32) -> Result<String, CommandError
     }))
 }
 
-/// Returns how far the `DataKey` is from being Ready with this version.
-fn progress(fetched: &FetchedKey, version: i32) -> Progress {
-    let summary = KeySummary::of(&fetched.key);
-    if summary.wanted_version != version {
-        return Progress::Failed(format!("spec.version was set to {} meanwhile", summary.wanted_version));
-    }
-    if summary.is_ready() && summary.version == Some(version) {
-        return Progress::Done;
-    }
-    let why = format!("{}: {}", summary.reason, summary.message);
-    if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
-}
-
-/// Waits until the `DataKey` is Ready with this version.
-async fn wait(cluster: &Cluster, args: &Rotate, mut fetched: FetchedKey, version: i32) -> Result<(), CommandError> {
-    let until = Instant::now() + args.timeout;
-    loop {
-        let why = match progress(&fetched, version) {
-            Progress::Done => return Ok(()),
-            Progress::Failed(why) => return Err(not_ready(args, version, &why)),
-            Progress::Pending(why) => why,
-        };
-        if Instant::now() + POLL_INTERVAL > until {
-            return Err(not_ready(
-                args,
-                version,
-                &format!("not within {}; {why}", humantime::format_duration(args.timeout)),
-            ));
-        }
-        sleep(POLL_INTERVAL).await;
-        fetched = cluster.data_key(&args.name).await?;
-    }
-}
-
 fn not_ready(args: &Rotate, version: i32, why: &str) -> CommandError {
     let name = &args.name;
     CommandError::NotReady(format!(
@@ -145,10 +110,8 @@ fn not_ready(args: &Rotate, version: i32, why: &str) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use datakey::{api::PENDING, condition::failed, reason::Reason};
-
     use super::*;
-    use crate::fixtures::{at, edited, issued, ready, recorded, with_status};
+    use crate::fixtures::{edited, issued, ready, recorded};
 
     #[test]
     fn next_version_follows_all_that_were_ever_used() {
@@ -203,23 +166,6 @@ mod tests {
                 "spec": { "version": 2 },
             })
         );
-    }
-
-    #[test]
-    fn wait_ends_when_ready_or_when_a_user_must_act() {
-        assert_eq!(progress(&ready(&[1, 2]), 2), Progress::Done);
-        let waiting = edited(ready(&[1]), |value| {
-            value["spec"]["version"] = json!(2);
-            value["metadata"]["generation"] = json!(2);
-        });
-        assert!(matches!(progress(&waiting, 2), Progress::Pending(why) if why.starts_with(PENDING)));
-        let with = |reason: Reason| {
-            let fetched = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
-            with_status(fetched, |key| failed(key, &reason.into(), at(9)))
-        };
-        assert!(matches!(progress(&with(Reason::Throttled), 2), Progress::Pending(_)));
-        assert!(matches!(progress(&with(Reason::KeyDisabled), 2), Progress::Failed(why) if why.contains("Enable it")));
-        assert!(matches!(progress(&ready(&[1, 2, 3]), 2), Progress::Failed(_)), "another client raised it further");
     }
 
     #[test]

@@ -10,14 +10,12 @@ use serde::Serialize;
 
 use super::{CONCURRENT_READS, Items, none_found, with_one_note};
 use crate::{
+    APP,
     cli::Verify,
     cluster::{Cluster, FetchedKey},
     output::{CommandError, Format, Health, Output, printable, render},
     view::secret_check::{SecretCheck, SecretVerdict},
 };
-
-/// The name and version of the plugin in the user agent of its calls to AWS.
-const APP: &str = concat!("kubectl-datakey-", env!("CARGO_PKG_VERSION"));
 
 /// What `verify` found out about a `DataKey`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -51,7 +49,7 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
     let checked = listing.keys.iter().zip(checked);
     let mut checks: Vec<_> = checked.map(|(fetched, check)| KeyCheck::of(&fetched.key, check)).collect();
     if args.decrypt {
-        let mut decrypter = Decrypter::from_env(APP).await.map_err(CommandError::Usage)?;
+        let decrypter = Decrypter::from_env(APP).await.map_err(CommandError::Usage)?;
         for (fetched, check) in listing.keys.iter().zip(&mut checks) {
             for (issued, version) in fetched.key.record().iter().zip(&mut check.versions) {
                 version.decrypt = Some(decrypter.decrypt(issued).await);

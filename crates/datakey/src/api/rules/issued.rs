@@ -126,7 +126,7 @@ pub(super) fn demands_on_pins() -> Vec<Demand> {
     vec![pins_agree_with_the_record(), pins_are_not_other_recorded_versions()]
 }
 
-pub(super) fn one_length() -> Demand {
+pub(in crate::api) fn one_length() -> Demand {
     Demand {
         holds: has_one_length("spec"),
         message: "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",

@@ -1,0 +1,176 @@
+//! Asks AWS KMS by a dry run whether it would issue a data key: `GenerateDataKeyWithoutPlaintext` with `DryRun`, under the
+//! credentials of the user who runs the program.
+//!
+//! No value of this crate holds a data key. KMS answers a dry run with an error. Emulators exist that ignore `DryRun` and
+//! issue a data key: that answer is dropped, and reported as [`Verdict::Unsupported`].
+//!
+//! # Example
+//!
+//! ```no_run
+//! use datakey::api::KeyRequest;
+//! use datakey_aws::Overrides;
+//! use datakey_dry_run::{Verdict, dry_run};
+//!
+//! # async fn example(request: KeyRequest) -> Result<(), String> {
+//! match dry_run("my-program-1.0", &Overrides::default(), &request, &[]).await? {
+//!     Verdict::WouldIssue => println!("KMS would issue the data key"),
+//!     Verdict::Refused(why) | Verdict::Unknown(why) | Verdict::Unsupported(why) => println!("{why}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+use std::time::Duration;
+
+use aws_config::Region;
+use aws_sdk_kms::{
+    Client,
+    config::timeout::TimeoutConfig,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::generate_data_key_without_plaintext::GenerateDataKeyWithoutPlaintextError,
+    types::DataKeySpec as SdkKeySpec,
+};
+use datakey::{
+    api::{KeyRequest, KeySpec, Material},
+    arn,
+    text::{error_chain, printable},
+};
+use datakey_aws::{Aws, NO_REGION, Overrides, User};
+
+/// The longest wait for the answer to the call. It includes retries and the time to get credentials.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What KMS answers to a dry run. Each text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// KMS would issue the data key.
+    WouldIssue,
+    /// KMS would refuse, for this cause.
+    Refused(String),
+    /// It is not known, for this cause: the call did not reach KMS.
+    Unknown(String),
+    /// The endpoint does not know dry runs.
+    Unsupported(String),
+}
+
+/// Asks KMS by a dry run whether it would issue a data key for a request. `app` is the name and version of the program in
+/// the user agent of the call.
+///
+/// # Errors
+/// Returns a message if a setting of AWS cannot be used, or no Region is known.
+pub async fn dry_run(
+    app: &'static str,
+    overrides: &Overrides,
+    request: &KeyRequest,
+    grant_tokens: &[String],
+) -> Result<Verdict, String> {
+    let aws = Aws::with_overrides(app, User::Person, overrides).await?;
+    let named = arn::resolve_region(&request.key_id, request.region.as_deref(), None);
+    let Some(region) = named.map(|region| Region::new(region.to_owned())).or(aws.own_region().await) else {
+        return Err(NO_REGION.to_owned());
+    };
+    let mut config = aws_sdk_kms::config::Builder::from(&aws.load_for_person().await)
+        .region(region)
+        .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build());
+    if let Some(url) = &overrides.endpoint_url {
+        config = config.endpoint_url(url);
+    }
+    let call = Client::from_conf(config.build())
+        .generate_data_key_without_plaintext()
+        .dry_run(true)
+        .key_id(&request.key_id)
+        .set_encryption_context(request.encryption_context.as_ref().map(|pairs| pairs.clone().into_iter().collect()))
+        .set_grant_tokens((!grant_tokens.is_empty()).then(|| grant_tokens.to_vec()));
+    let call = match request.material() {
+        Some(Material::Spec(KeySpec::Aes256)) => call.key_spec(SdkKeySpec::Aes256),
+        Some(Material::Spec(KeySpec::Aes128)) => call.key_spec(SdkKeySpec::Aes128),
+        Some(Material::Bytes(bytes)) => call.number_of_bytes(bytes.into()),
+        None => return Err("the request names no length".to_owned()),
+    };
+    Ok(match call.send().await {
+        // The answer has a data key, and is dropped here.
+        Ok(_) => Verdict::Unsupported(
+            "this endpoint does not support dry runs: it issued a data key, which was dropped; check what endpoint is called \
+             (--endpoint-url, AWS_ENDPOINT_URL_KMS), or leave out --dry-run"
+                .to_owned(),
+        ),
+        Err(error) => verdict(&error),
+    })
+}
+
+/// Converts an error of the AWS SDK.
+fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>) -> Verdict {
+    match error {
+        SdkError::ServiceError(service) => {
+            let code = service.err().code().unwrap_or("an error without a code");
+            of_code(code, service.err().message())
+        }
+        SdkError::TimeoutError(_) => Verdict::Unknown("AWS KMS did not answer in time: check the network".to_owned()),
+        SdkError::ResponseError(_) => Verdict::Unknown(
+            "the answer was none of AWS KMS: check what endpoint is called (--endpoint-url, AWS_ENDPOINT_URL_KMS)"
+                .to_owned(),
+        ),
+        // The call was not sent; the usual cause is that no credentials were found.
+        other => Verdict::Unknown(format!(
+            "AWS KMS could not be called: {}; check AWS credentials (aws sts get-caller-identity) and network",
+            printable(&error_chain(other), usize::MAX)
+        )),
+    }
+}
+
+/// Converts an error code of KMS (AWS KMS API reference, `GenerateDataKeyWithoutPlaintext`, errors).
+fn of_code(code: &str, message: Option<&str>) -> Verdict {
+    if code == "DryRunOperationException" {
+        return Verdict::WouldIssue;
+    }
+    let message = message.map(|message| format!(": {}", printable(message, usize::MAX))).unwrap_or_default();
+    let why = format!("AWS KMS refuses: {code}{message}");
+    match code {
+        "AccessDeniedException" => Verdict::Refused(format!(
+            "{why}; your AWS identity needs kms:GenerateDataKeyWithoutPlaintext on the key with this encryption context"
+        )),
+        "NotFoundException" => {
+            Verdict::Refused(format!("{why}; correct --key-id or --region, or create the key or alias there"))
+        }
+        "DisabledException" => Verdict::Refused(format!("{why}; enable the KMS key")),
+        "InvalidKeyUsageException" => Verdict::Refused(format!("{why}; name a symmetric encryption key")),
+        "InvalidGrantTokenException" => Verdict::Refused(format!("{why}; correct --grant-tokens")),
+        "KMSInvalidStateException" | "ValidationException" => Verdict::Refused(why),
+        _ => Verdict::Unknown(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dry_run_exception_is_the_success() {
+        assert_eq!(of_code("DryRunOperationException", Some("would have succeeded")), Verdict::WouldIssue);
+    }
+
+    #[test]
+    fn refusals_of_the_request_say_what_to_do() {
+        for (code, advice) in [
+            ("AccessDeniedException", "kms:GenerateDataKeyWithoutPlaintext"),
+            ("NotFoundException", "--key-id"),
+            ("DisabledException", "enable the KMS key"),
+            ("KMSInvalidStateException", "KMSInvalidStateException: words"),
+        ] {
+            let verdict = of_code(code, Some("words"));
+            assert!(matches!(&verdict, Verdict::Refused(why) if why.contains(advice)), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn other_errors_leave_the_result_unknown() {
+        for code in
+            ["ThrottlingException", "ExpiredTokenException", "KMSInternalException", "DependencyTimeoutException"]
+        {
+            let verdict = of_code(code, Some("words\u{1b}[2J"));
+            assert!(matches!(&verdict, Verdict::Unknown(why) if why.contains(r"words\u{1b}[2J")), "{verdict:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Flags that the AWS CLI has, by their names there.
+
+use clap::Args;
+use datakey::api::KeySpec;
+use datakey_aws::Overrides;
+
+/// How AWS KMS is called under the user's own credentials.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "AWS")]
+pub struct AwsArgs {
+    /// The AWS Region of the KMS key, if --key-id is no ARN.
+    #[arg(long, value_parser = region)]
+    pub region: Option<String>,
+
+    /// The profile of your AWS configuration. It goes before access keys in the environment.
+    #[arg(long)]
+    pub profile: Option<String>,
+
+    /// The endpoint of AWS KMS that is called, if it is not that of AWS.
+    #[arg(long, value_name = "URL")]
+    pub endpoint_url: Option<String>,
+
+    /// A file of PEM certificates to trust when AWS KMS is called, in place of those of the system.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
+    pub ca_bundle: Option<String>,
+}
+
+// === impl AwsArgs ===
+
+impl AwsArgs {
+    /// The settings that go before those of the environment.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            region: self.region.clone(),
+            profile: self.profile.clone(),
+            endpoint_url: self.endpoint_url.clone(),
+            ca_bundle: self.ca_bundle.clone(),
+        }
+    }
+}
+
+/// Reads the code of an AWS Region.
+pub fn region(text: &str) -> Result<String, String> {
+    let is_region = datakey::arn::is_region_field(text);
+    if is_region {
+        Ok(text.to_owned())
+    } else {
+        Err("write the code of an AWS Region, for example eu-west-1".to_owned())
+    }
+}
+
+/// Reads a key spec by its name in the KMS API.
+pub fn key_spec(text: &str) -> Result<KeySpec, String> {
+    match [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| spec.as_str() == text) {
+        Some(spec) => Ok(spec),
+        None => Err("write AES_256 or AES_128; for another length use --number-of-bytes".to_owned()),
+    }
+}
+
+/// Reads the name of a DataKey.
+pub fn data_key_name(text: &str) -> Result<String, String> {
+    let taken = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = [bytes.first(), bytes.last()].into_iter().flatten().all(|byte| taken(*byte));
+        !bytes.is_empty() && ends && bytes.iter().all(|byte| taken(*byte) || *byte == b'-')
+    };
+    if text.len() <= 63 && text.split('.').all(is_label) {
+        return Ok(text.to_owned());
+    }
+    Err("the name of a DataKey has at most 63 lower-case letters, digits, '-' and '.', and begins and ends with a letter or \
+         digit"
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_the_definition_accepts() {
+        for name in ["a", "orders-2", "orders.v2", &"a".repeat(63)] {
+            assert!(data_key_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "-a", "a-", "A", "a..b", ".a", "a_b", "ä", &"a".repeat(64)] {
+            assert!(data_key_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn key_specs_have_their_names_in_the_kms_api() {
+        assert_eq!(key_spec("AES_128"), Ok(KeySpec::Aes128));
+        assert!(key_spec("aes_128").unwrap_err().contains("--number-of-bytes"));
+        assert!(region("eu-west-1").is_ok() && region("Paris").is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! `kubectl datakey import`: existing wrapped data keys become pins (`spec.wrappedKeys`) of DataKeys for Git.
+
+use std::io::Read;
+
+use datakey_unwrap::Decrypter;
+use k8s_openapi::jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use crate::{
+    APP,
+    aws_cli::param_file,
+    cli::import::Import,
+    cluster::{Cluster, Connection},
+    output::{CommandError, Output, Terminal, yaml},
+};
+
+mod batch;
+mod candidate;
+mod pin;
+mod table;
+mod wrapped;
+
+use candidate::Candidate;
+use pin::{Found, manifest};
+use wrapped::Wrapped;
+
+/// Imports one wrapped data key, or many.
+pub async fn run(connection: &Connection, terminal: &Terminal, args: &Import) -> Result<Output, CommandError> {
+    let importer = Importer::new(connection, args).await?;
+    if let Some(folder) = &args.to {
+        return batch::run(&importer, terminal, args, folder).await;
+    }
+    let bytes = read(connection, args).await?;
+    let wrapped = Wrapped::parse(&bytes, source(args)).map_err(CommandError::Failed)?;
+    let name = args.name.as_deref().unwrap_or_default();
+    let candidate = Candidate::of(args, name, wrapped);
+    let pin = importer.pin(&candidate).await.map_err(CommandError::Failed)?;
+    let made = manifest(name, connection.namespace.as_deref(), vec![pin]).map_err(CommandError::Failed)?;
+    let mut output = Output::text(yaml(&made)?);
+    if args.issued_at.is_none() {
+        output.notes.push(TIME_OF_IMPORT.to_owned());
+    }
+    Ok(output)
+}
+
+/// The note where a time is missing.
+const TIME_OF_IMPORT: &str =
+    "note: issuedAt is the time of the import, because the time of issue is not known; --issued-at names it";
+
+/// What many imports have in common.
+struct Importer<'a> {
+    namespace: Option<&'a str>,
+    /// `None` with `--no-verify`.
+    decrypter: Option<Decrypter>,
+    now: Timestamp,
+}
+
+// === impl Importer ===
+
+impl<'a> Importer<'a> {
+    async fn new(connection: &'a Connection, args: &Import) -> Result<Self, CommandError> {
+        let decrypter = if args.no_verify {
+            None
+        } else {
+            Some(Decrypter::with_overrides(APP, &args.aws.overrides()).await.map_err(CommandError::Usage)?)
+        };
+        Ok(Self { namespace: connection.namespace.as_deref(), decrypter, now: Timestamp::now() })
+    }
+
+    /// Returns the pin of a candidate, after KMS unwrapped it.
+    async fn pin(&self, candidate: &Candidate) -> Result<datakey::api::IssuedVersion, String> {
+        let found = match &self.decrypter {
+            None => Found::unverified(candidate)?,
+            Some(decrypter) => Found::verified(candidate, decrypter).await?,
+        };
+        found.pin(candidate, self.now)
+    }
+}
+
+/// What the wrapped data key is called in messages.
+fn source(args: &Import) -> &str {
+    let named = [&args.ciphertext_blob, &args.from_secret, &args.from_configmap].into_iter().flatten().next();
+    match named.map(String::as_str) {
+        None | Some("-") => "standard input",
+        // A literal blob is not repeated.
+        Some(literal) if args.ciphertext_blob.is_some() && !param_file::is_file(literal) => "--ciphertext-blob",
+        Some(name) => name,
+    }
+}
+
+/// Reads the bytes of one source. A plaintext that is among them by mistake is overwritten afterwards.
+async fn read(connection: &Connection, args: &Import) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    if let Some(entry) = &args.from_secret {
+        let (name, entry) = split(entry, "--from-secret")?;
+        return Ok(Zeroizing::new(Cluster::connect(connection).await?.secret_entry(name, entry).await?));
+    }
+    if let Some(entry) = &args.from_configmap {
+        let (name, entry) = split(entry, "--from-configmap")?;
+        return Ok(Zeroizing::new(Cluster::connect(connection).await?.config_map_entry(name, entry).await?));
+    }
+    match args.ciphertext_blob.as_deref() {
+        None | Some("-") => {
+            let mut bytes = Zeroizing::new(Vec::new());
+            match std::io::stdin().lock().take(wrapped::LONGEST).read_to_end(&mut bytes) {
+                Ok(_) => Ok(bytes),
+                Err(error) => Err(CommandError::Failed(format!("can't read standard input: {error}"))),
+            }
+        }
+        Some(parameter) => match param_file::bytes(parameter) {
+            Some(bytes) => bytes.map(Zeroizing::new).map_err(CommandError::Failed),
+            None => Ok(Zeroizing::new(parameter.as_bytes().to_vec())),
+        },
+    }
+}
+
+fn split<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), CommandError> {
+    match text.split_once('/') {
+        Some((name, entry)) if !name.is_empty() && !entry.is_empty() => Ok((name, entry)),
+        _ => Err(CommandError::Usage(format!("{flag}: write NAME/ENTRY, for example orders/ciphertextBlob"))),
+    }
+}

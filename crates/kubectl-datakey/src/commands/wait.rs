@@ -1,0 +1,83 @@
+//! Waits until a `DataKey` is Ready, and reports what it waits for.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{POLL_INTERVAL, Progress};
+use crate::{
+    cluster::{Cluster, FetchedKey},
+    output::{CommandError, Terminal},
+    view::summary::KeySummary,
+};
+
+/// Returns how far the `DataKey` is from being Ready with this version.
+pub fn progress(fetched: &FetchedKey, version: i32) -> Progress {
+    let summary = KeySummary::of(&fetched.key);
+    if summary.wanted_version != version {
+        return Progress::Failed(format!("spec.version was set to {} meanwhile", summary.wanted_version));
+    }
+    if summary.is_ready() && summary.version == Some(version) {
+        return Progress::Done;
+    }
+    let why = format!("{}: {}", summary.reason, summary.message);
+    if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
+}
+
+/// Waits until the `DataKey` is Ready with the version that its spec makes current. Prints each cause of waiting once.
+///
+/// # Errors
+/// `not_ready` makes the error from the cause, if a user must act or the time is over.
+pub async fn until_ready(
+    cluster: &Cluster,
+    terminal: &Terminal,
+    mut fetched: FetchedKey,
+    timeout: Duration,
+    not_ready: impl Fn(&str) -> CommandError,
+) -> Result<FetchedKey, CommandError> {
+    let (name, version) = (fetched.name(), fetched.key.wanted_version());
+    let until = Instant::now() + timeout;
+    let mut shown = String::new();
+    loop {
+        let why = match progress(&fetched, version) {
+            Progress::Done => return Ok(fetched),
+            Progress::Failed(why) => return Err(not_ready(&why)),
+            Progress::Pending(why) => why,
+        };
+        if Instant::now() + POLL_INTERVAL > until {
+            return Err(not_ready(&format!("not within {}; {why}", humantime::format_duration(timeout))));
+        }
+        if shown != why {
+            terminal.notes([&why]);
+            shown = why;
+        }
+        sleep(POLL_INTERVAL).await;
+        fetched = cluster.data_key(&name).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::{api::PENDING, condition::failed, reason::Reason};
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{at, edited, ready, with_status};
+
+    #[test]
+    fn wait_ends_when_ready_or_when_a_user_must_act() {
+        assert_eq!(progress(&ready(&[1, 2]), 2), Progress::Done);
+        let waiting = edited(ready(&[1]), |value| {
+            value["spec"]["version"] = json!(2);
+            value["metadata"]["generation"] = json!(2);
+        });
+        assert!(matches!(progress(&waiting, 2), Progress::Pending(why) if why.starts_with(PENDING)));
+        let with = |reason: Reason| {
+            let fetched = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
+            with_status(fetched, |key| failed(key, &reason.into(), at(9)))
+        };
+        assert!(matches!(progress(&with(Reason::Throttled), 2), Progress::Pending(_)));
+        assert!(matches!(progress(&with(Reason::KeyDisabled), 2), Progress::Failed(why) if why.contains("Enable it")));
+        assert!(matches!(progress(&ready(&[1, 2, 3]), 2), Progress::Failed(_)), "another client raised it further");
+    }
+}
