@@ -89,7 +89,7 @@ pub const MENTIONED: [&str; 19] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 8] = [
+pub const MEANWHILE: [(&str, &str, &str); 7] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
@@ -100,8 +100,11 @@ pub const MEANWHILE: [(&str, &str, &str); 8] = [
         "kubectl create namespace argocd; kubectl create configmap argocd-cm -n argocd",
         "Argo CD is installed",
     ),
-    ("For a team's namespaces only", "kubectl create namespace shop-staging", "the team has its namespaces"),
-    ("## Check", "kubectl config set-context --current --namespace=default", "the example is of the default namespace"),
+    (
+        "### Several releases",
+        "kubectl create namespace shop-staging; kubectl create namespace payments",
+        "the teams have their namespaces",
+    ),
     (
         "**From kubectl to Helm:**",
         "helm uninstall data-keys --namespace keys-system
