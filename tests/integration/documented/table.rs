@@ -23,7 +23,7 @@ pub const FILES: [&str; 17] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 9] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 13] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -36,6 +36,22 @@ pub const SUBSTITUTED: [(&str, &str, &str); 9] = [
         "service-quotas list-service-quotas --generate-cli-skeleton output",
         "there are no service quotas: the AWS CLI checks the parameters and calls nothing",
     ),
+    (
+        "kms cancel-key-deletion",
+        "kms cancel-key-deletion --generate-cli-skeleton output",
+        "no KMS key is pending deletion: the AWS CLI checks the parameters and calls nothing",
+    ),
+    (
+        "kms enable-key",
+        "kms enable-key --generate-cli-skeleton output",
+        "the reader's key: the AWS CLI checks the parameters and calls nothing",
+    ),
+    (
+        "apply --server-side -f backup",
+        "apply --server-side --dry-run=server -f backup",
+        "the DataKeys exist, and no data key may change here",
+    ),
+    (r#"protectSecrets.allowedUsers=["USER"]"#, r#"protectSecrets.allowedUsers=["jane"]"#, "the reader's name"),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("get secret NAME", "get secret orders -n shop", "the reader's name"),
     ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
@@ -64,7 +80,7 @@ pub const NOT_RUN: [(&str, &str); 12] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 19] = [
+pub const MENTIONED: [&str; 21] = [
     "helm --wait",
     "helm install",
     "helm template",
@@ -79,6 +95,9 @@ pub const MENTIONED: [&str; 19] = [
     // Without a command it prints its help and fails.
     "kubectl datakey",
     "kubectl datakey keep",
+    // It deletes all DataKeys, which the text warns of.
+    "kubectl delete -k",
+    "kubectl get datakeys -o yaml",
     "kubectl delete --cascade=orphan",
     "kubectl delete datakey --cascade=orphan",
     "kubectl logs",
@@ -89,7 +108,7 @@ pub const MENTIONED: [&str; 19] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 7] = [
+pub const MEANWHILE: [(&str, &str, &str); 9] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
@@ -104,6 +123,12 @@ pub const MEANWHILE: [(&str, &str, &str); 7] = [
         "### Several releases",
         "kubectl create namespace shop-staging; kubectl create namespace payments",
         "the teams have their namespaces",
+    ),
+    (
+        "### IRSA",
+        "helm upgrade datakey-operator charts/datakey-operator --namespace datakey-system --reset-then-reuse-values \
+           --force-conflicts",
+        "a reader who uses Helm: the overlay of the section before changed the same installation",
     ),
     (
         "**From kubectl to Helm:**",
@@ -124,6 +149,7 @@ pub const MEANWHILE: [(&str, &str, &str); 7] = [
          kubectl delete crd datakeys.datakey.dev",
         "what the text says",
     ),
+    ("Remove an installation by kubectl", "kubectl apply -k overlay", "a reader who uses kubectl"),
     (
         "and apply the DataKeys from Git",
         "kubectl apply -f orders.yaml
