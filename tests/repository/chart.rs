@@ -346,6 +346,11 @@ fn notes_warn_of_values_that_cannot_work_or_cost_data() {
         assert_eq!(notes.matches("WARNING").count(), 1, "{path}: {notes}");
         assert!(notes.contains(warning), "{path}: {notes}");
     }
+    let one = json!({ "replicaCount": 1, "leaderElection": { "enabled": false } });
+    assert!(notes(&one).contains("two replicas work during each rollout"));
+    let recreated =
+        json!({ "replicaCount": 1, "leaderElection": { "enabled": false }, "strategy": { "type": "Recreate" } });
+    assert!(!notes(&recreated).contains("WARNING"));
 }
 
 #[test]
