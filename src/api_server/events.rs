@@ -1,6 +1,6 @@
 //! Events: one more or less must not fail a reconcile, so errors are only logged.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use datakey::{names::FIELD_MANAGER, text::printable};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -23,6 +23,9 @@ const MAX_NOTE: usize = 1000;
 /// How many events wait at most; further ones are dropped.
 const MAX_WAITING: usize = 100;
 
+/// How many events about one namespace wait at most, so that a namespace with many does not drop those of the others.
+const MAX_WAITING_OF_ONE: usize = 20;
+
 /// The least time between two queued events.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -38,6 +41,8 @@ pub struct Events {
     client: Client,
     reporter: Reporter,
     waiting: mpsc::Sender<Waiting>,
+    /// How many wait, by namespace.
+    waiting_of: Mutex<BTreeMap<String, usize>>,
     /// When the last event was queued.
     queued_at: Mutex<Instant>,
     /// Taken by [`Self::run`].
@@ -54,7 +59,15 @@ impl Events {
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
         let (waiting, receiver) = mpsc::channel(MAX_WAITING);
-        Self { client, reporter, waiting, queued_at: Mutex::new(Instant::now()), receiver: Mutex::new(Some(receiver)) }
+        let waiting_of = Mutex::default();
+        Self {
+            client,
+            reporter,
+            waiting,
+            waiting_of,
+            queued_at: Mutex::new(Instant::now()),
+            receiver: Mutex::new(Some(receiver)),
+        }
     }
 
     /// Writes one event about an object, and waits no longer than this for the API server.
@@ -77,9 +90,24 @@ impl Events {
     /// Queues a Normal event. It is dropped if too many wait.
     pub fn enqueue(&self, about: ObjectReference, reason: &'static str, note: String) {
         *self.queued_at.lock() = Instant::now();
-        if let Err(error) = self.waiting.try_send(Waiting(about, reason, note)) {
-            let Waiting(about, reason, _) = error.into_inner();
-            debug!(namespace = about.namespace, name = about.name, reason, "the Event is dropped: too many wait");
+        let mut waiting_of = self.waiting_of.lock();
+        let (namespace, name) = (about.namespace.clone().unwrap_or_default(), about.name.clone());
+        let of_one = waiting_of.get(&namespace).copied().unwrap_or_default();
+        if of_one < MAX_WAITING_OF_ONE && self.waiting.try_send(Waiting(about, reason, note)).is_ok() {
+            waiting_of.insert(namespace, of_one + 1);
+        } else {
+            debug!(namespace, name, reason, "the Event is dropped: too many wait");
+        }
+    }
+
+    /// Takes note that one event about this namespace no longer waits.
+    fn left(&self, namespace: &str) {
+        let mut waiting_of = self.waiting_of.lock();
+        let left = waiting_of.get(namespace).map_or(0, |count| count - 1);
+        if left == 0 {
+            waiting_of.remove(namespace);
+        } else {
+            waiting_of.insert(namespace.to_owned(), left);
         }
     }
 
@@ -88,6 +116,7 @@ impl Events {
         let Some(mut receiver) = self.receiver.lock().take() else { return };
         let mut written = None;
         while let Some(Waiting(about, reason, note)) = receiver.recv().await {
+            self.left(about.namespace.as_deref().unwrap_or_default());
             if let Some(written) = written {
                 self.wait_until_allowed(written).await;
             }
@@ -137,7 +166,8 @@ mod tests {
     }
 
     fn enqueue(events: &Events, number: usize) {
-        events.enqueue(ObjectReference::default(), "Issued", format!("version {number}"));
+        let about = ObjectReference { namespace: Some(format!("shop-{}", number % 10)), ..ObjectReference::default() };
+        events.enqueue(about, "Issued", format!("version {number}"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -157,6 +187,30 @@ mod tests {
             () = all => {}
         }
         assert_eq!(*written.lock(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespace_with_many_events_drops_none_of_the_others() {
+        let (events, written) = counted();
+        let about = |namespace: &str| ObjectReference { namespace: Some(namespace.into()), ..<_>::default() };
+        for _ in 0..2 * MAX_WAITING {
+            events.enqueue(about("flood"), "Issued", String::new());
+        }
+        events.enqueue(about("shop"), "Issued", String::new());
+        assert_eq!(
+            *events.waiting_of.lock(),
+            [("flood".to_owned(), MAX_WAITING_OF_ONE), ("shop".to_owned(), 1)].into()
+        );
+        let all = async {
+            while (*written.lock() as usize) <= MAX_WAITING_OF_ONE {
+                sleep(INTERVAL / 2).await;
+            }
+        };
+        tokio::select! {
+            () = events.run(Duration::from_secs(1)) => panic!("it ended"),
+            () = all => {}
+        }
+        assert!(events.waiting_of.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

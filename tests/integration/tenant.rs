@@ -6,6 +6,7 @@ mod changed;
 mod deletion;
 mod gone;
 mod replaced;
+mod taken_over;
 mod undecodable;
 
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ mod wire;
 
 pub use adopt::adopt;
 pub use digest::sha256;
+pub(crate) use ownership::foreign_reason;
 pub use projection::{Projection, VersionAnnotation, text_entries};
 pub(crate) use reader::parse_version;
 pub use wire::{NotASecret, decode};

@@ -3,7 +3,7 @@
 //! A control character can change the state of a terminal and split a log line; a bidirectional control or another
 //! invisible character makes a text look like another one. They are escaped as in Rust: `\u{202e}`.
 
-use std::{borrow::Cow, cmp::Reverse, error::Error, fmt::Write as _, iter::successors};
+use std::{borrow::Cow, error::Error, fmt::Write as _, iter::successors};
 
 /// The text on one line, with invisible characters escaped, cut to this many characters.
 pub fn printable(text: &str, max: usize) -> String {
@@ -82,12 +82,24 @@ pub fn error_chain(error: &dyn Error) -> String {
     })
 }
 
-/// The text with `[redacted]` in place of each of these secrets.
+/// The text with `[redacted]` in place of each of these secrets. What is put in their place is not searched again: users choose the
+/// secrets, and with "e" and "d" among them the text would grow with each one.
 pub fn redact(text: &str, secrets: &[String]) -> String {
-    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    // A secret can be the beginning of another one.
-    secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
-    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[redacted]"))
+    let mut redacted = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        // A secret can be the beginning of another one.
+        let found = secrets.iter().filter(|secret| !secret.is_empty() && rest.starts_with(secret.as_str()));
+        let skipped = if let Some(length) = found.map(String::len).max() {
+            redacted.push_str("[redacted]");
+            length
+        } else {
+            redacted.push(first);
+            first.len_utf8()
+        };
+        rest = &rest[skipped..];
+    }
+    redacted
 }
 
 #[cfg(test)]
@@ -147,6 +159,10 @@ mod tests {
     #[test]
     fn secrets_are_redacted() {
         let said = "Value '[marker-token]' at 'grantTokens' failed";
+        assert_eq!(
+            redact("seed", &["e".to_owned(), "d".to_owned(), "e".to_owned()]),
+            "s[redacted][redacted][redacted]"
+        );
         assert_eq!(redact(said, &["marker-token".to_owned()]), "Value '[[redacted]]' at 'grantTokens' failed");
         let nested = [String::new(), "marker".to_owned(), "marker-token".to_owned()];
         assert_eq!(redact(said, &nested), "Value '[[redacted]]' at 'grantTokens' failed");

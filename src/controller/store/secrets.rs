@@ -99,7 +99,7 @@ impl Store {
             }
             if is_same || new.is_older_than(old) && old.source.is_ahead_of_the_watch(by.list(list)) {
                 old.list = list;
-                return Vec::new();
+                return Self::others_concerned(&rows, &place);
             }
         }
         let old = row.set_secret(new);
@@ -139,6 +139,13 @@ impl Store {
                 key.settlement = if is_met { Settlement::SettledWithSecret } else { Settlement::Open };
             }
         }
+    }
+
+    /// The `DataKey`s to reconcile after a write of our own that the watch delivers now. The one that wrote has decided on it; if
+    /// there are others that want the same Secret, they have not.
+    fn others_concerned(rows: &Rows, place: &Place) -> Vec<Place> {
+        let wanting: Vec<_> = rows.wanting(place).cloned().collect();
+        if wanting.len() < 2 { Vec::new() } else { open_of(rows, wanting) }
     }
 
     /// The `DataKey`s to reconcile after a change of a Secret: those whose Secret it is, and those that its label names or named.

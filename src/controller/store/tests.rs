@@ -235,6 +235,21 @@ fn own_write_of_the_secret_opens_the_key_until_it_is_settled() {
 }
 
 #[test]
+fn own_write_for_one_key_wakes_the_other_that_wants_the_secret() {
+    let mut other = named("invoices", "b", "1");
+    other.spec.secret_name = Some("orders".to_owned());
+    let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
+    deliver(&store, &named("orders", "a", "1"), with("s", "7"));
+    deliver(&store, &other, with("s", "7"));
+    let written = || secret("orders", "s", "8", "orders");
+    store.put_secret(&place("orders"), known(written(), Some(read())));
+    store.settle(&named("orders", "a", "1"), Some(&known(written(), Some(read()))));
+    assert_eq!(store.secret_changed(Event::Apply(written())), [place("invoices")], "the writer has decided on it");
+    store.settle(&other, Some(&known(written(), Some(read()))));
+    assert!(store.secret_changed(Event::Apply(written())).is_empty());
+}
+
+#[test]
 fn key_that_is_being_deleted_ignores_its_secret() {
     let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
     deliver(&store, &named("orders", "a", "1"), Verdict::Settled);

@@ -223,6 +223,50 @@ async fn rust_encrypts_through_a_rotation() {
     workload.wrote_no_plaintext(&[&old, &new, refused.unwrap_err().as_bytes()]).await;
 }
 
+/// The kernel accepts connections, and no program answers on them.
+#[tokio::test]
+async fn samples_end_where_kms_does_not_answer() {
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let workload = Workload::new("consume-silent").await;
+    let data = workload.file("data");
+    fs::write(&data, OLD).unwrap();
+    let begun = std::time::Instant::now();
+
+    let mut python = workload.python("envelope.py");
+    python.args([Path::new("encrypt"), &data, &workload.file("sealed")]).env("AWS_ENDPOINT_URL_KMS", &endpoint);
+    let rust = async {
+        let settings = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test")))
+            .endpoint_url(&endpoint)
+            .build();
+        let arns = vec![workload.test.key.arn.clone()];
+        orders::DataKeys::new(settings, workload.keys.path(), arns).seal(OLD.to_vec()).await.map_err(|e| e.to_string())
+    };
+    let memory = Workdir::in_memory("silent");
+    let mut cli = workload.command("/bin/bash");
+    let path = format!("{}:{}", testbed::tools().join("consumers/bin").display(), std::env::var("PATH").unwrap());
+    cli.arg(folder("aws-cli").join("unwrap.sh")).env("PATH", path).env("PLAINTEXT", memory.path());
+    cli.env("HOME", workload.file("home")).env("AWS_ENDPOINT_URL_KMS", &endpoint);
+    let mut go = tokio::process::Command::new("go");
+    let program = workload.file("go").display().to_string();
+    go.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o", &program]).current_dir(folder("go"));
+    let go = async {
+        commands::run(&mut go).await.unwrap();
+        let mut command = workload.command("/bin/sh");
+        command.args(["-c", "exec \"$0\" encrypt <\"$1\"", &program]).arg(&data);
+        command.env("AWS_ENDPOINT_URL_KMS", &endpoint);
+        workload.run(&mut command).await
+    };
+    let (python, cli, go, rust) = tokio::join!(workload.run(&mut python), workload.run(&mut cli), go, rust);
+    assert_failed(python, "timeout");
+    assert_failed(cli, "timeout");
+    assert_failed(go, "deadline exceeded");
+    assert!(rust.is_err());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(90), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn the_samples_wipe_the_plaintexts_of_data_keys() {
     let mut go = tokio::process::Command::new("go");
@@ -285,4 +329,9 @@ async fn the_aws_cli_unwraps_into_memory_through_a_rotation() {
     assert_failed(unwrap(memory.path()).await, SHORT);
     assert_eq!((read("v1"), read("v2"), held()), (before.0, before.1, both), "nothing is written after a failure");
     assert_failed(unwrap(Path::new("/proc")).await, "is not in memory");
+
+    let mut without = workload.test.data(super::ORDERS).await;
+    without.insert("version".to_owned(), b"99".to_vec());
+    workload.keys.show(&without);
+    assert_failed(unwrap(memory.path()).await, "says that version 99 is current");
 }

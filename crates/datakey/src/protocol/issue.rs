@@ -25,22 +25,24 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
     {
         return Step::RequeueAfter(wait);
     }
-    match (observed.secret, observed.name_is_reserved_for()) {
-        (SecretState::Unwatched | SecretState::Absent, Some(rival)) => Step::reserved(object, rival),
+    if let Some(rival) = observed.name_is_reserved_for() {
+        return Step::reserved(object, rival);
+    }
+    match observed.secret {
         // Only with a permit: otherwise thousands of queued objects would each cost the API server a request.
-        (SecretState::Unwatched, None) => with_permit(observed, Step::GetSecretMetadata),
-        (SecretState::Watched(known), _) => match observed.published_projection() {
+        SecretState::Unwatched => with_permit(observed, Step::GetSecretMetadata),
+        SecretState::Watched(known) => match observed.published_projection() {
             Some(earlier) if known.holds(object, &earlier) => call_kms(observed),
             _ => Step::GetSecret,
         },
-        (SecretState::Present(metadata), _) => Step::get_if_managed(object, metadata),
-        (SecretState::Absent, None) => call_kms(observed),
-        (SecretState::Loaded(secret), _) if object.record().is_empty() => match secret::adopt(object, secret) {
+        SecretState::Present(metadata) => Step::get_if_managed(object, metadata),
+        SecretState::Absent => call_kms(observed),
+        SecretState::Loaded(secret) if object.record().is_empty() => match secret::adopt(object, secret) {
             Ok(versions) => Step::record(object, versions, Source::Secret),
             // With neither record nor Secret, this object does not differ from a new one.
             Err(conflict) => Step::conflict(object, &conflict),
         },
-        (SecretState::Loaded(secret), _) => {
+        SecretState::Loaded(secret) => {
             // Recorded versions only: one that the Secret has beyond them is a conflict.
             let earlier = object.record().last().and_then(|last| observed.project(last.version));
             match earlier.map(|earlier| compare::compare(object, &earlier, secret)) {

@@ -108,8 +108,10 @@ impl<'a> Observed<'a> {
         self.project(self.object.status?.version?)
     }
 
-    /// The other object that the name of the Secret is reserved for while no Secret exists, because it was deleted or is not
-    /// created yet. Otherwise workloads would read a data key of this object under a name that belongs to the other one.
+    /// The other object that the Secret is reserved for by a record. Until that object is gone, this one records nothing for the
+    /// same Secret: it may not issue, adopt or pin, whatever the Secret and its labels say. A user who may edit DataKeys knows
+    /// the pins of all of them, and one who may edit Secrets can set their labels. Otherwise workloads would read a data key of
+    /// this object in the Secret of the other one.
     pub(super) fn name_is_reserved_for(&self) -> Option<&'a str> {
         self.inputs.rival.filter(|_| self.object.record().is_empty())
     }

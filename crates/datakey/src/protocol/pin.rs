@@ -20,14 +20,16 @@ pub(super) fn pin(observed: &Observed<'_>, pins: Vec<IssuedVersion>) -> Step {
         let projections = [observed.published_projection(), observed.project(object.wanted_version())];
         projections.iter().flatten().any(|wanted| known.holds(object, wanted))
     };
-    match (observed.secret, observed.name_is_reserved_for()) {
-        (SecretState::Unwatched | SecretState::Absent, Some(rival)) => Step::reserved(object, rival),
-        (SecretState::Unwatched, None) => Step::GetSecretMetadata,
-        (SecretState::Watched(known), _) if intact(known) => Step::record(object, pins, Source::Pins),
-        (SecretState::Watched(_), _) => Step::GetSecret,
-        (SecretState::Present(metadata), _) => Step::get_if_managed(object, metadata),
-        (SecretState::Absent, None) => Step::record(object, pins, Source::Pins),
-        (SecretState::Loaded(secret), _) => match pins::merge_with_secret(object, pins, secret) {
+    if let Some(rival) = observed.name_is_reserved_for() {
+        return Step::reserved(object, rival);
+    }
+    match observed.secret {
+        SecretState::Unwatched => Step::GetSecretMetadata,
+        SecretState::Watched(known) if intact(known) => Step::record(object, pins, Source::Pins),
+        SecretState::Watched(_) => Step::GetSecret,
+        SecretState::Present(metadata) => Step::get_if_managed(object, metadata),
+        SecretState::Absent => Step::record(object, pins, Source::Pins),
+        SecretState::Loaded(secret) => match pins::merge_with_secret(object, pins, secret) {
             Ok(versions) => Step::record(object, versions, Source::Pins),
             Err(conflict) => Step::conflict(object, &conflict),
         },

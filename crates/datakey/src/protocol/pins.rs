@@ -68,6 +68,10 @@ pub(super) fn merge_with_secret(
     pins: Vec<IssuedVersion>,
     secret: &Secret,
 ) -> Result<Vec<IssuedVersion>, Conflict> {
+    // Before the pins count as recorded: a pin proves nothing, because any user can copy it from another object.
+    if let Some(conflict) = secret::foreign_reason(object, secret) {
+        return Err(conflict);
+    }
     let noun = object.kind.noun;
     let contradicts = |why: String| Obstacle::OtherPin.because(why);
     for pin in &pins {

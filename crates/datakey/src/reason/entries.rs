@@ -32,8 +32,9 @@ impl Reason {
             Self::KeyStateInvalid => (
                 RetryRarely,
                 "the state of the KMS key forbids its use",
-                "The key is pending deletion or import, or its key store is not connected: bring it back to Enabled, \
-                 or name another key in spec.keyId",
+                "If the key is pending deletion, cancel the deletion at once: with the key, everything that it wrapped \
+                 is lost. If it is pending import, or its key store is not connected, correct that. Or name another \
+                 key in spec.keyId",
             ),
             Self::KeyUsageInvalid => (
                 RetryRarely,
@@ -185,7 +186,8 @@ impl Reason {
             Self::PinInvalid => (
                 RetryRarely,
                 "a pin in spec.wrappedKeys can't be used, and a pinned version is never issued again",
-                "Copy the entry again from status.versions of the DataKey that it was issued for, or remove it",
+                "Copy the entry again from status.versions of the DataKey that it was issued for. Remove the pin only if \
+                 no data is encrypted under it: without it, a new data key is issued for that version",
             ),
             Self::RestoredWithoutKey => (
                 RetryRarely,

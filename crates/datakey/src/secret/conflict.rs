@@ -1,6 +1,6 @@
 //! Why the operator leaves a Secret alone, and the safest way out of that.
 
-use crate::api::Object;
+use crate::{api::Object, names::NAME_LABEL};
 
 /// Why the operator must neither write a Secret nor take over what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +50,17 @@ impl Obstacle {
                 "If a workload needs that Secret, create it again under another name. Then delete it: the operator creates \
                  its own from the record, with the same {noun}s"
             ),
-            Self::Foreign => {
-                "Set spec.secretName to a free name. Or delete the Secret, if no workload needs it".to_owned()
-            }
+            // A backup tool or a user may have created a copy without the type.
+            Self::Foreign => format!(
+                "If it is a copy of this {kind}'s Secret, create it again with the type {}, and all entries, labels and \
+                 annotations of the original: the operator takes it over. Otherwise set spec.secretName to a free name",
+                object.kind.secret_type
+            ),
             Self::OtherObject if is_recorded => format!(
-                "Don't delete the Secret. Create a {kind} with another spec.secretName that pins the entries of \
-                 status.versions in spec.wrappedKeys, and then delete this one"
+                "Don't delete the Secret. If its label {NAME_LABEL} was changed, set it back to {}. Otherwise create a \
+                 {kind} with another spec.secretName that pins the entries of status.versions in spec.wrappedKeys, and \
+                 delete this one once that one is Ready",
+                object.name().unwrap_or_default()
             ),
             Self::OtherObject => format!(
                 "Don't delete the Secret: workloads of the other {kind} need it. Set spec.secretName to a name that no \
@@ -74,18 +79,20 @@ impl Obstacle {
                  takes it over. For a new {noun} set spec.secretName to a free name. Once the Secret is deleted, a new \
                  {noun} is issued"
             ),
+            // Not to delete the object: the record may be the only copy of the other versions, if the Secret was changed.
             Self::UnrecordedVersion => format!(
-                "To take over what the Secret holds, delete this {kind} under deletionPolicy Retain and create it again. \
-                 Don't delete the Secret: data may be encrypted under that version"
+                "Don't delete the Secret or this {kind}, and keep a copy of both (kubectl get -o yaml). If data is encrypted \
+                 under that version, add it to spec.wrappedKeys with the settings that it was issued with. Otherwise \
+                 remove its entries from the Secret"
             ),
             Self::OtherDataKey => format!(
                 "Keep a copy of the Secret (kubectl get secret NAME -o yaml): data may be encrypted under what it holds. \
                  Then delete it, and the operator creates it again with the recorded {noun}s"
             ),
-            Self::OtherPin => "Remove that pin from spec.wrappedKeys, or make it a copy of what the Secret holds \
-                               (kubectl datakey export NAME prints it). Don't delete the Secret: data may be encrypted \
-                               under what it holds"
-                .to_owned(),
+            Self::OtherPin => format!(
+                "Keep a copy of the Secret and of the pin, and find out under which of the two {noun}s data is encrypted. \
+                 If it is that of the Secret, make the pin a copy of its entries. If it is the pinned one, delete the Secret"
+            ),
         }
     }
 }
@@ -103,6 +110,18 @@ mod tests {
             assert!(!advice.contains("spec.secretName"), "{advice}");
         }
         assert!(Obstacle::Foreign.advice((&data_key()).into()).contains("spec.secretName"));
+    }
+
+    #[test]
+    fn no_advice_deletes_an_object_that_may_have_the_only_copy() {
+        let advice = Obstacle::UnrecordedVersion.advice((&recorded(&[1])).into());
+        assert!(advice.starts_with("Don't delete the Secret or this DataKey"), "{advice}");
+        for obstacle in [Obstacle::OtherPin, Obstacle::OtherDataKey] {
+            let advice = obstacle.advice((&recorded(&[1])).into());
+            assert!(advice.starts_with("Keep a copy of the Secret"), "{advice}");
+        }
+        let copy = Obstacle::Foreign.advice((&data_key()).into());
+        assert!(copy.contains("takes it over") && !copy.contains("delete"), "{copy}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) fn unmanaged_reason(is_managed: bool) -> Option<Conflict> {
 }
 
 /// Why a Secret does not belong to this object; `None` if it does.
-pub(super) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<Conflict> {
+pub(crate) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<Conflict> {
     let kind = object.kind;
     if secret.type_.as_deref() != Some(kind.secret_type) {
         let found = printable(secret.type_.as_deref().unwrap_or_default(), MAX_TYPE);

@@ -23,6 +23,7 @@ for blob in "$keys"/ciphertextBlob.v*; do
   # The encryption context is set here, not read from the Secret: a user who changes the Secret cannot make the workload
   # unwrap another data key.
   aws kms decrypt \
+    --cli-connect-timeout 5 --cli-read-timeout 5 \
     --region "$(cut -d: -f4 <<<"$key_arn")" \
     --key-id "$key_arn" \
     --ciphertext-blob "fileb://$blob" \
@@ -36,5 +37,10 @@ for blob in "$keys"/ciphertextBlob.v*; do
   fi
   mv "$plaintext/.new" "$plaintext/v$version"
 done
+# A version that the Secret does not hold would leave the workload without a key to encrypt under.
+if [[ ! -e $plaintext/v$(<"$keys/version") ]]; then
+  echo "the Secret says that version $(<"$keys/version") is current, and does not hold it" >&2
+  exit 1
+fi
 cp "$keys/version" "$plaintext/.new"
 mv "$plaintext/.new" "$plaintext/version"

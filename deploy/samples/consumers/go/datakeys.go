@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
@@ -80,6 +81,9 @@ func (k *DataKeys) Plaintext(ctx context.Context, version uint32) ([]byte, error
 		return nil, err
 	}
 	client := kms.NewFromConfig(k.settings, func(options *kms.Options) { options.Region = key.Region })
+	// Without a deadline, a KMS endpoint that does not answer stops the workload for good.
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
 	answer, err := client.Decrypt(ctx, &kms.DecryptInput{
 		KeyId:             aws.String(string(keyID)),
 		CiphertextBlob:    blob,

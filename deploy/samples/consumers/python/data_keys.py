@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import boto3
+from botocore.config import Config
 
 # Set here and in the settings of the workload, not read from the Secret: a user who changes the Secret cannot make
 # the workload unwrap another data key.
@@ -11,6 +12,8 @@ ENCRYPTION_CONTEXT = {"purpose": "orders"}
 KMS_KEY_ARNS = os.environ.get("KMS_KEY_ARNS", "").split()
 # AES_256. AES-GCM would take a shorter key, too.
 KEY_BYTES = 32
+# Without these, a KMS endpoint that does not answer stops the workload for minutes.
+DEADLINES = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 2})
 
 
 class DataKeys:
@@ -35,7 +38,7 @@ class DataKeys:
             key_arn = (self._secret / f"keyId.v{version}").read_text()
             if key_arn not in KMS_KEY_ARNS:
                 raise PermissionError(f"version {version} is wrapped by {key_arn}, which is not in KMS_KEY_ARNS")
-            kms = boto3.client("kms", region_name=key_arn.split(":")[3])
+            kms = boto3.client("kms", region_name=key_arn.split(":")[3], config=DEADLINES)
             answer = kms.decrypt(
                 KeyId=key_arn,
                 CiphertextBlob=(self._secret / f"ciphertextBlob.v{version}").read_bytes(),

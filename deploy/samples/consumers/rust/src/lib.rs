@@ -7,15 +7,19 @@ use std::{
     error::Error,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use aws_config::{Region, SdkConfig};
+use aws_config::{Region, SdkConfig, timeout::TimeoutConfig};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_sdk_kms::{Client, config::Builder, primitives::Blob};
 use zeroize::Zeroizing;
 
 // Set here, not read from the Secret: a user who changes the Secret cannot make the workload unwrap another data key.
 const ENCRYPTION_CONTEXT: [(&str, &str); 1] = [("purpose", "orders")];
+
+// Without it, a KMS endpoint that does not answer stops the workload for good.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Unwraps each version once, when it is first needed. The plaintexts are wiped as they are dropped.
 pub struct DataKeys {
@@ -72,7 +76,8 @@ impl DataKeys {
             }
             let blob = fs::read(self.secret.join(format!("ciphertextBlob.v{version}")))?;
             let region = key_arn.split(':').nth(3).unwrap_or_default().to_owned();
-            let settings = Builder::from(&self.settings).region(Region::new(region)).build();
+            let deadline = TimeoutConfig::builder().operation_timeout(DEADLINE).build();
+            let settings = Builder::from(&self.settings).region(Region::new(region)).timeout_config(deadline).build();
             let context = ENCRYPTION_CONTEXT.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let decrypt = Client::from_conf(settings)
                 .decrypt()
