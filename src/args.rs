@@ -246,7 +246,7 @@ pub struct RunArgs {
 
     /// The log level: error, warn, info, debug or trace, or directives of tracing-subscriber's EnvFilter, for example
     /// info,datakey_operator=debug. Directives cannot turn off the log of the operator itself. The AWS and Kubernetes clients
-    /// log warnings at most, because requests carry grant tokens.
+    /// log errors only, because their warnings repeat requests, which carry grant tokens.
     #[arg(
         long,
         env = "DATAKEY_LOG_LEVEL",

@@ -172,6 +172,9 @@ fn unknown_and_wrong_values_are_refused() {
         ("config.retryMax", json!("soon")),
         ("config.logFormat", json!("xml")),
         ("aws.region", json!("Ireland")),
+        ("aws.region", json!("eu-west")),
+        ("aws.region", json!("eu-a123456789-123456789-123456789-1")),
+        ("aws.region", json!("eu-abcdefghijklmnopqrstuvwxyzabcdefg-1")),
         ("aws.kmsEndpoint", json!("kms.example.com")),
         ("metrics.port", json!(70000)),
     ] {
@@ -311,12 +314,22 @@ fn helm_lint_finds_nothing() {
     }
 }
 
+fn notes(values: &Value) -> String {
+    let printed = rendered_by(&["install", "--dry-run=client"], values).unwrap();
+    printed.split_once("NOTES:").unwrap().1.to_owned()
+}
+
+#[test]
+fn the_first_datakey_in_the_notes_is_in_a_watched_namespace() {
+    for (values, namespace) in [(json!({}), "default"), (json!({ "watchNamespaces": ["shop", "bank"] }), "shop")] {
+        let notes = notes(&values);
+        assert!(notes.contains(&format!("metadata: {{name: orders, namespace: {namespace}}}")), "{notes}");
+        assert!(notes.contains(&format!("datakey/orders -n {namespace}\n")), "{notes}");
+    }
+}
+
 #[test]
 fn notes_warn_of_values_that_cannot_work_or_cost_data() {
-    let notes = |values: &Value| {
-        let printed = rendered_by(&["install", "--dry-run=client"], values).unwrap();
-        printed.split_once("NOTES:").unwrap().1.to_owned()
-    };
     assert!(!notes(&json!({})).contains("WARNING"));
     for (path, value, warning) in [
         ("crds.enabled", json!(false), "the cluster has no CustomResourceDefinition of DataKey"),
@@ -325,17 +338,40 @@ fn notes_warn_of_values_that_cannot_work_or_cost_data() {
         ("replicaCount", json!(0), "no data key is issued and no Secret is restored"),
         ("config.issue", json!(false), "the operator calls no KMS"),
         ("leaderElection.enabled", json!(false), "2 replicas without leader election all call KMS"),
+        ("config.shutdownGrace", json!("30s"), "pods can be killed before they release the Lease"),
+        ("podDisruptionBudget.minAvailable", json!(2), "no pod can be evicted"),
+        ("podDisruptionBudget.minAvailable", json!("100%"), "no pod can be evicted"),
     ] {
         let notes = notes(&nested(path, &value));
         assert_eq!(notes.matches("WARNING").count(), 1, "{path}: {notes}");
         assert!(notes.contains(warning), "{path}: {notes}");
     }
+    let one = json!({ "replicaCount": 1, "leaderElection": { "enabled": false } });
+    assert!(notes(&one).contains("two replicas work during each rollout"));
+    let recreated =
+        json!({ "replicaCount": 1, "leaderElection": { "enabled": false }, "strategy": { "type": "Recreate" } });
+    assert!(!notes(&recreated).contains("WARNING"));
 }
 
 #[test]
 fn chart_without_an_image_repository_says_what_to_set() {
     let refused = rendered(&json!({ "image": { "repository": "" } })).unwrap_err();
     assert!(refused.contains("image.repository is required: build the image with `make image`"), "{refused}");
+}
+
+#[test]
+fn image_repository_has_no_tag_and_no_upper_case() {
+    let with = |repository: &str| rendered(&json!({ "image": { "repository": repository } }));
+    for good in ["datakey-operator", "localhost:5000/datakey-operator", "registry.example.com/a/b_c"] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for wrong in ["REGISTRY/datakey-operator", "r.example.com/a:0.1.0", "a:0.1.0", "r/a@sha256:0", "r/", "Team/a"] {
+        let refused = with(wrong).unwrap_err();
+        assert!(
+            refused.contains("write the name in lower-case letters, and the tag in image.tag"),
+            "{wrong}: {refused}"
+        );
+    }
 }
 
 #[test]
@@ -438,7 +474,7 @@ fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
         let text = std::fs::read_to_string(chart().join("files").join(file)).unwrap();
         let names: BTreeSet<_> = text
             .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-            .filter(|word| word.starts_with("datakey_"))
+            .filter(|word| word.starts_with("datakey_") || word.starts_with("process_"))
             .collect();
         assert!(names.len() > 3, "{names:?}");
         for name in names {

@@ -62,6 +62,9 @@ annotations:
 {{- define "datakey.image" -}}
 {{- with .Values.image -}}
 {{- $repository := required "image.repository is required: build the image with `make image`, push it to your registry, and set for example --set image.repository=REGISTRY/datakey-operator" .repository -}}
+{{- if not (regexMatch "^([^@A-Z]*/)?[^/:@A-Z]+$" $repository) -}}
+{{- fail (printf "image.repository: %q is refused: write the name in lower-case letters, and the tag in image.tag or the digest in image.digest" $repository) -}}
+{{- end -}}
 {{- if .digest -}}
 {{- printf "%s@%s" $repository .digest -}}
 {{- else -}}

@@ -23,7 +23,7 @@ pub const FILES: [&str; 17] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 16] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -41,6 +41,22 @@ pub const SUBSTITUTED: [(&str, &str, &str); 12] = [
         "stage=prod --apply --dry-run=server",
         "only the DataKeys of the first steps are compared later; tests/integration/plugin_create.rs applies one",
     ),
+    (
+        "kms cancel-key-deletion",
+        "kms cancel-key-deletion --generate-cli-skeleton output",
+        "no KMS key is pending deletion: the AWS CLI checks the parameters and calls nothing",
+    ),
+    (
+        "kms enable-key",
+        "kms enable-key --generate-cli-skeleton output",
+        "the reader's key: the AWS CLI checks the parameters and calls nothing",
+    ),
+    (
+        "apply --server-side -f backup",
+        "apply --server-side --dry-run=server -f backup",
+        "the DataKeys exist, and no data key may change here",
+    ),
+    (r#"protectSecrets.allowedUsers=["USER"]"#, r#"protectSecrets.allowedUsers=["jane"]"#, "the reader's name"),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("datakey check", "datakey check --help", "it fails here, where no operator runs in pods"),
     ("datakey retry payments", "datakey retry orders", "the reader's name"),
@@ -71,7 +87,7 @@ pub const NOT_RUN: [(&str, &str); 12] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 20] = [
+pub const MENTIONED: [&str; 22] = [
     "helm --wait",
     "helm install",
     "helm template",
@@ -87,6 +103,9 @@ pub const MENTIONED: [&str; 20] = [
     "kubectl datakey",
     "kubectl datakey keep",
     "kubectl datakey retry",
+    // It deletes all DataKeys, which the text warns of.
+    "kubectl delete -k",
+    "kubectl get datakeys -o yaml",
     "kubectl delete --cascade=orphan",
     "kubectl delete datakey --cascade=orphan",
     "kubectl logs",
@@ -97,7 +116,7 @@ pub const MENTIONED: [&str; 20] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 8] = [
+pub const MEANWHILE: [(&str, &str, &str); 9] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
@@ -108,8 +127,17 @@ pub const MEANWHILE: [(&str, &str, &str); 8] = [
         "kubectl create namespace argocd; kubectl create configmap argocd-cm -n argocd",
         "Argo CD is installed",
     ),
-    ("For a team's namespaces only", "kubectl create namespace shop-staging", "the team has its namespaces"),
-    ("## Check", "kubectl config set-context --current --namespace=default", "the example is of the default namespace"),
+    (
+        "### Several releases",
+        "kubectl create namespace shop-staging; kubectl create namespace payments",
+        "the teams have their namespaces",
+    ),
+    (
+        "### IRSA",
+        "helm upgrade datakey-operator charts/datakey-operator --namespace datakey-system --reset-then-reuse-values \
+           --force-conflicts",
+        "a reader who uses Helm: the overlay of the section before changed the same installation",
+    ),
     (
         "**From kubectl to Helm:**",
         "helm uninstall data-keys --namespace keys-system
@@ -129,6 +157,7 @@ pub const MEANWHILE: [(&str, &str, &str); 8] = [
          kubectl delete crd datakeys.datakey.dev",
         "what the text says",
     ),
+    ("Remove an installation by kubectl", "kubectl apply -k overlay", "a reader who uses kubectl"),
     (
         "and apply the DataKeys from Git",
         "kubectl apply -f orders.yaml
