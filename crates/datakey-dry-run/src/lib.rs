@@ -35,7 +35,7 @@ use aws_sdk_kms::{
 use datakey::{
     api::{KeyRequest, KeySpec, Material},
     arn,
-    text::{error_chain, printable},
+    text::{error_chain, printable, redact},
 };
 use datakey_aws::{Aws, NO_REGION, Overrides, User};
 
@@ -96,16 +96,17 @@ pub async fn dry_run(
              (--endpoint-url, AWS_ENDPOINT_URL_KMS), or leave out --dry-run"
                 .to_owned(),
         ),
-        Err(error) => verdict(&error),
+        Err(error) => verdict(&error, grant_tokens),
     })
 }
 
-/// Converts an error of the AWS SDK.
-fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>) -> Verdict {
+/// Converts an error of the AWS SDK. Its message can repeat the request: grant tokens are redacted.
+fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>, grant_tokens: &[String]) -> Verdict {
     match error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or("an error without a code");
-            of_code(code, service.err().message())
+            let message = service.err().message().map(|message| redact(message, grant_tokens));
+            of_code(code, message.as_deref())
         }
         SdkError::TimeoutError(_) => Verdict::Unknown("AWS KMS did not answer in time: check the network".to_owned()),
         SdkError::ResponseError(_) => Verdict::Unknown(
@@ -115,7 +116,7 @@ fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>) -> Verdict {
         // The call was not sent; the usual cause is that no credentials were found.
         other => Verdict::Unknown(format!(
             "AWS KMS could not be called: {}; check AWS credentials (aws sts get-caller-identity) and network",
-            printable(&error_chain(other), usize::MAX)
+            printable(&redact(&error_chain(other), grant_tokens), usize::MAX)
         )),
     }
 }
@@ -144,6 +145,8 @@ fn of_code(code: &str, message: Option<&str>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kms::{config::http::HttpResponse, error::ErrorMetadata};
+
     use super::*;
 
     #[test]
@@ -162,6 +165,15 @@ mod tests {
             let verdict = of_code(code, Some("words"));
             assert!(matches!(&verdict, Verdict::Refused(why) if why.contains(advice)), "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn grant_tokens_are_not_in_a_message() {
+        let metadata = ErrorMetadata::builder().code("ValidationException").message("1 of [t0ken] is wrong").build();
+        let response = HttpResponse::new(400_u16.try_into().unwrap(), "".into());
+        let error = SdkError::service_error(GenerateDataKeyWithoutPlaintextError::generic(metadata), response);
+        let Verdict::Refused(why) = verdict(&error, &["t0ken".to_owned()]) else { panic!("refused") };
+        assert!(why.contains("[[redacted]] is wrong"), "{why}");
     }
 
     #[test]
