@@ -132,7 +132,7 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
     );
     assert!(!text(&all).contains("orders in namespace"), "{}", text(&all));
     assert!(text(&all).contains("AWS KMS has no such key or alias"), "{}", text(&all));
-    assert!(text(&all).contains("a person must act"), "{}", text(&all));
+    assert!(text(&all).contains("a user must act"), "{}", text(&all));
     assert_eq!(all.err, "1 of 2 DataKeys are not as they should be.\n");
     eventually(SOON, "the events are shown", async || {
         let one = user.json(2, &["status", "missing"]).await;

@@ -24,12 +24,16 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
         return Ok(Output::text(patch_for_git(&fetched, next)?));
     }
     let mut output = Output::default();
-    if let Some(tool) = managing_tool(&fetched) {
-        output.notes.push(format!(
+    output.notes.push(match managing_tool(&fetched) {
+        Some(tool) => format!(
             "note: {tool} applies this DataKey and will set spec.version back, unless you change it there too; \
              --patch prints the change"
-        ));
-    }
+        ),
+        None => format!(
+            "note: if you keep a manifest of this DataKey, set version: {next} there, too; applied without it, an earlier \
+             version is current again"
+        ),
+    });
     let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
     let from = fetched.key.wanted_version();
     if args.dry_run {

@@ -111,7 +111,7 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
     };
     line("Why", &summary.message);
     if summary.stalled {
-        line("Stalled", "a person must act");
+        line("Stalled", "a user must act");
     }
     for advice in &summary.advice {
         line("Next", advice);
@@ -168,9 +168,9 @@ fn event_table(summary: &KeySummary, now: Timestamp) -> String {
 fn version_line(summary: &KeySummary) -> String {
     let wanted = summary.wanted_version;
     match summary.version {
-        Some(current) if current == wanted => format!("{current} is current, as spec.version wants it"),
-        Some(current) => format!("{current} is current; spec.version wants {wanted}"),
-        None => format!("none is current yet; spec.version wants {wanted}"),
+        Some(current) if current == wanted => format!("{current} is current, as the spec wants it"),
+        Some(current) => format!("{current} is current; the spec wants {wanted}"),
+        None => format!("none is current yet; the spec wants {wanted}"),
     }
 }
 
@@ -195,12 +195,12 @@ mod tests {
             text,
             "orders in namespace shop: not Ready (KeyDisabled), for 2m30s\n  \
              Why       The KMS key is disabled. Enable it, or name another key in spec.keyId.\n  \
-             Stalled   a person must act\n  \
-             Next      a change of the DataKey is acted on at once; other changes within minutes, or at once: \
+             Stalled   a user must act\n  \
+             Next      the operator acts on a change of the spec at once, and on others within about ten minutes; to try now: \
              kubectl datakey retry orders -n shop\n  \
              Key       alias/orders\n  \
              Secret    orders: nothing is issued yet that it could hold\n  \
-             Version   none is current yet; spec.version wants 1\n"
+             Version   none is current yet; the spec wants 1\n"
         );
     }
 

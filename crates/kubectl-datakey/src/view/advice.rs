@@ -20,7 +20,7 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
             vec![format!("the operator tries again by itself within minutes; at once: {}", command("retry"))]
         }
         RetryPolicy::RetryRarely => vec![format!(
-            "a change of the DataKey is acted on at once; other changes within minutes, or at once: {}",
+            "the operator acts on a change of the spec at once, and on others within about ten minutes; to try now: {}",
             command("retry")
         )],
     };
@@ -30,12 +30,21 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
             advice.push(format!("see what differs: {}", command("verify")));
         }
         Reason::CredentialsMissing | Reason::CredentialsRejected | Reason::KmsError | Reason::RequestInvalid => {
-            advice
-                .push("see the operator's log: kubectl logs -A -l app.kubernetes.io/name=datakey-operator".to_owned());
+            advice.push(see_the_log());
         }
         _ => {}
     }
+    if reason == Reason::AccessDenied {
+        advice.push(see_the_log());
+    }
     advice
+}
+
+/// The command for the operator's log. kubectl shows the log of one namespace only.
+fn see_the_log() -> String {
+    "see the operator's log: kubectl logs -n datakey-system -l app.kubernetes.io/name=datakey-operator (or the namespace that \
+     it is installed in)"
+        .to_owned()
 }
 
 /// Advises to check whether the operator runs.
