@@ -46,10 +46,16 @@ def queried(prometheus, expression, begin, end, step):
 def shown(value, unit):
     if unit == "s":
         return f"{value:.2g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+    if unit == "bytes":
+        return f"{value / 2**20:.0f} MiB"
+    if unit == "percentunit":
+        return f"{value * 100:.2g} %"
     return f"{value:g}" + {"reqps": " req/s", "ops": " ops/s"}.get(unit, "")
 
 
 def legend(target, labels):
+    """As Grafana writes it. A program that is scraped without Kubernetes has no pod."""
+    labels = {"pod": "datakey-operator"} | labels
     return re.sub(r"{{(\w+)}}", lambda name: labels.get(name[1], ""), target["legendFormat"])
 
 
@@ -72,7 +78,7 @@ def draw_lines(axes, panel, series):
     axes.tick_params(colors=TEXT, length=0)
     if series:
         axes.legend(
-            loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=4, frameon=False, labelcolor=TEXT, fontsize=7, borderaxespad=0
+            loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=2, frameon=False, labelcolor=TEXT, fontsize=7, borderaxespad=0
         )
 
 

@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
-use testbed::{control_plane::OPERATOR, eventually, proxy::Fault, repository};
+use testbed::{
+    api_proxy::{ApiProxy, Fault, STREAMED_LIST},
+    control_plane::OPERATOR,
+    eventually, proxy, repository,
+};
 
 use crate::harness::{SOON, TestNamespace};
 
@@ -38,7 +42,7 @@ async fn each_verb_of_the_role_is_needed() {
     let all = rules();
     assert_eq!(all.len(), 10);
     // Slow enough that a DataKey can change during the call.
-    test.proxy.fail_always(Fault::Delay(Duration::from_secs(1)));
+    test.proxy.fail_always(proxy::Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
     for (number, without) in all.iter().enumerate() {
         let name = format!("without-{number}");
@@ -63,10 +67,14 @@ async fn each_verb_of_the_role_is_needed() {
         ])
         .await;
         let kubeconfig = test.plane.kubeconfig_of(OPERATOR.0, &name).await;
+        // Lists are asked for only where the API server does not stream them.
+        let api = ApiProxy::start(&kubeconfig).await;
+        api.fail_always(STREAMED_LIST, "*", Fault::Refuse(422, "Invalid", "sendInitialEvents is forbidden"));
+        let kubeconfig = if without.2 == "list" { api.kubeconfig(&kubeconfig) } else { kubeconfig };
         let operator = test.operator_by(&kubeconfig, &[&format!("--namespace={name}")]);
-        watched.push((name, without, operator));
+        watched.push((name, without, operator, api));
     }
-    for (name, (group, resource, verb), operator) in watched {
+    for (name, (group, resource, verb), operator, _api) in watched {
         // The Secret is changed twice, because a repeated event is a patch. The DataKey changes during the KMS call.
         let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
         let manifest = json!({
