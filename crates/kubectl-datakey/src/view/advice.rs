@@ -25,7 +25,10 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
         )],
     };
     match reason {
-        Reason::AccessDenied => advice.push(format!("see the policies that it needs: {}", command("policy"))),
+        Reason::AccessDenied => {
+            advice.push(format!("see the policies that it needs: {}", command("policy")));
+            advice.push(see_the_log());
+        }
         Reason::SecretConflict | Reason::SecretContested => {
             advice.push(format!("see what differs: {}", command("verify")));
         }
@@ -33,9 +36,6 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
             advice.push(see_the_log());
         }
         _ => {}
-    }
-    if reason == Reason::AccessDenied {
-        advice.push(see_the_log());
     }
     advice
 }
