@@ -14,6 +14,8 @@ use testbed::{
     repository,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use terminal::Terminal;
 
 mod demo;
@@ -55,9 +57,13 @@ async fn main() -> ExitCode {
     };
     let result = tokio::select! {
         result = run => result,
-        _ = tokio::signal::ctrl_c() => if command == "dev" { Ok(()) } else { Err("interrupted".to_owned()) },
+        () = stop_requested() => if command == "dev" { Ok(()) } else { Err("interrupted".to_owned()) },
     };
     match result {
+        Ok(()) if command == "dev" => {
+            println!("\nStopped. The servers and all that they held are deleted.");
+            ExitCode::SUCCESS
+        }
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\n{command} failed: {error}");
@@ -66,22 +72,39 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Until Ctrl-C or SIGTERM, which is how a process in the background is stopped.
+async fn stop_requested() {
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 async fn dev() -> Result<(), String> {
     let Playground { plane, kms, operator, proxy: _proxy } = Playground::start().await?;
     let plane = plane.with_usual_controllers();
-    println!("\nThe operator watches every namespace. In another terminal:\n");
-    for line in Terminal::of(&plane, &kms).exports() {
+    let exports = Terminal::of(&plane, &kms).exports();
+    let file = plane.workdir().file("dev.env");
+    std::fs::write(&file, exports.join("\n") + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
+    println!("\nReady. The operator watches every namespace. In another terminal:\n\n  . {}\n", file.display());
+    println!("This file sets:\n");
+    for line in exports {
         println!("  {line}");
     }
     println!(
-        "\nWithout these lines a terminal uses your own cluster and AWS account. Then, for example, in the namespace {NAMESPACE}:"
+        "\nWithout it a terminal uses your own cluster and AWS account. Then, for example, in the namespace {NAMESPACE}:"
     );
     let samples = repository().join("deploy/samples").display().to_string();
     println!("{}", EXAMPLES.replace("SAMPLES", &samples).replace("ALIAS", ALIAS));
     println!("The KMS has alias/{ALIAS} and alias/{README_ALIAS} (account {}, {}).", kms::ACCOUNT, kms::REGION);
-    println!("The operator is process {}, so the cluster has no pod of it. Its log:", operator.pid());
+    println!("Steps 3 and 4 of the README work as they are.");
+    println!(
+        "The operator is process {}. The cluster has no pod of it, so `kubectl datakey check` finds none. Its log:",
+        operator.pid()
+    );
     println!("  {}", plane.workdir().file("operator.log").display());
-    println!("\nCtrl-C ends the servers and deletes all that they hold.");
+    println!("\nCtrl-C, or SIGTERM, ends the servers and deletes all that they hold.");
     std::future::pending().await
 }
 
