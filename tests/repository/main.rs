@@ -12,5 +12,6 @@ mod flags;
 mod generated;
 mod github;
 mod krew;
+mod layout;
 mod stored_names;
 mod words;

@@ -14,7 +14,7 @@ Try next:
   docs/consume.md       unwrap with Python, Go, Rust or the AWS Encryption SDK
   docs/install.md       install it in your cluster, with AWS
   docs/README.md        all pages, by reader
-  make test             all checks before a pull request";
+  make test             the checks of a change";
 
 /// All DataKeys in 80 columns: the ARN of a KMS key takes as many.
 const LIST: &str = "\
