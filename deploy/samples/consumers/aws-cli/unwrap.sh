@@ -4,6 +4,8 @@
 set -euo pipefail
 umask 077
 plaintext=${PLAINTEXT:-/plaintext}
+# One retry: a KMS endpoint that does not answer stops the workload for seconds, not for minutes.
+export AWS_MAX_ATTEMPTS=2
 # The folder of the present entries. A rotation creates another folder, so all entries that this script reads belong together.
 keys=$(realpath "${KEYS:-/keys}/..data")
 
@@ -14,6 +16,10 @@ fi
 trap 'rm -f "$plaintext/.new"' EXIT
 
 for blob in "$keys"/ciphertextBlob.v*; do
+  if [[ ! -e $blob ]]; then
+    echo "${KEYS:-/keys} is no mounted Secret of a DataKey: it has no ..data/ciphertextBlob.v1" >&2
+    exit 1
+  fi
   version=${blob##*.v}
   key_arn=$(<"$keys/keyId.v$version")
   if [[ " $KMS_KEY_ARNS " != *" $key_arn "* ]]; then

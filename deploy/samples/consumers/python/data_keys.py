@@ -47,6 +47,7 @@ class DataKeys:
             # The objects that boto3 created from the answer are immutable: they can be dropped, but not overwritten.
             plaintext = bytearray(answer.pop("Plaintext"))
             if len(plaintext) != KEY_BYTES:
+                plaintext[:] = bytes(len(plaintext))
                 raise ValueError(f"the plaintext of version {version} has {len(plaintext)} bytes, not {KEY_BYTES}")
             self._plaintexts[version] = plaintext
         return self._plaintexts[version]

@@ -64,5 +64,11 @@ if __name__ == "__main__":
                     pathlib.Path(target).write_bytes(decrypt(data_keys, pathlib.Path(source).read_bytes()))
                 case _:
                     sys.exit(__doc__)
-        except (OSError, BotoCoreError, ClientError, aws_encryption_sdk.exceptions.AWSEncryptionSDKClientError) as error:
+        except (
+            OSError,
+            ValueError,
+            BotoCoreError,
+            ClientError,
+            aws_encryption_sdk.exceptions.AWSEncryptionSDKClientError,
+        ) as error:
             sys.exit(str(error))

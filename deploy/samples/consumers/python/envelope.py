@@ -60,5 +60,5 @@ if __name__ == "__main__":
             main(data_keys, *sys.argv[1:] or ["help"])
         except InvalidTag:
             sys.exit("the data was changed, or encrypted under another data key")
-        except (OSError, BotoCoreError, ClientError) as error:
+        except (OSError, ValueError, BotoCoreError, ClientError) as error:
             sys.exit(str(error))
