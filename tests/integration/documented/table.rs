@@ -23,7 +23,7 @@ pub const FILES: [&str; 17] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 16] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 18] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -57,6 +57,16 @@ pub const SUBSTITUTED: [(&str, &str, &str); 16] = [
         "the DataKeys exist, and no data key may change here",
     ),
     (r#"protectSecrets.allowedUsers=["USER"]"#, r#"protectSecrets.allowedUsers=["jane"]"#, "the reader's name"),
+    (
+        "patch datakey orders",
+        "patch datakey orders -n shop --dry-run=server",
+        "later steps expect the version of the README",
+    ),
+    (
+        "delete secrets --all-namespaces",
+        "delete secrets --all-namespaces --dry-run=server",
+        "the test compares the Secrets after each command",
+    ),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("datakey check", "datakey check --help", "it fails here, where no operator runs in pods"),
     ("datakey retry payments", "datakey retry orders", "the reader's name"),

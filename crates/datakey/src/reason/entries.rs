@@ -91,7 +91,8 @@ impl Reason {
             Self::KmsUnreachable => (
                 RetrySoon,
                 "no connection to AWS KMS",
-                "Check spec.region, and DNS, network policy, proxy and VPC endpoint of the operator. It tries again",
+                "Check spec.region, and DNS, network policy, proxy and KMS endpoint of the operator; its log has the error. \
+                 It tries again",
             ),
             Self::TlsFailed => (
                 RetrySlowly,

@@ -98,6 +98,7 @@ async fn dev() -> Result<(), String> {
     let samples = repository().join("deploy/samples").display().to_string();
     println!("{}", EXAMPLES.replace("SAMPLES", &samples).replace("ALIAS", ALIAS));
     println!("The KMS has alias/{ALIAS} and alias/{README_ALIAS} (account {}, {}).", kms::ACCOUNT, kms::REGION);
+    println!("It evaluates no key policies and answers no dry runs.");
     println!("Steps 3 and 4 of the README work as they are.");
     println!(
         "The operator is process {}. The cluster has no pod of it, so `kubectl datakey check` finds none. Its log:",
