@@ -24,6 +24,11 @@ pub fn progress(fetched: &FetchedKey, version: i32) -> Progress {
     if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
 }
 
+/// The time between two looks at this many DataKeys. A list of thousands of objects is expensive for the API server.
+pub fn pause(count: usize) -> Duration {
+    POLL_INTERVAL * u32::try_from(1 + count / 100).unwrap_or(u32::MAX)
+}
+
 /// Waits until the `DataKey` is Ready with the version that its spec makes current. Prints each cause of waiting once.
 ///
 /// # Errors
