@@ -22,11 +22,11 @@ pub async fn run(
 ) -> Result<Output, CommandError> {
     let (applied, existed) = apply(cluster, manifest, manager).await?;
     let done = if existed { "configured" } else { "created" };
-    let name = applied.name();
+    let (name, namespace) = (applied.name(), applied.namespace());
     terminal.notes([format!("{name} {done}; waiting until the data key is issued and in the Secret")]);
     let fetched = wait::until_ready(cluster, terminal, applied, timeout, |why| {
         CommandError::NotReady(format!(
-            "DataKey {name} was {done}, but it is not Ready: {why}; look at kubectl datakey status {name}"
+            "DataKey {name} was {done}, but it is not Ready: {why}; look at kubectl datakey status {name} -n {namespace}"
         ))
     })
     .await?;

@@ -12,7 +12,7 @@ use datakey::api::DataKey;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL_INTERVAL, Progress, managing_tool, write_new_file};
+use super::{POLL_INTERVAL, Progress, has_grant_tokens, managing_tool, write_new_file};
 use crate::{
     cli::Keep,
     cluster::{Cluster, FetchedKey},
@@ -46,7 +46,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             }
             keeper.confirm(fetched)?;
             if read(&keeper.file)?.is_none() {
-                write_new_file(&keeper.file, yaml(&manifest)?.as_bytes())?;
+                write_new_file(&keeper.file, yaml(&manifest)?.as_bytes(), has_grant_tokens(fetched))?;
             }
             terminal.notes([messages::saved(&keeper.file)]);
             // The time that the user took to answer does not count.
@@ -106,7 +106,7 @@ impl Keeper<'_> {
                 Ok(())
             }
             SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Adoptable | SecretVerdict::Unknown => {
-                Err(CommandError::NotReady(messages::secret_not_keepable(&check, &self.args.name)))
+                Err(CommandError::NotReady(messages::secret_not_keepable(&check, fetched)))
             }
         }
     }
@@ -115,7 +115,7 @@ impl Keeper<'_> {
         if let Some(tool) = managing_tool(fetched) {
             self.output.notes.push(messages::applied_by(tool));
         }
-        if fetched.key.spec.grant_tokens.is_some() {
+        if has_grant_tokens(fetched) {
             self.output.notes.push(messages::GRANT_TOKENS.to_owned());
         }
     }
@@ -203,7 +203,7 @@ impl Keeper<'_> {
     }
 
     fn not_ready(&self, why: &str) -> CommandError {
-        CommandError::NotReady(messages::not_as_before(&self.args.name, why, &self.file))
+        CommandError::NotReady(messages::not_as_before(&self.args.name, &self.cluster.namespace, why, &self.file))
     }
 
     /// Waits for one interval, or returns an error if that would pass the deadline.

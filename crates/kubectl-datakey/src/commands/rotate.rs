@@ -35,7 +35,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
     if args.wait {
         terminal.notes(output.notes.drain(..));
         terminal.notes([waiting(next)]);
-        wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(&args.name, next, why)).await?;
+        wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(&fetched, next, why)).await?;
     }
     Ok(output)
 }
@@ -117,9 +117,11 @@ fn patch_for_git(fetched: &FetchedKey, next: i32) -> Result<String, CommandError
     }))
 }
 
-fn not_ready(name: &str, version: i32, why: &str) -> CommandError {
+fn not_ready(fetched: &FetchedKey, version: i32, why: &str) -> CommandError {
+    let (name, namespace) = (fetched.name(), fetched.namespace());
     CommandError::NotReady(format!(
-        "spec.version of DataKey {name} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name}"
+        "spec.version of DataKey {name} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name} \
+         -n {namespace}"
     ))
 }
 
@@ -194,7 +196,7 @@ mod tests {
             done("orders", "would be rotated", 1, 2, " (dry run)"),
             done("orders", "rotated", 1, 2, ""),
             waiting(2),
-            not_ready("orders", 2, "KeyDisabled: The KMS key is disabled").to_string(),
+            not_ready(&ready(&[1]), 2, "KeyDisabled: The KMS key is disabled").to_string(),
             require_ready(&recorded(&[])).unwrap_err().to_string(),
             next_version(&ready(&all)).unwrap_err().to_string(),
             next_version(&highest).unwrap_err().to_string(),

@@ -13,8 +13,9 @@ pub fn secret_comes_back(check: &SecretCheck) -> String {
     format!("note: Secret {}; the pins in the manifest bring it back", check.line())
 }
 
-pub fn secret_not_keepable(check: &SecretCheck, name: &str) -> String {
-    format!("Secret {}, and nothing was done: see kubectl datakey status {name}", check.line())
+pub fn secret_not_keepable(check: &SecretCheck, fetched: &FetchedKey) -> String {
+    let (name, namespace) = (fetched.name(), fetched.namespace());
+    format!("Secret {}, and nothing was done: see kubectl datakey status {name} -n {namespace}", check.line())
 }
 
 pub fn applied_by(tool: &str) -> String {
@@ -74,10 +75,10 @@ pub fn file_stays(file: &Path) -> String {
     )
 }
 
-pub fn not_as_before(name: &str, why: &str, file: &Path) -> String {
+pub fn not_as_before(name: &str, namespace: &str, why: &str, file: &Path) -> String {
     format!(
         "DataKey {name} was created under deletionPolicy Retain, but is not as before: {why}; look at kubectl datakey status \
-         {name}; {} has all its data keys",
+         {name} -n {namespace}; {} has all its data keys",
         file.display()
     )
 }
@@ -99,7 +100,7 @@ mod tests {
         let all = [
             retained_already("orders"),
             secret_comes_back(&missing),
-            secret_not_keepable(&unknown, "orders"),
+            secret_not_keepable(&unknown, &fetched),
             applied_by("Flux"),
             GRANT_TOKENS.to_owned(),
             question(&fetched, file),
@@ -111,7 +112,7 @@ mod tests {
             gone_again("orders"),
             done(&fetched),
             file_stays(file),
-            not_as_before("orders", "SecretConflict: the Secret has another owner", file),
+            not_as_before("orders", "shop", "SecretConflict: the Secret has another owner", file),
         ];
         insta::assert_snapshot!("keep", all.map(|message| message.trim_end().to_owned()).join("\n"));
     }
