@@ -126,7 +126,7 @@ fn parameters_are_read_as_by_the_real_aws_cli() {
         "a b=c",
         "ä=b",
         "a=ä\u{a0}",
-        "aws:s3:x=y",
+        "app:s3:x=y",
         "app/x.y#z_-:=1",
         "a@=b",
         "a @= b",

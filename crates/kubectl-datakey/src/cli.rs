@@ -56,8 +56,8 @@ pub enum Command {
     /// Print the manifest of a DataKey, made from the parameters of aws kms generate-data-key-without-plaintext; with --apply
     /// apply it and wait until it is Ready.
     Create(Create),
-    /// Print a DataKey for Git that pins an existing wrapped data key, after AWS KMS unwrapped it; with --from-csv or
-    /// --from-folder many at once.
+    /// Print a DataKey for Git that pins an existing wrapped data key, after AWS KMS unwrapped it; with --apply apply it and wait
+    /// until it is Ready; with --from-csv or --from-folder many at once.
     Import(Import),
     /// List DataKeys.
     #[command(visible_alias = "ls")]
