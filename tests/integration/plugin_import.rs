@@ -1,6 +1,6 @@
 //! `kubectl datakey import`, run by the real kubectl: wrapped data keys from elsewhere become pins.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{collections::BTreeMap, fmt::Write, process::Stdio};
 
 use aws_sdk_kms::types::DataKeySpec;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -238,7 +238,7 @@ async fn table(test: &TestNamespace, name: &str, names: &[String]) -> String {
     let mut lines = "name,ciphertext_blob,encryption_context\n".to_owned();
     for name in names {
         let blob = BASE64_STANDARD.encode(issue(test, &[("name", name)]).await.blob);
-        lines += &format!("{name},{blob},name={name}\n");
+        writeln!(lines, "{name},{blob},name={name}").unwrap();
     }
     file(test, name, lines)
 }

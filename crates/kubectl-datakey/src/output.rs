@@ -194,6 +194,11 @@ impl Terminal {
         self.stderr.is_terminal()
     }
 
+    /// Returns whether the user types standard input.
+    pub fn reads_keyboard(&self) -> bool {
+        self.stdin.is_terminal()
+    }
+
     /// Returns whether standard output is a terminal, not a file or a pipe.
     pub fn shows_output(&self) -> bool {
         self.stdout.is_terminal()

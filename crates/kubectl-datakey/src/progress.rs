@@ -62,7 +62,7 @@ fn line(done: usize, total: usize, more: &str) -> String {
 }
 
 fn bar(done: usize, total: usize) -> String {
-    let filled = if total == 0 { WIDTH } else { WIDTH * done.min(total) / total };
+    let filled = (WIDTH * done.min(total)).checked_div(total).unwrap_or(WIDTH);
     format!("[{}{}]", "#".repeat(filled), ".".repeat(WIDTH - filled))
 }
 

@@ -38,6 +38,9 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Import) ->
     if let Some(folder) = &args.to {
         return batch::run(&importer, cluster.as_ref(), terminal, args, folder).await;
     }
+    if source(args) == STDIN && terminal.reads_keyboard() {
+        terminal.notes(["reading the wrapped data key from standard input"]);
+    }
     let bytes = read(connection, args).await?;
     let wrapped = Wrapped::parse(&bytes, source(args)).map_err(CommandError::Failed)?;
     let name = args.name.as_deref().unwrap_or_default();
@@ -88,11 +91,14 @@ impl<'a> Importer<'a> {
     }
 }
 
+/// Where a wrapped data key comes from without a flag.
+const STDIN: &str = "standard input";
+
 /// What the wrapped data key is called in messages.
 fn source(args: &Import) -> &str {
     let named = [&args.ciphertext_blob, &args.from_secret, &args.from_configmap].into_iter().flatten().next();
     match named.map(String::as_str) {
-        None | Some("-") => "standard input",
+        None | Some("-") => STDIN,
         // A literal blob is not repeated.
         Some(literal) if args.ciphertext_blob.is_some() && !param_file::is_file(literal) => "--ciphertext-blob",
         Some(name) => name,

@@ -62,10 +62,10 @@ fn cause_text(why: &str, concerned: &[(&str, &str)]) -> String {
         let name = if name == place { String::new() } else { format!("{name}: ") };
         return format!("  {}\n", printable(&format!("{name}{place}: {why}")));
     }
-    let named = |(name, place): &(&str, &str)| {
+    let label = |(name, place): &(&str, &str)| {
         if name == place { (*name).to_owned() } else { format!("{name} ({place})") }
     };
-    let names = concerned.iter().map(named).collect::<Vec<_>>().join(", ");
+    let names = concerned.iter().map(label).collect::<Vec<_>>().join(", ");
     format!("  {} DataKeys: {}\n    {}\n", concerned.len(), printable(why), printable(&names))
 }
 

@@ -111,7 +111,8 @@ fn check_columns(headers: &[String]) -> Result<(), String> {
     let unknown: Vec<_> = headers.iter().filter(|header| !COLUMNS.contains(&header.as_str())).collect();
     if let Some(unknown) = unknown.first() {
         let shown: String = unknown.chars().take(40).collect();
-        return Err(format!("there is no column {shown:?}: the columns are {}", COLUMNS.join(", ")));
+        let hint = if unknown.contains([';', '\t']) { "separate the values by commas; " } else { "" };
+        return Err(format!("there is no column {shown:?}: {hint}the columns are {}", COLUMNS.join(", ")));
     }
     if let Some(twice) = headers.iter().enumerate().find(|(at, header)| headers[..*at].contains(header)) {
         return Err(format!("the column {} is there twice: remove one", twice.1));
@@ -318,6 +319,7 @@ mod tests {
     fn columns_that_are_unknown_or_missing_are_refused() {
         for (text, message) in [
             ("name,blob\n", "no column \"blob\""),
+            ("name;ciphertext_blob\n", "separate the values by commas"),
             ("name\n", "column ciphertext_blob is missing"),
             ("name,ciphertext_blob,Name\n", "column name is there twice"),
             ("", "column name is missing"),

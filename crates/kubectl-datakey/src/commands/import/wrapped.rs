@@ -144,7 +144,7 @@ mod tests {
         for in_order in [u16::to_le_bytes, u16::to_be_bytes] {
             let bytes = |text: &str| text.encode_utf16().flat_map(in_order).collect::<Vec<_>>();
             assert_eq!(Wrapped::parse(&bytes(&json), "x"), expected);
-            let with_plaintext = json.replace("{", "{\"Plaintext\": \"x\", ");
+            let with_plaintext = json.replace('{', "{\"Plaintext\": \"x\", ");
             assert!(Wrapped::parse(&bytes(&with_plaintext), "x").unwrap_err().contains("has Plaintext"));
         }
     }
