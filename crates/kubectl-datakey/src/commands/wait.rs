@@ -46,10 +46,12 @@ pub async fn until_ready(
     loop {
         let why = match progress(&fetched, version) {
             Progress::Done => return Ok(fetched),
-            Progress::Failed(why) => return Err(not_ready(&why)),
+            // What the user reads goes on after the cause.
+            Progress::Failed(why) => return Err(not_ready(why.trim_end_matches('.'))),
             Progress::Pending(why) => why,
         };
         if Instant::now() + POLL_INTERVAL > until {
+            let why = why.trim_end_matches('.');
             return Err(not_ready(&format!("not within {}; {why}", humantime::format_duration(timeout))));
         }
         if shown != why {

@@ -133,10 +133,10 @@ impl Rollout {
             };
             let before = waiting.len();
             let causes = self.settle(&mut waiting, &listing);
-            bar.show(total - waiting.len(), ", the others are not Ready yet");
             if waiting.is_empty() {
                 return;
             }
+            bar.show(total - waiting.len(), ", the others are not Ready yet");
             if waiting.len() < before {
                 changed = Instant::now();
             }
