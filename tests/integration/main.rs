@@ -7,6 +7,7 @@
 
 mod admission;
 mod adoption;
+mod aws_cli;
 mod chaos;
 mod chart;
 mod consumers;

@@ -1,8 +1,12 @@
 //! `kubectl datakey`, run by the real kubectl as users run it.
 
+mod completion;
 mod installation;
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{LazyLock, Mutex},
+};
 
 use datakey::secret::sha256;
 use kube::ResourceExt;
@@ -13,6 +17,12 @@ use testbed::{
 };
 
 use crate::harness::{NO_RETRY, SOON, TestNamespace, UNSET, to_json};
+
+/// The documented schema of `-o json`.
+static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let schema = include_str!("../../docs/kubectl-datakey.schema.json");
+    jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap()
+});
 
 /// A user at a terminal: a cluster admin with AWS credentials, who sees all that is printed.
 pub struct User<'a> {
@@ -67,7 +77,10 @@ impl<'a> User<'a> {
     /// The same with JSON as output, parsed.
     pub async fn json(&self, code: i32, words: &[&str]) -> Value {
         let ended = self.ends(code, &[words, &["-o", "json"]].concat()).await;
-        serde_json::from_slice(&ended.out).unwrap_or_else(|error| panic!("{words:?}: {error}:\n{}", text(&ended)))
+        let read = serde_json::from_slice(&ended.out);
+        let read = read.unwrap_or_else(|error| panic!("{words:?}: {error}:\n{}", text(&ended)));
+        assert!(SCHEMA.is_valid(&read), "{words:?}: the documented schema has no such output: {read}");
+        read
     }
 
     /// Whether the user saw these bytes, raw or in a usual encoding.
@@ -595,38 +608,4 @@ async fn user_without_access_to_secrets_sees_the_rest() {
     let everywhere = viewer.ends(1, &["list", "-A"]).await;
     assert!(everywhere.err.contains("ask for that right"), "{everywhere:?}");
     assert!(viewer.ends(1, &["rotate", "k"]).await.err.contains("you may not"));
-}
-
-#[tokio::test]
-async fn kubectl_completes_commands_flags_and_names() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let test = TestNamespace::new("plugin-complete").await;
-    test.create("orders", &json!({})).await;
-    test.create("payments", &json!({})).await;
-    let user = User::of(&test);
-    let folder = test.plane.workdir().file("completion");
-    std::fs::create_dir(&folder).unwrap();
-    let script = folder.join("kubectl_complete-datakey");
-    std::fs::write(&script, user.types(&["datakey", "completion", "kubectl"]).await.out).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    // The first folder is the plugin's own.
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-    let offers = async |words: &[&str]| {
-        let environment: Vec<_> = user.environment().collect();
-        let environment =
-            [environment, vec![("PATH", format!("{}:{path}", testbed::plugin().parent().unwrap().display()))]];
-        let words = [&["__complete", "datakey"], words].concat();
-        let ended = commands::plugin(&testbed::plugin(), &environment.concat(), &words).await;
-        let offered = text(&ended);
-        let words: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect();
-        words
-    };
-    assert_eq!(offers(&["sta"]).await, ["status", ":4"]);
-    assert_eq!(offers(&["status", "-n", "plugin-complete", "o"]).await, ["orders", ":4"]);
-    assert_eq!(offers(&["export", "-n", "plugin-complete", ""]).await, ["orders", "payments", ":4"]);
-    assert_eq!(offers(&["export", "orders", "-o", "j"]).await, ["json", ":4"]);
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        assert!(text(&user.types(&["datakey", "completion", shell]).await).contains("kubectl-datakey"), "{shell}");
-    }
 }

@@ -1,6 +1,6 @@
 //! `kubectl datakey import`, run by the real kubectl: wrapped data keys from elsewhere become pins.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write, process::Stdio};
 
 use aws_sdk_kms::types::DataKeySpec;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use testbed::{
     asset,
     commands::{self, Ended},
-    kms, tools,
+    eventually, kms, tools,
 };
 
 use crate::{
-    harness::{TestNamespace, to_json},
+    harness::{SOON, TestNamespace, UNSET, to_json},
     plugin::{User, text},
 };
 
@@ -202,6 +202,8 @@ async fn many_imports_resume_and_report_what_failed() {
     std::fs::write(&csv, right).unwrap();
     let changed = user.ends(1, &import).await;
     assert!(text(&changed).contains("both.yaml is there already and has other data keys"), "{changed:?}");
+    let elsewhere = user.types(&[&["datakey"], &import[..], &["-n", "default"]].concat()).await;
+    assert!(text(&elsewhere).contains("names another namespace"), "{elsewhere:?}");
 
     let _operator = test.operator();
     test.plane.kubectl(&["apply", "-f", &folder]).await.unwrap();
@@ -227,4 +229,110 @@ async fn many_imports_resume_and_report_what_failed() {
     let made = std::fs::read_to_string(format!("{folder}/files.yaml")).unwrap();
     let made: Value = serde_saphyr::from_str(&made).unwrap();
     assert_eq!((&made["spec"]["version"], &made["spec"]["wrappedKeys"][0]["version"]), (&json!(2), &json!(2)));
+}
+
+/// Writes a CSV file with data keys of these names, and returns its path.
+async fn table(test: &TestNamespace, name: &str, names: &[String]) -> String {
+    let mut lines = "name,ciphertext_blob,encryption_context\n".to_owned();
+    for name in names {
+        let blob = BASE64_STANDARD.encode(issue(test, &[("name", name)]).await.blob);
+        writeln!(lines, "{name},{blob},name={name}").unwrap();
+    }
+    file(test, name, lines)
+}
+
+fn files(folder: &str) -> usize {
+    let names = std::fs::read_dir(folder).into_iter().flatten().map(|file| file.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".yaml")).count()
+}
+
+#[tokio::test]
+async fn killed_import_is_resumed_and_applied() {
+    let test = TestNamespace::new("plugin-killed").await;
+    let user = User::of(&test);
+    let names: Vec<_> = (0..24).map(|number| format!("k-{number}")).collect();
+    let csv = table(&test, "plugin-killed.csv", &names).await;
+    let folder = test.plane.workdir().file("plugin-killed").display().to_string();
+    let alias = test.alias();
+    let import = ["import", "--from-csv", &csv, "--to", &folder, "--key-id", &alias];
+
+    // The first run has 20 lines. The second one is killed while no answer comes for the others.
+    let all = std::fs::read_to_string(&csv).unwrap();
+    std::fs::write(&csv, all.lines().take(21).collect::<Vec<_>>().join("\n")).unwrap();
+    user.ends(0, &import).await;
+    std::fs::write(&csv, all).unwrap();
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut killed = tokio::process::Command::new(testbed::plugin());
+    killed.args(import).args(["-n", &test.namespace]).envs(user.environment());
+    killed.env("AWS_ENDPOINT_URL_KMS", format!("http://{}", silent.local_addr().unwrap()));
+    let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let _asked_for = silent.accept().await.unwrap();
+    killed.kill().await.unwrap();
+    assert_eq!(files(&folder), 20);
+    std::fs::write(format!("{folder}/.k-7.part"), "apiVersion: ").unwrap();
+
+    let asked = test.proxy.calls_of("Decrypt");
+    let operator = test.operator();
+    let apply = [&import[..], &["--apply"]].concat();
+    let resumed = text(&user.ends(0, &apply).await);
+    assert!(resumed.starts_with("4 of 24 DataKeys imported into "), "{resumed}");
+    assert!(resumed.contains("20 were there already, 0 failed\n"), "{resumed}");
+    assert!(resumed.ends_with("24 of 24 DataKeys are applied and Ready in namespace plugin-killed\n"), "{resumed}");
+    assert_eq!((test.proxy.calls_of("Decrypt"), test.proxy.calls()), (asked + 4, 0));
+    let before = test.ready("k-7").await;
+    user.ends(0, &apply).await;
+    assert_eq!(test.get("k-7").await.metadata.resource_version, before.metadata.resource_version);
+
+    // What is there with another data key is named, and the others are applied.
+    let csv = table(&test, "plugin-taken.csv", &["k-7".to_owned(), "new".to_owned()]).await;
+    let to = test.plane.workdir().file("plugin-taken").display().to_string();
+    let import = ["import", "--from-csv", &csv, "--to", &to, "--key-id", &alias, "--apply"];
+    let taken = text(&user.ends(1, &import).await);
+    assert!(taken.contains("1 of 2 DataKeys are applied and Ready in namespace"), "{taken}");
+    assert!(taken.contains("  k-7: DataKey k-7 exists in namespace") && taken.contains("another data key"), "{taken}");
+    assert_eq!(test.get("k-7").await.record(), before.record());
+
+    // One who may not apply them reads that once.
+    let kubeconfig = test.kubeconfig_with_role("view").await;
+    let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
+    eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
+    let refused = text(&viewer.ends(1, &apply).await);
+    assert!(refused.contains("  24 DataKeys: ") && refused.matches("you may not").count() == 1, "{refused}");
+
+    // Without an operator the wait ends, and says why.
+    drop(operator);
+    let csv = table(&test, "plugin-late.csv", &["late".to_owned(), "later".to_owned()]).await;
+    let late = ["import", "--from-csv", &csv, "--to", &to, "--key-id", &alias, "--apply", "--timeout=1s"];
+    let late = text(&user.ends(2, &late).await);
+    assert!(late.contains("  2 DataKeys: not within 1s; Pending: ") && late.contains("    late, later\n"), "{late}");
+}
+
+#[tokio::test]
+async fn imported_data_key_is_applied_and_ready() {
+    let test = TestNamespace::new("plugin-import-apply").await;
+    let _operator = test.operator();
+    let user = User::of(&test);
+    let blob = |issued: &Issued| BASE64_STANDARD.encode(&issued.blob);
+    let (one, other) = (blob(&issue(&test, &[]).await), blob(&issue(&test, &[]).await));
+    let applied = user.ends(0, &["import", "orders", "--ciphertext-blob", &one, "--apply"]).await;
+    assert_eq!(text(&applied), "orders created: Secret orders holds data key version 1\n");
+    assert_eq!(to_json(&test.get("orders").await.record()[0].ciphertext_blob), json!(one));
+    let taken = user.ends(1, &["import", "orders", "--ciphertext-blob", &other, "--apply"]).await;
+    assert!(taken.err.contains("its version 1 is another data key, which is fixed"), "{taken:?}");
+    user.ends(0, &["import", "orders", "--ciphertext-blob", &other, "--version=2", "--apply"]).await;
+    assert_eq!(test.ready("orders").await.record().len(), 2);
+    assert_eq!(test.proxy.calls(), 0);
+}
+
+#[tokio::test]
+async fn missing_credentials_are_reported_once() {
+    let test = TestNamespace::new("plugin-no-credentials").await;
+    let user = User::of(&test).with("AWS_ACCESS_KEY_ID", UNSET).with("AWS_SECRET_ACCESS_KEY", UNSET);
+    let user = user.with("AWS_EC2_METADATA_DISABLED", "true");
+    let names: Vec<_> = (0..40).map(|number| format!("k-{number}")).collect();
+    let csv = table(&test, "plugin-no-credentials.csv", &names).await;
+    let folder = test.plane.workdir().file("plugin-no-credentials").display().to_string();
+    let report = text(&user.ends(1, &["import", "--from-csv", &csv, "--to", &folder]).await);
+    assert!(report.contains("  40 DataKeys: AWS KMS could not be called: no AWS credentials were found; "), "{report}");
+    assert_eq!(report.lines().count(), 3, "{report}");
 }

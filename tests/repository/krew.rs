@@ -69,6 +69,23 @@ fn krew_manifest_has_this_version_and_every_platform() {
 }
 
 #[test]
+fn krew_text_and_documentation_name_every_command() {
+    let krew = text("deploy/krew/datakey.yaml");
+    let page = text("docs/kubectl-datakey.md");
+    let help = text("tests/repository/help/kubectl-datakey.txt");
+    let (_, below) = help.split_once("\nCommands:\n").unwrap();
+    let names = below.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
+    let names: Vec<_> = names.filter(|line| !line.starts_with(' ')).filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 14, "{names:?}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        // "create" is in "Creates", and "retry" in "retries".
+        let stem = name.strip_suffix(['e', 'y']).unwrap_or(name).to_lowercase();
+        assert!(krew.to_lowercase().contains(&stem), "krew: {name}");
+        assert!(page.contains(&format!("\n| `{name}")), "docs/kubectl-datakey.md: {name}");
+    }
+}
+
+#[test]
 fn a_release_without_an_archive_has_no_krew_manifest() {
     let error = rendered(&PLATFORMS[1..]).unwrap_err();
     assert!(error.contains("linux_amd64"), "{error}");

@@ -22,6 +22,7 @@ use credentials::{Account, Checked};
 pub use overrides::Overrides;
 use settings::AwsSettings;
 use sources::Sources;
+pub use unsent::{lacks_credentials, why_unsent};
 
 mod certificates;
 mod credentials;
@@ -30,6 +31,7 @@ mod http;
 mod overrides;
 mod settings;
 mod sources;
+mod unsent;
 
 /// Whose credentials the process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,9 +35,9 @@ use aws_sdk_kms::{
 use datakey::{
     api::{KeyRequest, KeySpec, Material},
     arn,
-    text::{error_chain, printable, redact},
+    text::{on_one_line, printable, redact},
 };
-use datakey_aws::{Aws, NO_REGION, Overrides, User};
+use datakey_aws::{Aws, NO_REGION, Overrides, User, why_unsent};
 
 /// The longest wait for the answer to the call. It includes retries and the time to get credentials.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>, grant_tokens:
         // The call was not sent; the usual cause is that no credentials were found.
         other => Verdict::Unknown(format!(
             "AWS KMS could not be called: {}; check AWS credentials (aws sts get-caller-identity) and network",
-            printable(&redact(&error_chain(other), grant_tokens), usize::MAX)
+            redact(&why_unsent(other), grant_tokens)
         )),
     }
 }
@@ -126,7 +126,8 @@ fn of_code(code: &str, message: Option<&str>) -> Verdict {
     if code == "DryRunOperationException" {
         return Verdict::WouldIssue;
     }
-    let message = message.map(|message| format!(": {}", printable(message, usize::MAX))).unwrap_or_default();
+    let message =
+        message.map(|message| format!(": {}", printable(&on_one_line(message), usize::MAX))).unwrap_or_default();
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {
         "AccessDeniedException" => Verdict::Refused(format!(

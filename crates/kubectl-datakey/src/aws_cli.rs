@@ -9,7 +9,7 @@ use datakey::api::EncryptionContext;
 
 /// Reads an encryption context as the AWS CLI does: shorthand, JSON, or either from `file://`.
 pub fn encryption_context(text: &str) -> Result<EncryptionContext, String> {
-    let text = param_file::text(text)?;
+    let text = param_file::document(text)?;
     if !text.trim_start().starts_with(['{', '[']) {
         return shorthand::pairs(&text);
     }
@@ -20,6 +20,23 @@ pub fn encryption_context(text: &str) -> Result<EncryptionContext, String> {
             error.column()
         )
     })
+}
+
+/// Reads a key ID, or the file that names it.
+pub fn key_id(text: &str) -> Result<String, String> {
+    param_file::document(text).map(|text| text.trim().to_owned())
+}
+
+/// Reads grant tokens as the AWS CLI does: several parameters, or a JSON list in one. No message has a token.
+pub fn grant_tokens(parameters: &[String]) -> Result<Vec<String>, String> {
+    let texts: Vec<_> = parameters.iter().map(|parameter| param_file::document(parameter)).collect::<Result<_, _>>()?;
+    match &texts[..] {
+        [list] if list.trim_start().starts_with('[') => {
+            serde_json::from_str(list).map_err(|_| "the list is no JSON list of strings".to_owned())
+        }
+        // The line end of a file is no part of a token.
+        _ => Ok(texts.iter().map(|token| token.trim_end().to_owned()).collect()),
+    }
 }
 
 #[cfg(test)]
@@ -49,5 +66,15 @@ mod tests {
         for text in [r#"{"number": 1}"#, r#"["a"]"#, "{", r#"{"a": {"b": "c"}}"#] {
             assert!(encryption_context(text).unwrap_err().contains("no JSON object of strings"), "{text}");
         }
+    }
+
+    #[test]
+    fn grant_tokens_are_words_or_a_json_list() {
+        let read = |words: &[&str]| grant_tokens(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        let both = || Ok(vec!["one".to_owned(), "two".to_owned()]);
+        assert_eq!(read(&["one", "two"]), both());
+        assert_eq!(read(&[r#"["one", "two"]"#]), both());
+        let error = read(&[r#"["s3cret", 2]"#]).unwrap_err();
+        assert!(error.contains("JSON list") && !error.contains("s3cret"), "{error}");
     }
 }

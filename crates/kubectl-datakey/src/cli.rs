@@ -1,26 +1,22 @@
 //! The commands and their flags. clap prints the doc comments as help.
 
-use std::{path::PathBuf, time::Duration};
-
 use clap::{
-    ArgGroup, Args, Parser, Subcommand,
+    Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
 
-use crate::{
-    cluster::Connection,
-    output::{Format, ListFormat},
-};
+use crate::cluster::Connection;
 
 pub mod aws;
 pub mod create;
 mod examples;
+mod flags;
 pub mod import;
 mod values;
 
 use create::Create;
+pub use flags::{Check, Export, Keep, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
 use import::Import;
-use values::role_arn;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
 const EXIT_CODES: &str = "\
@@ -60,8 +56,8 @@ pub enum Command {
     /// Print the manifest of a DataKey, made from the parameters of aws kms generate-data-key-without-plaintext; with --apply
     /// apply it and wait until it is Ready.
     Create(Create),
-    /// Print a DataKey for Git that pins an existing wrapped data key, after AWS KMS unwrapped it; with --from-csv or
-    /// --from-folder many at once.
+    /// Print a DataKey for Git that pins an existing wrapped data key, after AWS KMS unwrapped it; with --apply apply it and wait
+    /// until it is Ready; with --from-csv or --from-folder many at once.
     Import(Import),
     /// List DataKeys.
     #[command(visible_alias = "ls")]
@@ -130,223 +126,6 @@ pub enum Command {
     },
 }
 
-/// Flags of `list`.
-#[derive(Debug, Args)]
-pub struct List {
-    /// DataKeys of all namespaces.
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-
-    /// DataKeys with these labels, as for kubectl get.
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    pub selector: Option<String>,
-
-    /// How to print it.
-    #[arg(short, long, default_value = "table")]
-    pub output: ListFormat,
-}
-
-/// Flags of `status`.
-#[derive(Debug, Args)]
-pub struct Status {
-    /// The DataKey; without it all.
-    pub name: Option<String>,
-
-    /// DataKeys of all namespaces.
-    #[arg(short = 'A', long, conflicts_with = "name")]
-    pub all_namespaces: bool,
-
-    /// How to print it. Without a name json and yaml have every DataKey, the ready ones too.
-    #[arg(short, long, default_value = "table")]
-    pub output: Format,
-}
-
-/// Flags of `export`.
-#[derive(Debug, Args)]
-pub struct Export {
-    /// The DataKey.
-    pub name: String,
-
-    /// In what form.
-    #[arg(short, long, default_value = "manifest")]
-    pub output: ExportFormat,
-
-    /// Which version; without it the one that the Secret's plain entries hold.
-    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
-    pub version: Option<i32>,
-
-    /// Print the DataKey itself for Git, as YAML, with everything that was issued as spec.wrappedKeys: a user who applies
-    /// it gets the same data keys again, in a new cluster too.
-    #[arg(long, conflicts_with_all = ["output", "version"])]
-    pub pin: bool,
-
-    /// Write to this file instead of standard output. One that is there is not overwritten.
-    #[arg(long, value_name = "FILE")]
-    pub to: Option<PathBuf>,
-}
-
-/// Flags of `verify`.
-#[derive(Debug, Args)]
-pub struct Verify {
-    /// The DataKey; without it all.
-    pub name: Option<String>,
-
-    /// DataKeys of all namespaces.
-    #[arg(short = 'A', long, conflicts_with = "name")]
-    pub all_namespaces: bool,
-
-    /// Ask AWS KMS Decrypt whether each recorded version unwraps with what is recorded, under your own AWS
-    /// credentials, found as the AWS CLI finds them; they need kms:Decrypt. The plaintext is measured, its SHA-256 is
-    /// taken, and it is overwritten; it is not printed.
-    #[arg(long)]
-    pub decrypt: bool,
-
-    /// How to print it.
-    #[arg(short, long, default_value = "table")]
-    pub output: Format,
-}
-
-/// Flags of `rotate`.
-#[derive(Debug, Args)]
-// Each bool is an independent flag; clap checks which of them conflict.
-#[allow(clippy::struct_excessive_bools)]
-pub struct Rotate {
-    /// The DataKey.
-    pub name: String,
-
-    /// Let the API server check the change and don't keep it.
-    #[arg(long, conflicts_with_all = ["patch", "wait"])]
-    pub dry_run: bool,
-
-    /// Print the change for Git, as a merge patch in YAML, and change nothing.
-    #[arg(long, conflicts_with = "wait")]
-    pub patch: bool,
-
-    /// Rotate although the DataKey is not Ready.
-    #[arg(long)]
-    pub force: bool,
-
-    /// Wait until the DataKey is Ready with the new version.
-    #[arg(long)]
-    pub wait: bool,
-
-    /// How long to wait.
-    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "wait")]
-    pub timeout: Duration,
-}
-
-/// Flags of `retry`.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true))]
-pub struct Retry {
-    /// The DataKey.
-    #[arg(group = "which")]
-    pub name: Option<String>,
-
-    /// DataKeys with these labels, as for kubectl get.
-    #[arg(short = 'l', long, value_name = "SELECTOR", group = "which", conflicts_with = "name")]
-    pub selector: Option<String>,
-
-    /// DataKeys of all namespaces.
-    #[arg(short = 'A', long, group = "which", conflicts_with = "name")]
-    pub all_namespaces: bool,
-
-    /// Wait until the DataKeys are Ready.
-    #[arg(long)]
-    pub wait: bool,
-
-    /// How long to wait.
-    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "wait")]
-    pub timeout: Duration,
-}
-
-/// Flags of `keep`.
-#[derive(Debug, Args)]
-pub struct Keep {
-    /// The DataKey.
-    pub name: String,
-
-    /// The file in which the DataKey is saved before it is deleted; without it datakey-NAMESPACE-NAME.yaml in the current
-    /// directory. A file that an earlier run left is used, no other one is overwritten.
-    #[arg(long, value_name = "FILE")]
-    pub to: Option<PathBuf>,
-
-    /// Print what would be saved and created, have the API server check it, and change nothing.
-    #[arg(long, conflicts_with_all = ["to", "yes"])]
-    pub dry_run: bool,
-
-    /// Do not ask before the DataKey is deleted.
-    #[arg(short, long)]
-    pub yes: bool,
-
-    /// How long to wait until the DataKey is deleted, created and Ready again.
-    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    pub timeout: Duration,
-}
-
-/// Flags of `check`.
-#[derive(Debug, Args)]
-pub struct Check {
-    /// Your rights in all namespaces, not in one.
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-
-    /// The namespace of the operator; without it all, or datakey-system if you may not look in all.
-    #[arg(long, value_name = "NAMESPACE")]
-    pub operator_namespace: Option<String>,
-
-    /// How to print it.
-    #[arg(short, long, default_value = "table")]
-    pub output: Format,
-}
-
-/// Flags of `orphans`.
-#[derive(Debug, Args)]
-pub struct Orphans {
-    /// Secrets of all namespaces.
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-
-    /// How to print it.
-    #[arg(short, long, default_value = "table")]
-    pub output: ListFormat,
-}
-
-/// Flags of `version`.
-#[derive(Debug, Args)]
-pub struct Version {
-    /// The version of the plugin alone, without a request to a cluster.
-    #[arg(long)]
-    pub client: bool,
-
-    /// How to print it.
-    #[arg(short, long, default_value = "table")]
-    pub output: Format,
-}
-
-/// Flags of `policy`.
-#[derive(Debug, Args)]
-pub struct Policy {
-    /// The DataKey.
-    pub name: String,
-
-    /// The workload's IAM role, for the key policy.
-    #[arg(long, value_parser = role_arn, value_name = "ARN")]
-    pub role_arn: Option<String>,
-
-    /// The operator's IAM role, for the key policy.
-    #[arg(long, value_parser = role_arn, value_name = "ARN")]
-    pub operator_role_arn: Option<String>,
-
-    /// Only one of the documents, to be copied as it is.
-    #[arg(long, value_name = "DOCUMENT")]
-    pub only: Option<Document>,
-
-    /// How to print it.
-    #[arg(short, long, default_value = "json")]
-    pub output: PolicyFormat,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -374,8 +153,17 @@ mod tests {
             let error = with_nearest(parse(&[typed]).unwrap_err()).to_string();
             assert!(error.contains(&format!("a similar subcommand exists: '{meant}'")), "{error}");
         }
-        let error = parse(&["list", "--nmespace", "shop"]).unwrap_err().to_string();
-        assert!(error.contains("--namespace"), "{error}");
+        for (line, near) in [
+            ("list --nmespace shop", "'--namespace'"),
+            ("create k --keyid alias/a", "'--key-id'"),
+            ("import --from-cvs x", "'--from-csv'"),
+            ("list -o jsn", "'json'"),
+            ("create --generate-cli-skeleton yaml-inptu", "'yaml-input'"),
+            ("policy orders --only wrkload", "'workload'"),
+        ] {
+            let error = parse(&line.split(' ').collect::<Vec<_>>()).unwrap_err().to_string();
+            assert!(error.contains("a similar ") && error.contains(near), "{error}");
+        }
     }
 
     #[test]
@@ -430,6 +218,9 @@ mod tests {
             &["policy", "orders", "--role-arn", "orders"],
             &["export"],
             &["list", "-o", "xml"],
+            &["import", "k", "--apply", "--from-csv=x", "--to=y"],
+            &["import", "--apply", "--from-csv=x"],
+            &["import", "k", "--timeout=1m"],
             &[],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");

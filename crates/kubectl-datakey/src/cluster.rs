@@ -1,8 +1,7 @@
 //! The requests to the API server. Each uses the credentials of the user's kubeconfig.
 
-use std::{error::Error, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use clap::Args;
 use datakey::{
     api::DataKey,
     names::RETRY_AT_ANNOTATION,
@@ -16,22 +15,24 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Config, Resource,
+    Api, Client, Resource,
     api::{
         ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
         PropagationPolicy,
     },
-    config::{KubeConfigOptions, Kubeconfig},
     core::request::Request,
 };
 use serde_json::{Value, json};
 
 use crate::output::{CommandError, printable};
 
+mod config;
 mod errors;
 mod fetched_key;
 mod inspect;
 
+use config::config;
+pub use config::{Connection, contexts};
 use errors::{chain, explain};
 pub use fetched_key::{FetchedKey, Listing};
 pub use inspect::{DEFINITION, ListedSecret, Right};
@@ -41,31 +42,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The field manager of the plugin's writes, as `metadata.managedFields` shows it.
 const MANAGER: &str = "kubectl-datakey";
-
-/// Which cluster and namespace, as for kubectl.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Cluster")]
-pub struct Connection {
-    /// The kubeconfig file; without it $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// The context of the kubeconfig; without it the current one.
-    #[arg(long, global = true)]
-    pub context: Option<String>,
-
-    /// The namespace; without it the context's.
-    #[arg(short, long, global = true)]
-    pub namespace: Option<String>,
-
-    /// The user to impersonate, as for kubectl.
-    #[arg(long = "as", global = true, value_name = "USER")]
-    pub as_user: Option<String>,
-
-    /// A group to impersonate; several flags for several groups.
-    #[arg(long, global = true, value_name = "GROUP", requires = "as_user")]
-    pub as_group: Vec<String>,
-}
 
 /// A client for one cluster, with the namespace that the user chose.
 pub struct Cluster {
@@ -250,13 +226,25 @@ impl Cluster {
 
     /// Gets the bytes of an entry of a ConfigMap, in `data` or `binaryData`.
     pub async fn config_map_entry(&self, name: &str, entry: &str) -> Result<Vec<u8>, CommandError> {
+        let map = self.config_map(name).await?;
+        let text = map.data.unwrap_or_default().remove(entry).map(String::into_bytes);
+        let found = text.or_else(|| map.binary_data.unwrap_or_default().remove(entry).map(|bytes| bytes.0));
+        let what = format!("ConfigMap {name} in namespace {}", self.namespace);
+        found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
+    }
+
+    /// The names of the entries of a ConfigMap.
+    pub async fn config_map_entries(&self, name: &str) -> Result<Vec<String>, CommandError> {
+        let map = self.config_map(name).await?;
+        let text = map.data.unwrap_or_default().into_keys();
+        Ok(text.chain(map.binary_data.unwrap_or_default().into_keys()).collect())
+    }
+
+    async fn config_map(&self, name: &str) -> Result<ConfigMap, CommandError> {
         let what = format!("ConfigMap {name} in namespace {}", self.namespace);
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let map = maps.get_opt(name).await.map_err(|error| explain(&error, &what))?;
-        let map = map.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))?;
-        let text = map.data.unwrap_or_default().remove(entry).map(String::into_bytes);
-        let found = text.or_else(|| map.binary_data.unwrap_or_default().remove(entry).map(|bytes| bytes.0));
-        found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
+        map.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))
     }
 
     /// Lists the events about a `DataKey`.
@@ -273,26 +261,6 @@ impl Cluster {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         }
-    }
-}
-
-async fn config(connection: &Connection) -> Result<Config, CommandError> {
-    let unusable = |error: &dyn Error| {
-        CommandError::Failed(format!(
-            "no way to a cluster: {}; set KUBECONFIG, or name a file by --kubeconfig and a context by --context",
-            chain(error)
-        ))
-    };
-    let kubeconfig = match &connection.kubeconfig {
-        Some(file) => Kubeconfig::read_from(file),
-        None => Kubeconfig::read(),
-    };
-    let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
-    match kubeconfig {
-        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| unusable(&error)),
-        // A pod has no kubeconfig. A missing one is an error only if the user asked for it.
-        Err(error) if connection.kubeconfig.is_some() || connection.context.is_some() => Err(unusable(&error)),
-        Err(error) => Config::incluster().map_err(|_| unusable(&error)),
     }
 }
 

@@ -105,8 +105,13 @@ fn managing_tool(fetched: &FetchedKey) -> Option<&'static str> {
     GITOPS_MARKS.into_iter().find_map(|(mark, tool)| has_mark(mark).then_some(tool))
 }
 
-/// Writes a new file, and refuses to overwrite an existing one.
-fn write_new_file(file: &Path, bytes: &[u8]) -> Result<(), CommandError> {
+/// Returns whether a manifest of the `DataKey` has grant tokens.
+fn has_grant_tokens(fetched: &FetchedKey) -> bool {
+    fetched.key.spec.grant_tokens.as_ref().is_some_and(|tokens| !tokens.is_empty())
+}
+
+/// Writes a new file, and refuses to overwrite an existing one. Only the user may read a private one.
+fn write_new_file(file: &Path, bytes: &[u8], is_private: bool) -> Result<(), CommandError> {
     let cannot = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => CommandError::Failed(format!(
             "{} is there already and was left alone: remove it, or name another file by --to",
@@ -114,7 +119,13 @@ fn write_new_file(file: &Path, bytes: &[u8]) -> Result<(), CommandError> {
         )),
         _ => CommandError::Failed(format!("can't write {}: {error}", file.display())),
     };
-    File::create_new(file).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(cannot)
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if is_private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    options.open(file).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(cannot)
 }
 
 #[cfg(test)]
@@ -150,11 +161,12 @@ mod tests {
     #[test]
     fn existing_file_is_not_overwritten() {
         let file = std::env::temp_dir().join(format!("kubectl-datakey-{}", std::process::id()));
-        write_new_file(&file, b"first").unwrap();
-        let again = write_new_file(&file, b"second").unwrap_err().to_string();
+        write_new_file(&file, b"first", true).unwrap();
+        let again = write_new_file(&file, b"second", false).unwrap_err().to_string();
         let kept = std::fs::read(&file).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
         std::fs::remove_file(&file).unwrap();
         assert!(again.contains("is there already"), "{again}");
-        assert_eq!(kept, b"first");
+        assert_eq!((kept.as_slice(), mode & 0o777), (&b"first"[..], 0o600));
     }
 }

@@ -4,10 +4,10 @@
 //! command line; the last one is to be completed. The executable prints one candidate a line, with a tab and a
 //! description, and then a directive (Kubernetes enhancement proposal 2379; cobra, "Shell completions").
 //!
-//! clap finds the candidates. This module adds what clap does not know, which is the DataKeys of the cluster, and
-//! prints in the format of kubectl.
+//! clap finds the candidates. This module adds what clap does not know, which is in the cluster or in the kubeconfig, and prints in
+//! the format of kubectl.
 
-use std::{ffi::OsStr, iter::once};
+use std::{collections::BTreeSet, ffi::OsStr, iter::once};
 
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, ValueHint};
 use clap_complete::{
@@ -17,8 +17,8 @@ use clap_complete::{
 
 use crate::{
     cli::{Cli, CompletionTarget},
-    cluster::{Cluster, Connection, FetchedKey},
-    output::Output,
+    cluster::{Cluster, Connection, FetchedKey, Listing},
+    output::{CommandError, Output},
 };
 
 /// The directive of cobra by which the shell completes file names.
@@ -26,6 +26,9 @@ const FILES: &str = ":0\n";
 
 /// The directive of cobra by which the shell offers the candidates and no file names.
 const NO_FILES: &str = ":4\n";
+
+/// The same, and the shell adds no blank: the word goes on.
+const NO_FILES_NO_BLANK: &str = ":6\n";
 
 /// The script `kubectl_complete-datakey`.
 const KUBECTL_SCRIPT: &str = "#!/bin/sh\nexec kubectl-datakey __complete \"$@\"\n";
@@ -36,17 +39,36 @@ const EXECUTABLE: &str = "kubectl-datakey";
 /// The ID of the candidate that clap returns in place of all file names.
 const FILES_ID: &str = "files";
 
-/// The ID of the candidate that clap returns in place of all DataKeys.
-const DATA_KEYS_ID: &str = "data-keys";
-
 /// What can complete a word.
 #[derive(Debug, PartialEq, Eq)]
 enum Candidates {
     /// Candidates, each with its description if it has one.
     Words(Vec<String>),
     Files,
-    DataKeys,
+    /// What the cluster or the kubeconfig has.
+    Found(Source),
 }
+
+/// Where candidates are that clap does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    DataKeys,
+    Labels,
+    SecretEntries,
+    ConfigMapEntries,
+    Namespaces,
+    Contexts,
+}
+
+/// Each source, the ID of the candidate that clap returns in its place, and the arguments that it completes.
+const SOURCES: [(Source, &str, &[&str]); 6] = [
+    (Source::DataKeys, "data-keys", &["name"]),
+    (Source::Labels, "labels", &["selector"]),
+    (Source::SecretEntries, "secret-entries", &["from_secret"]),
+    (Source::ConfigMapEntries, "config-map-entries", &["from_configmap"]),
+    (Source::Namespaces, "namespaces", &["namespace", "operator_namespace"]),
+    (Source::Contexts, "contexts", &["context"]),
+];
 
 /// Returns the completion script for a shell or for kubectl.
 pub fn script(target: CompletionTarget) -> Output {
@@ -67,22 +89,98 @@ pub fn script(target: CompletionTarget) -> Output {
 /// message would disturb the user's typing.
 pub async fn complete(words: &[String]) -> Output {
     let (last, before) = split_last_word(words);
-    let found = match candidates(last, before) {
-        Candidates::Words(found) => found,
+    let (found, directive) = match candidates(last, before) {
+        Candidates::Words(found) => (found, NO_FILES),
         Candidates::Files => return Output::text(FILES),
-        Candidates::DataKeys => {
-            data_keys(&connection(before)).await.into_iter().filter(|name| name.starts_with(last)).collect()
+        Candidates::Found(source) => {
+            let last = value_of(last);
+            let found: Vec<_> =
+                find(source, last, before).await.into_iter().filter(|word| word.starts_with(last)).collect();
+            let goes_on = !found.is_empty() && found.iter().all(|word| word.ends_with(['=', '/']));
+            (found, if goes_on { NO_FILES_NO_BLANK } else { NO_FILES })
         }
     };
-    Output::text(found.into_iter().map(|candidate| candidate + "\n").collect::<String>() + NO_FILES)
+    Output::text(found.into_iter().map(|candidate| candidate + "\n").collect::<String>() + directive)
 }
 
-async fn data_keys(connection: &Connection) -> Vec<String> {
-    let Ok(cluster) = Cluster::connect(connection).await else {
+/// Returns the part of a word that is completed: after `--flag=`, the value.
+fn value_of(last: &str) -> &str {
+    last.split_once('=').filter(|_| last.starts_with('-')).map_or(last, |(_, value)| value)
+}
+
+async fn find(source: Source, last: &str, before: &[String]) -> Vec<String> {
+    let connection = connection(before);
+    if source == Source::Contexts {
+        return crate::cluster::contexts(&connection);
+    }
+    let Ok(cluster) = Cluster::connect(&connection).await else {
         return Vec::new();
     };
-    let listing = cluster.data_keys(false).await.unwrap_or_default();
-    listing.keys.iter().map(FetchedKey::name).collect()
+    match source {
+        Source::DataKeys => listed(&cluster, before).await.keys.iter().map(FetchedKey::name).collect(),
+        Source::Labels => {
+            let listing = listed(&cluster, before).await;
+            let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata.labels.iter().flatten());
+            selectors(last, labels.map(|(key, value)| (key.as_str(), value.as_str())))
+        }
+        Source::SecretEntries => {
+            entries(last, cluster.secret_names().await, async |name| {
+                cluster
+                    .secret(&cluster.namespace, name)
+                    .await
+                    .ok()
+                    .flatten()
+                    .map(|secret| secret.data.unwrap_or_default().into_keys().collect())
+            })
+            .await
+        }
+        Source::ConfigMapEntries => {
+            entries(last, cluster.config_map_names().await, async |name| cluster.config_map_entries(name).await.ok())
+                .await
+        }
+        Source::Namespaces => cluster.namespaces().await.unwrap_or_default(),
+        Source::Contexts => Vec::new(),
+    }
+}
+
+/// The DataKeys of the namespace, or of all where the command line says so.
+async fn listed(cluster: &Cluster, before: &[String]) -> Listing {
+    let all = before.iter().any(|word| word == "--all-namespaces" || is_short_flag(word, 'A'));
+    cluster.data_keys(all).await.unwrap_or_default()
+}
+
+/// Whether a word is this flag, alone or among other short ones.
+fn is_short_flag(word: &str, flag: char) -> bool {
+    word.strip_prefix('-').is_some_and(|flags| !flags.starts_with('-') && flags.contains(flag))
+}
+
+/// Completes the last requirement of a label selector: a key, or after an operator a value.
+fn selectors<'a>(typed: &str, labels: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let done = typed.rfind(',').map_or(0, |comma| comma + 1);
+    let (done, last) = typed.split_at(done);
+    let found: BTreeSet<_> = match last.rfind('=') {
+        Some(operator) => {
+            let (with_operator, _) = last.split_at(operator + 1);
+            let key = with_operator.trim_end_matches(['=', '!']);
+            labels.filter(|label| label.0 == key).map(|(_, value)| format!("{done}{with_operator}{value}")).collect()
+        }
+        None => labels.map(|(key, _)| format!("{done}{key}=")).collect(),
+    };
+    found.into_iter().collect()
+}
+
+/// Completes `NAME/ENTRY`: a name or, after the slash, an entry.
+async fn entries(
+    typed: &str,
+    names: Result<Vec<String>, CommandError>,
+    of: impl AsyncFn(&str) -> Option<Vec<String>>,
+) -> Vec<String> {
+    match typed.split_once('/') {
+        None => names.unwrap_or_default().into_iter().map(|name| name + "/").collect(),
+        Some((name, _)) => {
+            of(name).await.unwrap_or_default().into_iter().map(|entry| format!("{name}/{entry}")).collect()
+        }
+    }
 }
 
 /// Returns the word to be completed, and those before it.
@@ -113,8 +211,8 @@ fn candidates(last: &str, before: &[String]) -> Candidates {
     if has(FILES_ID) {
         return Candidates::Files;
     }
-    if has(DATA_KEYS_ID) {
-        return Candidates::DataKeys;
+    if let Some((source, ..)) = SOURCES.into_iter().find(|(_, id, _)| has(id)) {
+        return Candidates::Found(source);
     }
     // clap also offers flags for an empty word.
     found.retain(|candidate| last.starts_with('-') || !candidate.get_value().to_string_lossy().starts_with('-'));
@@ -131,18 +229,20 @@ fn from_command(words: &[String]) -> &[String] {
     &words[(0..words.len()).find(is_command).or_else(flag).unwrap_or(words.len())..]
 }
 
-/// Returns the command line with completers for file names and DataKeys.
+/// Returns the command line with completers for file names and for what is in the cluster.
 fn command() -> Command {
     let complete = |id: &'static str| {
-        // A word with a dash is a flag, not the name of a DataKey.
+        // A word with a dash is a flag, not a name.
         let candidate =
             move |word: &str| (!word.starts_with('-')).then(|| CompletionCandidate::new("").id(Some(id.into())));
         ArgValueCompleter::new(move |word: &OsStr| word.to_str().and_then(candidate).into_iter().collect())
     };
     let with_completer = move |arg: Arg| match arg.get_value_hint() {
         ValueHint::AnyPath => arg.add(complete(FILES_ID)),
-        _ if arg.get_id() == "name" => arg.add(complete(DATA_KEYS_ID)),
-        _ => arg,
+        _ => match SOURCES.iter().find(|(.., args)| args.contains(&arg.get_id().as_str())) {
+            Some((_, id, _)) => arg.add(complete(id)),
+            None => arg,
+        },
     };
     let command = Cli::command().disable_help_flag(true).disable_version_flag(true);
     command.mut_args(with_completer).mut_subcommands(move |command| command.mut_args(with_completer))
@@ -179,7 +279,8 @@ mod tests {
                 found.iter().map(|word| word.split('\t').next().unwrap_or_default().to_owned()).collect()
             }
             Candidates::Files => vec!["FILES".to_owned()],
-            Candidates::DataKeys => vec!["DATAKEYS".to_owned()],
+            Candidates::Found(Source::DataKeys) => vec!["DATAKEYS".to_owned()],
+            Candidates::Found(source) => vec![format!("{source:?}")],
         }
     }
 
@@ -217,6 +318,43 @@ mod tests {
             assert_eq!(found(line), ["json"], "{line}");
         }
         assert_eq!(found("completion z"), ["zsh"]);
+    }
+
+    #[test]
+    fn values_in_the_cluster_are_completed() {
+        for (line, source) in [
+            ("list -l ", "Labels"),
+            ("list -l team=s", "Labels"),
+            ("retry --selector=team=s", "Labels"),
+            ("import orders --from-secret ", "SecretEntries"),
+            ("import orders --from-secret=old/k", "SecretEntries"),
+            ("import orders --from-configmap old", "ConfigMapEntries"),
+            ("list -n ", "Namespaces"),
+            ("-n sh", "Namespaces"),
+            ("check --operator-namespace ", "Namespaces"),
+            ("status --context ", "Contexts"),
+        ] {
+            assert_eq!(found(line), [source], "{line}");
+        }
+        assert_eq!([value_of("--selector=a=b"), value_of("a=b"), value_of("--wait")], ["a=b", "a=b", "--wait"]);
+    }
+
+    #[test]
+    fn last_requirement_of_a_selector_is_completed() {
+        let labels = [("team", "shop"), ("team", "bank"), ("stage", "prod"), ("team", "shop")];
+        for (typed, expected) in [
+            ("", &["stage=", "team="][..]),
+            ("te", &["stage=", "team="]),
+            ("team=", &["team=bank", "team=shop"]),
+            ("team==b", &["team==bank", "team==shop"]),
+            ("team!=b", &["team!=bank", "team!=shop"]),
+            ("stage=prod,team=s", &["stage=prod,team=bank", "stage=prod,team=shop"]),
+            ("stage=prod,", &["stage=prod,stage=", "stage=prod,team="]),
+            ("none=", &[]),
+        ] {
+            assert_eq!(selectors(typed, labels.into_iter()), expected, "{typed}");
+        }
+        assert!(is_short_flag("-A", 'A') && is_short_flag("-Ao", 'A') && !is_short_flag("--A", 'A'));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`cluster`] | the requests to the API server, and what to do when it refuses one |
 //! | [`view`] | pure: the state of a DataKey and of its Secret, advice, tables, shell words |
 //! | [`output`] | the result of a command, output formats, exit codes, the standard streams |
+//! | [`progress`] | the progress bar of work on many DataKeys |
 //! | [`completion`] | completion scripts, and the candidates for kubectl |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -36,6 +37,7 @@ mod completion;
 #[cfg(test)]
 mod fixtures;
 mod output;
+mod progress;
 #[cfg(test)]
 mod schema;
 mod view;

@@ -1,7 +1,7 @@
 //! What a command returns, and the terminal that it is printed on.
 //!
-//! A command computes an [`Output`] and prints nothing. `retry`, `rotate` and `keep` take time or ask a question; they reach the
-//! user through [`Terminal`], the only place that writes to the standard streams.
+//! A command computes an [`Output`] and prints nothing. Some take time or ask a question; they reach the user through
+//! [`Terminal`], the only place that writes to the standard streams.
 
 use std::{
     io::{IsTerminal, Stderr, Stdin, Stdout, Write},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use datakey::text::{is_printable, printable_json};
+use datakey::text::{is_printable, printable_json, redact};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -121,6 +121,19 @@ impl From<Health> for ExitCode {
 
 // === impl CommandError ===
 
+impl CommandError {
+    /// Returns the same error without these secrets: a message of the API server can repeat a part of an object.
+    pub fn redacted(self, secrets: &[String]) -> Self {
+        let redacted = |text: String| redact(&text, secrets);
+        match self {
+            Self::Usage(text) => Self::Usage(redacted(text)),
+            Self::NotReady(text) => Self::NotReady(redacted(text)),
+            Self::Forbidden(text) => Self::Forbidden(redacted(text)),
+            Self::Failed(text) => Self::Failed(redacted(text)),
+        }
+    }
+}
+
 impl From<CommandError> for ExitCode {
     fn from(error: CommandError) -> Self {
         Self::from(match error {
@@ -168,6 +181,22 @@ impl Terminal {
         let asked = write!(self.stderr.lock(), "{} (y/n): ", question.join("\n"));
         let asked = asked.and_then(|()| self.stdin.read_line(&mut answer));
         asked.is_ok() && ["y", "yes"].contains(&answer.trim().to_lowercase().as_str())
+    }
+
+    /// Writes a line of progress in place of the last one, which a line feed does not end. Only a terminal can show that.
+    pub fn redraw(&self, line: &str) {
+        // Carriage return, and the control sequence that erases to the end of the line.
+        let _ = write!(self.stderr.lock(), "\r{}\x1b[K", printable(line));
+    }
+
+    /// Returns whether standard error is a terminal, not a file or a pipe.
+    pub fn shows_progress(&self) -> bool {
+        self.stderr.is_terminal()
+    }
+
+    /// Returns whether the user types standard input.
+    pub fn reads_keyboard(&self) -> bool {
+        self.stdin.is_terminal()
     }
 
     /// Returns whether standard output is a terminal, not a file or a pipe.
@@ -290,6 +319,19 @@ mod tests {
     #[test]
     fn text_is_escaped_in_full() {
         assert_eq!(printable("a\u{1b}[2Jb\rc\nd\u{9b}ä\u{202e}"), r"a\u{1b}[2Jb\rc\nd\u{9b}ä\u{202e}");
+    }
+
+    #[test]
+    fn secrets_are_redacted_in_each_error() {
+        let text = || "the token t0ken is wrong".to_owned();
+        for error in [
+            CommandError::Usage(text()),
+            CommandError::NotReady(text()),
+            CommandError::Forbidden(text()),
+            CommandError::Failed(text()),
+        ] {
+            assert_eq!(error.redacted(&["t0ken".to_owned()]).to_string(), "the token [redacted] is wrong");
+        }
     }
 
     #[test]

@@ -6,7 +6,13 @@ use serde_json::{Value, json};
 
 use crate::{
     commands::{
-        Items, check::Finding, export::Exported, orphans::Orphan, policy::Policies, verify::KeyCheck, version::Versions,
+        Items,
+        check::Finding,
+        export::Exported,
+        orphans::Orphan,
+        policy::statements::{KeyPolicyStatements, Policies, PolicyDocument},
+        verify::KeyCheck,
+        version::Versions,
     },
     view::summary::KeySummary,
 };
@@ -23,6 +29,8 @@ fn schema() -> Value {
         output::<Items<Finding>>(&mut generator),
         output::<Items<Orphan>>(&mut generator),
         output::<Policies>(&mut generator),
+        output::<PolicyDocument>(&mut generator),
+        output::<KeyPolicyStatements>(&mut generator),
         output::<Versions>(&mut generator),
     ];
     json!({
@@ -40,6 +48,7 @@ fn output<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 mod tests {
     use super::*;
     use crate::{
+        commands::{check::CheckResult, policy::statements::Roles, version::OperatorVersion},
         fixtures::{ready, recorded, secret},
         output::json as to_json,
         view::secret_check::SecretCheck,
@@ -78,8 +87,26 @@ mod tests {
         assert_valid("KeyCheckList", &json!(Items { items: vec![check] }));
         let fetched = ready(&[1]);
         assert_valid("Exported", &json!(Exported::of(&fetched, &fetched.key.record()[0])));
-        let versions = Versions { plugin: "0.1.0".into(), api: None, operators: None };
-        assert_valid("Versions", &json!(versions));
+        for api in [None, Some(vec!["v1alpha1".to_owned()])] {
+            let operator = OperatorVersion { namespace: "a".into(), name: "b".into(), image: "c".into() };
+            let operators = api.is_some().then(|| vec![operator]);
+            assert_valid("Versions", &json!(Versions { plugin: "0.1.0".into(), api, operators }));
+        }
+        let findings = [CheckResult::Ok, CheckResult::Failed, CheckResult::NotChecked].map(|result| Finding {
+            check: "kms".into(),
+            result,
+            detail: "found".into(),
+            next: (result != CheckResult::Ok).then(|| "do it".into()),
+        });
+        assert_valid("FindingList", &json!(Items { items: findings.to_vec() }));
+        let kept = Orphan { data_key: None, created: None, ..Orphan::of(&json!(secret(&key, 2).metadata)) };
+        assert_valid("OrphanList", &json!(Items { items: vec![Orphan::of(&json!(secret(&key, 2).metadata)), kept] }));
+        for key in [ready(&[1, 2]).key, recorded(&[]).key] {
+            let policies = Policies::of(&key, &Roles { operator: None, workload: None });
+            assert_valid("Policies", &json!(policies));
+            assert_valid("PolicyDocument", &json!(policies.workload));
+            assert_valid("KeyPolicyStatements", &json!(policies.key_policy_statements));
+        }
     }
 
     #[test]

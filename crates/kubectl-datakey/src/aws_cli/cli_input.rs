@@ -1,17 +1,15 @@
 //! `--cli-input-json`, `--cli-input-yaml` and `--generate-cli-skeleton`: the parameters of `aws kms
-//! generate-data-key-without-plaintext` in one document.
-
-use std::{collections::BTreeMap, fmt::Display};
+//! generate-data-key-without-plaintext` in one document. No message has a value of the document, because grant tokens are
+//! among them.
 
 use datakey::api::{EncryptionContext, KeySpec};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::param_file;
 
 /// The parameters, by the names of the KMS API.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CliInput {
     pub key_id: Option<String>,
     pub key_spec: Option<KeySpec>,
@@ -19,9 +17,6 @@ pub struct CliInput {
     pub encryption_context: Option<EncryptionContext>,
     pub grant_tokens: Option<Vec<String>>,
     pub dry_run: Option<bool>,
-    /// What KMS does not know.
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
 }
 
 /// What `aws kms generate-data-key-without-plaintext --generate-cli-skeleton` prints.
@@ -56,30 +51,55 @@ DryRun: true  # true: KMS checks the request, and nothing is applied. Remove it 
 impl CliInput {
     /// Reads JSON, or the file that the parameter names by `file://`.
     pub fn json(parameter: &str) -> Result<Self, String> {
-        let text = param_file::text(parameter)?;
-        serde_json::from_str::<Self>(&text).map_err(|error| unreadable("JSON", &error)).and_then(Self::known)
+        let text = param_file::document(parameter)?;
+        let read = serde_json::from_str(&text);
+        read.map_err(|error| unreadable("JSON", error.line(), error.column())).and_then(Self::of)
     }
 
     /// Reads YAML, or the file that the parameter names by `file://`.
     pub fn yaml(parameter: &str) -> Result<Self, String> {
-        let text = param_file::text(parameter)?;
-        serde_saphyr::from_str::<Self>(&text).map_err(|error| unreadable("YAML", &error)).and_then(Self::known)
+        let text = param_file::document(parameter)?;
+        serde_saphyr::from_str(&text)
+            .map_err(|error| {
+                let at = error.location().map(|at| (at.line(), at.column())).unwrap_or_default();
+                unreadable("YAML", at.0, at.1)
+            })
+            .and_then(Self::of)
     }
 
-    fn known(self) -> Result<Self, String> {
-        if self.unknown.is_empty() {
-            return Ok(self);
+    fn of(document: Value) -> Result<Self, String> {
+        let Value::Object(fields) = document else {
+            return Err("it has no parameters by name: --generate-cli-skeleton prints the form".to_owned());
+        };
+        let mut input = Self::default();
+        let mut unknown = Vec::new();
+        for (name, value) in fields {
+            match name.as_str() {
+                "KeyId" => input.key_id = field(&name, value, "a string")?,
+                "KeySpec" => input.key_spec = field(&name, value, "AES_256 or AES_128")?,
+                "NumberOfBytes" => input.number_of_bytes = field(&name, value, "a number from 1 to 1024")?,
+                "EncryptionContext" => input.encryption_context = field(&name, value, "an object of strings")?,
+                "GrantTokens" => input.grant_tokens = field(&name, value, "a list of strings")?,
+                "DryRun" => input.dry_run = field(&name, value, "true or false")?,
+                _ => unknown.push(name),
+            }
         }
-        let names: Vec<_> = self.unknown.keys().map(String::as_str).collect();
+        if unknown.is_empty() {
+            return Ok(input);
+        }
         Err(format!(
             "unknown fields: {}; there are KeyId, KeySpec, NumberOfBytes, EncryptionContext, GrantTokens and DryRun",
-            names.join(", ")
+            unknown.join(", ")
         ))
     }
 }
 
-fn unreadable(format: &str, error: &dyn Display) -> String {
-    format!("it is not the {format} that --generate-cli-skeleton prints: {error}")
+fn field<T: DeserializeOwned>(name: &str, value: Value, kind: &str) -> Result<Option<T>, String> {
+    serde_json::from_value(value).map(Some).map_err(|_| format!("{name} must be {kind}"))
+}
+
+fn unreadable(format: &str, line: impl std::fmt::Display, column: impl std::fmt::Display) -> String {
+    format!("it is no {format} (line {line}, column {column}): --generate-cli-skeleton prints the form")
 }
 
 #[cfg(test)]
@@ -108,20 +128,38 @@ mod tests {
     fn unknown_fields_and_other_types_are_refused_by_name() {
         let unknown = CliInput::json(r#"{"KeyId": "k", "KeySpecs": "x", "keyId": "y"}"#).unwrap_err();
         assert!(unknown.starts_with("unknown fields: KeySpecs, keyId; there are KeyId"), "{unknown}");
-        for (json, word) in
-            [(r#"{"KeySpec": "AES_512"}"#, "AES_512"), (r#"{"NumberOfBytes": "x"}"#, "string"), ("[", "JSON")]
-        {
+        for (json, message) in [
+            (r#"{"KeySpec": "AES_512"}"#, "KeySpec must be AES_256 or AES_128"),
+            (r#"{"NumberOfBytes": "x"}"#, "NumberOfBytes must be a number"),
+            (r#"{"DryRun": null}"#, "DryRun must be true or false"),
+            (r#"{"EncryptionContext": {"a": 1}}"#, "EncryptionContext must be an object of strings"),
+            ("[", "it is no JSON (line 1, column 1)"),
+            ("[]", "no parameters by name"),
+        ] {
             let error = CliInput::json(json).unwrap_err();
-            assert!(error.contains(word), "{error}");
+            assert!(error.contains(message), "{error}");
         }
-        assert!(CliInput::yaml("KeyId: [").unwrap_err().contains("YAML"));
+        assert!(CliInput::yaml("EncryptionContext: {a: 1}").unwrap_err().contains("object of strings"));
+    }
+
+    #[test]
+    fn no_message_has_a_grant_token() {
+        for document in
+            [r#"{"GrantTokens": "s3cret"}"#, r#"{"GrantTokens": ["s3cret", 1]}"#, r#"{"GrantTokens": ["s3cret""#]
+        {
+            for error in [CliInput::json(document).unwrap_err(), CliInput::yaml(document).unwrap_err()] {
+                assert!(!error.contains("s3cret") && !error.contains('\n'), "{error}");
+            }
+        }
+        let error = CliInput::yaml("GrantTokens:\n- s3cret\n -: [x").unwrap_err();
+        assert!(error.contains("it is no YAML (line ") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]
     fn skeletons_have_every_field() {
         let json = CliInput::json(JSON_SKELETON).unwrap();
         assert_eq!(CliInput::yaml(YAML_SKELETON).as_ref(), Ok(&json));
-        let CliInput { key_id, key_spec, number_of_bytes, encryption_context, grant_tokens, dry_run, .. } = json;
+        let CliInput { key_id, key_spec, number_of_bytes, encryption_context, grant_tokens, dry_run } = json;
         assert!(key_id.is_some() && key_spec.is_some() && number_of_bytes.is_some() && encryption_context.is_some());
         assert!(grant_tokens.is_some() && dry_run.is_some());
     }

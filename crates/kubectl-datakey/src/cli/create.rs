@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use datakey::api::{EncryptionContext, KeySpec};
 
 use super::aws::{AwsArgs, data_key_name, key_spec};
-use crate::aws_cli::{self, cli_input::CliInput};
+use crate::aws_cli;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,7 @@ pub struct Create {
     pub name: Option<String>,
 
     /// The symmetric KMS key that wraps the data key: a key ID, a key ARN, an alias name or an alias ARN.
-    #[arg(long)]
+    #[arg(long, value_parser = aws_cli::key_id)]
     pub key_id: Option<String>,
 
     /// The kind of the data key: AES_256 (32 bytes) or AES_128 (16 bytes).
@@ -47,17 +47,18 @@ pub struct Create {
     #[arg(long, value_parser = aws_cli::encryption_context, value_name = "CONTEXT")]
     pub encryption_context: Option<EncryptionContext>,
 
-    /// KMS grant tokens, one or more.
-    #[arg(long, num_args = 1.., value_parser = aws_cli::param_file::text, value_name = "TOKEN")]
+    /// KMS grant tokens, one or more, or a JSON list of them, or file://FILE with either.
+    // They are read after clap, whose errors repeat a value.
+    #[arg(long, num_args = 1.., value_name = "TOKEN")]
     pub grant_tokens: Option<Vec<String>>,
 
     /// All of these parameters as one JSON document, or file://FILE; the flags go before it.
-    #[arg(long, value_parser = CliInput::json, value_name = "JSON", conflicts_with = "cli_input_yaml")]
-    pub cli_input_json: Option<CliInput>,
+    #[arg(long, value_name = "JSON", conflicts_with = "cli_input_yaml")]
+    pub cli_input_json: Option<String>,
 
     /// The same in YAML.
-    #[arg(long, value_parser = CliInput::yaml, value_name = "YAML")]
-    pub cli_input_yaml: Option<CliInput>,
+    #[arg(long, value_name = "YAML")]
+    pub cli_input_yaml: Option<String>,
 
     /// Print a document for --cli-input-json or --cli-input-yaml, and do nothing else.
     #[arg(long, num_args = 0..=1, default_missing_value = "input", value_name = "FORMAT")]

@@ -1,6 +1,6 @@
 //! The flags of `import`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use datakey::api::{EncryptionContext, KeySpec};
@@ -23,8 +23,7 @@ Examples:
     --key-id arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab
 
   # Many at once: each DataKey becomes a file in a folder. Run it again to go on after an interruption
-  kubectl datakey import --from-csv keys.csv --to datakeys
-  kubectl apply -f datakeys";
+  kubectl datakey import --from-csv keys.csv --to datakeys --apply";
 
 /// Flags of `import`.
 #[derive(Debug, Args)]
@@ -66,7 +65,7 @@ pub struct Import {
 
     /// The KMS key that wrapped the data key: a key ID, a key ARN, an alias name or an alias ARN. Without it the ARN that
     /// the JSON or AWS KMS names.
-    #[arg(long)]
+    #[arg(long, value_parser = aws_cli::key_id)]
     pub key_id: Option<String>,
 
     /// The encryption context: purpose=orders,stage=prod, or JSON, or file://FILE with either.
@@ -93,6 +92,14 @@ pub struct Import {
     /// --number-of-bytes must be given.
     #[arg(long)]
     pub no_verify: bool,
+
+    /// Apply the DataKey to the cluster, and wait until it is Ready. Many are applied from the folder.
+    #[arg(long)]
+    pub apply: bool,
+
+    /// How long to wait; for many, how long while none becomes Ready.
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "apply")]
+    pub timeout: Duration,
 
     /// How AWS KMS is called.
     #[command(flatten)]

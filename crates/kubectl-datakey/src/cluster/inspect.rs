@@ -1,18 +1,20 @@
 //! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
 
+use std::fmt::Debug;
+
 use datakey::names::{GROUP, SECRET_TYPE};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     coordination::v1::Lease,
-    core::v1::{Secret, Service},
+    core::v1::{ConfigMap, Namespace, Secret, Service},
 };
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams},
     core::request::Request,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{Cluster, errors::explain};
@@ -126,6 +128,21 @@ impl Cluster {
         self.client.request_text(request).await.map(Some).map_err(|error| explain(&error, &what))
     }
 
+    /// The names of the Secrets of the namespace, by their metadata.
+    pub async fn secret_names(&self) -> Result<Vec<String>, CommandError> {
+        names(&Api::<Secret>::namespaced(self.client.clone(), &self.namespace), "Secrets").await
+    }
+
+    /// The names of the ConfigMaps of the namespace, by their metadata.
+    pub async fn config_map_names(&self) -> Result<Vec<String>, CommandError> {
+        names(&Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace), "ConfigMaps").await
+    }
+
+    /// The names of all namespaces.
+    pub async fn namespaces(&self) -> Result<Vec<String>, CommandError> {
+        names(&Api::<Namespace>::all(self.client.clone()), "Namespaces").await
+    }
+
     /// Lists the Secrets of the operator's type, without their data, in the namespace or in all.
     pub async fn wrapped_keys(&self, all_namespaces: bool) -> Result<Vec<ListedSecret>, CommandError> {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
@@ -136,4 +153,12 @@ impl Cluster {
         let listed = self.client.request::<SecretList>(request).await;
         Ok(listed.map_err(|error| explain(&error, "Secrets"))?.items)
     }
+}
+
+async fn names<K>(api: &Api<K>, what: &str) -> Result<Vec<String>, CommandError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let listed = api.list_metadata(&ListParams::default()).await.map_err(|error| explain(&error, what))?;
+    Ok(listed.items.into_iter().filter_map(|object| object.metadata.name).collect())
 }

@@ -20,19 +20,24 @@ pub async fn run(
     manager: &str,
     timeout: Duration,
 ) -> Result<Output, CommandError> {
-    let existed = check(cluster, manifest).await?;
-    let applied = cluster.apply(manifest, manager, false).await?;
+    let (applied, existed) = apply(cluster, manifest, manager).await?;
     let done = if existed { "configured" } else { "created" };
-    let name = applied.name();
+    let (name, namespace) = (applied.name(), applied.namespace());
     terminal.notes([format!("{name} {done}; waiting until the data key is issued and in the Secret")]);
     let fetched = wait::until_ready(cluster, terminal, applied, timeout, |why| {
         CommandError::NotReady(format!(
-            "DataKey {name} was {done}, but it is not Ready: {why}; look at kubectl datakey status {name}"
+            "DataKey {name} was {done}, but it is not Ready: {why}; look at kubectl datakey status {name} -n {namespace}"
         ))
     })
     .await?;
     let (version, secret) = (fetched.key.wanted_version(), fetched.key.secret_name());
     Ok(Output::text(format!("{name} {done}: Secret {secret} holds data key version {version}\n")))
+}
+
+/// Applies the manifest without waiting. Returns the `DataKey`, and whether it was there before.
+pub async fn apply(cluster: &Cluster, manifest: &Value, manager: &str) -> Result<(FetchedKey, bool), CommandError> {
+    let existed = check(cluster, manifest).await?;
+    Ok((cluster.apply(manifest, manager, false).await?, existed))
 }
 
 /// Has the API server check the manifest in a dry run.
@@ -57,6 +62,18 @@ fn refuse_other_settings(existing: &FetchedKey, manifest: &Value) -> Result<(), 
     if existing.key.metadata.deletion_timestamp.is_some() {
         return Err(CommandError::NotReady(format!("DataKey {name} is being deleted: wait, and try again")));
     }
+    let other = wanted.pinned_versions().iter().find(|pin| {
+        let issued = existing.key.recorded_version(pin.version);
+        issued.is_some_and(|issued| issued.ciphertext_blob != pin.ciphertext_blob)
+    });
+    if let Some(pin) = other {
+        return Err(CommandError::Failed(format!(
+            "DataKey {name} exists in namespace {}, and its version {} is another data key, which is fixed; nothing was changed. \
+             Choose another name, or another version",
+            existing.namespace(),
+            pin.version
+        )));
+    }
     let version = wanted.spec.version.unwrap_or_else(|| existing.key.wanted_version());
     let Some(issued) = existing.key.recorded_version(version) else { return Ok(()) };
     let request = wanted.spec.request();
@@ -77,7 +94,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{edited, ready, recorded};
+    use crate::fixtures::{edited, issued, ready, recorded};
 
     fn manifest() -> Value {
         json!({
@@ -100,6 +117,18 @@ mod tests {
         // The version of the cluster counts where the command names none.
         let raised = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
         assert_eq!(refuse_other_settings(&raised, &other), Ok(()));
+    }
+
+    #[test]
+    fn pin_of_another_data_key_is_refused() {
+        let mut pinned = manifest();
+        pinned["spec"]["wrappedKeys"] = json!([issued(1)]);
+        assert_eq!(refuse_other_settings(&ready(&[1]), &pinned), Ok(()));
+        pinned["spec"]["wrappedKeys"][0]["ciphertextBlob"] = json!("b3RoZXI=");
+        let error = refuse_other_settings(&ready(&[1]), &pinned).unwrap_err().to_string();
+        assert!(error.contains("its version 1 is another data key"), "{error}");
+        pinned["spec"]["wrappedKeys"][0]["version"] = json!(2);
+        assert_eq!(refuse_other_settings(&ready(&[1]), &pinned), Ok(()), "version 2 is free");
     }
 
     #[test]

@@ -157,6 +157,10 @@ mod tests {
             access::check(&RIGHTS[2], Some("shop"), Ok(false)),
         ];
         insta::assert_snapshot!("check", describe(&findings));
-        insta::assert_snapshot!("check-json", crate::output::json(&Items { items: findings.to_vec() }).unwrap());
+        let list = Items { items: findings.to_vec() };
+        insta::assert_snapshot!("check-json", crate::output::json(&list).unwrap());
+        insta::assert_snapshot!("check-yaml", crate::output::yaml(&list).unwrap());
+        let good: Vec<_> = RIGHTS.iter().map(|right| access::check(right, Some("shop"), Ok(true))).collect();
+        insta::assert_snapshot!("check-good", describe(&good));
     }
 }

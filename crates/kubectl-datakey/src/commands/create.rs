@@ -33,13 +33,17 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Create) ->
     let Some(dry_run) = parameters.dry_run else {
         if args.apply {
             let cluster = Cluster::connect(connection).await?;
-            return apply::run(&cluster, terminal, &manifest, MANAGER, args.timeout).await;
+            let applied = apply::run(&cluster, terminal, &manifest, MANAGER, args.timeout).await;
+            return applied.map_err(|error| error.redacted(&parameters.grant_tokens));
         }
         return printed(&manifest, &parameters);
     };
     let note = match dry_run {
         DryRun::Client => None,
-        DryRun::Server => Some(apply::dry_run(&Cluster::connect(connection).await?, &manifest, MANAGER).await?),
+        DryRun::Server => {
+            let checked = apply::dry_run(&Cluster::connect(connection).await?, &manifest, MANAGER).await;
+            Some(checked.map_err(|error| error.redacted(&parameters.grant_tokens))?)
+        }
         DryRun::Aws => Some(ask_kms(args, &parameters).await?),
     };
     let mut output = printed(&manifest, &parameters)?;

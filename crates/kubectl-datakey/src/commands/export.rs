@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::write_new_file;
+use super::{has_grant_tokens, write_new_file};
 use crate::{
     cli::{Export, ExportFormat},
     cluster::{Cluster, FetchedKey},
@@ -27,7 +27,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
     let fetched = cluster.data_key(&args.name).await?;
     let mut output = if args.pin {
         let mut output = Output::text(yaml(&pinned_manifest(&fetched)?)?);
-        if fetched.key.spec.grant_tokens.is_some() {
+        if has_grant_tokens(&fetched) {
             output.notes.push(
                 "note: spec.grantTokens is in the manifest; what is issued needs none, so you may remove it".to_owned(),
             );
@@ -39,7 +39,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
     };
     match &args.to {
         Some(file) => {
-            write_new_file(file, &output.out)?;
+            write_new_file(file, &output.out, args.pin && has_grant_tokens(&fetched))?;
             output.notes.push(format!("wrote {}", file.display()));
             output.out.clear();
         }

@@ -6,6 +6,7 @@ use datakey_unwrap::Decrypter;
 use k8s_openapi::jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use super::apply;
 use crate::{
     APP,
     aws_cli::param_file,
@@ -17,6 +18,8 @@ use crate::{
 mod batch;
 mod candidate;
 mod pin;
+mod report;
+mod rollout;
 mod table;
 mod wrapped;
 
@@ -24,11 +27,19 @@ use candidate::Candidate;
 use pin::{Found, manifest};
 use wrapped::Wrapped;
 
+/// The field manager of `import --apply`. It is not that of `create`: what one of them applied stays when the other one applies
+/// less.
+const MANAGER: &str = "kubectl-datakey-import";
+
 /// Imports one wrapped data key, or many.
 pub async fn run(connection: &Connection, terminal: &Terminal, args: &Import) -> Result<Output, CommandError> {
     let importer = Importer::new(connection, args).await?;
+    let cluster = if args.apply { Some(Cluster::connect(connection).await?) } else { None };
     if let Some(folder) = &args.to {
-        return batch::run(&importer, terminal, args, folder).await;
+        return batch::run(&importer, cluster.as_ref(), terminal, args, folder).await;
+    }
+    if source(args) == STDIN && terminal.reads_keyboard() {
+        terminal.notes(["reading the wrapped data key from standard input"]);
     }
     let bytes = read(connection, args).await?;
     let wrapped = Wrapped::parse(&bytes, source(args)).map_err(CommandError::Failed)?;
@@ -36,7 +47,10 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Import) ->
     let candidate = Candidate::of(args, name, wrapped);
     let pin = importer.pin(&candidate).await.map_err(CommandError::Failed)?;
     let made = manifest(name, connection.namespace.as_deref(), vec![pin]).map_err(CommandError::Failed)?;
-    let mut output = Output::text(yaml(&made)?);
+    let mut output = match &cluster {
+        None => Output::text(yaml(&made)?),
+        Some(cluster) => apply::run(cluster, terminal, &made, MANAGER, args.timeout).await?,
+    };
     if args.issued_at.is_none() {
         output.notes.push(TIME_OF_IMPORT.to_owned());
     }
@@ -77,11 +91,14 @@ impl<'a> Importer<'a> {
     }
 }
 
+/// Where a wrapped data key comes from without a flag.
+const STDIN: &str = "standard input";
+
 /// What the wrapped data key is called in messages.
 fn source(args: &Import) -> &str {
     let named = [&args.ciphertext_blob, &args.from_secret, &args.from_configmap].into_iter().flatten().next();
     match named.map(String::as_str) {
-        None | Some("-") => "standard input",
+        None | Some("-") => STDIN,
         // A literal blob is not repeated.
         Some(literal) if args.ciphertext_blob.is_some() && !param_file::is_file(literal) => "--ciphertext-blob",
         Some(name) => name,
@@ -101,7 +118,7 @@ async fn read(connection: &Connection, args: &Import) -> Result<Zeroizing<Vec<u8
     match args.ciphertext_blob.as_deref() {
         None | Some("-") => {
             let mut bytes = Zeroizing::new(Vec::new());
-            match std::io::stdin().lock().take(wrapped::LONGEST).read_to_end(&mut bytes) {
+            match std::io::stdin().lock().take(param_file::LONGEST).read_to_end(&mut bytes) {
                 Ok(_) => Ok(bytes),
                 Err(error) => Err(CommandError::Failed(format!("can't read standard input: {error}"))),
             }

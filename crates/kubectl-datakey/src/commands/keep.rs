@@ -12,7 +12,7 @@ use datakey::api::DataKey;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL_INTERVAL, Progress, managing_tool, write_new_file};
+use super::{POLL_INTERVAL, Progress, has_grant_tokens, managing_tool, write_new_file};
 use crate::{
     cli::Keep,
     cluster::{Cluster, FetchedKey},
@@ -20,6 +20,7 @@ use crate::{
     view::secret_check::{SecretCheck, SecretVerdict},
 };
 
+mod messages;
 mod plan;
 
 use plan::{KeepStep, is_owned, is_retained, progress, step};
@@ -32,11 +33,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
     let deadline = Instant::now() + args.timeout;
     let mut keeper = Keeper { cluster, terminal, args, file, output: Output::default(), deadline };
     match step(&args.name, &cluster.namespace, fetched.as_ref(), saved)? {
-        KeepStep::Nothing => {
-            let text =
-                format!("{} has deletionPolicy Retain already: its Secret stays when it is deleted\n", args.name);
-            Ok(Output::text(text))
-        }
+        KeepStep::Nothing => Ok(Output::text(messages::retained_already(&args.name))),
         KeepStep::Replace(manifest) => {
             let Some(fetched) = &fetched else { return Ok(keeper.output) };
             keeper.require_keepable_secret(fetched).await?;
@@ -49,9 +46,9 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             }
             keeper.confirm(fetched)?;
             if read(&keeper.file)?.is_none() {
-                write_new_file(&keeper.file, yaml(&manifest)?.as_bytes())?;
+                write_new_file(&keeper.file, yaml(&manifest)?.as_bytes(), has_grant_tokens(fetched))?;
             }
-            terminal.notes([format!("saved the DataKey in {}", keeper.file.display())]);
+            terminal.notes([messages::saved(&keeper.file)]);
             // The time that the user took to answer does not count.
             keeper.deadline = Instant::now() + args.timeout;
             cluster.orphan(fetched).await.map_err(|error| keeper.unfinished(&error))?;
@@ -72,7 +69,8 @@ fn read(file: &Path) -> Result<Option<Value>, CommandError> {
         CommandError::Failed(format!("can't read {}: {error}; remove it, or name another file by --to", file.display()))
     };
     match std::fs::read_to_string(file) {
-        Ok(text) => serde_saphyr::from_str(&text).map(Some).map_err(|error| unusable(&error)),
+        // An error of the YAML reader has several lines with a part of the file.
+        Ok(text) => serde_saphyr::from_str(&text).map(Some).map_err(|_| unusable(&"it is no YAML")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unusable(&error)),
     }
@@ -104,74 +102,46 @@ impl Keeper<'_> {
         match check.state {
             SecretVerdict::Intact => Ok(()),
             SecretVerdict::Missing | SecretVerdict::Changed => {
-                self.output
-                    .notes
-                    .push(format!("note: Secret {}; the pins in the manifest bring it back", check.line()));
+                self.output.notes.push(messages::secret_comes_back(&check));
                 Ok(())
             }
             SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Adoptable | SecretVerdict::Unknown => {
-                Err(CommandError::NotReady(format!(
-                    "Secret {}, and nothing was done: see kubectl datakey status {}",
-                    check.line(),
-                    self.args.name
-                )))
+                Err(CommandError::NotReady(messages::secret_not_keepable(&check, fetched)))
             }
         }
     }
 
     fn warn(&mut self, fetched: &FetchedKey) {
         if let Some(tool) = managing_tool(fetched) {
-            self.output.notes.push(format!(
-                "note: {tool} applies this DataKey: set deletionPolicy to Retain there first and suspend it meanwhile, or it \
-                 creates the DataKey under Delete again"
-            ));
+            self.output.notes.push(messages::applied_by(tool));
         }
-        if fetched.key.spec.grant_tokens.is_some() {
-            self.output.notes.push("note: spec.grantTokens is in the manifest: keep the file from others".to_owned());
+        if has_grant_tokens(fetched) {
+            self.output.notes.push(messages::GRANT_TOKENS.to_owned());
         }
     }
 
     /// Asks before the `DataKey` is deleted, as `kubectl delete --interactive` does.
     fn confirm(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
         self.terminal.notes(self.output.notes.drain(..));
-        let plan = format!(
-            "DataKey {} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under \
-             deletionPolicy Retain.",
-            fetched.name(),
-            fetched.namespace(),
-            self.file.display(),
-            fetched.key.secret_name()
-        );
+        let plan = messages::question(fetched, &self.file);
         if self.args.yes || self.terminal.confirms(&[&plan, "Do you want to continue?"]) {
             return Ok(());
         }
-        Err(CommandError::Failed("nothing was done: answer y, or add --yes".to_owned()))
+        Err(CommandError::Failed(messages::NOT_CONFIRMED.to_owned()))
     }
 
     /// Returns the error of a run that stopped while the `DataKey` may be deleted.
     fn unfinished(&self, why: &impl std::fmt::Display) -> CommandError {
-        CommandError::Failed(self.unfinished_message(why))
-    }
-
-    fn unfinished_message(&self, why: &impl std::fmt::Display) -> String {
-        format!(
-            "{why}; to finish, run the same command again (with --to {file}), or kubectl create -f {file}",
-            file = self.file.display()
-        )
+        CommandError::Failed(messages::unfinished(why, &self.file))
     }
 
     /// Waits until the old `DataKey` is deleted and its Secret has no owner, creates the new one, and verifies it.
     async fn create(self, manifest: &Value) -> Result<Output, CommandError> {
-        let name = &self.args.name;
         while let Some(found) = self.find().await? {
             if is_retained(&found) {
                 break;
             }
-            self.pause(|| {
-                let finalizers = found.key.metadata.finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
-                format!("DataKey {name} is still being deleted (finalizers: {finalizers})")
-            })
-            .await?;
+            self.pause(|| messages::still_being_deleted(&found)).await?;
         }
         self.wait_until_secret_is_free(manifest).await?;
         self.cluster.create(manifest).await.map_err(|error| self.unfinished(&error))?;
@@ -195,8 +165,7 @@ impl Keeper<'_> {
                 return Ok(());
             }
             if self.pause(String::new).await.is_err() {
-                self.terminal
-                    .notes([format!("note: Secret {name} still has an owner reference to the deleted DataKey")]);
+                self.terminal.notes([messages::still_owned(name)]);
                 return Ok(());
             }
         }
@@ -204,12 +173,11 @@ impl Keeper<'_> {
 
     /// Waits until the new `DataKey` is Ready with the pinned versions, and its Secret holds them.
     async fn verify(mut self, manifest: &Value) -> Result<Output, CommandError> {
-        let name = &self.args.name;
         // The new DataKey gets a minimum of time even if the deletion took all of it.
         self.deadline = self.deadline.max(Instant::now() + POLL_INTERVAL * 20);
         loop {
             let Some(fetched) = self.find().await? else {
-                return Err(self.unfinished(&format!("DataKey {name} is gone again")));
+                return Err(self.unfinished(&messages::gone_again(&self.args.name)));
             };
             let why = match progress(&fetched, manifest) {
                 Progress::Failed(why) => return Err(self.not_ready(&why)),
@@ -229,30 +197,19 @@ impl Keeper<'_> {
     }
 
     fn success(mut self, fetched: &FetchedKey) -> Output {
-        let (name, secret, count) = (fetched.name(), fetched.key.secret_name(), fetched.key.record().len());
-        self.output.out =
-            format!("{name} has deletionPolicy Retain, and Secret {secret} holds its data keys as before ({count})\n")
-                .into();
-        self.output.notes.push(format!(
-            "note: {} has the DataKey with its pins: commit it where the DataKey comes from, or remove the file",
-            self.file.display()
-        ));
+        self.output.out = messages::done(fetched).into();
+        self.output.notes.push(messages::file_stays(&self.file));
         self.output
     }
 
     fn not_ready(&self, why: &str) -> CommandError {
-        let name = &self.args.name;
-        CommandError::NotReady(format!(
-            "DataKey {name} was created under deletionPolicy Retain, but is not as before: {why}; look at kubectl datakey \
-             status {name}; {} has all its data keys",
-            self.file.display()
-        ))
+        CommandError::NotReady(messages::not_as_before(&self.args.name, &self.cluster.namespace, why, &self.file))
     }
 
     /// Waits for one interval, or returns an error if that would pass the deadline.
     async fn pause(&self, why: impl FnOnce() -> String) -> Result<(), CommandError> {
         if Instant::now() + POLL_INTERVAL > self.deadline {
-            return Err(CommandError::NotReady(self.unfinished_message(&why())));
+            return Err(CommandError::NotReady(messages::unfinished(&why(), &self.file)));
         }
         sleep(POLL_INTERVAL).await;
         Ok(())

@@ -29,7 +29,7 @@ pub async fn run(cluster: &Cluster, args: &List) -> Result<Output, CommandError>
         args.output,
         &Items { items },
         |list, wide| render_table(&list.items, Columns { namespace: args.all_namespaces, wide }, now),
-        |list| list.items.iter().map(|item| format!("datakey.datakey.dev/{}", item.name)).collect(),
+        |list| names(&list.items),
     )?;
     let mut output = Output::text(out).with(listing.health());
     if listing.keys.is_empty() && listing.unreadable.is_empty() {
@@ -37,6 +37,10 @@ pub async fn run(cluster: &Cluster, args: &List) -> Result<Output, CommandError>
     }
     output.notes.extend(listing.unreadable);
     Ok(output)
+}
+
+fn names(items: &[KeySummary]) -> Vec<String> {
+    items.iter().map(|item| format!("datakey.datakey.dev/{}", item.name)).collect()
 }
 
 fn render_table(items: &[KeySummary], columns: Columns, now: Timestamp) -> String {
@@ -115,5 +119,9 @@ mod tests {
         let items = [KeySummary::of(&ready(&[1, 2]).key), KeySummary::of(&recorded(&[]).key)];
         insta::assert_snapshot!("list", render_table(&items, Columns { namespace: false, wide: false }, at(90)));
         insta::assert_snapshot!("list-wide", render_table(&items, ALL, at(90)));
+        insta::assert_snapshot!("list-name", names(&items).join("\n"));
+        let list = Items { items: items.to_vec() };
+        insta::assert_snapshot!("list-json", crate::output::json(&list).unwrap());
+        insta::assert_snapshot!("list-yaml", crate::output::yaml(&list).unwrap());
     }
 }

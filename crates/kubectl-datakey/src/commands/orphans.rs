@@ -46,7 +46,7 @@ pub async fn run(cluster: &Cluster, args: &Orphans) -> Result<Output, CommandErr
         args.output,
         &Items { items },
         |list, _| render_table(&list.items, args.all_namespaces, now),
-        |list| list.items.iter().map(|orphan| format!("secret/{}", orphan.name)).collect(),
+        |list| names(&list.items),
     )?;
     let mut output = Output::text(out).with(listing.health());
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
@@ -74,6 +74,10 @@ fn is_leaving(metadata: &Value) -> bool {
     !metadata["deletionTimestamp"].is_null() || owners.any(|owner| owner["kind"] == "DataKey")
 }
 
+fn names(items: &[Orphan]) -> Vec<String> {
+    items.iter().map(|orphan| format!("secret/{}", orphan.name)).collect()
+}
+
 fn render_table(items: &[Orphan], with_namespace: bool, now: Timestamp) -> String {
     if items.is_empty() {
         return String::new();
@@ -97,7 +101,8 @@ fn render_table(items: &[Orphan], with_namespace: bool, now: Timestamp) -> Strin
 // === impl Orphan ===
 
 impl Orphan {
-    fn of(metadata: &Value) -> Self {
+    /// Reads the metadata of a Secret.
+    pub fn of(metadata: &Value) -> Self {
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
         let annotations = metadata["annotations"].as_object().into_iter().flatten();
         let mut versions: Vec<_> =
@@ -164,6 +169,9 @@ mod tests {
         let mut found = orphans(&[listed(|_| {})], &[]);
         found[0].created = Some(Time(crate::fixtures::at(0)));
         insta::assert_snapshot!("orphans", render_table(&found, true, crate::fixtures::at(90)));
-        insta::assert_snapshot!("orphans-json", crate::output::json(&Items { items: found }).unwrap());
+        insta::assert_snapshot!("orphans-name", names(&found).join("\n"));
+        let list = Items { items: found };
+        insta::assert_snapshot!("orphans-json", crate::output::json(&list).unwrap());
+        insta::assert_snapshot!("orphans-yaml", crate::output::yaml(&list).unwrap());
     }
 }

@@ -9,10 +9,9 @@ use crate::{
 };
 
 mod kms_key;
-mod statements;
+pub mod statements;
 
-pub use statements::Policies;
-use statements::Roles;
+use statements::{Policies, Roles};
 
 /// Prints the policies of a `DataKey`.
 pub async fn run(cluster: &Cluster, args: &Policy) -> Result<Output, CommandError> {
@@ -64,5 +63,7 @@ mod tests {
         let key = crate::fixtures::ready(&[1]).key;
         let policies = Policies::of(&key, &Roles { operator: None, workload: None });
         insta::assert_snapshot!("policy", json(&policies).unwrap());
+        insta::assert_snapshot!("policy-yaml", yaml(&policies).unwrap());
+        insta::assert_snapshot!("policy-key", json(&policies.key_policy_statements).unwrap());
     }
 }

@@ -1,12 +1,12 @@
 //! `kubectl datakey retry`: has `DataKey`s that wait in a back-off tried at once.
 
-use std::{collections::BTreeSet, sync::Mutex, time::Duration};
+use std::{collections::BTreeSet, sync::Mutex};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::{CONCURRENT_READS, POLL_INTERVAL, none_found};
+use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, wait::pause};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
@@ -149,11 +149,6 @@ async fn wait(
         }
         sleep(pause(requested.len())).await;
     }
-}
-
-/// Between two looks. A list of thousands of objects is expensive for the API server.
-fn pause(requested: usize) -> Duration {
-    POLL_INTERVAL * u32::try_from(1 + requested / 100).unwrap_or(u32::MAX)
 }
 
 fn late(keys: &[FetchedKey], requested: &BTreeSet<(String, String)>) -> Vec<String> {

@@ -24,29 +24,41 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
         return Ok(Output::text(patch_for_git(&fetched, next)?));
     }
     let mut output = Output::default();
-    output.notes.push(match managing_tool(&fetched) {
+    output.notes.push(note_about_git(managing_tool(&fetched), next));
+    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
+    let from = fetched.key.wanted_version();
+    if args.dry_run {
+        output.out = done(&args.name, "would be rotated", from, next, " (dry run)").into_bytes();
+        return Ok(output);
+    }
+    output.out = done(&args.name, "rotated", from, next, "").into_bytes();
+    if args.wait {
+        terminal.notes(output.notes.drain(..));
+        terminal.notes([waiting(next)]);
+        wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(&fetched, next, why)).await?;
+    }
+    Ok(output)
+}
+
+fn note_about_git(tool: Option<&str>, next: i32) -> String {
+    match tool {
         Some(tool) => format!(
-            "note: {tool} applies this DataKey and will set spec.version back, unless you change it there too; \
-             --patch prints the change"
+            "note: {tool} applies this DataKey and will set spec.version back, unless you change it there too; --patch prints \
+             the change"
         ),
         None => format!(
             "note: if you keep a manifest of this DataKey, set version: {next} there, too; applied without it, an earlier \
              version is current again"
         ),
-    });
-    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
-    let from = fetched.key.wanted_version();
-    if args.dry_run {
-        output.out = format!("{} would be rotated from version {from} to {next} (dry run)\n", args.name).into_bytes();
-        return Ok(output);
     }
-    output.out = format!("{} rotated from version {from} to {next}\n", args.name).into_bytes();
-    if args.wait {
-        terminal.notes(output.notes.drain(..));
-        terminal.notes([format!("spec.version is {next}; waiting until the data key is issued and in the Secret")]);
-        wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(args, next, why)).await?;
-    }
-    Ok(output)
+}
+
+fn done(name: &str, what: &str, from: i32, next: i32, how: &str) -> String {
+    format!("{name} {what} from version {from} to {next}{how}\n")
+}
+
+fn waiting(next: i32) -> String {
+    format!("spec.version is {next}; waiting until the data key is issued and in the Secret")
 }
 
 /// Returns the number after all that were ever used: recorded, pinned in the spec, or asked for.
@@ -105,10 +117,11 @@ fn patch_for_git(fetched: &FetchedKey, next: i32) -> Result<String, CommandError
     }))
 }
 
-fn not_ready(args: &Rotate, version: i32, why: &str) -> CommandError {
-    let name = &args.name;
+fn not_ready(fetched: &FetchedKey, version: i32, why: &str) -> CommandError {
+    let (name, namespace) = (fetched.name(), fetched.namespace());
     CommandError::NotReady(format!(
-        "spec.version of DataKey {name} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name}"
+        "spec.version of DataKey {name} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name} \
+         -n {namespace}"
     ))
 }
 
@@ -175,5 +188,19 @@ mod tests {
     #[test]
     fn rotate_is_printed_as_recorded() {
         insta::assert_snapshot!("rotate-patch", patch_for_git(&ready(&[1]), 2).unwrap());
+        let highest = edited(ready(&[1]), |value| value["spec"]["version"] = json!(i32::MAX));
+        let all: Vec<i32> = (1..=64).collect();
+        let texts = [
+            note_about_git(None, 2),
+            note_about_git(Some("Flux"), 2),
+            done("orders", "would be rotated", 1, 2, " (dry run)"),
+            done("orders", "rotated", 1, 2, ""),
+            waiting(2),
+            not_ready(&ready(&[1]), 2, "KeyDisabled: The KMS key is disabled").to_string(),
+            require_ready(&recorded(&[])).unwrap_err().to_string(),
+            next_version(&ready(&all)).unwrap_err().to_string(),
+            next_version(&highest).unwrap_err().to_string(),
+        ];
+        insta::assert_snapshot!("rotate", texts.map(|text| text.trim_end().to_owned()).join("\n"));
     }
 }

@@ -240,5 +240,6 @@ mod tests {
         insta::assert_snapshot!("status-ready", describe(&good, at(90)));
         insta::assert_snapshot!("status-failed", describe(&bad, at(150)));
         insta::assert_snapshot!("status-json", crate::output::json(&good).unwrap());
+        insta::assert_snapshot!("status-yaml", crate::output::yaml(&bad).unwrap());
     }
 }

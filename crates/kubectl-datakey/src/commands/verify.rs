@@ -231,5 +231,6 @@ mod tests {
     fn verify_is_printed_as_recorded() {
         insta::assert_snapshot!("verify", describe(&check(&[unwrapped(), failed()])));
         insta::assert_snapshot!("verify-json", crate::output::json(&check(&[unwrapped(), unknown()])).unwrap());
+        insta::assert_snapshot!("verify-yaml", crate::output::yaml(&check(&[failed(), unwrapped()])).unwrap());
     }
 }

@@ -122,5 +122,6 @@ mod tests {
         };
         insta::assert_snapshot!("version", describe(&versions));
         insta::assert_snapshot!("version-json", crate::output::json(&versions).unwrap());
+        insta::assert_snapshot!("version-yaml", crate::output::yaml(&versions).unwrap());
     }
 }

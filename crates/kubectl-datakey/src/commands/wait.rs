@@ -24,6 +24,11 @@ pub fn progress(fetched: &FetchedKey, version: i32) -> Progress {
     if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
 }
 
+/// The time between two looks at this many DataKeys. A list of thousands of objects is expensive for the API server.
+pub fn pause(count: usize) -> Duration {
+    POLL_INTERVAL * u32::try_from(1 + count / 100).unwrap_or(u32::MAX)
+}
+
 /// Waits until the `DataKey` is Ready with the version that its spec makes current. Prints each cause of waiting once.
 ///
 /// # Errors
@@ -41,10 +46,12 @@ pub async fn until_ready(
     loop {
         let why = match progress(&fetched, version) {
             Progress::Done => return Ok(fetched),
-            Progress::Failed(why) => return Err(not_ready(&why)),
+            // What the user reads goes on after the cause.
+            Progress::Failed(why) => return Err(not_ready(why.trim_end_matches('.'))),
             Progress::Pending(why) => why,
         };
         if Instant::now() + POLL_INTERVAL > until {
+            let why = why.trim_end_matches('.');
             return Err(not_ready(&format!("not within {}; {why}", humantime::format_duration(timeout))));
         }
         if shown != why {

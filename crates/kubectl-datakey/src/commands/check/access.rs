@@ -17,15 +17,16 @@ const fn on_core(verb: &'static str, resource: &'static str, commands: &'static 
     NeededRight { right: Right { verb, group: "", resource }, commands }
 }
 
-/// All of them.
-pub const RIGHTS: [NeededRight; 8] = [
-    on_keys("get", "status, verify, export, policy, retry, rotate, keep"),
-    on_keys("list", "list, and status, verify and retry of several"),
-    on_keys("patch", "retry, rotate"),
-    on_keys("create", "keep"),
+/// All of them. Server-side apply needs `patch`, and `create` for a DataKey that is not there.
+pub const RIGHTS: [NeededRight; 9] = [
+    on_keys("get", "status, verify, export, policy, retry, rotate, keep, create --apply, import --apply"),
+    on_keys("list", "list, orphans, status, verify and retry of several, import --apply of many"),
+    on_keys("patch", "retry, rotate, create --apply, import --apply"),
+    on_keys("create", "create --apply, import --apply, keep"),
     on_keys("delete", "keep"),
-    on_core("get", "secrets", "status, verify, keep"),
+    on_core("get", "secrets", "status, verify, keep, import --from-secret"),
     on_core("list", "secrets", "orphans"),
+    on_core("get", "configmaps", "import --from-configmap"),
     on_core("list", "events", "status"),
 ];
 
@@ -50,10 +51,21 @@ mod tests {
     use super::{super::CheckResult, *};
 
     #[test]
+    fn every_command_that_reaches_the_cluster_has_its_rights() {
+        use clap::CommandFactory;
+
+        let without = ["completion", "version", "check", "__complete"];
+        for command in crate::cli::Cli::command().get_subcommands().map(clap::Command::get_name) {
+            let has = RIGHTS.iter().any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
+            assert!(has || without.contains(&command), "{command}");
+        }
+    }
+
+    #[test]
     fn missing_right_names_the_commands_that_need_it() {
         let refused = check(&RIGHTS[2], Some("shop"), Ok(false));
         assert_eq!((refused.check.as_str(), refused.result), ("patch datakeys", CheckResult::Failed));
-        assert_eq!(refused.detail, "you may not in namespace shop; for retry, rotate");
+        assert_eq!(refused.detail, "you may not in namespace shop; for retry, rotate, create --apply, import --apply");
         assert_eq!(check(&RIGHTS[2], None, Ok(true)).result, CheckResult::Ok);
         let unknown = check(&RIGHTS[2], None, Err(CommandError::Failed(String::new())));
         assert_eq!(unknown.result, CheckResult::NotChecked);

@@ -6,7 +6,10 @@ use datakey::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::cli::create::{Create, DryRun};
+use crate::{
+    aws_cli::{self, cli_input::CliInput},
+    cli::create::{Create, DryRun},
+};
 
 /// The most grant tokens, and the most characters of one (AWS KMS API reference, `GenerateDataKeyWithoutPlaintext`).
 const MAX_GRANT_TOKENS: usize = 10;
@@ -32,7 +35,7 @@ impl Parameters {
     /// # Errors
     /// What is wrong, and what to do.
     pub fn of(args: &Create) -> Result<Self, String> {
-        let document = args.cli_input_json.clone().or_else(|| args.cli_input_yaml.clone()).unwrap_or_default();
+        let document = document(args)?;
         let key_id = args.key_id.clone().or(document.key_id);
         let Some(key_id) = key_id else {
             return Err("name the KMS key by --key-id, for example --key-id alias/orders".to_owned());
@@ -49,7 +52,9 @@ impl Parameters {
         if let Some(flaw) = RequestFlaw::of(&request) {
             return Err(by_flags(flaw));
         }
-        let grant_tokens = args.grant_tokens.clone().or(document.grant_tokens).unwrap_or_default();
+        let given = args.grant_tokens.as_deref().map(aws_cli::grant_tokens).transpose();
+        let given = given.map_err(|error| format!("--grant-tokens: {error}"))?;
+        let grant_tokens = given.or(document.grant_tokens).unwrap_or_default();
         check_grant_tokens(&grant_tokens)?;
         let by_document = document.dry_run.unwrap_or_default() && !args.no_dry_run;
         let dry_run = args.dry_run.or(by_document.then_some(DryRun::Aws));
@@ -67,6 +72,15 @@ impl Parameters {
             spec["grantTokens"] = json!(self.grant_tokens);
         }
         json!({ "apiVersion": "datakey.dev/v1alpha1", "kind": "DataKey", "metadata": metadata, "spec": spec })
+    }
+}
+
+/// Reads `--cli-input-json` or `--cli-input-yaml`.
+fn document(args: &Create) -> Result<CliInput, String> {
+    match (&args.cli_input_json, &args.cli_input_yaml) {
+        (Some(json), _) => CliInput::json(json).map_err(|error| format!("--cli-input-json: {error}")),
+        (None, Some(yaml)) => CliInput::yaml(yaml).map_err(|error| format!("--cli-input-yaml: {error}")),
+        (None, None) => Ok(CliInput::default()),
     }
 }
 
@@ -200,6 +214,8 @@ mod tests {
             (&["--key-id=alias/a", LENGTH, "--encryption-context=aws:a=b"], "reserved"),
             (&["--key-id=alias/a", LENGTH, "--encryption-context=a=b,A=c"], "differ in case only"),
             (&["--key-id=alias/a", LENGTH, "--grant-tokens="], "each has 1 to 8192"),
+            (&["--cli-input-json={"], "--cli-input-json: it is no JSON"),
+            (&["--cli-input-yaml=[]"], "--cli-input-yaml: it has no parameters by name"),
         ] {
             let error = parameters(words).unwrap_err();
             assert!(error.contains(message), "{words:?}: {error}");

@@ -1,35 +1,35 @@
 //! Many imports at once: each `DataKey` becomes a file in a folder. A file that is there already is compared and not asked
 //! again, so a run goes on where an earlier one stopped.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
-use datakey::api::DataKey;
+use datakey::api::{DataKey, Material};
 use futures::{StreamExt, stream};
-use tokio::time::Instant;
 
 use super::{
     Importer, TIME_OF_IMPORT,
     candidate::Candidate,
     pin::manifest,
+    report::{Failure, Failures},
+    rollout::{self, Rollout, file_of},
     table::{self, Row},
 };
 use crate::{
     cli::import::Import,
-    output::{CommandError, Health, Output, Terminal, yaml},
+    cluster::Cluster,
+    output::{CommandError, Health, Output, Terminal, printable, yaml},
+    progress::ProgressBar,
 };
 
 /// How many DataKeys are asked for at the same time.
 const CONCURRENT_CALLS: usize = 16;
-
-/// How often progress is printed.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The lines of one `DataKey`.
 #[derive(Debug)]
 struct Group {
     name: String,
     /// The versions, or the first thing that is wrong with one of them.
-    candidates: Result<Vec<Candidate>, String>,
+    candidates: Result<Vec<Candidate>, Failure>,
 }
 
 /// What became of a `DataKey`.
@@ -38,7 +38,6 @@ enum Outcome {
     Imported,
     /// An earlier run imported it.
     Present,
-    Failed(String),
 }
 
 /// Counts, and what failed.
@@ -46,12 +45,13 @@ enum Outcome {
 struct Report {
     imported: usize,
     present: usize,
-    failed: Vec<(String, String)>,
+    failures: Failures,
 }
 
-/// Imports all lines or files into a folder.
+/// Imports all lines or files into a folder, and from there into the cluster if there is one.
 pub async fn run(
     importer: &Importer<'_>,
+    cluster: Option<&Cluster>,
     terminal: &Terminal,
     args: &Import,
     folder: &Path,
@@ -61,7 +61,7 @@ pub async fn run(
         (None, Some(from)) => table::folder(from, args)?,
         (None, None) => Vec::new(),
     };
-    std::fs::create_dir_all(folder)
+    fs::create_dir_all(folder)
         .map_err(|error| CommandError::Failed(format!("can't make the folder {}: {error}", folder.display())))?;
     let groups = groups(rows);
     let count = groups.len();
@@ -72,25 +72,35 @@ pub async fn run(
         })
         .buffer_unordered(CONCURRENT_CALLS);
     let mut report = Report::default();
-    let mut shown = Instant::now();
+    let mut names = Vec::new();
+    let mut bar = ProgressBar::of(terminal, count);
     while let Some((name, outcome)) = outcomes.next().await {
-        report.add(name, outcome);
-        if shown.elapsed() > PROGRESS_INTERVAL {
-            terminal.notes([report.progress(count)]);
-            shown = Instant::now();
+        if outcome.is_ok() {
+            names.push(name.clone());
         }
+        report.add(name, outcome);
+        bar.show(report.done(), &report.progress());
     }
-    let health = if report.failed.is_empty() { Health::Healthy } else { Health::Unknown };
-    let mut output = Output::text(report.text(count, folder)).with(health);
+    drop(bar);
+    let mut output = Output::text(report.text(count, folder)).with(report.health());
     if args.issued_at.is_none() && report.imported > 0 {
         output.notes.push(TIME_OF_IMPORT.to_owned());
+    }
+    if let Some(cluster) = cluster {
+        terminal.print(&output)?;
+        names.sort_unstable();
+        let count = names.len();
+        let Rollout { ready, failures, health } = rollout::run(cluster, terminal, folder, names, args.timeout).await;
+        let namespace = &cluster.namespace;
+        let text = format!("{ready} of {count} DataKeys are applied and Ready in namespace {namespace}\n");
+        output = Output::text(text + &failures.text()).with(output.health.max(health));
     }
     Ok(output)
 }
 
 /// Puts lines of one name together, in the order of the names.
 fn groups(rows: Vec<Row>) -> Vec<Group> {
-    let mut groups: std::collections::BTreeMap<String, Result<Vec<Candidate>, String>> = <_>::default();
+    let mut groups = BTreeMap::<String, Result<Vec<Candidate>, Failure>>::new();
     for Row { name, candidate } in rows {
         let group = groups.entry(name).or_insert_with(|| Ok(Vec::new()));
         match (group, candidate) {
@@ -102,80 +112,96 @@ fn groups(rows: Vec<Row>) -> Vec<Group> {
     groups.into_iter().map(|(name, candidates)| Group { name, candidates }).collect()
 }
 
-async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Outcome {
-    match try_import(importer, folder, group).await {
-        Ok(outcome) => outcome,
-        Err(why) => Outcome::Failed(why),
-    }
-}
-
 /// Imports a `DataKey` with all its versions, or none of them.
-async fn try_import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result<Outcome, String> {
+async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result<Outcome, Failure> {
     let candidates = group.candidates.as_ref().map_err(Clone::clone)?;
-    let file = folder.join(format!("{}.yaml", group.name));
-    if file.exists() {
-        return compare(&file, candidates).map(|()| Outcome::Present);
+    let failed = |why: String| Failure::new(&group.name, why);
+    let file = file_of(folder, &group.name);
+    // Also a link that leads nowhere is there.
+    if fs::symlink_metadata(&file).is_ok() {
+        return compare(&file, importer.namespace, candidates).map(|()| Outcome::Present).map_err(failed);
     }
     let mut pins = Vec::new();
     for candidate in candidates {
-        pins.push(importer.pin(candidate).await.map_err(|why| format!("{}: {why}", candidate.place))?);
+        pins.push(importer.pin(candidate).await.map_err(|why| Failure::new(&candidate.place, why))?);
     }
-    let manifest = manifest(&group.name, importer.namespace, pins)?;
-    let text = yaml(&manifest).map_err(|error| error.to_string())?;
-    // A file with half of a manifest would be taken for an imported one: it gets its name when it is whole.
-    let part = folder.join(format!(".{}.part", group.name));
-    let write = || std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &file));
-    write().map_err(|error| format!("can't write {}: {error}", file.display())).map(|()| Outcome::Imported)
+    let manifest = manifest(&group.name, importer.namespace, pins).map_err(failed)?;
+    let text = yaml(&manifest).map_err(|error| failed(error.to_string()))?;
+    write_whole(&folder.join(format!(".{}.part", group.name)), &file, &text)
+        .map_err(|error| failed(format!("can't write {}: {error}", file.display())))
+        .map(|()| Outcome::Imported)
 }
 
-/// Compares a file of an earlier run with the lines.
-fn compare(file: &Path, candidates: &[Candidate]) -> Result<(), String> {
+/// Writes a file that gets its name when it is whole: one with half of a manifest would be taken for an imported `DataKey`.
+fn write_whole(part: &Path, file: &Path, text: &str) -> std::io::Result<()> {
+    // A killed run left it, or it is a link to a file of another owner.
+    if let Err(error) = fs::remove_file(part)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut written = fs::File::create_new(part)?;
+    written.write_all(text.as_bytes())?;
+    written.sync_all()?;
+    fs::rename(part, file)
+}
+
+/// Compares a file of an earlier run with the lines, and with what the flags say.
+fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Result<(), String> {
     let other =
         |why: &str| format!("{} is there already and {why}: remove it, or name another folder by --to", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| other(&format!("can't be read ({error})")))?;
+    let text = fs::read_to_string(file).map_err(|error| other(&format!("can't be read ({error})")))?;
     let key: DataKey = serde_saphyr::from_str(&text).map_err(|_| other("has no DataKey"))?;
+    if key.metadata.namespace.as_deref() != namespace {
+        return Err(other("names another namespace"));
+    }
     let pins = key.pinned_versions();
     let is_pinned = |candidate: &Candidate| {
+        let material = Material::new(candidate.key_spec, candidate.number_of_bytes);
         pins.iter().any(|pin| {
             pin.version == candidate.version
                 && pin.ciphertext_blob.0 == candidate.wrapped.ciphertext_blob
                 && *pin.request.context() == candidate.encryption_context
+                && candidate.key_id.as_ref().is_none_or(|key_id| *key_id == pin.request.key_id)
+                && material.is_none_or(|material| pin.request.material() == Some(material))
         })
     };
     let same = pins.len() == candidates.len() && candidates.iter().all(is_pinned);
-    if same { Ok(()) } else { Err(other("has other data keys")) }
+    if same { Ok(()) } else { Err(other("has other data keys, or other settings")) }
 }
 
 // === impl Report ===
 
 impl Report {
-    fn add(&mut self, name: String, outcome: Outcome) {
+    fn add(&mut self, name: String, outcome: Result<Outcome, Failure>) {
         match outcome {
-            Outcome::Imported => self.imported += 1,
-            Outcome::Present => self.present += 1,
-            Outcome::Failed(why) => self.failed.push((name, why)),
+            Ok(Outcome::Imported) => self.imported += 1,
+            Ok(Outcome::Present) => self.present += 1,
+            Err(failure) => self.failures.push(name, failure),
         }
     }
 
-    fn progress(&self, count: usize) -> String {
-        let done = self.imported + self.present + self.failed.len();
-        format!("{done} of {count} DataKeys: {} imported, {} failed", self.imported, self.failed.len())
+    fn done(&self) -> usize {
+        self.imported + self.present + self.failures.len()
     }
 
-    fn text(&mut self, count: usize, folder: &Path) -> String {
-        self.failed.sort();
-        let mut text = format!(
-            "{} of {count} DataKeys imported into {}, {} were there already, {} failed\n",
+    fn health(&self) -> Health {
+        if self.failures.len() == 0 { Health::Healthy } else { Health::Unknown }
+    }
+
+    fn progress(&self) -> String {
+        format!(": {} imported, {} failed", self.imported, self.failures.len())
+    }
+
+    fn text(&self, count: usize, folder: &Path) -> String {
+        format!(
+            "{} of {count} DataKeys imported into {}, {} were there already, {} failed\n{}",
             self.imported,
-            folder.display(),
+            printable(&folder.display().to_string()),
             self.present,
-            self.failed.len()
-        );
-        for (name, why) in &self.failed {
-            let line = if why.starts_with(name.as_str()) { why.clone() } else { format!("{name}: {why}") };
-            let _ = writeln!(text, "  {}", crate::output::printable(&line));
-        }
-        text
+            self.failures.len(),
+            self.failures.text()
+        )
     }
 }
 
@@ -198,15 +224,15 @@ mod tests {
             number_of_bytes: None,
             issued_at: Some(at(0)),
             wrapped: Wrapped {
-                ciphertext_blob: vec![1, version.to_le_bytes()[0]],
+                ciphertext_blob: vec![version.to_le_bytes()[0]; 100],
                 key_id: None,
                 key_material_id: None,
             },
         }
     }
 
-    fn row(name: &str, candidate: Result<Candidate, String>) -> Row {
-        Row { name: name.to_owned(), candidate }
+    fn row(name: &str, candidate: Result<Candidate, &str>) -> Row {
+        Row { name: name.to_owned(), candidate: candidate.map_err(|why| Failure::new("line 4", why)) }
     }
 
     #[test]
@@ -214,11 +240,11 @@ mod tests {
         let rows = vec![
             row("orders", Ok(candidate("orders", 1))),
             row("payments", Ok(candidate("payments", 1))),
-            row("orders", Err("line 4: wrong".to_owned())),
+            row("orders", Err("wrong")),
             row("orders", Ok(candidate("orders", 3))),
         ];
         let [orders, payments] = &groups(rows)[..] else { panic!("two names") };
-        assert_eq!(orders.candidates.as_ref().unwrap_err(), "line 4: wrong");
+        assert_eq!(orders.candidates.as_ref().unwrap_err().to_string(), "line 4: wrong");
         assert_eq!(payments.candidates.as_ref().unwrap().len(), 1);
     }
 
@@ -231,28 +257,49 @@ mod tests {
         let pins =
             candidates.iter().map(|candidate| Found::unverified(candidate).unwrap().pin(candidate, at(9)).unwrap());
         std::fs::write(&file, yaml(&manifest("orders", None, pins.collect()).unwrap()).unwrap()).unwrap();
-        assert_eq!(compare(&file, &candidates), Ok(()));
-        assert!(compare(&file, &candidates[..1]).unwrap_err().contains("has other data keys"));
+        assert_eq!(compare(&file, None, &candidates), Ok(()));
+        assert!(compare(&file, None, &candidates[..1]).unwrap_err().contains("has other data keys"));
         let mut other = candidates.clone();
         other[1].encryption_context.clear();
-        assert!(compare(&file, &other).unwrap_err().contains("remove it, or name another folder"));
+        assert!(compare(&file, None, &other).unwrap_err().contains("remove it, or name another folder"));
+        assert!(compare(&file, Some("shop"), &candidates).unwrap_err().contains("another namespace"));
+        let mut other = candidates.clone();
+        other[1].key_id = Some("alias/orders".to_owned());
+        assert!(compare(&file, None, &other).unwrap_err().contains("other settings"));
+        let mut other = candidates.clone();
+        other[0].key_spec = Some(datakey::api::KeySpec::Aes128);
+        assert!(compare(&file, None, &other).unwrap_err().contains("other settings"));
         std::fs::write(&file, "half: of").unwrap();
-        assert!(compare(&file, &candidates).unwrap_err().contains("has no DataKey"));
+        assert!(compare(&file, None, &candidates).unwrap_err().contains("has no DataKey"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
-    fn report_counts_and_names_what_failed() {
+    fn file_gets_its_name_when_it_is_whole() {
+        let folder = std::env::temp_dir().join(format!("kubectl-datakey-whole-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let [part, file, foreign] = [".orders.part", "orders.yaml", "foreign"].map(|name| folder.join(name));
+        fs::write(&foreign, "foreign").unwrap();
+        // A killed run leaves a part, and another user can leave a link in its place.
+        std::os::unix::fs::symlink(&foreign, &part).unwrap();
+        write_whole(&part, &file, "whole").unwrap();
+        let read = [&file, &foreign].map(|path| fs::read_to_string(path).unwrap());
+        let is_left = part.exists();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((read, is_left), (["whole".to_owned(), "foreign".to_owned()], false));
+    }
+
+    #[test]
+    fn import_report_is_printed_as_recorded() {
         let mut report = Report::default();
-        report.add("a".to_owned(), Outcome::Imported);
-        report.add("b".to_owned(), Outcome::Present);
-        report.add("line 9".to_owned(), Outcome::Failed("line 9: name is empty".to_owned()));
-        report.add("c".to_owned(), Outcome::Failed("line 3: AWS KMS refuses\u{1b}".to_owned()));
-        assert_eq!(report.progress(5), "4 of 5 DataKeys: 1 imported, 2 failed");
-        assert_eq!(
-            report.text(4, Path::new("to")),
-            "1 of 4 DataKeys imported into to, 1 were there already, 2 failed\n  \
-             c: line 3: AWS KMS refuses\\u{1b}\n  line 9: name is empty\n"
-        );
+        report.add("a".to_owned(), Ok(Outcome::Imported));
+        report.add("b".to_owned(), Ok(Outcome::Present));
+        report.add("line 9".to_owned(), Err(Failure::new("line 9", "name is empty")));
+        for (name, place) in [("d", "line 4"), ("c", "line 3")] {
+            report.add(name.to_owned(), Err(Failure::new(place, "AWS KMS refuses: AccessDeniedException")));
+        }
+        assert_eq!((report.done(), report.health()), (5, Health::Unknown));
+        assert_eq!(report.progress(), ": 1 imported, 3 failed");
+        insta::assert_snapshot!("import-report", report.text(5, Path::new("datakeys")));
     }
 }

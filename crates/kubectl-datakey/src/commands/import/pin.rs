@@ -32,6 +32,13 @@ impl Found {
         let key_arn = key_arn.ok_or("with --no-verify, name the KMS key by its key ARN in --key-id")?.clone();
         let material = Material::new(candidate.key_spec, candidate.number_of_bytes);
         let material = material.ok_or("with --no-verify, give exactly one of --key-spec and --number-of-bytes")?;
+        let (blob, length) = (candidate.wrapped.ciphertext_blob.len(), material.length());
+        if blob <= length {
+            return Err(format!(
+                "it has {blob} bytes, and a wrapped data key is longer than the data key of {length} bytes: it may be the data \
+                 key itself, which must not be stored"
+            ));
+        }
         Ok(Self { key_arn, material })
     }
 
@@ -146,7 +153,7 @@ mod tests {
             key_spec: None,
             number_of_bytes: None,
             issued_at: None,
-            wrapped: Wrapped { ciphertext_blob: b"blob".to_vec(), key_id: None, key_material_id: None },
+            wrapped: Wrapped { ciphertext_blob: vec![1; 100], key_id: None, key_material_id: None },
         }
     }
 
@@ -175,6 +182,9 @@ mod tests {
         let mut with_arn = Candidate { key_id: Some(ARN.to_owned()), ..candidate() };
         assert!(error(&with_arn).contains("--key-spec"));
         with_arn.key_spec = Some(KeySpec::Aes256);
+        let mut plaintext = with_arn.clone();
+        plaintext.wrapped.ciphertext_blob.truncate(32);
+        assert!(error(&plaintext).contains("may be the data key itself"));
         let pin = Found::unverified(&with_arn).unwrap().pin(&with_arn, at(0)).unwrap();
         assert_eq!((pin.key_id.as_str(), pin.request.key_id.as_str()), (ARN, ARN));
         // The JSON of the AWS CLI names the ARN, and the spec keeps the alias.

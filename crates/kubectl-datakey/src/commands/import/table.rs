@@ -1,12 +1,13 @@
 //! Many wrapped data keys: the lines of a CSV file, and the files of a folder.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use datakey::api::{FIRST_VERSION, Material};
 use zeroize::Zeroizing;
 
 use super::{
     candidate::Candidate,
+    report::Failure,
     wrapped::{Wrapped, plaintext_is_there},
 };
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
     },
     output::CommandError,
 };
+
+/// The most bytes of a CSV file: its lines are held in memory.
+const LONGEST: u64 = 64 << 20;
 
 /// The columns of the CSV file.
 const COLUMNS: [&str; 9] = [
@@ -36,40 +40,59 @@ const COLUMNS: [&str; 9] = [
 pub struct Row {
     /// The name of the DataKey; the place where there is none.
     pub name: String,
-    /// The candidate, or what is wrong, with the place.
-    pub candidate: Result<Candidate, String>,
+    /// The candidate, or what is wrong.
+    pub candidate: Result<Candidate, Failure>,
 }
 
-/// Reads a CSV file. Flags apply to lines without a value.
+/// Reads a CSV file. Flags apply to lines without a value. A line without any value is left out: spreadsheets write such lines.
 pub fn csv(file: &Path, args: &Import) -> Result<Vec<Row>, CommandError> {
     let show = file.display();
-    let reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file);
-    let mut reader = reader.map_err(|error| CommandError::Failed(format!("can't read {show}: {}", brief(&error))))?;
-    let headers = reader.headers().map_err(|error| CommandError::Failed(format!("{show}: {}", brief(&error))))?;
+    let failed = |why: String| CommandError::Failed(format!("{show}: {why}"));
+    let input = File::open(file).map_err(|error| CommandError::Failed(format!("can't read {show}: {error}")))?;
+    // A line with too few or too many values still names the DataKey, which then is not imported without that version.
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(input.take(LONGEST));
+    let headers = reader.headers().map_err(|error| failed(brief(&error)))?;
     let headers: Vec<String> = headers.iter().map(str::to_ascii_lowercase).collect();
     check_columns(&headers).map_err(|why| CommandError::Usage(format!("{show}: {why}")))?;
     let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                let line = error.position().map(csv::Position::line).unwrap_or_default();
-                let place = format!("line {line}");
-                rows.push(Row { candidate: Err(format!("{place}: {}", brief(&error))), name: place });
-                continue;
-            }
-        };
-        let line = record.position().map(csv::Position::line).unwrap_or_default();
-        let cell = |column: &str| {
-            let index = headers.iter().position(|header| header == column)?;
-            record.get(index).filter(|value| !value.is_empty())
-        };
-        let place = format!("line {line}");
-        let name = cell("name").map_or_else(|| place.clone(), str::to_owned);
-        let candidate = of_cells(&cell, args, &place).map_err(|why| format!("{place}: {why}"));
-        rows.push(Row { name, candidate });
+    for record in reader.byte_records() {
+        let record = record.map_err(|error| failed(brief(&error)))?;
+        if record.iter().any(|cell| !cell.is_empty()) {
+            rows.push(of_record(&record, &headers, args));
+        }
+    }
+    if reader.into_inner().limit() == 0 {
+        return Err(failed(format!("it has {LONGEST} bytes or more: split it")));
     }
     Ok(rows)
+}
+
+fn of_record(record: &csv::ByteRecord, headers: &[String], args: &Import) -> Row {
+    let place = format!("line {}", record.position().map(csv::Position::line).unwrap_or_default());
+    let bytes = |column: &str| {
+        let index = headers.iter().position(|header| header == column)?;
+        record.get(index).filter(|value| !value.is_empty())
+    };
+    let name = bytes("name").map_or_else(|| place.clone(), |name| String::from_utf8_lossy(name).into_owned());
+    let candidate = || {
+        if record.len() != headers.len() {
+            let (found, wanted) = (record.len(), headers.len());
+            return Err(format!(
+                "it has {found} values, and the first line names {wanted} columns: quote values with a comma"
+            ));
+        }
+        if record.iter().any(|value| std::str::from_utf8(value).is_err()) {
+            return Err("it is not text in UTF-8".to_owned());
+        }
+        of_cells(&|column| bytes(column).and_then(|value| std::str::from_utf8(value).ok()), args, &place)
+    };
+    let candidate = candidate().map_err(|why| {
+        // A quote without its closing one takes in the lines below, which then are not reported.
+        let is_long = record.iter().any(|value| value.contains(&b'\n'));
+        let hint = if is_long { "; a value goes over several lines: a closing quote may be missing" } else { "" };
+        Failure::new(&place, why + hint)
+    });
+    Row { name, candidate }
 }
 
 /// An error of the CSV reader, without what was read.
@@ -77,9 +100,6 @@ fn brief(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::Io(error) => error.to_string(),
         csv::ErrorKind::Utf8 { .. } => "it is not text in UTF-8".to_owned(),
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("it has {len} values, and the first line names {expected_len} columns: quote values with a comma")
-        }
         _ => "it is no CSV".to_owned(),
     }
 }
@@ -90,7 +110,12 @@ fn check_columns(headers: &[String]) -> Result<(), String> {
     }
     let unknown: Vec<_> = headers.iter().filter(|header| !COLUMNS.contains(&header.as_str())).collect();
     if let Some(unknown) = unknown.first() {
-        return Err(format!("there is no column {unknown:?}: the columns are {}", COLUMNS.join(", ")));
+        let shown: String = unknown.chars().take(40).collect();
+        let hint = if unknown.contains([';', '\t']) { "separate the values by commas; " } else { "" };
+        return Err(format!("there is no column {shown:?}: {hint}the columns are {}", COLUMNS.join(", ")));
+    }
+    if let Some(twice) = headers.iter().enumerate().find(|(at, header)| headers[..*at].contains(header)) {
+        return Err(format!("the column {} is there twice: remove one", twice.1));
     }
     match ["name", "ciphertext_blob"].into_iter().find(|column| !headers.iter().any(|header| header == column)) {
         Some(missing) => Err(format!("the column {missing} is missing: the first line names the columns")),
@@ -133,14 +158,15 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
     Ok(candidate)
 }
 
-/// Reads the files of a folder. Files that begin with a dot, and folders, are left out.
+/// Reads the files of a folder, and those that links name. Files that begin with a dot, and folders, are left out.
 pub fn folder(folder: &Path, args: &Import) -> Result<Vec<Row>, CommandError> {
     let failed = |error: std::io::Error| CommandError::Failed(format!("can't read {}: {error}", folder.display()));
     let mut files = Vec::new();
     for file in std::fs::read_dir(folder).map_err(failed)? {
         let file = file.map_err(failed)?;
         let name = file.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && file.path().is_file() {
+        // A link that leads nowhere is reported when it is read.
+        if !name.starts_with('.') && std::fs::metadata(file.path()).map_or(true, |found| found.is_file()) {
             files.push((name, file.path()));
         }
     }
@@ -149,23 +175,26 @@ pub fn folder(folder: &Path, args: &Import) -> Result<Vec<Row>, CommandError> {
 }
 
 fn of_file(file: &str, path: &Path, args: &Import) -> Row {
+    let (name, version) = name_and_version(file);
     let read = || {
-        let (name, version) = name_and_version(file);
         let name = data_key_name(name)?;
-        let bytes = param_file::bytes(&format!("fileb://{}", path.display()));
-        let bytes = Zeroizing::new(bytes.unwrap_or_else(|| Err(format!("can't read {file}")))?);
+        let bytes = Zeroizing::new(param_file::read(path)?);
         let wrapped = Wrapped::parse(&bytes, "the file")?;
         Ok(Candidate { place: file.to_owned(), version, ..Candidate::of(args, &name, wrapped) })
     };
-    let candidate = read().map_err(|why: String| format!("{file}: {why}"));
-    Row { name: name_and_version(file).0.to_owned(), candidate }
+    let candidate = read().map_err(|why: String| Failure::new(file, why));
+    Row { name: name.to_owned(), candidate }
 }
 
-/// Splits `NAME.vN.EXTENSION`.
+/// Splits `NAME.vN.EXTENSION` and `NAME.vN`.
 fn name_and_version(file: &str) -> (&str, i32) {
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-    let versioned = stem.rsplit_once(".v").and_then(|(name, version)| Some((name, version.parse().ok()?)));
-    versioned.filter(|(_, version)| *version > 0).unwrap_or((stem, FIRST_VERSION))
+    [file, stem].into_iter().find_map(versioned_name).unwrap_or((stem, FIRST_VERSION))
+}
+
+fn versioned_name(text: &str) -> Option<(&str, i32)> {
+    let (name, version) = text.rsplit_once(".v")?;
+    version.parse().ok().filter(|version| *version > 0).map(|version| (name, version))
 }
 
 #[cfg(test)]
@@ -212,9 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn files_of_spreadsheets_are_read() {
+        let rows = rows(
+            "\u{feff}\"name\",\"ciphertext_blob\",version\r\n\r\norders , AQID,2\r\n,,\r\n\"payments\",\"AQIE\",\r\n",
+        );
+        let names: Vec<_> = rows.unwrap().into_iter().map(|row| (row.name, row.candidate.unwrap().version)).collect();
+        assert_eq!(names, [("orders".to_owned(), 2), ("payments".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn line_with_a_wrong_form_belongs_to_its_data_key() {
+        let read = rows("name,ciphertext_blob,version\norders,AQID,1\norders,AQID\n").unwrap();
+        assert_eq!([&read[0].name, &read[1].name], ["orders", "orders"]);
+        let open = rows("name,ciphertext_blob\norders,\"AQID\npayments,AQIE\n").unwrap();
+        assert!(open[0].candidate.as_ref().unwrap_err().why.ends_with("a closing quote may be missing"), "{open:?}");
+        assert_eq!(open.len(), 1);
+    }
+
+    #[test]
     fn wrong_lines_are_reported_with_their_number() {
         let text = "name,ciphertext_blob,version\nORDERS,AQID,1\na,%%,1\nb,AQID,0\nc,AQID\n,AQID,1\nd,,1\n";
-        let wrong: Vec<_> = rows(text).unwrap().into_iter().map(|row| row.candidate.unwrap_err()).collect();
+        let wrong: Vec<_> = rows(text).unwrap().into_iter().map(|row| row.candidate.unwrap_err().to_string()).collect();
         for (error, (line, message)) in wrong.iter().zip([
             ("line 2", "lower-case"),
             ("line 3", "not base64"),
@@ -229,6 +276,38 @@ mod tests {
     }
 
     #[test]
+    fn text_that_is_no_utf_8_fails_its_line_alone() {
+        let file = std::env::temp_dir().join(format!("kubectl-datakey-latin-{}.csv", std::process::id()));
+        std::fs::write(&file, b"name,ciphertext_blob\norders,AQID\nk\xe4se,AQIE\n").unwrap();
+        let read = csv(&file, &args()).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(read[0].candidate.is_ok());
+        assert_eq!(read[1].candidate.as_ref().unwrap_err().to_string(), "line 3: it is not text in UTF-8");
+    }
+
+    #[test]
+    fn odd_files_of_a_folder_are_reported() {
+        use std::os::unix::{ffi::OsStrExt, fs::symlink};
+
+        let from = std::env::temp_dir().join(format!("kubectl-datakey-folder-{}", std::process::id()));
+        std::fs::create_dir_all(from.join("folder.json")).unwrap();
+        let write =
+            |name: &[u8], bytes: &[u8]| std::fs::write(from.join(std::ffi::OsStr::from_bytes(name)), bytes).unwrap();
+        write(b"good.json", b"{\"CiphertextBlob\": \"AQID\"}");
+        write(b"$HOME.json", b"AQID");
+        write(b"k\xe4se.json", b"AQID");
+        write(b".hidden", b"AQID");
+        symlink(from.join("good.json"), from.join("link.json")).unwrap();
+        symlink("/no/such/file", from.join("lost.json")).unwrap();
+        symlink("/dev/zero", from.join("zero.json")).unwrap();
+        let rows = folder(&from, &args()).unwrap();
+        std::fs::remove_dir_all(&from).unwrap();
+        let read: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.candidate.is_ok())).collect();
+        assert_eq!(read, [("$HOME", false), ("good", true), ("k\u{fffd}se", false), ("link", true), ("lost", false)]);
+        assert!(rows[4].candidate.as_ref().unwrap_err().why.contains("can't read"));
+    }
+
+    #[test]
     fn line_with_two_lengths_is_refused() {
         for (spec, bytes) in [("AES_256", "32"), ("", "1025"), ("", "x"), ("AES", "")] {
             let text = format!("name,ciphertext_blob,key_spec,number_of_bytes\na,AQID,{spec},{bytes}\n");
@@ -240,7 +319,10 @@ mod tests {
     fn columns_that_are_unknown_or_missing_are_refused() {
         for (text, message) in [
             ("name,blob\n", "no column \"blob\""),
+            ("name;ciphertext_blob\n", "separate the values by commas"),
             ("name\n", "column ciphertext_blob is missing"),
+            ("name,ciphertext_blob,Name\n", "column name is there twice"),
+            ("", "column name is missing"),
             ("name,ciphertext_blob,Plaintext\na,AQID,c2VjcmV0\n", "has Plaintext"),
         ] {
             let error = rows(text).unwrap_err().to_string();
@@ -255,6 +337,8 @@ mod tests {
             ("orders.v2.json", ("orders", 2)),
             ("orders.eu.v12.blob", ("orders.eu", 12)),
             ("orders.v0.json", ("orders.v0", 1)),
+            ("orders.v2", ("orders", 2)),
+            ("orders.v2.", ("orders", 2)),
             ("orders", ("orders", 1)),
         ] {
             assert_eq!(name_and_version(file), expected, "{file}");

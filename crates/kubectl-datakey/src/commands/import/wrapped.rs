@@ -4,9 +4,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datakey::api::has_blob_length;
 use serde::{Deserialize, de::IgnoredAny};
-
-/// No input is longer.
-pub const LONGEST: u64 = 1 << 20;
+use zeroize::Zeroizing;
 
 /// What `aws kms generate-data-key-without-plaintext` and `generate-data-key` print.
 #[derive(Deserialize)]
@@ -36,11 +34,21 @@ pub struct Wrapped {
 impl Wrapped {
     /// Reads it in whatever form it is. `source` names the input in messages.
     pub fn parse(bytes: &[u8], source: &str) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).ok().map(str::trim);
-        let wrapped = match text {
+        let text = text(bytes);
+        let wrapped = match text.as_ref().map(|text| text.trim()) {
             Some("") => Self::of(Vec::new()),
             Some(json) if json.starts_with('{') => Self::json(json, source)?,
-            Some(text) => Self::base64(text).unwrap_or_else(|| Self::of(bytes.to_vec())),
+            Some(text) => match Self::base64(text) {
+                Some(wrapped) => wrapped,
+                // A wrapped data key begins with control characters, so this is none.
+                None if !text.chars().any(|character| character.is_control() && !character.is_whitespace()) => {
+                    return Err(format!(
+                        "{source} is text, but neither base64 nor the JSON that the AWS CLI prints; for its other formats \
+                         add --query CiphertextBlob"
+                    ));
+                }
+                None => Self::of(bytes.to_vec()),
+            },
             None => Self::of(bytes.to_vec()),
         };
         wrapped.checked(source)
@@ -85,6 +93,21 @@ impl Wrapped {
     }
 }
 
+/// Decodes text with or without a byte order mark; `None` for other bytes. PowerShell redirects what a program prints into a file
+/// in UTF-16.
+fn text(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let unit: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => {
+            let text = std::str::from_utf8(bytes).ok()?;
+            return Some(Zeroizing::new(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned()));
+        }
+    };
+    let (pairs, []) = bytes[2..].as_chunks::<2>() else { return None };
+    char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect::<Result<_, _>>().ok().map(Zeroizing::new)
+}
+
 /// The message about a plaintext key.
 pub fn plaintext_is_there(source: &str) -> String {
     format!(
@@ -114,6 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn text_of_windows_programs_is_read() {
+        let json = format!("\u{feff}{{\"CiphertextBlob\": \"{KEY}\"}}\r\n");
+        let expected = Ok(Wrapped::of(BASE64_STANDARD.decode(KEY).unwrap()));
+        assert_eq!(Wrapped::parse(json.as_bytes(), "x"), expected);
+        for in_order in [u16::to_le_bytes, u16::to_be_bytes] {
+            let bytes = |text: &str| text.encode_utf16().flat_map(in_order).collect::<Vec<_>>();
+            assert_eq!(Wrapped::parse(&bytes(&json), "x"), expected);
+            let with_plaintext = json.replace('{', "{\"Plaintext\": \"x\", ");
+            assert!(Wrapped::parse(&bytes(&with_plaintext), "x").unwrap_err().contains("has Plaintext"));
+        }
+    }
+
+    #[test]
     fn plaintext_is_refused_and_never_repeated() {
         let plaintext = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
         let json = format!(r#"{{"CiphertextBlob": "{KEY}", "Plaintext": "{plaintext}", "KeyId": "arn"}}"#);
@@ -134,6 +170,9 @@ mod tests {
             (br#"{"KeyId": "arn"}"#, "no CiphertextBlob"),
             (br#"{"CiphertextBlob": "%"}"#, "no CiphertextBlob"),
             (br#"{"PrivateKeyCiphertextBlob": "AQID"}"#, "key pair"),
+            (b"AQID\tarn:aws:kms", "is text, but neither"),
+            (b"CiphertextBlob: AQID\nPlaintext: x\n", "--query CiphertextBlob"),
+            (b"[{\"Plaintext\": \"x\"}]", "is text, but neither"),
         ] {
             let error = Wrapped::parse(bytes, "x").unwrap_err();
             assert!(error.contains(message), "{error}");

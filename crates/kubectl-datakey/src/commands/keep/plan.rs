@@ -64,7 +64,8 @@ pub fn step(
     if fetched.key.recorded_version(version).is_none() {
         return Err(CommandError::NotReady(format!(
             "DataKey {name} has no data key of version {version} yet, and nothing was done: until a version is issued, set \
-             deletionPolicy to Retain; otherwise see what is missing by kubectl datakey status {name}"
+             deletionPolicy to Retain; otherwise see what is missing by kubectl datakey status {name} \
+             -n {namespace}"
         )));
     }
     let manifest = retained_manifest(fetched)?;
@@ -76,8 +77,8 @@ pub fn step(
         (false, _) => Ok(KeepStep::Replace(manifest)),
         (true, true) => Ok(KeepStep::Create(manifest)),
         (true, false) => Err(CommandError::NotReady(format!(
-            "DataKey {name} is being deleted, and nothing was done: save it by kubectl datakey export {name} --pin, and create it \
-             under deletionPolicy Retain once it is gone"
+            "DataKey {name} is being deleted, and nothing was done: save it by kubectl datakey export {name} -n {namespace} \
+             --pin, and create it under deletionPolicy Retain once it is gone"
         ))),
     }
 }

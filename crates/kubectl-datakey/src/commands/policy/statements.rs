@@ -27,7 +27,7 @@ pub struct Policies {
     /// The IAM policy of the workload's role.
     pub workload: PolicyDocument,
     /// The statements of the key policies, by KMS key. Versions can have different keys.
-    pub key_policy_statements: BTreeMap<String, Vec<Statement>>,
+    pub key_policy_statements: KeyPolicyStatements,
     /// What the user must know or fill in.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -54,6 +54,12 @@ pub struct Statement {
     #[serde(skip_serializing_if = "Option::is_none")]
     condition: Option<Value>,
 }
+
+/// The statements of key policies, by KMS key.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("minProperties" = 1))]
+pub struct KeyPolicyStatements(BTreeMap<String, Vec<Statement>>);
 
 /// The ARNs of the roles that a key policy names; a placeholder is printed for each missing one.
 pub struct Roles<'a> {
@@ -105,7 +111,7 @@ impl Policies {
         Self {
             operator: PolicyDocument::of(vec![generate]),
             workload: PolicyDocument::of(decrypt),
-            key_policy_statements: statements,
+            key_policy_statements: KeyPolicyStatements(statements),
             notes,
         }
     }
@@ -232,7 +238,7 @@ mod tests {
         let (operator, workload) = ("arn:aws:iam::111122223333:role/op", "arn:aws:iam::111122223333:role/app");
         let roles = Roles { operator: Some(operator), workload: Some(workload) };
         let policies = Policies::of(&ready(&[1]).key, &roles);
-        let statements = &policies.key_policy_statements[ARN];
+        let statements = &policies.key_policy_statements.0[ARN];
         let grants: Vec<_> = statements
             .iter()
             .map(|statement| {
@@ -289,7 +295,7 @@ mod tests {
             [("WorkloadUnwrapsDataKeys", ARN), ("WorkloadUnwrapsDataKeys2", &other), ("WorkloadUnwrapsDataKeys3", ARN)]
         );
         assert_eq!(policies.operator.statement[0].resource, ARN, "the current version's");
-        assert_eq!(policies.key_policy_statements.keys().collect::<Vec<_>>(), [ARN, &other]);
+        assert_eq!(policies.key_policy_statements.0.keys().collect::<Vec<_>>(), [ARN, &other]);
     }
 
     #[test]

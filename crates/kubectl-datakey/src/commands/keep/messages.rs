@@ -1,0 +1,119 @@
+//! What `keep` says. Pure.
+
+use std::{fmt::Display, path::Path};
+
+use crate::{cluster::FetchedKey, view::secret_check::SecretCheck};
+
+pub fn retained_already(name: &str) -> String {
+    format!("{name} has deletionPolicy Retain already: its Secret stays when it is deleted\n")
+}
+
+/// The operator restores a missing or changed Secret from the pins.
+pub fn secret_comes_back(check: &SecretCheck) -> String {
+    format!("note: Secret {}; the pins in the manifest bring it back", check.line())
+}
+
+pub fn secret_not_keepable(check: &SecretCheck, fetched: &FetchedKey) -> String {
+    let (name, namespace) = (fetched.name(), fetched.namespace());
+    format!("Secret {}, and nothing was done: see kubectl datakey status {name} -n {namespace}", check.line())
+}
+
+pub fn applied_by(tool: &str) -> String {
+    format!(
+        "note: {tool} applies this DataKey: set deletionPolicy to Retain there first and suspend it meanwhile, or it creates \
+         the DataKey under Delete again"
+    )
+}
+
+pub const GRANT_TOKENS: &str = "note: spec.grantTokens is in the manifest: keep the file from others";
+
+pub fn question(fetched: &FetchedKey, file: &Path) -> String {
+    format!(
+        "DataKey {} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under deletionPolicy \
+         Retain.",
+        fetched.name(),
+        fetched.namespace(),
+        file.display(),
+        fetched.key.secret_name()
+    )
+}
+
+pub const NOT_CONFIRMED: &str = "nothing was done: answer y, or add --yes";
+
+pub fn saved(file: &Path) -> String {
+    format!("saved the DataKey in {}", file.display())
+}
+
+/// A run stopped while the `DataKey` may be deleted.
+pub fn unfinished(why: &impl Display, file: &Path) -> String {
+    let file = file.display();
+    format!("{why}; to finish, run the same command again (with --to {file}), or kubectl create -f {file}")
+}
+
+pub fn still_being_deleted(found: &FetchedKey) -> String {
+    let finalizers = found.key.metadata.finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
+    format!("DataKey {} is still being deleted (finalizers: {finalizers})", found.name())
+}
+
+pub fn still_owned(secret: &str) -> String {
+    format!("note: Secret {secret} still has an owner reference to the deleted DataKey")
+}
+
+pub fn gone_again(name: &str) -> String {
+    format!("DataKey {name} is gone again")
+}
+
+pub fn done(fetched: &FetchedKey) -> String {
+    let (name, secret, count) = (fetched.name(), fetched.key.secret_name(), fetched.key.record().len());
+    format!("{name} has deletionPolicy Retain, and Secret {secret} holds its data keys as before ({count})\n")
+}
+
+pub fn file_stays(file: &Path) -> String {
+    format!(
+        "note: {} has the DataKey with its pins: commit it where the DataKey comes from, or remove the file",
+        file.display()
+    )
+}
+
+pub fn not_as_before(name: &str, namespace: &str, why: &str, file: &Path) -> String {
+    format!(
+        "DataKey {name} was created under deletionPolicy Retain, but is not as before: {why}; look at kubectl datakey status \
+         {name} -n {namespace}; {} has all its data keys",
+        file.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{edited, ready};
+
+    #[test]
+    fn messages_of_keep_are_as_recorded() {
+        let fetched = edited(ready(&[1, 2]), |value| {
+            value["metadata"]["finalizers"] = json!(["orphan", "example.com/other"]);
+        });
+        let (file, missing) = (Path::new("datakey-shop-orders.yaml"), SecretCheck::from_secret(&fetched.key, None));
+        let unknown = SecretCheck::unknown(&fetched.key, "you may not read it");
+        let all = [
+            retained_already("orders"),
+            secret_comes_back(&missing),
+            secret_not_keepable(&unknown, &fetched),
+            applied_by("Flux"),
+            GRANT_TOKENS.to_owned(),
+            question(&fetched, file),
+            NOT_CONFIRMED.to_owned(),
+            saved(file),
+            unfinished(&"no answer from the API server", file),
+            still_being_deleted(&fetched),
+            still_owned("orders"),
+            gone_again("orders"),
+            done(&fetched),
+            file_stays(file),
+            not_as_before("orders", "shop", "SecretConflict: the Secret has another owner", file),
+        ];
+        insta::assert_snapshot!("keep", all.map(|message| message.trim_end().to_owned()).join("\n"));
+    }
+}
