@@ -13,7 +13,7 @@ pub struct Place(Arc<str>);
 impl Place {
     /// The place of an object of this name in this namespace.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self(format!("{namespace}/{name}").into())
+        Self([namespace, "/", name].concat().into())
     }
 
     /// The place of an object with these metadata.

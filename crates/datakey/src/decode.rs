@@ -136,6 +136,10 @@ fn part<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>) -> Result<T, St
     let Some(raw) = raw else {
         return Err(format!("{name} is missing"));
     };
+    // Nearly all objects can be decoded. Only the message about another one needs the path, which takes longer to keep.
+    if let Ok(decoded) = serde_json::from_str(raw.get()) {
+        return Ok(decoded);
+    }
     let mut json = serde_json::Deserializer::from_str(raw.get());
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = match error.path().to_string() {

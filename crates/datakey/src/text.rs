@@ -7,6 +7,9 @@ use std::{borrow::Cow, error::Error, fmt::Write as _, iter::successors};
 
 /// The text on one line, with invisible characters escaped, cut to this many characters.
 pub fn printable(text: &str, max: usize) -> String {
+    if text.len() <= max && text.bytes().all(is_printable_ascii) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len().min(max));
     let mut length = 0;
     for character in text.chars() {
@@ -38,7 +41,9 @@ pub fn capitalized(text: &str) -> String {
 /// stay.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     let odd = |character: char| !matches!(character, '\n' | '\r' | '\t') && !is_printable(character);
-    if !json.contains(odd) {
+    // Nearly every text is ASCII, whose bytes are checked many times faster than characters.
+    let is_plain = |byte| matches!(byte, b'\n' | b'\r' | b'\t') || is_printable_ascii(byte);
+    if json.bytes().all(is_plain) || !json.contains(odd) {
         return Cow::Borrowed(json);
     }
     let mut out = String::with_capacity(json.len() + 16);
@@ -55,10 +60,16 @@ pub fn printable_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+fn is_printable_ascii(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
 /// Whether a character is visible, or a blank.
 pub fn is_printable(character: char) -> bool {
-    if character.is_ascii() {
-        return matches!(character, ' '..='~');
+    if let Ok(byte) = u8::try_from(character)
+        && byte.is_ascii()
+    {
+        return is_printable_ascii(byte);
     }
     // Letters and marks without a glyph, which Unicode lists as ignorable in addition to the format characters.
     let invisible = matches!(

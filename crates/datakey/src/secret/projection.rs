@@ -88,8 +88,8 @@ fn owner(object: Object<'_>) -> Option<OwnerReference> {
 
 pub(super) fn entries(issued: &IssuedVersion, suffix: &str) -> BTreeMap<String, ByteString> {
     let mut entries: BTreeMap<_, _> =
-        text_entries(issued).into_iter().map(|(name, value)| (format!("{name}{suffix}"), text(value))).collect();
-    entries.insert(format!("ciphertextBlob{suffix}"), issued.ciphertext_blob.clone());
+        text_entries(issued).into_iter().map(|(name, value)| ([name, suffix].concat(), text(value))).collect();
+    entries.insert(["ciphertextBlob", suffix].concat(), issued.ciphertext_blob.clone());
     entries
 }
 
