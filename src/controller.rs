@@ -198,8 +198,10 @@ where
 {
     // `begin` returns no slot once the operator stops.
     let Some(slot) = slots.begin(namespace, has_offer).await else { return Ok(Next::OnChange) };
-    tokio::spawn(work(slot)).await.unwrap_or(Err(Error::Panicked))
+    // Boxed: a task copies its future when it starts and again when it ends, and this one has kilobytes.
+    tokio::spawn(Box::pin(work(slot))).await.unwrap_or(Err(Error::Panicked))
 }
+
 #[cfg(test)]
 mod tests {
     use datakey::fixtures::data_key;

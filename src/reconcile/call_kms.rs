@@ -52,8 +52,10 @@ impl Reconciler<'_> {
         let request = key.spec.request();
         let version = key.wanted_version();
         let tokens = key.spec.grant_tokens.as_deref().unwrap_or_default();
-        // KMS may answer slowly or never, so the slot is free meanwhile.
-        let generated = match self.slot.free_during(self.context.kms.generate(permit, &request, tokens)).await {
+        // KMS may answer slowly or never, so the slot is free meanwhile. Boxed, because the future of the AWS SDK would make that
+        // of each reconcile twice as large, and most call no KMS.
+        let call = Box::pin(self.context.kms.generate(permit, &request, tokens));
+        let generated = match self.slot.free_during(call).await {
             Ok(generated) => generated,
             Err(failed) => {
                 self.fail_at_kms(failed);
