@@ -25,7 +25,7 @@ include tests/tools/tools.mk deploy/dist.mk
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-FIRST := The first run builds, which takes 5 to 10 minutes on two cores. A step prints a line when it ends; to follow it: tail -f target/log/*.log
+FIRST := The first run builds, which takes 5 to 10 minutes on two cores. Steps run at the same time.
 
 demo: ## Show the operator at work against real servers, and check every step
 	@[ -e $(TARGET)/debug/playground ] || echo '$(FIRST)'

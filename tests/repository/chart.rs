@@ -165,6 +165,8 @@ fn unknown_and_wrong_values_are_refused() {
         ("replicaCount", json!(-1)),
         ("image.pullPolicy", json!("Sometimes")),
         ("image.digest", json!("sha256:short")),
+        ("image.tag", json!("v1:2")),
+        ("image.tag", json!("-rc")),
         ("watchNamespaces", json!(["Not_A_Namespace"])),
         ("leaderElection.duration", json!("500ms")),
         ("config.issue", json!("no")),

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs one step of a build: step.sh NAME TITLE COMMAND...
-# What the command prints goes to NAME.log in target/log. A line says what was done and how long it took; where the command
-# fails, the end of the log is shown, too.
+# What the command prints goes to NAME.log in target/log. A line says what was done and how long it took; where it takes more
+# than 5 seconds, a line before says that it runs. Where the command fails, the end of the log is shown, too.
 set -u
 name=$1
 title=$2
@@ -14,9 +14,13 @@ unset MAKEFLAGS MFLAGS
 begun=$(date +%s)
 "$@" </dev/null >"$log" 2>&1 &
 child=$!
-trap 'kill $child 2>/dev/null; wait $child; exit 130' INT TERM HUP
+# A step of minutes says so. The output of sleep is not that of the step, or a pipe behind make would wait for it.
+(sleep 5 >/dev/null 2>&1 && printf '%-52s ... see %s\n' "$title" "$log") &
+notice=$!
+trap 'kill $child $notice 2>/dev/null; wait $child; exit 130' INT TERM HUP
 wait $child
 code=$?
+kill $notice 2>/dev/null
 seconds=$(($(date +%s) - begun))
 # In a subshell it has no children. Its second line is that of the command: user and system time.
 times >"$log.times"
