@@ -5,7 +5,8 @@
 use k8s_openapi::{ByteString, jiff::Timestamp};
 
 use crate::api::{
-    DataKey, DataKeySpec, IssuedVersion, KeyRequest, KeySpec, Rest, initial_status, truncate_to_seconds, with_recorded,
+    DataKey, DataKeySpec, IssuedVersion, KeyPairSpec, KeyRequest, KeySpec, Rest, initial_status, truncate_to_seconds,
+    with_recorded,
 };
 
 /// The ARN of the KMS key of these objects.
@@ -95,4 +96,29 @@ pub fn pinned(versions: &[i32]) -> DataKey {
     key.spec.version = versions.last().copied();
     key.spec.wrapped_keys = Some(versions.iter().copied().map(issued).collect());
     key
+}
+
+/// A public key of a kind, as a SubjectPublicKeyInfo in DER. The keys are the corpus of the fuzz target, too.
+pub fn public_key(spec: KeyPairSpec) -> Vec<u8> {
+    macro_rules! corpus {
+        ($($spec:ident: $name:literal,)*) => {
+            match spec {
+                $(KeyPairSpec::$spec => include_bytes!(concat!("../fuzz/corpus/public_key/", $name, ".der")).to_vec(),)*
+            }
+        };
+    }
+    corpus! {
+        Rsa2048: "RSA_2048",
+        Rsa3072: "RSA_3072",
+        Rsa4096: "RSA_4096",
+        EccNistP256: "ECC_NIST_P256",
+        EccNistP384: "ECC_NIST_P384",
+        EccNistP521: "ECC_NIST_P521",
+        EccSecgP256K1: "ECC_SECG_P256K1",
+        EccNistEdwards25519: "ECC_NIST_EDWARDS25519",
+        MlKem512: "ML_KEM_512",
+        MlKem768: "ML_KEM_768",
+        MlKem1024: "ML_KEM_1024",
+        Sm2: "SM2",
+    }
 }
