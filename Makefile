@@ -67,7 +67,7 @@ build-debug: need-rust
 
 # Always of the whole workspace: Cargo builds each dependency with the features that all packages of a build ask for.
 CARGO_TEST := cargo test --locked --workspace
-UNIT_TESTS := --test corpus --test model --test footprint
+UNIT_TESTS := --test corpus --test model --test model_pairs --test footprint
 CLIPPY = $(STEP) clippy 'Clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 
 test: fmt ## All checks before a pull request; CI adds demo, gitops and e2e
@@ -104,7 +104,7 @@ unit: operator build-debug ## Unit tests, the model, the fuzz corpora, memory of
 	$(CARGO_TEST) --test repository -- --skip chart::
 
 model: need-rust ## The model of the protocol in larger worlds: minutes
-	$(CARGO_TEST) --test model -- --ignored --nocapture
+	$(CARGO_TEST) --test model --test model_pairs -- --ignored --nocapture
 
 chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
 	@$(STEP) repository 'tests of the repository: compiled' $(CARGO_TEST) --no-run --test repository

@@ -17,10 +17,11 @@ mod usage;
 mod values;
 mod variables;
 
-/// Issues AWS KMS data keys into Kubernetes Secrets, without ever seeing a plaintext key.
+/// Issues AWS KMS data keys and key pairs into Kubernetes Secrets, without ever seeing a plaintext key.
 ///
-/// It watches DataKey resources, calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version, and keeps the
-/// wrapped data key in the status of the DataKey and in a Secret.
+/// It watches DataKeys and DataKeyPairs, calls AWS KMS GenerateDataKeyWithoutPlaintext or
+/// GenerateDataKeyPairWithoutPlaintext once for each version, and keeps the wrapped data key, or the wrapped private key with
+/// its public key, in the status of the object and in a Secret.
 #[derive(Debug, Parser)]
 #[command(name = "datakey-operator", version, max_term_width = 120)]
 pub struct Cli {
@@ -42,7 +43,7 @@ pub enum Command {
     /// Each flag has an environment variable; where both are given, the flag counts. A wrong or empty value, and a variable
     /// DATAKEY_... that is not listed here, are refused with exit code 64.
     Run(Box<RunArgs>),
-    /// Print the CustomResourceDefinition as YAML.
+    /// Print the CustomResourceDefinitions as YAML.
     Crd,
 }
 
@@ -95,6 +96,20 @@ pub struct RunArgs {
         value_name = "BOOL"
     )]
     pub issue: bool,
+
+    /// Whether DataKeyPairs are watched. With --key-pairs=false the operator needs neither their definition nor their
+    /// permissions.
+    #[arg(
+        long,
+        env = "DATAKEY_KEY_PAIRS",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub key_pairs: bool,
 
     /// Calls to KMS a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
     /// that encrypts, S3 and EBS included.

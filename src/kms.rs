@@ -1,7 +1,7 @@
-//! AWS KMS: the one operation that this operator calls, `GenerateDataKeyWithoutPlaintext`. Each call needs a
-//! [permit](queue::Permit).
+//! AWS KMS: the two operations that this operator calls, `GenerateDataKeyWithoutPlaintext` and
+//! `GenerateDataKeyPairWithoutPlaintext`. Each call needs a [permit](queue::Permit).
 //!
-//! Each call generates a new data key, and KMS stores none of them. So a call has no effect by itself; [`crate::reconcile`]
+//! Each call generates a new data key or key pair, and KMS stores none of them. So a call has no effect by itself; [`crate::reconcile`]
 //! decides which data key is recorded.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::metrics::Metrics;
 use datakey::{
-    api::KeyRequest,
+    api::{KeyRequest, RequestView},
     arn,
     reason::{Failure, Reason},
 };
@@ -28,6 +28,7 @@ use shares::Shares;
 pub use answer::GeneratedKey;
 use errors::Called;
 pub use errors::KmsFailure;
+use sdk_request::Call;
 
 mod answer;
 mod clients;
@@ -55,6 +56,8 @@ pub struct Kms {
     metrics: Arc<Metrics>,
     regions: Regions,
     clients: Clients,
+    /// The longest time of one call.
+    timeout: Duration,
     /// The queue for permits to call KMS.
     pub queue: RateQueue,
 }
@@ -92,7 +95,7 @@ impl Kms {
         let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
         let regions = Regions::new(extra_regions, own_region.as_deref());
         let clients = Clients::new(aws, config, timeout);
-        Self { own_region, metrics, regions, clients, queue: RateQueue::new(rate, Shares::DEFAULT) }
+        Self { own_region, metrics, regions, clients, timeout, queue: RateQueue::new(rate, Shares::DEFAULT) }
     }
 
     /// The operator's own Region.
@@ -105,8 +108,8 @@ impl Kms {
     /// # Errors
     /// [`Reason::RegionMissing`] if neither the request nor the configuration names one, [`Reason::RegionUnknown`] if it may
     /// not be called.
-    pub fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
-        let region = arn::resolve_region(&request.key_id, request.region.as_deref(), self.own_region());
+    pub fn region<'a>(&'a self, request: RequestView<'a>) -> Result<&'a str, Failure> {
+        let region = arn::resolve_region(request.key_id, request.region, self.own_region());
         let region = region.ok_or(Reason::RegionMissing)?;
         let unknown = || Failure::new(Reason::RegionUnknown, region);
         self.regions.is_known(region).then_some(region).ok_or_else(unknown)
@@ -123,10 +126,10 @@ impl Kms {
         tokio::join!(self.queue.run(), drop_idle);
     }
 
-    /// Generates a data key in the Region of the permit.
+    /// Generates a data key or a key pair in the Region of the permit.
     ///
     /// # Errors
-    /// Why KMS generated no usable data key. The error contains no grant tokens and nothing of an unusable answer.
+    /// Why KMS generated nothing that is usable. The error contains no grant tokens and nothing of an unusable answer.
     pub async fn generate(
         &self,
         permit: Permit,
@@ -139,7 +142,7 @@ impl Kms {
         let RegionalClient { client, label, generation } = self.clients.get(region);
 
         let begun = Instant::now();
-        let answer = sdk_request::to_call(&client, request, material, grant_tokens).send().await;
+        let answer = Call::new(&client, request, material, grant_tokens, self.timeout).send().await;
         call.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let result = match answer {
             Ok(output) => answer::validate_answer(output, request, region),

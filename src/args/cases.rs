@@ -84,6 +84,14 @@ pub const ROWS: &[FlagCases] = &[
         write: "write true or false",
     },
     FlagCases {
+        flag: "--key-pairs",
+        variable: "DATAKEY_KEY_PAIRS",
+        chart: Some("dataKeyPairs.enabled"),
+        accepted: &[("true", "key_pairs: true"), ("false", "key_pairs: false")],
+        refused: SWITCH,
+        write: "write true or false",
+    },
+    FlagCases {
         flag: "--kms-rate",
         variable: "DATAKEY_KMS_RATE",
         chart: Some("config.kmsRate"),

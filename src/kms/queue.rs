@@ -138,6 +138,8 @@ impl RateQueue {
 mod tests {
     use std::time::Duration;
 
+    use datakey::api::KindId;
+
     use futures::{StreamExt, channel::mpsc};
     use tokio::time::advance;
 
@@ -150,7 +152,7 @@ mod tests {
     /// An object, with its uid.
     pub fn object(namespace: &str, number: usize) -> (String, Place) {
         let name = format!("{namespace}-{number}");
-        (name.clone(), Place::new(namespace, &name))
+        (name.clone(), Place::new(KindId::DataKey, namespace, &name))
     }
 
     #[tokio::test(start_paused = true)]

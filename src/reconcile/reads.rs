@@ -1,4 +1,4 @@
-//! How often Secrets are read to verify them, and `DataKey`s that are not in memory: other clients may change a label of every
+//! How often Secrets are read to verify them, and objects that are not in memory: other clients may change a label of every
 //! Secret at once, or of one Secret all the time, and neither may cost the API server a read for each change.
 
 use std::num::NonZeroU32;
@@ -11,7 +11,7 @@ use crate::{
     place::Place,
 };
 
-/// Reads a second, of all objects together; that of a `DataKey` and that of its Secret count as one. A kube-apiserver answers about 1,000 a second on two cores.
+/// Reads a second, of all objects together; that of an object and that of its Secret count as one. A kube-apiserver answers about 1,000 a second on two cores.
 const RATE: NonZeroU32 = NonZeroU32::new(250).unwrap();
 
 /// All reads share one lane.

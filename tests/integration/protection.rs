@@ -134,7 +134,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
             json!({ "annotations": null }),
         ] {
             let patch = json!({ "metadata": metadata });
-            refused(protected.patch(user, "orders", &patch).await, "they say which DataKey it belongs to");
+            refused(protected.patch(user, "orders", &patch).await, "they say which object it belongs to");
         }
         // Lookalikes: one that a new DataKey would adopt, and one without any label.
         let mut lookalike = to_json(&restored(&before));

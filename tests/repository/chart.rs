@@ -466,7 +466,7 @@ fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
     metrics.kms_call("r", "OK", std::time::Duration::ZERO);
     metrics.reconciled(datakey_operator::metrics::ReconcileOutcome::Error, std::time::Duration::ZERO);
     metrics.secret_written(datakey_operator::metrics::SecretWrite::Create);
-    let states = vec![datakey::condition::ReadyState::Issued];
+    let states = vec![(datakey::api::KindId::DataKey, datakey::condition::ReadyState::Issued)];
     let gauges = datakey_operator::metrics::Gauges { states, ..<_>::default() };
     let shown = metrics.render(gauges).unwrap();
     let runbooks = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();

@@ -122,6 +122,11 @@ pub struct NoSuchForm {
     pub format: &'static str,
 }
 
+/// The SubjectPublicKeyInfo in DER of a PEM text that holds one; `None` if the text is anything else.
+pub fn der_of_pem(pem: &str) -> Option<Vec<u8>> {
+    pem_rfc7468::decode_vec(pem.as_bytes()).ok().filter(|(label, _)| *label == PEM_LABEL).map(|(_, der)| der)
+}
+
 // === impl PublicKey ===
 
 impl PublicKey {

@@ -138,6 +138,7 @@ pub fn cases() -> Vec<Case> {
         }),
         flag("config.concurrency", json!(7), "--concurrency=7", |flag| starts(flag, "--concurrency")),
         flag("config.workingSet", json!(9), "--working-set=9", |flag| starts(flag, "--working-set")),
+        flag("dataKeyPairs.enabled", json!(false), "--key-pairs=false", |flag| starts(flag, "--key-pairs")),
         flag("config.issue", json!(false), "--issue=false", |flag| starts(flag, "--issue")),
         flag(
             "config.reservedTemplateKeys",
