@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, IssuedVersion, KeyKind, Rest, truncate_to_seconds, with_recorded},
+    api::{DataKey, IssuedVersion, KeyKind, QuotaClass, Rest, truncate_to_seconds, with_recorded},
     protocol::{Answer, Change, Record, Source, size},
     reason::{Failure, Reason},
 };
@@ -30,9 +30,9 @@ impl Reconciler<'_> {
     /// failure that no Region can be called.
     pub(super) fn acquire_permit(&mut self) -> Result<bool, Error> {
         let kms = &self.context.kms;
-        match kms.region(&self.key().spec.request()) {
-            Ok(region) => {
-                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &self.place, self.requeue);
+        match kms.lane(&self.key().spec.request(), QuotaClass::Symmetric) {
+            Ok(lane) => {
+                self.permit = kms.queue.acquire_or_enqueue(&lane, &self.uid, &self.place, self.requeue);
                 if self.permit.is_none() {
                     self.queued_for = Some(Queue::Kms);
                     return Ok(false);
