@@ -22,6 +22,7 @@ mod harness;
 mod health_states;
 mod issuance;
 mod keep;
+mod kms_server;
 mod kubernetes;
 mod leadership;
 mod logs;
