@@ -6,6 +6,9 @@
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use datakey::api::QuotaClass;
+
+use crate::kms::rates::Rate;
 
 pub use read::Refusal;
 
@@ -111,8 +114,8 @@ pub struct RunArgs {
     )]
     pub key_pairs: bool,
 
-    /// Calls to KMS a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
-    /// that encrypts, S3 and EBS included.
+    /// Calls to KMS for data keys a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
+    /// that encrypts, S3 and EBS included. Calls for key pairs count against other quotas: see --kms-pair-rates.
     #[arg(
         long,
         env = "DATAKEY_KMS_RATE",
@@ -121,6 +124,19 @@ pub struct RunArgs {
         value_name = "PER_SECOND"
     )]
     pub kms_rate: NonZeroU32,
+
+    /// Calls to KMS for key pairs a second, at most, in each Region: CLASS=RATE, for example RSA_4096=0.5; repeat it, or separate
+    /// by commas, for several. The classes are RSA_2048, RSA_3072, RSA_4096, ECC, ML_KEM and SM2; a rate is from 0.001 to
+    /// 1000000. Without it, each class has a quarter of the default quota of AWS KMS: RSA_2048=5, RSA_3072=1, RSA_4096=0.25,
+    /// ECC=25, ML_KEM=6.25, SM2=6.25, and in the Regions of China RSA_2048=0.25, RSA_3072=0.125, RSA_4096=0.025.
+    #[arg(
+        long,
+        env = "DATAKEY_KMS_PAIR_RATES",
+        value_delimiter = ',',
+        value_parser = values::pair_rate,
+        value_name = "CLASS=RATE"
+    )]
+    pub kms_pair_rates: Vec<(QuotaClass, Rate)>,
 
     /// Call KMS in these Regions, too; repeat it, or separate by commas, for several. The Regions of AWS that this
     /// version knows and the operator's own need not be named. A DataKey that names another one is not issued
@@ -154,6 +170,17 @@ pub struct RunArgs {
         value_name = "DURATION"
     )]
     pub kms_timeout: Duration,
+
+    /// How long to wait for KMS to answer a call for an RSA key pair, credentials included. KMS searches for primes, which can
+    /// take seconds.
+    #[arg(
+        long,
+        env = "DATAKEY_KMS_RSA_TIMEOUT",
+        default_value = "60s",
+        value_parser = values::duration(values::TIMEOUT),
+        value_name = "DURATION"
+    )]
+    pub kms_rsa_timeout: Duration,
 
     /// How long to wait for the API server to answer.
     #[arg(

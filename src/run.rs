@@ -13,7 +13,7 @@ use crate::{
     args::RunArgs,
     controller::store::WorkingSet,
     controller::{self, ControllerSettings, Pairs, Readiness, WatchTarget},
-    kms::{Kms, KmsSettings},
+    kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
     leader::{self, Election},
     metrics::Metrics,
     reconcile::{ConflictWatches, Context, retry::RetryBounds},
@@ -81,9 +81,11 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         issue,
         key_pairs,
         kms_rate,
+        kms_pair_rates,
         extra_regions,
         reserved_template_keys,
         kms_timeout,
+        kms_rsa_timeout,
         kube_timeout,
         retry_min,
         retry_max,
@@ -128,7 +130,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     tokio::spawn(readiness.connectivity.clone().run(new_client()?));
     // Load the AWS configuration before the Lease is acquired: an instance metadata service that does not answer delays the
     // operator for longer than a Lease may stay without a renewal.
-    let kms_settings = KmsSettings { rate: kms_rate, timeout: kms_timeout };
+    let time_limits = TimeLimits { usual: kms_timeout, rsa: kms_rsa_timeout };
+    let kms_settings = KmsSettings { rates: Rates::new(kms_rate.into(), kms_pair_rates), time_limits };
     let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
     let Some(kms) = stop.run_until_cancelled(Box::pin(kms)).await else { return Ok(()) };
     let leadership = if leader_elect {

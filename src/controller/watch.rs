@@ -147,7 +147,7 @@ fn watch_config(scope: &WatchScope) -> watcher::Config {
 #[cfg(test)]
 mod tests {
     use datakey::{
-        api::{DataKey, KindId},
+        api::{DataKey, KindId, QuotaClass},
         fixtures::data_key,
     };
     use futures::channel::mpsc;
@@ -157,7 +157,7 @@ mod tests {
     use tower::{BoxError, service_fn};
 
     use super::*;
-    use crate::{api_server::connectivity::Connectivity, reconcile::tests::context};
+    use crate::{api_server::connectivity::Connectivity, kms::lane_id::LaneId, reconcile::tests::context};
 
     fn watched(uid: &str) -> WatchedKey<DataKey> {
         let mut key = data_key();
@@ -184,7 +184,8 @@ mod tests {
         relist("a");
         let (requeue, _requeued) = mpsc::unbounded();
         let place = Place::new(KindId::DataKey, "shop", "orders");
-        let wait = |uid| context.kms.queue.acquire_or_enqueue("eu-west-1", uid, &place, &requeue);
+        let lane = LaneId::new("eu-west-1", QuotaClass::Symmetric);
+        let wait = |uid| context.kms.queue.acquire_or_enqueue(&lane, uid, &place, &requeue);
         let _held: Vec<_> = std::iter::from_fn(|| wait("a")).collect();
         assert_eq!(context.kms.queue.waiting(), 1);
         relist("b");

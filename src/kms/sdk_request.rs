@@ -1,10 +1,11 @@
 //! From a request for a data key or a key pair to the call of the AWS SDK.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use aws_sdk_kms::{
-    Client,
+    Client, Config,
     config::timeout::TimeoutConfig,
+    error::{ProvideErrorMetadata, SdkError},
     operation::{
         generate_data_key_pair_without_plaintext::builders::GenerateDataKeyPairWithoutPlaintextFluentBuilder,
         generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextFluentBuilder,
@@ -14,7 +15,7 @@ use aws_sdk_kms::{
 
 use super::{answer::Output, errors::CallError};
 use datakey::{
-    api::{KeyPairSpec, KeyRequest, KeySpec, Material, RequestFlaw},
+    api::{KeyRequest, KeySpec, Material, RequestFlaw},
     reason::{Failure, Reason},
 };
 
@@ -31,24 +32,15 @@ pub fn checked_material(request: &KeyRequest) -> Result<Material, Failure> {
 pub enum Call {
     /// For a data key.
     Key(GenerateDataKeyWithoutPlaintextFluentBuilder),
-    /// For a key pair, with the time limit of the call if it differs from that of the client.
-    Pair(GenerateDataKeyPairWithoutPlaintextFluentBuilder, Option<TimeoutConfig>),
+    /// For a key pair.
+    Pair(GenerateDataKeyPairWithoutPlaintextFluentBuilder),
 }
-
-/// How many times longer than any other call the generation of an RSA key may take: KMS searches for two primes.
-const RSA_FACTOR: u32 = 3;
 
 // === impl Call ===
 
 impl Call {
-    /// The call for a request. `timeout` is the time limit of the client.
-    pub fn new(
-        client: &Client,
-        request: &KeyRequest,
-        material: Material,
-        grant_tokens: &[String],
-        timeout: Duration,
-    ) -> Self {
+    /// The call for a request.
+    pub fn new(client: &Client, request: &KeyRequest, material: Material, grant_tokens: &[String]) -> Self {
         let context: Option<HashMap<_, _>> =
             request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
         let tokens = (!grant_tokens.is_empty()).then(|| grant_tokens.to_vec());
@@ -61,45 +53,42 @@ impl Call {
                 let call = client.generate_data_key_pair_without_plaintext().key_id(&request.key_id);
                 let call = call.key_pair_spec(SdkKeyPairSpec::from(spec.as_str()));
                 let call = call.set_encryption_context(context).set_grant_tokens(tokens);
-                return Self::Pair(call, time_limit(spec, timeout));
+                return Self::Pair(call);
             }
         };
         Self::Key(key.set_encryption_context(context).set_grant_tokens(tokens))
     }
 
-    /// Sends the call.
+    /// Sends the call, with these time limits where they are not those of the client.
     ///
     /// # Errors
     /// The error of the AWS SDK.
-    pub async fn send(self) -> Result<Output, CallError> {
+    pub async fn send(self, limits: Option<TimeoutConfig>) -> Result<Output, CallError> {
+        let config = limits.map(|limits| Config::builder().timeout_config(limits));
         match self {
-            Self::Key(call) => call
-                .send()
-                .await
-                .map(Output::from)
-                .map_err(|error| error.map_service_error(|error| error.meta().clone())),
-            Self::Pair(call, limit) => {
-                let mut config = aws_sdk_kms::config::Builder::new();
-                config.set_timeout_config(limit);
-                let sent = call.customize().config_override(config).send().await;
-                sent.map(Output::from).map_err(|error| error.map_service_error(|error| error.meta().clone()))
+            Self::Key(call) => {
+                let call = call.customize();
+                let call = if let Some(config) = config { call.config_override(config) } else { call };
+                call.send().await.map(Output::from).map_err(without_type)
+            }
+            Self::Pair(call) => {
+                let call = call.customize();
+                let call = if let Some(config) = config { call.config_override(config) } else { call };
+                call.send().await.map(Output::from).map_err(without_type)
             }
         }
     }
 }
 
-/// The time limit of a call for this kind of key pair, if it differs from that of the client.
-fn time_limit(spec: KeyPairSpec, timeout: Duration) -> Option<TimeoutConfig> {
-    spec.quota_class().is_rsa().then(|| {
-        let limit = timeout.saturating_mul(RSA_FACTOR);
-        TimeoutConfig::builder().operation_attempt_timeout(limit).operation_timeout(limit).build()
-    })
+/// An error of either operation by its code and message.
+fn without_type<E: ProvideErrorMetadata>(error: SdkError<E>) -> CallError {
+    error.map_service_error(|error| error.meta().clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datakey::fixtures::request;
+    use datakey::{api::KeyPairSpec, fixtures::request};
 
     #[test]
     fn request_with_both_lengths_or_none_is_not_sent() {
@@ -120,12 +109,5 @@ mod tests {
             assert!(SdkKeyPairSpec::values().contains(&spec.as_str()), "{spec:?}");
         }
         assert_eq!(SdkKeyPairSpec::values().len(), KeyPairSpec::ALL.len());
-    }
-
-    #[test]
-    fn only_rsa_has_a_longer_time_limit() {
-        let limit = |spec| time_limit(spec, Duration::from_secs(10)).and_then(|limit| limit.operation_timeout());
-        assert_eq!(limit(KeyPairSpec::Rsa4096), Some(Duration::from_secs(30)));
-        assert_eq!(limit(KeyPairSpec::EccNistP256), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{IssuedVersion, KeyKind, Object, Rest, truncate_to_seconds, with_recorded},
+    api::{IssuedVersion, KeyKind, Material, Object, QuotaClass, Rest, truncate_to_seconds, with_recorded},
     protocol::{Answer, Change, Record, Source, size},
     reason::{Failure, Reason},
 };
@@ -30,9 +30,11 @@ impl<K: KeyKind> Reconciler<'_, K> {
     /// failure that no Region can be called.
     pub(super) fn acquire_permit(&mut self) -> Result<bool, Error> {
         let kms = &self.context.kms;
-        match kms.region(self.object().spec.request) {
-            Ok(region) => {
-                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &self.place, self.requeue);
+        let request = self.object().spec.request;
+        let class = request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
+        match kms.lane(request, class) {
+            Ok(lane) => {
+                self.permit = kms.queue.acquire_or_enqueue(&lane, &self.uid, &self.place, self.requeue);
                 if self.permit.is_none() {
                     self.queued_for = Some(Queue::Kms);
                     return Ok(false);

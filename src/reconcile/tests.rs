@@ -18,7 +18,10 @@ use crate::{
         slots::Slots,
         store::{Delivery, Facts, WorkingSet},
     },
-    kms::{Kms, KmsSettings},
+    kms::{
+        Kms, KmsSettings, TimeLimits,
+        rates::{Rate, Rates},
+    },
     metrics::{Gauges, Metrics},
     place::Place,
     reconcile::retry::RetryBounds,
@@ -86,7 +89,10 @@ impl Fixture {
 
 /// What reconciles work with, where KMS is at this URL.
 pub fn context(client: Client, kms: &str) -> Context {
-    let settings = KmsSettings { rate: 10.try_into().unwrap(), timeout: Duration::from_secs(30) };
+    let settings = KmsSettings {
+        rates: Rates::new(Rate::parse("10").unwrap(), []),
+        time_limits: TimeLimits { usual: Duration::from_secs(30), rsa: Duration::from_mins(1) },
+    };
     let config = aws_config::SdkConfig::builder()
         .region(aws_config::Region::new("eu-west-1"))
         .behavior_version(aws_config::BehaviorVersion::latest())

@@ -234,7 +234,7 @@ fn pointer(path: &str) -> String {
 }
 
 /// Lists that may be left out; an empty one becomes no flag.
-const LISTS: [&str; 2] = ["aws.extraRegions", "config.reservedTemplateKeys"];
+const LISTS: [&str; 3] = ["aws.extraRegions", "config.kmsPairRates", "config.reservedTemplateKeys"];
 
 #[test]
 fn values_that_become_flags_cannot_be_null() {
@@ -254,7 +254,7 @@ fn the_operator_accepts_the_flags_of_the_chart() {
             "watchNamespaces": ["shop", "bank", "shop"],
             "aws": { "extraRegions": ["xx-new-1", "xx-a-2"] },
             // Helm writes numbers of this size as 1e+06.
-            "config": { "reservedTemplateKeys": ["example.com/", "a.b/C"], "kmsRate": 1_000_000, "issue": false, "logLevel": "info,kube=debug", "retryMax": "1h30m" },
+            "config": { "reservedTemplateKeys": ["example.com/", "a.b/C"], "kmsRate": 1_000_000, "kmsPairRates": ["RSA_4096=0.001", "SM2=1000000"], "issue": false, "logLevel": "info,kube=debug", "retryMax": "1h30m" },
             "leaderElection": { "duration": "1m" },
         }),
     ] {

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{key_pair_spec::KeyPairSpec, kind::KindId};
+use super::{
+    key_pair_spec::{KeyPairSpec, QuotaClass},
+    kind::KindId,
+};
 
 /// Kind of a data key: `AES_256` (32 bytes) or `AES_128` (16 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +67,14 @@ impl Material {
         match self {
             Self::Spec(_) | Self::Bytes(_) => KindId::DataKey,
             Self::Pair(_) => KindId::DataKeyPair,
+        }
+    }
+
+    /// The quota that KMS counts the call against.
+    pub fn quota_class(self) -> QuotaClass {
+        match self {
+            Self::Spec(_) | Self::Bytes(_) => QuotaClass::Symmetric,
+            Self::Pair(spec) => spec.quota_class(),
         }
     }
 

@@ -132,6 +132,11 @@ impl<'a> RequestView<'a> {
         self.differences(other).is_empty()
     }
 
+    /// What KMS generates; `None` where the request does not name exactly one length or kind of key pair.
+    pub fn material(self) -> Option<Material> {
+        Material::new(self.key_spec, self.number_of_bytes, self.key_pair_spec)
+    }
+
     /// The request, without fields that only a newer release knows.
     pub fn to_request(self) -> KeyRequest {
         KeyRequest {
@@ -168,6 +173,6 @@ impl KeyRequest {
 
     /// What KMS generates; `None` where the request does not name exactly one length or kind of key pair.
     pub fn material(&self) -> Option<Material> {
-        Material::new(self.key_spec, self.number_of_bytes, self.key_pair_spec)
+        self.view().material()
     }
 }
