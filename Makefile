@@ -67,7 +67,7 @@ build-debug: need-rust
 
 # Always of the whole workspace: Cargo builds each dependency with the features that all packages of a build ask for.
 CARGO_TEST := cargo test --locked --workspace
-UNIT_TESTS := --test corpus --test model --test footprint
+UNIT_TESTS := --test corpus --test model --test model_pairs --test footprint
 CLIPPY = $(STEP) clippy 'Clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 
 test: fmt ## The checks of a change, in a minute once all is built; CI adds servers, demo, gitops and e2e
@@ -104,7 +104,7 @@ unit: operator build-debug ## Unit tests, the model, the fuzz corpora, memory of
 	$(CARGO_TEST) --test repository -- --skip chart::
 
 model: need-rust ## The model of the protocol in larger worlds: minutes
-	$(CARGO_TEST) --test model -- --ignored --nocapture
+	$(CARGO_TEST) --test model --test model_pairs -- --ignored --nocapture
 
 chart: need-rust chart-tools ## The Helm chart: every value, wrong values, lint, generated files
 	@$(STEP) repository 'tests of the repository: compiled' $(CARGO_TEST) --no-run --test repository
@@ -176,7 +176,7 @@ book: $(TOOLS)/mdbook-$(MDBOOK) ## The documentation as a site with search, targ
 	@python3 docs/book/build.py $(TOOLS)/bin/mdbook $(TARGET)/book $(BOOK_SOURCE)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= adoption data_key key_id
+FUZZ_TARGETS ?= adoption data_key key_id public_key
 
 fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from outside, each for FUZZ_SECONDS (60)
 	@crates/datakey/fuzz/run.sh $(TOOLS)/bin/cargo-fuzz $(TARGET)/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)

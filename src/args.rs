@@ -6,6 +6,9 @@
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use datakey::api::QuotaClass;
+
+use crate::kms::rates::Rate;
 
 pub use read::Refusal;
 
@@ -17,10 +20,11 @@ mod usage;
 mod values;
 mod variables;
 
-/// Issues AWS KMS data keys into Kubernetes Secrets, without ever seeing a plaintext key.
+/// Issues AWS KMS data keys and key pairs into Kubernetes Secrets, without ever seeing a plaintext key.
 ///
-/// It watches DataKey resources, calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version, and keeps the
-/// wrapped data key in the status of the DataKey and in a Secret.
+/// It watches DataKeys and DataKeyPairs, calls AWS KMS GenerateDataKeyWithoutPlaintext or
+/// GenerateDataKeyPairWithoutPlaintext once for each version, and keeps the wrapped data key, or the wrapped private key with
+/// its public key, in the status of the object and in a Secret.
 #[derive(Debug, Parser)]
 #[command(name = "datakey-operator", version, max_term_width = 120)]
 pub struct Cli {
@@ -42,7 +46,7 @@ pub enum Command {
     /// Each flag has an environment variable; where both are given, the flag counts. A wrong or empty value, and a variable
     /// DATAKEY_... that is not listed here, are refused with exit code 64.
     Run(Box<RunArgs>),
-    /// Print the CustomResourceDefinition as YAML.
+    /// Print the CustomResourceDefinitions as YAML.
     Crd,
 }
 
@@ -96,8 +100,22 @@ pub struct RunArgs {
     )]
     pub issue: bool,
 
-    /// Calls to KMS a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
-    /// that encrypts, S3 and EBS included.
+    /// Whether DataKeyPairs are watched. With --key-pairs=false the operator needs neither their definition nor their
+    /// permissions.
+    #[arg(
+        long,
+        env = "DATAKEY_KEY_PAIRS",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub key_pairs: bool,
+
+    /// Calls to KMS for data keys a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
+    /// that encrypts, S3 and EBS included. Calls for key pairs count against other quotas: see --kms-pair-rates.
     #[arg(
         long,
         env = "DATAKEY_KMS_RATE",
@@ -106,6 +124,19 @@ pub struct RunArgs {
         value_name = "PER_SECOND"
     )]
     pub kms_rate: NonZeroU32,
+
+    /// Calls to KMS for key pairs a second, at most, in each Region: CLASS=RATE, for example RSA_4096=0.5; repeat it, or separate
+    /// by commas, for several. The classes are RSA_2048, RSA_3072, RSA_4096, ECC, ML_KEM and SM2; a rate is from 0.001 to
+    /// 1000000. Without it, each class has a quarter of the default quota of AWS KMS: RSA_2048=5, RSA_3072=1, RSA_4096=0.25,
+    /// ECC=25, ML_KEM=6.25, SM2=6.25, and in the Regions of China RSA_2048=0.25, RSA_3072=0.125, RSA_4096=0.025.
+    #[arg(
+        long,
+        env = "DATAKEY_KMS_PAIR_RATES",
+        value_delimiter = ',',
+        value_parser = values::pair_rate,
+        value_name = "CLASS=RATE"
+    )]
+    pub kms_pair_rates: Vec<(QuotaClass, Rate)>,
 
     /// Call KMS in these Regions, too; repeat it, or separate by commas, for several. The Regions of AWS that this
     /// version knows and the operator's own need not be named. A DataKey that names another one is not issued
@@ -139,6 +170,17 @@ pub struct RunArgs {
         value_name = "DURATION"
     )]
     pub kms_timeout: Duration,
+
+    /// How long to wait for KMS to answer a call for an RSA key pair, credentials included. KMS searches for primes, which can
+    /// take seconds.
+    #[arg(
+        long,
+        env = "DATAKEY_KMS_RSA_TIMEOUT",
+        default_value = "60s",
+        value_parser = values::duration(values::TIMEOUT),
+        value_name = "DURATION"
+    )]
+    pub kms_rsa_timeout: Duration,
 
     /// How long to wait for the API server to answer.
     #[arg(

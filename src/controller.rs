@@ -1,8 +1,14 @@
-//! Decides which `DataKey` is reconciled when: from events of the watches, periodic checks, and retries.
+//! Decides which object is reconciled when: from events of the watches, periodic checks, and retries.
 
 use std::sync::Arc;
 
-use futures::{FutureExt, channel::mpsc, future, stream};
+use datakey::api::{DataKey, DataKeyPair, KeyKind, KindId};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    channel::mpsc,
+    future,
+    stream::{self, BoxStream},
+};
 use tokio::{
     sync::Notify,
     task::JoinSet,
@@ -36,7 +42,7 @@ mod watched;
 
 pub use readiness::Readiness;
 pub use scope::WatchTarget;
-pub use startup::wait_until_listable;
+pub use startup::{is_listable, wait_until_listable};
 pub use watched::WatchedKey;
 
 /// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the
@@ -46,10 +52,23 @@ const WAITING: u16 = 8192;
 /// How many reconciles run at the same time, and how long they may go on after a stop.
 #[derive(Clone, Copy, Debug)]
 pub struct ControllerSettings {
-    /// How many `DataKey`s are reconciled at the same time.
+    /// How many objects are reconciled at the same time.
     pub concurrency: u16,
+    /// Whether key pairs are watched.
+    pub pairs: Pairs,
     /// How long running reconciles may go on after the stop.
     pub grace: Duration,
+}
+
+/// Whether key pairs are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// Since the start.
+    Watched,
+    /// Once their definition is there: it was not at the start.
+    Awaited,
+    /// Never.
+    Off,
 }
 
 /// Reconciles until `stop`, then finishes what is running, within the grace.
@@ -94,11 +113,20 @@ fn start_scope(
     stop: CancellationToken,
 ) -> (Arc<WatchScope>, impl Future<Output = ()>) {
     let connectivity = readiness.connectivity.clone();
-    let store = Arc::new(Store::new(Arc::clone(&context.working_set)));
+    let expected: &[KindId] = match settings.pairs {
+        Pairs::Watched => &[KindId::DataKey, KindId::DataKeyPair],
+        Pairs::Awaited | Pairs::Off => &[KindId::DataKey],
+    };
+    let store = Arc::new(Store::new(Arc::clone(&context.working_set), expected));
     let scope = Arc::new(WatchScope { target, connectivity, store: Arc::clone(&store), listed: Notify::new() });
     let (requeue, requeued) = mpsc::unbounded();
-    let changes = stream::select(key_changes(&scope, context), secret_changes(&scope));
-    let queue = stream::select(changes, requeued);
+    let of_pairs = match settings.pairs {
+        Pairs::Watched => changes::<DataKeyPair>(&scope, context).boxed(),
+        Pairs::Awaited => changes_once_installed::<DataKeyPair>(&scope, context),
+        Pairs::Off => stream::empty().boxed(),
+    };
+    let all = stream::select(changes::<DataKey>(&scope, context), of_pairs);
+    let queue = stream::select(all, requeued);
     let slots = Slots::new(settings.concurrency);
     // Reconciles that wait for KMS hold no slot; the shares bound their number.
     let begun = settings.concurrency.saturating_add(Shares::DEFAULT.all()).saturating_add(WAITING);
@@ -122,6 +150,34 @@ fn start_scope(
         runner::run(queue, usize::from(begun), store.wait_until_listed(), stop, one).await;
     };
     (scope, work)
+}
+
+/// Objects of a kind to reconcile because one of them or its Secret changed.
+fn changes<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Context>) -> impl Stream<Item = Place> + Send + use<K> {
+    stream::select(key_changes::<K>(scope, context), secret_changes(scope, K::KIND))
+}
+
+/// The same, from the time when the definition of the kind is there. Its objects are listed after its Secrets: reconciles do not
+/// wait for the lists any more.
+fn changes_once_installed<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Context>) -> BoxStream<'static, Place> {
+    let (scope, context) = (Arc::clone(scope), Arc::clone(context));
+    let installed = {
+        let scope = Arc::clone(&scope);
+        let limit = context.kube_timeout;
+        async move {
+            let WatchTarget { namespace, client } = &scope.target;
+            startup::wait_for::<K>(client, namespace.as_deref(), limit).await;
+        }
+    };
+    let begin = move |()| {
+        let secrets = secret_changes(&scope, K::KIND);
+        let (scope, context) = (Arc::clone(&scope), Arc::clone(&context));
+        let store = Arc::clone(&scope.store);
+        let listed = async move { store.wait_until_secrets_are_listed(K::KIND.id).await };
+        let keys = stream::once(listed).flat_map(move |()| key_changes::<K>(&scope, &context));
+        stream::select(secrets, keys)
+    };
+    stream::once(installed).flat_map(begin).boxed()
 }
 
 /// One object to reconcile.
@@ -165,20 +221,34 @@ impl Work {
 
     /// Reconciles the object as it is now.
     async fn reconcile(self, slot: Slot) -> Result<Next, Error> {
-        let Self { place, store, requeue, context } = &self;
-        match load(place, store, requeue, context).await? {
-            Loaded::Key(key, read) => reconcile(key, slot, read, store, requeue, context).await,
-            Loaded::Unreadable(metadata, unreadable) => {
-                unreadable::report(&metadata, &unreadable, store, context).await
-            }
-            Loaded::Nothing => Ok(Next::OnChange),
+        match self.place.kind() {
+            KindId::DataKey => Box::pin(self.reconcile_as::<DataKey>(slot)).await,
+            KindId::DataKeyPair => Box::pin(self.reconcile_as::<DataKeyPair>(slot)).await,
         }
     }
 
     /// Reports in the condition that a reconcile panicked.
     async fn report_panic(self, slot: Slot) -> Result<Next, Error> {
-        let Self { place, store, requeue, context } = &self;
-        match load(place, store, requeue, context).await? {
+        match self.place.kind() {
+            KindId::DataKey => self.report_panic_as::<DataKey>(slot).await,
+            KindId::DataKeyPair => self.report_panic_as::<DataKeyPair>(slot).await,
+        }
+    }
+
+    async fn reconcile_as<K: KeyKind>(&self, slot: Slot) -> Result<Next, Error> {
+        let Self { place, store, requeue, context } = self;
+        match load::<K>(place, store, requeue, context).await? {
+            Loaded::Key(key, read) => reconcile(key, slot, read, store, requeue, context).await,
+            Loaded::Unreadable(metadata, unreadable) => {
+                unreadable::report::<K>(&metadata, &unreadable, store, context).await
+            }
+            Loaded::Nothing => Ok(Next::OnChange),
+        }
+    }
+
+    async fn report_panic_as<K: KeyKind>(&self, slot: Slot) -> Result<Next, Error> {
+        let Self { place, store, requeue, context } = self;
+        match load::<K>(place, store, requeue, context).await? {
             Loaded::Key(key, read) => reconcile::report_panic(key, slot, read, store, requeue, context).await,
             Loaded::Unreadable(..) => Err(Error::Panicked),
             Loaded::Nothing => Ok(Next::OnChange),
@@ -219,7 +289,7 @@ mod tests {
         fixture.put(&key);
         let Fixture { context, store, requests } = fixture;
         let (requeue, _requeued) = mpsc::unbounded();
-        let places = ["other", "orders"].map(|name| Place::new("shop", name));
+        let places = ["other", "orders"].map(|name| Place::new(KindId::DataKey, "shop", name));
 
         let reads = &context.reads.queue;
         let uid = store.uid(&places[1]).unwrap();

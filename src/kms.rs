@@ -1,10 +1,10 @@
-//! AWS KMS: the one operation that this operator calls, `GenerateDataKeyWithoutPlaintext`. Each call needs a
-//! [permit](queue::Permit).
+//! AWS KMS: the two operations that this operator calls, `GenerateDataKeyWithoutPlaintext` and
+//! `GenerateDataKeyPairWithoutPlaintext`. Each call needs a [permit](queue::Permit).
 //!
-//! Each call generates a new data key, and KMS stores none of them. So a call has no effect by itself; [`crate::reconcile`]
+//! Each call generates a new data key or key pair, and KMS stores none of them. So a call has no effect by itself; [`crate::reconcile`]
 //! decides which data key is recorded.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use aws_sdk_kms::error::SdkError;
@@ -14,26 +14,32 @@ use tracing::info;
 
 use crate::metrics::Metrics;
 use datakey::{
-    api::KeyRequest,
+    api::{KeyRequest, QuotaClass, RequestView},
     arn,
     reason::{Failure, Reason},
 };
 
 use clients::{Clients, RegionalClient};
+use lane_id::LaneId;
 use queue::{Permit, RateQueue};
+use rates::Rates;
 use region_map::IDLE_TIMEOUT;
 use regions::Regions;
 use shares::Shares;
 
 pub use answer::GeneratedKey;
+pub use clients::TimeLimits;
 use errors::Called;
 pub use errors::KmsFailure;
+use sdk_request::Call;
 
 mod answer;
 mod clients;
 mod error_codes;
 mod errors;
+pub mod lane_id;
 pub mod queue;
+pub mod rates;
 mod region_map;
 pub mod regions;
 mod sdk_request;
@@ -41,12 +47,12 @@ pub mod shares;
 mod tls;
 
 /// Limits of the calls to KMS.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KmsSettings {
-    /// The most calls per second in each Region.
-    pub rate: NonZeroU32,
-    /// The longest time of one call, including the time to get credentials.
-    pub timeout: Duration,
+    /// The most calls per second of each lane.
+    pub rates: Rates,
+    /// The longest times of one call.
+    pub time_limits: TimeLimits,
 }
 
 /// The calls to KMS in all Regions.
@@ -87,12 +93,12 @@ impl Kms {
         extra_regions: Vec<String>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let KmsSettings { rate, timeout } = settings;
+        let KmsSettings { rates, time_limits } = settings;
         // A variable such as AWS_REGION can have an empty value.
         let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
         let regions = Regions::new(extra_regions, own_region.as_deref());
-        let clients = Clients::new(aws, config, timeout);
-        Self { own_region, metrics, regions, clients, queue: RateQueue::new(rate, Shares::DEFAULT) }
+        let clients = Clients::new(aws, config, time_limits);
+        Self { own_region, metrics, regions, clients, queue: RateQueue::new(rates, Shares::DEFAULT) }
     }
 
     /// The operator's own Region.
@@ -100,13 +106,17 @@ impl Kms {
         self.own_region.as_deref()
     }
 
-    /// The Region to call for a request.
+    /// The lane of the call for a request that counts against a quota of this class.
     ///
     /// # Errors
-    /// [`Reason::RegionMissing`] if neither the request nor the configuration names one, [`Reason::RegionUnknown`] if it may
+    /// [`Reason::RegionMissing`] if neither the request nor the configuration names a Region, [`Reason::RegionUnknown`] if it may
     /// not be called.
-    pub fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
-        let region = arn::resolve_region(&request.key_id, request.region.as_deref(), self.own_region());
+    pub fn lane(&self, request: RequestView<'_>, class: QuotaClass) -> Result<LaneId, Failure> {
+        Ok(LaneId::new(self.region(request)?, class))
+    }
+
+    fn region<'a>(&'a self, request: RequestView<'a>) -> Result<&'a str, Failure> {
+        let region = arn::resolve_region(request.key_id, request.region, self.own_region());
         let region = region.ok_or(Reason::RegionMissing)?;
         let unknown = || Failure::new(Reason::RegionUnknown, region);
         self.regions.is_known(region).then_some(region).ok_or_else(unknown)
@@ -123,10 +133,10 @@ impl Kms {
         tokio::join!(self.queue.run(), drop_idle);
     }
 
-    /// Generates a data key in the Region of the permit.
+    /// Generates a data key or a key pair in the Region of the permit.
     ///
     /// # Errors
-    /// Why KMS generated no usable data key. The error contains no grant tokens and nothing of an unusable answer.
+    /// Why KMS generated nothing that is usable. The error contains no grant tokens and nothing of an unusable answer.
     pub async fn generate(
         &self,
         permit: Permit,
@@ -135,11 +145,12 @@ impl Kms {
     ) -> Result<GeneratedKey, KmsFailure> {
         let material = sdk_request::checked_material(request).map_err(KmsFailure::not_called)?;
         let call = permit.start_call().await;
-        let region = call.region();
+        let LaneId { region, class } = call.lane();
         let RegionalClient { client, label, generation } = self.clients.get(region);
 
         let begun = Instant::now();
-        let answer = sdk_request::to_call(&client, request, material, grant_tokens).send().await;
+        let limits = self.clients.time_limits(*class);
+        let answer = Call::new(&client, request, material, grant_tokens).send(limits).await;
         call.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let result = match answer {
             Ok(output) => answer::validate_answer(output, request, region),
@@ -150,7 +161,7 @@ impl Kms {
             }
         };
         match result.as_ref().map_err(|failed| failed.failure.reason) {
-            Err(Reason::Throttled) => self.queue.on_throttled(region),
+            Err(Reason::Throttled) => self.queue.on_throttled(call.lane()),
             Err(Reason::CredentialsRejected | Reason::CredentialsMissing) => {
                 self.clients.renew_credentials(generation).await;
             }
@@ -166,5 +177,44 @@ impl Kms {
     fn drop_idle(&self) {
         let is_busy = |region: &str| self.own_region() == Some(region) || self.queue.is_busy(region);
         self.clients.drop_idle(is_busy, |region| self.metrics.forget_region(region));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, time::Duration};
+
+    use aws_config::{BehaviorVersion, Region};
+    use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+    use datakey::{api::KindId, fixtures::request};
+    use futures::channel::mpsc;
+
+    use super::*;
+    use crate::{kms::rates::Rate, place::Place};
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_for_rsa_have_a_time_limit_of_their_own() {
+        // It accepts no connection and answers nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = SdkConfig::builder()
+            .region(Region::new("eu-west-1"))
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+            .endpoint_url(format!("http://{}", silent.local_addr().unwrap()))
+            .build();
+        let (usual, rsa) = (Duration::from_secs(2), Duration::from_secs(3));
+        let settings =
+            KmsSettings { rates: Rates::new(Rate::parse("10").unwrap(), []), time_limits: TimeLimits { usual, rsa } };
+        let kms = Kms::new(config, settings, Vec::new(), Arc::default());
+        let place = Place::new(KindId::DataKey, "shop", "orders");
+        for class in QuotaClass::ALL {
+            let lane = kms.lane(request().view(), *class).unwrap();
+            let permit = kms.queue.acquire_or_enqueue(&lane, "uid", &place, &mpsc::unbounded().0).unwrap();
+            let begun = Instant::now();
+            let Err(failed) = kms.generate(permit, &request(), &[]).await else { panic!("{class:?}") };
+            assert_eq!(failed.known_code, "Timeout", "{class:?}");
+            let limit = if class.is_rsa() { rsa } else { usual };
+            assert_eq!(begun.elapsed().as_secs(), limit.as_secs(), "{class:?}");
+        }
     }
 }

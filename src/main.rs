@@ -28,13 +28,16 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Crd => match serde_saphyr::to_string(&api::crd()) {
-            Ok(yaml) => {
-                print!("{yaml}");
-                Ended::Success.into()
+        Command::Crd => {
+            let documents: Result<Vec<_>, _> = api::crds().iter().map(serde_saphyr::to_string).collect();
+            match documents {
+                Ok(documents) => {
+                    print!("{}", documents.join("---\n"));
+                    Ended::Success.into()
+                }
+                Err(error) => fail(&error, Ended::Failure),
             }
-            Err(error) => fail(&error, Ended::Failure),
-        },
+        }
         Command::Run(args) => start(*args),
     }
 }

@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use datakey::condition::ReadyState;
+use datakey::{api::KindId, condition::ReadyState};
 
 #[cfg(target_os = "linux")]
 mod process;
@@ -46,11 +46,11 @@ pub struct Metrics {
 /// The values that are determined at each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
-    /// The state of every `DataKey`.
-    pub states: Vec<ReadyState>,
-    /// How many `DataKey`s cannot be decoded.
+    /// The state of every object, with its kind.
+    pub states: Vec<(KindId, ReadyState)>,
+    /// How many objects cannot be decoded.
     pub unreadable: usize,
-    /// How many `DataKey`s wait for a permit to call KMS.
+    /// How many objects wait for a permit to call KMS.
     pub kms_queue_length: usize,
     /// Whether this replica leads.
     pub leads: bool,
@@ -98,6 +98,7 @@ struct WrittenSecret {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DataKeyState {
     reason: &'static str,
+    kind: &'static str,
 }
 
 // === impl Metrics ===
@@ -124,7 +125,7 @@ impl Default for Metrics {
         };
         registry.register(
             "kms_requests",
-            "Calls of GenerateDataKeyWithoutPlaintext by Region and by the code of the answer",
+            "Calls of GenerateDataKeyWithoutPlaintext and GenerateDataKeyPairWithoutPlaintext by Region and by the code of the answer",
             metrics.kms_calls.clone(),
         );
         registry.register_with_unit(
@@ -146,15 +147,19 @@ impl Default for Metrics {
             metrics.resyncs.clone(),
         );
         registry.register("secret_writes", "Secrets written, by operation", metrics.secret_writes.clone());
-        registry.register("datakeys", "DataKeys by the reason of their Ready condition", metrics.data_keys.clone());
+        registry.register(
+            "datakeys",
+            "DataKeys and DataKeyPairs by the reason of their Ready condition",
+            metrics.data_keys.clone(),
+        );
         registry.register(
             "datakeys_unreadable",
-            "DataKeys that this operator cannot decode; they are among those with SpecInvalid, too",
+            "DataKeys and DataKeyPairs that this operator cannot decode; they are among those with SpecInvalid, too",
             metrics.data_keys_unreadable.clone(),
         );
         registry.register(
             "kms_queue_length",
-            "DataKeys that wait for a permit to call KMS",
+            "DataKeys and DataKeyPairs that wait for a permit to call KMS",
             metrics.kms_queue_length.clone(),
         );
         registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
@@ -208,8 +213,8 @@ impl Metrics {
         self.kms_queue_length.set(i64::try_from(gauges.kms_queue_length).unwrap_or(i64::MAX));
         self.data_keys_unreadable.set(i64::try_from(gauges.unreadable).unwrap_or(i64::MAX));
         self.leader.set(i64::from(gauges.leads));
-        for state in gauges.states {
-            self.data_keys.get_or_create(&DataKeyState { reason: state.reason() }).inc();
+        for (kind, state) in gauges.states {
+            self.data_keys.get_or_create(&DataKeyState { reason: state.reason(), kind: kind.kind().name }).inc();
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -230,7 +235,11 @@ mod tests {
         metrics.reconciled(ReconcileOutcome::Success, Duration::from_millis(20));
         metrics.secret_written(SecretWrite::Create);
         metrics.resynced();
-        let states = vec![ReadyState::Issued, ReadyState::Issued, ReadyState::Failed(Reason::KeyDisabled)];
+        let states = vec![
+            (KindId::DataKey, ReadyState::Issued),
+            (KindId::DataKey, ReadyState::Issued),
+            (KindId::DataKeyPair, ReadyState::Failed(Reason::KeyDisabled)),
+        ];
         let text = metrics.render(Gauges { states, unreadable: 2, kms_queue_length: 3, leads: true }).unwrap();
         for line in [
             r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
@@ -239,8 +248,8 @@ mod tests {
             "datakey_reconcile_duration_seconds_count 1",
             "datakey_resyncs_total 1",
             r#"datakey_secret_writes_total{operation="Create"} 1"#,
-            r#"datakey_datakeys{reason="Issued"} 2"#,
-            r#"datakey_datakeys{reason="KeyDisabled"} 1"#,
+            r#"datakey_datakeys{reason="Issued",kind="DataKey"} 2"#,
+            r#"datakey_datakeys{reason="KeyDisabled",kind="DataKeyPair"} 1"#,
             "datakey_datakeys_unreadable 2",
             "datakey_kms_queue_length 3",
             "datakey_leader 1",
@@ -264,7 +273,8 @@ mod tests {
     #[test]
     fn reason_without_a_data_key_has_no_metric() {
         let metrics = Metrics::default();
-        let shown = |state| metrics.render(Gauges { states: vec![state], ..Gauges::default() }).unwrap();
+        let shown =
+            |state| metrics.render(Gauges { states: vec![(KindId::DataKey, state)], ..Gauges::default() }).unwrap();
         assert!(shown(ReadyState::Failed(Reason::KeyDisabled)).contains("KeyDisabled"));
         assert!(!shown(ReadyState::Issued).contains("KeyDisabled"));
     }

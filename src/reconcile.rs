@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use datakey::{
-    api::DataKey,
+    api::KeyKind,
     condition,
     protocol::{Attempt, MAX_STEPS, SecretState, Step},
     reason::Reason,
@@ -53,12 +53,12 @@ pub enum Next {
     After(Duration),
 }
 
-/// Reconciles one `DataKey`, as it is now.
+/// Reconciles one object, as it is now.
 ///
 /// # Errors
 /// A transient error. Failures that the user must know about are reported in the status instead.
-pub async fn reconcile(
-    key: Arc<DataKey>,
+pub async fn reconcile<K: KeyKind>(
+    key: Arc<K>,
     slot: Slot,
     read: Option<CallInFlight>,
     store: &Store,
@@ -101,8 +101,8 @@ pub async fn reconcile(
 ///
 /// # Errors
 /// The panic cannot be reported either.
-pub async fn report_panic(
-    key: Arc<DataKey>,
+pub async fn report_panic<K: KeyKind>(
+    key: Arc<K>,
     slot: Slot,
     read: Option<CallInFlight>,
     store: &Store,
@@ -112,11 +112,11 @@ pub async fn report_panic(
     Reconciler::new(key, slot, read, store, requeue, context).report(Error::Panicked).await
 }
 
-/// Whether there is something to do for a `DataKey` beside this Secret.
-pub fn verdict(key: &DataKey, known: Option<KnownSecret>, context: &Context) -> Verdict {
+/// Whether there is something to do for an object beside this Secret.
+pub fn verdict<K: KeyKind>(key: &K, known: Option<KnownSecret>, context: &Context) -> Verdict {
     let revision = known.as_ref().map(|known| known.metadata.revision.clone());
-    match Attempt::new(key, known).next(context.inputs(), Timestamp::now()) {
-        Step::Settled if key.metadata.deletion_timestamp.is_some() => Verdict::Settled,
+    match Attempt::new(key, known).next(context.inputs(K::KIND), Timestamp::now()) {
+        Step::Settled if key.meta().deletion_timestamp.is_some() => Verdict::Settled,
         Step::Settled => Verdict::SettledWith(revision),
         _ => Verdict::Open,
     }
@@ -124,14 +124,14 @@ pub fn verdict(key: &DataKey, known: Option<KnownSecret>, context: &Context) -> 
 
 // === impl Reconciler ===
 
-impl Reconciler<'_> {
+impl<K: KeyKind> Reconciler<'_, K> {
     async fn run(&mut self) -> Result<Next, Error> {
         let Self { context, .. } = *self;
         for step in 0..MAX_STEPS {
             self.failure_inputs.rival = self.rival();
             context.retries.retry_requested(&self.uid, self.failure_inputs.retry_at.as_deref());
             let wait =
-                context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.key()));
+                context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.object()));
             if step == 0 && wait.is_some() {
                 // The last write of the status may have met a conflict. Report the failure now, because the next try is far
                 // away.
@@ -150,7 +150,7 @@ impl Reconciler<'_> {
             match next {
                 Step::Settled => return Ok(self.settled()),
                 Step::RequeueAfter(wait) => {
-                    if condition::reported_failure(self.key()) == Some(Reason::SecretConflict) {
+                    if condition::reported_failure(self.object()) == Some(Reason::SecretConflict) {
                         self.watch_the_conflict();
                     }
                     return Ok(Next::After(wait));
@@ -168,11 +168,11 @@ impl Reconciler<'_> {
                 }
                 Step::DryRunRecord => self.dry_run_record().await?,
                 Step::CallKms | Step::Record(_) if self.needs_a_claim() => {
-                    self.claim = self.store.claim(self.secret_place());
+                    self.claim = self.store.claim(&self.secret_place());
                     if self.claim.is_none() {
                         return Ok(Next::After(CLAIM_AGAIN));
                     }
-                    // The next iteration decides again: another DataKey may have recorded its data key just before the claim.
+                    // The next iteration decides again: another object may have recorded its data key just before the claim.
                 }
                 Step::CallKms => self.call_kms().await?,
                 Step::Record(record) => self.record(record).await?,
@@ -201,7 +201,7 @@ impl Reconciler<'_> {
             SecretState::Watched(known) => Some(known),
             _ => None,
         };
-        self.store.settle(self.key(), known);
+        self.store.settle(self.object(), known);
         self.context.retries.settled(&self.uid);
         self.context.conflicts.forget(&self.uid);
         Next::OnChange

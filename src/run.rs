@@ -3,6 +3,7 @@
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use datakey_aws::{Aws, User};
+use kube::Client;
 use thiserror::Error;
 use tracing::{error, info};
 
@@ -11,14 +12,14 @@ use crate::{
     api_server::ApiServer,
     args::RunArgs,
     controller::store::WorkingSet,
-    controller::{self, ControllerSettings, Readiness, WatchTarget},
-    kms::{Kms, KmsSettings},
+    controller::{self, ControllerSettings, Pairs, Readiness, WatchTarget},
+    kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
     leader::{self, Election},
     metrics::Metrics,
     reconcile::{ConflictWatches, Context, retry::RetryBounds},
     shutdown,
 };
-use datakey::{names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
+use datakey::{api::DataKeyPair, names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
 
 /// Why the operator can't start.
 #[derive(Debug, Error)]
@@ -78,10 +79,13 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         concurrency,
         working_set,
         issue,
+        key_pairs,
         kms_rate,
+        kms_pair_rates,
         extra_regions,
         reserved_template_keys,
         kms_timeout,
+        kms_rsa_timeout,
         kube_timeout,
         retry_min,
         retry_max,
@@ -121,10 +125,13 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     if stop.run_until_cancelled(listable).await.is_none() {
         return Ok(());
     }
+    let pairs = watch_of_pairs(key_pairs, &client, &namespaces, kube_timeout);
+    let Some(pairs) = stop.run_until_cancelled(pairs).await else { return Ok(()) };
     tokio::spawn(readiness.connectivity.clone().run(new_client()?));
     // Load the AWS configuration before the Lease is acquired: an instance metadata service that does not answer delays the
     // operator for longer than a Lease may stay without a renewal.
-    let kms_settings = KmsSettings { rate: kms_rate, timeout: kms_timeout };
+    let time_limits = TimeLimits { usual: kms_timeout, rsa: kms_rsa_timeout };
+    let kms_settings = KmsSettings { rates: Rates::new(kms_rate.into(), kms_pair_rates), time_limits };
     let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
     let Some(kms) = stop.run_until_cancelled(Box::pin(kms)).await else { return Ok(()) };
     let leadership = if leader_elect {
@@ -152,7 +159,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         reserved: Reserved::with(reserved_template_keys),
         ..Context::new(client, kms, metrics, retry_bounds)
     });
-    let settings = ControllerSettings { concurrency, grace: shutdown_grace };
+    let settings = ControllerSettings { concurrency, pairs, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     let targets = watched.into_iter().map(|namespace| Ok(WatchTarget { namespace, client: new_client()? }));
     let targets = targets.collect::<Result<_, StartError>>()?;
@@ -169,6 +176,17 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     info!("datakey-operator stopped");
     Ok(())
+}
+
+/// Whether key pairs are watched, which are `enabled` or not.
+async fn watch_of_pairs(enabled: bool, client: &Client, namespaces: &[String], limit: Duration) -> Pairs {
+    if !enabled {
+        Pairs::Off
+    } else if controller::is_listable::<DataKeyPair>(client, namespaces, limit).await {
+        Pairs::Watched
+    } else {
+        Pairs::Awaited
+    }
 }
 
 /// The identity of this process among the replicas. No two processes have the same one, not even in one pod.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use datakey::{
-    api::{DataKey, IssuedVersion, Rest, VerifiedSecret, with_recorded},
+    api::{DataKey, IssuedVersion, KindId, Rest, VerifiedSecret, with_recorded},
     condition,
     identity::Revision,
     secret::Projection,
@@ -34,23 +34,28 @@ const BOUND: usize = 300;
 fn settled_data_key_and_secret_take_the_documented_memory() {
     for count in COUNTS {
         let working_set = Arc::new(WorkingSet::new(1 << 20));
-        let store = Store::new(Arc::clone(&working_set));
+        let store = Store::new(Arc::clone(&working_set), &[KindId::DataKey]);
         let measured = measure(|| {
-            store.secret_changed(Event::Init);
+            store.secret_changed(KindId::DataKey, Event::Init);
             for number in 0..count {
-                store.secret_changed(Event::InitApply(read(&secret_of(number))));
+                store.secret_changed(KindId::DataKey, Event::InitApply(read(&secret_of(number))));
             }
-            store.secret_changed(Event::InitDone);
-            store.key_list_begins();
+            store.secret_changed(KindId::DataKey, Event::InitDone);
+            store.key_list_begins(KindId::DataKey);
             for number in 0..count {
                 let key = ready(number);
-                let WatchedKey(object) = read(&wire(&key));
+                let WatchedKey::<DataKey>(object, _) = read(&wire(&key));
                 let revision = Revision { uid: uid(number), resource_version: object_version(number) };
-                assert!(store.is_news(&object.metadata, Delivery::List));
+                assert!(store.is_news(KindId::DataKey, &object.metadata, Delivery::List));
                 let verdict = Verdict::SettledWith(Some(revision));
-                assert!(!store.put_watched(object, Delivery::List, Facts::of(&key), verdict).unwrap().is_open);
+                assert!(
+                    !store
+                        .put_watched(KindId::DataKey, object, Delivery::List, Facts::of(&key), verdict)
+                        .unwrap()
+                        .is_open
+                );
             }
-            store.key_list_ends();
+            store.key_list_ends(KindId::DataKey);
         });
         assert_eq!((store.states().0.len(), working_set.bytes()), (count, 0));
         let found = usize::try_from(measured.bytes_current).unwrap() / count;
@@ -108,6 +113,7 @@ fn ready(number: usize) -> DataKey {
         version: 1,
         request: key.spec.request(),
         ciphertext_blob: ByteString(vec![number.to_le_bytes()[0]; 184]),
+        public_key: None,
         key_id: key.spec.key_id.clone(),
         key_material_id: Some("ab".repeat(32)),
         issued_at: datakey::api::truncate_to_seconds(Timestamp::UNIX_EPOCH),

@@ -1,6 +1,6 @@
 //! What the answer to a write means.
 
-use datakey::api::DataKey;
+use datakey::api::Object;
 
 use super::{redaction::redacted, secrets::RequestError};
 
@@ -30,7 +30,7 @@ pub enum Undecided {
 ///
 /// # Errors
 /// The write has to be repeated.
-pub fn classify_write<T>(written: Result<T, RequestError>, sent: &DataKey) -> Result<WriteOutcome<T>, Undecided> {
+pub fn classify_write<T>(written: Result<T, RequestError>, sent: Object<'_>) -> Result<WriteOutcome<T>, Undecided> {
     match written {
         Ok(stored) => Ok(WriteOutcome::Accepted(stored)),
         Err(RequestError::Kube(kube::Error::Api(status))) => {
@@ -60,7 +60,8 @@ mod tests {
         let blobs = [1, 2].map(|version| serde_json::to_value(issued(version).ciphertext_blob).unwrap());
         let secrets = [blobs[0].as_str().unwrap(), blobs[1].as_str().unwrap(), "a grant token"];
         let status = kube::core::Status { code: 422, message: secrets.join(" and "), ..kube::core::Status::default() };
-        let rejected = classify_write::<()>(Err(RequestError::Kube(kube::Error::Api(Box::new(status)))), &key).unwrap();
+        let rejected =
+            classify_write::<()>(Err(RequestError::Kube(kube::Error::Api(Box::new(status)))), (&key).into()).unwrap();
         let WriteOutcome::Rejected(message) = rejected else { panic!() };
         assert!(secrets.iter().all(|secret| !message.contains(secret)), "{message}");
     }

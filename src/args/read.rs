@@ -1,6 +1,9 @@
 //! From arguments and variables to flags, or to one line about what is wrong. Pure, but for the variables that clap reads.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use humantime::format_duration;
@@ -47,6 +50,14 @@ impl RunArgs {
             let mut seen = BTreeSet::new();
             names.retain(|name| seen.insert(name.clone()));
         }
+        let mut rates = BTreeMap::new();
+        for (class, rate) in &self.kms_pair_rates {
+            if rates.insert(*class, *rate).is_some_and(|other| other != *rate) {
+                let (flag, class) = (usage::with_variable(command, "--kms-pair-rates"), class.as_str());
+                return Err(format!("{flag}: {class} has two rates: write one"));
+            }
+        }
+        self.kms_pair_rates = rates.into_iter().collect();
         if self.retry_min > self.retry_max {
             let [min, max] = ["--retry-min", "--retry-max"].map(|flag| usage::with_variable(command, flag));
             let [least, most] = [self.retry_min, self.retry_max].map(format_duration);
@@ -115,6 +126,12 @@ mod tests {
         let RunArgs { namespaces, extra_regions, .. } = run.unwrap();
         assert_eq!(namespaces, ["a", "b", "c"]);
         assert_eq!(extra_regions, ["xx-a-1", "xx-b-1"]);
+    }
+
+    #[test]
+    fn quota_class_has_one_rate() {
+        let line = read(&["--kms-pair-rates=ECC=2,SM2=1", "--kms-pair-rates=ECC=3"]).unwrap_err();
+        assert_eq!(line, "--kms-pair-rates (DATAKEY_KMS_PAIR_RATES): ECC has two rates: write one");
     }
 
     #[test]

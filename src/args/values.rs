@@ -4,7 +4,9 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use humantime::format_duration;
 
-use datakey::arn;
+use datakey::{api::QuotaClass, arn};
+
+use crate::kms::rates::Rate;
 
 /// How long a server may take to answer. A shorter wait gives up on answers that are under way.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
@@ -111,6 +113,20 @@ pub fn reserved_key(text: &str) -> Result<String, String> {
              example.com/, or several with commas between them"
             .to_owned())
     }
+}
+
+/// The rate of a quota class of key pairs.
+pub fn pair_rate(text: &str) -> Result<(QuotaClass, Rate), String> {
+    let mut classes = QuotaClass::ALL.iter().filter(|class| **class != QuotaClass::Symmetric);
+    let pair = text.trim().split_once('=').and_then(|(name, rate)| {
+        let class = classes.find(|class| class.as_str() == name)?;
+        Some((*class, Rate::parse(rate)?))
+    });
+    pair.ok_or_else(|| {
+        "write CLASS=RATE with a class of RSA_2048, RSA_3072, RSA_4096, ECC, ML_KEM and SM2 and a number from 0.001 to 1000000, \
+         for example RSA_4096=0.5, or several with commas between them"
+            .to_owned()
+    })
 }
 
 /// Where to listen.

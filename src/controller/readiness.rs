@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::scope::WatchScope;
 use crate::{api_server::connectivity::Connectivity, reconcile::Context};
-use datakey::condition::ReadyState;
+use datakey::{api::KindId, condition::ReadyState};
 
 /// What probes and scrapes see of the watches, once this replica has begun to watch.
 #[derive(Clone, Default)]
@@ -42,7 +42,7 @@ impl Readiness {
         self.watches.get().is_some()
     }
 
-    /// How many `DataKey`s wait for a permit to call KMS.
+    /// How many objects wait for a permit to call KMS.
     pub fn kms_queue_length(&self) -> usize {
         self.watches.get().map_or(0, |watches| watches.context.kms.queue.waiting())
     }
@@ -59,8 +59,8 @@ impl Readiness {
         scopes.iter().all(|scope| scope.store.is_listed())
     }
 
-    /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
-    pub fn states(&self) -> (Vec<ReadyState>, usize) {
+    /// What the `Ready` conditions say, by kind, and how many objects cannot be decoded.
+    pub fn states(&self) -> (Vec<(KindId, ReadyState)>, usize) {
         let scopes = self.watches.get().into_iter().flat_map(|watches| &watches.scopes);
         let (mut all, mut unreadable) = (Vec::new(), 0);
         for (states, more) in scopes.map(|scope| scope.store.states()) {

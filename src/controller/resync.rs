@@ -1,4 +1,4 @@
-//! The periodic checks of all `DataKey`s, in memory.
+//! The periodic checks of all objects, in memory.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const SAVE_AFTER: Duration = Duration::from_hours(1);
 const SAVE_CHECK: Duration = Duration::from_mins(1);
 const SAVE_PACE: Duration = Duration::from_millis(100);
 
-/// Queues every `DataKey` that is not settled, after each list, and at intervals without any event.
+/// Queues every object that is not settled, after each list, and at intervals without any event.
 pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, requeue: Requeue) {
     scope.listed.notified().await;
     scope.store.wait_until_listed().await;
@@ -28,7 +28,7 @@ pub(super) async fn resync(scope: Arc<WatchScope>, context: Arc<Context>, requeu
     }
 }
 
-/// Queues the `DataKey`s whose status must name a newer revision: another client changed the Secret without changing what the
+/// Queues the objects whose status must name a newer revision: another client changed the Secret without changing what the
 /// operator manages, and the Secret has not changed since.
 pub(super) async fn save_revisions(scope: Arc<WatchScope>, requeue: Requeue) {
     loop {

@@ -1,4 +1,4 @@
-//! Runs reconciles: each `DataKey` at most once at a time, a bounded number in all, in the order in which they were queued. kube's
+//! Runs reconciles: each object at most once at a time, a bounded number in all, in the order in which they were queued. kube's
 //! own controller needs every object in memory; this one needs the places of those that are queued.
 
 use std::{
@@ -116,6 +116,7 @@ impl Queue {
 mod tests {
     use std::{future::pending, sync::Arc};
 
+    use datakey::api::KindId;
     use futures::channel::mpsc;
     use parking_lot::Mutex;
     use tokio::time::sleep;
@@ -149,7 +150,7 @@ mod tests {
         tokio::spawn(async move {
             for (second, name) in places {
                 sleep_until(start + Duration::from_secs(second)).await;
-                queue.unbounded_send(Place::new("shop", name)).unwrap();
+                queue.unbounded_send(Place::new(KindId::DataKey, "shop", name)).unwrap();
             }
             // The queue stays open.
             pending::<()>().await;

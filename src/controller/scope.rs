@@ -21,6 +21,6 @@ pub(super) struct WatchScope {
     pub target: WatchTarget,
     pub connectivity: Connectivity,
     pub store: Arc<Store>,
-    /// Notified when a list of `DataKey`s is complete.
+    /// Notified when a list of objects is complete.
     pub listed: Notify,
 }

@@ -1,5 +1,6 @@
-//! The wait at the start, until `DataKey`s can be listed.
+//! The wait until the objects of a kind can be listed: at the start for `DataKey`s, later for a kind that is not installed.
 
+use datakey::api::{DataKey, KeyKind};
 use kube::{Api, Client, api::ListParams};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -14,22 +15,43 @@ use crate::api_server::{
 /// How often the operator lists `DataKey`s until that works.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the operator looks for the definition of another kind, which may never be installed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Why the objects of a kind cannot be listed.
+enum Obstacle {
+    /// The definition is not there, or the operator may not list its objects. The API server decided.
+    Missing(String),
+    /// The API server did not decide.
+    Unknown(String),
+}
+
+/// Lists one object of a kind.
+async fn probe<K: KeyKind>(client: &Client, namespace: Option<&str>, limit: Duration) -> Result<(), Obstacle> {
+    let api: Api<WatchedKey<K>> = keys::api(client, namespace);
+    let name = K::KIND.name;
+    match timeout(limit, api.list(&ListParams::default().limit(1))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Obstacle::Missing(format!(
+            "the CustomResourceDefinition {}.datakey.dev is not installed: apply deploy/crd.yaml",
+            K::KIND.plural
+        ))),
+        Ok(Err(kube::Error::Api(status))) => {
+            let why = format!("the API server refuses to list {name}s: {}", status.message);
+            Err(if status.code == 403 { Obstacle::Missing(why) } else { Obstacle::Unknown(why) })
+        }
+        Ok(Err(error)) => Err(Obstacle::Unknown(format!("the API server can't be reached: {}", describe(&error)))),
+        Err(_) => Err(Obstacle::Unknown("the API server does not answer".to_owned())),
+    }
+}
+
 /// Waits until `DataKey`s can be listed: until the API server answers and the `CustomResourceDefinition` is there.
 pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: Duration) {
-    let api: Api<WatchedKey> = keys::api(client, namespaces.first().map(String::as_str));
     let begun = Instant::now();
     let mut warned = Repeats::default();
     let mut has_warned = false;
-    loop {
-        let why = match timeout(limit, api.list(&ListParams::default().limit(1))).await {
-            Ok(Ok(_)) => break,
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-                "the CustomResourceDefinition datakeys.datakey.dev is not installed: apply deploy/crd.yaml".to_owned()
-            }
-            Ok(Err(kube::Error::Api(status))) => format!("the API server refuses to list DataKeys: {}", status.message),
-            Ok(Err(error)) => format!("the API server can't be reached: {}", describe(&error)),
-            Err(_) => "the API server does not answer".to_owned(),
-        };
+    let namespace = namespaces.first().map(String::as_str);
+    while let Err(Obstacle::Missing(why) | Obstacle::Unknown(why)) = probe::<DataKey>(client, namespace, limit).await {
         if warned.is_due(&why, Instant::now()) {
             warn!("waiting: {why}");
             has_warned = true;
@@ -39,4 +61,28 @@ pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: 
     if has_warned {
         info!(lasted = in_seconds(begun.elapsed()), "the wait is over: DataKeys can be listed");
     }
+}
+
+/// Whether the objects of a kind can be listed. Waits until the API server decides: while that is unknown, an object may exist
+/// that reserves the name of a Secret.
+pub async fn is_listable<K: KeyKind>(client: &Client, namespaces: &[String], limit: Duration) -> bool {
+    let namespace = namespaces.first().map(String::as_str);
+    loop {
+        match probe::<K>(client, namespace, limit).await {
+            Ok(()) => return true,
+            Err(Obstacle::Missing(why)) => {
+                warn!("{}s are not watched for now: {why}", K::KIND.name);
+                return false;
+            }
+            Err(Obstacle::Unknown(_)) => sleep(PROBE_INTERVAL).await,
+        }
+    }
+}
+
+/// Waits until the objects of a kind can be listed that could not be at the start.
+pub(super) async fn wait_for<K: KeyKind>(client: &Client, namespace: Option<&str>, limit: Duration) {
+    while probe::<K>(client, namespace, limit).await.is_err() {
+        sleep(LOOK_INTERVAL).await;
+    }
+    info!(namespace, "{}s can be listed now, and are watched", K::KIND.name);
 }

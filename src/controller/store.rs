@@ -1,6 +1,6 @@
-//! What is known of the `DataKey`s and Secrets of one scope, and which of two states of an object is the newer one.
+//! What is known of the objects and Secrets of one scope, and which of two states of an object is the newer one.
 //!
-//! Of every `DataKey` and Secret the store has a row of less than 300 bytes. A `DataKey` that is being worked on is also in the
+//! Of every object and Secret the store has a row of less than 300 bytes. An object that is being worked on is also in the
 //! [`WorkingSet`]; what is not there is read from the API server when it is needed.
 //!
 //! The watch decides what exists, and its order is that of the changes. It can be behind the answer to a request of our own: then
@@ -19,13 +19,14 @@ use tokio::sync::watch;
 use crate::place::Place;
 use compact::{Uid, Version};
 use datakey::{
-    api::DataKey,
+    api::{KindId, Object},
     condition::ReadyState,
     decode::Encoded,
     identity::Revision,
     secret::{known::KnownSecret, metadata::SecretMetadata},
 };
-use row::{KeyRow, List, Rows, Settlement, Source, revision_of};
+use listed::Listed;
+use row::{ByKind, KeyRow, List, Rows, Settlement, Source, revision_of};
 
 pub use claim::Claim;
 pub use row::Facts;
@@ -33,29 +34,23 @@ pub use working_set::WorkingSet;
 
 mod claim;
 mod compact;
+mod listed;
 mod row;
 mod secrets;
 #[cfg(test)]
 mod tests;
 mod working_set;
 
-/// What is known of the `DataKey`s and Secrets of one scope.
+/// What is known of the objects of all kinds and the Secrets of one scope.
 pub struct Store {
     rows: Mutex<Rows>,
     working_set: Arc<WorkingSet>,
-    listed: watch::Sender<Listed>,
-    /// The claimed Secrets: for each of them, one `DataKey` may record its first data key now.
+    listed: watch::Sender<ByKind<Listed>>,
+    /// The claimed Secrets: for each of them, one object may record its first data key now.
     recording: Mutex<HashSet<Place>>,
 }
 
-/// Which watches have their first list. Until then, an object that is not in the store may exist in the cluster.
-#[derive(Clone, Copy, Debug, Default)]
-struct Listed {
-    keys: bool,
-    secrets: bool,
-}
-
-/// Whether there is something to do for a `DataKey`.
+/// Whether there is something to do for an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is, or that is not known.
@@ -75,7 +70,7 @@ pub enum Delivery {
     Event,
 }
 
-/// A `DataKey` that is about to be reconciled.
+/// An object that is about to be reconciled.
 pub enum Found {
     /// There is nothing to do for it. Its uid.
     Settled(String),
@@ -88,49 +83,41 @@ pub enum Found {
 /// What changed with a state that the watch delivered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Whether there is something to do for the `DataKey`.
+    /// Whether there is something to do for the object.
     pub is_open: bool,
-    /// The uid of the `DataKey` that had this name before. It is gone without an event of its own.
+    /// The uid of the object that had this name before. It is gone without an event of its own.
     pub replaced: Option<String>,
 }
 
-/// What an event of the `DataKey` watch removed, and what that concerns.
+/// What an event of the object watch removed, and what that concerns.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// The uids of the `DataKey`s that are gone.
+    /// The uids of the objects that are gone.
     pub uids: Vec<String>,
-    /// The `DataKey`s to reconcile: those that want the Secret of one that is gone.
+    /// The objects to reconcile: those that want the Secret of one that is gone.
     pub concerned: Vec<Place>,
 }
 
 // === impl Store ===
 
 impl Store {
-    /// Nothing is known yet.
-    pub fn new(working_set: Arc<WorkingSet>) -> Self {
-        Self { rows: Mutex::default(), working_set, listed: watch::Sender::default(), recording: Mutex::default() }
-    }
-
-    /// Waits until both watches have their first list.
-    pub async fn wait_until_listed(&self) {
-        // It fails only when the sender is gone, and that lives as long as `self`.
-        let _ = self.listed.subscribe().wait_for(|listed| listed.keys && listed.secrets).await;
-    }
-
-    /// Whether both watches have their first list.
-    pub fn is_listed(&self) -> bool {
-        let listed = *self.listed.borrow();
-        listed.keys && listed.secrets
+    /// Nothing is known yet. These kinds are going to be watched.
+    pub fn new(working_set: Arc<WorkingSet>, kinds: &[KindId]) -> Self {
+        let mut listed = ByKind::<Listed>::default();
+        for kind in kinds {
+            listed[*kind].is_expected = true;
+        }
+        Self { rows: Mutex::default(), working_set, listed: watch::Sender::new(listed), recording: Mutex::default() }
     }
 
     // === from the watch of DataKeys ===
 
     /// Whether the watch delivers a state that the store does not have. Of others, decode nothing.
-    pub fn is_news(&self, metadata: &ObjectMeta, by: Delivery) -> bool {
+    pub fn is_news(&self, kind: KindId, metadata: &ObjectMeta, by: Delivery) -> bool {
         let (uid, version) = revision_of(metadata);
         let mut rows = self.rows.lock();
-        let list = rows.key_list;
-        let Some(row) = rows.key_mut(&Place::of(metadata)).filter(|row| row.uid == uid) else { return true };
+        let list = rows.key_list[kind];
+        let Some(row) = rows.key_mut(&Place::of(kind, metadata)).filter(|row| row.uid == uid) else { return true };
         row.list = list;
         if row.version == version {
             row.source = Source::Watch;
@@ -139,30 +126,38 @@ impl Store {
         !(version.is_older_than(&row.version) && row.source.is_ahead_of_the_watch(by.list(list)))
     }
 
-    /// What the verdict on a `DataKey` depends on besides itself. Until Secrets are listed: the Secret at the revision that the
-    /// status names, so that the verdict is made once, while the `DataKey` is decoded.
-    pub fn secret_of(&self, key: &DataKey) -> Option<KnownSecret> {
-        let place = Place::of(&key.metadata);
-        if self.listed.borrow().secrets {
+    /// What the verdict on an object depends on besides itself. Until Secrets are listed: the Secret at the revision that the
+    /// status names, so that the verdict is made once, while the object is decoded.
+    pub fn secret_of<'a>(&self, key: impl Into<Object<'a>>) -> Option<KnownSecret> {
+        let key = key.into();
+        let place = Place::of(key.kind.id, key.metadata);
+        if self.listed.borrow()[key.kind.id].secrets {
             return self.secret(&place.beside(key.secret_name()));
         }
-        let saved = key.status.as_ref()?.secret.as_ref()?;
+        let saved = key.status?.secret.as_ref()?;
         let revision = Revision { uid: saved.uid.clone(), resource_version: saved.resource_version.clone() };
         let metadata = SecretMetadata { revision, belongs_to: key.metadata.name.clone(), is_managed: true };
         Some(KnownSecret { metadata, verified: None })
     }
 
     /// Stores a state that the watch delivered; `None` if an answer of our own, which came meanwhile, is newer.
-    pub fn put_watched(&self, object: Encoded, by: Delivery, facts: Facts, verdict: Verdict) -> Option<Stored> {
-        let place = Place::of(&object.metadata);
+    pub fn put_watched(
+        &self,
+        kind: KindId,
+        object: Encoded,
+        by: Delivery,
+        facts: Facts,
+        verdict: Verdict,
+    ) -> Option<Stored> {
+        let place = Place::of(kind, &object.metadata);
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
-        let listed = *self.listed.borrow();
+        let listed = self.listed.borrow()[kind];
         let before = rows.key(&place);
         // An answer of our own may have come since the state was found to be new.
         if let Some(row) = before.filter(|row| row.uid == uid)
             && version.is_older_than(&row.version)
-            && row.source.is_ahead_of_the_watch(by.list(rows.key_list))
+            && row.source.is_ahead_of_the_watch(by.list(rows.key_list[kind]))
         {
             return None;
         }
@@ -193,36 +188,38 @@ impl Store {
         } else {
             self.working_set.remove(&uid);
         }
-        let list = rows.key_list;
+        let list = rows.key_list[kind];
         rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list });
         Some(Stored { is_open, replaced })
     }
 
-    /// Removes a `DataKey` that is gone, unless another one has its name by now.
-    pub fn remove(&self, metadata: &ObjectMeta) -> Removed {
-        let place = Place::of(metadata);
+    /// Removes an object that is gone, unless another one has its name by now.
+    pub fn remove(&self, kind: KindId, metadata: &ObjectMeta) -> Removed {
+        let place = Place::of(kind, metadata);
         let (uid, _) = revision_of(metadata);
         let mut rows = self.rows.lock();
         let mut removed = Removed { uids: vec![uid.to_string()], concerned: Vec::new() };
         self.working_set.remove(&uid);
         if let Some(secret) = rows.key(&place).filter(|row| row.uid == uid).map(|row| row.facts.secret_place(&place)) {
             rows.remove_key(&place);
-            removed.concerned = open_of(&rows, rows.wanting(&secret).cloned());
+            removed.concerned = open_of(&rows, rows.wanting_name(&secret));
         }
         removed
     }
 
-    /// A list of `DataKey`s begins.
-    pub fn key_list_begins(&self) {
-        let mut rows = self.rows.lock();
-        rows.key_list = rows.key_list.wrapping_add(1);
+    /// A list of objects begins.
+    pub fn key_list_begins(&self, kind: KindId) {
+        let list = &mut self.rows.lock().key_list[kind];
+        *list = list.wrapping_add(1);
     }
 
-    /// A list of `DataKey`s is complete. Removes those that it did not have: they are gone without an event of their own.
-    pub fn key_list_ends(&self) -> Removed {
+    /// A list of objects is complete. Removes those that it did not have: they are gone without an event of their own.
+    pub fn key_list_ends(&self, kind: KindId) -> Removed {
         let mut rows = self.rows.lock();
-        let list = rows.key_list;
-        let gone: Vec<_> = rows.keys().filter(|(_, key)| key.list != list).map(|(place, _)| place.clone()).collect();
+        let list = rows.key_list[kind];
+        let is_gone = |place: &Place, key: &KeyRow| place.kind() == kind && key.list != list;
+        let gone = rows.keys().filter(|(place, key)| is_gone(place, key));
+        let gone: Vec<_> = gone.map(|(place, _)| place.clone()).collect();
         let mut removed = Removed::default();
         let mut secrets = BTreeSet::new();
         for place in gone {
@@ -231,17 +228,17 @@ impl Store {
             removed.uids.push(key.uid.to_string());
             secrets.insert(key.facts.secret_place(&place));
         }
-        let concerned: BTreeSet<_> = secrets.iter().flat_map(|secret| rows.wanting(secret).cloned()).collect();
+        let concerned: BTreeSet<_> = secrets.iter().flat_map(|secret| rows.wanting_name(secret)).collect();
         removed.concerned = open_of(&rows, concerned);
-        self.listed.send_modify(|listed| listed.keys = true);
+        self.listed.send_modify(|listed| listed[kind].keys = true);
         removed
     }
 
     // === from answers to requests of our own ===
 
     /// Stores a state that the API server answered, unless the store has a newer one.
-    pub fn put_answer(&self, object: &Arc<Encoded>, facts: Facts) {
-        let place = Place::of(&object.metadata);
+    pub fn put_answer(&self, kind: KindId, object: &Arc<Encoded>, facts: Facts) {
+        let place = Place::of(kind, &object.metadata);
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
         // What does not exist for the watch is not stored: the watch would never remove it.
@@ -259,15 +256,16 @@ impl Store {
         }
         self.working_set.put(&uid, Arc::clone(object));
         let list = row.list;
-        let (settlement, expects, source) = (Settlement::Open, None, Source::Answer(rows.key_list));
+        let (settlement, expects, source) = (Settlement::Open, None, Source::Answer(rows.key_list[kind]));
         rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source, list });
     }
 
-    /// Records that there is nothing to do for this state of a `DataKey` beside this Secret, unless one of them has changed.
-    pub fn settle(&self, key: &DataKey, known: Option<&KnownSecret>) {
-        let place = Place::of(&key.metadata);
+    /// Records that there is nothing to do for this state of an object beside this Secret, unless one of them has changed.
+    pub fn settle<'a>(&self, key: impl Into<Object<'a>>, known: Option<&KnownSecret>) {
+        let key = key.into();
+        let place = Place::of(key.kind.id, key.metadata);
         let secret = place.beside(key.secret_name());
-        let (uid, version) = revision_of(&key.metadata);
+        let (uid, version) = revision_of(key.metadata);
         let revision = known.map(|known| compacted(&known.metadata.revision));
         let mut rows = self.rows.lock();
         let settlement = if key.metadata.deletion_timestamp.is_some() {
@@ -290,11 +288,11 @@ impl Store {
         }
     }
 
-    /// Records that there is nothing to do for this state of a `DataKey`, whatever its Secret does.
-    pub fn settle_alone(&self, metadata: &ObjectMeta) {
+    /// Records that there is nothing to do for this state of an object, whatever its Secret does.
+    pub fn settle_alone(&self, kind: KindId, metadata: &ObjectMeta) {
         let (uid, version) = revision_of(metadata);
         let mut rows = self.rows.lock();
-        let row = rows.key_mut(&Place::of(metadata));
+        let row = rows.key_mut(&Place::of(kind, metadata));
         if let Some(row) = row.filter(|row| row.uid == uid && row.version == version) {
             row.settlement = Settlement::Settled;
             self.working_set.remove(&uid);
@@ -302,7 +300,7 @@ impl Store {
     }
 
     /// Records that the API server refused a write on top of our last answer: it may have been restored to an earlier state,
-    /// where that answer does not exist. The next reconcile reads the `DataKey`.
+    /// where that answer does not exist. The next reconcile reads the object.
     pub fn doubt_answer(&self, place: &Place) {
         let mut rows = self.rows.lock();
         if let Some(row) = rows.key_mut(place).filter(|row| matches!(row.source, Source::Answer(_))) {
@@ -314,7 +312,7 @@ impl Store {
 
     // === for reconciles ===
 
-    /// The `DataKey` of this place; `None` if there is none.
+    /// The object of this place; `None` if there is none.
     pub fn find(&self, place: &Place) -> Option<Found> {
         let rows = self.rows.lock();
         let row = rows.key(place)?;
@@ -325,34 +323,35 @@ impl Store {
         })
     }
 
-    /// The uid of the `DataKey` of this place.
+    /// The uid of the object of this place.
     pub fn uid(&self, place: &Place) -> Option<String> {
         self.rows.lock().key(place).map(|row| row.uid.to_string())
     }
 
-    /// The `DataKey`s for which there is something to do.
+    /// The objects for which there is something to do.
     pub fn open(&self) -> Vec<Place> {
         let rows = self.rows.lock();
         rows.keys().filter(|(_, key)| key.is_open()).map(|(place, _)| place.clone()).collect()
     }
 
-    /// Another `DataKey` with a recorded data key that the Secret of `key` holds or must hold. The name of the Secret stays
-    /// reserved while the Secret is deleted: no other data key may be created under that name.
-    pub fn rival(&self, key: &DataKey) -> Option<String> {
-        let (uid, _) = revision_of(&key.metadata);
+    /// Another object, of any kind, with a recorded data key or key pair that the Secret of `key` holds or must hold. The name of
+    /// the Secret stays reserved while the Secret is deleted: nothing else may be created under that name.
+    pub fn rival<'a>(&self, key: impl Into<Object<'a>>) -> Option<Place> {
+        let key = key.into();
+        let (uid, _) = revision_of(key.metadata);
         let rows = self.rows.lock();
-        let secret = Place::of(&key.metadata).beside(key.secret_name());
+        let secret = Place::of(key.kind.id, key.metadata).beside(key.secret_name());
         let has_record = |place: &Place| rows.key(place).is_some_and(|row| row.uid != uid && row.facts.has_record);
-        rows.wanting(&secret).find(|place| has_record(place)).map(|place| place.name().to_owned())
+        rows.wanting_name(&secret).into_iter().find(has_record)
     }
 
     // === for metrics ===
 
-    /// What the `Ready` conditions say, and how many `DataKey`s cannot be decoded.
-    pub fn states(&self) -> (Vec<ReadyState>, usize) {
+    /// What the `Ready` conditions say, by kind, and how many objects cannot be decoded.
+    pub fn states(&self) -> (Vec<(KindId, ReadyState)>, usize) {
         let rows = self.rows.lock();
         let unreadable = rows.keys().filter(|(_, key)| !key.facts.is_readable).count();
-        (rows.keys().map(|(_, key)| key.facts.state).collect(), unreadable)
+        (rows.keys().map(|(place, key)| (place.kind(), key.facts.state)).collect(), unreadable)
     }
 }
 
@@ -365,7 +364,7 @@ impl Delivery {
     }
 }
 
-/// Those of these places for whose `DataKey` there is something to do.
+/// Those of these places for whose object there is something to do.
 fn open_of(rows: &Rows, places: impl IntoIterator<Item = Place>) -> Vec<Place> {
     places.into_iter().filter(|place| rows.key(place).is_some_and(KeyRow::is_open)).collect()
 }

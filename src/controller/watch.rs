@@ -1,4 +1,4 @@
-//! Watches over `DataKey`s and Secrets: which `DataKey`s an event concerns.
+//! Watches over the objects of a kind and over their Secrets: which objects an event concerns.
 
 use std::sync::Arc;
 
@@ -26,29 +26,36 @@ use crate::{
     place::Place,
     reconcile::{Context, verdict},
 };
-use datakey::{api::DataKey, decode::Encoded, names::SECRET_TYPE, secret::metadata::WatchedSecret};
+use datakey::{
+    api::{KeyKind, Kind},
+    decode::Encoded,
+    secret::metadata::WatchedSecret,
+};
 
-/// `DataKey`s to reconcile because one of them changed, with the store kept up to date.
-pub(super) fn key_changes(scope: &Arc<WatchScope>, context: &Arc<Context>) -> impl Stream<Item = Place> + Send + use<> {
+/// Objects to reconcile because one of a kind changed, with the store kept up to date.
+pub(super) fn key_changes<K: KeyKind>(
+    scope: &Arc<WatchScope>,
+    context: &Arc<Context>,
+) -> impl Stream<Item = Place> + Send + use<K> {
     let WatchTarget { namespace, client } = &scope.target;
-    let api: Api<WatchedKey> = keys::api(client, namespace.as_deref());
+    let api: Api<WatchedKey<K>> = keys::api(client, namespace.as_deref());
     let config = watch_config(scope);
     let events = listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), scope.connectivity.clone());
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     concerned(events, move |event| key_changed(event, &scope, &context))
 }
 
-/// `DataKey`s to reconcile because their Secret changed, with the store kept up to date. Only metadata come over the wire.
-pub(super) fn secret_changes(scope: &WatchScope) -> impl Stream<Item = Place> + Send + use<> {
+/// Objects of a kind to reconcile because their Secret changed, with the store kept up to date. Only metadata come over the wire.
+pub(super) fn secret_changes(scope: &WatchScope, kind: &'static Kind) -> impl Stream<Item = Place> + Send + use<> {
     let WatchTarget { namespace, client } = &scope.target;
     let api: Api<WatchedSecret> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let config = watch_config(scope).fields(&format!("type={SECRET_TYPE}"));
+    let config = watch_config(scope).fields(&format!("type={}", kind.secret_type));
     let events = listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), scope.connectivity.clone());
     let store = Arc::clone(&scope.store);
-    concerned(events, move |event| store.secret_changed(event))
+    concerned(events, move |event| store.secret_changed(kind.id, event))
 }
 
 /// The objects that the events of a watch concern. An interrupted watch is logged, and resumed.
@@ -68,27 +75,27 @@ fn concerned<K: Send>(
     })
 }
 
-/// Applies an event of the `DataKey` watch. Returns the `DataKey`s to reconcile.
-fn key_changed(event: Event<WatchedKey>, scope: &WatchScope, context: &Context) -> Vec<Place> {
-    let store = &scope.store;
+/// Applies an event of the watch over a kind. Returns the objects to reconcile.
+fn key_changed<K: KeyKind>(event: Event<WatchedKey<K>>, scope: &WatchScope, context: &Context) -> Vec<Place> {
+    let (store, kind) = (&scope.store, K::KIND.id);
     let removed = match event {
         Event::Init => {
-            store.key_list_begins();
+            store.key_list_begins(kind);
             return Vec::new();
         }
         // What a list has, and is not settled, is queued once the list is complete.
-        Event::InitApply(WatchedKey(object)) => {
-            put(object, Delivery::List, store, context);
+        Event::InitApply(WatchedKey(object, _)) => {
+            put::<K>(object, Delivery::List, store, context);
             return Vec::new();
         }
-        Event::Apply(WatchedKey(object)) => {
-            let place = Place::of(&object.metadata);
+        Event::Apply(WatchedKey(object, _)) => {
+            let place = Place::of(kind, &object.metadata);
             // The watch also delivers the operator's own writes, after which most objects are settled.
-            return put(object, Delivery::Event, store, context).then_some(place).into_iter().collect();
+            return put::<K>(object, Delivery::Event, store, context).then_some(place).into_iter().collect();
         }
-        Event::Delete(WatchedKey(gone)) => store.remove(&gone.metadata),
+        Event::Delete(WatchedKey(gone, _)) => store.remove(kind, &gone.metadata),
         Event::InitDone => {
-            let removed = store.key_list_ends();
+            let removed = store.key_list_ends(kind);
             scope.listed.notify_one();
             removed
         }
@@ -99,18 +106,20 @@ fn key_changed(event: Event<WatchedKey>, scope: &WatchScope, context: &Context) 
     removed.concerned
 }
 
-/// Stores what the watch delivered. Returns whether there is something to do for the `DataKey`.
-fn put(object: Encoded, by: Delivery, store: &Store, context: &Context) -> bool {
-    if !store.is_news(&object.metadata, by) {
+/// Stores what the watch delivered. Returns whether there is something to do for the object.
+fn put<K: KeyKind>(object: Encoded, by: Delivery, store: &Store, context: &Context) -> bool {
+    if !store.is_news(K::KIND.id, &object.metadata, by) {
         return false;
     }
-    let (facts, verdict) = match object.decode::<DataKey>() {
+    let (facts, verdict) = match object.decode::<K>() {
         Ok(key) => (Facts::of(&key), verdict(&key, store.secret_of(&key), context)),
-        Err(unreadable) => (Facts::unreadable(), unreadable::verdict(&object.metadata, &unreadable)),
+        Err(unreadable) => (Facts::unreadable(), unreadable::verdict(K::KIND, &object.metadata, &unreadable)),
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
     // A newer answer is of a reconcile that goes on, and may have queued the object.
-    let Some(Stored { is_open, replaced }) = store.put_watched(object, by, facts, verdict) else { return false };
+    let Some(Stored { is_open, replaced }) = store.put_watched(K::KIND.id, object, by, facts, verdict) else {
+        return false;
+    };
     if let Some(gone) = replaced {
         context.forget(&gone);
     }
@@ -137,7 +146,10 @@ fn watch_config(scope: &WatchScope) -> watcher::Config {
 
 #[cfg(test)]
 mod tests {
-    use datakey::fixtures::data_key;
+    use datakey::{
+        api::{DataKey, KindId, QuotaClass},
+        fixtures::data_key,
+    };
     use futures::channel::mpsc;
     use http::{Request, Response};
     use kube::{Client, client::Body};
@@ -145,9 +157,9 @@ mod tests {
     use tower::{BoxError, service_fn};
 
     use super::*;
-    use crate::{api_server::connectivity::Connectivity, reconcile::tests::context};
+    use crate::{api_server::connectivity::Connectivity, kms::lane_id::LaneId, reconcile::tests::context};
 
-    fn watched(uid: &str) -> WatchedKey {
+    fn watched(uid: &str) -> WatchedKey<DataKey> {
         let mut key = data_key();
         key.metadata.uid = Some(uid.to_owned());
         serde_json::from_value(serde_json::to_value(&key).unwrap()).unwrap()
@@ -161,7 +173,7 @@ mod tests {
         let scope = WatchScope {
             target: WatchTarget { namespace: None, client },
             connectivity: Connectivity::default(),
-            store: Arc::new(Store::new(Arc::clone(&context.working_set))),
+            store: Arc::new(Store::new(Arc::clone(&context.working_set), &[KindId::DataKey])),
             listed: Notify::new(),
         };
         let relist = |uid| {
@@ -171,8 +183,9 @@ mod tests {
         };
         relist("a");
         let (requeue, _requeued) = mpsc::unbounded();
-        let place = Place::new("shop", "orders");
-        let wait = |uid| context.kms.queue.acquire_or_enqueue("eu-west-1", uid, &place, &requeue);
+        let place = Place::new(KindId::DataKey, "shop", "orders");
+        let lane = LaneId::new("eu-west-1", QuotaClass::Symmetric);
+        let wait = |uid| context.kms.queue.acquire_or_enqueue(&lane, uid, &place, &requeue);
         let _held: Vec<_> = std::iter::from_fn(|| wait("a")).collect();
         assert_eq!(context.kms.queue.waiting(), 1);
         relist("b");

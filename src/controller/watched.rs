@@ -1,36 +1,47 @@
-//! A `DataKey` as the watch delivers it. It is decoded only where it is news.
+//! An object as the watch delivers it. It is decoded only where it is news.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, marker::PhantomData};
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Resource, core::ObjectMeta};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use datakey::{api::DataKey, decode::Encoded};
+use datakey::{api::KeyKind, decode::Encoded};
 
-/// A `DataKey` of the watch.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct WatchedKey(pub Encoded);
+/// An object of the watch over a kind.
+#[derive(Debug)]
+pub struct WatchedKey<K>(pub Encoded, pub PhantomData<fn() -> K>);
 
-impl Resource for WatchedKey {
+impl<K> Clone for WatchedKey<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+impl<'de, K> Deserialize<'de> for WatchedKey<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Encoded::deserialize(deserializer)?, PhantomData))
+    }
+}
+
+impl<K: KeyKind> Resource for WatchedKey<K> {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 
     fn kind((): &()) -> Cow<'_, str> {
-        DataKey::kind(&())
+        K::kind(&())
     }
 
     fn group((): &()) -> Cow<'_, str> {
-        DataKey::group(&())
+        K::group(&())
     }
 
     fn version((): &()) -> Cow<'_, str> {
-        <DataKey as Resource>::version(&())
+        K::version(&())
     }
 
     fn plural((): &()) -> Cow<'_, str> {
-        DataKey::plural(&())
+        K::plural(&())
     }
 
     fn meta(&self) -> &ObjectMeta {

@@ -7,6 +7,7 @@ use aws_sdk_kms::{
     Client,
     config::{retry::RetryConfig, timeout::TimeoutConfig},
 };
+use datakey::api::QuotaClass;
 use datakey_aws::Aws;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -17,12 +18,20 @@ use crate::metrics::OTHER_REGION;
 /// The SDK's default, set here because the operator sets every other time limit of a call.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
+/// The longest times of one call, each including the time to get credentials.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimits {
+    /// Of every call but those for RSA key pairs.
+    pub usual: Duration,
+    /// Of a call for an RSA key pair: KMS searches for primes, and now and then that takes much longer than it does on average.
+    pub rsa: Duration,
+}
+
 /// The clients of all Regions.
 pub struct Clients {
     /// The source of the configuration, if the credentials can be read again.
     aws: Option<Aws>,
-    /// The longest time of one call.
-    timeout: Duration,
+    time_limits: TimeLimits,
     state: Mutex<Inner>,
 }
 
@@ -47,8 +56,8 @@ pub struct RegionalClient<'a> {
 
 impl Clients {
     /// No clients yet. Without a source, the configuration never changes.
-    pub fn new(aws: Option<Aws>, config: SdkConfig, timeout: Duration) -> Self {
-        Self { aws, timeout, state: Mutex::new(Inner { config, generation: 0, by_region: RegionMap::default() }) }
+    pub fn new(aws: Option<Aws>, config: SdkConfig, time_limits: TimeLimits) -> Self {
+        Self { aws, time_limits, state: Mutex::new(Inner { config, generation: 0, by_region: RegionMap::default() }) }
     }
 
     /// The client for a Region. If too many other Regions are in use, the client is for this call only.
@@ -60,6 +69,11 @@ impl Clients {
             Some(client) => RegionalClient { client, label: region, generation },
             None => RegionalClient { client: self.new_client(config, region), label: OTHER_REGION, generation },
         }
+    }
+
+    /// The time limits of a call that counts against a quota of this class, where they are not those of the client.
+    pub fn time_limits(&self, class: QuotaClass) -> Option<TimeoutConfig> {
+        class.is_rsa().then(|| self.time_limits.of(class))
     }
 
     /// The operator's own account, if its credentials name it.
@@ -97,14 +111,21 @@ impl Clients {
             .region(Region::new(region.to_owned()))
             // The SDK's retries would bypass the rate limit and the operator's back-off.
             .retry_config(RetryConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .operation_attempt_timeout(self.timeout)
-                    .operation_timeout(self.timeout)
-                    .build(),
-            )
+            .timeout_config(self.time_limits.of(QuotaClass::Symmetric))
             .build();
         Client::from_conf(config)
+    }
+}
+
+// === impl TimeLimits ===
+
+impl TimeLimits {
+    fn of(self, class: QuotaClass) -> TimeoutConfig {
+        let limit = if class.is_rsa() { self.rsa } else { self.usual };
+        TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(limit)
+            .operation_timeout(limit)
+            .build()
     }
 }

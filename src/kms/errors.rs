@@ -4,8 +4,8 @@ use std::fmt;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::{RequestId, generate_data_key_without_plaintext::GenerateDataKeyWithoutPlaintextError},
+    error::{ErrorMetadata, ProvideErrorMetadata, SdkError},
+    operation::RequestId,
 };
 
 use super::{
@@ -14,14 +14,16 @@ use super::{
 };
 use crate::logging::MAX_ERROR_LENGTH;
 use datakey::{
+    api::{DataKey, KeyKind as _},
     arn::KmsArn,
     reason::{Failure, Reason},
     text::{error_chain, printable, redact},
 };
 
-type CallError = SdkError<GenerateDataKeyWithoutPlaintextError>;
+/// An error of either operation: code and message are all that the operator uses of an error that KMS answers.
+pub(super) type CallError = SdkError<ErrorMetadata>;
 
-/// Why KMS generated no data key.
+/// Why KMS generated no data key or key pair.
 #[derive(Clone, Debug)]
 pub struct KmsFailure {
     /// What the condition says.
@@ -68,7 +70,7 @@ impl fmt::Display for Called<'_> {
 impl KmsFailure {
     /// The request is invalid, so KMS was not called.
     pub(super) fn not_called(failure: Failure) -> Self {
-        let message = failure.to_string().into();
+        let message = failure.message(DataKey::KIND).into();
         Self { failure, code: "NotCalled".into(), known_code: "NotCalled", message, request_id: None }
     }
 
@@ -147,7 +149,7 @@ fn has_source<E: std::error::Error + 'static>(error: &(dyn std::error::Error + '
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_kms::{config::http::HttpResponse, error::ErrorMetadata};
+    use aws_sdk_kms::config::http::HttpResponse;
 
     use super::*;
 
@@ -159,9 +161,8 @@ mod tests {
         if let Some(code) = code {
             metadata = metadata.code(code);
         }
-        let error = GenerateDataKeyWithoutPlaintextError::generic(metadata.build());
         let response = HttpResponse::new(status.try_into().unwrap(), "".into());
-        KmsFailure::from_sdk_error(&SdkError::service_error(error, response), call, &["t0ken".to_owned()])
+        KmsFailure::from_sdk_error(&SdkError::service_error(metadata.build(), response), call, &["t0ken".to_owned()])
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Decides when a call to KMS may start. Each Region has a lane with a rate of its own. A lane serves waiting objects round robin
-//! by namespace, so that one namespace with thousands of new DataKeys does not delay the others.
+//! Decides when a call to KMS may start. Each Region and each request quota of KMS in it has a lane with a [rate](super::rates) of its
+//! own, so that key pairs, whose quotas are small, do not delay data keys. A lane serves waiting objects round robin by namespace, so
+//! that one namespace with thousands of new DataKeys does not delay the others.
 //!
 //! A reconcile acquires a [`Permit`], or else enqueues its object and ends. Once the lane has a permit for the object, it offers
 //! the permit and requeues the object; the next reconcile takes the offer. Only a few permits per lane are offered or held at a
@@ -8,7 +9,7 @@
 //!
 //! The rate applies where the call starts and not where the permit is offered: delays in between would make a burst of calls
 //! whose permits were offered one after the other. KMS never receives more calls in a second than the rate, however long each call
-//! takes: a call counts until a second after its answer. A lane never has more calls in flight than its
+//! takes: a call counts until a second after its answer. At a rate below one call a second it counts for the time of one call. A lane never has more calls in flight than its
 //! [share](super::shares).
 //!
 //! The quota of KMS is shared with everything else in the account, so the rate also adapts to KMS: it halves when KMS throttles
@@ -16,11 +17,11 @@
 //!
 //! `reconcile::reads` limits the reads of objects with a queue of its own, in which all reads share one lane.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::shares::Shares;
+use super::{lane_id::LaneId, rates::Rates, shares::Shares};
 use crate::place::Place;
 use lane::{Lane, Lanes, Waiter};
 
@@ -33,9 +34,9 @@ mod permit;
 mod rate;
 mod window;
 
-/// The lanes of all Regions. An object has a place in one lane at most.
+/// All lanes. An object has a place in one lane at most.
 pub struct RateQueue {
-    limit: NonZeroU32,
+    rates: Rates,
     shares: Shares,
     lanes: Arc<Lanes>,
 }
@@ -43,32 +44,31 @@ pub struct RateQueue {
 // === impl RateQueue ===
 
 impl RateQueue {
-    /// A queue without lanes. The limit is in calls per second and Region.
-    pub fn new(limit: NonZeroU32, shares: Shares) -> Self {
-        Self { limit, shares, lanes: Arc::default() }
+    /// A queue without lanes, which will have these rates.
+    pub fn new(rates: Rates, shares: Shares) -> Self {
+        Self { rates, shares, lanes: Arc::default() }
     }
 
     /// Returns a permit if one was offered to the object, or if one is free. Otherwise the object waits, in one place however
     /// often it asks, and is sent to `requeue` when a permit is offered to it.
     ///
-    /// The object gives up its place in the lanes of other Regions: its spec does not name those any more, and an offer there
-    /// would not be taken.
-    pub fn acquire_or_enqueue(&self, region: &str, uid: &str, object: &Place, requeue: &Requeue) -> Option<Permit> {
+    /// The object gives up its place in other lanes: its spec does not name those any more, and an offer there would not be taken.
+    pub fn acquire_or_enqueue(&self, id: &LaneId, uid: &str, object: &Place, requeue: &Requeue) -> Option<Permit> {
         let now = Instant::now();
         let mut lanes = self.lanes.lock();
-        if !lanes.contains_key(region) {
-            lanes.insert(region.to_owned(), Lane::new(self.limit, now));
+        if !lanes.contains_key(id) {
+            lanes.insert(id.clone(), Lane::new(self.rates.of(id), now));
         }
-        for (_, lane) in lanes.iter_mut().filter(|(of, _)| *of != region) {
+        for (_, lane) in lanes.iter_mut().filter(|(of, _)| *of != id) {
             if lane.release(uid) {
                 self.lanes.changed.notify_one();
             }
         }
         let in_use = self.shares.in_use(lanes.values().map(Lane::in_flight));
         // Inserted above if it was missing.
-        let lane = lanes.get_mut(region)?;
+        let lane = lanes.get_mut(id)?;
         if lane.acquire(uid, self.shares, in_use, now) {
-            return Some(Permit::new(region, Arc::clone(&self.lanes)));
+            return Some(Permit::new(id.clone(), Arc::clone(&self.lanes)));
         }
         if lane.enqueue(uid, Waiter { object: object.clone(), requeue: requeue.clone() }) {
             self.lanes.changed.notify_one();
@@ -93,13 +93,13 @@ impl RateQueue {
     }
 
     /// Records that KMS throttled a call.
-    pub fn on_throttled(&self, region: &str) {
-        self.lanes.with(region, |lane| lane.on_throttled(Instant::now()));
+    pub fn on_throttled(&self, id: &LaneId) {
+        self.lanes.with(id, |lane| lane.on_throttled(Instant::now()));
     }
 
     /// Whether objects wait for a Region, or calls there are in flight.
     pub fn is_busy(&self, region: &str) -> bool {
-        self.lanes.lock().get(region).is_some_and(Lane::is_busy)
+        self.lanes.lock().iter().any(|(id, lane)| id.region == region && lane.is_busy())
     }
 
     /// The number of objects that wait.
@@ -110,15 +110,15 @@ impl RateQueue {
     /// Offers permits until it is dropped.
     pub async fn run(&self) {
         loop {
-            let expiry = self.offer_permits(Instant::now());
+            let change = self.offer_permits(Instant::now());
             tokio::select! {
                 () = self.lanes.changed.notified() => {}
-                () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {}
+                () = sleep_until(change.unwrap_or_else(Instant::now)), if change.is_some() => {}
             }
         }
     }
 
-    /// Offers the permits that are free now, and drops idle lanes. Returns when the first offer expires.
+    /// Offers the permits that are free now, and drops idle lanes. Returns when it has to be called again although nothing changes.
     fn offer_permits(&self, now: Instant) -> Option<Instant> {
         let mut lanes = self.lanes.lock();
         for lane in lanes.values_mut() {
@@ -130,27 +130,35 @@ impl RateQueue {
             lane.offer_permits(self.shares, &mut in_use, now);
         }
         lanes.retain(|_, lane| !lane.is_idle(now));
-        lanes.values().filter_map(Lane::next_expiry).min()
+        lanes.values_mut().filter_map(|lane| lane.next_change(now)).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{num::NonZeroU32, time::Duration};
 
+    use datakey::api::{KindId, QuotaClass};
     use futures::{StreamExt, channel::mpsc};
-    use tokio::time::advance;
+    use tokio::time::{advance, timeout};
 
     use super::{lane::OFFER_TIMEOUT, *};
+    use crate::kms::rates::Rate;
 
-    fn limit(rate: u32) -> NonZeroU32 {
-        NonZeroU32::new(rate).unwrap()
+    /// This rate of symmetric calls.
+    pub fn limit(rate: u32) -> Rates {
+        Rates::new(NonZeroU32::new(rate).unwrap().into(), [])
+    }
+
+    /// The lane of symmetric calls in a Region.
+    pub fn lane(region: &str) -> LaneId {
+        LaneId::new(region, QuotaClass::Symmetric)
     }
 
     /// An object, with its uid.
     pub fn object(namespace: &str, number: usize) -> (String, Place) {
         let name = format!("{namespace}-{number}");
-        (name.clone(), Place::new(namespace, &name))
+        (name.clone(), Place::new(KindId::DataKey, namespace, &name))
     }
 
     #[tokio::test(start_paused = true)]
@@ -159,14 +167,14 @@ mod tests {
         let (requeue, _requeued) = mpsc::unbounded();
         let acquire_as = |region, number| {
             let (uid, object) = object("shop", number);
-            queue.acquire_or_enqueue(region, &uid, &object, &requeue)
+            queue.acquire_or_enqueue(&lane(region), &uid, &object, &requeue)
         };
         let acquire = |region| acquire_as(region, 1);
         let (first, second) = (acquire("eu-west-1").unwrap(), acquire("eu-west-1").unwrap());
         let _third = acquire("eu-west-1").unwrap();
         assert!(acquire("eu-west-1").is_none(), "permits for the calls of 0.16 seconds are offered ahead");
         assert!(acquire_as("eu-north-1", 2).is_some(), "another Region has its own rate");
-        assert_eq!(first.start_call().await.region(), "eu-west-1");
+        assert_eq!(first.start_call().await.lane().region, "eu-west-1");
         drop(second);
         assert!(queue.offer_permits(Instant::now()).is_some(), "the one that waits");
         assert!(acquire("eu-west-1").is_some());
@@ -178,7 +186,7 @@ mod tests {
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |namespace, number| {
             let (uid, object) = object(namespace, number);
-            queue.acquire_or_enqueue("r", &uid, &object, &requeue)
+            queue.acquire_or_enqueue(&lane("r"), &uid, &object, &requeue)
         };
         let first: Vec<_> = (0..1000).filter_map(|number| acquire("flood", number)).collect();
         for namespace in ["shop", "bank"] {
@@ -194,8 +202,11 @@ mod tests {
             while order.len() < 10 {
                 let object = requeued.next().await.unwrap();
                 let namespace = object.namespace().to_owned();
-                let permit = queue.acquire_or_enqueue("r", object.name(), &object, &requeue).unwrap();
-                assert!(queue.acquire_or_enqueue("r", object.name(), &object, &requeue).is_none(), "and takes it once");
+                let permit = queue.acquire_or_enqueue(&lane("r"), object.name(), &object, &requeue).unwrap();
+                assert!(
+                    queue.acquire_or_enqueue(&lane("r"), object.name(), &object, &requeue).is_none(),
+                    "and takes it once"
+                );
                 queue.release(object.name());
                 permit.start_call().await;
                 order.push(namespace);
@@ -217,7 +228,7 @@ mod tests {
         let mut calls = Vec::new();
         for number in 0..200 {
             let (uid, object) = object(region, number);
-            if let Some(permit) = queue.acquire_or_enqueue(region, &uid, &object, requeue) {
+            if let Some(permit) = queue.acquire_or_enqueue(&lane(region), &uid, &object, requeue) {
                 calls.push(permit.start_call().await);
             }
         }
@@ -245,8 +256,11 @@ mod tests {
             queue.offer_permits(Instant::now());
             let object = requeued.try_recv().unwrap();
             assert_eq!(object.namespace(), "healthy", "{served}");
-            let call =
-                queue.acquire_or_enqueue("healthy", object.name(), &object, &requeue).unwrap().start_call().await;
+            let call = queue
+                .acquire_or_enqueue(&lane("healthy"), object.name(), &object, &requeue)
+                .unwrap()
+                .start_call()
+                .await;
             call.complete(true);
             drop(call);
         }
@@ -264,7 +278,9 @@ mod tests {
             loop {
                 queue.offer_permits(Instant::now());
                 let Ok(object) = requeued.try_recv() else { return calls.len() };
-                calls.push(queue.acquire_or_enqueue("r", object.name(), &object, &requeue).unwrap().start_call().await);
+                calls.push(
+                    queue.acquire_or_enqueue(&lane("r"), object.name(), &object, &requeue).unwrap().start_call().await,
+                );
             }
         };
         calls.pop().unwrap().complete(true);
@@ -281,7 +297,7 @@ mod tests {
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |number| {
             let (uid, object) = object("shop", number);
-            queue.acquire_or_enqueue("r", &uid, &object, &requeue)
+            queue.acquire_or_enqueue(&lane("r"), &uid, &object, &requeue)
         };
         let permit = acquire(0).unwrap();
         assert!(acquire(1).is_none() && acquire(2).is_none());
@@ -303,7 +319,7 @@ mod tests {
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |number| {
             let (uid, object) = object("shop", number);
-            queue.acquire_or_enqueue("r", &uid, &object, &requeue)
+            queue.acquire_or_enqueue(&lane("r"), &uid, &object, &requeue)
         };
         let permit = acquire(0).unwrap();
         assert!(acquire(1).is_none() && acquire(2).is_none());
@@ -321,7 +337,7 @@ mod tests {
         let (requeue, mut requeued) = mpsc::unbounded();
         let acquire = |region, number| {
             let (uid, object) = object("shop", number);
-            queue.acquire_or_enqueue(region, &uid, &object, &requeue)
+            queue.acquire_or_enqueue(&lane(region), &uid, &object, &requeue)
         };
         let permits = ["a", "b"].map(|region| acquire(region, 0).unwrap());
         // In the former Region, one object waits and another one has an offer.
@@ -336,5 +352,136 @@ mod tests {
         assert!(acquire("b", 2).is_none());
         queue.offer_permits(Instant::now());
         assert_eq!(requeued.next().await, Some(object("shop", 3).1));
+    }
+    /// The rates of key pairs are the defaults.
+    fn pair_queue() -> RateQueue {
+        RateQueue::new(limit(100), Shares::DEFAULT)
+    }
+
+    fn rsa() -> LaneId {
+        LaneId::new("eu-west-1", QuotaClass::Rsa4096)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_key_pairs_delay_no_other_quota_and_no_namespace() {
+        let queue = pair_queue();
+        let (requeue, mut requeued) = mpsc::unbounded();
+        let acquire = |lane: &LaneId, namespace, number| {
+            let (uid, object) = object(namespace, number);
+            queue.acquire_or_enqueue(lane, &uid, &object, &requeue)
+        };
+        let first = acquire(&rsa(), "flood", 0).unwrap();
+        assert!((1..=1000).all(|number| acquire(&rsa(), "flood", number).is_none()));
+        let call = first.start_call().await;
+        assert!(acquire(&rsa(), "shop", 0).is_none());
+        assert_eq!(queue.waiting(), 1001);
+
+        // Data keys, key pairs of other quotas and other Regions do not wait, while a call of the full lane is in flight.
+        let begun = Instant::now();
+        let others = [
+            ("eu-west-1", QuotaClass::Symmetric),
+            ("eu-west-1", QuotaClass::EllipticCurve),
+            ("eu-north-1", QuotaClass::Rsa4096),
+        ];
+        for (number, (region, class)) in others.into_iter().enumerate() {
+            let permit = acquire(&LaneId::new(region, class), "bank", number).unwrap();
+            drop(permit.start_call().await);
+        }
+        assert_eq!(Instant::now(), begun);
+
+        // The other namespace is second, although a thousand objects were there before.
+        drop(call);
+        let order = async {
+            let mut order = Vec::new();
+            while order.len() < 3 {
+                let object = requeued.next().await.unwrap();
+                let permit = queue.acquire_or_enqueue(&rsa(), object.name(), &object, &requeue).unwrap();
+                permit.start_call().await;
+                order.push((object.namespace().to_owned(), begun.elapsed().as_secs_f64().round()));
+            }
+            order
+        };
+        let order = tokio::select! {
+            () = queue.run() => panic!("it ended"),
+            order = order => order,
+        };
+        let namespaces: Vec<_> = order.iter().map(|(namespace, _)| namespace.as_str()).collect();
+        assert!(namespaces[..2].contains(&"shop"), "{order:?}");
+        assert_eq!(order.iter().map(|(_, at)| *at).collect::<Vec<_>>(), [4.0, 8.0, 12.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_lane_offers_a_permit_only_just_before_its_call() {
+        let queue = RateQueue::new(
+            Rates::new(Rate::parse("100").unwrap(), [(QuotaClass::Rsa4096, Rate::parse("0.1").unwrap())]),
+            Shares::DEFAULT,
+        );
+        let (requeue, mut requeued) = mpsc::unbounded();
+        let acquire = |number| {
+            let (uid, object) = object("shop", number);
+            queue.acquire_or_enqueue(&rsa(), &uid, &object, &requeue)
+        };
+        let begun = Instant::now();
+        // A call that takes long counts until ten seconds after its answer.
+        let call = acquire(0).unwrap().start_call().await;
+        assert!(acquire(1).is_none());
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            drop(call);
+            std::future::pending::<()>().await;
+        };
+        let started = async {
+            requeued.next().await.unwrap();
+            let offered = begun.elapsed();
+            acquire(1).unwrap().start_call().await;
+            (offered.as_secs(), begun.elapsed().as_secs())
+        };
+        let started = tokio::select! {
+            () = queue.run() => panic!("it ended"),
+            () = answered => panic!("it ended"),
+            started = started => started,
+        };
+        assert_eq!(started, (23, 25));
+        // A third one waits again; what was released meanwhile leaves no offer.
+        assert!(acquire(2).is_none() && !queue.has_offer("shop-2"));
+        queue.release("shop-2");
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hanging_key_pairs_leave_the_calls_of_data_keys() {
+        let queue = pair_queue();
+        let (requeue, _requeued) = mpsc::unbounded();
+        let mut hanging = Vec::new();
+        for class in QuotaClass::ALL.iter().filter(|class| **class != QuotaClass::Symmetric) {
+            let lane = LaneId::new("eu-west-1", *class);
+            for number in 0..100 {
+                let (uid, object) = object(class.as_str(), number);
+                let Some(permit) = queue.acquire_or_enqueue(&lane, &uid, &object, &requeue) else { break };
+                // The permit of a lane that may have only one call waits for the end of that one.
+                let Ok(call) = timeout(Duration::from_secs(1), permit.start_call()).await else { break };
+                hanging.push(call);
+            }
+        }
+        assert!((6..=6 * 4).contains(&hanging.len()), "{}", hanging.len());
+        assert_eq!(start_calls(&queue, "eu-west-1", &requeue).await.len(), 4);
+        assert!(queue.is_busy("eu-west-1") && !queue.is_busy("eu-north-1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_of_one_quota_leaves_the_others_at_their_rate() {
+        let queue = pair_queue();
+        let lanes = [lane("eu-west-1"), LaneId::new("eu-west-1", QuotaClass::Rsa2048)];
+        let (requeue, _requeued) = mpsc::unbounded();
+        let mut acquire = |lane: &LaneId| {
+            let (uid, object) = object("shop", 0);
+            queue.acquire_or_enqueue(lane, &uid, &object, &requeue)
+        };
+        let permits = lanes.each_ref().map(&mut acquire);
+        assert!(permits.iter().all(Option::is_some));
+        let rates = || queue.lanes.lock().values().map(|lane| lane.current_rate(Instant::now())).collect::<Vec<_>>();
+        assert_eq!(rates(), [100.0, 5.0]);
+        queue.on_throttled(&lanes[1]);
+        assert_eq!(rates(), [100.0, 2.5]);
     }
 }

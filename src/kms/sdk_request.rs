@@ -1,50 +1,94 @@
-//! From a request for a data key to the call of the AWS SDK.
+//! From a request for a data key or a key pair to the call of the AWS SDK.
+
+use std::collections::HashMap;
 
 use aws_sdk_kms::{
-    Client, operation::generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextFluentBuilder,
-    types::DataKeySpec as SdkKeySpec,
+    Client, Config,
+    config::timeout::TimeoutConfig,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{
+        generate_data_key_pair_without_plaintext::builders::GenerateDataKeyPairWithoutPlaintextFluentBuilder,
+        generate_data_key_without_plaintext::builders::GenerateDataKeyWithoutPlaintextFluentBuilder,
+    },
+    types::{DataKeyPairSpec as SdkKeyPairSpec, DataKeySpec as SdkKeySpec},
 };
 
+use super::{answer::Output, errors::CallError};
 use datakey::{
-    api::{KeyRequest, KeySpec, Material},
+    api::{KeyRequest, KeySpec, Material, RequestFlaw},
     reason::{Failure, Reason},
 };
 
-/// What a request asks KMS to generate. The definition of the DataKey has the same rule, but an older definition may have
-/// accepted the request.
+/// What a request asks KMS to generate. The definitions have the same rules, but an older definition may have accepted the request.
 ///
 /// # Errors
-/// [`Reason::SpecInvalid`] if the request names no length, two lengths, or one that KMS does not generate.
+/// [`Reason::SpecInvalid`] if the request names no length and no kind of key pair, several of these, or a length that KMS does not
+/// generate.
 pub fn checked_material(request: &KeyRequest) -> Result<Material, Failure> {
-    request.material().ok_or_else(|| {
-        Failure::new(
-            Reason::SpecInvalid,
-            "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
-        )
-    })
+    request.material().ok_or_else(|| Failure::new(Reason::SpecInvalid, RequestFlaw::Length.advice()))
 }
 
-/// The call for a request, not sent yet.
-pub fn to_call(
-    client: &Client,
-    request: &KeyRequest,
-    material: Material,
-    grant_tokens: &[String],
-) -> GenerateDataKeyWithoutPlaintextFluentBuilder {
-    let call = client.generate_data_key_without_plaintext().key_id(&request.key_id);
-    let call = match material {
-        Material::Spec(KeySpec::Aes256) => call.key_spec(SdkKeySpec::Aes256),
-        Material::Spec(KeySpec::Aes128) => call.key_spec(SdkKeySpec::Aes128),
-        Material::Bytes(bytes) => call.number_of_bytes(bytes.into()),
-    };
-    let context = request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
-    call.set_encryption_context(context).set_grant_tokens((!grant_tokens.is_empty()).then(|| grant_tokens.to_vec()))
+/// A call that is not sent yet.
+pub enum Call {
+    /// For a data key.
+    Key(GenerateDataKeyWithoutPlaintextFluentBuilder),
+    /// For a key pair.
+    Pair(GenerateDataKeyPairWithoutPlaintextFluentBuilder),
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The call for a request.
+    pub fn new(client: &Client, request: &KeyRequest, material: Material, grant_tokens: &[String]) -> Self {
+        let context: Option<HashMap<_, _>> =
+            request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
+        let tokens = (!grant_tokens.is_empty()).then(|| grant_tokens.to_vec());
+        let of_a_key = || client.generate_data_key_without_plaintext().key_id(&request.key_id);
+        let key = match material {
+            Material::Spec(KeySpec::Aes256) => of_a_key().key_spec(SdkKeySpec::Aes256),
+            Material::Spec(KeySpec::Aes128) => of_a_key().key_spec(SdkKeySpec::Aes128),
+            Material::Bytes(bytes) => of_a_key().number_of_bytes(bytes.into()),
+            Material::Pair(spec) => {
+                let call = client.generate_data_key_pair_without_plaintext().key_id(&request.key_id);
+                let call = call.key_pair_spec(SdkKeyPairSpec::from(spec.as_str()));
+                let call = call.set_encryption_context(context).set_grant_tokens(tokens);
+                return Self::Pair(call);
+            }
+        };
+        Self::Key(key.set_encryption_context(context).set_grant_tokens(tokens))
+    }
+
+    /// Sends the call, with these time limits where they are not those of the client.
+    ///
+    /// # Errors
+    /// The error of the AWS SDK.
+    pub async fn send(self, limits: Option<TimeoutConfig>) -> Result<Output, CallError> {
+        let config = limits.map(|limits| Config::builder().timeout_config(limits));
+        match self {
+            Self::Key(call) => {
+                let call = call.customize();
+                let call = if let Some(config) = config { call.config_override(config) } else { call };
+                call.send().await.map(Output::from).map_err(without_type)
+            }
+            Self::Pair(call) => {
+                let call = call.customize();
+                let call = if let Some(config) = config { call.config_override(config) } else { call };
+                call.send().await.map(Output::from).map_err(without_type)
+            }
+        }
+    }
+}
+
+/// An error of either operation by its code and message.
+fn without_type<E: ProvideErrorMetadata>(error: SdkError<E>) -> CallError {
+    error.map_service_error(|error| error.meta().clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datakey::fixtures::request;
+    use datakey::{api::KeyPairSpec, fixtures::request};
 
     #[test]
     fn request_with_both_lengths_or_none_is_not_sent() {
@@ -52,8 +96,18 @@ mod tests {
         both.number_of_bytes = Some(32);
         let mut none = request();
         none.key_spec = None;
-        for request in [both, none] {
+        let mut pair = request();
+        pair.key_pair_spec = Some(KeyPairSpec::EccNistP256);
+        for request in [both, none, pair] {
             assert_eq!(checked_material(&request).err().map(|failure| failure.reason), Some(Reason::SpecInvalid));
         }
+    }
+
+    #[test]
+    fn every_kind_of_key_pair_is_known_to_the_sdk() {
+        for spec in KeyPairSpec::ALL {
+            assert!(SdkKeyPairSpec::values().contains(&spec.as_str()), "{spec:?}");
+        }
+        assert_eq!(SdkKeyPairSpec::values().len(), KeyPairSpec::ALL.len());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, IssuedVersion, KeyKind, Rest, truncate_to_seconds, with_recorded},
+    api::{IssuedVersion, KeyKind, Material, Object, QuotaClass, Rest, truncate_to_seconds, with_recorded},
     protocol::{Answer, Change, Record, Source, size},
     reason::{Failure, Reason},
 };
@@ -25,14 +25,16 @@ use crate::{
     controller::store::Facts,
 };
 
-impl Reconciler<'_> {
+impl<K: KeyKind> Reconciler<'_, K> {
     /// Acquires a permit to call KMS, or queues for one. Returns whether the reconcile goes on: with the permit, or with the
     /// failure that no Region can be called.
     pub(super) fn acquire_permit(&mut self) -> Result<bool, Error> {
         let kms = &self.context.kms;
-        match kms.region(&self.key().spec.request()) {
-            Ok(region) => {
-                self.permit = kms.queue.acquire_or_enqueue(region, &self.uid, &self.place, self.requeue);
+        let request = self.object().spec.request;
+        let class = request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
+        match kms.lane(request, class) {
+            Ok(lane) => {
+                self.permit = kms.queue.acquire_or_enqueue(&lane, &self.uid, &self.place, self.requeue);
                 if self.permit.is_none() {
                     self.queued_for = Some(Queue::Kms);
                     return Ok(false);
@@ -49,9 +51,10 @@ impl Reconciler<'_> {
     pub(super) async fn call_kms(&mut self) -> Result<(), Error> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
         let key = Arc::clone(self.key());
-        let request = key.spec.request();
-        let version = key.wanted_version();
-        let tokens = key.spec.grant_tokens.as_deref().unwrap_or_default();
+        let object = key.as_object();
+        let request = object.spec.request.to_request();
+        let version = object.wanted_version();
+        let tokens = object.spec.grant_tokens;
         // KMS may answer slowly or never, so the slot is free meanwhile. Boxed, because the future of the AWS SDK would make that
         // of each reconcile twice as large, and most call no KMS.
         let call = Box::pin(self.context.kms.generate(permit, &request, tokens));
@@ -64,15 +67,16 @@ impl Reconciler<'_> {
         };
         let (namespace, name) = (&self.namespace, &self.name);
         let (arn, request_id) = (&generated.key_arn, &generated.request_id);
-        info!(namespace, name, version, key = arn, request_id, "KMS issued a data key");
+        info!(namespace, name, version, key = arn, request_id, "KMS issued a {}", K::KIND.noun);
         self.unrecorded = Some((version, request_id.clone()));
         self.learn(Answer::Issued(IssuedVersion {
             version,
             request,
             ciphertext_blob: ByteString(generated.ciphertext_blob),
+            public_key: generated.public_key.map(ByteString),
             key_id: generated.key_arn,
             key_material_id: generated.key_material_id,
-            issued_at: issued_at(&key),
+            issued_at: issued_at(key.as_object()),
             request_id: generated.request_id,
             rest: Rest::new(),
         }))
@@ -80,7 +84,7 @@ impl Reconciler<'_> {
 
     /// Writes versions into the record.
     pub(super) async fn record(&mut self, record: Record) -> Result<(), Error> {
-        let status = record.status(self.key());
+        let status = record.status(self.object());
         let written = self.put_status(status).await;
         // A conflict does not predict the result of the next write. If the object is gone, no record can be written until the
         // watch catches up.
@@ -117,18 +121,18 @@ impl Reconciler<'_> {
         if self.attempt.failure().is_some() {
             return Ok(());
         }
-        let fetched = keys::get(&self.context.client, &self.namespace, &self.name);
+        let fetched = keys::get::<K>(&self.context.client, &self.namespace, &self.name);
         let Some(fetched) = self.with_timeout(fetched).await?? else { return Err(Error::Gone) };
-        let now: DataKey = fetched.decode().map_err(|_| RequestError::Decode)?;
-        self.store.put_answer(&Arc::new(fetched), Facts::of(&now));
-        let change = Change::between(self.key(), &now, self.attempt.unrecorded_answer());
-        let known = self.store.secret(&self.place.beside(now.secret_name()));
+        let now: K = fetched.decode().map_err(|_| RequestError::Decode)?;
+        self.store.put_answer(K::KIND.id, &Arc::new(fetched), Facts::of(&now));
+        let change = Change::between(self.object(), &now, self.attempt.unrecorded_answer());
+        let known = self.store.secret(&self.place.beside(now.as_object().secret_name()));
         let mut secret = self.failure_inputs.secret.take();
         if matches!(change, Change::Spec { .. }) {
             self.claim = None;
             secret = revision_of(known.as_ref());
         }
-        self.failure_inputs = FailureInputs { secret, ..failure_inputs(&now) };
+        self.failure_inputs = FailureInputs { secret, ..failure_inputs(now.as_object()) };
         self.learn(Answer::Overtaken { object: Arc::new(now), secret: known, change })?;
         if self.attempt.unrecorded_answer().is_none() {
             self.log_dropped();
@@ -146,21 +150,23 @@ impl Reconciler<'_> {
             name,
             version,
             request_id,
-            "the issued data key is dropped, unless the record has it: the write was not confirmed"
+            "the issued {} is dropped, unless the record has it: the write was not confirmed",
+            K::KIND.noun
         );
     }
 
     /// Writes the record with a data key of the largest size, as a dry run.
     pub(super) async fn dry_run_record(&mut self) -> Result<(), Error> {
         let region = self.context.kms.own_region();
-        let largest = IssuedVersion { issued_at: issued_at(self.key()), ..size::largest(self.key(), region) };
-        let object = self.key().with_status(with_recorded(self.key(), vec![largest]));
+        let largest = IssuedVersion { issued_at: issued_at(self.object()), ..size::largest(self.object(), region) };
+        let object = self.key().with_status(with_recorded(self.object(), vec![largest]));
         let tried = keys::put_status(&self.context.client, &object, true);
-        match classify_write(self.with_timeout(tried).await?, &object)? {
+        match classify_write(self.with_timeout(tried).await?, object.as_object())? {
             WriteOutcome::Accepted(Fetched { bytes, .. }) if bytes > size::MAX_STORED => {
                 let detail = format!(
-                    "the DataKey would have {bytes} bytes with its metadata; at most {} are possible. Remove labels, annotations \
+                    "the {} would have {bytes} bytes with its metadata; at most {} are possible. Remove labels, annotations \
                      or finalizers",
+                    K::KIND.name,
                     size::MAX_STORED
                 );
                 self.fail(Failure::new(Reason::SecretTooLarge, detail));
@@ -182,21 +188,22 @@ impl Reconciler<'_> {
     /// Reports data keys that are recorded without a call to KMS.
     async fn report_taken_over(&self, versions: &[IssuedVersion]) {
         let is_pinned =
-            |version: &&IssuedVersion| self.key().pinned_versions().iter().any(|pin| pin.version == version.version);
+            |version: &&IssuedVersion| self.object().spec.pins.iter().any(|pin| pin.version == version.version);
+        let noun = K::KIND.noun;
         let pinned = versions.iter().filter(is_pinned).count();
         let adopted = versions.len() - pinned;
         let (namespace, name) = (&self.namespace, &self.name);
         if pinned > 0 {
-            info!(namespace, name, versions = pinned, "recorded the data keys that the spec pins");
-            let note = format!("Recorded the {pinned} data key version(s) that spec.wrappedKeys pins");
+            info!(namespace, name, versions = pinned, "recorded the {noun}s that the spec pins");
+            let note = format!("Recorded the {pinned} {noun} version(s) that spec.wrappedKeys pins");
             self.emit_event(EventType::Normal, "Pinned", &note).await;
         }
         if adopted > 0 {
-            info!(namespace, name, versions = adopted, "recorded the data keys that the Secret already held");
-            let secret = self.key().secret_name();
-            let wanted = self.key().wanted_version();
+            info!(namespace, name, versions = adopted, "recorded the {noun}s that the Secret already held");
+            let secret = self.object().secret_name();
+            let wanted = self.object().wanted_version();
             let note = format!(
-                "Recorded the {adopted} data key version(s) that Secret {secret} held{}",
+                "Recorded the {adopted} {noun} version(s) that Secret {secret} held{}",
                 now_current(versions, wanted)
             );
             self.emit_event(EventType::Normal, "Adopted", &note).await;
@@ -221,7 +228,7 @@ fn now_current(versions: &[IssuedVersion], wanted: i32) -> String {
 
 /// The current time, but not before the creation time of the object, whichever clock set that: a data key that is older than
 /// the object would count as issued by another object.
-fn issued_at(key: &DataKey) -> Time {
+fn issued_at(key: Object<'_>) -> Time {
     let now = Timestamp::now();
     let created = key.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
     truncate_to_seconds(now.max(created))

@@ -1,4 +1,4 @@
-//! Watches over foreign Secrets that are in the way of a `DataKey`. The watch of the operator's own Secrets selects their type
+//! Watches over foreign Secrets that are in the way of an object. The watch of the operator's own Secrets selects their type
 //! and does not see them, and a conflict is retried rarely: without these watches a name that is free again would be noticed
 //! after minutes.
 
@@ -23,11 +23,11 @@ use datakey::secret::metadata::WatchedSecret;
 /// the same time (k8s.io/apiserver, `SecureServingInfo.Serve`).
 const MAX: usize = 100;
 
-/// How long a name must be free before the `DataKey` is reconciled. A client that creates and deletes a Secret in a loop
+/// How long a name must be free before the object is reconciled. A client that creates and deletes a Secret in a loop
 /// costs at most one reconcile each time.
 const FREE_FOR: Duration = Duration::from_secs(1);
 
-/// The watches, one for each `DataKey`, by its uid.
+/// The watches, one for each object, by its uid.
 pub struct ConflictWatches {
     client: Client,
     watches: Mutex<HashMap<String, Watch>>,
@@ -47,9 +47,9 @@ impl ConflictWatches {
         Self { client, watches: Mutex::default() }
     }
 
-    /// Watches the Secret that is in the way of a `DataKey`. Once the Secret is gone, the `DataKey` is queued and does not wait
+    /// Watches the Secret that is in the way of an object. Once the Secret is gone, the object is queued and does not wait
     /// any longer. At the limit, the namespace with the most watches loses one, if it has more than this namespace would have.
-    /// Otherwise the Secret is not watched, and the `DataKey` is retried after its wait.
+    /// Otherwise the Secret is not watched, and the object is retried after its wait.
     pub fn watch(&self, uid: &str, object: &Place, secret: &str, retries: &Arc<RetryTable>, requeue: &Requeue) {
         let namespace = object.namespace().to_owned();
         let mut watches = self.watches.lock();
@@ -77,7 +77,7 @@ impl ConflictWatches {
         watches.insert(uid.to_owned(), Watch { namespace, secret: secret.to_owned(), task });
     }
 
-    /// Ends the watch of a `DataKey` that is gone, or whose conflict is over.
+    /// Ends the watch of an object that is gone, or whose conflict is over.
     pub fn forget(&self, uid: &str) {
         self.watches.lock().remove(uid);
     }

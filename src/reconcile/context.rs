@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use datakey::{api::DataKey, protocol::Inputs, secret::template::Reserved};
+use datakey::{
+    api::{Kind, KindId, Object},
+    protocol::Inputs,
+    secret::template::Reserved,
+};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, runtime::events::EventType};
 use tracing::warn;
@@ -43,9 +47,9 @@ pub struct Context {
     pub conflicts: ConflictWatches,
     /// How often Secrets are read.
     pub reads: Reads,
-    /// Whether the installed definition keeps `status.secret`; the one of 0.1.0 drops it.
+    /// Whether the installed definition of `DataKey` keeps `status.secret`; the one of 0.1.0 drops it.
     pub keeps_revision: AtomicBool,
-    /// The `DataKey`s that are being worked on.
+    /// The objects that are being worked on.
     pub working_set: Arc<WorkingSet>,
     /// Longest wait for one answer of the API server.
     pub kube_timeout: Duration,
@@ -102,10 +106,10 @@ impl Context {
     }
 
     /// What every decision depends on besides the object, its Secret and its failures.
-    pub(super) fn inputs(&self) -> Inputs<'_> {
+    pub(super) fn inputs(&self, kind: &Kind) -> Inputs<'_> {
         Inputs {
             default_region: self.kms.own_region(),
-            keeps_revision: self.keeps_revision.load(Ordering::Relaxed),
+            keeps_revision: kind.id != KindId::DataKey || self.keeps_revision.load(Ordering::Relaxed),
             may_issue: self.may_issue,
             reserved: &self.reserved,
             ..Inputs::default()
@@ -114,8 +118,12 @@ impl Context {
 
     /// Notices whether the installed definition keeps `status.secret`. The definition of an older release drops it, and
     /// repeated writes would not help.
-    pub(super) fn notice_the_definition(&self, sent: &DataKey, stored: &DataKey) {
-        let has_revision = |key: &DataKey| key.status.as_ref().is_some_and(|status| status.secret.is_some());
+    pub(super) fn notice_the_definition(&self, sent: Object<'_>, stored: Object<'_>) {
+        // Each definition of key pairs keeps it.
+        if sent.kind.id != KindId::DataKey {
+            return;
+        }
+        let has_revision = |key: Object<'_>| key.status.is_some_and(|status| status.secret.is_some());
         if !has_revision(sent) {
             return;
         }

@@ -29,7 +29,7 @@ pub enum Error {
     #[error(transparent)]
     Request(#[from] RequestError),
     /// Another client keeps writing the object or its Secret.
-    #[error("the DataKey and its Secret did not settle")]
+    #[error("the object and its Secret did not settle")]
     TooManySteps,
     /// A defect of the operator; the runtime has logged where.
     #[error("the reconcile panicked")]
@@ -62,7 +62,7 @@ impl Error {
             Self::Request(RequestError::Kube(kube::Error::Api(status))) => of_status(status.code, &status.message),
             Self::Request(_) => Failure::new(Reason::ApiServerFailed, "no usable answer"),
             Self::TooManySteps => {
-                Failure::new(Reason::ApiServerFailed, "the DataKey or its Secret changes with every request")
+                Failure::new(Reason::ApiServerFailed, "the object or its Secret changes with every request")
             }
             Self::Panicked => Reason::InternalError.into(),
         })

@@ -14,14 +14,14 @@ use crate::{
     place::Place,
 };
 use datakey::{
-    api::DataKey,
+    api::KeyKind,
     decode::{Encoded, Unreadable},
 };
 
 /// What there is to reconcile.
-pub enum Loaded {
+pub enum Loaded<K> {
     /// The newest state of the object, and the permit that it was read with, which covers a read of its Secret, too.
-    Key(Arc<DataKey>, Option<CallInFlight>),
+    Key(Arc<K>, Option<CallInFlight>),
     /// An object that cannot be decoded: its metadata, and why.
     Unreadable(Box<ObjectMeta>, Unreadable),
     /// Nothing now: the object is gone, there is nothing to do for it, or it waits for its turn to be read.
@@ -33,7 +33,12 @@ pub enum Loaded {
 ///
 /// # Errors
 /// No usable answer, or the object is another one now and the watch does not know it yet. The error is logged.
-pub async fn load(place: &Place, store: &Store, requeue: &Requeue, context: &Context) -> Result<Loaded, Error> {
+pub async fn load<K: KeyKind>(
+    place: &Place,
+    store: &Store,
+    requeue: &Requeue,
+    context: &Context,
+) -> Result<Loaded<K>, Error> {
     let begun = Instant::now();
     let loaded = find_or_read(place, store, requeue, context).await;
     if let Err(error) = &loaded {
@@ -43,7 +48,12 @@ pub async fn load(place: &Place, store: &Store, requeue: &Requeue, context: &Con
     loaded
 }
 
-async fn find_or_read(place: &Place, store: &Store, requeue: &Requeue, context: &Context) -> Result<Loaded, Error> {
+async fn find_or_read<K: KeyKind>(
+    place: &Place,
+    store: &Store,
+    requeue: &Requeue,
+    context: &Context,
+) -> Result<Loaded<K>, Error> {
     let uid = match store.find(place) {
         None => return Ok(Loaded::Nothing),
         Some(Found::Settled(uid)) => {
@@ -62,7 +72,7 @@ async fn find_or_read(place: &Place, store: &Store, requeue: &Requeue, context: 
         }
     };
     let limit = context.kube_timeout;
-    let read = timeout(limit, keys::get(&context.client, place.namespace(), place.name())).await;
+    let read = timeout(limit, keys::get::<K>(&context.client, place.namespace(), place.name())).await;
     if let Some(permit) = &permit {
         permit.complete(matches!(read, Ok(Ok(_))));
     }
@@ -70,16 +80,17 @@ async fn find_or_read(place: &Place, store: &Store, requeue: &Requeue, context: 
     if found.metadata.uid.as_deref() != Some(&uid) {
         return Err(Error::Gone);
     }
-    let decoded = found.decode();
+    let decoded = found.decode::<K>();
     let object = Arc::new(found);
-    store.put_answer(&object, decoded.as_ref().map_or_else(|_| Facts::unreadable(), Facts::of));
+    let facts = decoded.as_ref().map_or_else(|_| Facts::unreadable(), Facts::of);
+    store.put_answer(K::KIND.id, &object, facts);
     Ok(Loaded::new(&object, decoded, permit))
 }
 
 // === impl Loaded ===
 
-impl Loaded {
-    fn new(object: &Encoded, decoded: Result<DataKey, Unreadable>, read: Option<CallInFlight>) -> Self {
+impl<K> Loaded<K> {
+    fn new(object: &Encoded, decoded: Result<K, Unreadable>, read: Option<CallInFlight>) -> Self {
         match decoded {
             Ok(key) => Self::Key(Arc::new(key), read),
             Err(unreadable) => Self::Unreadable(Box::new(object.metadata.clone()), unreadable),

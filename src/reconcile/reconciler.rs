@@ -3,9 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use datakey::{
-    api::DataKey,
-    names::SECRET_TYPE,
-    protocol::{Answer, Attempt, Inputs, Restart, SecretState},
+    api::{KeyKind, Object},
+    protocol::{Answer, Attempt, Inputs, Restart, Rival, SecretState},
     reason::{Failure, Reason},
     secret::{
         known::{KnownSecret, Verified},
@@ -13,7 +12,7 @@ use datakey::{
     },
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Resource, ResourceExt, runtime::events::EventType};
+use kube::{ResourceExt as _, runtime::events::EventType};
 use tokio::time::timeout;
 
 use super::{context::Context, error::Error, retry::FailureInputs};
@@ -36,7 +35,7 @@ pub(super) enum Queue {
 }
 
 /// One reconcile under way.
-pub(super) struct Reconciler<'a> {
+pub(super) struct Reconciler<'a, K: KeyKind> {
     pub context: &'a Context,
     pub store: &'a Store,
     pub requeue: &'a Requeue,
@@ -44,13 +43,13 @@ pub(super) struct Reconciler<'a> {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    pub attempt: Attempt<Arc<DataKey>>,
+    pub attempt: Attempt<Arc<K>>,
     pub slot: Slot,
     /// The permit that the object was read with, until the Secret is read with it or something else is done.
     pub read: Option<CallInFlight>,
     /// What a failure depends on: when that changes, the next try does not wait.
     pub failure_inputs: FailureInputs,
-    /// While this reconcile holds the claim, no other `DataKey` records its first data key for the same Secret.
+    /// While this reconcile holds the claim, no other object records its first data key for the same Secret.
     pub claim: Option<Claim<'a>>,
     pub permit: Option<Permit>,
     pub queued_for: Option<Queue>,
@@ -67,14 +66,14 @@ pub(super) struct Reconciler<'a> {
 }
 
 /// An answer to a step of the operator.
-pub(super) type Learned =
-    Answer<Arc<DataKey>, KnownSecret, SecretMetadata, Box<Secret>, datakey::api::IssuedVersion, Failure>;
+pub(super) type Learned<K> =
+    Answer<Arc<K>, KnownSecret, SecretMetadata, Box<Secret>, datakey::api::IssuedVersion, Failure>;
 
 // === impl Reconciler ===
 
-impl<'a> Reconciler<'a> {
+impl<'a, K: KeyKind> Reconciler<'a, K> {
     pub fn new(
-        key: Arc<DataKey>,
+        key: Arc<K>,
         slot: Slot,
         read: Option<CallInFlight>,
         store: &'a Store,
@@ -82,8 +81,8 @@ impl<'a> Reconciler<'a> {
         context: &'a Context,
     ) -> Self {
         let namespace = key.namespace().unwrap_or_default();
-        let place = Place::of(&key.metadata);
-        let known = store.secret(&place.beside(key.secret_name()));
+        let place = Place::of(K::KIND.id, key.meta());
+        let known = store.secret(&place.beside(key.as_object().secret_name()));
         Self {
             context,
             store,
@@ -91,7 +90,7 @@ impl<'a> Reconciler<'a> {
             place,
             name: key.name_any(),
             uid: key.uid().unwrap_or_default(),
-            failure_inputs: FailureInputs { secret: revision_of(known.as_ref()), ..failure_inputs(&key) },
+            failure_inputs: FailureInputs { secret: revision_of(known.as_ref()), ..failure_inputs(key.as_object()) },
             namespace,
             slot,
             read,
@@ -108,21 +107,28 @@ impl<'a> Reconciler<'a> {
     }
 
     /// The object as it was last read or stored.
-    pub fn key(&self) -> &Arc<DataKey> {
+    pub fn key(&self) -> &Arc<K> {
         self.attempt.object()
     }
 
+    /// What the protocol reads of it.
+    pub fn object(&self) -> Object<'_> {
+        self.key().as_object()
+    }
+
     /// Passes the answer to a step on to the attempt.
-    pub fn learn(&mut self, answer: Learned) -> Result<(), Error> {
+    pub fn learn(&mut self, answer: Learned<K>) -> Result<(), Error> {
         match self.attempt.learn(answer) {
             Ok(()) => Ok(()),
             Err(Restart::Gone) => Err(Error::Gone),
             Err(Restart::TooManyConflicts(conflicts)) => {
                 self.context.retries.record_written(&self.uid, false);
                 let detail = format!(
-                    "another client changes the DataKey faster than the operator can record a data key: {conflicts} writes of the \
-                     record in a row failed because the DataKey had changed. The operator does not use this data key, and \
-                     calls KMS again later"
+                    "another client changes the {kind} faster than the operator can record a {noun}: {conflicts} writes of the \
+                     record in a row failed because the {kind} had changed. The operator does not use this {noun}, and \
+                     calls KMS again later",
+                    kind = K::KIND.name,
+                    noun = K::KIND.noun
                 );
                 self.fail(Failure::new(Reason::ApiServerFailed, detail));
                 Ok(())
@@ -160,41 +166,45 @@ impl<'a> Reconciler<'a> {
             retry_after,
             restore_limited,
             record_failed: self.context.retries.has_failed_record(&self.uid),
-            rival: self.failure_inputs.rival.as_deref(),
-            ..self.context.inputs()
+            rival: self
+                .failure_inputs
+                .rival
+                .as_ref()
+                .map(|rival| Rival { kind: rival.kind().kind(), name: rival.name() }),
+            ..self.context.inputs(K::KIND)
         }
     }
 
-    /// Whether the reconcile must claim the Secret: without a claim, another `DataKey` could write its first record for the
+    /// Whether the reconcile must claim the Secret: without a claim, another object could write its first record for the
     /// same Secret at the same time.
     pub fn needs_a_claim(&self) -> bool {
-        self.claim.is_none() && self.key().record().is_empty()
+        self.claim.is_none() && self.object().record().is_empty()
     }
 
-    /// The other `DataKey` that the name of the Secret is reserved for.
-    pub fn rival(&self) -> Option<String> {
-        let has_no_record = self.key().record().is_empty();
-        has_no_record.then(|| self.store.rival(self.key())).flatten()
+    /// The other object that the name of the Secret is reserved for.
+    pub fn rival(&self) -> Option<Place> {
+        let has_no_record = self.object().record().is_empty();
+        has_no_record.then(|| self.store.rival(self.object())).flatten()
     }
 
     /// The place of the Secret.
     pub fn secret_place(&self) -> Place {
-        self.place.beside(self.key().secret_name())
+        self.place.beside(self.object().secret_name())
     }
 
-    /// Watches a foreign Secret that holds the name, until that Secret is gone. The Secret watch covers those of the operator's
-    /// type in any case.
+    /// Watches a foreign Secret that holds the name, until that Secret is gone. The Secret watch covers those of the
+    /// kind's own type in any case.
     pub fn watch_the_conflict(&self) {
         let Context { conflicts, retries, .. } = self.context;
         let is_foreign = match self.attempt.secret() {
             SecretState::Present(_) => true,
-            SecretState::Loaded(secret) => secret.type_.as_deref() != Some(SECRET_TYPE),
-            // The state after a restart. If the name is reserved for another `DataKey`, there may be no Secret.
+            SecretState::Loaded(secret) => secret.type_.as_deref() != Some(K::KIND.secret_type),
+            // The state after a restart. If the name is reserved for another object, there may be no Secret.
             SecretState::Unwatched => self.failure_inputs.rival.is_none(),
             SecretState::Watched(_) | SecretState::Absent => false,
         };
         if is_foreign {
-            conflicts.watch(&self.uid, &self.place, self.key().secret_name(), retries, self.requeue);
+            conflicts.watch(&self.uid, &self.place, self.object().secret_name(), retries, self.requeue);
         }
     }
 
@@ -216,7 +226,7 @@ pub(super) fn revision_of(known: Option<&KnownSecret>) -> Option<String> {
 }
 
 /// What a failure of this object depends on, except its Secret and its rival.
-pub(super) fn failure_inputs(key: &DataKey) -> FailureInputs {
+pub(super) fn failure_inputs(key: Object<'_>) -> FailureInputs {
     FailureInputs {
         generation: key.metadata.generation,
         restored: key.is_restored(),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use datakey::{
-    api::{DataKey, KeyKind, KeyStatus, READY},
+    api::{KeyKind, KeyStatus, READY},
     condition,
     protocol::Answer,
     reason::{Failure, Reason},
     text::error_chain,
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, runtime::events::EventType};
+use kube::runtime::events::EventType;
 use tracing::{debug, info, warn};
 
 use super::{Next, error::Error, reconciler::Reconciler};
@@ -25,7 +25,7 @@ use crate::{
     place::Place,
 };
 
-impl Reconciler<'_> {
+impl<K: KeyKind> Reconciler<'_, K> {
     /// Reports an error that does not pass by itself: in the status, and where that cannot be written, by an event.
     pub(super) async fn report(&mut self, error: Error) -> Result<Next, Error> {
         let retries = &self.context.retries;
@@ -47,9 +47,9 @@ impl Reconciler<'_> {
         let has_room = cause.reason != Reason::SecretTooLarge;
         self.fail(cause);
         let retry = Next::After(self.retry.unwrap_or_default());
-        let wanted = condition::failed(self.key(), &failure, Timestamp::now());
-        let brief = condition::failed_briefly(self.key(), failure.reason, Timestamp::now());
-        let is_written = [&wanted, &brief].into_iter().any(|status| self.key().status.as_ref() == Some(status));
+        let wanted = condition::failed(self.object(), &failure, Timestamp::now());
+        let brief = condition::failed_briefly(self.object(), failure.reason, Timestamp::now());
+        let is_written = [&wanted, &brief].into_iter().any(|status| self.object().status == Some(status));
         self.fail_without_backoff(failure.clone());
         let may_be_written = !matches!(error, Error::StatusRejected(_));
         if is_written
@@ -62,7 +62,8 @@ impl Reconciler<'_> {
             if !self.context.connectivity.is_lost() {
                 self.log_not_ready(&failure);
             }
-            let note = format!("{failure}. The status could not be written: {}", error_chain(&error));
+            let note =
+                format!("{}. The status could not be written: {}", failure.message(K::KIND), error_chain(&error));
             self.emit_event(EventType::Warning, failure.reason.as_str(), &note).await;
         }
         Ok(retry)
@@ -72,59 +73,59 @@ impl Reconciler<'_> {
     /// write of the status then logs nothing.
     pub(super) fn fail_at_kms(&mut self, failed: KmsFailure) {
         let KmsFailure { failure, code, message: kms_message, request_id, .. } = failed;
-        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let (namespace, name, version) = (&self.namespace, &self.name, self.object().wanted_version());
         let reason = failure.reason.as_str();
-        warn!(namespace, name, version, reason, code, request_id, kms_message, "the DataKey is not ready");
+        warn!(namespace, name, version, reason, code, request_id, kms_message, "the {} is not ready", K::KIND.name);
         self.fail(failure);
         self.is_logged = true;
         self.context.retries.logged(&self.uid);
     }
 
     fn log_not_ready(&self, failure: &Failure) {
-        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let (namespace, name, version) = (&self.namespace, &self.name, self.object().wanted_version());
         let (reason, detail, error) = (failure.reason.as_str(), &failure.detail, &self.error);
-        warn!(namespace, name, version, reason, detail, error, "the DataKey is not ready");
+        warn!(namespace, name, version, reason, detail, error, "the {} is not ready", K::KIND.name);
     }
 
     /// Writes the status that a decision says.
     pub(super) async fn set_status(&mut self, status: KeyStatus) -> Result<(), Error> {
-        let reason = |key: &DataKey| condition::find(key, READY).map(|ready| ready.reason.clone());
+        let reason = |key: &K| condition::find(key, READY).map(|ready| ready.reason.clone());
         let before = reason(self.key());
         match self.put_status(status).await? {
             WriteOutcome::Accepted(key) => self.learn(Answer::Stored(key))?,
             WriteOutcome::Rejected(message) => return Err(Error::StatusRejected(message)),
         }
         self.context.retries.reported(&self.uid);
-        let is_ready = condition::find(self.key(), READY).is_some_and(|ready| ready.status == "True");
+        let is_ready = condition::find(self.object(), READY).is_some_and(|ready| ready.status == "True");
         if is_ready && let Some(note) = self.issued.take() {
             self.context.events.enqueue(self.key().object_ref(&()), condition::ISSUED, note);
         }
         if before == reason(self.key()) {
             return Ok(());
         }
-        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let (namespace, name, version) = (&self.namespace, &self.name, self.object().wanted_version());
         if let Some(failure) = self.attempt.failure() {
             if !self.is_logged {
                 self.log_not_ready(failure);
             }
-            let note = failure.to_string();
+            let note = failure.message(K::KIND);
             self.emit_event(EventType::Warning, failure.reason.as_str(), &note).await;
         } else if is_ready {
-            info!(namespace, name, version, secret = self.key().secret_name(), "the DataKey is ready");
+            info!(namespace, name, version, secret = self.object().secret_name(), "the {} is ready", K::KIND.name);
         } else {
-            info!(namespace, name, version, "the DataKey is being deleted");
+            info!(namespace, name, version, "the {} is being deleted", K::KIND.name);
         }
         Ok(())
     }
 
     /// Writes the status of exactly the object that the decision used: the request has its uid and resource version.
-    pub(super) async fn put_status(&self, status: KeyStatus) -> Result<WriteOutcome<Arc<DataKey>>, Error> {
+    pub(super) async fn put_status(&self, status: KeyStatus) -> Result<WriteOutcome<Arc<K>>, Error> {
         let object = self.key().with_status(status);
         let written = self.with_timeout(keys::put_status(&self.context.client, &object, false)).await?;
-        Ok(match classify_write(written, &object)? {
+        Ok(match classify_write(written, object.as_object())? {
             WriteOutcome::Accepted(Fetched { key, encoded, .. }) => {
-                self.context.notice_the_definition(&object, &key);
-                self.store.put_answer(&Arc::new(encoded), Facts::of(&key));
+                self.context.notice_the_definition(object.as_object(), key.as_object());
+                self.store.put_answer(K::KIND.id, &Arc::new(encoded), Facts::of(&key));
                 WriteOutcome::Accepted(Arc::new(key))
             }
             WriteOutcome::Rejected(message) => WriteOutcome::Rejected(message),
@@ -137,7 +138,7 @@ pub(super) fn log_retry(place: &Place, error: &Error) {
     let (namespace, name) = (place.namespace(), place.name());
     match error {
         Error::Conflict | Error::Gone => {
-            debug!(namespace, name, "the DataKey or its Secret was changed meanwhile; repeating");
+            debug!(namespace, name, "the {} or its Secret was changed meanwhile; repeating", place.kind().kind().name);
         }
         // Where the API server does not answer, that is logged once for all objects.
         error if error.is_unanswered() => {

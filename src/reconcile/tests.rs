@@ -1,7 +1,7 @@
 //! Tests of single reconciles against an API server that answers from a function.
 
 use datakey::{
-    api::DataKey,
+    api::{DataKey, KindId},
     fixtures::{data_key, recorded},
 };
 use futures::channel::mpsc;
@@ -18,7 +18,10 @@ use crate::{
         slots::Slots,
         store::{Delivery, Facts, WorkingSet},
     },
-    kms::{Kms, KmsSettings},
+    kms::{
+        Kms, KmsSettings, TimeLimits,
+        rates::{Rate, Rates},
+    },
     metrics::{Gauges, Metrics},
     place::Place,
     reconcile::retry::RetryBounds,
@@ -26,7 +29,7 @@ use crate::{
 
 const BOUNDS: RetryBounds = RetryBounds { min: Duration::from_secs(1), max: Duration::from_mins(10) };
 
-/// One operator with one `DataKey` that is not in memory.
+/// One operator with one object that is not in memory.
 pub struct Fixture {
     /// What reconciles work with.
     pub context: Arc<Context>,
@@ -59,9 +62,9 @@ impl Fixture {
         let mut context = context(client, kms);
         // Nothing fits, so that each DataKey is read.
         context.working_set = Arc::new(WorkingSet::new(0));
-        let store = Arc::new(Store::new(Arc::clone(&context.working_set)));
-        store.key_list_begins();
-        store.key_list_ends();
+        let store = Arc::new(Store::new(Arc::clone(&context.working_set), &[KindId::DataKey]));
+        store.key_list_begins(KindId::DataKey);
+        store.key_list_ends(KindId::DataKey);
         let fixture = Self { context: Arc::new(context), store, requests };
         fixture.put(key);
         fixture
@@ -70,13 +73,13 @@ impl Fixture {
     /// The watch delivers this.
     pub fn put(&self, key: &DataKey) {
         let encoded = serde_json::from_value(serde_json::to_value(key).unwrap()).unwrap();
-        self.store.put_watched(encoded, Delivery::Event, Facts::of(key), Verdict::Open);
+        self.store.put_watched(KindId::DataKey, encoded, Delivery::Event, Facts::of(key), Verdict::Open);
     }
 
     async fn reconcile(&self) -> Result<Next, Error> {
         let (requeue, _requeued) = mpsc::unbounded();
-        let place = Place::new("shop", "orders");
-        let loaded = load(&place, &self.store, &requeue, &self.context).await?;
+        let place = Place::new(KindId::DataKey, "shop", "orders");
+        let loaded = load::<DataKey>(&place, &self.store, &requeue, &self.context).await?;
         let Loaded::Key(key, read) = loaded else { panic!("nothing to do") };
         assert!(read.is_some());
         let slot = Slots::new(1).begin("shop", false).await.unwrap();
@@ -86,7 +89,10 @@ impl Fixture {
 
 /// What reconciles work with, where KMS is at this URL.
 pub fn context(client: Client, kms: &str) -> Context {
-    let settings = KmsSettings { rate: 10.try_into().unwrap(), timeout: Duration::from_secs(30) };
+    let settings = KmsSettings {
+        rates: Rates::new(Rate::parse("10").unwrap(), []),
+        time_limits: TimeLimits { usual: Duration::from_secs(30), rsa: Duration::from_mins(1) },
+    };
     let config = aws_config::SdkConfig::builder()
         .region(aws_config::Region::new("eu-west-1"))
         .behavior_version(aws_config::BehaviorVersion::latest())
@@ -119,7 +125,9 @@ async fn secret_that_changes_all_the_time_is_read_at_the_limit() {
             datakey::names::MANAGED_BY_LABEL: datakey::names::FIELD_MANAGER,
         },
     } });
-    fixture.store.secret_changed(kube::runtime::watcher::Event::Apply(serde_json::from_value(secret).unwrap()));
+    fixture
+        .store
+        .secret_changed(KindId::DataKey, kube::runtime::watcher::Event::Apply(serde_json::from_value(secret).unwrap()));
     let uid = key.metadata.uid.as_deref().unwrap();
     for _ in 0..100 {
         fixture.context.retries.secret_read(uid);
@@ -155,7 +163,8 @@ async fn failed_read_of_a_key_counts_as_a_failed_reconcile() {
     key.metadata.name = Some("gone".to_owned());
     fixture.put(&key);
     let (requeue, _requeued) = mpsc::unbounded();
-    let loaded = load(&Place::new("shop", "gone"), &fixture.store, &requeue, &fixture.context).await;
+    let loaded =
+        load::<DataKey>(&Place::new(KindId::DataKey, "shop", "gone"), &fixture.store, &requeue, &fixture.context).await;
     assert!(matches!(loaded, Err(Error::Gone)));
     let metrics = fixture.context.metrics.render(Gauges::default()).unwrap();
     assert!(metrics.contains("outcome=\"Error\"} 1"), "{metrics}");

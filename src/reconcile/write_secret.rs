@@ -1,7 +1,7 @@
 //! Carries out the steps that read and write the Secret.
 
 use datakey::{
-    names::SECRET_TYPE,
+    api::KeyKind,
     protocol::{Answer, SecretState},
     reason::{Failure, Reason},
     secret::{compare, digest::Digest, known::Verified, metadata::SecretMetadata},
@@ -23,9 +23,9 @@ use crate::{
     metrics::SecretWrite,
 };
 
-impl Reconciler<'_> {
+impl<K: KeyKind> Reconciler<'_, K> {
     pub(super) async fn get_secret_metadata(&mut self) -> Result<(), Error> {
-        let found = secrets::get_metadata(&self.context.client, &self.namespace, self.key().secret_name());
+        let found = secrets::get_metadata(&self.context.client, &self.namespace, self.object().secret_name());
         let found = self.with_timeout(found).await??;
         self.learn(Answer::Metadata(found))
     }
@@ -35,7 +35,7 @@ impl Reconciler<'_> {
     /// which has a rate of its own: it would lose that permit while it waits.
     pub(super) async fn get_secret(&mut self) -> Result<Option<Next>, Error> {
         let verified = match self.attempt.secret() {
-            SecretState::Watched(known) if known.is_verified(self.key()) => Some(known.metadata.revision.clone()),
+            SecretState::Watched(known) if known.is_verified(self.object()) => Some(known.metadata.revision.clone()),
             _ => None,
         };
         let is_verified = verified.is_some();
@@ -55,7 +55,7 @@ impl Reconciler<'_> {
                 Some(permit.start_call().await)
             }
         };
-        let read = secrets::get(&self.context.client, &self.namespace, self.key().secret_name());
+        let read = secrets::get(&self.context.client, &self.namespace, self.object().secret_name());
         let answer = self.with_timeout(read).await;
         if let Some(permit) = permit {
             permit.complete(matches!(answer, Ok(Ok(_))));
@@ -94,7 +94,7 @@ impl Reconciler<'_> {
         operation: SecretWrite,
         changes: Option<&str>,
     ) -> Result<(), Error> {
-        let stored = match classify_write(answer, self.key())? {
+        let stored = match classify_write(answer, self.object())? {
             WriteOutcome::Accepted(stored) => stored,
             WriteOutcome::Rejected(message) => {
                 let way_out = match operation {
@@ -106,15 +106,15 @@ impl Reconciler<'_> {
             }
         };
         self.context.metrics.secret_written(operation);
-        let secret = self.key().secret_name().to_owned();
+        let secret = self.object().secret_name().to_owned();
         let metadata = SecretMetadata::of(&stored.metadata);
         // A failure below concerns the revision that was just written, so the watch event of this revision is no reason to
         // retry immediately.
         self.failure_inputs.secret = Some(metadata.revision.resource_version.clone());
-        if stored.type_.as_deref() == Some(SECRET_TYPE) {
+        if stored.type_.as_deref() == Some(K::KIND.secret_type) {
             self.learn_revision(metadata, Verified::written(Digest::of(&stored)))?;
         }
-        let (namespace, name, version) = (&self.namespace, &self.name, self.key().wanted_version());
+        let (namespace, name, version) = (&self.namespace, &self.name, self.object().wanted_version());
         let altered = compare::stored_otherwise(sent, &stored).join(", ");
         info!(namespace, name, secret, version, ?operation, "wrote the Secret from the record");
         if !altered.is_empty() {
@@ -124,7 +124,7 @@ impl Reconciler<'_> {
             return Ok(());
         }
         // The first publication of a version restores nothing.
-        let published = self.key().status.as_ref().and_then(|status| status.version);
+        let published = self.object().status.and_then(|status| status.version);
         if let Some(changes) = changes.filter(|_| published == Some(version)) {
             self.context.retries.restored(&self.uid, changes, self.failure_inputs.retry_at.as_deref());
             let note = format!("Secret {secret} was changed or deleted: wrote it again from the record ({changes})");

@@ -260,18 +260,21 @@ fn requests_of_a_start(costs: &Costs) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_restart_costs_two_streamed_lists_or_four_requests_more() {
+async fn a_restart_costs_four_streamed_lists_or_eight_requests_more() {
     let mut costs = Costs::with_ready("costs-restart").await;
     drop(costs.operator.take());
     let calls = costs.test.proxy.calls();
     costs.api.forget();
     costs.start(&[]).await;
-    // The list asks whether there is a definition. A streamed list goes on as a watch.
-    let streamed = ["list datakeys", "watchlist datakeys", "watchlist secrets"];
-    let refused = ["list datakeys", "list datakeys", "list secrets", "watch datakeys", "watch secrets"];
-    let refused = [&refused[..], &streamed[1..]].concat();
+    // For each kind, a list asks whether there is a definition. A streamed list goes on as a watch.
+    let probes = ["list datakeypairs", "list datakeys"];
+    let begun = ["watchlist datakeypairs", "watchlist datakeys", "watchlist secrets", "watchlist secrets"];
+    let streamed = [&probes[..], &begun].concat();
+    let mut refused = [&streamed[..], &["list datakeypairs", "list datakeys", "list secrets", "list secrets"]].concat();
+    refused.extend(["watch datakeypairs", "watch datakeys", "watch secrets", "watch secrets"]);
+    refused.sort_unstable();
     let streams = costs.test.plane.release().streams_lists();
-    assert_eq!(requests_of_a_start(&costs), if streams { &streamed[..] } else { &refused });
+    assert_eq!(requests_of_a_start(&costs), if streams { streamed } else { refused.clone() });
 
     drop(costs.operator.take());
     costs.api.forget();
@@ -293,8 +296,8 @@ async fn a_streamed_list_that_ends_early_is_read_in_pages() {
     costs.start(&[]).await;
     costs.test.all_ready(COUNT + 1, SOON).await;
     eventually(SOON, "it is restored", async || costs.test.secrets().get_opt("k-3").await.unwrap().is_some()).await;
-    for resource in ["datakeys", "secrets"] {
-        assert_eq!(costs.api.count("watch", resource), 1, "{:?}", costs.api.requests());
+    for (resource, watches) in [("datakeys", 1), ("datakeypairs", 1), ("secrets", 2)] {
+        assert_eq!(costs.api.count("watch", resource), watches, "{:?}", costs.api.requests());
     }
 }
 

@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datakey_operator::{
-    controller::{self, ControllerSettings, Readiness, WatchTarget},
-    kms::{Kms, KmsSettings},
+    controller::{self, ControllerSettings, Pairs, Readiness, WatchTarget},
+    kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
     metrics::Metrics,
     reconcile::{Context, retry::RetryBounds},
 };
@@ -53,11 +53,14 @@ impl Defect {
             .credentials_provider(SharedCredentialsProvider::new(Panics))
             .build();
         let metrics = Arc::new(Metrics::default());
-        let limits = KmsSettings { rate: NonZeroU32::new(100).unwrap(), timeout: Duration::from_secs(10) };
+        let limits = KmsSettings {
+            rates: Rates::new(NonZeroU32::new(100).unwrap().into(), []),
+            time_limits: TimeLimits { usual: Duration::from_secs(10), rsa: Duration::from_secs(10) },
+        };
         let retry_bounds = RetryBounds { min: Duration::from_millis(20), max: Duration::from_secs(1) };
         let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
         let context = Arc::new(Context::new(client, kms, metrics, retry_bounds));
-        let settings = ControllerSettings { concurrency: 4, grace: Duration::from_secs(1) };
+        let settings = ControllerSettings { concurrency: 4, pairs: Pairs::Off, grace: Duration::from_secs(1) };
         let targets = vec![WatchTarget { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
         Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), CancellationToken::new())))
     }

@@ -228,7 +228,9 @@ fn without_rules_of_entries(definition: &Value) -> Value {
 async fn what_an_older_definition_let_in_stays_writable() {
     let test = TestNamespace::with_own_control_plane("entry-upgrade").await;
     let file = repository().join("deploy/crd.yaml");
-    let new: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let definitions = std::fs::read_to_string(&file).unwrap();
+    let (of_data_keys, _) = definitions.split_once("\n---\n").unwrap();
+    let new: Value = serde_saphyr::from_str(of_data_keys).unwrap();
     let old = test.plane.workdir().file("old-crd.json");
     std::fs::write(&old, without_rules_of_entries(&new).to_string()).unwrap();
     test.plane.kubectl(&["replace", "-f", &old.display().to_string()]).await.unwrap();

@@ -23,6 +23,8 @@ mod harness;
 mod health_states;
 mod issuance;
 mod keep;
+mod key_pairs;
+mod kms_server;
 mod kubernetes;
 mod leadership;
 mod logs;

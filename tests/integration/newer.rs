@@ -15,7 +15,7 @@ fn invented() -> Value {
 
 /// The definition of this release, or the one of a newer release that has more fields.
 fn definition(newer: bool) -> Value {
-    let mut definition = to_json(&api::crd());
+    let mut definition = to_json(&api::crd::<DataKey>());
     if newer {
         let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
         let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];

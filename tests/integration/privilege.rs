@@ -40,7 +40,7 @@ fn rules() -> Vec<(String, String, String)> {
 async fn each_verb_of_the_role_is_needed() {
     let test = TestNamespace::with_own_control_plane("verbs").await;
     let all = rules();
-    assert_eq!(all.len(), 10);
+    assert_eq!(all.len(), 14);
     // Slow enough that a DataKey can change during the call.
     test.proxy.fail_always(proxy::Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
@@ -75,11 +75,15 @@ async fn each_verb_of_the_role_is_needed() {
         watched.push((name, without, operator, api));
     }
     for (name, (group, resource, verb), operator, _api) in watched {
-        // The Secret is changed twice, because a repeated event is a patch. The DataKey changes during the KMS call.
-        let spec = json!({ "keyId": test.key.arn, "keySpec": "AES_256" });
+        // The Secret is changed twice, because a repeated event is a patch. The object changes during the KMS call.
+        let (kind, field, value) = match resource.split('/').next() {
+            Some("datakeypairs") => ("DataKeyPair", "keyPairSpec", "ECC_NIST_P256"),
+            _ => ("DataKey", "keySpec", "AES_256"),
+        };
+        let spec = json!({ "keyId": test.key.arn, field: value });
         let manifest = json!({
             "apiVersion": "datakey.dev/v1alpha1",
-            "kind": "DataKey",
+            "kind": kind,
             "metadata": { "name": "orders", "namespace": name },
             "spec": spec,
         });
@@ -93,7 +97,7 @@ async fn each_verb_of_the_role_is_needed() {
         eventually(SOON, &format!("without {verb} on {resource} something is refused"), async || {
             changes += 1;
             let label = format!("changes={changes}");
-            test.plane.kubectl(&["label", "datakey", "orders", "-n", &name, "--overwrite", &label]).await.unwrap();
+            test.plane.kubectl(&["label", kind, "orders", "-n", &name, "--overwrite", &label]).await.unwrap();
             let edit =
                 ["patch", "secret", "orders", "-n", &name, "--type=merge", "-p", r#"{"data":{"version":"eA=="}}"#];
             // The Secret does not exist before it is issued, and without some of the rules it never does.
@@ -114,12 +118,16 @@ async fn the_operators_identity_may_do_nothing_else() {
         listed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     };
     let everywhere = [
+        "datakeypairs.datakey.dev [] [] [get list watch]",
+        "datakeypairs.datakey.dev/status [] [] [update]",
         "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
         "events.events.k8s.io [] [] [create]",
         "secrets [] [] [get list watch create update]",
     ];
     let at_home = [
+        "datakeypairs.datakey.dev [] [] [get list watch]",
+        "datakeypairs.datakey.dev/status [] [] [update]",
         "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
         "events.events.k8s.io [] [] [create]",

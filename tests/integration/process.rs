@@ -186,8 +186,8 @@ async fn metrics_count_calls_reconciles_writes_and_states() {
             && [
                 r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
                 r#"datakey_secret_writes_total{operation="Create"} 1"#,
-                r#"datakey_datakeys{reason="Issued"} 1"#,
-                r#"datakey_datakeys{reason="KeyNotFound"} 1"#,
+                r#"datakey_datakeys{reason="Issued",kind="DataKey"} 1"#,
+                r#"datakey_datakeys{reason="KeyNotFound",kind="DataKey"} 1"#,
                 r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"}"#,
                 "datakey_reconcile_duration_seconds_bucket",
                 "process_resident_memory_bytes ",

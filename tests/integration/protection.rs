@@ -100,7 +100,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
 
     let (kept, owned) = (test.secret("orders").await, test.secret("owned").await);
     for user in USERS {
-        refused(protected.kubectl(&[&["delete", "secret", "orders"], user].concat()).await, "Delete the DataKey under");
+        refused(protected.kubectl(&[&["delete", "secret", "orders"], user].concat()).await, "Delete its object under");
         for patch in [
             json!({ "data": { "version": "eA==" } }),
             json!({ "data": { "more": "eA==" } }),
@@ -134,7 +134,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
             json!({ "annotations": null }),
         ] {
             let patch = json!({ "metadata": metadata });
-            refused(protected.patch(user, "orders", &patch).await, "they say which DataKey it belongs to");
+            refused(protected.patch(user, "orders", &patch).await, "they say which object it belongs to");
         }
         // Lookalikes: one that a new DataKey would adopt, and one without any label.
         let mut lookalike = to_json(&restored(&before));
@@ -143,7 +143,7 @@ async fn protected_secrets_resist_editors_and_cluster_admins() {
         refused(protected.create(user, &lookalike).await, "pin them in spec.wrappedKeys");
         let bare = json!({ "metadata": { "name": "lookalike" }, "type": "datakey.dev/wrapped-key" });
         refused(protected.create(user, &bare).await, "pin them in spec.wrappedKeys");
-        refused(protected.kubectl(&[&["delete", "secrets", "--all"], user].concat()).await, "Delete the DataKey under");
+        refused(protected.kubectl(&[&["delete", "secrets", "--all"], user].concat()).await, "Delete its object under");
     }
     let all = test.secrets().delete_collection(&DeleteParams::default(), &ListParams::default()).await;
     assert!(all.is_err_and(|error| error.to_string().contains("only datakey-operator may")));

@@ -54,7 +54,7 @@ async fn a_dead_http1_connection_is_noticed_within_30_seconds() {
     let operator = notices_a_change_over_a_dead_connection(&test, &kubeconfig).await;
     // A short watch ends before its silence is an error, and goes on where it was.
     assert!(!operator.process.log().contains("a watch was interrupted"), "{}", operator.process.log());
-    assert_eq!((api.lists("datakeys"), api.lists("secrets")), (2, 1));
+    assert_eq!((api.lists("datakeys"), api.lists("secrets")), (2, 2));
 }
 
 #[tokio::test]

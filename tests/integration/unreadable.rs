@@ -3,7 +3,10 @@
 
 use std::fmt::Write as _;
 
-use datakey::{api, condition};
+use datakey::{
+    api::{self, DataKey},
+    condition,
+};
 use serde_json::{Value, json};
 use testbed::eventually;
 
@@ -81,7 +84,7 @@ async fn others_still_work(test: &TestNamespace, another: &str) -> Operator {
 
 /// Installs a definition without the rules that refuse such values, as an older or a newer release might.
 async fn install_loose_definition(test: &TestNamespace) {
-    let mut definition = to_json(&api::crd());
+    let mut definition = to_json(&api::crd::<DataKey>());
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
     let spec = &mut schema["spec"]["properties"];
     for field in ["keySpec", "deletionPolicy"] {
@@ -191,7 +194,7 @@ async fn undecodable_data_key_stops_only_itself_and_names_the_field() {
         let reported = async || test.events(&format!("far-pin-{seen}"), "SpecInvalid").await.len() == 1;
         eventually(SOON, "an event", reported).await;
         let (_, metrics) = operator.admin("/metrics").await;
-        for line in [r#"datakey_datakeys{reason="SpecInvalid"} 4"#, "datakey_datakeys_unreadable 4"] {
+        for line in [r#"datakey_datakeys{reason="SpecInvalid",kind="DataKey"} 4"#, "datakey_datakeys_unreadable 4"] {
             assert!(metrics.contains(line), "{line} is not in\n{metrics}");
         }
 

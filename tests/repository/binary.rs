@@ -117,9 +117,9 @@ fn assert_operations(path: &str, operations: &[&str]) {
 }
 
 #[test]
-fn the_binary_holds_no_operation_of_kms_but_the_one() {
-    // Without a plaintext: the operation of that name without the suffix answers with one.
-    assert_operations(&path(), &["GenerateDataKeyWithoutPlaintext"]);
+fn the_binary_holds_no_operations_of_kms_but_the_two() {
+    // Without a plaintext: the operations of these names without the suffix answer with one.
+    assert_operations(&path(), &["GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPairWithoutPlaintext"]);
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn pointer(path: &str) -> String {
 }
 
 /// Lists that may be left out; an empty one becomes no flag.
-const LISTS: [&str; 2] = ["aws.extraRegions", "config.reservedTemplateKeys"];
+const LISTS: [&str; 3] = ["aws.extraRegions", "config.kmsPairRates", "config.reservedTemplateKeys"];
 
 #[test]
 fn values_that_become_flags_cannot_be_null() {
@@ -256,7 +256,7 @@ fn the_operator_accepts_the_flags_of_the_chart() {
             "watchNamespaces": ["shop", "bank", "shop"],
             "aws": { "extraRegions": ["xx-new-1", "xx-a-2"] },
             // Helm writes numbers of this size as 1e+06.
-            "config": { "reservedTemplateKeys": ["example.com/", "a.b/C"], "kmsRate": 1_000_000, "issue": false, "logLevel": "info,kube=debug", "retryMax": "1h30m" },
+            "config": { "reservedTemplateKeys": ["example.com/", "a.b/C"], "kmsRate": 1_000_000, "kmsPairRates": ["RSA_4096=0.001", "SM2=1000000"], "issue": false, "logLevel": "info,kube=debug", "retryMax": "1h30m" },
             "leaderElection": { "duration": "1m" },
         }),
     ] {
@@ -468,7 +468,7 @@ fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
     metrics.kms_call("r", "OK", std::time::Duration::ZERO);
     metrics.reconciled(datakey_operator::metrics::ReconcileOutcome::Error, std::time::Duration::ZERO);
     metrics.secret_written(datakey_operator::metrics::SecretWrite::Create);
-    let states = vec![datakey::condition::ReadyState::Issued];
+    let states = vec![(datakey::api::KindId::DataKey, datakey::condition::ReadyState::Issued)];
     let gauges = datakey_operator::metrics::Gauges { states, ..<_>::default() };
     let shown = metrics.render(gauges).unwrap();
     let runbooks = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();

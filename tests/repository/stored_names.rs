@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datakey::{
-    api::DataKey,
+    api::{DataKey, DataKeyPair, KeyKind as _},
+    condition,
+    fixtures::{Sample as _, at, recorded as recorded_key},
     names::{
         APPLIED_ANNOTATION, CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, NAME_LABEL,
-        RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, SECRET_TYPE, VELERO_RESTORE_LABEL, VERSION_ANNOTATION_PREFIX,
+        PAIR_SECRET_TYPE, RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, SECRET_TYPE, VELERO_RESTORE_LABEL,
+        VERSION_ANNOTATION_PREFIX,
     },
     secret::Projection,
 };
@@ -76,7 +79,7 @@ fn stored_names(object: &Value) -> Vec<(&'static str, String)> {
     let (status, secret) = (&object["dataKey"]["status"], &object["secret"]);
     let mut names = Vec::new();
     let mut add = |place: &'static str, name: &str| names.push((place, name.to_owned()));
-    if secret["type"] == SECRET_TYPE {
+    if [SECRET_TYPE, PAIR_SECRET_TYPE].iter().any(|own| secret["type"] == *own) {
         let own = |name: &&str| name.starts_with(GROUP) || *name == MANAGED_BY_LABEL;
         fields(&secret["metadata"]["labels"]).filter(own).for_each(|name| add("labels of a Secret", name));
         for annotation in fields(&secret["metadata"]["annotations"]).filter(own) {
@@ -107,11 +110,33 @@ fn recorded_objects_store_exactly_the_listed_names() {
     assert_eq!(found, listed.collect());
 }
 
+/// The names that only key pairs store. No release has stored one yet.
+#[test]
+fn key_pairs_store_these_names_beside_those_of_data_keys() {
+    let pair = DataKeyPair::like(&recorded_key(&[1]));
+    let version = &pair.as_object().record()[0];
+    let ready = condition::ready(&pair, version, None, at(1));
+    let secret = Projection::of(&pair, 1).unwrap().into_secret(&pair);
+    let listed = |place: &str, name: &String| NAMES.iter().any(|(of, names)| *of == place && names.contains(&&**name));
+    let stored = stored_names(&json!({ "dataKey": pair.with_status(ready), "secret": secret }));
+    let found: BTreeSet<_> = stored.into_iter().filter(|(place, name)| !listed(place, name)).collect();
+    let expected = [
+        ("fields of issued.vN", "publicKeySha256"),
+        ("entries of a Secret", "keyPairSpec"),
+        ("entries of a Secret", "publicKey"),
+        ("fields of a status", "publicKeySha256"),
+        ("fields of a version", "publicKey"),
+        ("fields of a request", "keyPairSpec"),
+    ];
+    assert_eq!(found, expected.map(|(place, name)| (place, name.to_owned())).into());
+}
+
 #[test]
 fn constants_have_the_stored_names() {
     for (constant, stored) in [
         (GROUP, "datakey.dev"),
         (SECRET_TYPE, "datakey.dev/wrapped-key"),
+        (PAIR_SECRET_TYPE, "datakey.dev/wrapped-key-pair"),
         (FIELD_MANAGER, "datakey-operator"),
         (MANAGED_BY_LABEL, "app.kubernetes.io/managed-by"),
         (NAME_LABEL, "datakey.dev/name"),

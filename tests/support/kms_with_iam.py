@@ -1,5 +1,5 @@
 """The KMS server with IAM enforced, and with what it lacks for that: the condition keys kms:EncryptionContext:NAME and
-kms:EncryptionContextKeys, from each request, as AWS documents them. It is the server that evaluates the policies."""
+kms:EncryptionContextKeys and kms:DataKeyPairSpec, from each request, as AWS documents them. It is the server that evaluates the policies."""
 
 import json
 
@@ -9,15 +9,18 @@ from ministack.core import iam_actions
 conditions = iam_actions.request_tag_context
 
 
-def with_encryption_context(service, action, body, parameters):
+def with_conditions_of_kms(service, action, body, parameters):
     found = conditions(service, action, body, parameters)
     if service == "kms":
-        pairs = json.loads(body or b"{}").get("EncryptionContext") or {}
+        request = json.loads(body or b"{}")
+        pairs = request.get("EncryptionContext") or {}
         found |= {f"kms:EncryptionContext:{name}": value for name, value in pairs.items()}
         if pairs:
             found["kms:EncryptionContextKeys"] = list(pairs)
+        if "GenerateDataKeyPair" in action:
+            found["kms:DataKeyPairSpec"] = request.get("KeyPairSpec", "")
     return found
 
 
-iam_actions.request_tag_context = with_encryption_context
+iam_actions.request_tag_context = with_conditions_of_kms
 main()

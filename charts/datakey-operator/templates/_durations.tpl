@@ -3,6 +3,7 @@
 {{- define "datakey.checkDurations" -}}
 {{- $config := .Values.config -}}
 {{- include "datakey.checkDuration" (list "config.kmsTimeout" $config.kmsTimeout "100ms" "1h") -}}
+{{- include "datakey.checkDuration" (list "config.kmsRsaTimeout" $config.kmsRsaTimeout "100ms" "1h") -}}
 {{- include "datakey.checkDuration" (list "config.kubeTimeout" $config.kubeTimeout "100ms" "1h") -}}
 {{- include "datakey.checkDuration" (list "config.retryMin" $config.retryMin "1ms" "24h") -}}
 {{- include "datakey.checkDuration" (list "config.retryMax" $config.retryMax "1ms" "24h") -}}

@@ -87,6 +87,7 @@ pub async fn dry_run(
         Some(Material::Spec(KeySpec::Aes256)) => call.key_spec(SdkKeySpec::Aes256),
         Some(Material::Spec(KeySpec::Aes128)) => call.key_spec(SdkKeySpec::Aes128),
         Some(Material::Bytes(bytes)) => call.number_of_bytes(bytes.into()),
+        Some(Material::Pair(_)) => return Err("the request is for a key pair and not for a data key".to_owned()),
         None => return Err("the request names no length".to_owned()),
     };
     Ok(match call.send().await {

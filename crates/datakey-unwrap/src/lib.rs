@@ -172,7 +172,7 @@ impl Decrypter {
         };
         let blob = &issued.ciphertext_blob.0;
         match self.call(arn.region, Some(&issued.key_id), blob, issued.request.context()).await {
-            Ok((plaintext, _)) => inspect(&plaintext, issued.request.material().map(Material::length)),
+            Ok((plaintext, _)) => inspect(&plaintext, issued.request.material().and_then(Material::length)),
             Err(refusal) => refusal.into(),
         }
     }

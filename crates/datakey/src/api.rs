@@ -1,11 +1,13 @@
-//! The custom resource `DataKey`, and what every kind has in common with it ([`KeyKind`]). Doc comments on these types are what
-//! `kubectl explain` prints: they are written for users.
+//! The custom resources `DataKey` and `DataKeyPair`, and what both have in common ([`KeyKind`]). Doc comments on these types are
+//! what `kubectl explain` prints: they are written for users.
 
 mod bounds;
 mod conditions;
 mod crd;
 mod data_key;
+mod data_key_pair;
 pub(crate) mod flaws;
+mod key_pair_spec;
 mod kind;
 mod lenient;
 mod material;
@@ -17,10 +19,12 @@ mod template;
 
 pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
 pub use conditions::{Conditions, PENDING, READY, STALLED};
-pub use crd::crd;
+pub use crd::{KINDS, crd, crds};
 pub use data_key::{DataKey, DataKeySpec};
+pub use data_key_pair::{DataKeyPair, DataKeyPairSpec};
 pub use flaws::{RequestFlaw, flaw};
-pub use kind::{KeyKind, Kind, Object, SpecView, ToJson, with_adopted, with_recorded};
+pub use key_pair_spec::{KeyPairSpec, QuotaClass};
+pub use kind::{KeyKind, Kind, KindId, Object, SpecView, ToJson, with_adopted, with_recorded};
 pub use lenient::Rest;
 pub use material::{KeySpec, Material};
 pub use request::{EncryptionContext, KeyRequest, RequestView};

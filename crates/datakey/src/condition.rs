@@ -7,8 +7,12 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use crate::{
-    api::{Conditions, IssuedVersion, KeyStatus, Object, PENDING, READY, STALLED, VerifiedSecret, truncate_to_seconds},
+    api::{
+        Conditions, IssuedVersion, KeyStatus, Kind, Object, PENDING, READY, STALLED, VerifiedSecret,
+        truncate_to_seconds,
+    },
     reason::{Failure, MAX_MESSAGE, Reason, RetryPolicy},
+    secret::sha256,
     text::{capitalized, printable},
 };
 
@@ -64,6 +68,7 @@ pub fn ready<'a>(
         conditions: Conditions::beside(vec![ready], old.conditions),
         version: Some(issued.version),
         key_id: Some(issued.key_id.clone()),
+        public_key_sha256: issued.public_key.as_ref().map(|der| sha256(&der.0)),
         issued_at: Some(issued.issued_at.clone()),
         secret,
         ..old
@@ -74,7 +79,7 @@ pub fn ready<'a>(
 pub fn failed<'a>(object: impl Into<Object<'a>>, failure: &Failure, now: Timestamp) -> KeyStatus {
     let object = object.into();
     let old = object.status.cloned().unwrap_or_default();
-    let own = failed_conditions(failure, &old.conditions, object.metadata.generation, now);
+    let own = failed_conditions(object.kind, failure, &old.conditions, object.metadata.generation, now);
     KeyStatus {
         observed_generation: object.metadata.generation,
         conditions: Conditions::beside(own, old.conditions),
@@ -98,16 +103,18 @@ pub fn failed_briefly<'a>(object: impl Into<Object<'a>>, reason: Reason, now: Ti
 
 /// The operator's own conditions of an object that cannot be made ready now; `old` are the present ones.
 pub fn failed_conditions(
+    kind: &Kind,
     failure: &Failure,
     old: &[Condition],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let (reason, message) = (failure.reason.as_str(), failure.to_string());
+    let (reason, message) = (failure.reason.as_str(), failure.message(kind));
     let mut conditions = vec![condition(old, generation, READY, ("False", reason), &message, now)];
     if failure.reason.retry_policy() == RetryPolicy::RetryRarely {
         // Not the same text: both conditions are shown side by side, and each status write has both.
-        let message = format!("{}: see the message of the Ready condition", capitalized(failure.reason.what()));
+        let message =
+            format!("{}: see the message of the Ready condition", capitalized(&kind.reword(failure.reason.what())));
         conditions.push(condition(old, generation, STALLED, ("True", reason), &message, now));
     }
     conditions
@@ -149,7 +156,10 @@ fn condition(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{at, data_key, issued};
+    use crate::{
+        api::{DataKey, KeyKind as _},
+        fixtures::{at, data_key, issued},
+    };
 
     #[test]
     fn stalled_is_set_only_when_a_user_must_act() {
@@ -166,7 +176,7 @@ mod tests {
         let failure = Failure::new(Reason::KeyDisabled, "alias/orders in Region eu-west-1");
         let status = failed(&key, &failure, at(5));
         let [ready, stalled] = &*status.conditions else { panic!("{:?}", status.conditions) };
-        assert_eq!(ready.message, failure.to_string());
+        assert_eq!(ready.message, failure.message(DataKey::KIND));
         assert_eq!(stalled.message, "The KMS key is disabled: see the message of the Ready condition");
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Conditions, KeyKind, SpecView},
+    api::{Conditions, KeyKind, Kind, SpecView},
     condition,
     reason::{Failure, Reason},
     text::printable,
@@ -194,7 +194,7 @@ impl Unreadable {
 
     /// The status that reports the failure: the present one with other conditions. `None` if the present status reports it
     /// already, or cannot be kept.
-    pub fn report(&self, generation: Option<i64>, now: Timestamp) -> Option<RawStatus> {
+    pub fn report(&self, kind: &Kind, generation: Option<i64>, now: Timestamp) -> Option<RawStatus> {
         let mut fields = match &self.status {
             Some(status) => serde_json::from_str::<RawStatus>(status.get()).ok()?,
             None => RawStatus::new(),
@@ -205,7 +205,7 @@ impl Unreadable {
         let own: Vec<_> = own.iter().filter_map(|condition| serde_json::from_str(condition.get()).ok()).collect();
         let observed: Option<i64> =
             fields.get("observedGeneration").and_then(|number| serde_json::from_str(number.get()).ok());
-        let wanted = condition::failed_conditions(&self.failure(), &own, generation, now);
+        let wanted = condition::failed_conditions(kind, &self.failure(), &own, generation, now);
         if observed == generation && own == wanted {
             return None;
         }
@@ -415,7 +415,7 @@ mod tests {
         key["status"]["foo"] = json!({ "b": 1.10, "a": null });
         key["status"]["conditions"].as_array_mut().unwrap().push(json!({ "type": "Other" }));
         let unreadable = decoded(&key).unwrap_err();
-        let report = unreadable.report(Some(7), at(5)).unwrap();
+        let report = unreadable.report(DataKey::KIND, Some(7), at(5)).unwrap();
         let mut written = serde_json::to_value(&report).unwrap();
         assert_eq!(written["versions"], key["status"]["versions"]);
         assert_eq!(written["foo"], key["status"]["foo"]);
@@ -432,7 +432,7 @@ mod tests {
         );
 
         key["status"] = written.take();
-        assert!(decoded(&key).unwrap_err().report(Some(7), at(9)).is_none(), "it is reported");
-        assert!(decoded(&key).unwrap_err().report(Some(8), at(9)).is_some(), "of an earlier spec");
+        assert!(decoded(&key).unwrap_err().report(DataKey::KIND, Some(7), at(9)).is_none(), "it is reported");
+        assert!(decoded(&key).unwrap_err().report(DataKey::KIND, Some(8), at(9)).is_some(), "of an earlier spec");
     }
 }

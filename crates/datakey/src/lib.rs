@@ -25,6 +25,7 @@
 //! | [`names`] | what is stored under a name: API group, labels, annotations, Secret type |
 //! | [`arn`] | the forms of a KMS key identifier, and what they say of Region and key |
 //! | [`protocol`] | every decision, as the next step of an attempt |
+//! | [`public_key`] | the public half of a key pair: its check, and the forms that other programs read |
 //! | [`secret`] | the Secret from the record, its comparison, its adoption, its template |
 //! | [`reason`], [`condition`] | why an object is not ready, and what its conditions say |
 //! | [`decode`] | each object of a list by itself; what is reported of one that cannot be decoded |
@@ -71,6 +72,7 @@ pub mod fixtures;
 pub mod identity;
 pub mod names;
 pub mod protocol;
+pub mod public_key;
 pub mod reason;
 pub mod secret;
 pub mod text;

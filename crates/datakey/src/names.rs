@@ -1,6 +1,6 @@
 //! Names that are stored: the API group, labels, annotations and the type of the Secrets. They never change.
 
-/// The API group of `DataKey`, and the prefix of every label and annotation of the operator.
+/// The API group of all kinds, and the prefix of every label and annotation of the operator.
 pub const GROUP: &str = "datakey.dev";
 
 /// The label that Velero sets on every object that it restores.
@@ -12,8 +12,11 @@ pub const RESTORED_ANNOTATION: &str = "datakey.dev/restored";
 /// The annotation by which a user has a `DataKey` that is not Ready tried at once: a changed value ends its wait.
 pub const RETRY_AT_ANNOTATION: &str = "datakey.dev/retry-at";
 
-/// The type of every Secret of this operator. A Secret's type can't be changed, and a watch can select by it.
+/// The type of the Secret of every `DataKey`. A Secret's type can't be changed, and a watch can select by it.
 pub const SECRET_TYPE: &str = "datakey.dev/wrapped-key";
+
+/// The type of the Secret of every `DataKeyPair`.
+pub const PAIR_SECRET_TYPE: &str = "datakey.dev/wrapped-key-pair";
 
 /// The field manager of every write.
 pub const FIELD_MANAGER: &str = "datakey-operator";
@@ -21,7 +24,7 @@ pub const FIELD_MANAGER: &str = "datakey-operator";
 /// Label: the controller that manages the Secret.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Label: the name of the `DataKey` that the Secret belongs to.
+/// Label: the name of the object that the Secret belongs to. The type of the Secret says of which kind it is.
 pub const NAME_LABEL: &str = "datakey.dev/name";
 
 /// Annotation: the version that the plain entries hold.

@@ -15,12 +15,10 @@
 
 mod attempt;
 mod issue;
+#[cfg(test)]
+mod kinds;
 pub mod newer;
 mod observed;
-#[cfg(test)]
-mod tests {
-    mod other_kind;
-}
 mod pin;
 pub mod pins;
 mod plan;
@@ -29,6 +27,6 @@ pub mod size;
 mod step;
 
 pub use attempt::{Answer, Attempt, Change, MAX_STEPS, RECORD_AGAIN, Restart};
-pub use observed::{Inputs, Observed, SecretState};
+pub use observed::{Inputs, Observed, Rival, SecretState};
 pub use plan::plan;
 pub use step::{Record, Source, Step};

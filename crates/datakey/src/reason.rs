@@ -1,10 +1,13 @@
 //! Why a `DataKey` is not ready, what its user can do, and how soon the operator tries again.
 
-use std::fmt;
+use std::borrow::Cow;
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use crate::text::{capitalized, printable};
+use crate::{
+    api::Kind,
+    text::{capitalized, printable},
+};
 
 mod entries;
 
@@ -180,22 +183,25 @@ impl From<Reason> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.reason.what();
-        let advice = self.advice.as_deref().unwrap_or(self.reason.advice());
+impl Failure {
+    /// The message for an object of this kind.
+    pub fn message(&self, kind: &Kind) -> String {
+        let what = kind.reword(self.reason.what());
+        // The advice of a case is written for its object.
+        let advice = self.advice.as_deref().map_or_else(|| kind.reword(self.reason.advice()), Cow::Borrowed);
         let detail = self.detail.as_deref().map(|detail| {
             // Messages of servers can repeat what users wrote.
             let room = MAX_MESSAGE.saturating_sub(what.len() + advice.len() + ": . .".len());
             format!(": {}", printable(detail.trim_end_matches('.'), room))
         });
-        write!(f, "{}{}. {advice}.", capitalized(what), detail.unwrap_or_default())
+        format!("{}{}. {advice}.", capitalized(&what), detail.unwrap_or_default())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{DataKey, DataKeyPair, KeyKind as _};
 
     #[test]
     fn every_reason_has_its_own_name_and_advice() {
@@ -217,14 +223,25 @@ mod tests {
             (Failure::new(reason, "alias/a."), format!("The KMS key is disabled: alias/a. {general}")),
             (Failure::new(reason, "x").with_advice("Ask"), "The KMS key is disabled: x. Ask.".to_owned()),
         ] {
-            assert_eq!(failure.to_string(), message);
+            assert_eq!(failure.message(DataKey::KIND), message);
         }
+    }
+
+    #[test]
+    fn message_names_the_kind() {
+        for &reason in Reason::ALL {
+            let message = Failure::from(reason).message(DataKeyPair::KIND);
+            assert!(!message.replace("DataKeyPair", "").contains("DataKey"), "{message}");
+            assert!(!message.contains("data key") && !message.contains("PairPair"), "{message}");
+        }
+        let denied = Failure::from(Reason::AccessDenied).message(DataKeyPair::KIND);
+        assert!(denied.contains("kms:GenerateDataKeyPairWithoutPlaintext in"), "{denied}");
     }
 
     #[test]
     fn long_detail_is_cut_between_characters() {
         for detail in ["ä", "\u{202e}"] {
-            let message = Failure::new(Reason::WriteRejected, detail.repeat(5000)).to_string();
+            let message = Failure::new(Reason::WriteRejected, detail.repeat(5000)).message(DataKey::KIND);
             assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
         }
     }

@@ -44,6 +44,14 @@ fn change(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
     }
 }
 
+/// One byte anywhere: a length, an algorithm or a part of the key.
+fn change_any(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_owned();
+    let at = rng.usize(..bytes.len());
+    bytes[at] = rng.u8(..);
+    bytes
+}
+
 fn mutants(target: &str, property: fn(&[u8]) -> Reached) {
     let mut deep = 0;
     for file in files(target) {
@@ -59,7 +67,7 @@ fn mutants(target: &str, property: fn(&[u8]) -> Reached) {
 
 #[test]
 fn every_corpus_has_a_test() {
-    assert_eq!(names(corpora()), ["adoption", "data_key", "key_id"].map(str::to_owned).into());
+    assert_eq!(names(corpora()), ["adoption", "data_key", "key_id", "public_key"].map(str::to_owned).into());
 }
 
 #[test]
@@ -85,4 +93,19 @@ fn data_key_of_mutants() {
 #[test]
 fn key_id() {
     replay("key_id", properties::key_id);
+}
+
+#[test]
+fn public_key() {
+    replay("public_key", properties::public_key);
+}
+
+#[test]
+fn public_key_of_mutants() {
+    let mut rng = fastrand::Rng::with_seed(0);
+    for file in files("public_key") {
+        let mutants = (0..MUTANTS).map(|_| properties::public_key(&change_any(&file, &mut rng)));
+        let reached: Vec<_> = mutants.collect();
+        assert!(reached.contains(&Reached::All) && reached.contains(&Reached::Checks), "{reached:?}");
+    }
 }

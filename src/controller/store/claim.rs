@@ -1,7 +1,8 @@
-//! The claim of a Secret by a `DataKey` that records its first data key.
+//! The claim of a Secret by an object that records its first data key or key pair.
 
 use super::Store;
 use crate::place::Place;
+use datakey::api::KindId;
 
 /// The exclusive right to record a first data key for a Secret, until it is dropped.
 pub struct Claim<'a> {
@@ -12,8 +13,10 @@ pub struct Claim<'a> {
 // === impl Store ===
 
 impl Store {
-    /// Claims a Secret for the first record of a `DataKey`; `None` while another one has the claim.
-    pub fn claim(&self, secret: Place) -> Option<Claim<'_>> {
+    /// Claims a Secret for the first record of an object; `None` while another one has the claim, of whatever kind it is: two
+    /// Secrets can't have one name.
+    pub fn claim(&self, secret: &Place) -> Option<Claim<'_>> {
+        let secret = secret.of_kind(KindId::DataKey);
         let is_free = self.recording.lock().insert(secret.clone());
         // Create the claim only if the Secret is free: dropping a claim frees the Secret.
         is_free.then(|| Claim { store: self, secret })

@@ -1,13 +1,16 @@
-//! What stays in memory of a `DataKey` and of the Secret of the same name: less than 300 bytes for both.
+//! What stays in memory of an object and of the Secret of the same name: less than 300 bytes for both.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::{Index, IndexMut},
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::compact::{Text, Uid, Version};
 use crate::place::Place;
 use datakey::{
-    api::DataKey,
+    api::{KINDS, KindId, Object},
     condition::ReadyState,
     identity::Revision,
     reason::Reason,
@@ -21,9 +24,13 @@ use datakey::{
 #[derive(Default)]
 pub(super) struct Rows {
     pub by_place: HashMap<Place, Box<Row>>,
-    pub key_list: List,
-    pub secret_list: List,
+    pub key_list: ByKind<List>,
+    pub secret_list: ByKind<List>,
 }
+
+/// A value for each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ByKind<T>([T; KINDS.len()]);
 
 /// The number of a list of a watch. Each complete list renews that of every object, so that the numbers may start again.
 pub(super) type List = u16;
@@ -44,14 +51,14 @@ pub(super) enum Source {
 pub(super) struct Row {
     pub key: Option<KeyRow>,
     secret: SecretEntry,
-    /// The `DataKey`s of other names whose Secret this is.
+    /// The objects of other names whose Secret this is.
     pub wanted_by: Option<Box<Wishes>>,
 }
 
-/// The `DataKey`s of other names whose Secret one is, at least one.
+/// The objects of other names whose Secret one is, at least one.
 pub(super) struct Wishes(BTreeSet<Place>);
 
-/// A `DataKey`.
+/// An object.
 pub(super) struct KeyRow {
     pub uid: Uid,
     /// The newest state that is known.
@@ -65,29 +72,29 @@ pub(super) struct KeyRow {
     pub list: List,
 }
 
-/// What is known of a `DataKey` without its content.
+/// What is known of an object without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The name of its Secret, where it is not that of the `DataKey`.
+    /// The name of its Secret, where it is not that of the object.
     pub secret_name: Option<Text>,
     /// What the `Ready` condition says.
     pub state: ReadyState,
-    /// Whether its record holds a data key. True if the `DataKey` cannot be decoded, because that is not known then.
+    /// Whether its record holds a data key. True if the object cannot be decoded, because that is not known then.
     pub has_record: bool,
     /// Whether it can be decoded.
     pub is_readable: bool,
 }
 
-/// Whether there is something to do for a `DataKey`.
+/// Whether there is something to do for an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settlement {
     /// There is, or it is not known.
     Open,
     /// Nothing, if its Secret has a certain revision or does not exist; Secrets are not listed yet.
     Expected,
-    /// Nothing, until the `DataKey` or its Secret changes.
+    /// Nothing, until the object or its Secret changes.
     SettledWithSecret,
-    /// Nothing, until the `DataKey` changes.
+    /// Nothing, until the object changes.
     Settled,
 }
 
@@ -106,7 +113,7 @@ enum SecretEntry {
 pub(super) struct SecretRow {
     uid: Uid,
     version: Version,
-    /// The name of the `DataKey` in the label, where it is not that of the Secret.
+    /// The name of the object in the label, where it is not that of the Secret.
     belongs_to: Option<Text>,
     /// Whether the label has the name of the Secret.
     belongs_to_same_name: bool,
@@ -116,6 +123,28 @@ pub(super) struct SecretRow {
     pub source: Source,
     /// The number of the last list of the watch that had it.
     pub list: List,
+}
+
+// === impl ByKind ===
+
+impl<T> ByKind<T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+}
+
+impl<T> Index<KindId> for ByKind<T> {
+    type Output = T;
+
+    fn index(&self, kind: KindId) -> &T {
+        &self.0[kind as usize]
+    }
+}
+
+impl<T> IndexMut<KindId> for ByKind<T> {
+    fn index_mut(&mut self, kind: KindId) -> &mut T {
+        &mut self.0[kind as usize]
+    }
 }
 
 // === impl Source ===
@@ -136,12 +165,13 @@ impl Source {
 // === impl Facts ===
 
 impl Facts {
-    /// What is known of a decoded `DataKey`.
-    pub fn of(key: &DataKey) -> Self {
-        let name = Some(key.secret_name()).filter(|name| Some(*name) != key.metadata.name.as_deref());
+    /// What is known of a decoded object.
+    pub fn of<'a>(key: impl Into<Object<'a>>) -> Self {
+        let key = key.into();
+        let name = Some(key.secret_name()).filter(|name| Some(*name) != key.name());
         Self {
             secret_name: name.map(Text::from),
-            state: ReadyState::of(key.status.as_ref()),
+            state: ReadyState::of(key.status),
             has_record: !key.record().is_empty(),
             is_readable: true,
         }
@@ -157,7 +187,7 @@ impl Facts {
         self.secret_name.as_deref().map(|name| place.beside(name))
     }
 
-    /// What is known of a `DataKey` that cannot be decoded.
+    /// What is known of an object that cannot be decoded.
     pub fn unreadable() -> Self {
         Self { secret_name: None, state: ReadyState::Failed(Reason::SpecInvalid), has_record: true, is_readable: false }
     }
@@ -197,7 +227,7 @@ impl SecretRow {
         KnownSecret { metadata, verified: self.verified.as_deref().copied() }
     }
 
-    /// The name of the `DataKey` in the label.
+    /// The name of the object in the label.
     pub fn label<'a>(&'a self, place: &'a Place) -> Option<&'a str> {
         if self.belongs_to_same_name { Some(place.name()) } else { self.belongs_to.as_deref() }
     }
@@ -228,7 +258,7 @@ impl SecretRow {
 // === impl Rows ===
 
 impl Rows {
-    /// All `DataKey`s.
+    /// All objects.
     pub fn keys(&self) -> impl Iterator<Item = (&Place, &KeyRow)> {
         self.by_place.iter().filter_map(|(place, row)| Some((place, row.key.as_ref()?)))
     }
@@ -250,7 +280,7 @@ impl Rows {
         self.by_place.entry(place.clone()).or_default()
     }
 
-    /// Stores a `DataKey` in place of an earlier state of it or of another one.
+    /// Stores an object in place of an earlier state of it or of another one.
     pub fn set_key(&mut self, place: &Place, key: KeyRow) {
         let (before, now) = (self.wanted_elsewhere(place), key.facts.other_place(place));
         self.row(place).key = Some(key);
@@ -263,7 +293,7 @@ impl Rows {
         }
     }
 
-    /// Removes a `DataKey`, and returns it.
+    /// Removes an object, and returns it.
     pub fn remove_key(&mut self, place: &Place) -> Option<KeyRow> {
         let wanted = self.wanted_elsewhere(place);
         self.forget_wish(place, wanted);
@@ -279,7 +309,13 @@ impl Rows {
         gone
     }
 
-    /// The `DataKey`s whose Secret this is.
+    /// The objects of all kinds that want a Secret of this name, whatever the kind of the place is: one Secret can't be that of
+    /// two of them.
+    pub fn wanting_name(&self, secret: &Place) -> Vec<Place> {
+        KINDS.into_iter().flat_map(|kind| self.wanting(&secret.of_kind(kind.id)).cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The objects of the kind of this place whose Secret it is.
     pub fn wanting(&self, secret: &Place) -> impl Iterator<Item = &Place> {
         let row = self.by_place.get_key_value(secret).into_iter();
         row.flat_map(|(place, row)| {
@@ -288,7 +324,7 @@ impl Rows {
         })
     }
 
-    /// Whether the Secret of a `DataKey` has the revision of this verdict, or is as absent as it says.
+    /// Whether the Secret of an object has the revision of this verdict, or is as absent as it says.
     pub fn is_at(&self, secret: &Place, revision: Option<&(Uid, Version)>) -> bool {
         match (self.secret(secret), revision) {
             (Some(secret), Some(revision)) => secret.is_at(revision),

@@ -11,9 +11,12 @@ use super::{
     row::{KeyRow, Rows, SecretRow, Settlement, Source},
 };
 use crate::place::Place;
-use datakey::secret::{
-    known::{KnownSecret, Origin, Verified},
-    metadata::WatchedSecret,
+use datakey::{
+    api::KindId,
+    secret::{
+        known::{KnownSecret, Origin, Verified},
+        metadata::WatchedSecret,
+    },
 };
 
 impl Store {
@@ -27,8 +30,9 @@ impl Store {
         let mut rows = self.rows.lock();
         // It counts as present only once the watch has it, too: a list that is under way may show that it is gone.
         let old = rows.secret(place);
-        let list = old.map_or_else(|| rows.secret_list.wrapping_sub(1), |old| old.list);
-        let new = SecretRow::new(place, known, Source::Answer(rows.secret_list), list);
+        let begun = rows.secret_list[place.kind()];
+        let list = old.map_or_else(|| begun.wrapping_sub(1), |old| old.list);
+        let new = SecretRow::new(place, known, Source::Answer(begun), list);
         if old.is_some_and(|old| new.is_older_than(old)) {
             return;
         }
@@ -42,18 +46,18 @@ impl Store {
         }
     }
 
-    /// Applies an event of the Secret watch. Returns the `DataKey`s to reconcile.
-    pub fn secret_changed(&self, event: Event<WatchedSecret>) -> Vec<Place> {
+    /// Applies an event of the watch over the Secrets of a kind. Returns the objects to reconcile.
+    pub fn secret_changed(&self, kind: KindId, event: Event<WatchedSecret>) -> Vec<Place> {
         match event {
             Event::Init => {
-                let mut rows = self.rows.lock();
-                rows.secret_list = rows.secret_list.wrapping_add(1);
+                let list = &mut self.rows.lock().secret_list[kind];
+                *list = list.wrapping_add(1);
                 Vec::new()
             }
-            Event::InitApply(secret) => self.apply(secret, Delivery::List),
-            Event::Apply(secret) => self.apply(secret, Delivery::Event),
+            Event::InitApply(secret) => self.apply(kind, secret, Delivery::List),
+            Event::Apply(secret) => self.apply(kind, secret, Delivery::Event),
             Event::Delete(secret) => {
-                let place = Place::of(secret.meta());
+                let place = Place::of(kind, secret.meta());
                 let uid = &secret.metadata.revision.uid;
                 let mut rows = self.rows.lock();
                 // A Secret of the same name may have been created since.
@@ -63,11 +67,11 @@ impl Store {
                 let gone = rows.remove_secret(&place);
                 Self::concerned(&mut rows, &place, gone.as_ref())
             }
-            Event::InitDone => self.secret_list_ends(),
+            Event::InitDone => self.secret_list_ends(kind),
         }
     }
 
-    /// Returns the `DataKey`s of Secrets that were read at least this long ago and have not changed since: from now on the
+    /// Returns the objects of Secrets that were read at least this long ago and have not changed since: from now on the
     /// status must name these revisions. Returns each of them once.
     pub fn settle_reads(&self, after: Duration) -> Vec<Place> {
         let now = Instant::now().into_std();
@@ -85,10 +89,10 @@ impl Store {
         due.iter().flat_map(|place| Self::concerned(&mut rows, place, None)).collect()
     }
 
-    fn apply(&self, secret: WatchedSecret, by: Delivery) -> Vec<Place> {
-        let place = Place::of(secret.meta());
+    fn apply(&self, kind: KindId, secret: WatchedSecret, by: Delivery) -> Vec<Place> {
+        let place = Place::of(kind, secret.meta());
         let mut rows = self.rows.lock();
-        let list = rows.secret_list;
+        let list = rows.secret_list[kind];
         let known = KnownSecret { metadata: secret.metadata, verified: None };
         let new = SecretRow::new(&place, known, Source::Watch, list);
         let row = rows.row(&place);
@@ -104,33 +108,35 @@ impl Store {
         }
         let old = row.set_secret(new);
         // Before that every DataKey is compared in any case.
-        if !self.listed.borrow().secrets {
+        if !self.listed.borrow()[kind].secrets {
             return Vec::new();
         }
         Self::concerned(&mut rows, &place, old.as_ref())
     }
 
-    fn secret_list_ends(&self) -> Vec<Place> {
+    fn secret_list_ends(&self, kind: KindId) -> Vec<Place> {
         let mut rows = self.rows.lock();
-        let list = rows.secret_list;
-        let with_secrets = rows.by_place.iter().filter_map(|(place, row)| Some((place, row.secret()?)));
+        let list = rows.secret_list[kind];
+        let of_the_kind = rows.by_place.iter().filter(|(place, _)| place.kind() == kind);
+        let with_secrets = of_the_kind.filter_map(|(place, row)| Some((place, row.secret()?)));
         let gone: Vec<_> = with_secrets.filter(|(_, row)| row.list != list).map(|(place, _)| place.clone()).collect();
         let mut concerned = BTreeSet::new();
         for place in gone {
             let gone = rows.remove_secret(&place);
             concerned.extend(Self::concerned(&mut rows, &place, gone.as_ref()));
         }
-        if !self.listed.borrow().secrets {
-            Self::meet_expectations(&mut rows);
-            // The rows are still locked, so no DataKey is stored as expected after this.
-            self.listed.send_modify(|listed| listed.secrets = true);
+        if !self.listed.borrow()[kind].secrets {
+            Self::meet_expectations(&mut rows, kind);
+            // The rows are still locked, so no object is stored as expected after this.
+            self.listed.send_modify(|listed| listed[kind].secrets = true);
         }
         concerned.into_iter().collect()
     }
 
-    /// Decides on the `DataKey`s that were judged before Secrets were listed.
-    fn meet_expectations(rows: &mut Rows) {
-        let expecting = rows.keys().filter(|(_, key)| key.settlement == Settlement::Expected);
+    /// Decides on the objects of a kind that were judged before its Secrets were listed.
+    fn meet_expectations(rows: &mut Rows, kind: KindId) {
+        let of_the_kind = rows.keys().filter(|(place, _)| place.kind() == kind);
+        let expecting = of_the_kind.filter(|(_, key)| key.settlement == Settlement::Expected);
         let is_met = |place, key: &KeyRow| rows.is_at(&key.facts.secret_place(place), key.expects.as_deref());
         let judged: Vec<_> = expecting.map(|(place, key)| (place.clone(), is_met(place, key))).collect();
         for (place, is_met) in judged {
@@ -141,14 +147,14 @@ impl Store {
         }
     }
 
-    /// The `DataKey`s to reconcile after a write of our own that the watch delivers now. The one that wrote has decided on it; if
+    /// The objects to reconcile after a write of our own that the watch delivers now. The one that wrote has decided on it; if
     /// there are others that want the same Secret, they have not.
     fn others_concerned(rows: &Rows, place: &Place) -> Vec<Place> {
         let wanting: Vec<_> = rows.wanting(place).cloned().collect();
         if wanting.len() < 2 { Vec::new() } else { open_of(rows, wanting) }
     }
 
-    /// The `DataKey`s to reconcile after a change of a Secret: those whose Secret it is, and those that its label names or named.
+    /// The objects to reconcile after a change of a Secret: those whose Secret it is, and those that its label names or named.
     fn concerned(rows: &mut Rows, place: &Place, old: Option<&SecretRow>) -> Vec<Place> {
         let mut concerned: BTreeSet<_> = open_wanting(rows, place).into_iter().collect();
         let labels = old.into_iter().chain(rows.secret(place)).filter_map(|secret| secret.label(place));
@@ -157,7 +163,7 @@ impl Store {
     }
 }
 
-/// Opens the `DataKey`s whose Secret this is: they were settled with another revision of it. Returns all that want the Secret.
+/// Opens the objects whose Secret this is: they were settled with another revision of it. Returns all that want the Secret.
 fn open_wanting(rows: &mut Rows, place: &Place) -> Vec<Place> {
     let wanting: Vec<_> = rows.wanting(place).cloned().collect();
     for key in &wanting {

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use datakey::{
+    api::{DataKey, DataKeyPair, KeyKind as _},
     condition,
-    fixtures::{at, data_key, issued, recorded},
+    fixtures::{Sample as _, at, data_key, issued, recorded},
     reason::Reason,
     secret::{
         digest::Digest,
@@ -33,7 +34,7 @@ fn encoded(key: &DataKey) -> Encoded {
 }
 
 fn place(name: &str) -> Place {
-    Place::new("shop", name)
+    Place::new(KindId::DataKey, "shop", name)
 }
 
 /// Delivers a state by the watch, as `watch::put` does.
@@ -42,11 +43,12 @@ fn deliver(store: &Store, key: &DataKey, verdict: Verdict) -> bool {
 }
 
 fn deliver_by(store: &Store, key: &DataKey, by: Delivery, verdict: Verdict) -> bool {
-    store.is_news(&key.metadata, by) && store.put_watched(encoded(key), by, Facts::of(key), verdict).unwrap().is_open
+    store.is_news(KindId::DataKey, &key.metadata, by)
+        && store.put_watched(KindId::DataKey, encoded(key), by, Facts::of(key), verdict).unwrap().is_open
 }
 
 fn answer(store: &Store, key: &DataKey) {
-    store.put_answer(&Arc::new(encoded(key)), Facts::of(key));
+    store.put_answer(KindId::DataKey, &Arc::new(encoded(key)), Facts::of(key));
 }
 
 /// The resource version of the newest state, if it is in memory.
@@ -87,25 +89,25 @@ fn with(uid: &str, version: &str) -> Verdict {
 }
 
 fn relist_secrets(store: &Store, secrets: &[WatchedSecret]) -> Vec<Place> {
-    let mut concerned = store.secret_changed(Event::Init);
+    let mut concerned = store.secret_changed(KindId::DataKey, Event::Init);
     for secret in secrets {
-        concerned.extend(store.secret_changed(Event::InitApply(secret.clone())));
+        concerned.extend(store.secret_changed(KindId::DataKey, Event::InitApply(secret.clone())));
     }
-    concerned.extend(store.secret_changed(Event::InitDone));
+    concerned.extend(store.secret_changed(KindId::DataKey, Event::InitDone));
     concerned.sort();
     concerned
 }
 
 fn relist_keys(store: &Store, keys: &[DataKey]) -> Removed {
-    store.key_list_begins();
+    store.key_list_begins(KindId::DataKey);
     for key in keys {
         deliver_by(store, key, Delivery::List, Verdict::Open);
     }
-    store.key_list_ends()
+    store.key_list_ends(KindId::DataKey)
 }
 
 fn empty() -> Store {
-    Store::new(Arc::new(WorkingSet::new(1 << 20)))
+    Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey])
 }
 
 /// A store whose watches have listed these.
@@ -123,11 +125,11 @@ fn listed(keys: &[DataKey], secrets: &[WatchedSecret]) -> Store {
 fn answer_is_the_newest_state_until_the_watch_delivers_it() {
     let store = listed(&[named("orders", "a", "99")], &[]);
     answer(&store, &named("orders", "a", "100"));
-    assert!(!store.is_news(&named("orders", "a", "99").metadata, Delivery::Event), "it is older");
+    assert!(!store.is_news(KindId::DataKey, &named("orders", "a", "99").metadata, Delivery::Event), "it is older");
     assert_eq!(held(&store, "orders").as_deref(), Some("100"));
-    assert!(!store.is_news(&named("orders", "a", "100").metadata, Delivery::Event), "it is known");
+    assert!(!store.is_news(KindId::DataKey, &named("orders", "a", "100").metadata, Delivery::Event), "it is known");
     assert!(
-        store.is_news(&named("orders", "a", "99").metadata, Delivery::Event),
+        store.is_news(KindId::DataKey, &named("orders", "a", "99").metadata, Delivery::Event),
         "the order of the watch is that of the changes"
     );
     assert!(deliver(&store, &named("orders", "a", "101"), Verdict::Open));
@@ -137,10 +139,13 @@ fn answer_is_the_newest_state_until_the_watch_delivers_it() {
 #[test]
 fn answer_that_came_while_an_event_was_decoded_stays() {
     let store = listed(&[named("orders", "a", "98")], &[]);
-    assert!(store.is_news(&named("orders", "a", "99").metadata, Delivery::Event));
+    assert!(store.is_news(KindId::DataKey, &named("orders", "a", "99").metadata, Delivery::Event));
     answer(&store, &named("orders", "a", "100"));
     let late = named("orders", "a", "99");
-    assert_eq!(store.put_watched(encoded(&late), Delivery::Event, Facts::of(&late), Verdict::Settled), None);
+    assert_eq!(
+        store.put_watched(KindId::DataKey, encoded(&late), Delivery::Event, Facts::of(&late), Verdict::Settled),
+        None
+    );
     assert_eq!(held(&store, "orders").as_deref(), Some("100"));
 }
 
@@ -187,7 +192,7 @@ fn recreated_object_replaces_the_earlier_one() {
     assert!(deliver(&store, &named("orders", "b", "150"), Verdict::Open));
     assert_eq!(store.uid(&place("orders")).as_deref(), Some("b"));
     assert_eq!(store.working_set.bytes(), encoded(&named("orders", "b", "150")).size(), "nothing is kept of the other");
-    assert!(store.remove(&named("orders", "a", "99").metadata).concerned.is_empty());
+    assert!(store.remove(KindId::DataKey, &named("orders", "a", "99").metadata).concerned.is_empty());
     assert_eq!(held(&store, "orders").as_deref(), Some("150"), "a late event of the earlier one");
 }
 
@@ -216,11 +221,20 @@ fn key_is_settled_only_with_the_revision_of_the_verdict() {
 fn changed_secret_opens_its_key() {
     let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
     deliver(&store, &named("orders", "a", "1"), with("s", "7"));
-    assert!(store.secret_changed(Event::Apply(secret("orders", "s", "7", "orders"))).is_empty(), "the same revision");
-    assert_eq!(store.secret_changed(Event::Apply(secret("orders", "s", "8", "orders"))), [place("orders")]);
+    assert!(
+        store.secret_changed(KindId::DataKey, Event::Apply(secret("orders", "s", "7", "orders"))).is_empty(),
+        "the same revision"
+    );
+    assert_eq!(
+        store.secret_changed(KindId::DataKey, Event::Apply(secret("orders", "s", "8", "orders"))),
+        [place("orders")]
+    );
     assert!(must_be_read(&store, "orders"));
     deliver(&store, &named("orders", "a", "2"), with("s", "8"));
-    assert_eq!(store.secret_changed(Event::Delete(secret("orders", "s", "9", "orders"))), [place("orders")]);
+    assert_eq!(
+        store.secret_changed(KindId::DataKey, Event::Delete(secret("orders", "s", "9", "orders"))),
+        [place("orders")]
+    );
     assert!(must_be_read(&store, "orders") && store.secret(&place("orders")).is_none());
 }
 
@@ -244,16 +258,20 @@ fn own_write_for_one_key_wakes_the_other_that_wants_the_secret() {
     let written = || secret("orders", "s", "8", "orders");
     store.put_secret(&place("orders"), known(written(), Some(read())));
     store.settle(&named("orders", "a", "1"), Some(&known(written(), Some(read()))));
-    assert_eq!(store.secret_changed(Event::Apply(written())), [place("invoices")], "the writer has decided on it");
+    assert_eq!(
+        store.secret_changed(KindId::DataKey, Event::Apply(written())),
+        [place("invoices")],
+        "the writer has decided on it"
+    );
     store.settle(&other, Some(&known(written(), Some(read()))));
-    assert!(store.secret_changed(Event::Apply(written())).is_empty());
+    assert!(store.secret_changed(KindId::DataKey, Event::Apply(written())).is_empty());
 }
 
 #[test]
 fn key_that_is_being_deleted_ignores_its_secret() {
     let store = listed(&[], &[secret("orders", "s", "7", "orders")]);
     deliver(&store, &named("orders", "a", "1"), Verdict::Settled);
-    assert!(store.secret_changed(Event::Delete(secret("orders", "s", "7", "orders"))).is_empty());
+    assert!(store.secret_changed(KindId::DataKey, Event::Delete(secret("orders", "s", "7", "orders"))).is_empty());
     assert!(is_settled(&store, "orders"));
     let mut leaving = named("orders", "a", "2");
     assert!(deliver(&store, &leaving, Verdict::Open));
@@ -266,9 +284,9 @@ fn key_that_is_being_deleted_ignores_its_secret() {
 fn reported_undecodable_key_that_was_read_is_settled() {
     let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
     answer(&store, &named("orders", "a", "2"));
-    store.settle_alone(&named("orders", "a", "1").metadata);
+    store.settle_alone(KindId::DataKey, &named("orders", "a", "1").metadata);
     assert!(!is_settled(&store, "orders"), "another state");
-    store.settle_alone(&named("orders", "a", "2").metadata);
+    store.settle_alone(KindId::DataKey, &named("orders", "a", "2").metadata);
     assert!(is_settled(&store, "orders"));
     assert_eq!(store.working_set.bytes(), 0);
 }
@@ -312,7 +330,7 @@ fn content_that_the_status_names_is_not_kept_twice() {
 
 #[test]
 fn key_beyond_the_working_set_must_be_read() {
-    let store = Store::new(Arc::new(WorkingSet::new(encoded(&named("orders", "a", "1")).size())));
+    let store = Store::new(Arc::new(WorkingSet::new(encoded(&named("orders", "a", "1")).size())), &[KindId::DataKey]);
     relist_secrets(&store, &[]);
     relist_keys(&store, &[named("orders", "a", "1"), named("bills", "b", "2")]);
     assert!(must_be_read(&store, "orders") && held(&store, "bills").is_some());
@@ -345,7 +363,7 @@ fn keys_judged_before_secrets_are_listed_wait_for_them() {
         assert!(!deliver(&store, &named(name, name, "1"), with("s", version)));
     }
     assert!(!deliver(&store, &named("none", "d", "1"), Verdict::SettledWith(None)));
-    store.key_list_ends();
+    store.key_list_ends(KindId::DataKey);
     let secrets = [secret("same", "s", "7", "same"), secret("changed", "s", "80", "changed")];
     assert!(relist_secrets(&store, &secrets).is_empty(), "what is open is queued after the lists");
     assert!(is_settled(&store, "same") && is_settled(&store, "none"));
@@ -388,19 +406,19 @@ fn list_of_secrets_wakes_keys_of_changed_and_deleted_secrets() {
 #[test]
 fn own_write_during_a_list_is_newer_than_what_the_list_has() {
     let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
-    store.secret_changed(Event::Init);
+    store.secret_changed(KindId::DataKey, Event::Init);
     store.put_secret(&place("orders"), known(secret("orders", "s", "9", "orders"), Some(read())));
-    assert!(store.secret_changed(Event::InitApply(secret("orders", "s", "8", "orders"))).is_empty());
-    assert!(store.secret_changed(Event::InitDone).is_empty());
+    assert!(store.secret_changed(KindId::DataKey, Event::InitApply(secret("orders", "s", "8", "orders"))).is_empty());
+    assert!(store.secret_changed(KindId::DataKey, Event::InitDone).is_empty());
     assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_some()));
 }
 
 #[test]
 fn created_secret_that_a_list_does_not_have_may_be_gone() {
     let store = listed(&[named("orders", "a", "1")], &[]);
-    store.secret_changed(Event::Init);
+    store.secret_changed(KindId::DataKey, Event::Init);
     store.put_secret(&place("orders"), known(secret("orders", "s", "7", "orders"), Some(read())));
-    assert_eq!(store.secret_changed(Event::InitDone), [place("orders")]);
+    assert_eq!(store.secret_changed(KindId::DataKey, Event::InitDone), [place("orders")]);
     assert_eq!(store.secret(&place("orders")), None);
 }
 
@@ -422,24 +440,27 @@ fn list_replaces_newer_states_after_a_restore_of_the_api_server() {
 fn changed_label_wakes_the_old_and_the_new_key() {
     let keys = ["orders", "bills", "s"].map(|name| named(name, name, "1"));
     let store = listed(&keys, &[secret("s", "a", "1", "orders")]);
-    let mut concerned = store.secret_changed(Event::Apply(secret("s", "a", "2", "bills")));
+    let mut concerned = store.secret_changed(KindId::DataKey, Event::Apply(secret("s", "a", "2", "bills")));
     concerned.sort();
     assert_eq!(concerned, [place("bills"), place("orders"), place("s")]);
-    assert!(store.secret_changed(Event::Apply(secret("other", "b", "3", "unknown"))).is_empty());
+    assert!(store.secret_changed(KindId::DataKey, Event::Apply(secret("other", "b", "3", "unknown"))).is_empty());
 }
 
 #[test]
 fn late_deletion_event_keeps_the_recreated_secret() {
     let store = listed(&[named("orders", "a", "1")], &[secret("s", "a", "1", "orders")]);
     store.put_secret(&place("s"), known(secret("s", "b", "5", "orders"), None));
-    assert!(store.secret_changed(Event::Delete(secret("s", "a", "3", "orders"))).is_empty());
+    assert!(store.secret_changed(KindId::DataKey, Event::Delete(secret("s", "a", "3", "orders"))).is_empty());
     assert_eq!(store.secret(&place("s")).map(|known| known.metadata.revision.uid), Some("b".to_owned()));
 }
 
 #[test]
 fn late_answer_does_not_bring_a_deleted_secret_back() {
     let store = listed(&[named("orders", "a", "1")], &[secret("orders", "s", "7", "orders")]);
-    assert_eq!(store.secret_changed(Event::Delete(secret("orders", "s", "8", "orders"))), [place("orders")]);
+    assert_eq!(
+        store.secret_changed(KindId::DataKey, Event::Delete(secret("orders", "s", "8", "orders"))),
+        [place("orders")]
+    );
     // It was read before its deletion.
     let late = known(secret("orders", "s", "7", "orders"), Some(read()));
     store.put_secret(&place("orders"), late.clone());
@@ -455,12 +476,17 @@ fn event_older_than_an_own_write_is_ignored() {
     let store = listed(&[named("orders", "a", "1")], &[]);
     store.put_secret(&place("orders"), known(secret("orders", "a", "10", "orders"), Some(read())));
     for version in ["9", "10"] {
-        assert!(store.secret_changed(Event::Apply(secret("orders", "a", version, "orders"))).is_empty());
+        assert!(
+            store.secret_changed(KindId::DataKey, Event::Apply(secret("orders", "a", version, "orders"))).is_empty()
+        );
         assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_some()));
     }
     store.put_secret(&place("orders"), known(secret("orders", "a", "9", "orders"), Some(read())));
     assert_eq!(store.secret(&place("orders")).unwrap().metadata.revision.resource_version, "10");
-    assert_eq!(store.secret_changed(Event::Apply(secret("orders", "a", "11", "orders"))), [place("orders")]);
+    assert_eq!(
+        store.secret_changed(KindId::DataKey, Event::Apply(secret("orders", "a", "11", "orders"))),
+        [place("orders")]
+    );
     assert!(store.secret(&place("orders")).is_some_and(|known| known.verified.is_none()));
 }
 
@@ -479,13 +505,13 @@ fn store_returns_the_metadata_that_the_watch_delivered() {
     let store = listed(&[], &[]);
     for (name, belongs_to) in [("orders", "orders"), ("orders", "other"), ("s", "orders")] {
         let secret = secret(name, "7c3c8f7e-5b0a-4c62-9d5e-000000000001", "12", belongs_to);
-        store.secret_changed(Event::Apply(secret.clone()));
+        store.secret_changed(KindId::DataKey, Event::Apply(secret.clone()));
         assert_eq!(store.secret(&place(name)), Some(known(secret, None)));
-        store.secret_changed(Event::Delete(store_secret(name)));
+        store.secret_changed(KindId::DataKey, Event::Delete(store_secret(name)));
     }
     let unlabeled: WatchedSecret =
         serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "shop", "uid": "u" } })).unwrap();
-    store.secret_changed(Event::Apply(unlabeled.clone()));
+    store.secret_changed(KindId::DataKey, Event::Apply(unlabeled.clone()));
     assert_eq!(store.secret(&place("s")), Some(known(unlabeled, None)));
 }
 
@@ -497,7 +523,7 @@ fn store_secret(name: &str) -> WatchedSecret {
 async fn revision_settles_once_after_its_quiet_time() {
     let store = listed(&[], &[]);
     for (name, version) in [("read", "1"), ("own", "2"), ("seen", "3")] {
-        store.secret_changed(Event::Apply(secret(name, name, version, name)));
+        store.secret_changed(KindId::DataKey, Event::Apply(secret(name, name, version, name)));
         assert!(!deliver(&store, &named(name, name, "1"), with(name, version)));
     }
     store.put_secret(&place("read"), known(secret("read", "read", "1", "read"), Some(read())));
@@ -514,7 +540,7 @@ async fn revision_settles_once_after_its_quiet_time() {
 
 // === names of Secrets ===
 
-/// A `DataKey` with a record and this Secret.
+/// An object with a record and this Secret.
 fn with_secret(name: &str, uid: &str, version: &str, secret: &str) -> DataKey {
     let mut key = named(name, uid, version);
     key.spec.secret_name = Some(secret.to_owned());
@@ -530,15 +556,18 @@ fn only_the_last_name_of_a_secret_counts() {
     }
     deliver(&store, &with_secret("other", "b", "2000", "secret-999"), Verdict::Open);
     assert_eq!(store.rows.lock().by_place.len(), 3, "two DataKeys and the Secret that they want");
-    let changed = |name: &str| store.secret_changed(Event::Apply(secret(name, name, "1", "none")));
+    let changed = |name: &str| store.secret_changed(KindId::DataKey, Event::Apply(secret(name, name, "1", "none")));
     assert_eq!(changed("secret-999"), [place("orders"), place("other")]);
     assert!(changed("secret-998").is_empty());
     deliver(&store, &named("orders", "a", "3000"), Verdict::Open);
-    assert_eq!(store.secret_changed(Event::Apply(secret("secret-999", "secret-999", "2", "none"))), [place("other")]);
-    store.remove(&named("other", "b", "2000").metadata);
-    store.remove(&named("orders", "a", "3000").metadata);
+    assert_eq!(
+        store.secret_changed(KindId::DataKey, Event::Apply(secret("secret-999", "secret-999", "2", "none"))),
+        [place("other")]
+    );
+    store.remove(KindId::DataKey, &named("other", "b", "2000").metadata);
+    store.remove(KindId::DataKey, &named("orders", "a", "3000").metadata);
     for name in ["secret-998", "secret-999"] {
-        store.secret_changed(Event::Delete(secret(name, name, "9", "none")));
+        store.secret_changed(KindId::DataKey, Event::Delete(secret(name, name, "9", "none")));
     }
     assert!(store.rows.lock().by_place.is_empty(), "nothing is left");
 }
@@ -552,7 +581,9 @@ fn rival_is_another_key_with_a_record_for_the_same_secret() {
         key
     };
     let store = listed(&[named("orders", "a", "1"), with_secret("other", "b", "1", "orders")], &[]);
-    let rival = |name: &str, uid: &str, secret: &str| store.rival(&with_secret(name, uid, "1", secret));
+    let rival = |name: &str, uid: &str, secret: &str| {
+        store.rival(&with_secret(name, uid, "1", secret)).map(|rival| rival.name().to_owned())
+    };
     assert_eq!(rival("orders", "a", "orders"), None, "none has a record");
     answer(&store, &{
         let mut key = recorded("other", "b", "orders");
@@ -563,24 +594,104 @@ fn rival_is_another_key_with_a_record_for_the_same_secret() {
     assert_eq!(rival("other", "b", "orders"), None, "not its own");
     deliver(&store, &recorded("third", "c", "third"), Verdict::Open);
     assert_eq!(rival("orders", "a", "third").as_deref(), Some("third"));
-    store.put_watched(encoded(&named("odd", "d", "1")), Delivery::Event, Facts::unreadable(), Verdict::Settled);
+    store.put_watched(
+        KindId::DataKey,
+        encoded(&named("odd", "d", "1")),
+        Delivery::Event,
+        Facts::unreadable(),
+        Verdict::Settled,
+    );
     assert_eq!(rival("orders", "a", "odd").as_deref(), Some("odd"), "it may have one");
 }
 
 #[test]
 fn deleted_key_wakes_those_that_want_its_secret() {
     let store = listed(&[named("orders", "a", "1"), with_secret("other", "b", "1", "orders")], &[]);
-    let removed = store.remove(&named("orders", "a", "2").metadata);
+    let removed = store.remove(KindId::DataKey, &named("orders", "a", "2").metadata);
     assert_eq!(removed, Removed { uids: vec!["a".to_owned()], concerned: vec![place("other")] });
 }
 
 #[test]
 fn secret_is_claimed_by_one_key_at_a_time() {
     let store = empty();
-    let claim = store.claim(place("orders"));
-    assert!(claim.is_some() && store.claim(place("orders")).is_none() && store.claim(place("other")).is_some());
+    let claim = store.claim(&place("orders"));
+    assert!(claim.is_some() && store.claim(&place("orders")).is_none() && store.claim(&place("other")).is_some());
     drop(claim);
-    assert!(store.claim(place("orders")).is_some());
+    assert!(store.claim(&place("orders")).is_some());
+}
+
+// === two kinds ===
+
+/// A store whose watches have listed these objects and these counterparts of others as `DataKeyPair`s.
+fn listed_both(keys: &[DataKey], pairs: &[DataKey]) -> Store {
+    let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey, KindId::DataKeyPair]);
+    relist_secrets(&store, &[]);
+    relist_keys(&store, keys);
+    assert!(!store.is_listed(), "key pairs are not listed");
+    for event in [Event::Init, Event::InitDone] {
+        store.secret_changed(KindId::DataKeyPair, event);
+    }
+    store.key_list_begins(KindId::DataKeyPair);
+    for pair in pairs {
+        deliver_pair(&store, pair);
+    }
+    store.key_list_ends(KindId::DataKeyPair);
+    assert!(store.is_listed());
+    store
+}
+
+fn deliver_pair(store: &Store, like: &DataKey) {
+    let pair = DataKeyPair::like(like);
+    let encoded = serde_json::from_value(serde_json::to_value(&pair).unwrap()).unwrap();
+    store.put_watched(DataKeyPair::KIND.id, encoded, Delivery::List, Facts::of(&pair), Verdict::Open).unwrap();
+}
+
+fn recorded_as(name: &str, uid: &str) -> DataKey {
+    DataKey { metadata: named(name, uid, "1").metadata, ..recorded(&[1]) }
+}
+
+#[test]
+fn objects_of_two_kinds_with_one_name_have_rows_of_their_own() {
+    let store = listed_both(&[named("orders", "a", "1")], &[named("orders", "b", "1")]);
+    assert_eq!(store.uid(&place("orders")).as_deref(), Some("a"));
+    let pair = place("orders").of_kind(KindId::DataKeyPair);
+    assert_eq!(store.uid(&pair).as_deref(), Some("b"));
+    assert_eq!(store.states().0.iter().filter(|(kind, _)| *kind == KindId::DataKeyPair).count(), 1);
+    assert_eq!(relist_keys(&store, &[]).uids, ["a"], "a list of one kind says nothing of the other");
+    assert_eq!((store.uid(&place("orders")), store.uid(&pair).as_deref()), (None, Some("b")));
+}
+
+#[test]
+fn record_of_one_kind_reserves_the_name_from_the_other() {
+    let store = listed_both(&[named("orders", "a", "1")], &[recorded_as("orders", "b")]);
+    let pair = place("orders").of_kind(KindId::DataKeyPair);
+    assert_eq!(store.rival(&named("orders", "a", "1")), Some(pair));
+    let removed = store.remove(KindId::DataKeyPair, &named("orders", "b", "2").metadata);
+    assert_eq!(removed.concerned, [place("orders")], "the name is free");
+    assert_eq!(store.rival(&named("orders", "a", "1")), None);
+
+    let store = listed_both(&[recorded_as("orders", "a")], &[named("orders", "b", "1")]);
+    assert_eq!(store.rival(&DataKeyPair::like(&named("orders", "b", "1"))), Some(place("orders")));
+}
+
+#[test]
+fn claim_holds_for_all_kinds() {
+    let store = empty();
+    let pair = place("orders").of_kind(KindId::DataKeyPair);
+    let claim = store.claim(&pair);
+    assert!(claim.is_some() && store.claim(&place("orders")).is_none());
+    drop(claim);
+    assert!(store.claim(&place("orders")).is_some());
+}
+
+#[test]
+fn secret_of_one_kind_settles_no_object_of_the_other() {
+    let store = listed_both(&[], &[named("orders", "b", "1")]);
+    let pair = place("orders").of_kind(KindId::DataKeyPair);
+    store.secret_changed(KindId::DataKey, Event::Apply(secret("orders", "s", "7", "orders")));
+    assert!(store.secret(&place("orders")).is_some() && store.secret(&pair).is_none());
+    let concerned = store.secret_changed(KindId::DataKeyPair, Event::Apply(secret("orders", "t", "8", "orders")));
+    assert_eq!(concerned, [pair]);
 }
 
 // === metrics ===
@@ -592,9 +703,15 @@ fn states_follow_the_ready_condition() {
     let mut failed = named("failed", "b", "1");
     failed.status = Some(condition::failed(&failed, &Reason::KeyDisabled.into(), at(1)));
     let store = listed(&[ready, failed, named("new", "c", "1")], &[]);
-    store.put_watched(encoded(&named("odd", "d", "1")), Delivery::Event, Facts::unreadable(), Verdict::Open);
+    store.put_watched(
+        KindId::DataKey,
+        encoded(&named("odd", "d", "1")),
+        Delivery::Event,
+        Facts::unreadable(),
+        Verdict::Open,
+    );
     let (mut states, unreadable) = store.states();
-    states.sort_by_key(|state| state.reason());
+    states.sort_by_key(|(_, state)| state.reason());
     assert_eq!(unreadable, 1);
     assert_eq!(
         states,
@@ -604,5 +721,6 @@ fn states_follow_the_ready_condition() {
             ReadyState::Pending,
             ReadyState::Failed(Reason::SpecInvalid)
         ]
+        .map(|state| (KindId::DataKey, state))
     );
 }

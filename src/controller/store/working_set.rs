@@ -1,4 +1,4 @@
-//! The `DataKey`s that are being worked on, as text, bounded by bytes. What leaves the set is read from the API server when it is
+//! The objects that are being worked on, as text, bounded by bytes. What leaves the set is read from the API server when it is
 //! needed again.
 
 use std::{num::NonZeroU32, sync::Arc};

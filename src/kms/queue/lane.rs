@@ -1,8 +1,7 @@
-//! One lane for each Region: its rate, its calls in flight, its waiting objects and the permits that it offers them.
+//! One lane for each Region and quota of KMS: its rate, its calls in flight, its waiting objects and the permits that it offers them.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    num::NonZeroU32,
     time::Duration,
 };
 
@@ -12,7 +11,11 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{fair::FairQueue, rate::AdaptiveRate, window::CallWindow};
 use crate::{
-    kms::shares::{InUse, Shares},
+    kms::{
+        lane_id::LaneId,
+        rates::Rate,
+        shares::{InUse, Shares},
+    },
     place::Place,
 };
 
@@ -26,18 +29,22 @@ const PREFETCH: f64 = 0.16;
 /// The most permits that a lane offers ahead. Each held permit occupies one of the concurrent reconciles.
 const MAX_PREFETCH: u16 = 10;
 
+/// How long before its call a permit is offered at most. At a rate below one call a second a permit that is offered earlier would
+/// only be held: its object could not give up its place, and a change of the rate would come too late for it.
+const LEAD: Duration = Duration::from_secs(2);
+
 /// How long an offer stays open. An object does not take it if, for example, its spec names another Region now.
 pub const OFFER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The lanes of all Regions.
+/// All lanes.
 #[derive(Default)]
 pub struct Lanes {
-    by_region: Mutex<BTreeMap<String, Lane>>,
+    by_id: Mutex<BTreeMap<LaneId, Lane>>,
     /// Notified when a lane may have a permit to offer.
     pub changed: Notify,
 }
 
-/// The lane of one Region.
+/// The lane of the calls that count against one quota in one Region.
 pub struct Lane {
     rate: AdaptiveRate,
     window: CallWindow,
@@ -61,14 +68,14 @@ pub struct Waiter {
 // === impl Lanes ===
 
 impl Lanes {
-    /// The lanes by Region.
-    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lane>> {
-        self.by_region.lock()
+    /// The lanes.
+    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<LaneId, Lane>> {
+        self.by_id.lock()
     }
 
-    /// Applies this to the lane of a Region; `None` if there is none.
-    pub fn with<T>(&self, region: &str, change: impl FnOnce(&mut Lane) -> T) -> Option<T> {
-        self.lock().get_mut(region).map(change)
+    /// Applies this to a lane; `None` if there is none.
+    pub fn with<T>(&self, id: &LaneId, change: impl FnOnce(&mut Lane) -> T) -> Option<T> {
+        self.lock().get_mut(id).map(change)
     }
 }
 
@@ -76,7 +83,7 @@ impl Lanes {
 
 impl Lane {
     /// A lane without objects and calls, at the full rate.
-    pub fn new(limit: NonZeroU32, now: Instant) -> Self {
+    pub fn new(limit: Rate, now: Instant) -> Self {
         Self {
             rate: AdaptiveRate::new(limit, now),
             window: CallWindow::new(limit),
@@ -130,6 +137,12 @@ impl Lane {
         self.rate.halve(now);
     }
 
+    /// The current rate, in calls per second.
+    #[cfg(test)]
+    pub fn current_rate(&self, now: Instant) -> f64 {
+        self.rate.current(now)
+    }
+
     /// Records that a call ended.
     pub fn end_call(&mut self, now: Instant) {
         self.window.end(now);
@@ -156,11 +169,19 @@ impl Lane {
     }
 
     /// Whether another permit may be offered.
-    fn can_offer(&self, shares: Shares, in_use: InUse, now: Instant) -> bool {
+    fn can_offer(&mut self, shares: Shares, in_use: InUse, now: Instant) -> bool {
         let calls = self.rate.current(now) * PREFETCH;
         // At least one: at a low rate, no whole call fits into that time.
         let ahead = (1..=MAX_PREFETCH).rev().find(|ahead| f64::from(*ahead) <= calls).unwrap_or(1);
-        self.offers.len() + self.held < usize::from(ahead) && shares.allow(in_use, self.in_flight(), self.is_answering)
+        self.offers.len() + self.held < usize::from(ahead)
+            && shares.allow(in_use, self.in_flight(), self.is_answering)
+            && self.next_start(now) <= now + LEAD
+    }
+
+    /// The earliest time at which a call may start: now, or later.
+    fn next_start(&mut self, now: Instant) -> Instant {
+        let admitted = self.window.admit(now).err().unwrap_or(now);
+        admitted.max(self.rate.next_start(now))
     }
 
     /// Offers permits to waiting objects as long as there are permits.
@@ -180,9 +201,12 @@ impl Lane {
         self.offers.retain(|_, since| now.saturating_duration_since(*since) < OFFER_TIMEOUT);
     }
 
-    /// When the first offer expires.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        self.offers.values().min().map(|since| *since + OFFER_TIMEOUT)
+    /// When there is something to do although nothing changes: the first offer expires, or it is early enough for the next offer.
+    pub fn next_change(&mut self, now: Instant) -> Option<Instant> {
+        let expiry = self.offers.values().min().map(|since| *since + OFFER_TIMEOUT);
+        let offer = (!self.waiting.is_empty()).then(|| self.next_start(now)).and_then(|start| start.checked_sub(LEAD));
+        // If the time is there, the lane waits for something else, which wakes the queue.
+        expiry.into_iter().chain(offer.filter(|at| *at > now)).min()
     }
 
     /// Whether a new lane would behave in the same way. Idle lanes are dropped, because specs can name any number of Regions

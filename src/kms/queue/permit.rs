@@ -6,16 +6,17 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::lane::{Lane, Lanes};
+use crate::kms::lane_id::LaneId;
 
-/// Permission to start one call in one Region.
+/// Permission to start one call of one lane.
 pub struct Permit {
-    region: String,
+    lane: LaneId,
     lanes: Arc<Lanes>,
 }
 
 /// A call that has started. It ends when this is dropped: after the answer, or when its reconcile is cancelled.
 pub struct CallInFlight {
-    region: String,
+    lane: LaneId,
     lanes: Arc<Lanes>,
 }
 
@@ -23,23 +24,23 @@ pub struct CallInFlight {
 
 impl Permit {
     /// A permit that its lane has counted as held.
-    pub(super) fn new(region: &str, lanes: Arc<Lanes>) -> Self {
-        Self { region: region.to_owned(), lanes }
+    pub(super) fn new(lane: LaneId, lanes: Arc<Lanes>) -> Self {
+        Self { lane, lanes }
     }
 
     /// Waits until the rate allows the call.
     pub async fn start_call(self) -> CallInFlight {
         // There is a lane as long as one of its permits is held.
-        while let Some(Err(later)) = self.lanes.with(&self.region, |lane| lane.start_call(Instant::now())) {
+        while let Some(Err(later)) = self.lanes.with(&self.lane, |lane| lane.start_call(Instant::now())) {
             sleep_until(later).await;
         }
-        CallInFlight { region: self.region.clone(), lanes: Arc::clone(&self.lanes) }
+        CallInFlight { lane: self.lane.clone(), lanes: Arc::clone(&self.lanes) }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.lanes.with(&self.region, Lane::return_permit);
+        self.lanes.with(&self.lane, Lane::return_permit);
         self.lanes.changed.notify_one();
     }
 }
@@ -47,27 +48,27 @@ impl Drop for Permit {
 // === impl CallInFlight ===
 
 impl CallInFlight {
-    /// The Region to call.
-    pub fn region(&self) -> &str {
-        &self.region
+    /// The lane of the call.
+    pub fn lane(&self) -> &LaneId {
+        &self.lane
     }
 
-    /// Records whether the server answered, with success or an error. A Region that answers may have more calls in flight.
+    /// Records whether the server answered, with success or an error. A lane that answers may have more calls in flight.
     pub fn complete(&self, was_answered: bool) {
-        self.lanes.with(&self.region, |lane| lane.set_answering(was_answered));
+        self.lanes.with(&self.lane, |lane| lane.set_answering(was_answered));
     }
 }
 
 impl Drop for CallInFlight {
     fn drop(&mut self) {
-        self.lanes.with(&self.region, |lane| lane.end_call(Instant::now()));
+        self.lanes.with(&self.lane, |lane| lane.end_call(Instant::now()));
         self.lanes.changed.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU32, time::Duration};
+    use std::time::Duration;
 
     use futures::channel::mpsc;
     use tokio::{
@@ -77,15 +78,18 @@ mod tests {
 
     use super::*;
     use crate::kms::{
-        queue::{RateQueue, tests::object},
+        queue::{
+            RateQueue,
+            tests::{lane, limit, object},
+        },
         shares::Shares,
     };
 
     const MILLI: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn queue(limit: u32) -> RateQueue {
-        RateQueue::new(NonZeroU32::new(limit).unwrap(), Shares::UNLIMITED)
+    fn queue(rate: u32) -> RateQueue {
+        RateQueue::new(limit(rate), Shares::UNLIMITED)
     }
 
     /// When KMS receives the calls of 20 seconds, each with these delays before and after that.
@@ -96,7 +100,7 @@ mod tests {
         let mut calls = JoinSet::new();
         for number in 0.. {
             let (uid, object) = object("shop", number);
-            let call = queue.acquire_or_enqueue("r", &uid, &object, &requeue).unwrap().start_call().await;
+            let call = queue.acquire_or_enqueue(&lane("r"), &uid, &object, &requeue).unwrap().start_call().await;
             if Instant::now() >= end {
                 break;
             }
@@ -135,7 +139,7 @@ mod tests {
         let queue = queue(2);
         let call = async |number| {
             let (uid, object) = object("shop", number);
-            queue.acquire_or_enqueue("r", &uid, &object, &mpsc::unbounded().0).unwrap().start_call().await
+            queue.acquire_or_enqueue(&lane("r"), &uid, &object, &mpsc::unbounded().0).unwrap().start_call().await
         };
         let (first, _second) = (call(1).await, call(2).await);
         let begun = Instant::now();
@@ -158,7 +162,7 @@ mod tests {
         let permits: Vec<_> = (0..50)
             .filter_map(|number| {
                 let (uid, object) = object("shop", number);
-                queue.acquire_or_enqueue("r", &uid, &object, &requeue)
+                queue.acquire_or_enqueue(&lane("r"), &uid, &object, &requeue)
             })
             .collect();
         assert_eq!((permits.len(), queue.waiting()), (10, 40));

@@ -1,8 +1,10 @@
 //! A rate that halves when KMS throttles a call, and recovers. Pure: the time is passed in.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::kms::rates::Rate;
 
 /// How far the schedule may lag behind the clock. Calls that were missed within this time start at once; calls that were missed
 /// earlier are lost, because KMS would receive them as a burst.
@@ -14,13 +16,16 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long the rate takes to grow by the whole limit.
 const RECOVERY: Duration = Duration::from_secs(50);
 
+/// The fewest calls at the limit within the recovery: only a call shows whether KMS throttles a higher rate, too.
+const RECOVERY_CALLS: f64 = 10.0;
+
 /// How long further throttling is ignored after the rate was halved: those calls started before that.
 const THROTTLE_COOLDOWN: Duration = Duration::from_secs(1);
 
-/// The lowest rate, in calls per second. Only a call shows that KMS accepts calls again.
+/// The lowest rate, in calls per second; half the limit if that is lower. Only a call shows that KMS accepts calls again.
 const MIN_RATE: f64 = 0.5;
 
-/// The rate of one Region, and the schedule of its calls.
+/// The rate of one lane, and the schedule of its calls.
 pub struct AdaptiveRate {
     /// The highest rate, in calls per second.
     limit: f64,
@@ -34,34 +39,37 @@ pub struct AdaptiveRate {
 
 impl AdaptiveRate {
     /// Starts at the limit.
-    pub fn new(limit: NonZeroU32, now: Instant) -> Self {
-        Self { limit: f64::from(limit.get()), halved: None, used_until: now }
+    pub fn new(limit: Rate, now: Instant) -> Self {
+        Self { limit: limit.per_second(), halved: None, used_until: now }
     }
 
     /// The current rate, in calls per second.
     pub fn current(&self, now: Instant) -> f64 {
         let Some((rate, since)) = self.halved else { return self.limit };
-        let grown = now.saturating_duration_since(since).div_duration_f64(RECOVERY) * self.limit;
+        let grown = now.saturating_duration_since(since).div_duration_f64(self.recovery()) * self.limit;
         (rate + grown).min(self.limit)
     }
 
     /// Schedules a call now, or returns the time at which the next call may start.
     pub fn schedule(&mut self, now: Instant) -> Result<(), Instant> {
-        let rate = self.current(now);
-        let interval = SECOND.div_f64(rate);
-        match self.used_until.checked_duration_since(now + CATCH_UP) {
-            Some(early) if !early.is_zero() => Err(now + early),
-            _ => {
-                self.used_until = self.used_until.max(now) + interval;
-                Ok(())
-            }
+        let next = self.next_start(now);
+        if next > now {
+            return Err(next);
         }
+        self.used_until = self.used_until.max(now) + SECOND.div_f64(self.current(now));
+        Ok(())
+    }
+
+    /// The earliest time at which the schedule has a place for a call: now, or later.
+    pub fn next_start(&self, now: Instant) -> Instant {
+        let early = self.used_until.saturating_duration_since(now + CATCH_UP);
+        now + early
     }
 
     /// Halves the rate, unless it was halved just before.
     pub fn halve(&mut self, now: Instant) {
         if self.halved.is_none_or(|(_, since)| now.saturating_duration_since(since) >= THROTTLE_COOLDOWN) {
-            let rate = (self.current(now) / 2.0).max(MIN_RATE.min(self.limit));
+            let rate = (self.current(now) / 2.0).max(MIN_RATE.min(self.limit / 2.0));
             self.halved = Some((rate, now));
         }
     }
@@ -69,6 +77,10 @@ impl AdaptiveRate {
     /// Whether a new rate would behave in the same way.
     pub fn is_recovered(&self, now: Instant) -> bool {
         self.current(now) >= self.limit && self.used_until <= now
+    }
+
+    fn recovery(&self) -> Duration {
+        RECOVERY.max(SECOND.mul_f64(RECOVERY_CALLS / self.limit))
     }
 }
 
@@ -78,7 +90,9 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: NonZeroU32 = NonZeroU32::new(100).unwrap();
+    fn limit(text: &str) -> Rate {
+        Rate::parse(text).unwrap()
+    }
 
     /// The number of calls that a rate schedules within a time.
     async fn calls_within(rate: &mut AdaptiveRate, time: Duration) -> usize {
@@ -95,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn late_calls_start_at_once_within_the_catch_up_time() {
-        let mut rate = AdaptiveRate::new(LIMIT, Instant::now());
+        let mut rate = AdaptiveRate::new(limit("100"), Instant::now());
         advance(Duration::from_hours(1)).await;
         let at_once = std::iter::repeat_with(|| rate.schedule(Instant::now())).take_while(Result::is_ok).count();
         assert_eq!(at_once, 6);
@@ -106,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn throttling_halves_the_rate_once_a_second() {
-        let mut rate = AdaptiveRate::new(LIMIT, Instant::now());
+        let mut rate = AdaptiveRate::new(limit("100"), Instant::now());
         for _ in 0..9 {
             rate.halve(Instant::now());
         }
@@ -122,11 +136,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn constant_throttling_does_not_stop_the_calls() {
-        let mut rate = AdaptiveRate::new(LIMIT, Instant::now());
+        let mut rate = AdaptiveRate::new(limit("100"), Instant::now());
         for _ in 0..30 {
             rate.halve(Instant::now());
             advance(THROTTLE_COOLDOWN).await;
         }
         assert!(calls_within(&mut rate, Duration::from_secs(4)).await > 1);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn slow_rate_is_kept_halved_and_recovered_over_several_calls() {
+        let mut rate = AdaptiveRate::new(limit("0.025"), Instant::now());
+        let begun = Instant::now();
+        assert_eq!(rate.schedule(begun), Ok(()));
+        let next = rate.schedule(begun).unwrap_err();
+        assert_eq!(next, begun + Duration::from_secs(40) - CATCH_UP);
+        rate.halve(begun);
+        advance(THROTTLE_COOLDOWN).await;
+        rate.halve(Instant::now());
+        let current = rate.current(Instant::now());
+        assert!((0.0125..0.013).contains(&current), "half the limit is the lowest rate: {current}");
+        advance(Duration::from_mins(3)).await;
+        assert!(rate.current(Instant::now()) < 0.025, "four calls later it still recovers");
+        advance(Duration::from_mins(3)).await;
+        assert!(rate.is_recovered(Instant::now()));
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::place::Place;
 use datakey::reason::Reason;
 
 /// What a failure depends on: when that changes, the next try does not wait. For `retry_at` there is a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureInputs {
-    /// `metadata.generation` of the `DataKey`.
+    /// `metadata.generation` of the object.
     pub generation: Option<i64>,
     /// Whether a backup tool restored it, by its labels and annotations.
     pub restored: bool,
@@ -17,8 +18,8 @@ pub struct FailureInputs {
     pub recorded: bool,
     /// Resource version of the Secret that the watch knows.
     pub secret: Option<String>,
-    /// The other `DataKey` that the name of the Secret is reserved for.
-    pub rival: Option<String>,
+    /// The other object that the name of the Secret is reserved for.
+    pub rival: Option<Place>,
     /// What the annotation `datakey.dev/retry-at` holds: the retry that a user asked for last.
     pub retry_at: Option<String>,
 }

@@ -77,10 +77,15 @@ func metricsOf(t *testing.T, object map[string]any) []string {
 	if err := yaml.UnmarshalStrict(text, &config); err != nil {
 		t.Fatal(err)
 	}
-	if len(config.Spec.Resources) != 1 {
+	if len(config.Spec.Resources) != 2 {
 		t.Fatalf("%d resources", len(config.Spec.Resources))
 	}
 	resource := config.Spec.Resources[0]
+	for _, other := range config.Spec.Resources[1:] {
+		if other.GroupVersionKind.Kind == object["kind"] {
+			resource = other
+		}
+	}
 	kind := resource.GroupVersionKind
 	if is := kind.Group + "/" + kind.Version; is != object["apiVersion"] || kind.Kind != object["kind"] {
 		t.Fatalf("the configuration is for %s %s", is, kind.Kind)

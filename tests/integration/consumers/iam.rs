@@ -7,7 +7,7 @@ use aws_sdk_kms::{
     Client,
     config::{Credentials, SharedCredentialsProvider},
     error::ProvideErrorMetadata,
-    types::DataKeySpec,
+    types::{DataKeyPairSpec, DataKeySpec},
 };
 use serde_json::{Value, json};
 use testbed::{
@@ -156,4 +156,30 @@ async fn key_policy_alone_allows_both_and_shuts_out_administrators() {
     let refused = unwrap(&administrator.client, &text(&data, "keyId"), &data["ciphertextBlob"], &context).await;
     assert_eq!(refused, Err(DENIED.to_owned()));
     administrator.client.describe_key().key_id(&account.key.id).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn policy_allows_key_pairs_of_the_named_kinds_only() {
+    let test = TestNamespace::new("iam-key-pairs").await;
+    let account = Account::new(&test).await;
+    let statement = json!({
+        "Effect": "Allow",
+        "Action": "kms:GenerateDataKeyPairWithoutPlaintext",
+        "Resource": account.key.arn,
+        "Condition": { "StringEquals": { "kms:DataKeyPairSpec": ["ECC_NIST_P256", "ECC_NIST_EDWARDS25519"] } },
+    });
+    let [role] = account.roles([("issuer", json!({ "Version": "2012-10-17", "Statement": [statement] }))]).await;
+    for (spec, refused) in [
+        (DataKeyPairSpec::EccNistP256, None),
+        (DataKeyPairSpec::EccNistEdwards25519, None),
+        (DataKeyPairSpec::EccNistP384, Some(DENIED)),
+        (DataKeyPairSpec::Rsa2048, Some(DENIED)),
+    ] {
+        let call = role.client.generate_data_key_pair_without_plaintext().key_id(&account.key.arn);
+        let answer = call.key_pair_spec(spec.clone()).send().await;
+        assert_eq!(answer.err().as_ref().and_then(ProvideErrorMetadata::code), refused, "{spec}");
+    }
+    let call = role.client.generate_data_key_pair().key_id(&account.key.arn);
+    let call = call.key_pair_spec(DataKeyPairSpec::EccNistP256).send().await;
+    assert_eq!(call.unwrap_err().code(), Some(DENIED), "the operation whose answer has the private key");
 }

@@ -2,12 +2,13 @@
 //! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
-pub const FILES: [&str; 17] = [
+pub const FILES: [&str; 18] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
     "docs/reference.md",
     "docs/consume.md",
+    "docs/key-pairs.md",
     "docs/kubectl-datakey.md",
     "docs/disaster-recovery.md",
     "docs/security.md",

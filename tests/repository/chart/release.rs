@@ -41,20 +41,25 @@ fn helm(arguments: &[&str], folder: &Workdir) -> String {
 #[test]
 fn artifact_hub_shows_the_definition_and_a_sample_of_it() {
     let chart = file("charts/datakey-operator/Chart.yaml");
-    let definition = file("deploy/crd.yaml");
     let shown = annotation(&chart, "crds");
-    let versions = definition["spec"]["versions"].as_array().unwrap();
-    assert_eq!((shown.as_array().unwrap().len(), versions.len()), (1, 1));
-    let kind = &definition["spec"]["names"]["kind"];
-    for (field, expected) in [
-        ("name", &definition["metadata"]["name"]),
-        ("kind", kind),
-        ("displayName", kind),
-        ("version", &versions[0]["name"]),
-    ] {
-        assert_eq!(&shown[0][field], expected, "{field}");
+    let shown = shown.as_array().unwrap();
+    let definitions = datakey::api::crds();
+    assert_eq!(shown.len(), definitions.len());
+    for (shown, definition) in shown.iter().zip(definitions) {
+        let definition = json!(definition);
+        let versions = definition["spec"]["versions"].as_array().unwrap();
+        assert_eq!(versions.len(), 1);
+        let kind = &definition["spec"]["names"]["kind"];
+        for (field, expected) in [
+            ("name", &definition["metadata"]["name"]),
+            ("kind", kind),
+            ("displayName", kind),
+            ("version", &versions[0]["name"]),
+        ] {
+            assert_eq!(&shown[field], expected, "{field}");
+        }
+        assert!(shown["description"].as_str().unwrap().len() > 20);
     }
-    assert!(shown[0]["description"].as_str().unwrap().len() > 20);
     assert_eq!(annotation(&chart, "crdsExamples"), json!([file("deploy/samples/orders.yaml")]));
     assert_eq!(chart["annotations"]["artifacthub.io/license"], env!("CARGO_PKG_LICENSE"));
 }

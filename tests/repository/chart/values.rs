@@ -138,6 +138,7 @@ pub fn cases() -> Vec<Case> {
         }),
         flag("config.concurrency", json!(7), "--concurrency=7", |flag| starts(flag, "--concurrency")),
         flag("config.workingSet", json!(9), "--working-set=9", |flag| starts(flag, "--working-set")),
+        flag("dataKeyPairs.enabled", json!(false), "--key-pairs=false", |flag| starts(flag, "--key-pairs")),
         flag("config.issue", json!(false), "--issue=false", |flag| starts(flag, "--issue")),
         flag(
             "config.reservedTemplateKeys",
@@ -147,6 +148,13 @@ pub fn cases() -> Vec<Case> {
         ),
         flag("config.kmsRate", json!(7), "--kms-rate=7", |flag| starts(flag, "--kms-rate")),
         flag("config.kmsTimeout", json!("7s"), "--kms-timeout=7s", |flag| starts(flag, "--kms-timeout")),
+        flag("config.kmsRsaTimeout", json!("7s"), "--kms-rsa-timeout=7s", |flag| starts(flag, "--kms-rsa-timeout")),
+        flag(
+            "config.kmsPairRates",
+            json!(["RSA_4096=0.5", "ECC=7", "ECC=7"]),
+            "--kms-pair-rates=RSA_4096=0.5,ECC=7",
+            |flag| starts(flag, "--kms-pair-rates"),
+        ),
         flag("config.kubeTimeout", json!("7s"), "--kube-timeout=7s", |flag| starts(flag, "--kube-timeout")),
         flag("config.retryMin", json!("7s"), "--retry-min=7s", |flag| starts(flag, "--retry-min")),
         flag("config.retryMax", json!("7m"), "--retry-max=7m", |flag| starts(flag, "--retry-max")),

@@ -4,7 +4,7 @@ use std::fs;
 
 use clap::CommandFactory;
 use datakey::{
-    api::{PENDING, crd},
+    api::{DataKey, DataKeyPair, KeyKind as _, KindId, PENDING, crd},
     condition::{ISSUED, ReadyState},
     reason::{Failure, Reason, RetryPolicy},
 };
@@ -83,7 +83,7 @@ fn reasons() -> String {
             RetryPolicy::RetrySlowly => ("slowly", false),
             RetryPolicy::RetryRarely => ("rarely", true),
         };
-        row("False", reason.as_str(), stalled, policy, &Failure::from(reason).to_string())
+        row("False", reason.as_str(), stalled, policy, &Failure::from(reason).message(DataKey::KIND))
     });
     table(&["reason", "`Ready`", "`Stalled`", "retried", "message"], own.into_iter().chain(failures))
 }
@@ -94,7 +94,8 @@ fn metrics() -> String {
     metrics.kms_call("eu-west-1", "OK", std::time::Duration::ZERO);
     metrics.reconciled(ReconcileOutcome::Success, std::time::Duration::ZERO);
     metrics.secret_written(SecretWrite::Create);
-    let scraped = metrics.render(Gauges { states: vec![ReadyState::Issued], ..Gauges::default() }).unwrap();
+    let scraped =
+        metrics.render(Gauges { states: vec![(KindId::DataKey, ReadyState::Issued)], ..Gauges::default() }).unwrap();
     let after = |keyword: &str| {
         let lines = scraped.lines().filter_map(move |line| line.strip_prefix(keyword)?.split_once(' '));
         lines.collect::<Vec<_>>()
@@ -142,13 +143,17 @@ fn exit_codes_of_the_plugin() -> String {
 
 #[test]
 fn tables_of_the_reference_are_as_the_code_says() {
-    let crd = serde_json::to_value(crd()).unwrap();
+    let pair = serde_json::to_value(crd::<DataKeyPair>()).unwrap();
+    let crd = serde_json::to_value(crd::<DataKey>()).unwrap();
     let text = fs::read_to_string(repository().join(FILE)).unwrap();
     let parts = [
         ("spec", fields::spec(&crd)),
         ("status", fields::status(&crd)),
         ("version", fields::version(&crd)),
         ("columns", fields::columns(&crd)),
+        ("pair spec", fields::spec(&pair)),
+        ("pair version", fields::version(&pair)),
+        ("pair columns", fields::columns(&pair)),
         ("reasons", reasons()),
         ("flags", flags()),
         ("metrics", metrics()),
@@ -172,7 +177,7 @@ fn stale_table_is_replaced_and_the_text_around_it_stays() {
 
 #[test]
 fn every_flag_reason_metric_and_field_is_in_its_table() {
-    let crd = serde_json::to_value(crd()).unwrap();
+    let crd = serde_json::to_value(crd::<DataKey>()).unwrap();
     assert_eq!(reasons().lines().count(), Reason::ALL.len() + 4);
     assert!(flags().contains("| `--admin-address` | `DATAKEY_ADMIN_ADDRESS` | `[::]:8080` | "), "{}", flags());
     assert!(metrics().contains("| `datakey_kms_requests_total{region,code}` | counter | "), "{}", metrics());

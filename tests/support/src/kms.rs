@@ -95,13 +95,7 @@ impl KmsServer {
 
     /// A client in a Region, with credentials.
     pub fn client_with(&self, region: &str, credentials: Credentials) -> Client {
-        let config = aws_sdk_kms::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(region.to_owned()))
-            .credentials_provider(credentials)
-            .endpoint_url(format!("http://{}", self.address()))
-            .build();
-        Client::from_conf(config)
+        client_at(&format!("http://{}", self.address()), region, credentials)
     }
 
     /// A new symmetric key.
@@ -123,6 +117,17 @@ impl KmsServer {
         let key = create.send().await.expect("create a key").key_metadata.expect("metadata");
         Key { id: key.key_id, arn: key.arn.expect("an ARN") }
     }
+}
+
+/// A client of the server or the proxy at a URL, in a Region, with credentials.
+pub fn client_at(url: &str, region: &str, credentials: Credentials) -> Client {
+    let config = aws_sdk_kms::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(credentials)
+        .endpoint_url(url)
+        .build();
+    Client::from_conf(config)
 }
 
 /// A new symmetric key where the client works.

@@ -12,6 +12,7 @@ pub mod commands;
 pub mod control_plane;
 pub mod flux;
 pub mod http;
+pub mod key_pairs;
 pub mod kms;
 pub mod kubernetes;
 pub mod node;

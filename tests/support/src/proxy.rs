@@ -10,10 +10,16 @@ use std::{
     time::Duration,
 };
 
+use aws_sdk_kms::types::DataKeyPairSpec;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use datakey::fixtures;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::{Request, Response, StatusCode, body::Bytes, body::Frame, body::Incoming};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Frame, Incoming},
+    header::{CONTENT_LENGTH, HeaderValue},
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -23,11 +29,15 @@ use tokio::time::Instant;
 
 use crate::{
     http::{Answer, Reset, Server, Stop, whole},
+    key_pairs::KeyPair,
     kms,
 };
 
 /// The operation that the operator calls.
 pub const ISSUE: &str = "GenerateDataKeyWithoutPlaintext";
+
+/// The operation that the operator calls for key pairs.
+pub const ISSUE_PAIR: &str = "GenerateDataKeyPairWithoutPlaintext";
 
 /// What stands before the error code in the aliases of keys that fail, where the proxy answers by itself.
 pub const FAILING: &str = "alias/failing/";
@@ -149,6 +159,11 @@ impl KmsProxy {
         self.lock().calls.get(ISSUE).cloned().unwrap_or_default()
     }
 
+    /// What was asked for as key pairs, in the order of the calls.
+    pub fn pair_requests(&self) -> Vec<Call> {
+        self.lock().calls.get(ISSUE_PAIR).cloned().unwrap_or_default()
+    }
+
     /// How many calls of another operation there were.
     pub fn calls_of(&self, operation: &str) -> usize {
         self.lock().calls.get(operation).map_or(0, Vec::len)
@@ -254,20 +269,43 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
         }
         None => {}
     }
+    let pair =
+        (operation == ISSUE_PAIR).then(|| DataKeyPairSpec::from(call.body["KeyPairSpec"].as_str().unwrap_or_default()));
     let Upstream::Server(client, upstream) = upstream else {
         let key = call.body["KeyId"].as_str().unwrap_or_default();
         return Ok(match key.strip_prefix(FAILING) {
             Some(code) => {
                 json_answer(StatusCode::BAD_REQUEST, &json!({ "__type": code, "message": "as the key says" }))
             }
-            None => json_answer(StatusCode::OK, &made_up(&call)),
+            None => json_answer(StatusCode::OK, &made_up(&call, pair.as_ref())),
         });
     };
+    let lacking = pair.and_then(|spec| Some((KeyPair::generate(&spec)?, spec)));
+    let mut body = body;
+    if let Some((pair, _)) = &lacking {
+        // The KMS server wraps the private half as it wraps its own, and refuses the KMS key where it would refuse the call.
+        let mut encrypt = call.body.clone();
+        encrypt["Plaintext"] = BASE64_STANDARD.encode(&pair.private_key).into();
+        body = encrypt.to_string().into();
+        parts.headers.insert("x-amz-target", HeaderValue::from_static("TrentService.Encrypt"));
+        parts.headers.insert(CONTENT_LENGTH, body.len().into());
+    }
     // The Host header stays: it is signed.
     parts.uri = format!("http://{upstream}{}", parts.uri).parse().map_err(|_| Reset)?;
     let response = client.request(Request::from_parts(parts, Full::new(body))).await.map_err(|_| Reset)?;
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let mut body = body.collect().await.map_err(|_| Reset)?.to_bytes();
+    if let (Some((pair, spec)), StatusCode::OK) = (lacking, parts.status) {
+        let encrypted: Value = serde_json::from_slice(&body).map_err(|_| Reset)?;
+        let answer = json!({
+            "KeyId": encrypted["KeyId"],
+            "KeyPairSpec": spec.as_str(),
+            "PrivateKeyCiphertextBlob": encrypted["CiphertextBlob"],
+            "PublicKey": BASE64_STANDARD.encode(pair.public_key),
+        });
+        body = answer.to_string().into();
+        parts.headers.insert(CONTENT_LENGTH, body.len().into());
+    }
     if let Some(stop) = stop {
         stop.stand_still().await;
     }
@@ -287,7 +325,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
 /// Keeps a call. Returns the fault that it meets, if any.
 fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
     let mut fault = None;
-    if operation == ISSUE {
+    if [ISSUE, ISSUE_PAIR].contains(&operation) {
         call.is_throttled = !state.quota.as_mut().is_none_or(Quota::take);
         let throttled = call.is_throttled.then(|| Fault::code("ThrottlingException"));
         let regional = state.regional.get(&call.region).cloned();
@@ -298,8 +336,8 @@ fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
     fault
 }
 
-/// A blob of the usual size that no other call is answered with.
-fn made_up(call: &Call) -> Value {
+/// A blob of the usual size that no other call is answered with; the public keys of a kind are the same in each answer.
+fn made_up(call: &Call, pair: Option<&DataKeyPairSpec>) -> Value {
     let key = call.body["KeyId"].as_str().unwrap_or_default();
     let arn = if key.starts_with("arn:") && key.contains(":key/") {
         key.to_owned()
@@ -307,7 +345,15 @@ fn made_up(call: &Call) -> Value {
         format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
     };
     let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
-    json!({ "KeyId": arn, "CiphertextBlob": BASE64_STANDARD.encode(&blob) })
+    let blob = BASE64_STANDARD.encode(&blob);
+    let Some(spec) = pair else { return json!({ "KeyId": arn, "CiphertextBlob": blob }) };
+    let public_key = serde_json::from_value(json!(spec.as_str())).map(fixtures::public_key).unwrap_or_default();
+    json!({
+        "KeyId": arn,
+        "KeyPairSpec": spec.as_str(),
+        "PrivateKeyCiphertextBlob": blob,
+        "PublicKey": BASE64_STANDARD.encode(public_key),
+    })
 }
 
 // === impl Rule ===

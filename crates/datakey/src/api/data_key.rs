@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    kind::{KeyKind, Kind, SpecView, identity},
+    kind::{KeyKind, Kind, KindId, SpecView, identity},
     lenient::Rest,
     material::KeySpec,
     request::{EncryptionContext, KeyRequest, RequestView},
@@ -12,7 +12,7 @@ use super::{
     status::{IssuedVersion, KeyStatus},
     template::{DeletionPolicy, SecretTemplate},
 };
-use crate::names::{RETRY_AT_ANNOTATION, SECRET_TYPE};
+use crate::names::SECRET_TYPE;
 
 /// The data key to issue. The operator calls AWS KMS GenerateDataKeyWithoutPlaintext once for each version. It keeps the
 /// wrapped data key, never the plaintext, in a Secret and in the status. The settings of an issued version are fixed. To
@@ -153,7 +153,7 @@ pub struct DataKeySpec {
     #[schemars(length(max = 64))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["version".into()]),
-        validation = rules::pins_are_different_data_keys()
+        validation = rules::pins_are_different_data_keys(DataKey::KIND)
     )]
     pub wrapped_keys: Option<Vec<IssuedVersion>>,
 
@@ -166,8 +166,14 @@ pub struct DataKeySpec {
 // === impl DataKey ===
 
 impl KeyKind for DataKey {
-    const KIND: &'static Kind =
-        &Kind { api_version: "datakey.dev/v1alpha1", name: "DataKey", noun: "data key", secret_type: SECRET_TYPE };
+    const KIND: &'static Kind = &Kind {
+        id: KindId::DataKey,
+        api_version: "datakey.dev/v1alpha1",
+        name: "DataKey",
+        plural: "datakeys",
+        noun: "data key",
+        secret_type: SECRET_TYPE,
+    };
 
     type Spec = DataKeySpec;
 
@@ -181,6 +187,7 @@ impl KeyKind for DataKey {
             version: spec.version,
             secret_name: spec.secret_name.as_deref(),
             secret_template: spec.secret_template.as_ref(),
+            grant_tokens: spec.grant_tokens.as_deref().unwrap_or_default(),
             deletion_policy: spec.deletion_policy(),
             pins: spec.wrapped_keys.as_deref().unwrap_or_default(),
             rest: &spec.rest,
@@ -234,7 +241,7 @@ impl DataKey {
 
     /// What the annotation `datakey.dev/retry-at` holds. Only its change means anything.
     pub fn retry_at(&self) -> Option<&str> {
-        self.metadata.annotations.as_ref()?.get(RETRY_AT_ANNOTATION).map(String::as_str)
+        self.as_object().retry_at()
     }
 }
 
@@ -256,6 +263,7 @@ impl DataKeySpec {
             key_id: &self.key_id,
             key_spec: self.key_spec,
             number_of_bytes: self.number_of_bytes,
+            key_pair_spec: None,
             encryption_context: self.encryption_context.as_ref(),
             region: self.region.as_deref(),
         }

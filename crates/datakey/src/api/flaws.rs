@@ -7,11 +7,15 @@ use std::collections::BTreeSet;
 
 use super::{
     bounds::has_blob_length,
+    kind::{Kind, KindId},
     request::{EncryptionContext, KeyRequest},
     rules,
     status::IssuedVersion,
 };
-use crate::arn::{self, KmsArn};
+use crate::{
+    arn::{self, KmsArn},
+    public_key::PublicKey,
+};
 
 /// The most pairs of an encryption context.
 const MAX_PAIRS: usize = 32;
@@ -19,8 +23,8 @@ const MAX_PAIRS: usize = 32;
 /// The most bytes of an encryption context, keys and values together.
 const MAX_CONTEXT: usize = 8192;
 
-/// The flaw of a version, with the name of the field; `None` if the version may be recorded.
-pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
+/// The flaw of a version, with the name of the field; `None` if an object of this kind may record it.
+pub fn flaw(kind: &Kind, issued: &IssuedVersion) -> Option<&'static str> {
     if issued.version < 1 {
         return Some("version must be at least 1");
     }
@@ -36,7 +40,19 @@ pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
     if issued.request_id.as_deref().is_some_and(|id| !arn::is_request_id(id)) {
         return Some("requestId may have letters, digits and '+', '/', '=', '.', '_', ':', '-', at most 256");
     }
-    RequestFlaw::of(&issued.request).map(RequestFlaw::in_record)
+    RequestFlaw::of(kind, &issued.request).map(RequestFlaw::in_record).or_else(|| flaw_of_the_public_key(issued))
+}
+
+/// What is wrong with the public key of a version whose request is right.
+fn flaw_of_the_public_key(issued: &IssuedVersion) -> Option<&'static str> {
+    match (issued.request.key_pair_spec, &issued.public_key) {
+        (None, None) => None,
+        (None, Some(_)) => Some("publicKey must be absent: a data key has none"),
+        (Some(_), None) => Some("publicKey is missing"),
+        (Some(spec), Some(der)) => PublicKey::parse(&der.0, spec)
+            .err()
+            .map(|_| "publicKey is not a public key of the kind that request.keyPairSpec names"),
+    }
 }
 
 /// What is wrong with a request. The rules of the definition reject the same requests.
@@ -44,6 +60,8 @@ pub fn flaw(issued: &IssuedVersion) -> Option<&'static str> {
 pub enum RequestFlaw {
     /// Not exactly one of the key spec and the number of bytes, or a number that KMS does not generate.
     Length,
+    /// No kind of key pair, or a length beside it.
+    KeyPairSpec,
     /// The key ID has none of the four forms.
     KeyId,
     /// The key belongs to an AWS service.
@@ -67,10 +85,13 @@ pub enum RequestFlaw {
 // === impl RequestFlaw ===
 
 impl RequestFlaw {
-    /// The first flaw of a request; `None` if KMS may be asked.
-    pub fn of(request: &KeyRequest) -> Option<Self> {
-        if request.material().is_none() {
-            return Some(Self::Length);
+    /// The first flaw of a request of an object of this kind; `None` if KMS may be asked.
+    pub fn of(kind: &Kind, request: &KeyRequest) -> Option<Self> {
+        if request.material().is_none_or(|material| material.kind() != kind.id) {
+            return Some(match kind.id {
+                KindId::DataKey => Self::Length,
+                KindId::DataKeyPair => Self::KeyPairSpec,
+            });
         }
         if !arn::has_known_form(&request.key_id) {
             return Some(Self::KeyId);
@@ -105,15 +126,17 @@ impl RequestFlaw {
     }
 
     /// What to do about it in a spec: the message of the definition's rule.
-    pub fn advice(self) -> &'static str {
+    pub fn advice(self) -> String {
         match self {
             Self::Length => rules::issued::one_length().message,
+            // The schema demands it; it is no rule.
+            Self::KeyPairSpec => "set keyPairSpec, for example to ECC_NIST_P256".to_owned(),
             Self::KeyId => rules::key_id_has_a_known_form().message,
             Self::AwsManagedKey => rules::key_is_customer_managed().message,
             Self::Region => rules::region_has_a_known_form().message,
             Self::RegionBesideArn => rules::no_region_beside_an_arn("spec").message,
             // The schema has this bound; it is no rule.
-            Self::ContextPairs => "the encryption context may have at most 32 pairs: remove some",
+            Self::ContextPairs => "the encryption context may have at most 32 pairs: remove some".to_owned(),
             Self::ContextBytes => rules::context_fits().message,
             Self::ContextCase => rules::context_keys_differ_in_more_than_case().message,
             Self::ContextEmptyKey => rules::context_keys_are_not_empty().message,
@@ -124,6 +147,7 @@ impl RequestFlaw {
     /// The flaw of a recorded request, with the name of the field.
     fn in_record(self) -> &'static str {
         match self {
+            Self::KeyPairSpec => "request must have keyPairSpec, and neither keySpec nor numberOfBytes",
             Self::Length => "request must have exactly one of keySpec and numberOfBytes (1 to 1024)",
             Self::KeyId => "request.keyId is not a key ID, a key ARN, an alias name or an alias ARN",
             Self::AwsManagedKey => "request.keyId names a key that AWS manages for its services",
@@ -161,8 +185,8 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        api::MAX_BLOB,
-        fixtures::{ARN, Edit, issued},
+        api::{DataKey, DataKeyPair, KeyKind as _, KeyPairSpec, MAX_BLOB},
+        fixtures::{ARN, Edit, Sample as _, issued, public_key_of},
     };
 
     fn context(version: &mut IssuedVersion, pairs: &[(&str, &str)]) {
@@ -210,13 +234,36 @@ pub(crate) mod tests {
 
     #[test]
     fn flaws_name_the_field() {
-        assert_eq!(flaw(&issued(1)), None);
+        assert_eq!(flaw(DataKey::KIND, &issued(1)), None);
         for (edit, words) in FLAWS {
             let mut version = issued(1);
             edit(&mut version);
-            let flaw = flaw(&version).unwrap_or_default();
+            let flaw = flaw(DataKey::KIND, &version).unwrap_or_default();
             assert!(flaw.contains(words), "expected {words}, but: {flaw}");
         }
+    }
+
+    #[test]
+    fn public_key_must_be_of_the_kind_that_was_asked_for() {
+        let edits: [(Edit<IssuedVersion>, &str); 6] = [
+            (|version| version.public_key = None, "publicKey is missing"),
+            (|version| version.public_key = Some(ByteString(vec![])), "publicKey is not a public key of"),
+            (|version| version.request.key_pair_spec = Some(KeyPairSpec::Rsa2048), "publicKey is not a public key of"),
+            (|version| version.request.key_pair_spec = None, "request must have keyPairSpec"),
+            (|version| version.request.number_of_bytes = Some(32), "request must have keyPairSpec"),
+            (|version| version.ciphertext_blob = ByteString(vec![0; MAX_BLOB + 1]), "1 to 6144 bytes"),
+        ];
+        let pair = DataKeyPair::version_like(&issued(1));
+        assert_eq!(flaw(DataKeyPair::KIND, &pair), None);
+        for (edit, words) in edits {
+            let mut version = pair.clone();
+            edit(&mut version);
+            let flaw = flaw(DataKeyPair::KIND, &version).unwrap_or_default();
+            assert!(flaw.contains(words), "expected {words}, but: {flaw}");
+        }
+        assert!(flaw(DataKey::KIND, &pair).unwrap().contains("exactly one"));
+        let with_public_key = IssuedVersion { public_key: Some(public_key_of(1)), ..issued(1) };
+        assert!(flaw(DataKey::KIND, &with_public_key).unwrap().contains("publicKey must be absent"));
     }
 
     #[test]
@@ -224,7 +271,7 @@ pub(crate) mod tests {
         let with = |edit: fn(&mut KeyRequest)| {
             let mut request = issued(1).request;
             edit(&mut request);
-            RequestFlaw::of(&request).map(RequestFlaw::advice).unwrap_or_default()
+            RequestFlaw::of(DataKey::KIND, &request).map(RequestFlaw::advice).unwrap_or_default()
         };
         assert_eq!(with(|_| {}), "");
         assert!(with(|request| request.number_of_bytes = Some(32)).starts_with("set exactly one of keySpec"));

@@ -3,7 +3,7 @@
 //! The kinds differ in three places: [`KeyKind`], which each kind implements beside its spec, [`super::Material`], and the schema.
 //! The protocol decides on an [`Object`], which borrows, so that a decision copies nothing that it does not write.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
@@ -16,7 +16,7 @@ use super::{
     status::{IssuedVersion, KeyStatus},
     template::{DeletionPolicy, SecretTemplate},
 };
-use crate::names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL};
+use crate::names::{RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, VELERO_RESTORE_LABEL};
 
 /// A kind of object that the operator issues data keys for.
 pub trait KeyKind:
@@ -61,14 +61,42 @@ pub trait KeyKind:
 /// A kind by its names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
+    /// Which one it is.
+    pub id: KindId,
     /// The API version, with the group.
     pub api_version: &'static str,
     /// The name of the kind.
     pub name: &'static str,
+    /// The name of the resource, without the group.
+    pub plural: &'static str,
     /// What one version of an object is, in messages.
     pub noun: &'static str,
     /// The type of its Secrets.
     pub secret_type: &'static str,
+}
+
+/// The number of a kind in [`super::KINDS`], in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KindId {
+    /// `DataKey`.
+    DataKey,
+    /// `DataKeyPair`.
+    DataKeyPair,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// A text that is written for data keys, with the noun and the names of this kind. No text of a user or a server may be in it.
+    pub fn reword<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.id {
+            KindId::DataKey => Cow::Borrowed(text),
+            KindId::DataKeyPair => {
+                let text = text.replace("data key", self.noun).replace("DataKey", self.name);
+                Cow::Owned(text.replace("datakey NAME", "datakeypair NAME"))
+            }
+        }
+    }
 }
 
 /// An object of any kind, as the protocol reads it.
@@ -95,6 +123,8 @@ pub struct SpecView<'a> {
     pub secret_name: Option<&'a str>,
     /// Labels and annotations of the Secret.
     pub secret_template: Option<&'a SecretTemplate>,
+    /// The grant tokens of the call.
+    pub grant_tokens: &'a [String],
     /// What becomes of the Secret when the object is deleted.
     pub deletion_policy: DeletionPolicy,
     /// The data keys that the spec pins.
@@ -182,6 +212,11 @@ impl<'a> Object<'a> {
     /// The recorded data key of a version.
     pub fn recorded_version(&self, version: i32) -> Option<&'a IssuedVersion> {
         self.record().iter().find(|issued| issued.version == version)
+    }
+
+    /// What the annotation `datakey.dev/retry-at` holds. Only its change means anything.
+    pub fn retry_at(&self) -> Option<&'a str> {
+        self.metadata.annotations.as_ref()?.get(RETRY_AT_ANNOTATION).map(String::as_str)
     }
 
     /// Whether a backup tool restored the object and its spec is unchanged since: its data key may exist, although it is not

@@ -9,6 +9,8 @@ use serde_json::Value;
 /// Fields that only a newer release knows. Every write keeps them unchanged.
 pub type Rest = BTreeMap<String, serde_json::Value>;
 
+const EXPECTED_BASE64: &str = "invalid value, expected base64 with padding";
+
 /// Decodes a field that the operator derives itself: an undecodable value counts as absent, so the next write replaces it.
 pub fn derived<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
@@ -34,7 +36,12 @@ pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error
     text.parse::<Timestamp>().map(Time).map_err(|_| D::Error::custom(expected))
 }
 
+/// Decodes bytes in base64 that can be absent.
+pub fn optional_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteString>, D::Error> {
+    Option::deserialize(deserializer).map_err(|_| D::Error::custom(EXPECTED_BASE64))
+}
+
 /// Decodes bytes in base64.
 pub fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString, D::Error> {
-    ByteString::deserialize(deserializer).map_err(|_| D::Error::custom("invalid value, expected base64 with padding"))
+    ByteString::deserialize(deserializer).map_err(|_| D::Error::custom(EXPECTED_BASE64))
 }

@@ -1,7 +1,12 @@
-//! What is generated: the kinds of data keys and their lengths. Nothing else decides on a length.
+//! What is generated: data keys of a kind or a length, and key pairs. Nothing else decides on a length.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{
+    key_pair_spec::{KeyPairSpec, QuotaClass},
+    kind::KindId,
+};
 
 /// Kind of a data key: `AES_256` (32 bytes) or `AES_128` (16 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,33 +33,58 @@ impl KeySpec {
 }
 
 /// What KMS generates for a request: a data key of a named kind, or of a number of bytes (AWS KMS API reference,
-/// `GenerateDataKeyWithoutPlaintext`, `KeySpec` and `NumberOfBytes`).
+/// `GenerateDataKeyWithoutPlaintext`, `KeySpec` and `NumberOfBytes`), or a key pair (`GenerateDataKeyPairWithoutPlaintext`,
+/// `KeyPairSpec`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Material {
     /// An AES key.
     Spec(KeySpec),
     /// 1 to 1024 bytes.
     Bytes(u16),
+    /// A key pair.
+    Pair(KeyPairSpec),
 }
 
 // === impl Material ===
 
 impl Material {
-    /// The one of two fields that is set; `None` where none or both are, or the number is out of bounds.
-    pub fn new(key_spec: Option<KeySpec>, number_of_bytes: Option<i32>) -> Option<Self> {
-        match (key_spec, number_of_bytes) {
-            (Some(spec), None) => Some(Self::Spec(spec)),
-            (None, Some(bytes @ 1..=1024)) => u16::try_from(bytes).ok().map(Self::Bytes),
+    /// The one of three fields that is set; `None` where none or several are, or the number is out of bounds.
+    pub fn new(
+        key_spec: Option<KeySpec>,
+        number_of_bytes: Option<i32>,
+        key_pair_spec: Option<KeyPairSpec>,
+    ) -> Option<Self> {
+        match (key_spec, number_of_bytes, key_pair_spec) {
+            (Some(spec), None, None) => Some(Self::Spec(spec)),
+            (None, Some(bytes @ 1..=1024), None) => u16::try_from(bytes).ok().map(Self::Bytes),
+            (None, None, Some(pair)) => Some(Self::Pair(pair)),
             _ => None,
         }
     }
 
-    /// The length of the data key, in bytes.
-    pub fn length(self) -> usize {
+    /// The kind of the objects that it is issued for.
+    pub fn kind(self) -> KindId {
         match self {
-            Self::Spec(KeySpec::Aes256) => 32,
-            Self::Spec(KeySpec::Aes128) => 16,
-            Self::Bytes(bytes) => bytes.into(),
+            Self::Spec(_) | Self::Bytes(_) => KindId::DataKey,
+            Self::Pair(_) => KindId::DataKeyPair,
+        }
+    }
+
+    /// The quota that KMS counts the call against.
+    pub fn quota_class(self) -> QuotaClass {
+        match self {
+            Self::Spec(_) | Self::Bytes(_) => QuotaClass::Symmetric,
+            Self::Pair(spec) => spec.quota_class(),
+        }
+    }
+
+    /// The length of the data key, in bytes; `None` for a key pair, whose private key has no fixed length.
+    pub fn length(self) -> Option<usize> {
+        match self {
+            Self::Spec(KeySpec::Aes256) => Some(32),
+            Self::Spec(KeySpec::Aes128) => Some(16),
+            Self::Bytes(bytes) => Some(bytes.into()),
+            Self::Pair(_) => None,
         }
     }
 
@@ -63,6 +93,7 @@ impl Material {
         match self {
             Self::Spec(spec) => ("keySpec", spec.as_str().to_owned()),
             Self::Bytes(bytes) => ("numberOfBytes", bytes.to_string()),
+            Self::Pair(pair) => ("keyPairSpec", pair.as_str().to_owned()),
         }
     }
 }
@@ -72,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_one_of_two_fields_names_the_length() {
+    fn exactly_one_field_names_what_is_generated() {
         for (key_spec, bytes, length) in [
             (Some(KeySpec::Aes256), None, Some(32)),
             (Some(KeySpec::Aes128), None, Some(16)),
@@ -84,7 +115,16 @@ mod tests {
             (None, Some(1025), None),
             (None, Some(-1), None),
         ] {
-            assert_eq!(Material::new(key_spec, bytes).map(Material::length), length, "{key_spec:?} {bytes:?}");
+            let material = Material::new(key_spec, bytes, None);
+            assert_eq!(material.and_then(Material::length), length, "{key_spec:?} {bytes:?}");
+            let pair = Material::new(key_spec, bytes, Some(KeyPairSpec::EccNistP256));
+            assert_eq!(pair.is_some(), key_spec.is_none() && bytes.is_none(), "{key_spec:?} {bytes:?}");
         }
+    }
+
+    #[test]
+    fn each_material_has_its_kind() {
+        assert_eq!(Material::Bytes(1).kind(), KindId::DataKey);
+        assert_eq!(Material::Pair(KeyPairSpec::EccNistP256).kind(), KindId::DataKeyPair);
     }
 }

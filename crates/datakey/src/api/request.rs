@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    key_pair_spec::KeyPairSpec,
     lenient::Rest,
     material::{KeySpec, Material},
     rules, schema,
@@ -18,7 +19,6 @@ pub type EncryptionContext = BTreeMap<String, String>;
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-#[x_kube(validation = rules::request_of_entries())]
 pub struct KeyRequest {
     /// The KMS key, as in the spec.
     #[schemars(length(min = 1, max = 512))]
@@ -33,6 +33,10 @@ pub struct KeyRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub number_of_bytes: Option<i32>,
+
+    /// The kind of the key pair, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_pair_spec: Option<KeyPairSpec>,
 
     /// The encryption context, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +68,8 @@ pub struct RequestView<'a> {
     pub key_spec: Option<KeySpec>,
     /// The requested length in bytes.
     pub number_of_bytes: Option<i32>,
+    /// The requested kind of key pair.
+    pub key_pair_spec: Option<KeyPairSpec>,
     /// The encryption context.
     pub encryption_context: Option<&'a EncryptionContext>,
     /// The requested Region.
@@ -86,6 +92,7 @@ impl<'a> RequestView<'a> {
             ("keyId", self.key_id != other.key_id),
             ("keySpec", self.key_spec != other.key_spec),
             ("numberOfBytes", self.number_of_bytes != other.number_of_bytes),
+            ("keyPairSpec", self.key_pair_spec != other.key_pair_spec),
             ("encryptionContext", self.context() != other.context()),
             ("region", self.region != other.region),
         ]
@@ -108,6 +115,7 @@ impl<'a> RequestView<'a> {
             "keyId" => Some(self.key_id.to_owned()),
             "keySpec" => self.key_spec.map(|spec| spec.as_str().to_owned()),
             "numberOfBytes" => self.number_of_bytes.map(|bytes| bytes.to_string()),
+            "keyPairSpec" => self.key_pair_spec.map(|pair| pair.as_str().to_owned()),
             "encryptionContext" => serde_json::to_string(self.context()).ok(),
             "region" => self.region.map(str::to_owned),
             _ => None,
@@ -124,12 +132,18 @@ impl<'a> RequestView<'a> {
         self.differences(other).is_empty()
     }
 
+    /// What KMS generates; `None` where the request does not name exactly one length or kind of key pair.
+    pub fn material(self) -> Option<Material> {
+        Material::new(self.key_spec, self.number_of_bytes, self.key_pair_spec)
+    }
+
     /// The request, without fields that only a newer release knows.
     pub fn to_request(self) -> KeyRequest {
         KeyRequest {
             key_id: self.key_id.to_owned(),
             key_spec: self.key_spec,
             number_of_bytes: self.number_of_bytes,
+            key_pair_spec: self.key_pair_spec,
             encryption_context: self.encryption_context.cloned(),
             region: self.region.map(str::to_owned),
             rest: Rest::new(),
@@ -146,6 +160,7 @@ impl KeyRequest {
             key_id: &self.key_id,
             key_spec: self.key_spec,
             number_of_bytes: self.number_of_bytes,
+            key_pair_spec: self.key_pair_spec,
             encryption_context: self.encryption_context.as_ref(),
             region: self.region.as_deref(),
         }
@@ -156,8 +171,8 @@ impl KeyRequest {
         self.view().context()
     }
 
-    /// What KMS generates; `None` where the request does not name exactly one length.
+    /// What KMS generates; `None` where the request does not name exactly one length or kind of key pair.
     pub fn material(&self) -> Option<Material> {
-        Material::new(self.key_spec, self.number_of_bytes)
+        self.view().material()
     }
 }

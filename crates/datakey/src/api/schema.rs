@@ -5,7 +5,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::rules::record;
+use super::{
+    crd::KINDS,
+    kind::{Kind, KindId},
+    rules::{self, record},
+};
 
 pub fn encryption_context(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -38,6 +42,12 @@ pub fn ciphertext_blob(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 4, "maxLength": 8192, "pattern": base64 })
 }
 
+pub fn public_key(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = ciphertext_blob(generator);
+    schema.insert("maxLength".to_owned(), 10_924.into());
+    schema
+}
+
 pub fn whole_seconds(_: &mut SchemaGenerator) -> Schema {
     // The next write of the record would drop a fraction, and the record is write-once. The operator cannot decode a time at
     // the end of the year 9999.
@@ -53,17 +63,85 @@ pub fn grant_tokens(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Rejects pins with a plaintext data key that was copied by mistake: other unknown fields are kept, but a plaintext must never
-/// reach etcd. The schema bounds its length, because the API server does not repeat the value in the message about that.
-pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps) {
-    let pins =
-        root.properties.as_mut().and_then(|root| root.get_mut("spec")?.properties.as_mut()?.get_mut("wrappedKeys"));
-    let Some(JSONSchemaPropsOrArray::Schema(pin)) = pins.and_then(|pins| pins.items.as_mut()) else {
-        return;
+/// The path of the pins, and that of the record. The entries of both are of the same type.
+const PINS: [&str; 2] = ["spec", "wrappedKeys"];
+const RECORD: [&str; 2] = ["status", "versions"];
+
+/// A list of the object.
+fn list<'a>(root: &'a mut JSONSchemaProps, [part, list]: [&str; 2]) -> Option<&'a mut JSONSchemaProps> {
+    property(property(root, part)?, list)
+}
+
+/// The entries of a list of the object.
+fn entry<'a>(root: &'a mut JSONSchemaProps, path: [&str; 2]) -> Option<&'a mut JSONSchemaProps> {
+    match list(root, path)?.items.as_mut()? {
+        JSONSchemaPropsOrArray::Schema(entry) => Some(entry),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
+/// Reduces what all kinds have in common to the fields and the noun of one kind: the Rust types have the fields of all of them.
+pub fn keep_fields_of(root: &mut JSONSchemaProps, kind: &Kind) {
+    for path in [PINS, RECORD] {
+        let Some(entry) = entry(root, path) else { continue };
+        if let Some(request) = property(entry, "request") {
+            keep_fields(request, kind, record::of_a_request);
+        }
+        keep_fields(entry, kind, record::of_a_version);
+        if kind.id == KindId::DataKeyPair
+            && let Some(blob) = property(entry, "ciphertextBlob")
+        {
+            let text = "The wrapped private key that KMS returned (`PrivateKeyCiphertextBlob`), 1 to 6144 bytes, in base64. \
+                        Decrypt returns the private key as PKCS #8 in DER.";
+            blob.description = Some(text.to_owned());
+        }
+        reword(entry, kind);
+    }
+    let Some(status) = property(root, "status") else { return };
+    if kind.id == KindId::DataKey {
+        status.properties.as_mut().map(|fields| fields.remove("publicKeySha256"));
+    }
+    reword(status, kind);
+}
+
+/// Removes the fields that only other kinds have, and requires those that each object of this kind has.
+fn keep_fields(schema: &mut JSONSchemaProps, kind: &Kind, of: fn(&Kind) -> record::Fields) {
+    let own = of(kind);
+    let is_foreign = |name: &String| {
+        let is_in = |fields: record::Fields| fields.required.iter().chain(fields.optional).any(|field| field == name);
+        !is_in(own) && KINDS.into_iter().any(|kind| is_in(of(kind)))
     };
-    for name in ["plaintext", "Plaintext"] {
+    if let Some(properties) = &mut schema.properties {
+        properties.retain(|name, _| !is_foreign(name));
+    }
+    let mut required: Vec<_> = own.required.iter().map(|&name| name.to_owned()).collect();
+    required.sort();
+    schema.required = Some(required);
+}
+
+/// Writes the noun and the name of the kind into descriptions that are written for data keys.
+fn reword(schema: &mut JSONSchemaProps, kind: &Kind) {
+    if let Some(description) = &mut schema.description {
+        *description = kind.reword(description).into_owned();
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(|field| reword(field, kind));
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        reword(items, kind);
+    }
+}
+
+/// Rejects pins with a plaintext that was copied by mistake: other unknown fields are kept, but a plaintext must never
+/// reach etcd. The schema bounds its length, because the API server does not repeat the value in the message about that.
+pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps, kind: &Kind) {
+    let Some(pin) = entry(root, PINS) else { return };
+    // As KMS and its clients name it.
+    let (names, what) = match kind.id {
+        KindId::DataKey => (["plaintext", "Plaintext"], "a data key"),
+        KindId::DataKeyPair => (["privateKeyPlaintext", "PrivateKeyPlaintext"], "a private key"),
+    };
+    for name in names {
         let refused = JSONSchemaProps {
-            description: Some("Remove it: the plaintext of a data key must never be in the cluster.".to_owned()),
+            description: Some(format!("Remove it: the plaintext of {what} must never be in the cluster.")),
             type_: Some("string".to_owned()),
             max_length: Some(0),
             ..JSONSchemaProps::default()
@@ -83,21 +161,26 @@ pub fn bound_name(root: &mut JSONSchemaProps) {
     root.properties.get_or_insert_default().insert("metadata".to_owned(), metadata);
 }
 
-/// Adds the rules of each recorded version. Pins are of the same type, but may change.
-pub fn add_rules_of_entries(status: &mut JSONSchemaProps) {
-    let record = status.properties.as_mut().and_then(|properties| properties.get_mut("versions"));
-    let Some(JSONSchemaPropsOrArray::Schema(entry)) = record.and_then(|list| list.items.as_mut()) else {
-        return;
-    };
-    for name in ["ciphertextBlob", "keyId", "issuedAt"] {
-        add_rule(property(entry, name), record::recorded_value_stays());
+/// Adds the rules of each pin and of each recorded version. Both are of the same type, but pins may change.
+pub fn add_rules_of_entries(root: &mut JSONSchemaProps, kind: &Kind) {
+    if let Some(pin) = entry(root, PINS) {
+        add_rule(property(pin, "request"), rules::request_of_entries(kind));
+    }
+    add_rule(list(root, RECORD), record::recorded_versions_are_not_removed(kind));
+    let Some(entry) = entry(root, RECORD) else { return };
+    // These two have rules of their own.
+    let values = record::of_a_version(kind).required.iter().filter(|name| !["version", "request"].contains(name));
+    for name in values {
+        add_rule(property(entry, name), record::recorded_value_stays(kind));
     }
     if let Some(request) = property(entry, "request") {
-        add_rule(property(request, "keyId"), record::recorded_value_stays());
-        request.x_kubernetes_validations =
-            Some(vec![record::request_of_new_versions(), record::recorded_request_stays()]);
+        for name in record::of_a_request(kind).required {
+            add_rule(property(request, name), record::recorded_value_stays(kind));
+        }
+        add_rule(Some(&mut *request), record::request_of_new_versions(kind));
+        add_rule(Some(request), record::recorded_request_stays(kind));
     }
-    add_rule(Some(entry), record::recorded_version_stays());
+    add_rule(Some(entry), record::recorded_version_stays(kind));
 }
 
 fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {

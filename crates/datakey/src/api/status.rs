@@ -39,6 +39,12 @@ pub struct KeyStatus {
     #[schemars(length(max = 2048), regex(pattern = "^[0-9A-Za-z:/_-]*$"))]
     pub key_id: Option<String>,
 
+    /// SHA-256, in hexadecimal digits, of the public key of the current version (DER, SubjectPublicKeyInfo), as
+    /// `openssl pkey -pubin -outform der | sha256sum` prints it for the entry `publicKey` of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
+    #[schemars(length(max = 64))]
+    pub public_key_sha256: Option<String>,
+
     /// The time when the current version was issued.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     pub issued_at: Option<Time>,
@@ -62,10 +68,7 @@ pub struct KeyStatus {
     /// ciphertext, and the operator can restore the Secret from it. Fields of a newer release are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::list")]
     #[schemars(length(max = 64))]
-    #[x_kube(
-        merge_strategy = ListMerge::Map(vec!["version".into()]),
-        validation = rules::record::recorded_versions_are_not_removed()
-    )]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
     pub versions: Vec<IssuedVersion>,
 
     /// Fields that only a newer release knows.
@@ -109,6 +112,11 @@ pub struct IssuedVersion {
     #[serde(deserialize_with = "lenient::bytes")]
     #[schemars(schema_with = "schema::ciphertext_blob")]
     pub ciphertext_blob: ByteString,
+
+    /// The public key, as KMS returned it: a SubjectPublicKeyInfo in DER, 1 to 8192 bytes, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::optional_bytes")]
+    #[schemars(schema_with = "schema::public_key")]
+    pub public_key: Option<ByteString>,
 
     /// The ARN of the KMS key that wrapped the data key. Pass it to KMS Decrypt as `KeyId`.
     #[schemars(length(min = 1, max = 2048))]

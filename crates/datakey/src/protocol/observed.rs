@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    api::Object,
+    api::{Kind, Object},
     reason::Failure,
     secret::{Projection, known::KnownSecret, metadata::SecretMetadata, template::Reserved},
 };
@@ -44,9 +44,18 @@ pub struct Inputs<'a> {
     /// Whether data keys may be issued; false under `--issue=false`.
     pub may_issue: bool,
     /// The other object whose recorded data key the Secret of that name holds or must hold.
-    pub rival: Option<&'a str>,
+    pub rival: Option<Rival<'a>>,
     /// The keys that the template of the Secret must not have.
     pub reserved: &'a Reserved,
+}
+
+/// Another object, of any kind, that a Secret is reserved for by its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rival<'a> {
+    /// Its kind.
+    pub kind: &'static Kind,
+    /// Its name.
+    pub name: &'a str,
 }
 
 /// The operator's knowledge of the Secret of an object. The parameters are the types of a watched Secret, of metadata and of a
@@ -112,7 +121,7 @@ impl<'a> Observed<'a> {
     /// same Secret: it may not issue, adopt or pin, whatever the Secret and its labels say. A user who may edit DataKeys knows
     /// the pins of all of them, and one who may edit Secrets can set their labels. Otherwise workloads would read a data key of
     /// this object in the Secret of the other one.
-    pub(super) fn name_is_reserved_for(&self) -> Option<&'a str> {
+    pub(super) fn name_is_reserved_for(&self) -> Option<Rival<'a>> {
         self.inputs.rival.filter(|_| self.object.record().is_empty())
     }
 }

@@ -1,7 +1,7 @@
 //! Pins: data keys that the spec carries in their wrapped form, so that they are never issued again. Pure.
 //!
 //! A pin is a copy of an entry of a record, mostly that of another cluster. Two entries are the same data key if the wrapped
-//! data key, the KMS key and the request are the same; the time and the request ID of the call are not compared. Of a
+//! data key, the public key, the KMS key and the request are the same; the time and the request ID of the call are not compared. Of a
 //! multi-Region key the record names the replica in the Region of the object: a workload decrypts there, and one manifest
 //! serves every Region.
 
@@ -52,7 +52,8 @@ pub fn unrecorded<'a>(object: impl Into<Object<'a>>, own: Option<&str>) -> Resul
     if !unrecorded.is_empty()
         && let Some((one, other)) = twins(object.record().iter().chain(&unrecorded))
     {
-        let why = format!("ciphertextBlob is that of version {one}, too; each version must have a data key of its own");
+        let noun = object.kind.noun;
+        let why = format!("ciphertextBlob is that of version {one}, too; each version must have a {noun} of its own");
         return Err(Failure::new(Reason::PinInvalid, format!("version {other}: {why}")));
     }
     Ok(unrecorded)
@@ -75,7 +76,8 @@ pub(super) fn merge_with_secret(
     let noun = object.kind.noun;
     let contradicts = |why: String| Obstacle::OtherPin.because(why);
     for pin in &pins {
-        let differs = secret::parse_version(secret, pin.version).map(|found| differences(&found, "the Secret", pin));
+        let differs =
+            secret::parse_version(object.kind, secret, pin.version).map(|found| differences(&found, "the Secret", pin));
         if let Ok(differs) = differs.as_deref()
             && !differs.is_empty()
         {
@@ -121,7 +123,7 @@ pub(super) fn merge_with_secret(
 /// Checks a pin, and converts it to the entry that is recorded: with the replica of the object's Region.
 fn validate(object: Object<'_>, pin: &IssuedVersion, own: Option<&str>) -> Result<IssuedVersion, Failure> {
     let request = &pin.request;
-    if let Some(flaw) = flaw(pin) {
+    if let Some(flaw) = flaw(object.kind, pin) {
         return Err(invalid(pin, flaw));
     }
     // Only a multi-Region key has replicas. Data keys that a key of one Region wrapped are unwrapped in that Region only.
@@ -152,6 +154,9 @@ fn differences(version: &IssuedVersion, place: &str, pin: &IssuedVersion) -> Vec
     }
     if pin.ciphertext_blob != version.ciphertext_blob {
         all.push("ciphertextBlob".to_owned());
+    }
+    if pin.public_key != version.public_key {
+        all.push("publicKey".to_owned());
     }
     all
 }

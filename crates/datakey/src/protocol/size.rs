@@ -9,6 +9,7 @@ use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Tim
 use crate::{
     api::{IssuedVersion, MAX_BLOB, Object, Rest, ToJson, with_recorded},
     arn,
+    public_key::MAX_PUBLIC_KEY,
     reason::{Failure, Reason},
     secret::Projection,
 };
@@ -28,7 +29,7 @@ const MAX_OBJECT: usize = 1 << 20;
 pub const MAX_STORED: usize = (3 << 19) - 1024;
 
 /// The number of versions, recorded and pinned, that always fit: each has at most 8192 bytes of encryption context, and JSON
-/// makes them at most six times as long.
+/// makes them at most six times as long; a public key has at most 8192 bytes, too.
 const FEW: usize = 6;
 
 /// The failure if the Secret or the object would be too large with these versions in the record.
@@ -61,6 +62,7 @@ pub fn largest<'a>(object: impl Into<Object<'a>>, own_region: Option<&str>) -> I
         version: object.wanted_version(),
         key_id: format!("arn:aws:kms:{region}:000000000000:key/mrk-00000000000000000000000000000000"),
         ciphertext_blob: ByteString(vec![0; MAX_BLOB]),
+        public_key: request.key_pair_spec.map(|_| ByteString(vec![0; MAX_PUBLIC_KEY])),
         key_material_id: Some("0".repeat(64)),
         issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),

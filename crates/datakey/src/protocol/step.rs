@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{observed::Observed, size};
+use super::{
+    observed::{Observed, Rival},
+    size,
+};
 use crate::{
     api::{IssuedVersion, KeyStatus, Object, with_adopted, with_recorded},
     condition,
@@ -128,9 +131,8 @@ impl Step {
     }
 
     /// Reports that the name of the Secret is reserved for another object.
-    pub(super) fn reserved(object: Object<'_>, rival: &str) -> Self {
-        let (kind, noun) = (object.kind.name, object.kind.noun);
-        let why = format!("it belongs to {kind} {rival}, which has recorded a {noun} for it");
+    pub(super) fn reserved(object: Object<'_>, Rival { kind, name }: Rival<'_>) -> Self {
+        let why = format!("it belongs to {} {name}, which has recorded a {} for it", kind.name, kind.noun);
         Self::conflict(object, &Obstacle::OtherObject.because(why))
     }
 }

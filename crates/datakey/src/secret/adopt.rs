@@ -26,7 +26,8 @@ pub fn adopt<'a>(object: impl Into<Object<'a>>, secret: &Secret) -> Result<Vec<I
     }
     let numbers = version_numbers(secret);
     let damaged = |why: String| Obstacle::Damaged.because(why);
-    let versions = numbers.iter().map(|&version| parse_version(secret, version)).collect::<Result<Vec<_>, _>>();
+    let versions =
+        numbers.iter().map(|&version| parse_version(object.kind, secret, version)).collect::<Result<Vec<_>, _>>();
     let versions = versions.map_err(damaged)?;
     let Some(plain) = current_version(secret).and_then(|plain| versions.iter().find(|found| found.version == plain))
     else {

@@ -62,10 +62,11 @@ impl Obstacle {
                  delete this one once that one is Ready",
                 object.name().unwrap_or_default()
             ),
-            Self::OtherObject => format!(
-                "Don't delete the Secret: workloads of the other {kind} need it. Set spec.secretName to a name that no \
-                 other {kind} uses"
-            ),
+            Self::OtherObject => {
+                "Don't delete the Secret: workloads of the other object need it. Set spec.secretName to a name \
+                                  that no other DataKey or DataKeyPair uses"
+                    .to_owned()
+            }
             Self::Unlabeled => format!(
                 "If the Secret holds the {noun}s of this {kind}, set these labels, and the operator takes them over. \
                  Otherwise set spec.secretName to a free name"

@@ -15,7 +15,7 @@ use super::{
     reader::{entry, version_numbers},
 };
 use crate::{
-    api::Object,
+    api::{KINDS, Object},
     names::{FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX},
     text::printable,
 };
@@ -41,7 +41,15 @@ pub(crate) fn unmanaged_reason(is_managed: bool) -> Option<Conflict> {
 pub(crate) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<Conflict> {
     let kind = object.kind;
     if secret.type_.as_deref() != Some(kind.secret_type) {
-        let found = printable(secret.type_.as_deref().unwrap_or_default(), MAX_TYPE);
+        let found = secret.type_.as_deref().unwrap_or_default();
+        if let Some(other) = KINDS.into_iter().find(|kind| kind.secret_type == found) {
+            let why = match label(secret, NAME_LABEL) {
+                Some(name) => format!("it belongs to {} {name}", other.name),
+                None => format!("it belongs to a {}", other.name),
+            };
+            return Some(Obstacle::OtherObject.because(why));
+        }
+        let found = printable(found, MAX_TYPE);
         return Some(Obstacle::Foreign.because(format!("it is of type {found:?} and not {}", kind.secret_type)));
     }
     let belongs_to = label(secret, NAME_LABEL)?;

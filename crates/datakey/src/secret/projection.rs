@@ -18,6 +18,7 @@ use crate::{
     names::{
         CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, VERSION_ANNOTATION_PREFIX,
     },
+    public_key::PublicKey,
 };
 
 /// The annotation about one version: the fields of the record that `data` does not hold, so that the record can be rebuilt from
@@ -25,8 +26,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionAnnotation {
-    /// SHA-256 of the `CiphertextBlob`, in hexadecimal digits.
+    /// SHA-256 of the wrapped key, in hexadecimal digits.
     pub sha256: String,
+    /// SHA-256 of the public key in DER, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key_sha256: Option<String>,
     /// The requested key ID.
     pub key_id: String,
     /// The requested Region.
@@ -93,13 +97,20 @@ pub(super) fn entries(issued: &IssuedVersion, suffix: &str) -> BTreeMap<String, 
     entries
 }
 
-/// The entries of a Secret that say how to unwrap a version, by their plain names: all except `ciphertextBlob`, whose value is
-/// binary, and `version`.
+/// The entries of a Secret that say how to unwrap a version, and its public key, by their plain names: all except
+/// `ciphertextBlob`, whose value is binary, and `version`.
 pub fn text_entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let request = &issued.request;
-    let length = request.material().map(Material::entry);
+    let material = request.material();
+    let public_key = match (material, &issued.public_key) {
+        // Nothing else is recorded.
+        (Some(Material::Pair(spec)), Some(der)) => PublicKey::parse(&der.0, spec).ok().map(|key| key.to_pem()),
+        _ => None,
+    };
+    let public_key = public_key.map(|pem| ("publicKey", pem));
     let context = ("encryptionContext", json::<EncryptionContext>(request.context()));
-    [("keyId", issued.key_id.clone()), context].into_iter().chain(length).collect()
+    let always = [("keyId", issued.key_id.clone()), context];
+    always.into_iter().chain(material.map(Material::entry)).chain(public_key).collect()
 }
 
 fn text(value: String) -> ByteString {
@@ -117,6 +128,7 @@ impl VersionAnnotation {
     fn of(issued: &IssuedVersion) -> Self {
         Self {
             sha256: sha256(&issued.ciphertext_blob.0),
+            public_key_sha256: issued.public_key.as_ref().map(|der| sha256(&der.0)),
             key_id: issued.request.key_id.clone(),
             region: issued.request.region.clone(),
             key_material_id: issued.key_material_id.clone(),

@@ -6,9 +6,13 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 use super::{digest::sha256, projection::VersionAnnotation};
 use crate::{
-    api::{EncryptionContext, IssuedVersion, KeyRequest, KeySpec, flaws::flaw, has_blob_length},
+    api::{
+        EncryptionContext, IssuedVersion, KeyPairSpec, KeyRequest, KeySpec, Kind, KindId, Material, flaws::flaw,
+        has_blob_length,
+    },
     arn::KmsArn,
     names::{CURRENT_VERSION_ANNOTATION, VERSION_ANNOTATION_PREFIX},
+    public_key,
 };
 
 pub(super) fn entry<'a>(secret: &'a Secret, name: &str) -> Option<&'a ByteString> {
@@ -43,11 +47,11 @@ pub(super) fn version_annotation(secret: &Secret, version: i32) -> Option<Versio
         .ok()
 }
 
-/// Decodes one version of a Secret.
+/// Decodes one version of the Secret of an object of this kind.
 ///
 /// # Errors
 /// What is missing, or contradicts the rest of the version.
-pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
+pub(crate) fn parse_version(kind: &Kind, secret: &Secret, version: i32) -> Result<IssuedVersion, String> {
     let wrong = |what: &str| format!("{what} of version {version} is missing or was changed");
     let text = |name: &str| text(secret, &format!("{name}.v{version}"));
 
@@ -58,10 +62,20 @@ pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersi
     let arn =
         text("keyId").filter(|arn| KmsArn::parse(arn).is_some_and(|arn| arn.is_key())).ok_or_else(|| wrong("keyId"))?;
     let key_spec = [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| text("keySpec") == Some(spec.as_str()));
-    let bytes = text("numberOfBytes").and_then(|bytes| bytes.parse().ok()).filter(|bytes| (1..=1024).contains(bytes));
-    if key_spec.is_some() == bytes.is_some() {
-        return Err(wrong("keySpec or numberOfBytes"));
-    }
+    let number_of_bytes =
+        text("numberOfBytes").and_then(|bytes| bytes.parse().ok()).filter(|bytes| (1..=1024).contains(bytes));
+    let key_pair_spec = KeyPairSpec::ALL.iter().copied().find(|spec| text("keyPairSpec") == Some(spec.as_str()));
+    let material = Material::new(key_spec, number_of_bytes, key_pair_spec).filter(|found| found.kind() == kind.id);
+    let public_key = match (kind.id, material) {
+        (KindId::DataKey, None) => return Err(wrong("keySpec or numberOfBytes")),
+        (KindId::DataKeyPair, None) => return Err(wrong("keyPairSpec")),
+        (KindId::DataKey, Some(_)) => None,
+        (KindId::DataKeyPair, Some(_)) => {
+            let der = text("publicKey").and_then(public_key::der_of_pem);
+            let der = der.filter(|der| Some(sha256(der)) == provenance.public_key_sha256);
+            Some(ByteString(der.ok_or_else(|| wrong("publicKey"))?))
+        }
+    };
     let context: EncryptionContext = text("encryptionContext")
         .and_then(|context| serde_json::from_str(context).ok())
         .ok_or_else(|| wrong("encryptionContext"))?;
@@ -70,12 +84,14 @@ pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersi
         request: KeyRequest {
             key_id: provenance.key_id,
             key_spec,
-            number_of_bytes: bytes,
+            number_of_bytes,
+            key_pair_spec,
             encryption_context: (!context.is_empty()).then_some(context),
             region: provenance.region,
             rest: provenance.request,
         },
         ciphertext_blob: blob.clone(),
+        public_key,
         key_id: arn.to_owned(),
         key_material_id: provenance.key_material_id,
         issued_at: provenance.issued_at,
@@ -85,7 +101,7 @@ pub(crate) fn parse_version(secret: &Secret, version: i32) -> Result<IssuedVersi
     if names_fields_twice(&found) {
         return Err(wrong("the annotation"));
     }
-    match flaw(&found) {
+    match flaw(kind, &found) {
         None => Ok(found),
         Some(flaw) => Err(format!("what it holds as version {version} can't be recorded: {flaw}")),
     }

@@ -1,5 +1,7 @@
 //! The actions of users, backup tools, other controllers and the garbage collector.
 
+use datakey::api::KeyKind as _;
+
 use crate::{
     Derivation, Model, Violation,
     objects::{Id, Pins, RequestVariant, Spec},
@@ -106,7 +108,7 @@ impl Model {
             Action::ChangeVersion,
         );
         change(state.spend(|budget| &mut budget.policy), Spec { delete: !now.delete, ..now }, Action::ChangePolicy);
-        let record = Pins::of(self.key(state.key.object).record());
+        let record = Pins::of(self.key(state.key.object).as_object().record());
         for (pins, action) in [(record, Action::PinRecord), (Pins::default(), Action::Unpin)] {
             if pins != now.pins {
                 change(state.spend(|budget| &mut budget.pin), Spec { pins, ..now }, action);

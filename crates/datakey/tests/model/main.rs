@@ -27,6 +27,7 @@
 mod budgets;
 mod environment;
 mod explore;
+mod kind;
 mod mutants;
 mod objects;
 mod operator;
@@ -42,14 +43,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use datakey::{
-    api::{DataKey, KeyStatus},
-    reason::Failure,
-};
+use datakey::{api::KeyStatus, reason::Failure};
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
     budgets::{Budget, LARGE, LIMITS, SMALL},
+    kind::Key,
     mutants::{MUTANTS, Mutant},
     objects::{DataKeys, Id, Interned, KeySummary, Spec},
     operator::{Decision, Question},
@@ -77,7 +76,7 @@ struct Model {
     budget: Budget,
     foreign: Id,
     lookalikes: [Id; 3],
-    keys: RefCell<Interned<DataKey, KeySummary>>,
+    keys: RefCell<Interned<Key, KeySummary>>,
     secrets: RefCell<Interned<Secret, SecretSummary>>,
     failures: RefCell<Vec<Failure>>,
     decisions: RefCell<HashMap<Question, Decision>>,
@@ -100,7 +99,7 @@ impl Model {
         }
     }
 
-    fn key(&self, id: Id) -> Rc<DataKey> {
+    fn key(&self, id: Id) -> Rc<Key> {
         self.keys.borrow().object(id)
     }
 

@@ -2,9 +2,8 @@
 //! the model catches it.
 
 use datakey::{
-    api::{DataKey, KeyStatus, VerifiedSecret},
+    api::{KeyKind as _, KeyStatus, VerifiedSecret},
     condition,
-    names::SECRET_TYPE,
     protocol::{Answer, SecretState, Source, Step},
     reason::Reason,
     secret::{Projection, known::Verified},
@@ -15,6 +14,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use crate::{
     Model, Violation,
     budgets::{Budget, NOTHING},
+    kind::Key,
     objects::{self, Id, Spec},
     operator::{Learned, THIS, now},
     secrets,
@@ -136,11 +136,11 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
 
 impl Model {
     /// The `DataKey` as the mutant sees it.
-    pub fn mistaken_key(&self, key: &DataKey, view: &View) -> DataKey {
+    pub fn mistaken_key(&self, key: &Key, view: &View) -> Key {
         let mut taken = key.clone();
         if let (Mutant::AdoptOtherSettings, View::Loaded(at)) = (self.mutant, view)
-            && let Some(variant) = self.secret_summary(at.object).asked_with(key.wanted_version())
-            && key.record().is_empty()
+            && let Some(variant) = self.secret_summary(at.object).asked_with(key.as_object().wanted_version())
+            && key.as_object().record().is_empty()
         {
             let spec = objects::summarize_key(key).spec;
             taken.spec = Spec { variant, ..spec }.whole();
@@ -153,7 +153,7 @@ impl Model {
         {
             if self.mutant == Mutant::RevisionWithoutUid {
                 THIS.clone_into(&mut saved.uid);
-            } else if let Some(wanted) = Projection::of(key, key.wanted_version()) {
+            } else if let Some(wanted) = Projection::of(key, key.as_object().wanted_version()) {
                 saved.digest = wanted.digest().to_string();
             }
         }
@@ -161,20 +161,22 @@ impl Model {
     }
 
     /// The knowledge of the Secret as the mutant sees it.
-    pub fn mistaken_view(&self, key: &DataKey, seen: SecretState) -> SecretState {
+    pub fn mistaken_view(&self, key: &Key, seen: SecretState) -> SecretState {
         match (self.mutant, seen) {
             (Mutant::NameNotChecked, SecretState::Unwatched) => SecretState::Absent,
-            (Mutant::NoAdoption, SecretState::Present(_) | SecretState::Loaded(_)) if key.record().is_empty() => {
+            (Mutant::NoAdoption, SecretState::Present(_) | SecretState::Loaded(_))
+                if key.as_object().record().is_empty() =>
+            {
                 SecretState::Absent
             }
             (Mutant::PinsOverSecret, SecretState::Watched(_) | SecretState::Present(_) | SecretState::Loaded(_))
-                if key.record().is_empty() && !key.pinned_versions().is_empty() =>
+                if key.as_object().record().is_empty() && !key.as_object().spec.pins.is_empty() =>
             {
                 SecretState::Absent
             }
             (Mutant::UnmarkedIsMissing, SecretState::Present(metadata)) if !metadata.is_managed => SecretState::Absent,
             (Mutant::UnmarkedIsMissing, SecretState::Loaded(secret))
-                if secret.type_.as_deref() != Some(SECRET_TYPE) =>
+                if secret.type_.as_deref() != Some(Key::KIND.secret_type) =>
             {
                 SecretState::Absent
             }
@@ -182,7 +184,8 @@ impl Model {
                 if known.verified.is_some() || mutant == Mutant::DriftOverlooked =>
             {
                 let published = key.status.as_ref().and_then(|status| status.version);
-                let wanted = Projection::of(key, key.wanted_version()).or_else(|| Projection::of(key, published?));
+                let wanted =
+                    Projection::of(key, key.as_object().wanted_version()).or_else(|| Projection::of(key, published?));
                 known.verified = wanted.map(|wanted| Verified::written(wanted.digest()));
                 SecretState::Watched(known)
             }
@@ -191,8 +194,8 @@ impl Model {
     }
 
     /// The step that the mutant takes instead.
-    pub fn mistaken_step(&self, key: &DataKey, secret: &SecretState, step: Step) -> Step {
-        let wanted = Projection::of(key, key.wanted_version());
+    pub fn mistaken_step(&self, key: &Key, secret: &SecretState, step: Step) -> Step {
+        let wanted = Projection::of(key, key.as_object().wanted_version());
         match (self.mutant, secret, step, wanted) {
             (Mutant::NoComparison, SecretState::Loaded(secret), Step::ReportFailure(failure), Some(wanted))
                 if failure.reason == Reason::SecretConflict =>
@@ -200,7 +203,12 @@ impl Model {
                 Step::ReplaceSecret(Box::new(wanted.restore_into((**secret).clone())), None)
             }
             (Mutant::ReadyFirst, _, step @ Step::CreateSecret(_), Some(_)) => {
-                let ready = condition::ready(key, key.recorded_version(key.wanted_version()).unwrap(), None, now());
+                let ready = condition::ready(
+                    key,
+                    key.as_object().recorded_version(key.as_object().wanted_version()).unwrap(),
+                    None,
+                    now(),
+                );
                 if key.status.as_ref() == Some(&ready) { step } else { Step::PutStatus(Box::new(ready)) }
             }
             (
@@ -226,7 +234,9 @@ impl Model {
                 Step::CreateSecret(Box::new(wanted.into_secret(&young)))
             }
             (Mutant::PinsOnly, _, Step::Record(mut record), _) if record.source == Source::Pins => {
-                record.versions.retain(|issued| key.pinned_versions().iter().any(|pin| pin.version == issued.version));
+                record
+                    .versions
+                    .retain(|issued| key.as_object().spec.pins.iter().any(|pin| pin.version == issued.version));
                 Step::Record(record)
             }
             (_, _, step, _) => step,
@@ -266,7 +276,7 @@ impl Model {
     pub fn publish_first(&self, state: &mut State, record: &Write) -> Result<(), Violation> {
         let Write::Status { to, .. } = record else { return Ok(()) };
         let key = self.key(*to);
-        let wanted = Projection::of(&*key, key.wanted_version()).unwrap().into_secret(&*key);
+        let wanted = Projection::of(&*key, key.as_object().wanted_version()).unwrap().into_secret(&*key);
         let id = self.secret_number(secrets::stored(wanted));
         if state.secret.is_none() { self.put_secret(state, id, Writer::Operator) } else { Ok(()) }
     }

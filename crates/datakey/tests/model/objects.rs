@@ -3,12 +3,14 @@
 use std::{collections::HashMap, rc::Rc};
 
 use datakey::api::{
-    DataKey, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyRequest, KeySpec, Rest, initial_status,
-    truncate_to_seconds,
+    DeletionPolicy, EncryptionContext, IssuedVersion, KeyKind, RequestView, Rest, initial_status, truncate_to_seconds,
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use crate::operator::now;
+use crate::{
+    kind::{Key, Modeled as _, Parts},
+    operator::now,
+};
 
 pub const KEY_NAME: &str = "k";
 
@@ -60,8 +62,8 @@ pub struct Interned<T, S> {
     summarize: fn(&T) -> S,
 }
 
-pub fn new_key(uid: u16, spec: Spec) -> DataKey {
-    let mut key = DataKey::new(KEY_NAME, spec.whole());
+pub fn new_key(uid: u16, spec: Spec) -> Key {
+    let mut key = Key::new(KEY_NAME, spec.whole());
     key.metadata.namespace = Some("n".into());
     key.metadata.uid = Some(format!("uid-{uid}"));
     key.metadata.generation = Some(spec.generation());
@@ -87,12 +89,13 @@ pub fn issued(uid: u16, version: i32, number: u8, variant: RequestVariant) -> Is
 /// A version that is older than every `DataKey`.
 fn of_unknown_origin(version: i32, number: u8, variant: RequestVariant) -> IssuedVersion {
     let spec = Spec { version, variant, ..Spec::FIRST };
-    let request = spec.whole().request();
+    let request = Key::view(&spec.whole()).request.to_request();
     IssuedVersion {
         version,
         key_id: request.key_id.clone(),
         request,
         ciphertext_blob: wrapped(number),
+        public_key: Key::public_key(),
         key_material_id: None,
         issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: None,
@@ -101,27 +104,30 @@ fn of_unknown_origin(version: i32, number: u8, variant: RequestVariant) -> Issue
 }
 
 /// Whether the `DataKey` issued all that it records.
-pub fn issued_all(key: &DataKey) -> bool {
+pub fn issued_all(key: &Key) -> bool {
     let uid = uid_number(key.metadata.uid.as_deref().unwrap());
-    key.record().iter().all(|issued| issued.issued_at.0 == created(uid))
+    key.as_object().record().iter().all(|issued| issued.issued_at.0 == created(uid))
 }
 
-pub fn summarize_key(key: &DataKey) -> KeySummary {
-    let request = key.spec.request();
+pub fn summarize_key(key: &Key) -> KeySummary {
+    let object = key.as_object();
+    let request = object.spec.request;
     let spec = Spec {
-        version: key.wanted_version(),
-        delete: key.spec.deletion_policy() == DeletionPolicy::Delete,
-        variant: RequestVariant::of_request(&request),
-        pins: Pins::of(key.pinned_versions()),
+        version: object.wanted_version(),
+        delete: object.spec.deletion_policy == DeletionPolicy::Delete,
+        variant: RequestVariant::of_request(request),
+        pins: Pins::of(object.spec.pins),
     };
-    let record = Pins::of(key.record()).data_keys();
+    let record = Pins::of(object.record()).data_keys();
     let agrees = |(version, number)| record.get(version).is_none_or(|recorded| recorded == number);
     let answers = spec.pins.get(spec.version).is_none_or(|(_, variant)| variant == spec.variant);
     KeySummary {
         uid: uid_number(key.metadata.uid.as_deref().unwrap()),
         spec,
         record,
-        record_answers_spec: key.recorded_version(key.wanted_version()).is_none_or(|issued| issued.request == request),
+        record_answers_spec: object
+            .recorded_version(spec.version)
+            .is_none_or(|issued| issued.request == request.to_request()),
         pins_agree: answers && spec.pins.data_keys().iter().all(agrees),
     }
 }
@@ -144,8 +150,8 @@ impl RequestVariant {
         (self == Self::OtherContext).then(|| [("purpose".to_owned(), "other".to_owned())].into())
     }
 
-    fn of_request(request: &KeyRequest) -> Self {
-        Self::of(&request.key_id, request.encryption_context.as_ref()).unwrap()
+    fn of_request(request: RequestView<'_>) -> Self {
+        Self::of(request.key_id, request.encryption_context).unwrap()
     }
 
     pub fn of(key_id: &str, context: Option<&EncryptionContext>) -> Option<Self> {
@@ -161,21 +167,14 @@ impl RequestVariant {
 impl Spec {
     pub const FIRST: Self = Self { version: 1, delete: false, variant: RequestVariant::First, pins: Pins([None; 2]) };
 
-    pub fn whole(self) -> DataKeySpec {
-        DataKeySpec {
+    pub fn whole(self) -> <Key as KeyKind>::Spec {
+        Key::whole(Parts {
             key_id: self.variant.key_id().to_owned(),
-            key_spec: Some(KeySpec::Aes256),
-            number_of_bytes: None,
             encryption_context: self.variant.context(),
-            grant_tokens: None,
-            region: None,
-            version: Some(self.version),
-            secret_name: None,
-            secret_template: None,
-            deletion_policy: Some(if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain }),
-            wrapped_keys: Some(self.pins.whole()).filter(|pins| !pins.is_empty()),
-            rest: Rest::new(),
-        }
+            version: self.version,
+            deletion_policy: if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain },
+            pins: self.pins.whole(),
+        })
     }
 
     /// The generation. It is a function of the spec and not a count, because generations are only compared for equality.
@@ -199,7 +198,7 @@ impl Pins {
         for issued in issued {
             let blob = std::str::from_utf8(&issued.ciphertext_blob.0).unwrap();
             let number = blob.strip_prefix("blob ").unwrap().parse().unwrap();
-            pins.set(issued.version, number, RequestVariant::of_request(&issued.request));
+            pins.set(issued.version, number, RequestVariant::of_request(issued.request.view()));
         }
         pins
     }

@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Instant};
 
 use datakey::{
-    api::{DataKey, IssuedVersion, KeyStatus, READY},
+    api::{IssuedVersion, KeyKind as _, KeyStatus, READY},
     identity::Revision,
     protocol::{Answer, Attempt, Change, Inputs, Record, SecretState, Source, Step},
     secret::{
@@ -17,6 +17,7 @@ use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 
 use crate::{
     Derivation, Model, Violation,
+    kind::Key,
     mutants::Mutant,
     objects::{self, Id, Spec},
     secrets,
@@ -119,7 +120,7 @@ impl Model {
             Step::CreateSecret(secret) => self.create(&view, *secret),
             Step::ReplaceSecret(secret, _) => Decision::Replace(self.secret_number(secrets::stored(*secret))),
             Step::AcceptRevision(..) => {
-                let held = Projection::of(&key, key.wanted_version()).unwrap().into_secret(&key);
+                let held = Projection::of(&key, key.as_object().wanted_version()).unwrap().into_secret(&key);
                 Decision::AcceptRevision(self.secret_number(secrets::stored(held)))
             }
             Step::ReportFailure(failure) => {
@@ -136,7 +137,7 @@ impl Model {
     }
 
     /// The `DataKey` with a status that names the uid and the revision of the Secret that is in view, or others.
-    fn key_that_names(&self, id: Id, names: [bool; 2]) -> DataKey {
+    fn key_that_names(&self, id: Id, names: [bool; 2]) -> Key {
         let mut key = (*self.key(id)).clone();
         if let Some(saved) = key.status.as_mut().and_then(|status| status.secret.as_mut()) {
             let [uid, revision] = names.map(|same| if same { THIS } else { ANOTHER }.to_owned());
@@ -179,14 +180,14 @@ impl Model {
         if secret_in(view).is_some() { Decision::Replace(created) } else { Decision::Create(created) }
     }
 
-    fn publish_status(&self, id: Id, key: &DataKey, view: &View, status: KeyStatus) -> Decision {
+    fn publish_status(&self, id: Id, key: &Key, view: &View, status: KeyStatus) -> Decision {
         let ready = status.conditions.iter().any(|shown| shown.type_ == READY && shown.status == "True");
         let saves_view = status.secret.as_ref().is_some_and(|saved| [&saved.uid, &saved.resource_version] == [THIS; 2]);
         let seen = match view {
             View::Watched((at, _)) => self.secret(at.object).data.clone(),
             _ => None,
         };
-        if ready && seen != Projection::of(key, key.wanted_version()).map(|wanted| wanted.data) {
+        if ready && seen != Projection::of(key, key.as_object().wanted_version()).map(|wanted| wanted.data) {
             return Decision::UnfoundedReady;
         }
         Decision::PutStatus { to: self.with_status(id, Some(status)), saves_view }

@@ -1,12 +1,15 @@
 //! Secrets in the API server: changes of them, and what a reader finds in them.
 
 use datakey::{
-    api::EncryptionContext,
-    names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, SECRET_TYPE},
+    api::{EncryptionContext, KeyKind as _},
+    names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
-use crate::objects::{DataKeys, KEY_NAME, RequestVariant, uid_number};
+use crate::{
+    kind::Key,
+    objects::{DataKeys, KEY_NAME, RequestVariant, uid_number},
+};
 
 const EDITED: &[u8] = b"edited";
 
@@ -48,11 +51,11 @@ pub fn lookalikes() -> [Secret; 3] {
     [
         labeled("Opaque", KEY_NAME, &[("token", "theirs")]),
         labeled(
-            SECRET_TYPE,
+            Key::KIND.secret_type,
             "another",
             &[("ciphertextBlob.v1", "theirs"), ("ciphertextBlob", "theirs"), ("version", "1")],
         ),
-        labeled(SECRET_TYPE, KEY_NAME, &[]),
+        labeled(Key::KIND.secret_type, KEY_NAME, &[]),
     ]
 }
 
@@ -97,7 +100,7 @@ pub fn restored(secret: &Secret) -> Secret {
 pub fn summarize_secret(secret: &Secret) -> SecretSummary {
     let label = |name: &str| secret.metadata.labels.as_ref()?.get(name).map(String::as_str);
     let owner = secret.metadata.owner_references.iter().flatten().next();
-    let watched = secret.type_.as_deref() == Some(SECRET_TYPE);
+    let watched = secret.type_.as_deref() == Some(Key::KIND.secret_type);
     SecretSummary {
         held: data_keys(secret),
         variant: [1, 2].map(|version| variant(secret, version)),

@@ -1,7 +1,7 @@
 //! Once the faults stop, every `DataKey` settles: it is Ready, or reports a conflict that only a user can decide.
 
 use datakey::{
-    api::{DataKey, READY},
+    api::{KeyKind as _, READY},
     condition,
     protocol::MAX_STEPS,
     secret::{Projection, sha256},
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
     Model, Violation,
+    kind::Key,
     objects::KeySummary,
     operator::Decision,
     secrets::SecretSummary,
@@ -103,7 +104,7 @@ impl Model {
     /// Whether everything that the operator manages in the Secret is exactly the projection of the record.
     fn is_published(&self, state: &State) -> bool {
         let (Some(at), key) = (state.secret, self.key(state.key.object)) else { return false };
-        let Some(wanted) = Projection::of(&*key, key.wanted_version()) else { return false };
+        let Some(wanted) = Projection::of(&*key, key.as_object().wanted_version()) else { return false };
         let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
         self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.has_own_labels
     }
@@ -128,8 +129,8 @@ impl Model {
 
 /// Whether the annotation of the edited version still has the checksum of the recorded data key: then the bytes are certainly
 /// an edit, and not an unrecorded data key.
-fn is_verified(key: &DataKey, secret: &Secret) -> bool {
+fn is_verified(key: &Key, secret: &Secret) -> bool {
     let annotation = secret.metadata.annotations.as_ref().and_then(|all| all.get("datakey.dev/issued.v1"));
-    let recorded = key.recorded_version(1).map(|issued| sha256(&issued.ciphertext_blob.0));
+    let recorded = key.as_object().recorded_version(1).map(|issued| sha256(&issued.ciphertext_blob.0));
     matches!((annotation, recorded), (Some(annotation), Some(recorded)) if annotation.contains(&recorded))
 }

@@ -100,14 +100,14 @@ fn pins_agree(key: &DataKey, versions: &[IssuedVersion], secret: &Secret) {
     match next(&pinned, &view) {
         Step::Record(Record { versions: found, source: Source::Pins }) => assert_eq!(found, versions),
         // There are more versions than a record can have.
-        Step::ReportFailure(failure) => assert!(versions.len() > MAX_VERSIONS, "{failure}"),
+        Step::ReportFailure(failure) => assert!(versions.len() > MAX_VERSIONS, "{failure:?}"),
         step => panic!("{step:?}"),
     }
     let mut other = pinned;
     other.spec.wrapped_keys.iter_mut().flatten().for_each(|pin| pin.ciphertext_blob.0.push(0));
     let Step::ReportFailure(failure) = next(&other, &view) else { panic!("another data key is pinned, and recorded") };
     let reasons = [Reason::SecretConflict, Reason::PinInvalid];
-    assert!(reasons.contains(&failure.reason), "{failure}");
+    assert!(reasons.contains(&failure.reason), "{failure:?}");
 }
 
 /// A Secret that can be adopted is read and recorded without a call to KMS, and the following steps keep its data keys.
@@ -131,7 +131,7 @@ fn plan_adopts(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], se
         Step::ReportFailure(failure) if failure.reason == Reason::SecretImmutable => {}
         Step::CallKms => assert!(recorded.recorded_version(recorded.wanted_version()).is_none()),
         Step::ReportFailure(failure) => {
-            assert!(matches!(failure.reason, Reason::TooManyVersions | Reason::SecretTooLarge), "{failure}");
+            assert!(matches!(failure.reason, Reason::TooManyVersions | Reason::SecretTooLarge), "{failure:?}");
         }
         step => panic!("{step:?}"),
     }

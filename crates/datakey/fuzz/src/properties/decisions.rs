@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use datakey::{
-    api::{DataKey, IssuedVersion, KeyStatus, MAX_VERSIONS, with_recorded},
+    api::{DataKey, IssuedVersion, KeyKind as _, KeyStatus, MAX_VERSIONS, with_recorded},
     arn,
     names::SECRET_TYPE,
-    protocol::{Inputs, Observed, Record, SecretState, Source, Step, newer, pins, plan},
+    protocol::{Inputs, Observed, Record, Rival, SecretState, Source, Step, newer, pins, plan},
     reason::{Failure, Reason},
     secret::{
         self, Projection,
@@ -55,7 +55,7 @@ pub fn data_key(data: &[u8]) -> Reached {
                     retry_after: (choice & 1 > 0).then_some(Duration::from_secs(9)),
                     restore_limited: (choice & 4 > 0).then_some("it was deleted"),
                     may_issue: choice & 8 == 0,
-                    rival: (choice & 16 > 0).then_some("another"),
+                    rival: (choice & 16 > 0).then_some(Rival { kind: DataKey::KIND, name: "another" }),
                     ..Inputs::default()
                 },
                 ..Observed::new(&key, view)

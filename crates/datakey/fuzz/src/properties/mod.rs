@@ -4,6 +4,7 @@
 mod adoption;
 mod decisions;
 mod key_id;
+mod public_key;
 
 use std::collections::BTreeSet;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use adoption::adoption;
 pub use decisions::data_key;
 pub use key_id::key_id;
+pub use public_key::public_key;
 
 /// Prefix of the annotation about one version.
 pub const ISSUED: &str = "datakey.dev/issued.v";

@@ -1,6 +1,7 @@
 //! Several demands in one rule: the API server evaluates a rule of an object faster than several, and the error has the message of
 //! the first demand that is not met.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 use kube::core::{Message, Rule};
 
 /// Something that must be true.
@@ -8,7 +9,7 @@ pub(in crate::api) struct Demand {
     /// The CEL expression.
     pub holds: String,
     /// What the user must do if it is false.
-    pub message: &'static str,
+    pub message: String,
 }
 
 /// A CEL expression for whether all are met.
@@ -24,8 +25,13 @@ pub(super) fn message_of_the_first_broken(demands: &[Demand], otherwise: &str) -
 }
 
 /// A rule with these demands on `self`.
-pub(super) fn rule_of(demands: &[Demand]) -> Rule {
-    with_message(Rule::new(all_hold(demands)), demands)
+pub(super) fn rule_of(demands: &[Demand]) -> ValidationRule {
+    let (message, message_expression) = match demands {
+        [Demand { message, .. }] => (Some(message.clone()), None),
+        [others @ .., Demand { message, .. }] => (None, Some(message_of_the_first_broken(others, &literal(message)))),
+        [] => (None, None),
+    };
+    ValidationRule { rule: all_hold(demands), message, message_expression, ..ValidationRule::default() }
 }
 
 /// A rule with these demands on a value without fields, which the API server need not check again where the value stays as it is.
@@ -39,7 +45,7 @@ pub(super) fn rule_of_new_values(demands: &[Demand]) -> Rule {
 /// is not.
 fn with_message(rule: Rule, demands: &[Demand]) -> Rule {
     match demands {
-        [Demand { message, .. }] => rule.message(*message),
+        [Demand { message, .. }] => rule.message(Message::Message(message.clone())),
         [others @ .., Demand { message, .. }] => {
             rule.message(Message::Expression(message_of_the_first_broken(others, &literal(message))))
         }

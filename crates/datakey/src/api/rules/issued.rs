@@ -9,10 +9,10 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 
 use super::{
-    WRITE_ONCE,
     demand::{Demand, all_hold, message_of_the_first_broken},
-    has_one_length, is_same_request, no_region_beside_an_arn,
+    fixed_fields, has_one_length, is_same_request, no_region_beside_an_arn, write_once_message,
 };
+use crate::api::kind::{Kind, KindId};
 
 /// A CEL expression for whether a write leaves the spec as it is: an older definition may have let it in.
 const UNCHANGED: &str = "self.spec == oldSelf.spec && oldSelf.spec == self.spec";
@@ -21,8 +21,8 @@ const UNCHANGED: &str = "self.spec == oldSelf.spec && oldSelf.spec == self.spec"
 /// costs the API server time on each write of the status.
 ///
 /// The API server refuses a number with a decimal point with `message`.
-pub(in crate::api) fn new_spec_agrees_with_itself() -> ValidationRule {
-    let demands = demands_on_a_new_spec();
+pub(in crate::api) fn new_spec_agrees_with_itself(kind: &Kind) -> ValidationRule {
+    let demands = demands_on_a_new_spec(kind);
     ValidationRule {
         rule: format!("oldSelf.hasValue() || [self.spec].all(spec, {})", all_hold(&demands)),
         message: Some(
@@ -45,11 +45,12 @@ pub(in crate::api) fn new_spec_agrees_with_itself() -> ValidationRule {
 /// that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
 ///
 /// Where the API server cannot evaluate the rule, it refuses the write with `message`.
-pub(in crate::api) fn issued_settings_stay() -> ValidationRule {
+pub(in crate::api) fn issued_settings_stay(kind: &Kind) -> ValidationRule {
     let records_nothing = "size(record) == size(oldRecord) && [secretName] == [oldSecretName] && \
                            [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')]";
-    let (of_status, of_issued, of_pins) = (demands_on_the_status(), demands_on_the_spec(), demands_on_pins());
-    let agrees_or_is_unchanged = format!("({} || {UNCHANGED})", all_hold(&demands_on_a_new_spec()));
+    let (of_status, of_issued, of_pins) =
+        (demands_on_the_status(kind), demands_on_the_spec(kind), demands_on_pins(kind));
+    let agrees_or_is_unchanged = format!("({} || {UNCHANGED})", all_hold(&demands_on_a_new_spec(kind)));
     let holds = format!(
         "{} && ({records_nothing} || [self.spec].all(spec, {} && (!has(spec.wrappedKeys) || {}) && \
          (size(record) != size(oldRecord) || {agrees_or_is_unchanged})))",
@@ -63,7 +64,7 @@ pub(in crate::api) fn issued_settings_stay() -> ValidationRule {
         "(!has(oldSelf.status) || (!has(self.status) && !has(oldSelf.status.versions))) && \
          [self.spec].all(spec, {agrees_or_is_unchanged})"
     );
-    let of_the_spec: Vec<_> = of_issued.into_iter().chain(of_pins).chain(demands_on_a_changed_spec()).collect();
+    let of_the_spec: Vec<_> = of_issued.into_iter().chain(of_pins).chain(demands_on_a_changed_spec(kind)).collect();
     let message = message_of_the_first_broken(
         &of_status,
         &format!("[self.spec].map(spec, {})[0]", message_of_the_first_broken(&of_the_spec, "''")),
@@ -96,135 +97,169 @@ fn with_names(expression: &str, each: &str, result: &str) -> String {
         .fold(expression.to_owned(), |inner, (value, name)| format!("[{value}].{each}({name}, {inner}){result}"))
 }
 
-pub(super) fn demands_on_the_status() -> Vec<Demand> {
-    vec![record_is_not_removed(), secret_name_stays()]
+pub(super) fn demands_on_the_status(kind: &Kind) -> Vec<Demand> {
+    vec![record_is_not_removed(kind), secret_name_stays()]
 }
 
 /// Demands on each spec.
-pub(super) fn demands_on_a_new_spec() -> Vec<Demand> {
-    vec![one_length(), no_region_beside_an_arn("spec"), pin_of_the_version_answers_the_spec()]
+pub(super) fn demands_on_a_new_spec(kind: &Kind) -> Vec<Demand> {
+    // The schema demands the kind of a key pair.
+    let length = (kind.id == KindId::DataKey).then(one_length);
+    let others = [no_region_beside_an_arn("spec"), pin_of_the_version_answers_the_spec(kind)];
+    length.into_iter().chain(others).collect()
 }
 
 /// The same, except on a spec that stays as it is.
-fn demands_on_a_changed_spec() -> Vec<Demand> {
+fn demands_on_a_changed_spec(kind: &Kind) -> Vec<Demand> {
     let or_unchanged = |demand: Demand| Demand { holds: format!("({}) || {UNCHANGED}", demand.holds), ..demand };
-    demands_on_a_new_spec().into_iter().map(or_unchanged).collect()
+    demands_on_a_new_spec(kind).into_iter().map(or_unchanged).collect()
 }
 
 /// Demands on the spec that compare it with the record.
-pub(super) fn demands_on_the_spec() -> Vec<Demand> {
+pub(super) fn demands_on_the_spec(kind: &Kind) -> Vec<Demand> {
     vec![
-        recorded_versions_are_different_data_keys(),
-        spec_answers_the_record(),
-        secret_name_is_fixed_once_issued(),
-        deletion_policy_is_fixed_once_issued(),
+        recorded_versions_are_different_data_keys(kind),
+        spec_answers_the_record(kind),
+        secret_name_is_fixed_once_issued(kind),
+        deletion_policy_is_fixed_once_issued(kind),
     ]
 }
 
 /// Demands on a spec with pins that compare it with the record.
-pub(super) fn demands_on_pins() -> Vec<Demand> {
-    vec![pins_agree_with_the_record(), pins_are_not_other_recorded_versions()]
+pub(super) fn demands_on_pins(kind: &Kind) -> Vec<Demand> {
+    vec![pins_agree_with_the_record(kind), pins_are_not_other_recorded_versions(kind)]
 }
 
 pub(in crate::api) fn one_length() -> Demand {
     Demand {
         holds: has_one_length("spec"),
-        message: "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)",
+        message: "set exactly one of keySpec (AES_256 or AES_128) and numberOfBytes (1 to 1024)".to_owned(),
     }
 }
 
-pub(super) fn pin_of_the_version_answers_the_spec() -> Demand {
+pub(super) fn pin_of_the_version_answers_the_spec(kind: &Kind) -> Demand {
     Demand {
         holds: format!(
             "!has(spec.wrappedKeys) || [spec.?version.orValue(1)].all(wanted, self.spec.wrappedKeys.all(pin, \
              pin.version != wanted || [pin.request].all(request, {})))",
-            is_same_request("request", "spec")
+            is_same_request(kind, "request", "spec")
         ),
-        message: "wrappedKeys pins this version's data key: keyId, keySpec, numberOfBytes, encryptionContext and region must be \
-                  those of the pin's request. Set them so, or set version to a number that is not pinned",
+        message: format!(
+            "wrappedKeys pins this version's {}: {} must be those of the pin's request. Set them so, or set version to a number \
+             that is not pinned",
+            kind.noun,
+            fixed_fields(kind)
+        ),
     }
 }
 
 /// The rules of the list and of its entries are not evaluated when the list is gone, nor for the first record.
-pub(super) fn record_is_not_removed() -> Demand {
-    Demand { holds: "size(record) > 0 || size(oldRecord) == 0".to_owned(), message: WRITE_ONCE }
+pub(super) fn record_is_not_removed(kind: &Kind) -> Demand {
+    Demand { holds: "size(record) > 0 || size(oldRecord) == 0".to_owned(), message: write_once_message(kind) }
 }
 
 pub(super) fn secret_name_stays() -> Demand {
     Demand {
         holds: "[oldSecretName] == [''] || [secretName] == [oldSecretName]".to_owned(),
-        message: "status.secretName is fixed once a version is issued: leave it as it is",
+        message: "status.secretName is fixed once a version is issued: leave it as it is".to_owned(),
     }
 }
 
 /// Tolerates duplicates from before the rule, because otherwise the status of such an object could not be written any more.
-pub(super) fn recorded_versions_are_different_data_keys() -> Demand {
+pub(super) fn recorded_versions_are_different_data_keys(kind: &Kind) -> Demand {
     Demand {
         holds: "size(record) < 2 || \
                 [size(oldRecord) > 0 ? oldSelf.status.versions.map(entry, entry.version) : []].all(before, \
                 [self.status.versions.map(entry, [entry.ciphertextBlob])].all(blobs, self.status.versions.all(entry, \
                 entry.version in before || blobs.exists_one(blob, blob == [entry.ciphertextBlob]))))"
             .to_owned(),
-        message: "status.versions records one ciphertextBlob twice: each version must have a data key of its own",
+        message: format!(
+            "status.versions records one ciphertextBlob twice: each version must have a {} of its own",
+            kind.noun
+        ),
     }
 }
 
 /// The estimate knows how many versions `record` has, but not how long their strings are, so no other demand iterates over it.
-pub(super) fn spec_answers_the_record() -> Demand {
+pub(super) fn spec_answers_the_record(kind: &Kind) -> Demand {
     Demand {
         holds: format!(
             "size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, entry.version != wanted || [entry.request].all(request, {})))",
-            is_same_request("request", "spec")
+            is_same_request(kind, "request", "spec")
         ),
-        message: "this version's data key is issued, so its keyId, keySpec, numberOfBytes, encryptionContext and region are \
-                  fixed: set them to what status.versions records for it. For another data key with other settings, set \
-                  spec.version to a new number",
+        message: format!(
+            "this version's {noun} is issued, so its {} are fixed: set them to what status.versions records for it. For another \
+             {noun} with other settings, set spec.version to a new number",
+            fixed_fields(kind),
+            noun = kind.noun
+        ),
     }
 }
 
-pub(super) fn secret_name_is_fixed_once_issued() -> Demand {
+pub(super) fn secret_name_is_fixed_once_issued(kind: &Kind) -> Demand {
     Demand {
         holds: "[secretName] == [''] || [spec.?secretName.orValue(self.metadata.name)] == [secretName]".to_owned(),
-        message: "secretName is fixed once a version is issued: set it back to status.secretName. For another Secret create \
-                  another DataKey",
+        message: format!(
+            "secretName is fixed once a version is issued: set it back to status.secretName. For another Secret create another {}",
+            kind.name
+        ),
     }
 }
 
 /// Compares with the spec before, because the record has no policy.
-pub(super) fn deletion_policy_is_fixed_once_issued() -> Demand {
+pub(super) fn deletion_policy_is_fixed_once_issued(kind: &Kind) -> Demand {
     Demand {
         holds: "size(oldRecord) == 0 || [oldSelf.spec].all(oldSpec, \
                 [spec.?deletionPolicy.orValue('Retain')] == [oldSpec.?deletionPolicy.orValue('Retain')])"
             .to_owned(),
-        message: "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret of a DataKey under Delete, run \
-                  kubectl datakey keep NAME; or run kubectl delete datakey NAME --cascade=orphan, and then apply the DataKey under \
-                  Retain: it takes over what the Secret holds",
+        message: match kind.id {
+            KindId::DataKey => "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret of a DataKey \
+                                under Delete, run kubectl datakey keep NAME; or run kubectl delete datakey NAME --cascade=orphan, \
+                                and then apply the DataKey under Retain: it takes over what the Secret holds"
+                .to_owned(),
+            KindId::DataKeyPair => "deletionPolicy is fixed once a version is issued: set it back. To keep the Secret of a \
+                                    DataKeyPair under Delete, run kubectl delete datakeypair NAME --cascade=orphan, and then \
+                                    apply the DataKeyPair under Retain: it takes over what the Secret holds"
+                .to_owned(),
+        },
     }
 }
 
 /// The record names the replica of a multi-Region key in its own Region. The operator, not this rule, checks that the rest of
 /// the ARN is the same.
-pub(super) fn pins_agree_with_the_record() -> Demand {
+pub(super) fn pins_agree_with_the_record(kind: &Kind) -> Demand {
+    let same_public_key = match kind.id {
+        KindId::DataKey => "",
+        KindId::DataKeyPair => "[entry.publicKey] == [pin.publicKey] && ",
+    };
     Demand {
         holds: format!(
             "!has(spec.wrappedKeys) || size(record) == 0 || [self.status.versions.map(entry, entry.version)].all(versions, \
              self.spec.wrappedKeys.all(pin, [versions.indexOf(pin.version)].all(index, index < 0 || \
-             [self.status.versions[index]].all(entry, [entry.ciphertextBlob] == [pin.ciphertextBlob] && \
+             [self.status.versions[index]].all(entry, [entry.ciphertextBlob] == [pin.ciphertextBlob] && {same_public_key}\
              ([entry.keyId] == [pin.keyId] || \
              self.status.versions[index].keyId.contains(':key/mrk-') && pin.keyId.contains(':key/mrk-')) && \
              [entry.request].all(recorded, [pin.request].all(pinned, {}))))))",
-            is_same_request("recorded", "pinned")
+            is_same_request(kind, "recorded", "pinned")
         ),
-        message: "spec.wrappedKeys pins another data key than status.versions records for that version, and data may be \
-                  encrypted under the recorded one. Remove that pin, or make it a copy of the entry in status.versions; for the \
-                  data key of another DataKey use a version that is not issued here",
+        message: format!(
+            "spec.wrappedKeys pins another {noun} than status.versions records for that version, and data may be {use_of_it} the \
+             recorded one. Remove that pin, or make it a copy of the entry in status.versions; for the {noun} of another {name} use \
+             a version that is not issued here",
+            noun = kind.noun,
+            name = kind.name,
+            use_of_it = match kind.id {
+                KindId::DataKey => "encrypted under",
+                KindId::DataKeyPair => "encrypted or signed with",
+            }
+        ),
     }
 }
 
 /// Tolerates duplicates from before the rule, because otherwise the status of such an object could not be written any more. The
 /// second alternative accepts most pins without a look at each recorded version. It searches by version: the API server charges a
 /// search in a list for every byte of its strings, which would refuse large records.
-pub(super) fn pins_are_not_other_recorded_versions() -> Demand {
+pub(super) fn pins_are_not_other_recorded_versions(kind: &Kind) -> Demand {
     Demand {
         holds: "!has(spec.wrappedKeys) || size(record) == 0 || \
                 [self.status.versions.map(entry, entry.version)].all(versions, \
@@ -237,7 +272,10 @@ pub(super) fn pins_are_not_other_recorded_versions() -> Demand {
                 oldSelf.status.versions.exists(old, old.version == entry.version) && \
                 oldSelf.spec.wrappedKeys.exists(old, old.version == pin.version)))))))"
             .to_owned(),
-        message: "spec.wrappedKeys pins a data key that status.versions records as another version, and each version must have \
-                  a data key of its own. Remove that pin, or pin the entry that belongs to its version",
+        message: format!(
+            "spec.wrappedKeys pins a {noun} that status.versions records as another version, and each version must have a {noun} of \
+             its own. Remove that pin, or pin the entry that belongs to its version",
+            noun = kind.noun
+        ),
     }
 }

@@ -7,11 +7,11 @@ use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
 
 use super::*;
 use crate::{
-    api::{DataKey, IssuedVersion, SecretTemplate, TemplateMetadata, VerifiedSecret, with_recorded},
+    api::{DataKey, IssuedVersion, KeyKind as _, SecretTemplate, TemplateMetadata, VerifiedSecret, with_recorded},
     fixtures::{at, data_key, issued, pinned, recorded},
     identity::Revision,
     names::{RESTORED_ANNOTATION, VELERO_RESTORE_LABEL},
-    protocol::{Inputs, Record, SecretState, Source},
+    protocol::{Inputs, Record, Rival, SecretState, Source},
     reason::Failure,
     secret::{
         Projection,
@@ -195,7 +195,7 @@ fn secret_stays_reserved_by_the_record_of_its_key() {
     let rival = |key: &DataKey, view: &SecretState| {
         plan(
             &Observed {
-                inputs: Inputs { rival: Some("invoices"), ..Inputs::default() },
+                inputs: Inputs { rival: Some(Rival { kind: DataKey::KIND, name: "invoices" }), ..Inputs::default() },
                 has_permit: true,
                 ..Observed::new(key, view)
             },
@@ -416,7 +416,7 @@ fn immutable_secret_with_other_entries_is_reported() {
     secret.data.as_mut().unwrap().insert("keyId".into(), ByteString(b"x".to_vec()));
     let failure = failure(next(&key, SecretState::Loaded(secret)));
     assert_eq!(failure.reason, Reason::SecretImmutable);
-    assert!(failure.to_string().contains("entry keyId was changed"), "{failure}");
+    assert!(failure.message(DataKey::KIND).contains("entry keyId was changed"), "{failure:?}");
 }
 
 #[test]
@@ -659,7 +659,7 @@ fn contested_secret_is_reported_and_not_restored() {
     for view in [changed(), SecretState::Unwatched] {
         let failure = failure(contested(&view));
         assert_eq!(failure.reason, Reason::SecretContested);
-        assert!(failure.to_string().contains("entry keyId was changed"), "{failure}");
+        assert!(failure.message(DataKey::KIND).contains("entry keyId was changed"), "{failure:?}");
     }
     assert!(matches!(contested(&intact(&key)), Step::Settled), "only while it is changed");
 }

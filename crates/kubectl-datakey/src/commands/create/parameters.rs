@@ -1,7 +1,7 @@
 //! The parameters of `create`: flags, and what `--cli-input-json` and `--cli-input-yaml` add. Pure.
 
 use datakey::{
-    api::{KeyRequest, RequestFlaw, Rest},
+    api::{DataKey, KeyKind as _, KeyRequest, RequestFlaw, Rest},
     arn::KmsArn,
 };
 use serde_json::{Map, Value, json};
@@ -45,11 +45,12 @@ impl Parameters {
             key_id,
             key_spec: args.key_spec.or(document.key_spec),
             number_of_bytes: args.number_of_bytes.or(document.number_of_bytes),
+            key_pair_spec: None,
             encryption_context: args.encryption_context.clone().or(document.encryption_context),
             region,
             rest: Rest::new(),
         };
-        if let Some(flaw) = RequestFlaw::of(&request) {
+        if let Some(flaw) = RequestFlaw::of(DataKey::KIND, &request) {
             return Err(by_flags(flaw));
         }
         let given = args.grant_tokens.as_deref().map(aws_cli::grant_tokens).transpose();
@@ -104,7 +105,7 @@ pub fn by_flags(flaw: RequestFlaw) -> String {
         }
         RequestFlaw::KeyId => flaw.advice().replacen("keyId", "--key-id", 1),
         RequestFlaw::AwsManagedKey => format!("--key-id: {}", flaw.advice()),
-        _ => flaw.advice().to_owned(),
+        _ => flaw.advice(),
     }
 }
 

@@ -157,7 +157,7 @@ fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Re
     }
     let pins = key.pinned_versions();
     let is_pinned = |candidate: &Candidate| {
-        let material = Material::new(candidate.key_spec, candidate.number_of_bytes);
+        let material = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
         pins.iter().any(|pin| {
             pin.version == candidate.version
                 && pin.ciphertext_blob.0 == candidate.wrapped.ciphertext_blob

@@ -2,8 +2,8 @@
 
 use datakey::{
     api::{
-        DataKey, EncryptionContext, FIRST_VERSION, IssuedVersion, KeyRequest, KeySpec, Material, RequestFlaw, Rest,
-        truncate_to_seconds,
+        DataKey, EncryptionContext, FIRST_VERSION, IssuedVersion, KeyKind as _, KeyRequest, KeySpec, Material,
+        RequestFlaw, Rest, truncate_to_seconds,
     },
     arn::{self, KmsArn},
     protocol::pins,
@@ -30,10 +30,10 @@ impl Found {
         let named = [&candidate.wrapped.key_id, &candidate.key_id].into_iter().flatten();
         let key_arn = named.into_iter().find(|key| KmsArn::parse(key).is_some_and(|arn| arn.is_key()));
         let key_arn = key_arn.ok_or("with --no-verify, name the KMS key by its key ARN in --key-id")?.clone();
-        let material = Material::new(candidate.key_spec, candidate.number_of_bytes);
+        let material = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
         let material = material.ok_or("with --no-verify, give exactly one of --key-spec and --number-of-bytes")?;
-        let (blob, length) = (candidate.wrapped.ciphertext_blob.len(), material.length());
-        if blob <= length {
+        let blob = candidate.wrapped.ciphertext_blob.len();
+        if let Some(length) = material.length().filter(|length| blob <= *length) {
             return Err(format!(
                 "it has {blob} bytes, and a wrapped data key is longer than the data key of {length} bytes: it may be the data \
                  key itself, which must not be stored"
@@ -65,18 +65,17 @@ impl Found {
     /// Compares what KMS answers with what the user says.
     fn identified(candidate: &Candidate, identity: &Identity) -> Result<Self, String> {
         let Identity { key_arn, length } = identity;
-        let given = Material::new(candidate.key_spec, candidate.number_of_bytes);
-        if let Some(given) = given.filter(|given| given.length() != *length) {
+        let given = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
+        if let Some(given) = given.and_then(Material::length).filter(|given| given != length) {
             return Err(format!(
-                "it unwraps to {length} bytes, and {} were said: correct --key-spec or --number-of-bytes, or leave them out",
-                given.length()
+                "it unwraps to {length} bytes, and {given} were said: correct --key-spec or --number-of-bytes, or leave them out"
             ));
         }
         let material = match (given, length) {
             (Some(given), _) => Some(given),
             (None, 32) => Some(Material::Spec(KeySpec::Aes256)),
             (None, 16) => Some(Material::Spec(KeySpec::Aes128)),
-            (None, _) => i32::try_from(*length).ok().and_then(|length| Material::new(None, Some(length))),
+            (None, _) => i32::try_from(*length).ok().and_then(|length| Material::new(None, Some(length), None)),
         };
         let material = material.ok_or_else(|| format!("it unwraps to {length} bytes, and a data key has 1 to 1024"))?;
         Ok(Self { key_arn: key_arn.clone(), material })
@@ -90,17 +89,22 @@ impl Found {
         let (key_spec, number_of_bytes) = match material {
             Material::Spec(spec) => (Some(spec), None),
             Material::Bytes(bytes) => (None, Some(bytes.into())),
+            // No candidate is one.
+            Material::Pair(_) => (None, None),
         };
         let context = &candidate.encryption_context;
         let encryption_context = (!context.is_empty()).then(|| EncryptionContext::clone(context));
-        let request = KeyRequest { key_id, key_spec, number_of_bytes, encryption_context, region, rest: Rest::new() };
-        if let Some(flaw) = RequestFlaw::of(&request) {
+        let rest = Rest::new();
+        let request =
+            KeyRequest { key_id, key_spec, number_of_bytes, key_pair_spec: None, encryption_context, region, rest };
+        if let Some(flaw) = RequestFlaw::of(DataKey::KIND, &request) {
             return Err(by_flags(flaw));
         }
         Ok(IssuedVersion {
             version: candidate.version,
             request,
             ciphertext_blob: ByteString(candidate.wrapped.ciphertext_blob.clone()),
+            public_key: None,
             key_id: key_arn,
             key_material_id: candidate.wrapped.key_material_id.clone(),
             issued_at: truncate_to_seconds(candidate.issued_at.unwrap_or(now)),

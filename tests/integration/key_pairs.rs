@@ -1,0 +1,266 @@
+//! `DataKeyPair`s: the same protocol as for `DataKey`s, with a public key beside the wrapped private one.
+
+use std::{io::Write as _, process::Stdio, time::Duration};
+
+use datakey::{
+    api::{self, DataKey, DataKeyPair, KeyKind as _, KeyPairSpec},
+    condition,
+    public_key::PublicKey,
+    secret::sha256,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::harness::{Data, SOON, TestNamespace, text};
+
+const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
+
+fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
+    Api::namespaced(test.client.clone(), &test.namespace)
+}
+
+async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+    let mut whole = json!({ "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" });
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let manifest = json!({
+        "apiVersion": DataKeyPair::KIND.api_version, "kind": DataKeyPair::KIND.name,
+        "metadata": { "name": name }, "spec": whole,
+    });
+    pairs(test).create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await
+}
+
+async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
+    let mut last = None;
+    eventually(SOON, &format!("{name} reads {reason}"), async || {
+        let pair = pairs(test).get(name).await.unwrap();
+        let ready = condition::find(&pair, api::READY);
+        let is_reached =
+            ready.is_some_and(|ready| ready.reason == reason && ready.observed_generation == pair.metadata.generation);
+        last = Some(pair);
+        is_reached
+    })
+    .await;
+    last.unwrap()
+}
+
+async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
+    create(test, name, spec).await.unwrap();
+    condition(test, name, condition::ISSUED).await
+}
+
+async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+    let patch = json!({ "spec": spec });
+    pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
+}
+
+async fn delete(test: &TestNamespace, name: &str) {
+    pairs(test).delete(name, &DeleteParams::default()).await.unwrap();
+    eventually(SOON, "it is gone", async || pairs(test).get_opt(name).await.unwrap().is_none()).await;
+}
+
+/// The public key that belongs to the private key of a Secret, in PEM, as OpenSSL derives it.
+async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
+    let private = test.decrypt(data, suffix).await;
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(["pkey", "-inform", "DER", "-pubout"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = openssl.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&private).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+#[tokio::test]
+async fn pair_is_issued_once_and_both_halves_belong_together() {
+    let test = TestNamespace::new("pair-issued").await;
+    let operator = test.operator();
+    let pair = issue(&test, "tokens", &json!({ "encryptionContext": { "purpose": "tokens" } })).await;
+    assert_eq!(test.proxy.operations(), [PAIR_OPERATION]);
+    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+
+    let (secret, data) = (test.secret("tokens").await, test.data("tokens").await);
+    assert_eq!(secret.type_.as_deref(), Some("datakey.dev/wrapped-key-pair"));
+    let mut entries: Vec<_> = ["ciphertextBlob", "publicKey", "keyPairSpec", "keyId", "encryptionContext"]
+        .iter()
+        .flat_map(|entry| [(*entry).to_owned(), format!("{entry}.v1")])
+        .chain(["version".to_owned()])
+        .collect();
+    entries.sort();
+    assert_eq!(data.keys().cloned().collect::<Vec<_>>(), entries);
+    assert_eq!(text(&data, "publicKey"), public_half(&test, &data, "").await);
+    assert_eq!(text(&data, "keyPairSpec"), "ECC_NIST_P256");
+
+    let status = pair.status.unwrap();
+    let recorded = &status.versions[0];
+    let der = &recorded.public_key.as_ref().unwrap().0;
+    assert_eq!(status.public_key_sha256, Some(sha256(der)));
+    assert_eq!(PublicKey::parse(der, KeyPairSpec::EccNistP256).unwrap().to_pem(), text(&data, "publicKey"));
+    let shown = test.plane.kubectl(&["get", "dkp", "tokens", "-n", &test.namespace, "-o", "wide"]).await.unwrap();
+    assert!(shown.contains("ECC_NIST_P256") && shown.contains(&sha256(der)), "{shown}");
+
+    // A deleted or edited Secret is restored, also after a restart, without a call.
+    test.delete_secret("tokens").await;
+    test.secret_becomes("tokens", &data).await;
+    test.edit_secret("tokens", &json!({ "data": { "publicKey": "eA==", "publicKey.v1": null } })).await;
+    test.secret_becomes("tokens", &data).await;
+    drop(operator);
+    test.delete_secret("tokens").await;
+    let _operator = test.operator();
+    test.secret_becomes("tokens", &data).await;
+    condition(&test, "tokens", condition::ISSUED).await;
+    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+}
+
+#[tokio::test]
+async fn every_kind_of_pair_that_the_kms_server_has_is_issued() {
+    let test = TestNamespace::new("pair-kinds").await;
+    let _operator = test.operator();
+    let specs = ["RSA_2048", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"];
+    for spec in specs {
+        let name = spec.to_lowercase().replace('_', "-");
+        issue(&test, &name, &json!({ "keyPairSpec": spec })).await;
+        let data = test.data(&name).await;
+        assert_eq!(text(&data, "publicKey"), public_half(&test, &data, ".v1").await, "{spec}");
+    }
+}
+
+#[tokio::test]
+async fn pair_is_rotated_and_goes_back_without_a_call() {
+    let test = TestNamespace::new("pair-rotated").await;
+    let _operator = test.operator();
+    issue(&test, "tokens", &json!({})).await;
+    let first = test.data("tokens").await;
+    patch(&test, "tokens", &json!({ "version": 2 })).await.unwrap();
+    condition(&test, "tokens", condition::ISSUED).await;
+    let second = test.data("tokens").await;
+    assert_eq!(second["publicKey.v1"], first["publicKey"]);
+    assert_ne!(second["publicKey"], first["publicKey"]);
+    patch(&test, "tokens", &json!({ "version": 1 })).await.unwrap();
+    let back = condition(&test, "tokens", condition::ISSUED).await;
+    assert_eq!(test.data("tokens").await["publicKey"], first["publicKey"]);
+    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 2);
+
+    // What is issued is fixed.
+    let refused = patch(&test, "tokens", &json!({ "keyPairSpec": "RSA_2048" })).await.unwrap_err().to_string();
+    assert!(refused.contains("this version's key pair is issued"), "{refused}");
+    let mut versions = serde_json::to_value(back.status.unwrap().versions).unwrap();
+    versions[0]["publicKey"] = versions[1]["publicKey"].clone();
+    let status = json!({ "status": { "versions": versions } });
+    let changed = pairs(&test).patch_status("tokens", &PatchParams::default(), &Patch::Merge(&status)).await;
+    let refused = changed.unwrap_err().to_string();
+    assert!(refused.contains("status.versions is write-once: an issued key pair"), "{refused}");
+}
+
+#[tokio::test]
+async fn secret_is_adopted_and_pins_are_published() {
+    let test = TestNamespace::new("pair-adopted").await;
+    let _operator = test.operator();
+    let pair = issue(&test, "tokens", &json!({})).await;
+    let data = test.data("tokens").await;
+    delete(&test, "tokens").await;
+    let adopted = issue(&test, "tokens", &json!({})).await;
+    assert_eq!(adopted.as_object().record(), pair.as_object().record());
+    assert_eq!((test.data("tokens").await, test.proxy.calls_of(PAIR_OPERATION)), (data.clone(), 1));
+
+    let pins = serde_json::to_value(pair.as_object().record()).unwrap();
+    issue(&test, "copy", &json!({ "wrappedKeys": pins })).await;
+    let copy = test.data("copy").await;
+    assert_eq!(
+        (copy["ciphertextBlob"].clone(), copy["publicKey"].clone()),
+        (data["ciphertextBlob"].clone(), data["publicKey"].clone())
+    );
+    let mut other = pins.clone();
+    other[0]["request"]["keyPairSpec"] = json!("RSA_2048");
+    create(&test, "wrong", &json!({ "keyPairSpec": "RSA_2048", "wrappedKeys": other })).await.unwrap();
+    let failed = condition(&test, "wrong", "PinInvalid").await;
+    let message = &condition::find(&failed, api::READY).unwrap().message;
+    assert!(message.contains("publicKey is not a public key of the kind"), "{message}");
+    let mut manifest = json!({
+        "apiVersion": "datakey.dev/v1alpha1", "kind": "DataKeyPair",
+        "metadata": { "name": "plain", "namespace": test.namespace },
+        "spec": { "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256", "wrappedKeys": pins },
+    });
+    manifest["spec"]["wrappedKeys"][0]["privateKeyPlaintext"] = json!("eA==");
+    let path = test.plane.workdir().file("plain-pair.json");
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let refused = test.plane.kubectl(&["create", "-f", &path.display().to_string()]).await;
+    assert!(refused.is_err());
+    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+}
+
+#[tokio::test]
+async fn one_secret_name_is_that_of_one_kind() {
+    let test = TestNamespace::new("pair-conflict").await;
+    let mut operator = test.operator_without_retries();
+    // The DataKey first, and the DataKeyPair first.
+    test.issue("first", &json!({})).await;
+    issue(&test, "second", &json!({})).await;
+    create(&test, "first", &json!({})).await.unwrap();
+    test.create("second", &json!({})).await;
+    for round in 0..2 {
+        let pair = condition(&test, "first", "SecretConflict").await;
+        let message = condition::find(&pair, api::READY).unwrap().message.clone();
+        assert!(message.contains("it belongs to DataKey first"), "{message}");
+        let key = test.failed("second", "SecretConflict").await;
+        let message = condition::find(&key, api::READY).unwrap().message.clone();
+        assert!(message.contains("it belongs to DataKeyPair second"), "{message}");
+        if round == 0 {
+            drop(operator);
+            operator = test.operator_without_retries();
+        }
+    }
+    // The name stays reserved while the Secret is deleted.
+    let data = [test.data("first").await, test.data("second").await];
+    for name in ["first", "second"] {
+        test.delete_secret(name).await;
+    }
+    test.secret_becomes("first", &data[0]).await;
+    test.secret_becomes("second", &data[1]).await;
+    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (1, 1));
+
+    // Once the object and its Secret are gone, the name is free.
+    delete(&test, "second").await;
+    test.delete_secret("second").await;
+    test.ready("second").await;
+    test.delete("first").await;
+    test.delete_secret("first").await;
+    condition(&test, "first", condition::ISSUED).await;
+    drop(operator);
+}
+
+#[tokio::test]
+async fn missing_definition_of_pairs_stops_no_data_keys() {
+    let test = TestNamespace::with_own_control_plane("pair-missing").await;
+    test.plane.kubectl(&["delete", "crd", "datakeypairs.datakey.dev"]).await.unwrap();
+    let operator = test.operator();
+    test.issue("orders", &json!({})).await;
+    operator.is_ready().await;
+    operator.logs("DataKeyPairs are not watched for now").await;
+    let definitions = testbed::repository().join("deploy/crd.yaml");
+    test.plane.kubectl(&["apply", "-f", &definitions.display().to_string()]).await.unwrap();
+    test.plane.kubectl(&["wait", "--for=condition=Established", "crd/datakeypairs.datakey.dev"]).await.unwrap();
+    let created = async || create(&test, "tokens", &json!({ "wrappedKeys": [pin(&test)] })).await.is_ok();
+    eventually(SOON, "the definition works", created).await;
+    let limit = SOON + Duration::from_secs(15);
+    let issued = async || {
+        let pair = pairs(&test).get("tokens").await.unwrap();
+        condition::find(&pair, api::READY).is_some_and(|ready| ready.status == "True")
+    };
+    eventually(limit, "the pair is published", issued).await;
+    let key: DataKey = test.ready("orders").await;
+    assert_eq!(key.record().len(), 1);
+}
+
+/// A pinned key pair as another cluster exports it.
+fn pin(test: &TestNamespace) -> Value {
+    json!({
+        "version": 1,
+        "request": { "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" },
+        "ciphertextBlob": "AQID0001",
+        "publicKey": datakey::fixtures::PUBLIC_KEYS[0],
+        "keyId": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "issuedAt": "2026-11-23T00:00:00Z",
+    })
+}
