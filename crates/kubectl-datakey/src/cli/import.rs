@@ -63,8 +63,8 @@ pub struct Import {
     #[arg(long, value_name = "FOLDER", requires = "many", value_hint = clap::ValueHint::AnyPath)]
     pub to: Option<PathBuf>,
 
-    /// The KMS key that wrapped the data key: a key ID, a key ARN, an alias name or an alias ARN. Without it the ARN that
-    /// the JSON or AWS KMS names.
+    /// The KMS key that wrapped the data key: a key ID, a key ARN, an alias name or an alias ARN. AWS KMS is asked with it.
+    /// Without it the ARN that the JSON or AWS KMS names.
     #[arg(long, value_parser = aws_cli::key_id)]
     pub key_id: Option<String>,
 
