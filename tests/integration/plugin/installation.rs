@@ -124,7 +124,7 @@ async fn check_says_what_of_the_installation_does_not_work() {
     let operator = test.operator_with(&[&NO_RETRY[..], &flags].concat(), &[("POD_NAME", "keys-abc")]);
     operator.logs("this replica leads").await;
     report_replicas(&test, 1).await;
-    let runs = user.json(0, &here).await;
+    let runs = user.json(1, &here).await;
     let (leads, holder) = finding(&runs, "leader");
     assert!(leads == "Ok" && holder.starts_with("keys-abc"), "{holder}");
     for right in ["list datakeys", "patch datakeys", "get secrets"] {
@@ -134,7 +134,7 @@ async fn check_says_what_of_the_installation_does_not_work() {
     if let Some(address) = own_address() {
         let [service, pod, endpoints, slice] = metrics_service("plugin-check", address, admin_port(&operator).await);
         test.apply(&[service]).await;
-        let (unreachable, why) = finding(&user.json(0, &here).await, "kms");
+        let (unreachable, why) = finding(&user.json(1, &here).await, "kms");
         assert!(unreachable == "NotChecked" && why.contains("no endpoints available"), "{why}");
         test.apply(&[pod]).await;
         let status = json!({ "status": { "podIP": address, "podIPs": [{ "ip": address }] } }).to_string();
@@ -143,10 +143,10 @@ async fn check_says_what_of_the_installation_does_not_work() {
         test.plane.kubectl(&patch).await.unwrap();
         test.apply(&[endpoints, slice]).await;
         eventually(SOON, "the API server knows the endpoints", async || {
-            !finding(&user.json(0, &here).await, "kms").1.contains("no endpoints available")
+            !finding(&user.json(1, &here).await, "kms").1.contains("no endpoints available")
         })
         .await;
-        let unused = finding(&user.json(0, &here).await, "kms");
+        let unused = finding(&user.json(1, &here).await, "kms");
         assert_eq!(unused, ("NotChecked".to_owned(), "the operator has not called KMS since it started".to_owned()));
         test.issue("orders", &json!({})).await;
         let answered = finding(&user.json(0, &here).await, "kms");

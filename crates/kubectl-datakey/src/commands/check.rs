@@ -71,10 +71,19 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         .collect()
         .await;
     findings.extend(rights);
-    let failed = findings.iter().any(|finding| finding.result == CheckResult::Failed);
-    let health = if failed { Health::Unhealthy } else { Health::Healthy };
+    let health = health(&findings);
     let out = render(args.output, &Items { items: findings }, |list| describe(&list.items))?;
     Ok(Output::text(out).with(health))
+}
+
+/// A failure is known whatever else could not be checked. Without one, what was not checked may have failed.
+fn health(findings: &[Finding]) -> Health {
+    let has = |result| findings.iter().any(|finding| finding.result == result);
+    match (has(CheckResult::Failed), has(CheckResult::NotChecked)) {
+        (true, _) => Health::Unhealthy,
+        (false, true) => Health::Unknown,
+        (false, false) => Health::Healthy,
+    }
 }
 
 /// Looks in all namespaces and, where the user may not, in the usual one.
@@ -147,6 +156,15 @@ mod tests {
              failed        kms          no\\nanswer\n\
              \x20                          fix it\n"
         );
+    }
+
+    #[test]
+    fn what_was_not_checked_is_not_healthy() {
+        let (ok, failed) = (Finding::ok("a", ""), Finding::failed("b", "", ""));
+        let unknown = Finding::unknown("c", "", "");
+        assert_eq!(health(&[ok.clone()]), Health::Healthy);
+        assert_eq!(health(&[ok.clone(), unknown.clone()]), Health::Unknown);
+        assert_eq!(health(&[unknown, failed, ok]), Health::Unhealthy);
     }
 
     #[test]
