@@ -197,7 +197,7 @@ mod tests {
              Why       The KMS key is disabled. Enable it, or name another key in spec.keyId.\n  \
              Stalled   a user must act\n  \
              Next      the operator acts on a change of the spec at once, and on others within about ten minutes; to try now: \
-             kubectl datakey retry orders -n shop\n  \
+             kubectl datakey retry orders -n shop (at most once a minute)\n  \
              Key       alias/orders\n  \
              Secret    orders: nothing is issued yet that it could hold\n  \
              Version   none is current yet; the spec wants 1\n"

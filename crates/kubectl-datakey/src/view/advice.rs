@@ -14,14 +14,16 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
         return Vec::new();
     };
     let command = |command: &str| format!("kubectl datakey {command} {name} -n {namespace}");
+    let retry = format!("to try now: {} (at most once a minute)", command("retry"));
     let mut advice = match reason.retry_policy() {
-        RetryPolicy::RetrySoon => vec!["the operator tries again by itself".to_owned()],
-        RetryPolicy::RetrySlowly => {
-            vec![format!("the operator tries again by itself within minutes; at once: {}", command("retry"))]
-        }
+        RetryPolicy::RetrySoon => vec![format!("the operator tries again by itself, at growing intervals; {retry}")],
+        RetryPolicy::RetrySlowly => vec![format!("the operator tries again by itself within minutes; {retry}")],
+        RetryPolicy::RetryRarely if matches!(reason, Reason::SecretConflict) => vec![format!(
+            "the operator acts on a change of the spec at once, and within seconds after the Secret is changed or removed (it \
+             watches up to 100 such names, and looks at others within ten minutes); {retry}"
+        )],
         RetryPolicy::RetryRarely => vec![format!(
-            "the operator acts on a change of the spec at once, and on others within about ten minutes; to try now: {}",
-            command("retry")
+            "the operator acts on a change of the spec at once, and on others within about ten minutes; {retry}"
         )],
     };
     match reason {
@@ -32,9 +34,13 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
         Reason::SecretConflict | Reason::SecretContested => {
             advice.push(format!("see what differs: {}", command("verify")));
         }
-        Reason::CredentialsMissing | Reason::CredentialsRejected | Reason::KmsError | Reason::RequestInvalid => {
-            advice.push(see_the_log());
-        }
+        Reason::CredentialsMissing
+        | Reason::CredentialsRejected
+        | Reason::KmsError
+        | Reason::KmsTimeout
+        | Reason::KmsUnreachable
+        | Reason::RequestInvalid
+        | Reason::TlsFailed => advice.push(see_the_log()),
         _ => {}
     }
     advice
@@ -60,6 +66,29 @@ mod tests {
     fn denied_access_leads_to_the_policies() {
         let advice = advice(Reason::AccessDenied.as_str(), "shop", "orders");
         assert!(advice.iter().any(|next| next.contains("kubectl datakey policy orders -n shop")), "{advice:?}");
+    }
+
+    #[test]
+    fn every_reason_names_the_retry_and_its_limit() {
+        for reason in Reason::ALL {
+            let advice = advice(reason.as_str(), "shop", "orders");
+            let retry = "to try now: kubectl datakey retry orders -n shop (at most once a minute)";
+            assert!(advice[0].ends_with(retry), "{advice:?}");
+        }
+    }
+
+    #[test]
+    fn kms_that_does_not_answer_leads_to_the_log() {
+        for reason in [Reason::KmsUnreachable, Reason::KmsTimeout, Reason::TlsFailed] {
+            let advice = advice(reason.as_str(), "shop", "orders");
+            assert!(advice.iter().any(|next| next.contains("kubectl logs")), "{advice:?}");
+        }
+    }
+
+    #[test]
+    fn conflict_is_looked_at_within_seconds() {
+        let advice = advice(Reason::SecretConflict.as_str(), "shop", "orders");
+        assert!(advice[0].contains("within seconds after the Secret is changed") && advice[0].contains("up to 100"));
     }
 
     #[test]
