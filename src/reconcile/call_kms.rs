@@ -186,20 +186,23 @@ impl Reconciler<'_> {
         let (namespace, name) = (&self.namespace, &self.name);
         if pinned > 0 {
             info!(namespace, name, versions = pinned, "recorded the data keys that the spec pins");
-            let note = format!("Recorded the {pinned} data key version(s) that spec.wrappedKeys pins");
+            let note = format!("Recorded {} that spec.wrappedKeys pins", counted(pinned));
             self.emit_event(EventType::Normal, "Pinned", &note).await;
         }
         if adopted > 0 {
             info!(namespace, name, versions = adopted, "recorded the data keys that the Secret already held");
             let secret = self.key().secret_name();
             let wanted = self.key().wanted_version();
-            let note = format!(
-                "Recorded the {adopted} data key version(s) that Secret {secret} held{}",
-                now_current(versions, wanted)
-            );
+            let note =
+                format!("Recorded {} that Secret {secret} held{}", counted(adopted), now_current(versions, wanted));
             self.emit_event(EventType::Normal, "Adopted", &note).await;
         }
     }
+}
+
+/// How many versions, as an event says it.
+fn counted(versions: usize) -> String {
+    if versions == 1 { "1 data key version".to_owned() } else { format!("{versions} data key versions") }
 }
 
 /// What an event says of a version that KMS issued.
@@ -230,6 +233,11 @@ mod tests {
     use datakey::fixtures::issued;
 
     use super::*;
+
+    #[test]
+    fn number_of_versions_agrees_with_its_noun() {
+        assert_eq!([1, 2].map(counted), ["1 data key version", "2 data key versions"]);
+    }
 
     #[test]
     fn adoption_warns_where_an_earlier_version_becomes_current() {

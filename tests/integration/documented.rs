@@ -2,6 +2,7 @@
 //! run, is in one table; a command that is new in the documentation is run, and fails here if it does not work.
 
 mod commands;
+mod shown;
 mod table;
 
 use std::{
@@ -135,7 +136,7 @@ impl Reader {
     }
 
     /// Runs a command of the documentation; `before` is the text before it.
-    async fn types(&mut self, file: &str, text: &str, before: &str) {
+    async fn types(&mut self, file: &str, text: &str, before: &str, shown: &str) {
         for (words, script, _) in MEANWHILE.iter().filter(|(words, _, _)| before.contains(words)) {
             self.uses(words);
             self.runs(script).await;
@@ -146,7 +147,12 @@ impl Reader {
             self.uses(part);
             command = command.replace(part, place);
         }
-        self.runs(&command).await;
+        if shown::is_compared(file, &command) {
+            let printed = self.runs(&format!("{command} 2>&1")).await;
+            assert_eq!(shown::masked(shown), shown::masked(&printed), "{file}: {text} prints:\n{printed}");
+        } else {
+            self.runs(&command).await;
+        }
         if ["helm ", "kubectl apply", "kubectl delete"].iter().any(|change| command.starts_with(change)) {
             self.operator_follows().await;
             if [INSTALLS, "docs/operations.md"].contains(&file) {
@@ -184,7 +190,7 @@ async fn every_command_of_the_documentation_runs_in_its_order() {
                 reader.uses(beginning);
             } else {
                 eprintln!("{file}: {text}");
-                reader.types(file, text, &before).await;
+                reader.types(file, text, &before, &command.shown).await;
                 before.clear();
                 run += 1;
             }

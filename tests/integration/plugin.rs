@@ -147,7 +147,7 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
     assert!(!text(&all).contains("orders in namespace"), "{}", text(&all));
     assert!(text(&all).contains("AWS KMS has no such key or alias"), "{}", text(&all));
     assert!(text(&all).contains("a user must act"), "{}", text(&all));
-    assert_eq!(all.err, "1 of 2 DataKeys are not as they should be.\n");
+    assert_eq!(all.err, "1 of 2 DataKeys is not as it should be.\n");
     eventually(SOON, "the events are shown", async || {
         let one = user.json(2, &["status", "missing"]).await;
         let is_there = |event: &Value| event["reason"] == "KeyNotFound" && event["type"] == "Warning";
@@ -172,6 +172,12 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
         text(&away).contains("orders: is not there") && text(&away).contains("whether the operator runs"),
         "{away:?}"
     );
+
+    // Events of a deleted DataKey do not concern another one of its name.
+    test.delete("missing").await;
+    test.create("missing", &json!({})).await;
+    let again = user.json(2, &["status", "missing"]).await;
+    assert_eq!((&again["reason"], again.get("events")), (&json!("Pending"), None));
 }
 
 #[tokio::test]
@@ -458,7 +464,7 @@ async fn retry_has_what_is_fixed_tried_at_once() {
     test.ready("b").await;
     let before = test.get("good").await;
     let none = user.ends(0, &["retry", "good"]).await;
-    assert_eq!(none.err, "Nothing waits: 1 of 1 DataKeys are Ready or being deleted.\n");
+    assert_eq!(none.err, "Nothing waits: 1 of 1 DataKeys is Ready or being deleted.\n");
     assert_eq!(test.get("good").await.resource_version(), before.resource_version());
     drop(operator);
 
@@ -571,7 +577,7 @@ async fn errors_exit_with_their_code_and_say_what_to_do() {
         &["keep", "k"],
     ] {
         let ended = user.ends(1, command).await;
-        assert!(ended.err.contains("DataKey k in namespace plugin-codes: there is none"), "{ended:?}");
+        assert!(ended.err.contains("there is no DataKey k in namespace plugin-codes"), "{ended:?}");
     }
     let none = user.ends(0, &["list"]).await;
     assert_eq!(none.err, "No DataKeys found in namespace plugin-codes.\n");

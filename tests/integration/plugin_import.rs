@@ -311,7 +311,7 @@ async fn killed_import_is_resumed_and_applied() {
     let to = test.plane.workdir().file("plugin-taken").display().to_string();
     let import = ["import", "--from-csv", &csv, "--to", &to, "--key-id", &alias, "--apply"];
     let taken = text(&user.ends(1, &import).await);
-    assert!(taken.contains("1 of 2 DataKeys are applied and Ready in namespace"), "{taken}");
+    assert!(taken.contains("1 of 2 DataKeys is applied and Ready in namespace"), "{taken}");
     assert!(taken.contains("  k-7: DataKey k-7 exists in namespace") && taken.contains("another data key"), "{taken}");
     assert_eq!(test.get("k-7").await.record(), before.record());
 

@@ -18,9 +18,11 @@ mod access;
 mod definition;
 mod kms;
 mod operator;
+mod watched;
 
 use access::RIGHTS;
 use operator::Installed;
+use watched::Scope;
 
 /// The namespace of the operator in `deploy` and in the documentation.
 const USUAL_NAMESPACE: &str = "datakey-system";
@@ -55,16 +57,20 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
     // Every authenticated user may read this, so an error here is one of the connection.
     let served = cluster.served_versions().await?;
     let mut findings = vec![definition::check(cluster.definition().await, &served)];
+    let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
-        Ok(operators) => {
-            findings.extend(operators.is_empty().then(|| operator::none(args.operator_namespace.as_deref())));
-            for deployment in &operators {
-                findings.extend(check_operator(cluster, &Installed::of(deployment)).await);
+        Ok(Operators { deployments, searched }) if deployments.is_empty() => {
+            findings.push(operator::none(searched.as_deref()))
+        }
+        Ok(Operators { deployments, searched }) => {
+            let installed: Vec<_> = deployments.iter().map(Installed::of).collect();
+            for installed in &installed {
+                findings.extend(check_operator(cluster, installed).await);
             }
+            findings.push(watched::check(&installed, Scope { namespace, is_complete: searched.is_none() }));
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     let rights: Vec<_> = stream::iter(RIGHTS)
         .map(async |right| access::check(&right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
@@ -86,12 +92,22 @@ fn health(findings: &[Finding]) -> Health {
     }
 }
 
+/// The Deployments of the operator.
+pub struct Operators {
+    pub deployments: Vec<Deployment>,
+    /// The only namespace that was searched; `None` for all.
+    searched: Option<String>,
+}
+
 /// Looks in all namespaces and, where the user may not, in the usual one.
-pub async fn find_operators(cluster: &Cluster, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
-    match cluster.operators(namespace).await {
-        Err(CommandError::Forbidden(_)) if namespace.is_none() => cluster.operators(Some(USUAL_NAMESPACE)).await,
-        found => found,
-    }
+pub async fn find_operators(cluster: &Cluster, namespace: Option<&str>) -> Result<Operators, CommandError> {
+    let (searched, found) = match cluster.operators(namespace).await {
+        Err(CommandError::Forbidden(_)) if namespace.is_none() => {
+            (Some(USUAL_NAMESPACE), cluster.operators(Some(USUAL_NAMESPACE)).await)
+        }
+        found => (namespace, found),
+    };
+    Ok(Operators { deployments: found?, searched: searched.map(str::to_owned) })
 }
 
 async fn check_operator(cluster: &Cluster, installed: &Installed) -> Vec<Finding> {

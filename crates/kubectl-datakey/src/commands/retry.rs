@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
-use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, wait::pause};
+use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, of_all, wait::pause};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
@@ -46,7 +46,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Retry) -> Result
     if waiting.is_empty() && listing.unreadable.is_empty() {
         output.notes.push(match listing.keys.len() {
             0 => none_found(cluster, args.all_namespaces),
-            all => format!("Nothing waits: {all} of {all} DataKeys are Ready or being deleted."),
+            all => format!("Nothing waits: {} Ready or being deleted.", of_all(all, all)),
         });
     }
     output.notes.extend(listing.unreadable);
@@ -109,8 +109,7 @@ fn subject(requested: &BTreeSet<(String, String)>, some: usize) -> String {
     match requested.first() {
         Some((_, name)) if requested.len() == 1 => format!("{name} is"),
         _ if some == requested.len() => format!("{some} DataKeys are"),
-        _ if some == 1 => format!("1 of {} DataKeys is", requested.len()),
-        _ => format!("{some} of {} DataKeys are", requested.len()),
+        _ => of_all(some, requested.len()),
     }
 }
 

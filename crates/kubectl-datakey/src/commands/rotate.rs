@@ -91,7 +91,9 @@ fn require_ready(fetched: &FetchedKey) -> Result<(), CommandError> {
     }
     Err(CommandError::NotReady(format!(
         "DataKey {} is not Ready ({}: {}), and nothing was done: fix that first, or rotate it nevertheless by --force",
-        summary.name, summary.reason, summary.message
+        summary.name,
+        summary.reason,
+        summary.message.trim_end_matches('.')
     )))
 }
 

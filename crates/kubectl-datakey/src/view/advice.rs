@@ -8,7 +8,7 @@ use datakey::{
 /// Returns the next steps for a `DataKey` whose condition `Ready` has this reason.
 pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
     if reason == api::PENDING {
-        return vec![check_operator()];
+        return vec![check_operator(namespace)];
     }
     let Ok(reason) = reason.parse::<Reason>() else {
         return Vec::new();
@@ -53,9 +53,11 @@ fn see_the_log() -> String {
         .to_owned()
 }
 
-/// Advises to check whether the operator runs.
-pub fn check_operator() -> String {
-    "see whether the operator runs: kubectl get deployments -A -l app.kubernetes.io/name=datakey-operator".to_owned()
+/// Advises to check whether the operator runs, and watches the namespace.
+pub fn check_operator(namespace: &str) -> String {
+    format!(
+        "see whether the operator runs, and whether it watches namespace {namespace}: kubectl datakey check -n {namespace}"
+    )
 }
 
 #[cfg(test)]
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn pending_leads_to_the_operator() {
-        assert_eq!(advice(api::PENDING, "shop", "orders"), [check_operator()]);
+        assert_eq!(advice(api::PENDING, "shop", "orders"), [check_operator("shop")]);
     }
 
     #[test]
