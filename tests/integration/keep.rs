@@ -85,7 +85,7 @@ async fn keep_changes_the_policy_and_nothing_else_without_a_call() {
     assert_eq!(after.labels(), before.labels());
     assert_eq!(after.annotations().keys().collect::<Vec<_>>(), ["argocd.argoproj.io/tracking-id"]);
     assert!(
-        text(&user.ends(0, &["keep", "orders", "--yes", &to]).await).contains("as before (2)"),
+        text(&user.ends(0, &["keep", "orders", "--yes", &to]).await).contains("its 2 data keys as before"),
         "again with the file"
     );
     let (_, elsewhere) = keep_file(&test, "elsewhere");

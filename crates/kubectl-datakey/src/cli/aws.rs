@@ -6,11 +6,10 @@ use datakey_aws::Overrides;
 
 /// Options of `aws kms generate-data-key-without-plaintext` and `aws kms decrypt` that have no use here (AWS CLI Command
 /// Reference, global options).
-pub const WITHOUT_USE: [&str; 18] = [
+pub const WITHOUT_USE: [&str; 16] = [
     "--cli-auto-prompt",
     "--cli-binary-format",
     "--cli-connect-timeout",
-    "--cli-error-format",
     "--cli-read-timeout",
     "--color",
     "--debug",
@@ -24,7 +23,6 @@ pub const WITHOUT_USE: [&str; 18] = [
     "--query",
     "--recipient",
     "--v2-debug",
-    "--ciphertext-for-recipient",
 ];
 
 /// How AWS KMS is called under the user's own credentials.

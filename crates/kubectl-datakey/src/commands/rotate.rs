@@ -43,8 +43,9 @@ fn note_about_git(tool: Option<&str>, next: i32) -> String {
              the change"
         ),
         None => format!(
-            "note: if you keep a manifest of this DataKey, set version: {next} there, too. kubectl apply without it changes \
-             nothing, but Flux and Argo CD set an earlier version, and so does a DataKey that is created again from the manifest"
+            "note: if you keep a manifest of this DataKey, set version: {next} there, too. kubectl apply of a manifest without it \
+             changes nothing, but under Flux and Argo CD, and where the DataKey is created again, an earlier version becomes \
+             current"
         ),
     }
 }
