@@ -60,7 +60,7 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
         Ok(Operators { deployments, searched }) if deployments.is_empty() => {
-            findings.push(operator::none(searched.as_deref()))
+            findings.push(operator::none(searched.as_deref()));
         }
         Ok(Operators { deployments, searched }) => {
             let installed: Vec<_> = deployments.iter().map(Installed::of).collect();
@@ -178,7 +178,7 @@ mod tests {
     fn what_was_not_checked_is_not_healthy() {
         let (ok, failed) = (Finding::ok("a", ""), Finding::failed("b", "", ""));
         let unknown = Finding::unknown("c", "", "");
-        assert_eq!(health(&[ok.clone()]), Health::Healthy);
+        assert_eq!(health(std::slice::from_ref(&ok)), Health::Healthy);
         assert_eq!(health(&[ok.clone(), unknown.clone()]), Health::Unknown);
         assert_eq!(health(&[unknown, failed, ok]), Health::Unhealthy);
     }

@@ -65,7 +65,7 @@ fn read(metrics: &str, by_hand: &str) -> Finding {
         .map(|(labels, value)| {
             format!(
                 "{} {}",
-                if value == 1.0 { "1 DataKey reads".to_owned() } else { format!("{value} DataKeys read") },
+                if value < 2.0 { "1 DataKey reads".to_owned() } else { format!("{value} DataKeys read") },
                 labels.get("reason").copied().unwrap_or_default()
             )
         })

@@ -102,10 +102,10 @@ pub fn check(operators: &[Installed], scope: Scope<'_>) -> Finding {
     let all = running.iter().map(|one| format!("{} watches {}", one.place(), one.watched.text()));
     let all = all.collect::<Vec<_>>().join("; ");
     let Some(namespace) = scope.namespace else {
-        return match running.is_empty() {
-            false => Finding::ok("watched by", all),
-            true => Finding::failed("watched by", "no Deployment of the operator has replicas", "start one of them"),
-        };
+        if running.is_empty() {
+            return Finding::failed("watched by", "no Deployment of the operator has replicas", "start one of them");
+        }
+        return Finding::ok("watched by", all);
     };
     if let Some(watcher) = running.iter().find(|installed| installed.watched.has(namespace)) {
         return Finding::ok("watched by", format!("{} watches {}", watcher.place(), watcher.watched.text()));
