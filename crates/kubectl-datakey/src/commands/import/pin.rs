@@ -59,17 +59,14 @@ impl Found {
         match decrypter.identify(&wrapped).await {
             Ok(identity) => Self::identified(candidate, &identity),
             Err(Refusal::Unknown { why }) => Err(why),
-            Err(Refusal::Failed { why }) => {
+            Err(Refusal::Failed { why }) => Err(match given.filter(|given| Some(*given) != in_json) {
                 // KMS does not say which key would unwrap it.
-                let without = WrappedKey { key_id: in_json, ..wrapped };
-                match given {
-                    Some(given) => match decrypter.identify(&without).await {
-                        Ok(other) => Err(other_key(given, &other.key_arn, &why)),
-                        Err(_) => Err(why),
-                    },
-                    None => Err(why),
-                }
-            }
+                Some(given) => match decrypter.identify(&WrappedKey { key_id: in_json, ..wrapped }).await {
+                    Ok(other) => other_key(given, &other.key_arn, &why),
+                    Err(_) => why,
+                },
+                None => why,
+            }),
         }
     }
 
