@@ -195,7 +195,7 @@ impl<K: KeyKind> Reconciler<'_, K> {
         let (namespace, name) = (&self.namespace, &self.name);
         if pinned > 0 {
             info!(namespace, name, versions = pinned, "recorded the {noun}s that the spec pins");
-            let note = format!("Recorded the {pinned} {noun} version(s) that spec.wrappedKeys pins");
+            let note = format!("Recorded {} that spec.wrappedKeys pins", counted(pinned, noun));
             self.emit_event(EventType::Normal, "Pinned", &note).await;
         }
         if adopted > 0 {
@@ -203,12 +203,18 @@ impl<K: KeyKind> Reconciler<'_, K> {
             let secret = self.object().secret_name();
             let wanted = self.object().wanted_version();
             let note = format!(
-                "Recorded the {adopted} {noun} version(s) that Secret {secret} held{}",
+                "Recorded {} that Secret {secret} held{}",
+                counted(adopted, noun),
                 now_current(versions, wanted)
             );
             self.emit_event(EventType::Normal, "Adopted", &note).await;
         }
     }
+}
+
+/// How many versions, as an event says it.
+fn counted(versions: usize, noun: &str) -> String {
+    if versions == 1 { format!("1 {noun} version") } else { format!("{versions} {noun} versions") }
 }
 
 /// What an event says of a version that KMS issued.
@@ -239,6 +245,11 @@ mod tests {
     use datakey::fixtures::issued;
 
     use super::*;
+
+    #[test]
+    fn number_of_versions_agrees_with_its_noun() {
+        assert_eq!([1, 2].map(|versions| counted(versions, "data key")), ["1 data key version", "2 data key versions"]);
+    }
 
     #[test]
     fn adoption_warns_where_an_earlier_version_becomes_current() {

@@ -2,6 +2,7 @@
 //! run, is in one table; a command that is new in the documentation is run, and fails here if it does not work.
 
 mod commands;
+mod shown;
 mod table;
 
 use std::{
@@ -40,6 +41,8 @@ struct Reader {
     held: Option<(Value, Vec<Value>)>,
     /// The table entries that were used: one that is not is stale.
     used: BTreeSet<&'static str>,
+    /// Commands that print something else than the documentation shows.
+    differing: Vec<String>,
 }
 
 // === impl Reader ===
@@ -68,7 +71,7 @@ impl Reader {
         ] {
             symlink(program, folder.join("bin").join(name)).unwrap();
         }
-        Self { test, folder, iam, operator: None, held: None, used: BTreeSet::new() }
+        Self { test, folder, iam, operator: None, held: None, used: BTreeSet::new(), differing: Vec::new() }
     }
 
     /// Runs a script. Returns its output.
@@ -135,7 +138,7 @@ impl Reader {
     }
 
     /// Runs a command of the documentation; `before` is the text before it.
-    async fn types(&mut self, file: &str, text: &str, before: &str) {
+    async fn types(&mut self, file: &str, text: &str, before: &str, shown: &str) {
         for (words, script, _) in MEANWHILE.iter().filter(|(words, _, _)| before.contains(words)) {
             self.uses(words);
             self.runs(script).await;
@@ -146,7 +149,14 @@ impl Reader {
             self.uses(part);
             command = command.replace(part, place);
         }
-        self.runs(&command).await;
+        if shown::is_compared(file, &command) {
+            let printed = self.runs(&format!("{command} 2>&1")).await;
+            if shown::masked(shown) != shown::masked(&printed) {
+                self.differing.push(format!("{file}: {text} prints:\n{printed}"));
+            }
+        } else {
+            self.runs(&command).await;
+        }
         if ["helm ", "kubectl apply", "kubectl delete"].iter().any(|change| command.starts_with(change)) {
             self.operator_follows().await;
             if [INSTALLS, "docs/operations.md"].contains(&file) {
@@ -184,13 +194,14 @@ async fn every_command_of_the_documentation_runs_in_its_order() {
                 reader.uses(beginning);
             } else {
                 eprintln!("{file}: {text}");
-                reader.types(file, text, &before).await;
+                reader.types(file, text, &before, &command.shown).await;
                 before.clear();
                 run += 1;
             }
         }
     }
     assert!(run > 40, "{run} commands run");
+    assert!(reader.differing.is_empty(), "{}", reader.differing.join("\n"));
     let entries = SUBSTITUTED.iter().map(|entry| entry.0).chain(MEANWHILE.iter().map(|entry| entry.0));
     let entries: BTreeSet<_> = entries.chain(NOT_RUN.iter().map(|entry| entry.0)).chain(MENTIONED).collect();
     assert_eq!(entries, reader.used, "entries of the table that no command needs");

@@ -9,6 +9,7 @@ use std::{
 };
 
 use datakey::secret::sha256;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::{
@@ -146,7 +147,7 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
     assert!(!text(&all).contains("orders in namespace"), "{}", text(&all));
     assert!(text(&all).contains("AWS KMS has no such key or alias"), "{}", text(&all));
     assert!(text(&all).contains("a user must act"), "{}", text(&all));
-    assert_eq!(all.err, "1 of 2 DataKeys are not as they should be.\n");
+    assert_eq!(all.err, "1 of 2 DataKeys is not as it should be.\n");
     eventually(SOON, "the events are shown", async || {
         let one = user.json(2, &["status", "missing"]).await;
         let is_there = |event: &Value| event["reason"] == "KeyNotFound" && event["type"] == "Warning";
@@ -171,6 +172,12 @@ async fn list_and_status_say_why_a_data_key_is_not_ready() {
         text(&away).contains("orders: is not there") && text(&away).contains("whether the operator runs"),
         "{away:?}"
     );
+
+    // Events of a deleted DataKey do not concern another one of its name.
+    test.delete("missing").await;
+    test.create("missing", &json!({})).await;
+    let again = user.json(2, &["status", "missing"]).await;
+    assert_eq!((&again["reason"], again.get("events")), (&json!("Pending"), None));
 }
 
 #[tokio::test]
@@ -204,14 +211,10 @@ async fn every_export_format_has_the_whole_record() {
     assert!(wrote.out.is_empty() && wrote.err.contains(&file), "{wrote:?}");
     test.plane.kubectl(&["apply", "-f", &file]).await.unwrap();
     let map = test.plane.kubectl(&["get", "configmap", "wrapped", "-n", "plugin-export", "-o", "json"]).await.unwrap();
-    let map: Value = serde_json::from_str(&map).unwrap();
-    let mut mounted: BTreeMap<String, Vec<u8>> =
-        map["data"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().into())).collect();
-    let blob: k8s_openapi::ByteString = serde_json::from_value(map["binaryData"]["ciphertextBlob"].clone()).unwrap();
-    mounted.insert("ciphertextBlob".into(), blob.0);
-    let mut plain = test.data("wrapped").await;
-    plain.retain(|entry, _| !entry.contains(".v"));
-    assert_eq!(mounted, plain);
+    let map: ConfigMap = serde_json::from_str(&map).unwrap();
+    let texts = map.data.into_iter().flatten().map(|(entry, value)| (entry, value.into_bytes()));
+    let bytes = map.binary_data.into_iter().flatten().map(|(entry, value)| (entry, value.0));
+    assert_eq!(texts.chain(bytes).collect::<BTreeMap<_, _>>(), test.data("wrapped").await);
     assert!(user.ends(1, &["export", "k", "--to", &file]).await.err.contains("is there already"));
 
     assert!(user.ends(64, &["export", "k", "--version=3"]).await.err.contains("it has 1, 2"));
@@ -450,17 +453,18 @@ async fn retry_has_what_is_fixed_tried_at_once() {
 
     admin.enable_key().key_id(&test.key.id).send().await.unwrap();
     let waited = user.ends(0, &["retry", "-l", "team=bank", "--wait"]).await;
-    assert_eq!(text(&waited), "c: a retry is requested (KeyDisabled)\n");
-    assert_eq!(waited.err, "waiting until they are Ready: 1 DataKey\n");
+    assert_eq!(text(&waited), "c: a retry is requested (KeyDisabled)\nc is Ready\n");
+    assert_eq!(waited.err, "waiting until c is Ready\n");
     let everywhere = user.runs(&["retry", "-A", "-l", "team=shop"]).await;
     let lines = text(&everywhere);
     for name in ["a", "b"] {
-        assert!(lines.contains(&format!("plugin-retry/{name}: a retry is requested (KeyDisabled)\n")), "{lines}");
+        assert!(lines.contains(&format!("plugin-retry/{name}: a retry is requested (KeyDisabled)")), "{lines}");
     }
+    assert_eq!(lines.matches("there is at most one a minute, and the last one was ").count(), 1, "that of a: {lines}");
     test.ready("b").await;
     let before = test.get("good").await;
     let none = user.ends(0, &["retry", "good"]).await;
-    assert_eq!(none.err, "Nothing waits: 1 of 1 DataKeys are Ready or being deleted.\n");
+    assert_eq!(none.err, "Nothing waits: 1 of 1 DataKeys is Ready or being deleted.\n");
     assert_eq!(test.get("good").await.resource_version(), before.resource_version());
     drop(operator);
 
@@ -484,12 +488,12 @@ async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     let user = User::of(&test);
 
     let dry = user.ends(0, &["rotate", "k", "--dry-run"]).await;
-    assert_eq!(text(&dry), "k would be rotated from version 1 to 2 (dry run)\n");
+    assert_eq!(text(&dry), "version 2 of k would be requested (dry run)\n");
     let patch = user.ends(0, &["rotate", "k", "--patch"]).await;
     assert_eq!(test.get("k").await.resource_version(), before.resource_version(), "nothing was changed");
 
     let rotated = user.ends(0, &["rotate", "k", "--wait"]).await;
-    assert_eq!(text(&rotated), "k rotated from version 1 to 2\n");
+    assert_eq!(text(&rotated), "version 2 of k is issued and current\n");
     let key = test.get("k").await;
     assert_eq!((key.record().len(), key.status.as_ref().unwrap().version), (2, Some(2)));
     assert_eq!(key.record()[0], before.record()[0]);
@@ -573,7 +577,7 @@ async fn errors_exit_with_their_code_and_say_what_to_do() {
         &["keep", "k"],
     ] {
         let ended = user.ends(1, command).await;
-        assert!(ended.err.contains("DataKey k in namespace plugin-codes: there is none"), "{ended:?}");
+        assert!(ended.err.contains("there is no DataKey k in namespace plugin-codes"), "{ended:?}");
     }
     let none = user.ends(0, &["list"]).await;
     assert_eq!(none.err, "No DataKeys found in namespace plugin-codes.\n");

@@ -208,6 +208,11 @@ async fn apply_waits_until_ready_and_never_changes_other_keys() {
         "{stalled:?}"
     );
     drop(operator);
+    let nowhere = "datakey create k --key-spec=AES_256 --apply -n no-such-namespace --key-id";
+    let nowhere = user.types(&nowhere.split(' ').chain([alias.as_str()]).collect::<Vec<_>>()).await;
+    let missing = "kubectl datakey: namespace no-such-namespace does not exist: ";
+    assert!(nowhere.code == 1 && nowhere.err.starts_with(missing), "{nowhere:?}");
+
     let words = ["create", "late", "--key-id", &alias, "--key-spec=AES_256", "--apply", "--timeout=1s"];
     let late = user.ends(2, &words).await;
     assert!(late.err.contains("not within 1s") && late.err.contains("Pending"), "{late:?}");

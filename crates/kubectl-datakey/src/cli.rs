@@ -1,7 +1,7 @@
 //! The commands and their flags. clap prints the doc comments as help.
 
 use clap::{
-    Parser, Subcommand,
+    CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
 
@@ -47,7 +47,30 @@ pub fn with_nearest(mut error: clap::Error) -> clap::Error {
     {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![nearest]));
     }
+    if let Some(tip) = tip_about_aws(&error) {
+        // Another error, because the tips of clap, such as a flag of a similar name, would stay in this one.
+        let mut other = clap::Error::new(error.kind()).with_cmd(&Cli::command());
+        for kind in [ContextKind::InvalidArg, ContextKind::Usage] {
+            if let Some(known) = error.get(kind) {
+                other.insert(kind, known.clone());
+            }
+        }
+        other.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        return other;
+    }
     error
+}
+
+/// A tip where an option of the AWS CLI was given that has no use here.
+fn tip_about_aws(error: &clap::Error) -> Option<String> {
+    let usage = error.get(ContextKind::Usage)?.to_string();
+    let command = usage.split_whitespace().nth(3).filter(|command| ["create", "import"].contains(command))?;
+    match error.get(ContextKind::InvalidArg)? {
+        ContextValue::String(option) if aws::WITHOUT_USE.contains(&option.as_str()) => {
+            Some(format!("{option} is an option of the AWS CLI that {command} does not have: leave it out"))
+        }
+        _ => None,
+    }
 }
 
 /// What to do.
@@ -128,8 +151,6 @@ pub enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
@@ -167,9 +188,25 @@ mod tests {
     }
 
     #[test]
+    fn option_of_the_aws_cli_without_use_is_named_as_such() {
+        for option in aws::WITHOUT_USE {
+            let parsed = parse(&["create", "k", "--key-id=alias/a", "--key-spec=AES_256", option, "x"]);
+            let error = with_nearest(parsed.unwrap_err()).to_string();
+            let tip = format!("tip: {option} is an option of the AWS CLI that create does not have");
+            assert!(error.contains(&tip) && error.matches("tip:").count() == 1, "{error}");
+        }
+        let import = with_nearest(parse(&["import", "k", "--query", "x"]).unwrap_err()).to_string();
+        assert!(import.contains("that import does not have"), "{import}");
+    }
+
+    #[test]
     fn every_command_has_examples_that_work() {
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default().replace("\\\n", " ");
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            // A terminal wraps longer lines, and what is copied from it does not run.
+            let long: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(long.is_empty(), "{}: {long:?}", command.get_name());
+            let help = help.replace("\\\n", " ");
             let examples: Vec<_> =
                 help.lines().filter_map(|line| line.trim().strip_prefix("kubectl datakey ")).collect();
             assert!(!examples.is_empty(), "{}", command.get_name());

@@ -219,7 +219,7 @@ impl Cluster {
     pub async fn secret_entry(&self, name: &str, entry: &str) -> Result<Vec<u8>, CommandError> {
         let what = format!("Secret {name} in namespace {}", self.namespace);
         let secret = self.secret(&self.namespace, name).await?;
-        let secret = secret.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))?;
+        let secret = secret.ok_or_else(|| CommandError::Failed(format!("there is no {what}")))?;
         let found = secret.data.unwrap_or_default().remove(entry).map(|bytes| bytes.0);
         found.ok_or_else(|| CommandError::Failed(format!("{what} has no entry {entry}")))
     }
@@ -244,13 +244,16 @@ impl Cluster {
         let what = format!("ConfigMap {name} in namespace {}", self.namespace);
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let map = maps.get_opt(name).await.map_err(|error| explain(&error, &what))?;
-        map.ok_or_else(|| CommandError::Failed(format!("{what}: there is none")))
+        map.ok_or_else(|| CommandError::Failed(format!("there is no {what}")))
     }
 
     /// Lists the events about a `DataKey`.
     pub async fn events(&self, fetched: &FetchedKey) -> Result<Vec<Event>, CommandError> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &fetched.namespace());
-        let about = format!("involvedObject.kind=DataKey,involvedObject.name={}", fetched.name());
+        // Events of a deleted DataKey of the same name stay for an hour.
+        let uid = fetched.key.metadata.uid.as_deref().unwrap_or_default();
+        let about =
+            format!("involvedObject.kind=DataKey,involvedObject.name={},involvedObject.uid={uid}", fetched.name());
         let listed = events.list(&ListParams::default().fields(&about)).await;
         Ok(listed.map_err(|error| explain(&error, "events"))?.items)
     }

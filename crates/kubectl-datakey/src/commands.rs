@@ -87,6 +87,11 @@ fn with_one_note(
     (checks, refusal.map(|refusal| format!("{secrets} not looked at, in {namespaces}: {refusal}")))
 }
 
+/// The subject and the verb of a sentence about some of all `DataKey`s.
+fn of_all(some: usize, all: usize) -> String {
+    format!("{some} of {all} DataKeys {}", if some == 1 { "is" } else { "are" })
+}
+
 /// Returns the note for an empty list.
 fn none_found(cluster: &Cluster, all_namespaces: bool) -> String {
     if all_namespaces {

@@ -180,6 +180,10 @@ impl Terminal {
         let mut answer = String::new();
         let asked = write!(self.stderr.lock(), "{} (y/n): ", question.join("\n"));
         let asked = asked.and_then(|()| self.stdin.read_line(&mut answer));
+        // The echo of an answer ends the line, and only a terminal has one.
+        if !self.reads_keyboard() || answer.is_empty() {
+            let _ = writeln!(self.stderr.lock());
+        }
         asked.is_ok() && ["y", "yes"].contains(&answer.trim().to_lowercase().as_str())
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, p
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
+use k8s_openapi::api::core::v1::ConfigMap;
 use testbed::{commands, kms, process::Workdir};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -12,6 +13,7 @@ use tokio::{
 };
 
 use super::{Workload, assert_failed, folder, from_base64};
+use crate::plugin::{User, text};
 
 const OLD: &[u8] = b"Three apples and a pear, for Ada.";
 const NEW: &[u8] = b"Seven plums, for Grace.";
@@ -64,6 +66,38 @@ async fn python_encrypts_files_through_a_rotation() {
     assert_eq!(workload.unwrappings(), asked, "KMS is not asked in vain");
     assert!(!opened.exists(), "nothing is written after a failure");
     workload.wrote_no_plaintext(&[&old, &renewed]).await;
+}
+
+#[tokio::test]
+async fn exported_config_map_is_mounted_like_the_secret() {
+    let workload = Workload::new("consume-config-map").await;
+    let user = User::of(&workload.test);
+    // As the kubelet mounts a ConfigMap: a file for each entry.
+    let mount_exported = async |more: &[&str]| {
+        let exported = user.ends(0, &[&["export", "orders"], more].concat()).await;
+        let map: ConfigMap = serde_saphyr::from_str(&text(&exported)).unwrap();
+        let texts = map.data.into_iter().flatten().map(|(name, value)| (name, value.into_bytes()));
+        let bytes = map.binary_data.into_iter().flatten().map(|(name, value)| (name, value.0));
+        workload.keys.show(&texts.chain(bytes).collect());
+    };
+    let envelope = async |arguments: &[&Path]| {
+        let mut command = workload.python("envelope.py");
+        workload.run(command.args(arguments)).await.unwrap();
+    };
+    let [encrypt, decrypt, renew] = ["encrypt", "decrypt", "renew"].map(Path::new);
+    let [data, sealed, opened] = ["data", "sealed", "opened"].map(|name| workload.file(name));
+
+    fs::write(&data, OLD).unwrap();
+    mount_exported(&[]).await;
+    envelope(&[encrypt, &data, &sealed]).await;
+    assert_eq!(workload.open(&fs::read(&sealed).unwrap()).await, (1, OLD.to_vec()));
+    workload.rotate().await;
+    mount_exported(&[]).await;
+    envelope(&[renew, &sealed]).await;
+    assert_eq!(workload.open(&fs::read(&sealed).unwrap()).await, (2, OLD.to_vec()));
+    mount_exported(&["--version=1"]).await;
+    envelope(&[decrypt, &sealed, &opened]).await;
+    assert_eq!(fs::read(&opened).unwrap(), OLD, "the entries of version 2 are there, too");
 }
 
 #[tokio::test]

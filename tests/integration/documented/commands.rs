@@ -10,6 +10,8 @@ pub struct Command {
     pub text: String,
     /// The text between the command before and this one.
     pub before: String,
+    /// What the documentation shows as its output.
+    pub shown: String,
 }
 
 /// What a block of `bash` that is a whole script begins with: in a terminal, `set -e` without the parentheses would end the shell
@@ -27,7 +29,7 @@ pub fn commands(markdown: &str) -> Vec<Command> {
             while let Some(code) = pieces.next() {
                 let code = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\|", "|");
                 if is_a_command(&code) {
-                    found.push(Command { text: code, before: std::mem::take(&mut before) });
+                    found.push(Command { text: code, before: std::mem::take(&mut before), shown: String::new() });
                 } else {
                     before.push_str(&code);
                 }
@@ -38,13 +40,37 @@ pub fn commands(markdown: &str) -> Vec<Command> {
             match part.split_once('\n') {
                 Some(("sh", body)) => typed(body.lines()),
                 Some(("bash", body)) if body.starts_with(SCRIPT) => vec![body.to_owned()],
-                Some(("console", body)) => typed(body.lines().filter_map(|line| line.strip_prefix("$ "))),
+                Some(("console", body)) => {
+                    found.extend(console(body).into_iter().map(|(text, shown)| Command {
+                        text,
+                        before: std::mem::take(&mut before),
+                        shown,
+                    }));
+                    continue;
+                }
                 _ => continue,
             }
         };
-        found.extend(texts.into_iter().map(|text| Command { text, before: std::mem::take(&mut before) }));
+        found.extend(texts.into_iter().map(|text| Command {
+            text,
+            before: std::mem::take(&mut before),
+            shown: String::new(),
+        }));
     }
     found
+}
+
+/// The commands of a terminal, each with the lines that it shows.
+fn console(body: &str) -> Vec<(String, String)> {
+    let mut commands = Vec::<(String, String)>::new();
+    for line in body.lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command.to_owned(), String::new())),
+            (None, Some((_, shown))) => shown.extend([line, "\n"]),
+            (None, None) => {}
+        }
+    }
+    commands
 }
 
 fn is_a_command(code: &str) -> bool {

@@ -17,12 +17,13 @@ fn own_address() -> Option<IpAddr> {
 }
 
 /// A Deployment of the operator, as the chart has it.
-fn deployment(namespace: &str) -> Value {
+fn deployment(namespace: &str, name: &str, flags: &[&str]) -> Value {
     let labels = json!({ "app.kubernetes.io/name": "datakey-operator" });
+    let arguments = [&["run", "--leader-elect", "--lease-name=keys"], flags].concat();
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": { "name": "keys", "namespace": namespace, "labels": labels },
+        "metadata": { "name": name, "namespace": namespace, "labels": labels },
         "spec": {
             "replicas": 1,
             "selector": { "matchLabels": labels },
@@ -31,7 +32,7 @@ fn deployment(namespace: &str) -> Value {
                 "spec": { "containers": [{
                     "name": "operator",
                     "image": "registry.example.com/datakey-operator:v0.1.0",
-                    "args": ["run", "--leader-elect", "--lease-name=keys"],
+                    "args": arguments,
                     "env": [{ "name": "AWS_REGION", "value": "eu-west-1" }],
                 }] },
             },
@@ -107,7 +108,7 @@ async fn check_says_what_of_the_installation_does_not_work() {
     let definition = "datakeys.datakey.dev serves v1alpha1, and v1alpha1 is stored";
     assert_eq!(finding(&none, "definition"), ("Ok".to_owned(), definition.to_owned()));
 
-    test.apply(&[deployment("plugin-check")]).await;
+    test.apply(&[deployment("plugin-check", "keys", &[])]).await;
     report_replicas(&test, 0).await;
     let stopped = user.json(2, &here).await;
     for check in ["operator", "leader"] {
@@ -124,9 +125,15 @@ async fn check_says_what_of_the_installation_does_not_work() {
     let operator = test.operator_with(&[&NO_RETRY[..], &flags].concat(), &[("POD_NAME", "keys-abc")]);
     operator.logs("this replica leads").await;
     report_replicas(&test, 1).await;
-    let runs = user.json(0, &here).await;
+    let runs = user.json(1, &here).await;
     let (leads, holder) = finding(&runs, "leader");
     assert!(leads == "Ok" && holder.starts_with("keys-abc"), "{holder}");
+    let watched = "Deployment keys in namespace plugin-check watches all namespaces";
+    assert_eq!(finding(&runs, "watched by"), ("Ok".to_owned(), watched.to_owned()));
+    test.apply(&[deployment("plugin-check", "second", &["--namespace=plugin-check"])]).await;
+    let (result, detail) = finding(&user.json(2, &here).await, "watched by");
+    assert!(result == "Failed" && detail.contains("both watch namespace plugin-check"), "{detail}");
+    test.plane.kubectl(&["delete", "deployment", "second", "-n", "plugin-check"]).await.unwrap();
     for right in ["list datakeys", "patch datakeys", "get secrets"] {
         assert_eq!(finding(&runs, right).0, "Ok", "{right}");
     }
@@ -134,7 +141,7 @@ async fn check_says_what_of_the_installation_does_not_work() {
     if let Some(address) = own_address() {
         let [service, pod, endpoints, slice] = metrics_service("plugin-check", address, admin_port(&operator).await);
         test.apply(&[service]).await;
-        let (unreachable, why) = finding(&user.json(0, &here).await, "kms");
+        let (unreachable, why) = finding(&user.json(1, &here).await, "kms");
         assert!(unreachable == "NotChecked" && why.contains("no endpoints available"), "{why}");
         test.apply(&[pod]).await;
         let status = json!({ "status": { "podIP": address, "podIPs": [{ "ip": address }] } }).to_string();
@@ -143,10 +150,10 @@ async fn check_says_what_of_the_installation_does_not_work() {
         test.plane.kubectl(&patch).await.unwrap();
         test.apply(&[endpoints, slice]).await;
         eventually(SOON, "the API server knows the endpoints", async || {
-            !finding(&user.json(0, &here).await, "kms").1.contains("no endpoints available")
+            !finding(&user.json(1, &here).await, "kms").1.contains("no endpoints available")
         })
         .await;
-        let unused = finding(&user.json(0, &here).await, "kms");
+        let unused = finding(&user.json(1, &here).await, "kms");
         assert_eq!(unused, ("NotChecked".to_owned(), "the operator has not called KMS since it started".to_owned()));
         test.issue("orders", &json!({})).await;
         let answered = finding(&user.json(0, &here).await, "kms");
@@ -155,7 +162,7 @@ async fn check_says_what_of_the_installation_does_not_work() {
         test.create("late", &json!({})).await;
         test.failed("late", "KmsUnreachable").await;
         let unreached = user.ends(2, &here).await;
-        assert!(text(&unreached).contains("1 DataKeys read KmsUnreachable"), "{unreached:?}");
+        assert!(text(&unreached).contains("1 DataKey reads KmsUnreachable"), "{unreached:?}");
     }
 
     let versions = user.json(0, &["version"]).await;

@@ -78,6 +78,8 @@ struct State {
     rule: Option<Rule>,
     /// What becomes of the calls of a Region, whatever the rule.
     regional: BTreeMap<String, Fault>,
+    /// The key with which nothing decrypts.
+    incorrect_key: Option<String>,
     quota: Option<Quota>,
 }
 
@@ -188,6 +190,12 @@ impl KmsProxy {
     pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
         let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
         self.lock().regional.extend(faults);
+    }
+
+    /// From now on `Decrypt` with this key ID is refused, as KMS refuses another key than that of the data key. The server
+    /// decrypts with any key.
+    pub fn refuse_decrypt_with(&self, key_id: &str) {
+        self.lock().incorrect_key = Some(key_id.to_owned());
     }
 
     /// Ends all faults. The quota stays.
@@ -331,6 +339,9 @@ fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
         let regional = state.regional.get(&call.region).cloned();
         fault = throttled.or(regional).or_else(|| state.rule.as_mut().and_then(Rule::take));
         state.rule.take_if(|rule| rule.left == Some(0));
+    }
+    if operation == "Decrypt" && state.incorrect_key.as_deref().is_some_and(|key_id| call.body["KeyId"] == key_id) {
+        fault = Some(Fault::code("IncorrectKeyException"));
     }
     state.calls.entry(operation.to_owned()).or_default().push(call);
     fault

@@ -4,6 +4,27 @@ use clap::Args;
 use datakey::api::KeySpec;
 use datakey_aws::Overrides;
 
+/// Options of `aws kms generate-data-key-without-plaintext` and `aws kms decrypt` that have no use here (AWS CLI Command
+/// Reference, global options).
+pub const WITHOUT_USE: [&str; 16] = [
+    "--cli-auto-prompt",
+    "--cli-binary-format",
+    "--cli-connect-timeout",
+    "--cli-read-timeout",
+    "--color",
+    "--debug",
+    "--encryption-algorithm",
+    "--no-cli-auto-prompt",
+    "--no-cli-pager",
+    "--no-paginate",
+    "--no-sign-request",
+    "--no-verify-ssl",
+    "--output",
+    "--query",
+    "--recipient",
+    "--v2-debug",
+];
+
 /// How AWS KMS is called under the user's own credentials.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "AWS")]

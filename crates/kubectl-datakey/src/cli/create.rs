@@ -11,13 +11,16 @@ use crate::aws_cli;
 const EXAMPLES: &str = "\
 Examples:
   # Print a DataKey for Git
-  kubectl datakey create orders --key-id alias/orders --key-spec AES_256 --encryption-context purpose=orders,stage=prod
+  kubectl datakey create orders --key-id alias/orders --key-spec AES_256 \\
+    --encryption-context purpose=orders,stage=prod
 
   # Ask AWS KMS, under your own credentials, whether it would issue the data key
-  kubectl datakey create orders --key-id alias/orders --number-of-bytes 64 --dry-run
+  kubectl datakey create orders --key-id alias/orders --number-of-bytes 64 \\
+    --dry-run
 
   # Create it in the cluster, and wait until the data key is in its Secret
-  kubectl datakey create orders -n shop --key-id alias/orders --key-spec AES_256 --apply
+  kubectl datakey create orders -n shop --key-id alias/orders \\
+    --key-spec AES_256 --apply
 
   # Take the parameters that the AWS CLI takes
   kubectl datakey create orders --cli-input-json file://orders.json";

@@ -12,17 +12,21 @@ use crate::aws_cli;
 const EXAMPLES: &str = "\
 Examples:
   # From what the AWS CLI prints
-  aws kms generate-data-key-without-plaintext --key-id alias/orders --key-spec AES_256 |
+  aws kms generate-data-key-without-plaintext --key-id alias/orders \\
+    --key-spec AES_256 |
     kubectl datakey import orders --key-id alias/orders
 
   # From a file of bytes, with its encryption context
-  kubectl datakey import orders --ciphertext-blob fileb://orders.blob --encryption-context purpose=orders
+  kubectl datakey import orders --ciphertext-blob fileb://orders.blob \\
+    --encryption-context purpose=orders
 
   # From an entry of a Secret, as version 2, without a call to AWS KMS
-  kubectl datakey import orders --from-secret old-orders/key --version 2 --no-verify --key-spec AES_256 \\
-    --key-id arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab
+  kubectl datakey import orders --from-secret old-orders/key --version 2 \\
+    --no-verify --key-spec AES_256 \\
+    --key-id \"$KEY_ARN\"
 
-  # Many at once: each DataKey becomes a file in a folder. Run it again to go on after an interruption
+  # Many at once: each DataKey becomes a file in a folder. Run it again to go on
+  # after an interruption
   kubectl datakey import --from-csv keys.csv --to datakeys --apply";
 
 /// Flags of `import`.
@@ -63,8 +67,8 @@ pub struct Import {
     #[arg(long, value_name = "FOLDER", requires = "many", value_hint = clap::ValueHint::AnyPath)]
     pub to: Option<PathBuf>,
 
-    /// The KMS key that wrapped the data key: a key ID, a key ARN, an alias name or an alias ARN. Without it the ARN that
-    /// the JSON or AWS KMS names.
+    /// The KMS key that wrapped the data key: a key ID, a key ARN, an alias name or an alias ARN. AWS KMS is asked with it.
+    /// Without it the ARN that the JSON or AWS KMS names.
     #[arg(long, value_parser = aws_cli::key_id)]
     pub key_id: Option<String>,
 

@@ -32,7 +32,7 @@ pub enum PolicyFormat {
 /// In what form a wrapped data key is exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// A ConfigMap with the entries that the Secret has, as YAML: for Git, and for clusters without the operator.
+    /// A ConfigMap with all entries that the Secret has, as YAML: for Git, and for clusters without the operator.
     Manifest,
     /// One JSON object.
     Json,

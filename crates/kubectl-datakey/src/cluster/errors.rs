@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use datakey::text::{error_chain, on_one_line};
+use kube::core::response::StatusDetails;
 
 use crate::output::{CommandError, printable};
 
@@ -16,14 +17,20 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
             ));
         }
         kube::Error::Api(status) => {
-            let has_name = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+            let missing = status.details.as_ref().filter(|details| !details.name.is_empty());
             let message = line(&status.message);
-            match status.code {
-                401 => "the API server does not accept your credentials: log in again, or choose another --context"
-                    .to_owned(),
+            match (status.code, missing) {
+                (401, _) => {
+                    "the API server does not accept your credentials: log in again, or choose another --context"
+                        .to_owned()
+                }
                 // The details name the object if only the object is missing, and no object if the kind is unknown.
-                404 if has_name => format!("{what}: there is none; look at kubectl datakey list -A"),
-                404 => format!(
+                (404, Some(StatusDetails { kind, name, .. })) if kind == "namespaces" => format!(
+                    "namespace {name} does not exist: create it (kubectl create namespace {name}), or choose another -n or \
+                     --context"
+                ),
+                (404, Some(_)) => format!("there is no {what}; look at kubectl datakey list -A"),
+                (404, None) => format!(
                     "{what}: the API server does not know DataKeys; install the definition \
                      (datakey-operator crd | kubectl apply -f -), or choose another --context"
                 ),
@@ -69,7 +76,14 @@ mod tests {
     fn each_refusal_says_what_to_do() {
         assert!(explained(401, json!(null)).contains("log in"));
         assert!(explained(403, json!(null)).contains("ask for that right"));
-        assert!(explained(404, json!({ "name": "orders" })).contains("there is none"));
+        assert_eq!(
+            explained(404, json!({ "name": "orders", "kind": "datakeys" })),
+            "there is no DataKey orders; look at kubectl datakey list -A"
+        );
+        assert!(
+            explained(404, json!({ "name": "shop", "kind": "namespaces" }))
+                .starts_with("namespace shop does not exist")
+        );
         assert!(explained(404, json!(null)).contains("install the definition"));
         assert!(explained(500, json!(null)).contains(r"words\u{1b}[2J * more"));
     }

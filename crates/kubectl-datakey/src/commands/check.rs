@@ -18,9 +18,11 @@ mod access;
 mod definition;
 mod kms;
 mod operator;
+mod watched;
 
 use access::RIGHTS;
 use operator::Installed;
+use watched::Scope;
 
 /// The namespace of the operator in `deploy` and in the documentation.
 const USUAL_NAMESPACE: &str = "datakey-system";
@@ -55,34 +57,57 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
     // Every authenticated user may read this, so an error here is one of the connection.
     let served = cluster.served_versions().await?;
     let mut findings = vec![definition::check(cluster.definition().await, &served)];
+    let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
-        Ok(operators) => {
-            findings.extend(operators.is_empty().then(|| operator::none(args.operator_namespace.as_deref())));
-            for deployment in &operators {
-                findings.extend(check_operator(cluster, &Installed::of(deployment)).await);
+        Ok(Operators { deployments, searched }) if deployments.is_empty() => {
+            findings.push(operator::none(searched.as_deref()));
+        }
+        Ok(Operators { deployments, searched }) => {
+            let installed: Vec<_> = deployments.iter().map(Installed::of).collect();
+            for installed in &installed {
+                findings.extend(check_operator(cluster, installed).await);
             }
+            findings.push(watched::check(&installed, Scope { namespace, is_complete: searched.is_none() }));
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     let rights: Vec<_> = stream::iter(RIGHTS)
         .map(async |right| access::check(&right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
         .collect()
         .await;
     findings.extend(rights);
-    let failed = findings.iter().any(|finding| finding.result == CheckResult::Failed);
-    let health = if failed { Health::Unhealthy } else { Health::Healthy };
+    let health = health(&findings);
     let out = render(args.output, &Items { items: findings }, |list| describe(&list.items))?;
     Ok(Output::text(out).with(health))
 }
 
-/// Looks in all namespaces and, where the user may not, in the usual one.
-pub async fn find_operators(cluster: &Cluster, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
-    match cluster.operators(namespace).await {
-        Err(CommandError::Forbidden(_)) if namespace.is_none() => cluster.operators(Some(USUAL_NAMESPACE)).await,
-        found => found,
+/// A failure is known whatever else could not be checked. Without one, what was not checked may have failed.
+fn health(findings: &[Finding]) -> Health {
+    let has = |result| findings.iter().any(|finding| finding.result == result);
+    match (has(CheckResult::Failed), has(CheckResult::NotChecked)) {
+        (true, _) => Health::Unhealthy,
+        (false, true) => Health::Unknown,
+        (false, false) => Health::Healthy,
     }
+}
+
+/// The Deployments of the operator.
+pub struct Operators {
+    pub deployments: Vec<Deployment>,
+    /// The only namespace that was searched; `None` for all.
+    searched: Option<String>,
+}
+
+/// Looks in all namespaces and, where the user may not, in the usual one.
+pub async fn find_operators(cluster: &Cluster, namespace: Option<&str>) -> Result<Operators, CommandError> {
+    let (searched, found) = match cluster.operators(namespace).await {
+        Err(CommandError::Forbidden(_)) if namespace.is_none() => {
+            (Some(USUAL_NAMESPACE), cluster.operators(Some(USUAL_NAMESPACE)).await)
+        }
+        found => (namespace, found),
+    };
+    Ok(Operators { deployments: found?, searched: searched.map(str::to_owned) })
 }
 
 async fn check_operator(cluster: &Cluster, installed: &Installed) -> Vec<Finding> {
@@ -147,6 +172,15 @@ mod tests {
              failed        kms          no\\nanswer\n\
              \x20                          fix it\n"
         );
+    }
+
+    #[test]
+    fn what_was_not_checked_is_not_healthy() {
+        let (ok, failed) = (Finding::ok("a", ""), Finding::failed("b", "", ""));
+        let unknown = Finding::unknown("c", "", "");
+        assert_eq!(health(std::slice::from_ref(&ok)), Health::Healthy);
+        assert_eq!(health(&[ok.clone(), unknown.clone()]), Health::Unknown);
+        assert_eq!(health(&[unknown, failed, ok]), Health::Unhealthy);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datakey::{
     api::{EncryptionContext, IssuedVersion, KeySpec},
-    secret::{sha256, text_entries},
+    secret::{Projection, sha256, text_entries},
     text::printable_json,
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
@@ -140,14 +140,23 @@ fn entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     entries
 }
 
-/// Returns a ConfigMap that a workload can mount instead of the Secret. A ConfigMap is enough: no entry is secret.
+/// Returns a ConfigMap that a workload can mount instead of the Secret: it has all entries that the Secret has with this version
+/// as the current one. A ConfigMap is enough: no entry is secret.
 fn config_map(fetched: &FetchedKey, issued: &IssuedVersion) -> Value {
+    let projection = Projection::of(&fetched.key, issued.version);
+    let (mut text, mut binary) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in projection.into_iter().flat_map(|projection| projection.data) {
+        match name.split('.').next() {
+            Some("ciphertextBlob") => _ = binary.insert(name, value),
+            _ => _ = text.insert(name, printable_json(&String::from_utf8_lossy(&value.0)).into_owned()),
+        }
+    }
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": { "name": fetched.key.secret_name(), "namespace": fetched.namespace() },
-        "binaryData": { "ciphertextBlob": issued.ciphertext_blob },
-        "data": entries(issued),
+        "binaryData": binary,
+        "data": text,
     })
 }
 
@@ -188,6 +197,8 @@ pub fn pinned_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
     use super::*;
     use crate::fixtures::{ARN, edited, issued, ready, recorded, secret, version};
 
@@ -196,18 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn config_map_has_the_plain_entries_of_the_secret() {
-        let fetched = ready(&[1, 2]);
-        let manifest: Value = serde_saphyr::from_str(&text(&fetched, 2, ExportFormat::Manifest)).unwrap();
-        assert_eq!(manifest["kind"], "ConfigMap");
-        let secret = secret(&fetched.key, 2).data.unwrap();
-        assert_eq!(manifest["binaryData"]["ciphertextBlob"], json!(secret["ciphertextBlob"]));
-        let entries = manifest["data"].as_object().unwrap();
-        for (name, value) in entries {
-            assert_eq!(secret[name].0, value.as_str().unwrap().as_bytes(), "{name}");
+    fn config_map_has_all_entries_of_the_secret() {
+        let fetched = ready(&[1, 2, 7]);
+        for current in [2, 7] {
+            let manifest: ConfigMap = serde_saphyr::from_str(&text(&fetched, current, ExportFormat::Manifest)).unwrap();
+            let texts = manifest.data.unwrap().into_iter().map(|(name, value)| (name, ByteString(value.into_bytes())));
+            let all: BTreeMap<_, _> = manifest.binary_data.unwrap().into_iter().chain(texts).collect();
+            assert_eq!(all, secret(&fetched.key, current).data.unwrap());
+            assert!(
+                ["ciphertextBlob", "ciphertextBlob.v1", "keyId.v7", "version"]
+                    .iter()
+                    .all(|&name| all.contains_key(name))
+            );
         }
-        let plain = secret.keys().filter(|name| !name.contains(".v")).count();
-        assert_eq!(entries.len() + 1, plain, "all plain entries");
     }
 
     #[test]
@@ -231,6 +243,8 @@ mod tests {
             value["status"]["versions"][0]["request"]["encryptionContext"] = json!({ "a": "\u{202e}" });
         });
         assert_eq!(entries(version(&fetched, 1))["encryptionContext"], r#"{"a":"\u202e"}"#);
+        let map = config_map(&fetched, version(&fetched, 1));
+        assert_eq!(map["data"]["encryptionContext.v1"], r#"{"a":"\u202e"}"#);
     }
 
     #[test]

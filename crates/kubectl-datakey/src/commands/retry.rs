@@ -3,16 +3,27 @@
 use std::{collections::BTreeSet, sync::Mutex};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
-use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, wait::pause};
+use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, of_all, wait::pause};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
     output::{CommandError, Health, Output, Terminal},
     view::summary::KeySummary,
 };
+
+/// The operator tries one `DataKey` at most this often because a user asks for it.
+const REQUEST_EVERY: SignedDuration = SignedDuration::from_mins(1);
+
+/// A `DataKey` that is not Ready.
+#[derive(Debug)]
+struct Waiting {
+    summary: KeySummary,
+    /// How long ago the last retry was requested, if that delays the next one.
+    last: Option<SignedDuration>,
+}
 
 /// What became of the request for one `DataKey`.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,24 +38,26 @@ enum Outcome {
 /// Has `DataKey`s tried at once that are not Ready.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Retry) -> Result<Output, CommandError> {
     let listing = select(cluster, args).await?;
-    let waiting: Vec<_> = listing.keys.iter().map(|fetched| KeySummary::of(&fetched.key)).filter(is_waiting).collect();
-    let outcomes = request(cluster, &waiting, Timestamp::now()).await;
+    let now = Timestamp::now();
+    let waiting: Vec<_> = listing.keys.iter().filter_map(|fetched| Waiting::of(fetched, now)).collect();
+    let outcomes = request(cluster, &waiting, now).await;
     let mut output = report(&waiting, &outcomes, args.all_namespaces);
     output.health = output.health.max(listing.health());
     if waiting.is_empty() && listing.unreadable.is_empty() {
         output.notes.push(match listing.keys.len() {
             0 => none_found(cluster, args.all_namespaces),
-            all => format!("Nothing waits: {all} of {all} DataKeys are Ready or being deleted."),
+            all => format!("Nothing waits: {} Ready or being deleted.", of_all(all, all)),
         });
     }
     output.notes.extend(listing.unreadable);
     let requested = waiting.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Requested);
-    let requested: BTreeSet<_> = requested.map(|(summary, _)| place(summary)).collect();
+    let requested: BTreeSet<_> = requested.map(|(waiting, _)| place(&waiting.summary)).collect();
     if args.wait && !requested.is_empty() {
         terminal.print(&output)?;
         output = Output::default().with(output.health);
-        terminal.notes([format!("waiting until they are Ready: {}", count(requested.len()))]);
-        let late = wait(cluster, args, &requested).await?;
+        terminal.notes([format!("waiting until {} Ready", subject(&requested, requested.len()))]);
+        let Progress { ready, late } = wait(cluster, args, &requested).await?;
+        output.out = closing(&requested, ready).into_bytes();
         if !late.is_empty() {
             output.notes.push(format!("not Ready within {}:", humantime::format_duration(args.timeout)));
             output.notes.extend(late);
@@ -66,6 +79,23 @@ fn is_waiting(summary: &KeySummary) -> bool {
     !summary.is_ready() && !summary.deleting
 }
 
+/// How far the wait has come.
+struct Progress {
+    ready: usize,
+    /// A line for each `DataKey` that is not Ready.
+    late: Vec<String>,
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn of(fetched: &FetchedKey, now: Timestamp) -> Option<Self> {
+        let requested = fetched.key.retry_at().and_then(|at| at.parse::<Timestamp>().ok());
+        let last = requested.map(|at| now.duration_since(at)).filter(|ago| !ago.is_negative() && *ago < REQUEST_EVERY);
+        Some(KeySummary::of(&fetched.key)).filter(is_waiting).map(|summary| Self { summary, last })
+    }
+}
+
 fn place(summary: &KeySummary) -> (String, String) {
     (summary.namespace.clone(), summary.name.clone())
 }
@@ -74,8 +104,22 @@ fn count(number: usize) -> String {
     if number == 1 { "1 DataKey".to_owned() } else { format!("{number} DataKeys") }
 }
 
+/// The `DataKey`s and their verb: the name of a single one, else how many.
+fn subject(requested: &BTreeSet<(String, String)>, some: usize) -> String {
+    match requested.first() {
+        Some((_, name)) if requested.len() == 1 => format!("{name} is"),
+        _ if some == requested.len() => format!("{some} DataKeys are"),
+        _ => of_all(some, requested.len()),
+    }
+}
+
+/// The last line after a wait; empty where none is Ready.
+fn closing(requested: &BTreeSet<(String, String)>, ready: usize) -> String {
+    if ready == 0 { String::new() } else { format!("{} Ready\n", subject(requested, ready)) }
+}
+
 /// Sends the requests. Where the user may not change one `DataKey` of a namespace, the others are left out.
-async fn request(cluster: &Cluster, waiting: &[KeySummary], now: Timestamp) -> Vec<Outcome> {
+async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<Outcome> {
     let forbidden: Mutex<BTreeSet<&str>> = Mutex::default();
     let is_forbidden = |namespace: &str| forbidden.lock().is_ok_and(|known| known.contains(namespace));
     let one = async |summary: &'_ KeySummary| -> Outcome {
@@ -86,7 +130,7 @@ async fn request(cluster: &Cluster, waiting: &[KeySummary], now: Timestamp) -> V
         }
     };
     stream::iter(waiting)
-        .map(async |summary| {
+        .map(async |Waiting { summary, .. }| {
             if is_forbidden(&summary.namespace) {
                 return Outcome::Forbidden(None);
             }
@@ -104,12 +148,13 @@ async fn request(cluster: &Cluster, waiting: &[KeySummary], now: Timestamp) -> V
 }
 
 /// Says what was requested. A missing right has one line, however many `DataKey`s it concerns.
-fn report(waiting: &[KeySummary], outcomes: &[Outcome], with_namespace: bool) -> Output {
+fn report(waiting: &[Waiting], outcomes: &[Outcome], with_namespace: bool) -> Output {
     let mut output = Output::default();
     let (mut left, mut namespaces, mut refusal) = (0, BTreeSet::new(), None);
-    for (summary, outcome) in waiting.iter().zip(outcomes) {
+    for (waiting, outcome) in waiting.iter().zip(outcomes) {
+        let summary = &waiting.summary;
         match outcome {
-            Outcome::Requested => output.out.extend(line(summary, "a retry is requested", with_namespace).bytes()),
+            Outcome::Requested => output.out.extend(line(waiting, with_namespace).bytes()),
             Outcome::Failed(message) => output.notes.push(message.clone()),
             Outcome::Forbidden(message) => {
                 left += 1;
@@ -128,41 +173,50 @@ fn report(waiting: &[KeySummary], outcomes: &[Outcome], with_namespace: bool) ->
     output
 }
 
-fn line(summary: &KeySummary, what: &str, with_namespace: bool) -> String {
+fn line(Waiting { summary, last }: &Waiting, with_namespace: bool) -> String {
     let namespace = if with_namespace { format!("{}/", summary.namespace) } else { String::new() };
-    format!("{namespace}{}: {what} ({})\n", summary.name, summary.reason)
+    // The operator does not show when it tried last, so this is as near as the last request.
+    let delay = last.map_or_else(String::new, |ago| {
+        let left = (REQUEST_EVERY - ago).as_secs();
+        format!(
+            "; there is at most one a minute, and the last one was {}s ago: it is tried in about {left}s",
+            ago.as_secs()
+        )
+    });
+    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.name, summary.reason)
 }
 
-/// Waits until these `DataKey`s are Ready. Returns a line for each one that is not. A condition does not show whether the operator
+/// Waits until these `DataKey`s are Ready. A condition does not show whether the operator
 /// has tried again, so a failure does not end the wait.
 async fn wait(
     cluster: &Cluster,
     args: &Retry,
     requested: &BTreeSet<(String, String)>,
-) -> Result<Vec<String>, CommandError> {
+) -> Result<Progress, CommandError> {
     let until = Instant::now() + args.timeout;
     loop {
         let listing = select(cluster, args).await?;
-        let late = late(&listing.keys, requested);
-        if late.is_empty() || Instant::now() + POLL_INTERVAL > until {
-            return Ok(late);
+        let progress = progress(&listing.keys, requested);
+        if progress.late.is_empty() || Instant::now() + POLL_INTERVAL > until {
+            return Ok(progress);
         }
         sleep(pause(requested.len())).await;
     }
 }
 
-fn late(keys: &[FetchedKey], requested: &BTreeSet<(String, String)>) -> Vec<String> {
+fn progress(keys: &[FetchedKey], requested: &BTreeSet<(String, String)>) -> Progress {
     let summaries = keys.iter().map(|fetched| KeySummary::of(&fetched.key));
-    let late = summaries.filter(|summary| requested.contains(&place(summary)) && is_waiting(summary));
-    late.map(|summary| {
+    let (ready, others): (Vec<_>, Vec<_>) =
+        summaries.filter(|summary| requested.contains(&place(summary))).partition(KeySummary::is_ready);
+    let late = others.iter().filter(|summary| is_waiting(summary)).map(|summary| {
         format!("{} in namespace {}: {}: {}", summary.name, summary.namespace, summary.reason, summary.message)
-    })
-    .collect()
+    });
+    Progress { ready: ready.len(), late: late.collect() }
 }
 
 #[cfg(test)]
 mod tests {
-    use datakey::{condition::failed, reason::Reason};
+    use datakey::{condition::failed, names::RETRY_AT_ANNOTATION, reason::Reason};
     use serde_json::json;
 
     use super::*;
@@ -177,16 +231,43 @@ mod tests {
     fn only_what_is_not_ready_is_tried() {
         let deleted =
             edited(denied("a"), |value| value["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
-        let waits = |fetched: &FetchedKey| is_waiting(&KeySummary::of(&fetched.key));
+        let waits = |fetched: &FetchedKey| Waiting::of(fetched, at(0)).is_some();
         assert_eq!(
             [denied("a"), recorded(&[]), ready(&[1]), deleted].iter().map(waits).collect::<Vec<_>>(),
             [true, true, false, false]
         );
     }
 
+    fn waiting(name: &str) -> Waiting {
+        Waiting::of(&denied(name), at(0)).unwrap()
+    }
+
+    #[test]
+    fn second_request_within_a_minute_says_when_it_is_tried() {
+        let requested = edited(denied("a"), |value| {
+            value["metadata"]["annotations"] = json!({ RETRY_AT_ANNOTATION: at(0).to_string() });
+        });
+        let said = |second| line(&Waiting::of(&requested, at(second)).unwrap(), false);
+        let first = "a: a retry is requested (AccessDenied)";
+        assert_eq!(
+            said(6),
+            format!("{first}; there is at most one a minute, and the last one was 6s ago: it is tried in about 54s\n")
+        );
+        assert_eq!([said(60), said(-9)], [format!("{first}\n"), format!("{first}\n")]);
+    }
+
+    #[test]
+    fn wait_ends_with_a_line() {
+        let requested = |names: &[&str]| names.iter().map(|name| ("shop".to_owned(), (*name).to_owned())).collect();
+        assert_eq!(closing(&requested(&["a"]), 1), "a is Ready\n");
+        assert_eq!(closing(&requested(&["a", "b"]), 2), "2 DataKeys are Ready\n");
+        assert_eq!(closing(&requested(&["a", "b"]), 1), "1 of 2 DataKeys is Ready\n");
+        assert_eq!(closing(&requested(&["a"]), 0), "");
+    }
+
     #[test]
     fn missing_right_has_one_line_for_all_data_keys() {
-        let waiting = ["a", "b", "c"].map(|name| KeySummary::of(&denied(name).key));
+        let waiting = ["a", "b", "c"].map(waiting);
         let outcomes =
             [Outcome::Requested, Outcome::Forbidden(Some("you may not".to_owned())), Outcome::Forbidden(None)];
         let output = report(&waiting, &outcomes, true);
@@ -200,14 +281,14 @@ mod tests {
     fn wait_is_for_what_was_requested_only() {
         let keys = [denied("a"), denied("b"), ready(&[1])];
         let requested = ["a", "orders", "gone"].map(|name| ("shop".to_owned(), name.to_owned())).into();
-        let late = late(&keys, &requested);
-        assert_eq!(late.len(), 1);
+        let Progress { ready, late } = progress(&keys, &requested);
+        assert_eq!((ready, late.len()), (1, 1));
         assert!(late[0].starts_with("a in namespace shop: AccessDenied: "), "{late:?}");
     }
 
     #[test]
     fn retry_is_printed_as_recorded() {
-        let waiting = ["a", "b"].map(|name| KeySummary::of(&denied(name).key));
+        let waiting = ["a", "b"].map(waiting);
         let output = report(&waiting, &[Outcome::Requested, Outcome::Requested], true);
         insta::assert_snapshot!("retry", String::from_utf8(output.out).unwrap());
     }

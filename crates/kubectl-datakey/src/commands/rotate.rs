@@ -26,16 +26,12 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
     let mut output = Output::default();
     output.notes.push(note_about_git(managing_tool(&fetched), next));
     let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
-    let from = fetched.key.wanted_version();
-    if args.dry_run {
-        output.out = done(&args.name, "would be rotated", from, next, " (dry run)").into_bytes();
-        return Ok(output);
-    }
-    output.out = done(&args.name, "rotated", from, next, "").into_bytes();
+    output.out = line(&args.name, next, if args.dry_run { "would be requested (dry run)" } else { "is requested" });
     if args.wait {
         terminal.notes(output.notes.drain(..));
         terminal.notes([waiting(next)]);
         wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(&fetched, next, why)).await?;
+        output.out = line(&args.name, next, "is issued and current");
     }
     Ok(output)
 }
@@ -47,14 +43,15 @@ fn note_about_git(tool: Option<&str>, next: i32) -> String {
              the change"
         ),
         None => format!(
-            "note: if you keep a manifest of this DataKey, set version: {next} there, too; applied without it, an earlier \
-             version is current again"
+            "note: if you keep a manifest of this DataKey, set version: {next} there, too. kubectl apply of a manifest without it \
+             changes nothing, but under Flux and Argo CD, and where the DataKey is created again, an earlier version becomes \
+             current"
         ),
     }
 }
 
-fn done(name: &str, what: &str, from: i32, next: i32, how: &str) -> String {
-    format!("{name} {what} from version {from} to {next}{how}\n")
+fn line(name: &str, version: i32, what: &str) -> Vec<u8> {
+    format!("version {version} of {name} {what}\n").into_bytes()
 }
 
 fn waiting(next: i32) -> String {
@@ -95,7 +92,9 @@ fn require_ready(fetched: &FetchedKey) -> Result<(), CommandError> {
     }
     Err(CommandError::NotReady(format!(
         "DataKey {} is not Ready ({}: {}), and nothing was done: fix that first, or rotate it nevertheless by --force",
-        summary.name, summary.reason, summary.message
+        summary.name,
+        summary.reason,
+        summary.message.trim_end_matches('.')
     )))
 }
 
@@ -193,8 +192,6 @@ mod tests {
         let texts = [
             note_about_git(None, 2),
             note_about_git(Some("Flux"), 2),
-            done("orders", "would be rotated", 1, 2, " (dry run)"),
-            done("orders", "rotated", 1, 2, ""),
             waiting(2),
             not_ready(&ready(&[1]), 2, "KeyDisabled: The KMS key is disabled").to_string(),
             require_ready(&recorded(&[])).unwrap_err().to_string(),

@@ -6,7 +6,7 @@ use datakey::api::EncryptionContext;
 use futures::{StreamExt, stream};
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::{CONCURRENT_READS, Items, none_found, with_one_note};
+use super::{CONCURRENT_READS, Items, none_found, of_all, with_one_note};
 use crate::{
     cli::Status,
     cluster::{Cluster, FetchedKey},
@@ -70,8 +70,9 @@ fn conclusion(summaries: &[KeySummary], none: &str) -> String {
     let unhealthy = summaries.iter().filter(|summary| summary.needs_attention()).count();
     match (summaries.len(), unhealthy) {
         (0, _) => none.to_owned(),
-        (all, 0) => format!("All is well: {all} of {all} DataKeys are Ready."),
-        (all, unhealthy) => format!("{unhealthy} of {all} DataKeys are not as they should be."),
+        (all, 0) => format!("All is well: {} Ready.", of_all(all, all)),
+        (all, 1) => format!("{} not as it should be.", of_all(1, all)),
+        (all, unhealthy) => format!("{} not as they should be.", of_all(unhealthy, all)),
     }
 }
 
@@ -197,7 +198,7 @@ mod tests {
              Why       The KMS key is disabled. Enable it, or name another key in spec.keyId.\n  \
              Stalled   a user must act\n  \
              Next      the operator acts on a change of the spec at once, and on others within about ten minutes; to try now: \
-             kubectl datakey retry orders -n shop\n  \
+             kubectl datakey retry orders -n shop (at most once a minute)\n  \
              Key       alias/orders\n  \
              Secret    orders: nothing is issued yet that it could hold\n  \
              Version   none is current yet; the spec wants 1\n"
@@ -226,8 +227,8 @@ mod tests {
     #[test]
     fn conclusion_counts_what_needs_attention() {
         let summaries = [KeySummary::of(&ready(&[1]).key), KeySummary::of(&recorded(&[]).key)];
-        assert_eq!(conclusion(&summaries, ""), "1 of 2 DataKeys are not as they should be.");
-        assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys are Ready.");
+        assert_eq!(conclusion(&summaries, ""), "1 of 2 DataKeys is not as it should be.");
+        assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys is Ready.");
         assert_eq!(conclusion(&[], "none"), "none");
     }
 

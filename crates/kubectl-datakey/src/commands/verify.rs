@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CONCURRENT_READS, Items, none_found, with_one_note};
+use super::{CONCURRENT_READS, Items, none_found, of_all, with_one_note};
 use crate::{
     APP,
     cli::Verify,
@@ -127,7 +127,7 @@ fn conclusion(checks: &[KeyCheck], none: &str) -> String {
     let verified = checks.iter().filter(|check| check.verified).count();
     match checks.len() {
         0 => none.to_owned(),
-        all => format!("{verified} of {all} DataKeys are verified."),
+        all => format!("{} verified.", of_all(verified, all)),
     }
 }
 

@@ -52,7 +52,7 @@ pub fn client(args: &Version) -> Result<Output, CommandError> {
 pub async fn run(cluster: &Cluster, args: &Version) -> Result<Output, CommandError> {
     let api = cluster.served_versions().await?;
     let (operators, refused) = match find_operators(cluster, None).await {
-        Ok(found) => (Some(found.iter().map(OperatorVersion::of).collect()), None),
+        Ok(found) => (Some(found.deployments.iter().map(OperatorVersion::of).collect()), None),
         Err(error) => (None, Some(error.to_string())),
     };
     let output = print(args, &Versions { plugin: PLUGIN.to_owned(), api: Some(api), operators })?;

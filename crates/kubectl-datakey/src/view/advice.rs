@@ -8,20 +8,22 @@ use datakey::{
 /// Returns the next steps for a `DataKey` whose condition `Ready` has this reason.
 pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
     if reason == api::PENDING {
-        return vec![check_operator()];
+        return vec![check_operator(namespace)];
     }
     let Ok(reason) = reason.parse::<Reason>() else {
         return Vec::new();
     };
     let command = |command: &str| format!("kubectl datakey {command} {name} -n {namespace}");
+    let retry = format!("to try now: {} (at most once a minute)", command("retry"));
     let mut advice = match reason.retry_policy() {
-        RetryPolicy::RetrySoon => vec!["the operator tries again by itself".to_owned()],
-        RetryPolicy::RetrySlowly => {
-            vec![format!("the operator tries again by itself within minutes; at once: {}", command("retry"))]
-        }
+        RetryPolicy::RetrySoon => vec![format!("the operator tries again by itself, at growing intervals; {retry}")],
+        RetryPolicy::RetrySlowly => vec![format!("the operator tries again by itself within minutes; {retry}")],
+        RetryPolicy::RetryRarely if matches!(reason, Reason::SecretConflict) => vec![format!(
+            "the operator acts on a change of the spec at once, and within seconds after the Secret is changed or removed (it \
+             watches up to 100 such names, and looks at others within ten minutes); {retry}"
+        )],
         RetryPolicy::RetryRarely => vec![format!(
-            "the operator acts on a change of the spec at once, and on others within about ten minutes; to try now: {}",
-            command("retry")
+            "the operator acts on a change of the spec at once, and on others within about ten minutes; {retry}"
         )],
     };
     match reason {
@@ -32,9 +34,13 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
         Reason::SecretConflict | Reason::SecretContested => {
             advice.push(format!("see what differs: {}", command("verify")));
         }
-        Reason::CredentialsMissing | Reason::CredentialsRejected | Reason::KmsError | Reason::RequestInvalid => {
-            advice.push(see_the_log());
-        }
+        Reason::CredentialsMissing
+        | Reason::CredentialsRejected
+        | Reason::KmsError
+        | Reason::KmsTimeout
+        | Reason::KmsUnreachable
+        | Reason::RequestInvalid
+        | Reason::TlsFailed => advice.push(see_the_log()),
         _ => {}
     }
     advice
@@ -47,9 +53,11 @@ fn see_the_log() -> String {
         .to_owned()
 }
 
-/// Advises to check whether the operator runs.
-pub fn check_operator() -> String {
-    "see whether the operator runs: kubectl get deployments -A -l app.kubernetes.io/name=datakey-operator".to_owned()
+/// Advises to check whether the operator runs, and watches the namespace.
+pub fn check_operator(namespace: &str) -> String {
+    format!(
+        "see whether the operator runs, and whether it watches namespace {namespace}: kubectl datakey check -n {namespace}"
+    )
 }
 
 #[cfg(test)]
@@ -63,8 +71,31 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_names_the_retry_and_its_limit() {
+        for reason in Reason::ALL {
+            let advice = advice(reason.as_str(), "shop", "orders");
+            let retry = "to try now: kubectl datakey retry orders -n shop (at most once a minute)";
+            assert!(advice[0].ends_with(retry), "{advice:?}");
+        }
+    }
+
+    #[test]
+    fn kms_that_does_not_answer_leads_to_the_log() {
+        for reason in [Reason::KmsUnreachable, Reason::KmsTimeout, Reason::TlsFailed] {
+            let advice = advice(reason.as_str(), "shop", "orders");
+            assert!(advice.iter().any(|next| next.contains("kubectl logs")), "{advice:?}");
+        }
+    }
+
+    #[test]
+    fn conflict_is_looked_at_within_seconds() {
+        let advice = advice(Reason::SecretConflict.as_str(), "shop", "orders");
+        assert!(advice[0].contains("within seconds after the Secret is changed") && advice[0].contains("up to 100"));
+    }
+
+    #[test]
     fn pending_leads_to_the_operator() {
-        assert_eq!(advice(api::PENDING, "shop", "orders"), [check_operator()]);
+        assert_eq!(advice(api::PENDING, "shop", "orders"), [check_operator("shop")]);
     }
 
     #[test]

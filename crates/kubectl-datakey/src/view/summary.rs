@@ -139,7 +139,7 @@ impl KeySummary {
     pub fn with_secret(mut self, secret: SecretCheck) -> Self {
         if self.is_ready() && secret.state.needs_attention() {
             // A running operator restores the Secret, or reports the conflict, within seconds.
-            self.advice.push(check_operator());
+            self.advice.push(check_operator(&self.namespace));
         }
         self.secret = Some(secret);
         self

@@ -62,7 +62,13 @@ fn read(metrics: &str, by_hand: &str) -> Finding {
             let reason = labels.get("reason").copied().unwrap_or_default();
             *value > 0.0 && UNREACHABLE.iter().any(|unreachable| unreachable.as_str() == reason)
         })
-        .map(|(labels, value)| format!("{value} DataKeys read {}", labels.get("reason").copied().unwrap_or_default()))
+        .map(|(labels, value)| {
+            format!(
+                "{} {}",
+                if value < 2.0 { "1 DataKey reads".to_owned() } else { format!("{value} DataKeys read") },
+                labels.get("reason").copied().unwrap_or_default()
+            )
+        })
         .collect();
     if !waiting.is_empty() {
         let next = "kubectl datakey status -A names them, and what to do";

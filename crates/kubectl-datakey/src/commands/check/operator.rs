@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Finding, USUAL_NAMESPACE};
+use super::{Finding, USUAL_NAMESPACE, watched::Watched};
 use crate::{output::CommandError, view::table::age};
 
 /// The Lease of an operator without `--lease-name`.
@@ -22,8 +22,11 @@ const DEFAULT_LEASE: &str = "datakey-operator";
 pub struct Installed {
     pub namespace: String,
     pub name: String,
-    wanted: i32,
+    /// How many replicas it is to have.
+    pub wanted: i32,
     available: i32,
+    /// The namespaces that it watches.
+    pub watched: Watched,
     /// Namespace and name of the Lease, with `--leader-elect`.
     pub lease: Option<(String, String)>,
     /// The Region in its environment.
@@ -47,6 +50,7 @@ impl Installed {
         });
         Self {
             name: deployment.name_any(),
+            watched: container.map_or(Watched::Unknown, Watched::by),
             wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             available: deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
             lease,
@@ -55,11 +59,15 @@ impl Installed {
         }
     }
 
+    /// What it is called in messages.
+    pub fn place(&self) -> String {
+        format!("Deployment {} in namespace {}", self.name, self.namespace)
+    }
+
     /// Whether pods of it run.
     pub fn runs(&self) -> Finding {
         let Self { namespace, name, wanted, available, .. } = self;
-        let detail =
-            format!("Deployment {name} in namespace {namespace}: {available} of {wanted} replicas are available");
+        let detail = format!("{}: {available} of {wanted} replicas are available", self.place());
         if *available > 0 {
             return Finding::ok("operator", detail);
         }
@@ -128,8 +136,12 @@ fn setting(container: &Container, flag: &str, variable: &str) -> Option<String> 
 /// No Deployment was found.
 pub fn none(namespace: Option<&str>) -> Finding {
     let place = namespace.map_or_else(|| "in any namespace".to_owned(), |name| format!("in namespace {name}"));
-    let next = "install the operator, or name its namespace by --operator-namespace";
-    Finding::failed("operator", format!("there is no Deployment of the operator {place}"), next)
+    let next = "install the operator, or name its namespace by --operator-namespace; for one outside the cluster (make dev), \
+                look at its log";
+    let detail = format!(
+        "there is no Deployment of the operator {place}; an operator that runs outside the cluster is not seen from here"
+    );
+    Finding::failed("operator", detail, next)
 }
 
 /// The Deployment could not be looked for.

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cli::import::Import,
     cluster::Cluster,
+    commands::of_all,
     output::{CommandError, Health, Output, Terminal, printable, yaml},
     progress::ProgressBar,
 };
@@ -56,11 +57,12 @@ pub async fn run(
     args: &Import,
     folder: &Path,
 ) -> Result<Output, CommandError> {
-    let rows = match (&args.from_csv, &args.from_folder) {
-        (Some(file), _) => table::csv(file, args)?,
+    let (rows, skipped) = match (&args.from_csv, &args.from_folder) {
+        (Some(file), _) => (table::csv(file, args)?, Vec::new()),
         (None, Some(from)) => table::folder(from, args)?,
-        (None, None) => Vec::new(),
+        (None, None) => (Vec::new(), Vec::new()),
     };
+    terminal.notes(table::skipped(&skipped));
     fs::create_dir_all(folder)
         .map_err(|error| CommandError::Failed(format!("can't make the folder {}: {error}", folder.display())))?;
     let groups = groups(rows);
@@ -92,7 +94,7 @@ pub async fn run(
         let count = names.len();
         let Rollout { ready, failures, health } = rollout::run(cluster, terminal, folder, names, args.timeout).await;
         let namespace = &cluster.namespace;
-        let text = format!("{ready} of {count} DataKeys are applied and Ready in namespace {namespace}\n");
+        let text = format!("{} applied and Ready in namespace {namespace}\n", of_all(ready, count));
         output = Output::text(text + &failures.text()).with(output.health.max(health));
     }
     Ok(output)

@@ -27,7 +27,8 @@ pub struct Found {
 impl Found {
     /// Takes what the user says.
     pub fn unverified(candidate: &Candidate) -> Result<Self, String> {
-        let named = [&candidate.wrapped.key_id, &candidate.key_id].into_iter().flatten();
+        check_key(candidate)?;
+        let named = [&candidate.key_id, &candidate.wrapped.key_id].into_iter().flatten();
         let key_arn = named.into_iter().find(|key| KmsArn::parse(key).is_some_and(|arn| arn.is_key()));
         let key_arn = key_arn.ok_or("with --no-verify, name the KMS key by its key ARN in --key-id")?.clone();
         let material = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
@@ -43,33 +44,50 @@ impl Found {
     }
 
     /// Asks KMS whether the data key unwraps with exactly this key and encryption context.
+    ///
+    /// KMS is asked with the key that the user names: that one goes into the spec, and the next version is issued under it.
     pub async fn verified(candidate: &Candidate, decrypter: &Decrypter) -> Result<Self, String> {
-        // An alias may name another key today than when the data key was issued; the JSON has the ARN.
-        let key_id = candidate.wrapped.key_id.as_deref().or(candidate.key_id.as_deref());
-        if let Some(key_id) = key_id.filter(|key_id| !arn::has_known_form(key_id)) {
-            let flaw = by_flags(RequestFlaw::KeyId);
-            return Err(format!("{flaw}; it is {key_id:?}"));
-        }
+        check_key(candidate)?;
+        let (given, in_json) = (candidate.key_id.as_deref(), candidate.wrapped.key_id.as_deref());
+        let region = candidate.region.as_deref().or_else(|| Some(KmsArn::parse(in_json?)?.region));
         let wrapped = WrappedKey {
-            key_id,
-            region: candidate.region.as_deref(),
+            key_id: given.or(in_json),
+            region,
             ciphertext_blob: &candidate.wrapped.ciphertext_blob,
             encryption_context: &candidate.encryption_context,
         };
         match decrypter.identify(&wrapped).await {
             Ok(identity) => Self::identified(candidate, &identity),
-            Err(Refusal::Failed { why } | Refusal::Unknown { why }) => Err(why),
+            Err(Refusal::Unknown { why }) => Err(why),
+            Err(Refusal::Failed { why }) => Err(match given.filter(|given| Some(*given) != in_json) {
+                // KMS does not say which key would unwrap it.
+                Some(given) => match decrypter.identify(&WrappedKey { key_id: in_json, ..wrapped }).await {
+                    Ok(other) => other_key(given, &other.key_arn, &why),
+                    Err(_) => why,
+                },
+                None => why,
+            }),
         }
     }
 
     /// Compares what KMS answers with what the user says.
     fn identified(candidate: &Candidate, identity: &Identity) -> Result<Self, String> {
         let Identity { key_arn, length } = identity;
+        if let Some(why) = contradiction(candidate, "AWS KMS", key_arn) {
+            return Err(why);
+        }
+        if let Some(named) = candidate.wrapped.key_id.as_deref().filter(|named| !arn::decrypts_for(named, key_arn)) {
+            return Err(match &candidate.key_id {
+                Some(given) => other_key(given, named, &format!("AWS KMS answers with {key_arn}")),
+                None => format!(
+                    "KeyId of the JSON is {named}, but AWS KMS unwraps it with {key_arn}: import the JSON as the AWS CLI printed \
+                     it"
+                ),
+            });
+        }
         let given = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
-        if let Some(given) = given.and_then(Material::length).filter(|given| given != length) {
-            return Err(format!(
-                "it unwraps to {length} bytes, and {given} were said: correct --key-spec or --number-of-bytes, or leave them out"
-            ));
+        if let Some(given) = given.filter(|given| given.length() != Some(*length)) {
+            return Err(format!("it unwraps to {length} bytes, but {}: correct it, or leave it out", said(given)));
         }
         let material = match (given, length) {
             (Some(given), _) => Some(given),
@@ -112,6 +130,58 @@ impl Found {
             rest: Rest::new(),
         })
     }
+}
+
+/// The length as the user gives it.
+fn said(material: Material) -> String {
+    match material {
+        Material::Spec(KeySpec::Aes256) => "--key-spec AES_256 says 32".to_owned(),
+        Material::Spec(KeySpec::Aes128) => "--key-spec AES_128 says 16".to_owned(),
+        Material::Bytes(bytes) => format!("--number-of-bytes says {bytes}"),
+        Material::Pair(pair) => format!("--key-pair-spec says {}", pair.as_str()),
+    }
+}
+
+/// Checks what the user says of the KMS key, before KMS is asked.
+fn check_key(candidate: &Candidate) -> Result<(), String> {
+    let (given, in_json) = (candidate.key_id.as_deref(), candidate.wrapped.key_id.as_deref());
+    if let Some(key_id) = given.or(in_json).filter(|key_id| !arn::has_known_form(key_id)) {
+        let flaw = by_flags(RequestFlaw::KeyId);
+        return Err(format!("{flaw}; it is {key_id:?}"));
+    }
+    if let Some(given) = given {
+        region_of_spec(given, candidate.region.as_deref())?;
+    }
+    in_json.and_then(|arn| contradiction(candidate, "KeyId of the JSON", arn)).map_or(Ok(()), Err)
+}
+
+/// What is wrong if the KMS key of this ARN is not the one that the user names. `named_by` is where the ARN comes from.
+fn contradiction(candidate: &Candidate, named_by: &str, arn: &str) -> Option<String> {
+    let (given, region) = (candidate.key_id.as_deref(), candidate.region.as_deref());
+    let named = arn::resolve_region(given.unwrap_or_default(), region, None);
+    let own = KmsArn::parse(arn).map(|arn| arn.region);
+    let fits = match given {
+        // The spec then has the ARN, which names its Region itself.
+        None => named.is_none() || named == own,
+        Some(given) => {
+            let replica = named.and_then(|region| arn::replica_in(arn, region));
+            arn::may_answer(given, named.or(own).unwrap_or_default(), replica.as_deref().unwrap_or(arn))
+        }
+    };
+    let flags = [("--key-id", given), ("--region", region)].map(|(flag, value)| Some(format!("{flag} {}", value?)));
+    let flags = flags.into_iter().flatten().collect::<Vec<_>>().join(" with ");
+    (!fits).then(|| {
+        format!(
+            "{flags} does not name the KMS key of this data key: {named_by} names {arn}; correct it, or leave it out"
+        )
+    })
+}
+
+/// The user names another KMS key than the one that wrapped the data key.
+fn other_key(given: &str, key_arn: &str, why: &str) -> String {
+    format!(
+        "--key-id {given} does not name the KMS key of this data key, {key_arn} ({why}): correct it, or leave it out"
+    )
 }
 
 /// Returns the manifest of a `DataKey` with these pins. The highest version is current.
@@ -175,7 +245,61 @@ mod tests {
         let given = Candidate { number_of_bytes: Some(32), ..candidate() };
         let found = |length| Found::identified(&given, &identity(length)).map(|found| found.material);
         assert_eq!(found(32), Ok(Material::Bytes(32)), "what was given stays");
-        assert!(found(16).unwrap_err().contains("unwraps to 16 bytes, and 32"));
+        assert!(found(16).unwrap_err().contains("unwraps to 16 bytes, but --number-of-bytes says 32"));
+        let given = Candidate { key_spec: Some(KeySpec::Aes128), ..candidate() };
+        let error = Found::identified(&given, &identity(32)).unwrap_err();
+        assert!(error.contains("unwraps to 32 bytes, but --key-spec AES_128 says 16"), "{error}");
+    }
+
+    #[test]
+    fn key_that_is_not_the_one_given_is_named_with_it() {
+        let other = ARN.replace("1234abcd", "99999999");
+        let elsewhere = ARN.replace("eu-west-1", "us-east-1");
+        let replica = "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab";
+        let there = replica.replace("eu-west-1", "us-east-1");
+        let with = |key_id: Option<&str>, region: Option<&str>| Candidate {
+            key_id: key_id.map(str::to_owned),
+            region: region.map(str::to_owned),
+            ..candidate()
+        };
+        for (key_id, region, arn) in [
+            (None, None, ARN),
+            (None, Some("eu-west-1"), ARN),
+            (Some(ARN), None, ARN),
+            (Some("alias/orders"), None, ARN),
+            (Some("alias/orders"), Some("eu-west-1"), ARN),
+            (Some("alias/orders"), Some("us-east-1"), replica),
+            (Some(&there), None, replica),
+        ] {
+            assert_eq!(contradiction(&with(key_id, region), "AWS KMS", arn), None, "{key_id:?} {region:?}");
+        }
+        for (key_id, region, flags) in [
+            (None, Some("us-east-1"), "--region us-east-1"),
+            (Some("alias/orders"), Some("us-east-1"), "--key-id alias/orders with --region us-east-1"),
+            (Some(&other), None, "--key-id arn"),
+            (Some(&elsewhere), None, "--key-id arn"),
+            (Some("99999999-12ab-34cd-56ef-1234567890ab"), None, "--key-id 99999999"),
+        ] {
+            let named = with(key_id, region);
+            let error = Found::identified(&named, &identity(32)).unwrap_err();
+            assert!(error.starts_with(flags) && error.contains(&format!("AWS KMS names {ARN};")), "{error}");
+            let mut json = Candidate { key_spec: Some(KeySpec::Aes256), ..named };
+            json.wrapped.key_id = Some(ARN.to_owned());
+            let error = Found::unverified(&json).unwrap_err();
+            assert!(error.starts_with(flags) && error.contains(&format!("KeyId of the JSON names {ARN};")), "{error}");
+        }
+        let mut edited = candidate();
+        edited.wrapped.key_id = Some(other.clone());
+        let error = Found::identified(&edited, &identity(32)).unwrap_err();
+        assert!(error.contains(&other) && error.contains(ARN), "{error}");
+        edited.key_id = Some("alias/orders".to_owned());
+        let error = Found::identified(&edited, &identity(32)).unwrap_err();
+        assert!(
+            error.starts_with(&format!("--key-id alias/orders does not name the KMS key of this data key, {other} ")),
+            "{error}"
+        );
+        let both = with(Some(ARN), Some("us-east-1"));
+        assert!(Found::unverified(&both).unwrap_err().contains("names Region eu-west-1: leave out --region us-east-1"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, FetchedKey, Listing},
-    commands::{Progress, apply, wait},
+    commands::{Progress, apply, of_all, wait},
     output::{CommandError, Health, Terminal},
     progress::ProgressBar,
 };
@@ -67,7 +67,7 @@ pub async fn run(
     }
     drop(bar);
     if !waiting.is_empty() {
-        terminal.notes([format!("{} of {total} DataKeys are applied; waiting until they are Ready", waiting.len())]);
+        terminal.notes([format!("{} applied; waiting until all are Ready", of_all(waiting.len(), total))]);
         rollout.wait(cluster, terminal, waiting, patience).await;
     }
     rollout

@@ -64,6 +64,9 @@ pub fn csv(file: &Path, args: &Import) -> Result<Vec<Row>, CommandError> {
     if reader.into_inner().limit() == 0 {
         return Err(failed(format!("it has {LONGEST} bytes or more: split it")));
     }
+    if rows.is_empty() {
+        return Err(failed("it has no line with a wrapped data key below the names of the columns".to_owned()));
+    }
     Ok(rows)
 }
 
@@ -158,20 +161,46 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
     Ok(candidate)
 }
 
-/// Reads the files of a folder, and those that links name. Files that begin with a dot, and folders, are left out.
-pub fn folder(folder: &Path, args: &Import) -> Result<Vec<Row>, CommandError> {
+/// Reads the files of a folder, and those that links name, and returns the names of other files. Files that begin with a dot, and
+/// folders, are left out.
+pub fn folder(folder: &Path, args: &Import) -> Result<(Vec<Row>, Vec<String>), CommandError> {
     let failed = |error: std::io::Error| CommandError::Failed(format!("can't read {}: {error}", folder.display()));
-    let mut files = Vec::new();
+    let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for file in std::fs::read_dir(folder).map_err(failed)? {
         let file = file.map_err(failed)?;
         let name = file.file_name().to_string_lossy().into_owned();
         // A link that leads nowhere is reported when it is read.
-        if !name.starts_with('.') && std::fs::metadata(file.path()).map_or(true, |found| found.is_file()) {
-            files.push((name, file.path()));
+        let is_file = std::fs::metadata(file.path()).map_or(true, |found| found.is_file());
+        match (is_file && !name.starts_with('.'), has_data_key(&name)) {
+            (true, true) => files.push((name, file.path())),
+            (true, false) => skipped.push(name),
+            (false, _) => {}
         }
     }
+    if files.is_empty() {
+        return Err(CommandError::Failed(format!(
+            "{} has no file NAME.json or NAME.blob with a wrapped data key",
+            folder.display()
+        )));
+    }
     files.sort();
-    Ok(files.iter().map(|(name, path)| of_file(name, path, args)).collect())
+    skipped.sort();
+    Ok((files.iter().map(|(name, path)| of_file(name, path, args)).collect(), skipped))
+}
+
+/// Whether a file is one of those that the documentation names: others are no data keys, for example a README.
+fn has_data_key(file: &str) -> bool {
+    let extension = file.rsplit_once('.').map(|(_, extension)| extension);
+    ["json", "blob"].into_iter().any(|known| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known)))
+}
+
+/// The note about the other files; `None` if there are none.
+pub fn skipped(files: &[String]) -> Option<String> {
+    const SHOWN: usize = 5;
+    let shown = files.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = files.len().saturating_sub(SHOWN);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!files.is_empty()).then(|| format!("note: skipped {shown}{more}: --from-folder reads NAME.json and NAME.blob"))
 }
 
 fn of_file(file: &str, path: &Path, args: &Import) -> Row {
@@ -186,10 +215,10 @@ fn of_file(file: &str, path: &Path, args: &Import) -> Row {
     Row { name: name.to_owned(), candidate }
 }
 
-/// Splits `NAME.vN.EXTENSION` and `NAME.vN`.
+/// Splits `NAME.vN.EXTENSION` and `NAME.EXTENSION`.
 fn name_and_version(file: &str) -> (&str, i32) {
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-    [file, stem].into_iter().find_map(versioned_name).unwrap_or((stem, FIRST_VERSION))
+    versioned_name(stem).unwrap_or((stem, FIRST_VERSION))
 }
 
 fn versioned_name(text: &str) -> Option<(&str, i32)> {
@@ -300,11 +329,38 @@ mod tests {
         symlink(from.join("good.json"), from.join("link.json")).unwrap();
         symlink("/no/such/file", from.join("lost.json")).unwrap();
         symlink("/dev/zero", from.join("zero.json")).unwrap();
-        let rows = folder(&from, &args()).unwrap();
+        write(b"README.md", b"# Keys");
+        write(b"notes", b"AQID");
+        let (rows, others) = folder(&from, &args()).unwrap();
         std::fs::remove_dir_all(&from).unwrap();
         let read: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.candidate.is_ok())).collect();
         assert_eq!(read, [("$HOME", false), ("good", true), ("k\u{fffd}se", false), ("link", true), ("lost", false)]);
         assert!(rows[4].candidate.as_ref().unwrap_err().why.contains("can't read"));
+        assert_eq!(others, ["README.md", "notes"]);
+    }
+
+    #[test]
+    fn input_without_a_data_key_is_an_error() {
+        for text in ["name,ciphertext_blob\n", "name,ciphertext_blob\n,\n"] {
+            assert!(rows(text).unwrap_err().to_string().contains("has no line with a wrapped data key"));
+        }
+        let from = std::env::temp_dir().join(format!("kubectl-datakey-no-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&from).unwrap();
+        std::fs::write(from.join("README.md"), "# Keys").unwrap();
+        let error = folder(&from, &args()).unwrap_err().to_string();
+        std::fs::remove_dir_all(&from).unwrap();
+        assert!(error.contains("has no file NAME.json or NAME.blob"), "{error}");
+    }
+
+    #[test]
+    fn skipped_files_are_named_once() {
+        let names = |count: usize| (0..count).map(|number| format!("{number}.md")).collect::<Vec<_>>();
+        assert_eq!(skipped(&[]), None);
+        assert_eq!(
+            skipped(&names(2)).unwrap(),
+            "note: skipped 0.md, 1.md: --from-folder reads NAME.json and NAME.blob"
+        );
+        assert!(skipped(&names(7)).unwrap().contains("4.md and 2 more:"));
     }
 
     #[test]
@@ -337,9 +393,6 @@ mod tests {
             ("orders.v2.json", ("orders", 2)),
             ("orders.eu.v12.blob", ("orders.eu", 12)),
             ("orders.v0.json", ("orders.v0", 1)),
-            ("orders.v2", ("orders", 2)),
-            ("orders.v2.", ("orders", 2)),
-            ("orders", ("orders", 1)),
         ] {
             assert_eq!(name_and_version(file), expected, "{file}");
         }

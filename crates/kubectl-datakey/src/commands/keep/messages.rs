@@ -65,7 +65,8 @@ pub fn gone_again(name: &str) -> String {
 
 pub fn done(fetched: &FetchedKey) -> String {
     let (name, secret, count) = (fetched.name(), fetched.key.secret_name(), fetched.key.record().len());
-    format!("{name} has deletionPolicy Retain, and Secret {secret} holds its data keys as before ({count})\n")
+    let keys = if count == 1 { "data key".to_owned() } else { format!("{count} data keys") };
+    format!("{name} has deletionPolicy Retain, and Secret {secret} holds its {keys} as before\n")
 }
 
 pub fn file_stays(file: &Path) -> String {

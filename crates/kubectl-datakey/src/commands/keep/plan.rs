@@ -53,7 +53,7 @@ pub fn step(
     let Some(fetched) = fetched else {
         return saved.map(KeepStep::Create).ok_or_else(|| {
             CommandError::Failed(format!(
-                "DataKey {name} in namespace {namespace}: there is none; look at kubectl datakey list -A"
+                "there is no DataKey {name} in namespace {namespace}; look at kubectl datakey list -A"
             ))
         });
     };
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn nothing_is_done_if_a_data_key_could_be_lost() {
-        assert!(matches!(next(None, None), Err(CommandError::Failed(why)) if why.contains("there is none")));
+        assert!(matches!(next(None, None), Err(CommandError::Failed(why)) if why.contains("there is no DataKey")));
         let unissued = edited(recorded(&[]), |value| value["spec"]["deletionPolicy"] = json!("Delete"));
         assert!(matches!(next(Some(&unissued), None), Err(CommandError::NotReady(_))));
         let waiting = edited(delete(&[1]), |value| value["spec"]["version"] = json!(2));
