@@ -348,6 +348,36 @@ async fn imported_data_key_is_applied_and_ready() {
 }
 
 #[tokio::test]
+async fn import_never_drops_a_pin_or_sets_the_version_back() {
+    let test = TestNamespace::new("plugin-import-pins").await;
+    let user = User::of(&test);
+    let blob = |issued: &Issued| BASE64_STANDARD.encode(&issued.blob);
+    let (one, other) = (blob(&issue(&test, &[]).await), blob(&issue(&test, &[]).await));
+    let import = async |code, blob: &str, more: &[&str]| {
+        let words = ["import", "orders", "--ciphertext-blob", blob, "--apply"];
+        user.ends(code, &[&words[..], more].concat()).await
+    };
+    // Without an operator nothing becomes Ready, and the pin is recorded nowhere.
+    import(2, &one, &["--timeout=1s"]).await;
+    for more in [&[][..], &["--version=2"]] {
+        let refused = import(1, &other, more).await;
+        assert!(refused.err.contains("its pin of version 1, which is not recorded yet"), "{refused:?}");
+    }
+    import(2, &one, &["--timeout=1s"]).await;
+    let pins: Vec<_> =
+        test.get("orders").await.pinned_versions().iter().map(|pin| to_json(&pin.ciphertext_blob)).collect();
+    assert_eq!(pins, [json!(one)]);
+
+    let _operator = test.operator();
+    test.ready("orders").await;
+    import(0, &other, &["--version=2"]).await;
+    let back = import(1, &one, &[]).await;
+    assert!(back.err.contains("its spec.version would go back from 2 to 1"), "{back:?}");
+    let key = test.get("orders").await;
+    assert_eq!((key.wanted_version(), key.record().len(), test.proxy.calls()), (2, 2, 0));
+}
+
+#[tokio::test]
 async fn missing_credentials_are_reported_once() {
     let test = TestNamespace::new("plugin-no-credentials").await;
     let user = User::of(&test).with("AWS_ACCESS_KEY_ID", UNSET).with("AWS_SECRET_ACCESS_KEY", UNSET);
