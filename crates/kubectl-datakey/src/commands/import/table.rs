@@ -141,7 +141,7 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
     }
     if let Some(context) = cell("encryption_context") {
         candidate.encryption_context =
-            aws_cli::encryption_context(context).map_err(|error| format!("encryption_context: {error}"))?;
+            aws_cli::encryption_context_of_table(context).map_err(|error| format!("encryption_context: {error}"))?;
     }
     let given = (cell("key_spec"), cell("number_of_bytes"));
     if given != (None, None) {
@@ -302,6 +302,23 @@ mod tests {
             assert!(error.starts_with(line) && error.contains(message), "{error}");
         }
         assert_eq!(wrong.len(), 6);
+    }
+
+    #[test]
+    fn cells_name_no_files() {
+        let read = rows(
+            "name,ciphertext_blob,encryption_context,key_id\n\
+             a,AQID,x@=file:///dev/null,\n\
+             b,AQID,file:///dev/null,\n\
+             c,AQID,,file:///dev/null\n\
+             d,file:///dev/null,,\n",
+        )
+        .unwrap();
+        for row in &read[..2] {
+            assert!(row.candidate.as_ref().unwrap_err().why.contains("files are read for flags only"), "{row:?}");
+        }
+        assert_eq!(read[2].candidate.as_ref().unwrap().key_id.as_deref(), Some("file:///dev/null"));
+        assert!(read[3].candidate.as_ref().unwrap_err().why.contains("not base64"));
     }
 
     #[test]
