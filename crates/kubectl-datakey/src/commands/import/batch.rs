@@ -127,7 +127,7 @@ async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result
     let candidates = group.candidates.as_ref().map_err(Clone::clone)?;
     let failed = |why: String| Failure::new(&group.name, why);
     let file = file_of(folder, &group.name);
-    let present = || compare(&file, importer.namespace, candidates).map(Outcome::Present).map_err(failed);
+    let present = || compare(&file, &group.name, importer.namespace, candidates).map(Outcome::Present).map_err(failed);
     // Also a link that leads nowhere is there.
     if fs::symlink_metadata(&file).is_ok() {
         return present();
@@ -165,12 +165,15 @@ fn write_new(file: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// Compares a file of another run with the lines, and with what the flags say. Returns its manifest.
-fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Result<Value, String> {
+fn compare(file: &Path, name: &str, namespace: Option<&str>, candidates: &[Candidate]) -> Result<Value, String> {
     let other =
         |why: &str| format!("{} is there already and {why}: remove it, or name another folder by --to", file.display());
     let text = fs::read_to_string(file).map_err(|error| other(&format!("can't be read ({error})")))?;
     let manifest: Value = serde_saphyr::from_str(&text).map_err(|_| other("has no DataKey"))?;
     let key: DataKey = serde_json::from_value(manifest.clone()).map_err(|_| other("has no DataKey"))?;
+    if key.metadata.name.as_deref() != Some(name) {
+        return Err(other("has a DataKey of another name"));
+    }
     if key.metadata.namespace.as_deref() != namespace {
         return Err(other("names another namespace"));
     }
@@ -186,7 +189,14 @@ fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Re
         })
     };
     let same = pins.len() == candidates.len() && candidates.iter().all(is_pinned);
-    if same { Ok(manifest) } else { Err(other("has other data keys, or other settings")) }
+    if !same {
+        return Err(other("has other data keys, or other settings"));
+    }
+    let current = candidates.iter().map(|candidate| candidate.version).max();
+    if current != Some(key.wanted_version()) {
+        return Err(other(&format!("makes version {} current", key.wanted_version())));
+    }
+    Ok(manifest)
 }
 
 // === impl Report ===
@@ -277,20 +287,28 @@ mod tests {
             candidates.iter().map(|candidate| Found::unverified(candidate).unwrap().pin(candidate, at(9)).unwrap());
         let manifest = manifest("orders", None, pins.collect()).unwrap();
         std::fs::write(&file, yaml(&manifest).unwrap()).unwrap();
-        assert_eq!(compare(&file, None, &candidates).as_ref(), Ok(&manifest));
-        assert!(compare(&file, None, &candidates[..1]).unwrap_err().contains("has other data keys"));
+        assert_eq!(compare(&file, "orders", None, &candidates).as_ref(), Ok(&manifest));
+        assert!(compare(&file, "orders", None, &candidates[..1]).unwrap_err().contains("has other data keys"));
+        let mut earlier = manifest.clone();
+        earlier["spec"].as_object_mut().unwrap().remove("version");
+        std::fs::write(&file, yaml(&earlier).unwrap()).unwrap();
+        let back = compare(&file, "orders", None, &candidates).unwrap_err();
+        assert!(back.contains("makes version 1 current"), "{back}");
+        std::fs::write(&file, yaml(&manifest).unwrap()).unwrap();
+        let copied = compare(&file, "payments", None, &candidates).unwrap_err();
+        assert!(copied.contains("has a DataKey of another name"), "{copied}");
         let mut other = candidates.clone();
         other[1].encryption_context.clear();
-        assert!(compare(&file, None, &other).unwrap_err().contains("remove it, or name another folder"));
-        assert!(compare(&file, Some("shop"), &candidates).unwrap_err().contains("another namespace"));
+        assert!(compare(&file, "orders", None, &other).unwrap_err().contains("remove it, or name another folder"));
+        assert!(compare(&file, "orders", Some("shop"), &candidates).unwrap_err().contains("another namespace"));
         let mut other = candidates.clone();
         other[1].key_id = Some("alias/orders".to_owned());
-        assert!(compare(&file, None, &other).unwrap_err().contains("other settings"));
+        assert!(compare(&file, "orders", None, &other).unwrap_err().contains("other settings"));
         let mut other = candidates.clone();
         other[0].key_spec = Some(datakey::api::KeySpec::Aes128);
-        assert!(compare(&file, None, &other).unwrap_err().contains("other settings"));
+        assert!(compare(&file, "orders", None, &other).unwrap_err().contains("other settings"));
         std::fs::write(&file, "half: of").unwrap();
-        assert!(compare(&file, None, &candidates).unwrap_err().contains("has no DataKey"));
+        assert!(compare(&file, "orders", None, &candidates).unwrap_err().contains("has no DataKey"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
