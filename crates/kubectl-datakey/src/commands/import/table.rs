@@ -129,7 +129,7 @@ fn check_columns(headers: &[String]) -> Result<(), String> {
 fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &str) -> Result<Candidate, String> {
     let name = data_key_name(cell("name").ok_or("name is empty")?)?;
     let blob = cell("ciphertext_blob").ok_or("ciphertext_blob is empty")?;
-    let wrapped = Wrapped::base64(blob).ok_or("ciphertext_blob is not base64")?;
+    let wrapped = Wrapped::base64(blob, "ciphertext_blob")?.ok_or("ciphertext_blob is not base64")?;
     let wrapped = wrapped.checked("ciphertext_blob")?;
     let mut candidate = Candidate { place: place.to_owned(), ..Candidate::of(args, &name, wrapped) };
     if let Some(version) = cell("version") {
