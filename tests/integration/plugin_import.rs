@@ -187,7 +187,7 @@ async fn many_imports_resume_and_report_what_failed() {
     let test = TestNamespace::new("plugin-batch").await;
     let user = User::of(&test);
     let mut keys = BTreeMap::new();
-    for name in ["one", "two", "new"] {
+    for name in ["one", "two", "new", "three"] {
         keys.insert(name, BASE64_STANDARD.encode(issue(&test, &[("name", name)]).await.blob));
     }
     let arn = &test.key.arn;
@@ -217,7 +217,7 @@ async fn many_imports_resume_and_report_what_failed() {
 
     // Only what is not there is asked again.
     let right = std::fs::read_to_string(&csv).unwrap().replace("name=else", "name=new").replace("odd,1", "both,3");
-    let right = right.replace(",%,", &format!(",{},name=new", keys["new"]));
+    let right = right.replace(",%,", &format!(",{},name=three", keys["three"]));
     std::fs::write(&csv, right.lines().take(4).collect::<Vec<_>>().join("\n")).unwrap();
     let second = user.ends(0, &import).await;
     assert!(text(&second).starts_with("1 of 2 DataKeys imported into "), "{second:?}");

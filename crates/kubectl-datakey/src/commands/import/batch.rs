@@ -2,7 +2,7 @@
 //! again, so a run goes on where an earlier one stopped.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     io::{ErrorKind, Write as _},
     os::unix::fs::PermissionsExt as _,
@@ -108,8 +108,31 @@ pub async fn run(
     Ok(output)
 }
 
+/// Refuses one wrapped data key under several names, as a spreadsheet makes it when cells are filled down: the DataKeys would have
+/// one data key. Twins among the versions of one name are refused with its pins.
+fn refuse_twins(rows: &mut [Row]) {
+    let why = |other: &Candidate| {
+        let Candidate { name, place, .. } = other;
+        format!("its wrapped data key is that of {name} ({place}), too: each DataKey must have a data key of its own")
+    };
+    let mut first = HashMap::<&[u8], (usize, &Candidate)>::new();
+    let mut failures = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        let Ok(candidate) = &row.candidate else { continue };
+        let (at_one, one) = *first.entry(&candidate.wrapped.ciphertext_blob).or_insert((at, candidate));
+        if one.name != candidate.name {
+            failures.push((at_one, Failure::new(&one.place, why(candidate))));
+            failures.push((at, Failure::new(&candidate.place, why(one))));
+        }
+    }
+    for (at, failure) in failures {
+        rows[at].candidate = Err(failure);
+    }
+}
+
 /// Puts lines of one name together, in the order of the names.
-fn groups(rows: Vec<Row>) -> Vec<Group> {
+fn groups(mut rows: Vec<Row>) -> Vec<Group> {
+    refuse_twins(&mut rows);
     let mut groups = BTreeMap::<String, Result<Vec<Candidate>, Failure>>::new();
     for Row { name, candidate } in rows {
         let group = groups.entry(name).or_insert_with(|| Ok(Vec::new()));
@@ -253,7 +276,7 @@ mod tests {
             number_of_bytes: None,
             issued_at: Some(at(0)),
             wrapped: Wrapped {
-                ciphertext_blob: vec![version.to_le_bytes()[0]; 100],
+                ciphertext_blob: format!("{name:>96}").into_bytes().into_iter().chain(version.to_le_bytes()).collect(),
                 key_id: None,
                 key_material_id: None,
             },
@@ -275,6 +298,26 @@ mod tests {
         let [orders, payments] = &groups(rows)[..] else { panic!("two names") };
         assert_eq!(orders.candidates.as_ref().unwrap_err().to_string(), "line 4: wrong");
         assert_eq!(payments.candidates.as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn one_data_key_under_two_names_is_refused() {
+        let twin = |name: &str, place: &str| {
+            let candidate = Candidate { name: name.to_owned(), place: place.to_owned(), ..candidate("orders", 1) };
+            Row { name: name.to_owned(), candidate: Ok(candidate) }
+        };
+        let other = row("other", Ok(candidate("other", 1)));
+        let groups = groups(vec![twin("a", "line 2"), other, twin("b", "line 4"), twin("b", "line 5")]);
+        let why: Vec<_> = groups.iter().map(|group| group.candidates.as_ref().err().map(Failure::to_string)).collect();
+        let own = "too: each DataKey must have a data key of its own";
+        assert_eq!(
+            why,
+            [
+                Some(format!("line 2: its wrapped data key is that of b (line 5), {own}")),
+                Some(format!("line 4: its wrapped data key is that of a (line 2), {own}")),
+                None,
+            ]
+        );
     }
 
     #[test]
