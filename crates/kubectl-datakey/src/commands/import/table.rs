@@ -84,6 +84,11 @@ fn of_record(record: &csv::ByteRecord, headers: &[String], args: &Import) -> Row
                 "it has {found} values, and the first line names {wanted} columns: quote values with a comma"
             ));
         }
+        // Programs break the lines of base64, but of no other value. Otherwise the lines below can have become a part of it.
+        let broken = |(header, value): &(&String, &[u8])| *header != "ciphertext_blob" && is_broken(value);
+        if let Some((header, _)) = headers.iter().zip(record).find(broken) {
+            return Err(format!("{header} has a line break"));
+        }
         if record.iter().any(|value| std::str::from_utf8(value).is_err()) {
             return Err("it is not text in UTF-8".to_owned());
         }
@@ -91,11 +96,18 @@ fn of_record(record: &csv::ByteRecord, headers: &[String], args: &Import) -> Row
     };
     let candidate = candidate().map_err(|why| {
         // A quote without its closing one takes in the lines below, which then are not reported.
-        let is_long = record.iter().any(|value| value.contains(&b'\n'));
-        let hint = if is_long { "; a value goes over several lines: a closing quote may be missing" } else { "" };
+        let hint = if record.iter().any(is_broken) {
+            "; a value goes over several lines: a closing quote may be missing"
+        } else {
+            ""
+        };
         Failure::new(&place, why + hint)
     });
     Row { name, candidate }
+}
+
+fn is_broken(value: &[u8]) -> bool {
+    value.iter().any(|byte| b"\r\n".contains(byte))
 }
 
 /// An error of the CSV reader, without what was read.
@@ -285,6 +297,26 @@ mod tests {
         let open = rows("name,ciphertext_blob\norders,\"AQID\npayments,AQIE\n").unwrap();
         assert!(open[0].candidate.as_ref().unwrap_err().why.ends_with("a closing quote may be missing"), "{open:?}");
         assert_eq!(open.len(), 1);
+    }
+
+    #[test]
+    fn line_breaks_are_refused_but_in_base64() {
+        // The quote takes in a line, up to the next quote.
+        for end in ["\n", "\r\n", "\r"] {
+            let text = "name,encryption_context,ciphertext_blob,key_id|orders,\"a=b,AQID,|payments,c=d\",AQIE,|ledger,a=b,\"AQ|IF\",|";
+            let read = rows(&text.replace('|', end)).unwrap();
+            let error = read[0].candidate.as_ref().unwrap_err().to_string();
+            assert!(
+                error.contains(": encryption_context has a line break;")
+                    && error.ends_with("a closing quote may be missing"),
+                "{error}"
+            );
+            assert_eq!(read[1].candidate.as_ref().unwrap().wrapped.ciphertext_blob, [1, 2, 5]);
+        }
+        let read = rows("name,ciphertext_blob,key_id\norders,AQID,\"alias/\norders\"\n").unwrap();
+        assert!(read[0].candidate.as_ref().unwrap_err().why.starts_with("key_id has a line break"), "{read:?}");
+        let escaped = "name,ciphertext_blob,encryption_context\norders,AQID,\"{\"\"a\"\": \"\"b\\nc\"\"}\"\n";
+        assert_eq!(rows(escaped).unwrap()[0].candidate.as_ref().unwrap().encryption_context["a"], "b\nc");
     }
 
     #[test]
