@@ -187,7 +187,7 @@ async fn many_imports_resume_and_report_what_failed() {
     let test = TestNamespace::new("plugin-batch").await;
     let user = User::of(&test);
     let mut keys = BTreeMap::new();
-    for name in ["one", "two", "new"] {
+    for name in ["one", "two", "new", "three"] {
         keys.insert(name, BASE64_STANDARD.encode(issue(&test, &[("name", name)]).await.blob));
     }
     let arn = &test.key.arn;
@@ -217,7 +217,7 @@ async fn many_imports_resume_and_report_what_failed() {
 
     // Only what is not there is asked again.
     let right = std::fs::read_to_string(&csv).unwrap().replace("name=else", "name=new").replace("odd,1", "both,3");
-    let right = right.replace(",%,", &format!(",{},name=new", keys["new"]));
+    let right = right.replace(",%,", &format!(",{},name=three", keys["three"]));
     std::fs::write(&csv, right.lines().take(4).collect::<Vec<_>>().join("\n")).unwrap();
     let second = user.ends(0, &import).await;
     assert!(text(&second).starts_with("1 of 2 DataKeys imported into "), "{second:?}");
@@ -345,6 +345,36 @@ async fn imported_data_key_is_applied_and_ready() {
     user.ends(0, &["import", "orders", "--ciphertext-blob", &other, "--version=2", "--apply"]).await;
     assert_eq!(test.ready("orders").await.record().len(), 2);
     assert_eq!(test.proxy.calls(), 0);
+}
+
+#[tokio::test]
+async fn import_never_drops_a_pin_or_sets_the_version_back() {
+    let test = TestNamespace::new("plugin-import-pins").await;
+    let user = User::of(&test);
+    let blob = |issued: &Issued| BASE64_STANDARD.encode(&issued.blob);
+    let (one, other) = (blob(&issue(&test, &[]).await), blob(&issue(&test, &[]).await));
+    let import = async |code, blob: &str, more: &[&str]| {
+        let words = ["import", "orders", "--ciphertext-blob", blob, "--apply"];
+        user.ends(code, &[&words[..], more].concat()).await
+    };
+    // Without an operator nothing becomes Ready, and the pin is recorded nowhere.
+    import(2, &one, &["--timeout=1s"]).await;
+    for more in [&[][..], &["--version=2"]] {
+        let refused = import(1, &other, more).await;
+        assert!(refused.err.contains("its pin of version 1, which is not recorded yet"), "{refused:?}");
+    }
+    import(2, &one, &["--timeout=1s"]).await;
+    let pins: Vec<_> =
+        test.get("orders").await.pinned_versions().iter().map(|pin| to_json(&pin.ciphertext_blob)).collect();
+    assert_eq!(pins, [json!(one)]);
+
+    let _operator = test.operator();
+    test.ready("orders").await;
+    import(0, &other, &["--version=2"]).await;
+    let back = import(1, &one, &[]).await;
+    assert!(back.err.contains("its spec.version would go back from 2 to 1"), "{back:?}");
+    let key = test.get("orders").await;
+    assert_eq!((key.wanted_version(), key.record().len(), test.proxy.calls()), (2, 2, 0));
 }
 
 #[tokio::test]

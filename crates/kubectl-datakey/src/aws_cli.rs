@@ -7,13 +7,33 @@ pub mod shorthand;
 
 use datakey::api::EncryptionContext;
 
-/// Reads an encryption context as the AWS CLI does: shorthand, JSON, or either from `file://`.
+/// Reads an encryption context of the command line as the AWS CLI does: shorthand, JSON, or either from `file://`.
 pub fn encryption_context(text: &str) -> Result<EncryptionContext, String> {
-    let text = param_file::document(text)?;
-    if !text.trim_start().starts_with(['{', '[']) {
-        return shorthand::pairs(&text);
+    context(&param_file::document(text)?, Files::Read)
+}
+
+/// Reads an encryption context of a table: shorthand or JSON. It reads no files, because the author of a table can be another user.
+pub fn encryption_context_of_table(text: &str) -> Result<EncryptionContext, String> {
+    if param_file::is_file(text) {
+        return Err(NO_FILES.to_owned());
     }
-    serde_json::from_str(&text).map_err(|error| {
+    context(text, Files::Refused)
+}
+
+/// Whether a parameter may name files, whose text it then has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Read,
+    Refused,
+}
+
+const NO_FILES: &str = "files are read for flags only: write the value itself";
+
+fn context(text: &str, files: Files) -> Result<EncryptionContext, String> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return shorthand::pairs(text, files);
+    }
+    serde_json::from_str(text).map_err(|error| {
         format!(
             "it is no JSON object of strings (line {}, column {}): write it as {{\"purpose\": \"orders\"}}",
             error.line(),
@@ -59,6 +79,22 @@ mod tests {
             assert_eq!(encryption_context(&format!("file://{}", file.display())).as_ref(), Ok(&expected));
         }
         std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn context_of_a_table_reads_no_file() {
+        let file = std::env::temp_dir().join(format!("kubectl-datakey-local-{}", std::process::id()));
+        std::fs::write(&file, "stage=s3cret").unwrap();
+        let path = file.display();
+        for text in ["file://PATH", "fileb://PATH", "x@=file://PATH", "a=b,x@=file://PATH", "x @= file://PATH", "x@=y"]
+        {
+            let error = encryption_context_of_table(&text.replace("PATH", &path.to_string())).unwrap_err();
+            assert!(error.contains("files are read for flags only") && !error.contains("s3cret"), "{text}: {error}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let expected = Ok(pairs(&[("purpose", "file://orders"), ("stage", "prod")]));
+        assert_eq!(encryption_context_of_table("purpose=file://orders,stage=prod"), expected);
+        assert_eq!(encryption_context_of_table(r#"{"purpose": "file://orders", "stage": "prod"}"#), expected);
     }
 
     #[test]

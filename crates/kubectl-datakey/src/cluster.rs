@@ -33,7 +33,7 @@ mod inspect;
 
 use config::config;
 pub use config::{Connection, contexts};
-use errors::{chain, explain};
+use errors::{chain, explain, is_about_fields};
 pub use fetched_key::{FetchedKey, Listing};
 pub use inspect::{DEFINITION, ListedSecret, Right};
 
@@ -176,12 +176,20 @@ impl Cluster {
     }
 
     /// Applies a `DataKey` by server-side apply as this manager. Nothing that another manager owns is taken over.
-    pub async fn apply(&self, manifest: &Value, manager: &str, dry_run: bool) -> Result<FetchedKey, CommandError> {
+    ///
+    /// Returns `None`, and does nothing, if it is not the object that `metadata.uid` and `metadata.resourceVersion` name.
+    pub async fn apply(
+        &self,
+        manifest: &Value,
+        manager: &str,
+        dry_run: bool,
+    ) -> Result<Option<FetchedKey>, CommandError> {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
         let what = format!("DataKey {name} in namespace {}", self.namespace);
         let params = PatchParams { dry_run, field_manager: Some(manager.to_owned()), ..PatchParams::default() };
         match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Apply(manifest)).await {
-            Ok(object) => parse(object),
+            Ok(object) => parse(object).map(Some),
+            Err(kube::Error::Api(status)) if status.is_conflict() && !is_about_fields(&status) => Ok(None),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "{what} has other values, which another client set, and nothing was changed: {}; change it where it is \
                  applied, or choose another name",

@@ -3,14 +3,14 @@
 
 use datakey::api::EncryptionContext;
 
-use super::param_file;
+use super::{Files, NO_FILES, param_file};
 
-/// Reads the pairs.
-pub fn pairs(text: &str) -> Result<EncryptionContext, String> {
+/// Reads the pairs. `KEY@=file://FILE` is the text of a file.
+pub(super) fn pairs(text: &str, files: Files) -> Result<EncryptionContext, String> {
     let mut rest = Rest(text);
     let mut pairs = EncryptionContext::new();
     loop {
-        let (key, value) = rest.pair()?;
+        let (key, value) = rest.pair(files)?;
         if pairs.insert(key.clone(), value).is_some() {
             return Err(format!("the key {key} is there twice: remove one"));
         }
@@ -29,11 +29,14 @@ struct Rest<'a>(&'a str);
 // === impl Rest ===
 
 impl<'a> Rest<'a> {
-    fn pair(&mut self) -> Result<(String, String), String> {
+    fn pair(&mut self, files: Files) -> Result<(String, String), String> {
         let is_of_key = |character: char| character.is_ascii_alphanumeric() || "-_.#/:".contains(character);
         let key = self.take(self.0.find(|character| !is_of_key(character)).unwrap_or(self.0.len()));
         self.skip_blanks();
         let is_file = self.skip('@');
+        if is_file && files == Files::Refused {
+            return Err(format!("{key}@: {NO_FILES}"));
+        }
         if !self.skip('=') {
             return Err(format!(
                 "after {key:?} there is no '=': write KEY=VALUE,KEY=VALUE; quote a value that has a comma (purpose='a,b'), \
@@ -136,7 +139,7 @@ mod tests {
             ("a@=b", &[("a", "b")]),
         ] {
             let expected = expected.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            assert_eq!(pairs(text), Ok(expected), "{text}");
+            assert_eq!(pairs(text, Files::Read), Ok(expected), "{text}");
         }
     }
 
@@ -158,7 +161,7 @@ mod tests {
             ("a@=file:///no/such/file", "can't read"),
             ("a@=fileb:///dev/null", "reads bytes"),
         ] {
-            let error = pairs(text).unwrap_err();
+            let error = pairs(text, Files::Read).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");
         }
     }

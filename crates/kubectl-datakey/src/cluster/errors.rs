@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use datakey::text::{error_chain, on_one_line};
-use kube::core::response::StatusDetails;
+use kube::core::{Status, response::StatusDetails};
 
 use crate::output::{CommandError, printable};
 
@@ -50,6 +50,12 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
     })
 }
 
+/// Whether a conflict of a server-side apply is about fields that another client set, not about another revision of the object.
+pub fn is_about_fields(conflict: &Status) -> bool {
+    let mut causes = conflict.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "FieldManagerConflict")
+}
+
 /// Returns an error and its causes on one line, with invisible characters escaped.
 pub fn chain(error: &dyn Error) -> String {
     line(&error_chain(error))
@@ -61,7 +67,6 @@ fn line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
     use serde_json::{Value, json};
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use datakey::api::DataKey;
+use datakey::api::{DataKey, IssuedVersion};
 use serde_json::Value;
 
 use super::wait;
@@ -34,24 +34,103 @@ pub async fn run(
     Ok(Output::text(format!("{name} {done}: Secret {secret} holds data key version {version}\n")))
 }
 
+/// How often a write starts again because another client, such as the operator, changed the `DataKey` after it was read.
+const ATTEMPTS: usize = 5;
+
 /// Applies the manifest without waiting. Returns the `DataKey`, and whether it was there before.
 pub async fn apply(cluster: &Cluster, manifest: &Value, manager: &str) -> Result<(FetchedKey, bool), CommandError> {
-    let existed = check(cluster, manifest).await?;
-    Ok((cluster.apply(manifest, manager, false).await?, existed))
+    write(cluster, manifest, manager, false).await
 }
 
 /// Has the API server check the manifest in a dry run.
 pub async fn dry_run(cluster: &Cluster, manifest: &Value, manager: &str) -> Result<String, CommandError> {
-    let existed = check(cluster, manifest).await?;
-    let name = cluster.apply(manifest, manager, true).await?.name();
-    Ok(format!("{name} would be {} (server dry run)", if existed { "configured" } else { "created" }))
+    let (checked, existed) = write(cluster, manifest, manager, true).await?;
+    let done = if existed { "configured" } else { "created" };
+    Ok(format!("{} would be {done} (server dry run)", checked.name()))
 }
 
-/// Refuses to change what an existing `DataKey` has fixed. Returns whether there is one.
-async fn check(cluster: &Cluster, manifest: &Value) -> Result<bool, CommandError> {
+/// Refuses to change what an existing `DataKey` has fixed, and to remove what it would lose. Server-side apply removes what the
+/// same manager applied before and does not name any more, so only a dry run shows what stays.
+async fn write(
+    cluster: &Cluster,
+    manifest: &Value,
+    manager: &str,
+    dry_run: bool,
+) -> Result<(FetchedKey, bool), CommandError> {
     let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
-    let Some(existing) = cluster.find(name).await? else { return Ok(false) };
-    refuse_other_settings(&existing, manifest).map(|()| true)
+    for _ in 0..ATTEMPTS {
+        let Some(existing) = cluster.find(name).await? else {
+            match cluster.apply(manifest, manager, dry_run).await? {
+                Some(created) => return refuse_simultaneous(&created).map(|()| (created, false)),
+                None => continue,
+            }
+        };
+        refuse_other_settings(&existing, manifest)?;
+        let manifest = as_read(manifest, &existing);
+        let Some(checked) = cluster.apply(&manifest, manager, true).await? else { continue };
+        refuse_losses(&existing, &checked)?;
+        if dry_run {
+            return Ok((checked, true));
+        }
+        if let Some(applied) = cluster.apply(&manifest, manager, false).await? {
+            return Ok((applied, true));
+        }
+    }
+    Err(CommandError::Failed(format!(
+        "DataKey {name} in namespace {} was changed {ATTEMPTS} times meanwhile, and nothing was done: try again",
+        cluster.namespace
+    )))
+}
+
+/// Returns the manifest for the object that was read: the API server refuses it after any change.
+fn as_read(manifest: &Value, existing: &FetchedKey) -> Value {
+    let mut manifest = manifest.clone();
+    for field in ["uid", "resourceVersion"] {
+        manifest["metadata"][field] = existing.value["metadata"][field].clone();
+    }
+    manifest
+}
+
+/// Server-side apply cannot demand that the object does not exist. One that changed another client's has a later generation.
+fn refuse_simultaneous(created: &FetchedKey) -> Result<(), CommandError> {
+    match created.key.metadata.generation {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(CommandError::Failed(format!(
+            "DataKey {} in namespace {} was created by another client at the same time, and its spec was changed: compare \
+             spec.wrappedKeys and spec.version with what both clients applied",
+            created.name(),
+            created.namespace()
+        ))),
+    }
+}
+
+/// Refuses to remove or replace a pin that is not recorded, because its version could be issued again as another data key. Refuses
+/// to make an earlier version current. `applied` is the answer to a dry run.
+fn refuse_losses(existing: &FetchedKey, applied: &FetchedKey) -> Result<(), CommandError> {
+    let is_kept = |pin: &IssuedVersion| {
+        applied.key.pinned_versions().iter().any(|other| {
+            pin.version == other.version
+                && pin.ciphertext_blob == other.ciphertext_blob
+                && pin.request == other.request
+                && pin.key_id == other.key_id
+        })
+    };
+    let recorded = |pin: &IssuedVersion| existing.key.recorded_version(pin.version).is_some();
+    let lost = existing.key.pinned_versions().iter().find(|pin| !recorded(pin) && !is_kept(pin));
+    let (from, to) = (existing.key.wanted_version(), applied.key.wanted_version());
+    let why = match lost {
+        Some(IssuedVersion { version, .. }) => format!(
+            "its pin of version {version}, which is not recorded yet, would be removed or replaced; nothing was changed. Apply \
+             all versions together (import --from-csv), or wait until the DataKey is Ready"
+        ),
+        None if to < from => format!(
+            "its spec.version would go back from {from} to {to}; nothing was changed. Apply all versions together (import \
+             --from-csv), or name a higher version"
+        ),
+        None => return Ok(()),
+    };
+    let (name, namespace) = (existing.name(), existing.namespace());
+    Err(CommandError::Failed(format!("DataKey {name} exists in namespace {namespace}, and {why}")))
 }
 
 /// The API server refuses the same change. This message names both values.
@@ -129,6 +208,58 @@ mod tests {
         assert!(error.contains("its version 1 is another data key"), "{error}");
         pinned["spec"]["wrappedKeys"][0]["version"] = json!(2);
         assert_eq!(refuse_other_settings(&ready(&[1]), &pinned), Ok(()), "version 2 is free");
+    }
+
+    /// A DataKey whose spec pins these versions and makes this one current.
+    fn pinned(existing: FetchedKey, versions: &[i32], version: Option<i32>) -> FetchedKey {
+        edited(existing, |value| {
+            value["spec"]["wrappedKeys"] = versions.iter().map(|version| json!(issued(*version))).collect();
+            value["spec"]["version"] = json!(version);
+        })
+    }
+
+    #[test]
+    fn pin_that_is_not_recorded_is_not_lost() {
+        let existing = pinned(recorded(&[]), &[1], None);
+        let after = |versions: &[i32]| pinned(recorded(&[]), versions, Some(2));
+        assert_eq!(refuse_losses(&existing, &after(&[1, 2])), Ok(()));
+        let error = refuse_losses(&existing, &after(&[2])).unwrap_err().to_string();
+        assert!(
+            error.contains("its pin of version 1, which is not recorded yet") && error.contains("nothing was changed")
+        );
+        for (field, other) in [("ciphertextBlob", "b3RoZXI="), ("keyId", "other"), ("issuedAt", "2020-01-01T00:00:00Z")]
+        {
+            let replaced = edited(after(&[1, 2]), |value| value["spec"]["wrappedKeys"][0][field] = json!(other));
+            assert_eq!(refuse_losses(&existing, &replaced).is_ok(), field == "issuedAt", "{field}");
+        }
+        let other = json!({ "stage": "test" });
+        let replaced = edited(after(&[1, 2]), |value| {
+            value["spec"]["wrappedKeys"][0]["request"]["encryptionContext"] = other;
+        });
+        assert!(refuse_losses(&existing, &replaced).is_err());
+        // What is recorded stays without its pin.
+        let existing = pinned(recorded(&[1]), &[1], None);
+        assert_eq!(refuse_losses(&existing, &pinned(recorded(&[1]), &[2], Some(2))), Ok(()));
+    }
+
+    #[test]
+    fn version_never_goes_back() {
+        let existing = pinned(recorded(&[1, 2]), &[2], Some(2));
+        let error = refuse_losses(&existing, &pinned(recorded(&[1, 2]), &[1], None)).unwrap_err().to_string();
+        assert!(error.contains("its spec.version would go back from 2 to 1; nothing was changed"), "{error}");
+        assert_eq!(refuse_losses(&existing, &pinned(recorded(&[1, 2]), &[1], Some(2))), Ok(()));
+    }
+
+    #[test]
+    fn manifest_is_for_the_object_that_was_read() {
+        let existing = edited(ready(&[1]), |value| value["metadata"]["resourceVersion"] = json!("42"));
+        let metadata = as_read(&manifest(), &existing)["metadata"].take();
+        let uid = existing.key.metadata.uid.clone().unwrap();
+        assert_eq!(metadata, json!({ "name": "orders", "uid": uid, "resourceVersion": "42" }));
+        let of_generation = |number: i64| edited(ready(&[1]), |value| value["metadata"]["generation"] = json!(number));
+        assert_eq!(refuse_simultaneous(&of_generation(1)), Ok(()));
+        let error = refuse_simultaneous(&of_generation(2)).unwrap_err().to_string();
+        assert!(error.contains("by another client at the same time"), "{error}");
     }
 
     #[test]

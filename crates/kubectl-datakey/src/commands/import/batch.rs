@@ -1,17 +1,24 @@
 //! Many imports at once: each `DataKey` becomes a file in a folder. A file that is there already is compared and not asked
 //! again, so a run goes on where an earlier one stopped.
 
-use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    io::{ErrorKind, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use datakey::api::{DataKey, Material};
 use futures::{StreamExt, stream};
+use serde_json::Value;
 
 use super::{
     Importer, TIME_OF_IMPORT,
     candidate::Candidate,
     pin::manifest,
     report::{Failure, Failures},
-    rollout::{self, Rollout, file_of},
+    rollout::{self, Rollout},
     table::{self, Row},
 };
 use crate::{
@@ -33,12 +40,12 @@ struct Group {
     candidates: Result<Vec<Candidate>, Failure>,
 }
 
-/// What became of a `DataKey`.
+/// What became of a `DataKey`, with its manifest as it is in the folder.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    Imported,
-    /// An earlier run imported it.
-    Present,
+    Imported(Value),
+    /// Another run imported it.
+    Present(Value),
 }
 
 /// Counts, and what failed.
@@ -74,11 +81,12 @@ pub async fn run(
         })
         .buffer_unordered(CONCURRENT_CALLS);
     let mut report = Report::default();
-    let mut names = Vec::new();
+    let mut manifests = Vec::new();
     let mut bar = ProgressBar::of(terminal, count);
     while let Some((name, outcome)) = outcomes.next().await {
-        if outcome.is_ok() {
-            names.push(name.clone());
+        // What was compared is applied, whatever is in the file later.
+        if let (Some(_), Ok(Outcome::Imported(manifest) | Outcome::Present(manifest))) = (cluster, &outcome) {
+            manifests.push((name.clone(), manifest.clone()));
         }
         report.add(name, outcome);
         bar.show(report.done(), &report.progress());
@@ -90,9 +98,9 @@ pub async fn run(
     }
     if let Some(cluster) = cluster {
         terminal.print(&output)?;
-        names.sort_unstable();
-        let count = names.len();
-        let Rollout { ready, failures, health } = rollout::run(cluster, terminal, folder, names, args.timeout).await;
+        manifests.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let count = manifests.len();
+        let Rollout { ready, failures, health } = rollout::run(cluster, terminal, manifests, args.timeout).await;
         let namespace = &cluster.namespace;
         let text = format!("{} applied and Ready in namespace {namespace}\n", of_all(ready, count));
         output = Output::text(text + &failures.text()).with(output.health.max(health));
@@ -100,8 +108,31 @@ pub async fn run(
     Ok(output)
 }
 
+/// Refuses one wrapped data key under several names, as a spreadsheet makes it when cells are filled down: the DataKeys would have
+/// one data key. Twins among the versions of one name are refused with its pins.
+fn refuse_twins(rows: &mut [Row]) {
+    let why = |other: &Candidate| {
+        let Candidate { name, place, .. } = other;
+        format!("its wrapped data key is that of {name} ({place}), too: each DataKey must have a data key of its own")
+    };
+    let mut first = HashMap::<&[u8], (usize, &Candidate)>::new();
+    let mut failures = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        let Ok(candidate) = &row.candidate else { continue };
+        let (at_one, one) = *first.entry(&candidate.wrapped.ciphertext_blob).or_insert((at, candidate));
+        if one.name != candidate.name {
+            failures.push((at_one, Failure::new(&one.place, why(candidate))));
+            failures.push((at, Failure::new(&candidate.place, why(one))));
+        }
+    }
+    for (at, failure) in failures {
+        rows[at].candidate = Err(failure);
+    }
+}
+
 /// Puts lines of one name together, in the order of the names.
-fn groups(rows: Vec<Row>) -> Vec<Group> {
+fn groups(mut rows: Vec<Row>) -> Vec<Group> {
+    refuse_twins(&mut rows);
     let mut groups = BTreeMap::<String, Result<Vec<Candidate>, Failure>>::new();
     for Row { name, candidate } in rows {
         let group = groups.entry(name).or_insert_with(|| Ok(Vec::new()));
@@ -119,9 +150,10 @@ async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result
     let candidates = group.candidates.as_ref().map_err(Clone::clone)?;
     let failed = |why: String| Failure::new(&group.name, why);
     let file = file_of(folder, &group.name);
+    let present = || compare(&file, &group.name, importer.namespace, candidates).map(Outcome::Present).map_err(failed);
     // Also a link that leads nowhere is there.
     if fs::symlink_metadata(&file).is_ok() {
-        return compare(&file, importer.namespace, candidates).map(|()| Outcome::Present).map_err(failed);
+        return present();
     }
     let mut pins = Vec::new();
     for candidate in candidates {
@@ -129,31 +161,42 @@ async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result
     }
     let manifest = manifest(&group.name, importer.namespace, pins).map_err(failed)?;
     let text = yaml(&manifest).map_err(|error| failed(error.to_string()))?;
-    write_whole(&folder.join(format!(".{}.part", group.name)), &file, &text)
-        .map_err(|error| failed(format!("can't write {}: {error}", file.display())))
-        .map(|()| Outcome::Imported)
-}
-
-/// Writes a file that gets its name when it is whole: one with half of a manifest would be taken for an imported `DataKey`.
-fn write_whole(part: &Path, file: &Path, text: &str) -> std::io::Result<()> {
-    // A killed run left it, or it is a link to a file of another owner.
-    if let Err(error) = fs::remove_file(part)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(error);
+    match write_new(&file, &text) {
+        Ok(()) => Ok(Outcome::Imported(manifest)),
+        // Another run wrote it while KMS was asked.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => present(),
+        Err(error) => Err(failed(format!("can't write {}: {error}", file.display()))),
     }
-    let mut written = fs::File::create_new(part)?;
-    written.write_all(text.as_bytes())?;
-    written.sync_all()?;
-    fs::rename(part, file)
 }
 
-/// Compares a file of an earlier run with the lines, and with what the flags say.
-fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Result<(), String> {
+/// The file of a `DataKey` in the folder.
+fn file_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.yaml"))
+}
+
+/// Writes a file that gets its name when it is whole: one with half of a manifest would be taken for an imported `DataKey`. Never
+/// replaces a file, because two runs can import into one folder at the same time.
+fn write_new(file: &Path, text: &str) -> std::io::Result<()> {
+    // A manifest is not secret: the umask of the user decides who may read it.
+    let permissions = fs::Permissions::from_mode(0o666);
+    let mut named = tempfile::Builder::new();
+    let part = named.prefix(".datakey-").suffix(".part").permissions(permissions);
+    let mut part = part.tempfile_in(file.parent().unwrap_or_else(|| Path::new(".")))?;
+    part.write_all(text.as_bytes())?;
+    part.as_file().sync_all()?;
+    part.persist_noclobber(file).map(drop).map_err(|error| error.error)
+}
+
+/// Compares a file of another run with the lines, and with what the flags say. Returns its manifest.
+fn compare(file: &Path, name: &str, namespace: Option<&str>, candidates: &[Candidate]) -> Result<Value, String> {
     let other =
         |why: &str| format!("{} is there already and {why}: remove it, or name another folder by --to", file.display());
     let text = fs::read_to_string(file).map_err(|error| other(&format!("can't be read ({error})")))?;
-    let key: DataKey = serde_saphyr::from_str(&text).map_err(|_| other("has no DataKey"))?;
+    let manifest: Value = serde_saphyr::from_str(&text).map_err(|_| other("has no DataKey"))?;
+    let key: DataKey = serde_json::from_value(manifest.clone()).map_err(|_| other("has no DataKey"))?;
+    if key.metadata.name.as_deref() != Some(name) {
+        return Err(other("has a DataKey of another name"));
+    }
     if key.metadata.namespace.as_deref() != namespace {
         return Err(other("names another namespace"));
     }
@@ -169,7 +212,14 @@ fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Re
         })
     };
     let same = pins.len() == candidates.len() && candidates.iter().all(is_pinned);
-    if same { Ok(()) } else { Err(other("has other data keys, or other settings")) }
+    if !same {
+        return Err(other("has other data keys, or other settings"));
+    }
+    let current = candidates.iter().map(|candidate| candidate.version).max();
+    if current != Some(key.wanted_version()) {
+        return Err(other(&format!("makes version {} current", key.wanted_version())));
+    }
+    Ok(manifest)
 }
 
 // === impl Report ===
@@ -177,8 +227,8 @@ fn compare(file: &Path, namespace: Option<&str>, candidates: &[Candidate]) -> Re
 impl Report {
     fn add(&mut self, name: String, outcome: Result<Outcome, Failure>) {
         match outcome {
-            Ok(Outcome::Imported) => self.imported += 1,
-            Ok(Outcome::Present) => self.present += 1,
+            Ok(Outcome::Imported(_)) => self.imported += 1,
+            Ok(Outcome::Present(_)) => self.present += 1,
             Err(failure) => self.failures.push(name, failure),
         }
     }
@@ -226,7 +276,7 @@ mod tests {
             number_of_bytes: None,
             issued_at: Some(at(0)),
             wrapped: Wrapped {
-                ciphertext_blob: vec![version.to_le_bytes()[0]; 100],
+                ciphertext_blob: format!("{name:>96}").into_bytes().into_iter().chain(version.to_le_bytes()).collect(),
                 key_id: None,
                 key_material_id: None,
             },
@@ -251,6 +301,26 @@ mod tests {
     }
 
     #[test]
+    fn one_data_key_under_two_names_is_refused() {
+        let twin = |name: &str, place: &str| {
+            let candidate = Candidate { name: name.to_owned(), place: place.to_owned(), ..candidate("orders", 1) };
+            Row { name: name.to_owned(), candidate: Ok(candidate) }
+        };
+        let other = row("other", Ok(candidate("other", 1)));
+        let groups = groups(vec![twin("a", "line 2"), other, twin("b", "line 4"), twin("b", "line 5")]);
+        let why: Vec<_> = groups.iter().map(|group| group.candidates.as_ref().err().map(Failure::to_string)).collect();
+        let own = "too: each DataKey must have a data key of its own";
+        assert_eq!(
+            why,
+            [
+                Some(format!("line 2: its wrapped data key is that of b (line 5), {own}")),
+                Some(format!("line 4: its wrapped data key is that of a (line 2), {own}")),
+                None,
+            ]
+        );
+    }
+
+    #[test]
     fn file_of_an_earlier_run_is_compared() {
         let folder = std::env::temp_dir().join(format!("kubectl-datakey-batch-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -258,44 +328,92 @@ mod tests {
         let candidates = [candidate("orders", 1), candidate("orders", 2)];
         let pins =
             candidates.iter().map(|candidate| Found::unverified(candidate).unwrap().pin(candidate, at(9)).unwrap());
-        std::fs::write(&file, yaml(&manifest("orders", None, pins.collect()).unwrap()).unwrap()).unwrap();
-        assert_eq!(compare(&file, None, &candidates), Ok(()));
-        assert!(compare(&file, None, &candidates[..1]).unwrap_err().contains("has other data keys"));
+        let manifest = manifest("orders", None, pins.collect()).unwrap();
+        std::fs::write(&file, yaml(&manifest).unwrap()).unwrap();
+        assert_eq!(compare(&file, "orders", None, &candidates).as_ref(), Ok(&manifest));
+        assert!(compare(&file, "orders", None, &candidates[..1]).unwrap_err().contains("has other data keys"));
+        let mut earlier = manifest.clone();
+        earlier["spec"].as_object_mut().unwrap().remove("version");
+        std::fs::write(&file, yaml(&earlier).unwrap()).unwrap();
+        let back = compare(&file, "orders", None, &candidates).unwrap_err();
+        assert!(back.contains("makes version 1 current"), "{back}");
+        std::fs::write(&file, yaml(&manifest).unwrap()).unwrap();
+        let copied = compare(&file, "payments", None, &candidates).unwrap_err();
+        assert!(copied.contains("has a DataKey of another name"), "{copied}");
         let mut other = candidates.clone();
         other[1].encryption_context.clear();
-        assert!(compare(&file, None, &other).unwrap_err().contains("remove it, or name another folder"));
-        assert!(compare(&file, Some("shop"), &candidates).unwrap_err().contains("another namespace"));
+        assert!(compare(&file, "orders", None, &other).unwrap_err().contains("remove it, or name another folder"));
+        assert!(compare(&file, "orders", Some("shop"), &candidates).unwrap_err().contains("another namespace"));
         let mut other = candidates.clone();
         other[1].key_id = Some("alias/orders".to_owned());
-        assert!(compare(&file, None, &other).unwrap_err().contains("other settings"));
+        assert!(compare(&file, "orders", None, &other).unwrap_err().contains("other settings"));
         let mut other = candidates.clone();
         other[0].key_spec = Some(datakey::api::KeySpec::Aes128);
-        assert!(compare(&file, None, &other).unwrap_err().contains("other settings"));
+        assert!(compare(&file, "orders", None, &other).unwrap_err().contains("other settings"));
         std::fs::write(&file, "half: of").unwrap();
-        assert!(compare(&file, None, &candidates).unwrap_err().contains("has no DataKey"));
+        assert!(compare(&file, "orders", None, &candidates).unwrap_err().contains("has no DataKey"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
-    fn file_gets_its_name_when_it_is_whole() {
+    fn file_is_whole_and_never_replaced() {
         let folder = std::env::temp_dir().join(format!("kubectl-datakey-whole-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let [part, file, foreign] = [".orders.part", "orders.yaml", "foreign"].map(|name| folder.join(name));
-        fs::write(&foreign, "foreign").unwrap();
-        // A killed run leaves a part, and another user can leave a link in its place.
-        std::os::unix::fs::symlink(&foreign, &part).unwrap();
-        write_whole(&part, &file, "whole").unwrap();
-        let read = [&file, &foreign].map(|path| fs::read_to_string(path).unwrap());
-        let is_left = part.exists();
+        let file = file_of(&folder, "orders");
+        // A killed run leaves a part.
+        fs::write(folder.join(".datakey-0.part"), "apiVersion: ").unwrap();
+        let texts: Vec<_> = (0..16).map(|run| run.to_string().repeat(1 << 16)).collect();
+        let written = std::thread::scope(|scope| {
+            let runs: Vec<_> = texts.iter().map(|text| scope.spawn(|| write_new(&file, text))).collect();
+            runs.into_iter().map(|run| run.join().unwrap().map_err(|error| error.kind())).collect::<Vec<_>>()
+        });
+        let (read, left) = (fs::read_to_string(&file).unwrap(), fs::read_dir(&folder).unwrap().count());
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!((read, is_left), (["whole".to_owned(), "foreign".to_owned()], false));
+        let winner = texts.iter().position(|text| *text == read).unwrap();
+        for (run, outcome) in written.into_iter().enumerate() {
+            assert_eq!(outcome, if run == winner { Ok(()) } else { Err(ErrorKind::AlreadyExists) });
+        }
+        assert_eq!(left, 2, "the file, and the part of the killed run");
+    }
+
+    #[test]
+    fn one_of_simultaneous_imports_is_applied() {
+        let folder = std::env::temp_dir().join(format!("kubectl-datakey-runs-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let importer = Importer { namespace: None, decrypter: None, now: at(9) };
+        let groups: Vec<_> = (1..=8)
+            .map(|byte| {
+                let mut candidate = candidate("orders", 1);
+                candidate.wrapped.ciphertext_blob.fill(byte);
+                Group { name: "orders".to_owned(), candidates: Ok(vec![candidate]) }
+            })
+            .collect();
+        let run = |group| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(import(&importer, &folder, group))
+        };
+        let outcomes = std::thread::scope(|scope| {
+            let runs: Vec<_> = groups.iter().map(|group| scope.spawn(|| run(group))).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
+        });
+        let written: Value = serde_saphyr::from_str(&fs::read_to_string(file_of(&folder, "orders")).unwrap()).unwrap();
+        let again: Vec<_> = groups.iter().map(run).collect();
+        fs::remove_dir_all(&folder).unwrap();
+        let winners: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+        assert_eq!(winners, [&Outcome::Imported(written.clone())]);
+        for (outcome, again) in outcomes.iter().zip(&again) {
+            match outcome {
+                Ok(_) => assert_eq!(again, &Ok(Outcome::Present(written.clone()))),
+                Err(why) => assert!(why.to_string().contains("has other data keys") && again == outcome, "{why}"),
+            }
+        }
     }
 
     #[test]
     fn import_report_is_printed_as_recorded() {
         let mut report = Report::default();
-        report.add("a".to_owned(), Ok(Outcome::Imported));
-        report.add("b".to_owned(), Ok(Outcome::Present));
+        report.add("a".to_owned(), Ok(Outcome::Imported(Value::Null)));
+        report.add("b".to_owned(), Ok(Outcome::Present(Value::Null)));
         report.add("line 9".to_owned(), Err(Failure::new("line 9", "name is empty")));
         for (name, place) in [("d", "line 4"), ("c", "line 3")] {
             report.add(name.to_owned(), Err(Failure::new(place, "AWS KMS refuses: AccessDeniedException")));

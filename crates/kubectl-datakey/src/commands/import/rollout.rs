@@ -1,11 +1,6 @@
-//! `import --apply` of many: applies the DataKeys that were written to a folder, and waits until they are Ready.
+//! `import --apply` of many: applies the DataKeys that are in a folder, and waits until they are Ready.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use futures::{StreamExt, stream};
 use serde_json::Value;
@@ -36,23 +31,22 @@ pub struct Rollout {
     pub health: Health,
 }
 
-/// Applies the DataKeys of these names, each from its file. A `DataKey` that is applied already is not changed, so an
+/// Applies these DataKeys, each with its name. A `DataKey` that is applied already is not changed, so an
 /// interrupted run can be repeated.
 ///
 /// `patience` is how long the wait may go on while none becomes Ready.
 pub async fn run(
     cluster: &Cluster,
     terminal: &Terminal,
-    folder: &Path,
-    names: Vec<String>,
+    manifests: Vec<(String, Value)>,
     patience: Duration,
 ) -> Rollout {
     let mut rollout = Rollout::default();
-    let total = names.len();
+    let total = manifests.len();
     let forbidden = OnceLock::new();
-    let mut outcomes = stream::iter(names)
-        .map(async |name| {
-            let applied = apply_file(cluster, &file_of(folder, &name), &forbidden).await;
+    let mut outcomes = stream::iter(manifests)
+        .map(async |(name, manifest)| {
+            let applied = apply_one(cluster, &manifest, &forbidden).await;
             (name, applied)
         })
         .buffer_unordered(CONCURRENT_WRITES);
@@ -73,24 +67,16 @@ pub async fn run(
     rollout
 }
 
-/// The file of a `DataKey` in the folder.
-pub fn file_of(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.yaml"))
-}
-
 /// Where the user may not apply one, the others are left out.
-async fn apply_file(
+async fn apply_one(
     cluster: &Cluster,
-    file: &Path,
+    manifest: &Value,
     forbidden: &OnceLock<CommandError>,
 ) -> Result<FetchedKey, CommandError> {
     if let Some(known) = forbidden.get() {
         return Err(known.clone());
     }
-    let unreadable = |why: &str| CommandError::Failed(format!("can't read {}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| unreadable(&error.to_string()))?;
-    let manifest: Value = serde_saphyr::from_str(&text).map_err(|_| unreadable("it is no YAML"))?;
-    match apply::apply(cluster, &manifest, MANAGER).await {
+    match apply::apply(cluster, manifest, MANAGER).await {
         Ok((fetched, _)) => Ok(fetched),
         Err(error @ CommandError::Forbidden(_)) => Err(forbidden.get_or_init(|| error).clone()),
         Err(error) => Err(error),

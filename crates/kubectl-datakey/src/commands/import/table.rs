@@ -84,6 +84,11 @@ fn of_record(record: &csv::ByteRecord, headers: &[String], args: &Import) -> Row
                 "it has {found} values, and the first line names {wanted} columns: quote values with a comma"
             ));
         }
+        // Programs break the lines of base64, but of no other value. Otherwise the lines below can have become a part of it.
+        let broken = |(header, value): &(&String, &[u8])| *header != "ciphertext_blob" && is_broken(value);
+        if let Some((header, _)) = headers.iter().zip(record).find(broken) {
+            return Err(format!("{header} has a line break"));
+        }
         if record.iter().any(|value| std::str::from_utf8(value).is_err()) {
             return Err("it is not text in UTF-8".to_owned());
         }
@@ -91,11 +96,18 @@ fn of_record(record: &csv::ByteRecord, headers: &[String], args: &Import) -> Row
     };
     let candidate = candidate().map_err(|why| {
         // A quote without its closing one takes in the lines below, which then are not reported.
-        let is_long = record.iter().any(|value| value.contains(&b'\n'));
-        let hint = if is_long { "; a value goes over several lines: a closing quote may be missing" } else { "" };
+        let hint = if record.iter().any(is_broken) {
+            "; a value goes over several lines: a closing quote may be missing"
+        } else {
+            ""
+        };
         Failure::new(&place, why + hint)
     });
     Row { name, candidate }
+}
+
+fn is_broken(value: &[u8]) -> bool {
+    value.iter().any(|byte| b"\r\n".contains(byte))
 }
 
 /// An error of the CSV reader, without what was read.
@@ -129,7 +141,7 @@ fn check_columns(headers: &[String]) -> Result<(), String> {
 fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &str) -> Result<Candidate, String> {
     let name = data_key_name(cell("name").ok_or("name is empty")?)?;
     let blob = cell("ciphertext_blob").ok_or("ciphertext_blob is empty")?;
-    let wrapped = Wrapped::base64(blob).ok_or("ciphertext_blob is not base64")?;
+    let wrapped = Wrapped::base64(blob, "ciphertext_blob")?.ok_or("ciphertext_blob is not base64")?;
     let wrapped = wrapped.checked("ciphertext_blob")?;
     let mut candidate = Candidate { place: place.to_owned(), ..Candidate::of(args, &name, wrapped) };
     if let Some(version) = cell("version") {
@@ -141,7 +153,7 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
     }
     if let Some(context) = cell("encryption_context") {
         candidate.encryption_context =
-            aws_cli::encryption_context(context).map_err(|error| format!("encryption_context: {error}"))?;
+            aws_cli::encryption_context_of_table(context).map_err(|error| format!("encryption_context: {error}"))?;
     }
     let given = (cell("key_spec"), cell("number_of_bytes"));
     if given != (None, None) {
@@ -288,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn line_breaks_are_refused_but_in_base64() {
+        // The quote takes in a line, up to the next quote.
+        for end in ["\n", "\r\n", "\r"] {
+            let text = "name,encryption_context,ciphertext_blob,key_id|orders,\"a=b,AQID,|payments,c=d\",AQIE,|ledger,a=b,\"AQ|IF\",|";
+            let read = rows(&text.replace('|', end)).unwrap();
+            let error = read[0].candidate.as_ref().unwrap_err().to_string();
+            assert!(
+                error.contains(": encryption_context has a line break;")
+                    && error.ends_with("a closing quote may be missing"),
+                "{error}"
+            );
+            assert_eq!(read[1].candidate.as_ref().unwrap().wrapped.ciphertext_blob, [1, 2, 5]);
+        }
+        let read = rows("name,ciphertext_blob,key_id\norders,AQID,\"alias/\norders\"\n").unwrap();
+        assert!(read[0].candidate.as_ref().unwrap_err().why.starts_with("key_id has a line break"), "{read:?}");
+        let escaped = "name,ciphertext_blob,encryption_context\norders,AQID,\"{\"\"a\"\": \"\"b\\nc\"\"}\"\n";
+        assert_eq!(rows(escaped).unwrap()[0].candidate.as_ref().unwrap().encryption_context["a"], "b\nc");
+    }
+
+    #[test]
     fn wrong_lines_are_reported_with_their_number() {
         let text = "name,ciphertext_blob,version\nORDERS,AQID,1\na,%%,1\nb,AQID,0\nc,AQID\n,AQID,1\nd,,1\n";
         let wrong: Vec<_> = rows(text).unwrap().into_iter().map(|row| row.candidate.unwrap_err().to_string()).collect();
@@ -302,6 +334,23 @@ mod tests {
             assert!(error.starts_with(line) && error.contains(message), "{error}");
         }
         assert_eq!(wrong.len(), 6);
+    }
+
+    #[test]
+    fn cells_name_no_files() {
+        let read = rows(
+            "name,ciphertext_blob,encryption_context,key_id\n\
+             a,AQID,x@=file:///dev/null,\n\
+             b,AQID,file:///dev/null,\n\
+             c,AQID,,file:///dev/null\n\
+             d,file:///dev/null,,\n",
+        )
+        .unwrap();
+        for row in &read[..2] {
+            assert!(row.candidate.as_ref().unwrap_err().why.contains("files are read for flags only"), "{row:?}");
+        }
+        assert_eq!(read[2].candidate.as_ref().unwrap().key_id.as_deref(), Some("file:///dev/null"));
+        assert!(read[3].candidate.as_ref().unwrap_err().why.contains("not base64"));
     }
 
     #[test]

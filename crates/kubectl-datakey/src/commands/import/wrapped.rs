@@ -38,7 +38,7 @@ impl Wrapped {
         let wrapped = match text.as_ref().map(|text| text.trim()) {
             Some("") => Self::of(Vec::new()),
             Some(json) if json.starts_with('{') => Self::json(json, source)?,
-            Some(text) => match Self::base64(text) {
+            Some(text) => match Self::base64(text, source)? {
                 Some(wrapped) => wrapped,
                 // A wrapped data key begins with control characters, so this is none.
                 None if !text.chars().any(|character| character.is_control() && !character.is_whitespace()) => {
@@ -57,6 +57,7 @@ impl Wrapped {
     /// Returns it if its length is possible.
     pub fn checked(self, source: &str) -> Result<Self, String> {
         match &self.ciphertext_blob {
+            blob if is_hex(blob) => Err(hex_is_there(source)),
             blob if has_blob_length(blob) => Ok(self),
             blob => Err(format!("{source} has {} bytes, and a wrapped data key has 1 to 6144", blob.len())),
         }
@@ -66,10 +67,14 @@ impl Wrapped {
         Self { ciphertext_blob, key_id: None, key_material_id: None }
     }
 
-    /// Reads base64 with line breaks, as programs wrap it.
-    pub fn base64(text: &str) -> Option<Self> {
-        let text: String = text.split_ascii_whitespace().collect();
-        BASE64_STANDARD.decode(text).ok().map(Self::of)
+    /// Reads base64 with line breaks, as programs wrap it; `None` for other text. Refuses a number in hexadecimal, most of which are
+    /// base64, too.
+    pub fn base64(text: &str, source: &str) -> Result<Option<Self>, String> {
+        let text = Zeroizing::new(text.split_ascii_whitespace().collect::<String>());
+        if is_hex(text.as_bytes()) {
+            return Err(hex_is_there(source));
+        }
+        Ok(BASE64_STANDARD.decode(text.as_bytes()).ok().map(Self::of))
     }
 
     fn json(text: &str, source: &str) -> Result<Self, String> {
@@ -87,7 +92,7 @@ impl Wrapped {
         if private_key_ciphertext_blob.is_some() {
             return Err(format!("{source} has a key pair: a DataKey has a symmetric data key only"));
         }
-        let blob = ciphertext_blob.as_deref().and_then(Self::base64);
+        let blob = ciphertext_blob.map(|blob| Self::base64(&blob, source)).transpose()?.flatten();
         let blob = blob.ok_or_else(|| format!("{source} has no CiphertextBlob in base64"))?;
         Ok(Self { key_id, key_material_id, ..blob })
     }
@@ -106,6 +111,23 @@ fn text(bytes: &[u8]) -> Option<Zeroizing<String>> {
     };
     let (pairs, []) = bytes[2..].as_chunks::<2>() else { return None };
     char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect::<Result<_, _>>().ok().map(Zeroizing::new)
+}
+
+/// The fewest digits that count as a number in hexadecimal: those of a data key of 16 bytes. A shorter text is too short for a
+/// wrapped data key in any case.
+const HEX_DIGITS: usize = 32;
+
+/// Whether all bytes are hexadecimal digits. No wrapped data key is of such bytes, or has such base64.
+fn is_hex(bytes: &[u8]) -> bool {
+    let digits = bytes.strip_prefix(b"0x").unwrap_or(bytes).trim_ascii();
+    digits.len() >= HEX_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+}
+
+fn hex_is_there(source: &str) -> String {
+    format!(
+        "{source} is in hexadecimal, and a wrapped data key is bytes or base64: it may be the data key itself, which must not be \
+         stored"
+    )
 }
 
 /// The message about a plaintext key.
@@ -158,6 +180,23 @@ mod tests {
         for odd in [json.replace('}', ""), format!(r#"{{"KeyId": ["{plaintext}"]}}"#), format!("{{{plaintext}")] {
             let error = Wrapped::parse(odd.as_bytes(), "x").unwrap_err();
             assert!(!error.contains(&plaintext[..8]), "{error}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_is_refused_in_each_form() {
+        for digits in
+            [&*"c0ffee00".repeat(8), &"C0FFEE00".repeat(4), &"a1".repeat(1088), &format!("0x{}", "0a".repeat(31))]
+        {
+            let wrapped = format!("{}\n{}\n", &digits[..8], &digits[8..]);
+            let base64 = BASE64_STANDARD.encode(digits);
+            let utf16 =
+                [0xfeff].into_iter().chain(digits.encode_utf16()).flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+            let json = format!(r#"{{"CiphertextBlob": "{digits}"}}"#);
+            for text in [digits.as_bytes(), wrapped.as_bytes(), base64.as_bytes(), &utf16, json.as_bytes()] {
+                let error = Wrapped::parse(text, "orders.txt").unwrap_err();
+                assert!(error.starts_with("orders.txt is in hexadecimal") && !error.contains(&digits[..8]), "{error}");
+            }
         }
     }
 
