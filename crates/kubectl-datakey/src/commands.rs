@@ -119,7 +119,7 @@ fn has_grant_tokens(fetched: &FetchedKey) -> bool {
 fn write_new_file(file: &Path, bytes: &[u8], is_private: bool) -> Result<(), CommandError> {
     let cannot = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => CommandError::Failed(format!(
-            "{} is there already and was left alone: remove it, or name another file by --to",
+            "{} is there already and was left alone: name another file by --to",
             file.display()
         )),
         _ => CommandError::Failed(format!("can't write {}: {error}", file.display())),

@@ -23,7 +23,7 @@ use crate::{
 mod messages;
 mod plan;
 
-use plan::{KeepStep, is_owned, is_retained, progress, step};
+use plan::{KeepStep, is_owned, is_retained, progress, require_intact, step};
 
 /// Changes a `DataKey` from `Delete` to `Retain`.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<Output, CommandError> {
@@ -36,7 +36,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
         KeepStep::Nothing => Ok(Output::text(messages::retained_already(&args.name))),
         KeepStep::Replace(manifest) => {
             let Some(fetched) = &fetched else { return Ok(keeper.output) };
-            keeper.require_keepable_secret(fetched).await?;
+            require_intact(&keeper.check_secret(&fetched.key).await?, fetched)?;
             keeper.warn(fetched);
             // A manifest that the API server refuses must be known before anything is deleted.
             cluster.would_create(&manifest).await?;
@@ -66,7 +66,10 @@ fn default_file(namespace: &str, name: &str) -> PathBuf {
 /// Reads the manifest that an earlier run saved, or returns `None` if there is no file.
 fn read(file: &Path) -> Result<Option<Value>, CommandError> {
     let unusable = |error: &dyn std::fmt::Display| {
-        CommandError::Failed(format!("can't read {}: {error}; remove it, or name another file by --to", file.display()))
+        CommandError::Failed(format!(
+            "can't read {}: {error}; it may be the only copy of these data keys, so keep it, and name another file by --to",
+            file.display()
+        ))
     };
     match std::fs::read_to_string(file) {
         // An error of the YAML reader has several lines with a part of the file.
@@ -93,22 +96,6 @@ impl Keeper<'_> {
     async fn check_secret(&self, key: &DataKey) -> Result<SecretCheck, CommandError> {
         let secret = self.cluster.secret(&self.cluster.namespace, key.secret_name()).await?;
         Ok(SecretCheck::from_secret(key, secret.as_ref()))
-    }
-
-    /// Refuses a Secret that the operator would not manage afterwards. It restores a missing or changed Secret from the
-    /// pins.
-    async fn require_keepable_secret(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
-        let check = self.check_secret(&fetched.key).await?;
-        match check.state {
-            SecretVerdict::Intact => Ok(()),
-            SecretVerdict::Missing | SecretVerdict::Changed => {
-                self.output.notes.push(messages::secret_comes_back(&check));
-                Ok(())
-            }
-            SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Adoptable | SecretVerdict::Unknown => {
-                Err(CommandError::NotReady(messages::secret_not_keepable(&check, fetched)))
-            }
-        }
     }
 
     fn warn(&mut self, fetched: &FetchedKey) {

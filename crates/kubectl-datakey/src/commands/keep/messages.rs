@@ -8,12 +8,7 @@ pub fn retained_already(name: &str) -> String {
     format!("{name} has deletionPolicy Retain already: its Secret stays when it is deleted\n")
 }
 
-/// The operator restores a missing or changed Secret from the pins.
-pub fn secret_comes_back(check: &SecretCheck) -> String {
-    format!("note: Secret {}; the pins in the manifest bring it back", check.line())
-}
-
-pub fn secret_not_keepable(check: &SecretCheck, fetched: &FetchedKey) -> String {
+pub fn secret_not_intact(check: &SecretCheck, fetched: &FetchedKey) -> String {
     let (name, namespace) = (fetched.name(), fetched.namespace());
     format!("Secret {}, and nothing was done: see kubectl datakey status {name} -n {namespace}", check.line())
 }
@@ -100,8 +95,8 @@ mod tests {
         let unknown = SecretCheck::unknown(&fetched.key, "you may not read it");
         let all = [
             retained_already("orders"),
-            secret_comes_back(&missing),
-            secret_not_keepable(&unknown, &fetched),
+            secret_not_intact(&missing, &fetched),
+            secret_not_intact(&unknown, &fetched),
             applied_by("Flux"),
             GRANT_TOKENS.to_owned(),
             question(&fetched, file),

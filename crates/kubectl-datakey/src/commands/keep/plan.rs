@@ -13,8 +13,13 @@ use crate::{
     cluster::FetchedKey,
     commands::{Progress, export::pinned_manifest},
     output::CommandError,
-    view::summary::KeySummary,
+    view::{
+        secret_check::{SecretCheck, SecretVerdict},
+        summary::KeySummary,
+    },
 };
+
+use super::messages;
 
 /// The annotation with the manifest of the last `kubectl apply`. The new `DataKey` must not have it: the next `kubectl
 /// apply` would remove each field that the annotation has and its own manifest lacks.
@@ -85,9 +90,18 @@ pub fn step(
 
 fn another_file(name: &str) -> CommandError {
     CommandError::Failed(format!(
-        "the file holds something else than DataKey {name} as it is now, and nothing was done: remove it, or name another \
-         file by --to"
+        "the file holds something else than DataKey {name} as it is now, and nothing was done: it may be the only copy of its \
+         data keys, so keep it, and name another file by --to"
     ))
+}
+
+/// Refuses a Secret that does not hold the data keys: until the `DataKey` is created again, the file would be their only
+/// copy. The operator restores a missing or changed Secret before that.
+pub fn require_intact(check: &SecretCheck, fetched: &FetchedKey) -> Result<(), CommandError> {
+    if check.state == SecretVerdict::Intact {
+        return Ok(());
+    }
+    Err(CommandError::NotReady(messages::secret_not_intact(check, fetched)))
 }
 
 /// Returns the manifest of the `DataKey` under `Retain`, with every recorded version as a pin.
@@ -224,11 +238,25 @@ mod tests {
     }
 
     #[test]
+    fn only_a_secret_with_the_data_keys_is_kept() {
+        let fetched = delete(&[1]);
+        let intact = crate::fixtures::secret(&fetched.key, 1);
+        let mut changed = intact.clone();
+        changed.data.as_mut().unwrap().remove("keyId");
+        let required = |secret| require_intact(&SecretCheck::from_secret(&fetched.key, secret), &fetched);
+        assert_eq!(required(Some(&intact)), Ok(()));
+        for secret in [None, Some(&changed)] {
+            assert!(matches!(required(secret), Err(CommandError::NotReady(why)) if why.contains("the operator")));
+        }
+    }
+
+    #[test]
     fn file_with_another_manifest_is_refused() {
         let fetched = delete(&[1, 2]);
         let manifest = retained_manifest(&fetched).unwrap();
         let fewer = retained_manifest(&delete(&[1])).unwrap();
-        assert!(next(Some(&fetched), Some(fewer)).is_err(), "a version was issued since");
+        let why = next(Some(&fetched), Some(fewer)).unwrap_err().to_string();
+        assert!(why.contains("may be the only copy") && !why.contains("remove"), "a version was issued since: {why}");
         for (pointer, value) in [
             ("/kind", json!("Secret")),
             ("/metadata/name", json!("other")),
