@@ -16,16 +16,14 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{
-        ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
-        PropagationPolicy,
-    },
-    core::request::Request,
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    core::request::{self, Request},
 };
 use serde_json::{Value, json};
 
 use crate::output::{CommandError, printable};
 
+mod answer;
 mod config;
 mod errors;
 mod fetched_key;
@@ -71,16 +69,17 @@ impl Cluster {
 
     /// Gets a `DataKey` of the namespace.
     pub async fn data_key(&self, name: &str) -> Result<FetchedKey, CommandError> {
-        match self.data_keys_in(Some(&self.namespace)).get(name).await {
-            Ok(object) => parse(object),
+        match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
+            Ok(answer) => FetchedKey::decode(&answer),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
         }
     }
 
     /// Gets a `DataKey` of the namespace, or `None` if it does not exist.
     pub async fn find(&self, name: &str) -> Result<Option<FetchedKey>, CommandError> {
-        match self.data_keys_in(Some(&self.namespace)).get_opt(name).await {
-            Ok(object) => object.map(parse).transpose(),
+        match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
+            Ok(answer) => FetchedKey::decode(&answer).map(Some),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
         }
     }
@@ -94,8 +93,8 @@ impl Cluster {
     pub async fn selected_by(&self, labels: Option<&str>, all_namespaces: bool) -> Result<Listing, CommandError> {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
         let params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default() };
-        let listed = self.data_keys_in(namespace).list(&params).await;
-        Ok(Listing::of(listed.map_err(|error| explain(&error, "DataKeys"))?.items.into_iter().map(parse)))
+        let listed = self.send(data_keys_in(namespace).list(&params)).await;
+        listed.and_then(|answer| Listing::decode(&answer)).map_err(|error| explain(&error, "DataKeys"))
     }
 
     /// Gets one `DataKey`, or lists them if `name` is `None`.
@@ -111,8 +110,8 @@ impl Cluster {
     /// `patch` has `metadata.resourceVersion`, so the API server refuses it if another client changed the DataKey.
     pub async fn patch(&self, name: &str, patch: &Value, dry_run: bool) -> Result<FetchedKey, CommandError> {
         let params = PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Merge(patch)).await {
-            Ok(object) => parse(object),
+        match self.send(self.own_data_keys().patch(name, &params, &Patch::Merge(patch))).await {
+            Ok(answer) => FetchedKey::decode(&answer),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "DataKey {name} was changed meanwhile, and nothing was done: look at it, and try again"
             ))),
@@ -125,7 +124,7 @@ impl Cluster {
     pub async fn request_retry(&self, namespace: &str, name: &str, at: Timestamp) -> Result<(), CommandError> {
         let patch = json!({ "metadata": { "annotations": { RETRY_AT_ANNOTATION: at.to_string() } } });
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.data_keys_in(Some(namespace)).patch_metadata(name, &params, &Patch::Merge(patch)).await {
+        match self.send(data_keys_in(Some(namespace)).patch_metadata(name, &params, &Patch::Merge(patch))).await {
             Ok(_) => Ok(()),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {namespace}"))),
         }
@@ -142,7 +141,7 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(read) }),
             ..DeleteParams::default()
         };
-        match self.data_keys_in(Some(&self.namespace)).delete(&name, &params).await {
+        match self.send(self.own_data_keys().delete(&name, &params)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "DataKey {name} was changed meanwhile, and was not deleted: look at it, and try again"
@@ -164,10 +163,8 @@ impl Cluster {
     async fn post(&self, manifest: &Value, dry_run: bool) -> Result<(), CommandError> {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
         let what = format!("DataKey {name} in namespace {}", self.namespace);
-        let object: DynamicObject = serde_json::from_value(manifest.clone())
-            .map_err(|error| CommandError::Failed(format!("{what} is not of a form that can be created: {error}")))?;
         let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
-        match self.data_keys_in(Some(&self.namespace)).create(&params, &object).await {
+        match self.send(self.own_data_keys().create(&params, manifest.to_string().into_bytes())).await {
             Ok(_) => Ok(()),
             // The API server validates an object before it looks for one of the same name.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
@@ -180,8 +177,8 @@ impl Cluster {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
         let what = format!("DataKey {name} in namespace {}", self.namespace);
         let params = PatchParams { dry_run, field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Apply(manifest)).await {
-            Ok(object) => parse(object),
+        match self.send(self.own_data_keys().patch(name, &params, &Patch::Apply(manifest))).await {
+            Ok(answer) => FetchedKey::decode(&answer),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "{what} has other values, which another client set, and nothing was changed: {}; change it where it is \
                  applied, or choose another name",
@@ -202,13 +199,11 @@ impl Cluster {
 
     /// Gets a Secret, or `None` if it does not exist.
     ///
-    /// The body is decoded here, because kube logs a body that it cannot decode. No error contains a part of it.
+    /// No error contains a part of it.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, CommandError> {
         let what = format!("Secret {name} in namespace {namespace}");
         let request = Request::new(Secret::url_path(&(), Some(namespace))).get(name, &GetParams::default());
-        let request =
-            request.map_err(|error| CommandError::Failed(format!("{what}: can't build the request: {error}")))?;
-        match self.client.request_text(request).await {
+        match self.send(request).await {
             Ok(answer) => decode(&answer).map(Some).map_err(|error| CommandError::Failed(format!("{what}: {error}"))),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             Err(error) => Err(explain(&error, &what)),
@@ -258,18 +253,18 @@ impl Cluster {
         Ok(listed.map_err(|error| explain(&error, "events"))?.items)
     }
 
-    fn data_keys_in(&self, namespace: Option<&str>) -> Api<DynamicObject> {
-        let resource = ApiResource::erase::<DataKey>(&());
-        match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
-        }
+    fn own_data_keys(&self) -> Request {
+        data_keys_in(Some(&self.namespace))
+    }
+
+    /// Sends a request and returns the body of the answer.
+    ///
+    /// It is decoded here, because kube fails a whole list for one object that it cannot decode, and logs the body.
+    async fn send(&self, request: Result<http::Request<Vec<u8>>, request::Error>) -> Result<String, kube::Error> {
+        self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
     }
 }
 
-fn parse(object: DynamicObject) -> Result<FetchedKey, CommandError> {
-    match serde_json::to_value(object) {
-        Ok(value) => FetchedKey::parse(value),
-        Err(error) => Err(CommandError::Failed(format!("can't read the API server's answer: {error}"))),
-    }
+fn data_keys_in(namespace: Option<&str>) -> Request {
+    Request::new(DataKey::url_path(&(), namespace))
 }

@@ -43,6 +43,11 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
                 chain(error)
             )
         }
+        kube::Error::SerdeError(error) => format!(
+            "{what}: the API server's answer can't be decoded: {}; check that --kubeconfig and --context lead to an API server",
+            line(&error.to_string())
+        ),
+        kube::Error::BuildRequest(error) => format!("{what}: the request can't be made: {}", chain(error)),
         error => format!(
             "{what}: no answer from the API server: {}; check the network, --kubeconfig and --context",
             chain(error)

@@ -1,7 +1,5 @@
 //! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
 
-use std::fmt::Debug;
-
 use datakey::names::{GROUP, SECRET_TYPE};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -12,12 +10,11 @@ use k8s_openapi::api::{
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams},
-    core::request::Request,
+    core::request::{self, Request},
 };
-use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Cluster, errors::explain};
+use super::{Cluster, answer, errors::explain};
 use crate::output::CommandError;
 
 /// What the Deployment and the Service of the operator are selected by.
@@ -39,15 +36,10 @@ pub struct Right {
 
 /// A Secret of the operator's type, without its data. Only what is used is decoded: a time that no Rust type can hold must not
 /// hide the others.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct ListedSecret {
     /// Its metadata.
     pub metadata: Value,
-}
-
-#[derive(Deserialize)]
-struct SecretList {
-    items: Vec<ListedSecret>,
 }
 
 // === impl Cluster ===
@@ -72,12 +64,10 @@ impl Cluster {
 
     /// Lists the Deployments of the operator, in one namespace or in all.
     pub async fn operators(&self, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
-        let api: Api<Deployment> = match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let listed = api.list(&ListParams::default().labels(OPERATOR)).await;
-        Ok(listed.map_err(|error| explain(&error, "Deployments of the operator"))?.items)
+        let request = Request::new(Deployment::url_path(&(), namespace)).list(&ListParams::default().labels(OPERATOR));
+        let found = self.objects(request).await.map_err(|error| explain(&error, "Deployments of the operator"))?;
+        // The API server validates Deployments, so one that cannot be decoded here is none that it runs.
+        Ok(found.into_iter().filter_map(|object| serde_json::from_value(object).ok()).collect())
     }
 
     /// Gets a Lease, or `None` if it does not exist.
@@ -130,17 +120,17 @@ impl Cluster {
 
     /// The names of the Secrets of the namespace, by their metadata.
     pub async fn secret_names(&self) -> Result<Vec<String>, CommandError> {
-        names(&Api::<Secret>::namespaced(self.client.clone(), &self.namespace), "Secrets").await
+        self.names(Secret::url_path(&(), Some(&self.namespace)), "Secrets").await
     }
 
     /// The names of the ConfigMaps of the namespace, by their metadata.
     pub async fn config_map_names(&self) -> Result<Vec<String>, CommandError> {
-        names(&Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace), "ConfigMaps").await
+        self.names(ConfigMap::url_path(&(), Some(&self.namespace)), "ConfigMaps").await
     }
 
     /// The names of all namespaces.
     pub async fn namespaces(&self) -> Result<Vec<String>, CommandError> {
-        names(&Api::<Namespace>::all(self.client.clone()), "Namespaces").await
+        self.names(Namespace::url_path(&(), None), "Namespaces").await
     }
 
     /// Lists the Secrets of the operator's type, without their data, in the namespace or in all.
@@ -148,17 +138,23 @@ impl Cluster {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
         let params = ListParams::default().fields(&format!("type={SECRET_TYPE}"));
         let request = Request::new(Secret::url_path(&(), namespace)).list_metadata(&params);
-        let request =
-            request.map_err(|error| CommandError::Failed(format!("Secrets: can't build the request: {error}")))?;
-        let listed = self.client.request::<SecretList>(request).await;
-        Ok(listed.map_err(|error| explain(&error, "Secrets"))?.items)
+        let found = self.objects(request).await.map_err(|error| explain(&error, "Secrets"))?;
+        Ok(found.into_iter().map(|mut secret| ListedSecret { metadata: secret["metadata"].take() }).collect())
     }
-}
 
-async fn names<K>(api: &Api<K>, what: &str) -> Result<Vec<String>, CommandError>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
-    let listed = api.list_metadata(&ListParams::default()).await.map_err(|error| explain(&error, what))?;
-    Ok(listed.items.into_iter().filter_map(|object| object.metadata.name).collect())
+    async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
+        let request = Request::new(path).list_metadata(&ListParams::default());
+        let found = self.objects(request).await.map_err(|error| explain(&error, what))?;
+        let name = |object: Value| object["metadata"]["name"].as_str().map(str::to_owned);
+        Ok(found.into_iter().filter_map(name).collect())
+    }
+
+    /// The objects of a list that are JSON of a usual depth.
+    async fn objects(
+        &self,
+        request: Result<http::Request<Vec<u8>>, request::Error>,
+    ) -> Result<Vec<Value>, kube::Error> {
+        let list = self.send(request).await?;
+        Ok(answer::items(&list)?.iter().filter_map(|item| answer::object(item.get()).ok()).collect())
+    }
 }
