@@ -10,7 +10,7 @@ use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, of_all, wait::pause};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
-    output::{CommandError, Health, Output, Terminal},
+    output::{CommandError, Health, Output, Terminal, printable},
     view::summary::KeySummary,
 };
 
@@ -183,7 +183,7 @@ fn line(Waiting { summary, last }: &Waiting, with_namespace: bool) -> String {
             ago.as_secs()
         )
     });
-    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.name, summary.reason)
+    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.name, printable(&summary.reason))
 }
 
 /// Waits until these `DataKey`s are Ready. A condition does not show whether the operator
@@ -263,6 +263,17 @@ mod tests {
         assert_eq!(closing(&requested(&["a", "b"]), 2), "2 DataKeys are Ready\n");
         assert_eq!(closing(&requested(&["a", "b"]), 1), "1 of 2 DataKeys is Ready\n");
         assert_eq!(closing(&requested(&["a"]), 0), "");
+    }
+
+    #[test]
+    fn reason_cannot_control_the_terminal() {
+        let fetched = edited(denied("a"), |value| {
+            for condition in value["status"]["conditions"].as_array_mut().unwrap() {
+                condition["reason"] = json!("\u{1b}[2J");
+            }
+        });
+        let text = line(&Waiting::of(&fetched, at(20)).unwrap(), false);
+        assert_eq!(text, "a: a retry is requested (\\u{1b}[2J)\n");
     }
 
     #[test]
