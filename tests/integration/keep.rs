@@ -145,11 +145,15 @@ async fn keep_resumes_after_an_interruption() {
             "gone" => {
                 // Even without the Secret the file has everything.
                 test.delete_secret(name).await;
-                user.ends(0, &["keep", name, &to]).await;
+                // The file could come from another cluster, so the command asks.
+                let no = user.ends(1, &["keep", name, &to]).await;
+                assert!(no.err.contains("has no DataKey gone") && no.err.contains("(y/n)"), "{no:?}");
+                assert!(test.keys().get_opt(name).await.unwrap().is_none());
+                user.ends(0, &["keep", name, "--yes", &to]).await;
                 assert_eq!(test.secret(name).await.data, secret.data);
                 assert_eq!(test.get(name).await.record(), before.record());
             }
-            _ => drop(user.ends(0, &["keep", name, &to]).await),
+            _ => drop(user.ends(0, &["keep", name, "--yes", &to]).await),
         }
         if name != "gone" {
             assert_kept(&test, &before, &secret).await;

@@ -44,6 +44,8 @@ const MANAGER: &str = "kubectl-datakey";
 /// A client for one cluster, with the namespace that the user chose.
 pub struct Cluster {
     client: Client,
+    /// The URL of the API server.
+    pub server: String,
     /// The namespace of `-n`, else that of the kubeconfig's context.
     pub namespace: String,
 }
@@ -62,9 +64,10 @@ impl Cluster {
             config.auth_info.impersonate_groups = Some(connection.as_group.clone()).filter(|groups| !groups.is_empty());
         }
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let server = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|error| CommandError::Failed(format!("the kubeconfig can't be used: {}", chain(&error))))?;
-        Ok(Self { client, namespace })
+        Ok(Self { client, server, namespace })
     }
 
     /// Gets a `DataKey` of the namespace.

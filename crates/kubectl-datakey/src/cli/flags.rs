@@ -152,7 +152,7 @@ pub struct Keep {
     #[arg(long, conflicts_with_all = ["to", "yes"])]
     pub dry_run: bool,
 
-    /// Do not ask before the DataKey is deleted.
+    /// Do not ask before the DataKey is deleted, or created from a file of an earlier run.
     #[arg(short, long)]
     pub yes: bool,
 

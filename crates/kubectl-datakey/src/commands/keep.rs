@@ -23,7 +23,7 @@ use crate::{
 mod messages;
 mod plan;
 
-use plan::{KeepStep, is_owned, is_retained, progress, require_intact, step};
+use plan::{KeepStep, is_created_again, is_owned, is_retained, progress, require_intact, step};
 
 /// Changes a `DataKey` from `Delete` to `Retain`.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<Output, CommandError> {
@@ -44,7 +44,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
                 keeper.output.out = yaml(&manifest)?.into_bytes();
                 return Ok(keeper.output);
             }
-            keeper.confirm(fetched)?;
+            keeper.confirm(&messages::question(fetched, &keeper.file))?;
             if read(&keeper.file)?.is_none() {
                 write_new_file(&keeper.file, yaml(&manifest)?.as_bytes(), has_grant_tokens(fetched))?;
             }
@@ -52,9 +52,19 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             // The time that the user took to answer does not count.
             keeper.deadline = Instant::now() + args.timeout;
             cluster.orphan(fetched).await.map_err(|error| keeper.unfinished(&error))?;
-            keeper.create(&manifest).await
+            keeper.create(&manifest, Some(fetched)).await
         }
-        KeepStep::Create(manifest) => keeper.create(&manifest).await,
+        KeepStep::Create(manifest) => {
+            // The file can come from a run in another cluster.
+            if fetched.is_none() {
+                let file = &keeper.file;
+                let question =
+                    messages::question_without_data_key(&args.name, &cluster.namespace, &cluster.server, file);
+                keeper.confirm(&question)?;
+                keeper.deadline = Instant::now() + args.timeout;
+            }
+            keeper.create(&manifest, fetched.as_ref()).await
+        }
         KeepStep::Verify(manifest) => keeper.verify(&manifest).await,
     }
 }
@@ -107,11 +117,10 @@ impl Keeper<'_> {
         }
     }
 
-    /// Asks before the `DataKey` is deleted, as `kubectl delete --interactive` does.
-    fn confirm(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
+    /// Asks before the `DataKey` is deleted or created, as `kubectl delete --interactive` does.
+    fn confirm(&mut self, plan: &str) -> Result<(), CommandError> {
         self.terminal.notes(self.output.notes.drain(..));
-        let plan = messages::question(fetched, &self.file);
-        if self.args.yes || self.terminal.confirms(&[&plan, "Do you want to continue?"]) {
+        if self.args.yes || self.terminal.confirms(&[plan, "Do you want to continue?"]) {
             return Ok(());
         }
         Err(CommandError::Failed(messages::NOT_CONFIRMED.to_owned()))
@@ -123,10 +132,13 @@ impl Keeper<'_> {
     }
 
     /// Waits until the old `DataKey` is deleted and its Secret has no owner, creates the new one, and verifies it.
-    async fn create(self, manifest: &Value) -> Result<Output, CommandError> {
+    async fn create(self, manifest: &Value, old: Option<&FetchedKey>) -> Result<Output, CommandError> {
         while let Some(found) = self.find().await? {
             if is_retained(&found) {
                 break;
+            }
+            if is_created_again(&found, old) {
+                return Err(CommandError::NotReady(messages::created_again(&found, &self.file)));
             }
             self.pause(|| messages::still_being_deleted(&found)).await?;
         }

@@ -33,6 +33,15 @@ pub fn question(fetched: &FetchedKey, file: &Path) -> String {
     )
 }
 
+/// The question before a `DataKey` is created that this cluster does not have.
+pub fn question_without_data_key(name: &str, namespace: &str, server: &str, file: &Path) -> String {
+    format!(
+        "Namespace {namespace} of the cluster {server} has no DataKey {name}. It will be created there from {}, which an earlier \
+         run saved.",
+        file.display()
+    )
+}
+
 pub const NOT_CONFIRMED: &str = "nothing was done: answer y, or add --yes";
 
 pub fn saved(file: &Path) -> String {
@@ -48,6 +57,18 @@ pub fn unfinished(why: &impl Display, file: &Path) -> String {
 pub fn still_being_deleted(found: &FetchedKey) -> String {
     let finalizers = found.key.metadata.finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
     format!("DataKey {} is still being deleted (finalizers: {finalizers})", found.name())
+}
+
+/// Another client created the `DataKey` under `Delete` after it was deleted.
+pub const CREATED_AGAIN: &str =
+    "another client created it again under deletionPolicy Delete: set Retain where it comes from";
+
+pub fn created_again(found: &FetchedKey, file: &Path) -> String {
+    format!(
+        "DataKey {}: {CREATED_AGAIN}; keep {}: it has the data keys of the deleted one, and may be their only copy",
+        found.name(),
+        file.display()
+    )
 }
 
 pub fn still_owned(secret: &str) -> String {
@@ -100,10 +121,12 @@ mod tests {
             applied_by("Flux"),
             GRANT_TOKENS.to_owned(),
             question(&fetched, file),
+            question_without_data_key("orders", "shop", "https://192.0.2.1:6443/", file),
             NOT_CONFIRMED.to_owned(),
             saved(file),
             unfinished(&"no answer from the API server", file),
             still_being_deleted(&fetched),
+            created_again(&fetched, file),
             still_owned("orders"),
             gone_again("orders"),
             done(&fetched),

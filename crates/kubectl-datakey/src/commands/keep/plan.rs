@@ -123,6 +123,12 @@ pub fn is_retained(fetched: &FetchedKey) -> bool {
     fetched.key.spec.deletion_policy() == DeletionPolicy::Retain
 }
 
+/// Returns whether this is another `DataKey` than the one that was deleted, and stays.
+pub fn is_created_again(found: &FetchedKey, old: Option<&FetchedKey>) -> bool {
+    let (found, old) = (&found.key.metadata, old.and_then(|old| old.key.metadata.uid.as_ref()));
+    found.deletion_timestamp.is_none() && found.uid.as_ref() != old
+}
+
 /// Returns whether a Secret has an owner reference to the `DataKey` of this name.
 pub fn is_owned(secret: &Secret, name: &str) -> bool {
     secret.metadata.owner_references.iter().flatten().any(|owner| {
@@ -134,9 +140,7 @@ pub fn is_owned(secret: &Secret, name: &str) -> bool {
 pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
     let summary = KeySummary::of(&fetched.key);
     if !is_retained(fetched) {
-        return Progress::Failed(
-            "another client created it again under deletionPolicy Delete: set Retain where it comes from".into(),
-        );
+        return Progress::Failed(messages::CREATED_AGAIN.into());
     }
     let empty = Vec::new();
     let list = |value: &Value| value.as_array().unwrap_or(&empty).clone();
@@ -280,6 +284,15 @@ mod tests {
         assert!(matches!(progress(&another, &manifest), Progress::Failed(why) if why.contains("another data key")));
         let unseen = edited(ready(&[1, 2]), |value| value["metadata"]["generation"] = json!(9));
         assert!(matches!(progress(&unseen, &manifest), Progress::Pending(_)));
+    }
+
+    #[test]
+    fn data_key_of_another_uid_was_created_again() {
+        let (old, another) = (delete(&[1]), edited(delete(&[1]), |value| value["metadata"]["uid"] = json!("another")));
+        assert!(is_created_again(&another, Some(&old)) && is_created_again(&another, None));
+        assert!(!is_created_again(&old, Some(&old)), "the deletion is not visible yet");
+        let deleted = edited(another, |value| value["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
+        assert!(!is_created_again(&deleted, Some(&old)));
     }
 
     #[test]
