@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::{
+    api_proxy::{ApiProxy, Fault},
     commands::{self, Ended},
     eventually, kms,
 };
@@ -525,6 +526,26 @@ async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
     drop(operator);
     let late = user.ends(2, &["rotate", "k", "--force", "--wait", "--timeout=1s"]).await;
     assert!(late.err.contains("not within 1s"), "{late:?}");
+}
+
+#[tokio::test]
+async fn rotate_finds_its_change_although_the_answer_was_lost() {
+    let test = TestNamespace::new("plugin-rotate-lost").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let kubeconfig = test.kubeconfig_with_role("cluster-admin").await;
+    let api = ApiProxy::start(&kubeconfig).await;
+    let user = User::of(&test).with("KUBECONFIG", &api.kubeconfig(&kubeconfig).display().to_string());
+    api.fail_next(1, "patch", "datakeys", Fault::LoseAnswer);
+    assert_eq!(text(&user.ends(0, &["rotate", "k"]).await), "version 2 of k is requested\n");
+    test.ready("k").await;
+    api.fail_next(1, "patch", "datakeys", Fault::Refuse(504, "Timeout", "Timeout: request did not complete"));
+    let unclear = user.ends(1, &["rotate", "k"]).await;
+    assert!(unclear.err.contains("look whether spec.version is 3"), "{unclear:?}");
+    // A poll without an answer does not end the wait; the first GET reads the DataKey before the change.
+    api.fail_after(1, "get", "datakeys", Fault::Refuse(503, "ServiceUnavailable", "away"));
+    assert_eq!(text(&user.ends(0, &["rotate", "k", "--wait"]).await), "version 3 of k is issued and current\n");
+    assert_eq!(test.get("k").await.record().len(), 3);
 }
 
 #[tokio::test]

@@ -148,7 +148,13 @@ impl Keeper<'_> {
     }
 
     async fn find(&self) -> Result<Option<FetchedKey>, CommandError> {
-        self.cluster.find(&self.args.name).await.map_err(|error| self.unfinished(&error))
+        loop {
+            match self.cluster.find(&self.args.name).await {
+                // It says nothing about the DataKey, and the API server can come back.
+                Err(CommandError::Unanswered(why)) => self.pause(|| why).await?,
+                found => return found.map_err(|error| self.unfinished(&error)),
+            }
+        }
     }
 
     /// Waits until the garbage collector has removed the owner reference from the Secret.

@@ -195,7 +195,14 @@ async fn wait(
 ) -> Result<Progress, CommandError> {
     let until = Instant::now() + args.timeout;
     loop {
-        let listing = select(cluster, args).await?;
+        let listing = match select(cluster, args).await {
+            // It says nothing about the DataKeys, and the API server can come back.
+            Err(CommandError::Unanswered(_)) if Instant::now() + POLL_INTERVAL <= until => {
+                sleep(pause(requested.len())).await;
+                continue;
+            }
+            listing => listing?,
+        };
         let progress = progress(&listing.keys, requested);
         if progress.late.is_empty() || Instant::now() + POLL_INTERVAL > until {
             return Ok(progress);
