@@ -623,8 +623,10 @@ async fn user_without_access_to_secrets_sees_the_rest() {
     let kubeconfig = test.kubeconfig_with_role("view").await;
     let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
     eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
-    let status = viewer.ends(0, &["status", "k"]).await;
+    let status = viewer.ends(1, &["status", "k"]).await;
     assert!(text(&status).contains("could not be looked at") && text(&status).contains("you may not"), "{status:?}");
+    let all = viewer.ends(1, &["status"]).await;
+    assert!(all.err.contains("1 of 1 DataKeys is Ready, and 1 Secret was not looked at."), "{all:?}");
     assert!(text(&viewer.ends(1, &["verify", "k"]).await).contains("could not be verified in full"));
     test.issue("more", &json!({})).await;
     let all = viewer.ends(1, &["verify"]).await;
