@@ -193,6 +193,7 @@ impl Cluster {
 
     /// Gets the metadata of a Secret, or `None` if it does not exist.
     pub async fn secret_metadata(&self, namespace: &str, name: &str) -> Result<Option<SecretMetadata>, CommandError> {
+        require_names(&[name], &format!("Secret {name} in namespace {namespace}"))?;
         let api: Api<WatchedSecret> = Api::namespaced(self.client.clone(), namespace);
         match api.get_opt(name).await {
             Ok(secret) => Ok(secret.map(|secret| secret.metadata)),
@@ -205,6 +206,7 @@ impl Cluster {
     /// No error contains a part of it.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, CommandError> {
         let what = format!("Secret {name} in namespace {namespace}");
+        require_names(&[name], &what)?;
         let request = Request::new(Secret::url_path(&(), Some(namespace))).get(name, &GetParams::default());
         match self.send(request).await {
             Ok(answer) => decode(&answer).map(Some).map_err(|error| CommandError::Failed(format!("{what}: {error}"))),
@@ -268,6 +270,33 @@ impl Cluster {
     }
 }
 
+/// Requires names that can be parts of a path of the API server: kube sends them as they are. Kubernetes has no other names
+/// for the objects in question (RFC 1123).
+fn require_names(names: &[&str], what: &str) -> Result<(), CommandError> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let is_name = |name: &&&str| {
+        let ends = [name.bytes().next(), name.bytes().next_back()];
+        name.bytes().all(is_inner) && ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+    };
+    if names.iter().all(|name| is_name(&name)) {
+        return Ok(());
+    }
+    Err(CommandError::Failed(format!("{what}: no object can have such a name")))
+}
+
 fn data_keys_in(namespace: Option<&str>) -> Request {
     Request::new(DataKey::url_path(&(), namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_become_parts_of_a_path() {
+        assert_eq!(require_names(&["datakey-system", "keys.v1", "a"], "Lease"), Ok(()));
+        for name in ["", "..", "../../../api/v1/secrets?", "a/b", "a%2fb", "a?", "a#", "A", "-a", "a."] {
+            assert!(require_names(&["a", name], "Lease").is_err(), "{name}");
+        }
+    }
 }

@@ -168,7 +168,8 @@ pub struct Check {
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
-    /// The namespace of the operator; without it all, or datakey-system if you may not look in all.
+    /// The namespace of the operator; without it datakey-system. Deployments of the operator in others are named, but not
+    /// checked.
     #[arg(long, value_name = "NAMESPACE")]
     pub operator_namespace: Option<String>,
 

@@ -1,6 +1,7 @@
 //! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
 
 use datakey::names::{GROUP, SECRET_TYPE};
+use futures::{AsyncRead, AsyncReadExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
@@ -14,11 +15,14 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{Cluster, answer, errors::explain};
-use crate::output::CommandError;
+use super::{Cluster, answer, errors::explain, require_names};
+use crate::output::{CommandError, printable};
 
 /// What the Deployment and the Service of the operator are selected by.
 const OPERATOR: &str = "app.kubernetes.io/name=datakey-operator";
+
+/// The largest answer that is read as metrics, in bytes. The operator's take less than one MiB, and another program can answer.
+const MAX_METRICS: u64 = 8 * 1024 * 1024;
 
 /// The name of the definition of DataKeys.
 pub const DEFINITION: &str = "datakeys.datakey.dev";
@@ -72,8 +76,11 @@ impl Cluster {
 
     /// Gets a Lease, or `None` if it does not exist.
     pub async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, CommandError> {
+        let what = format!("Lease {name} in namespace {namespace}");
+        // Both come from the flags of a Deployment, and become parts of a path.
+        require_names(&[namespace, name], &what)?;
         let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(|error| explain(&error, &format!("Lease {name} in namespace {namespace}")))
+        api.get_opt(name).await.map_err(|error| explain(&error, &what))
     }
 
     /// Whether the user has a right, in one namespace or in all.
@@ -115,7 +122,11 @@ impl Cluster {
         let request = http::Request::get(path).body(Vec::new());
         let request =
             request.map_err(|error| CommandError::Failed(format!("{what}: can't build the request: {error}")))?;
-        self.client.request_text(request).await.map(Some).map_err(|error| explain(&error, &what))
+        let answer = self.client.request_stream(request).await.map_err(|error| explain(&error, &what))?;
+        text_of(answer, MAX_METRICS)
+            .await
+            .map(Some)
+            .map_err(|why| CommandError::Failed(format!("{what}: {}", printable(&why))))
     }
 
     /// The names of the Secrets of the namespace, by their metadata.
@@ -156,5 +167,28 @@ impl Cluster {
     ) -> Result<Vec<Value>, kube::Error> {
         let list = self.send(request).await?;
         Ok(answer::items(&list)?.iter().filter_map(|item| answer::object(item.get()).ok()).collect())
+    }
+}
+
+/// Reads a text of at most this many bytes.
+async fn text_of(answer: impl AsyncRead, limit: u64) -> Result<String, String> {
+    let mut answer = Box::pin(answer).take(limit + 1);
+    let mut bytes = Vec::new();
+    answer.read_to_end(&mut bytes).await.map_err(|error| format!("the answer ended early: {error}"))?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("the answer is longer than {limit} bytes, so it is not the operator's"));
+    }
+    String::from_utf8(bytes).map_err(|_| "the answer is no text, so it is not the operator's".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn endless_answer_is_not_read_to_its_end() {
+        assert_eq!(text_of(&b"datakey_leader 1"[..], 16).await.as_deref(), Ok("datakey_leader 1"));
+        assert!(text_of(&b"datakey_leader 10"[..], 16).await.unwrap_err().contains("longer than 16 bytes"));
+        assert!(text_of(futures::io::repeat(b'x'), 16).await.is_err());
     }
 }
