@@ -193,8 +193,14 @@ async fn keep_refuses_before_anything_is_deleted() {
 
     // A DataKey that the API server would not create again is not deleted, nor one that changed since it was read.
     let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
-    api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
-    assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("a policy refuses it"));
+    test.patch("orders", &json!({ "spec": { "grantTokens": ["hidden-token"] } })).await;
+    api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses hidden-token"));
+    let refused = user.ends(1, &["keep", "orders", "--yes", &to]).await.err;
+    assert!(refused.contains("a policy refuses [redacted]"), "{refused}");
+    test.ready("orders").await;
+    api.fail_next(1, "patch", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses hidden-token"));
+    let refused = user.ends(1, &["rotate", "orders"]).await.err;
+    assert!(refused.contains("a policy refuses [redacted]"), "{refused}");
     assert!(!file.exists());
     std::fs::write(&file, "kind: Secret\n").unwrap();
     assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("name another file by --to"));

@@ -116,7 +116,12 @@ fn managing_tool(fetched: &FetchedKey) -> Option<&'static str> {
 
 /// Returns whether a manifest of the `DataKey` has grant tokens.
 fn has_grant_tokens(fetched: &FetchedKey) -> bool {
-    fetched.key.spec.grant_tokens.as_ref().is_some_and(|tokens| !tokens.is_empty())
+    !grant_tokens(fetched).is_empty()
+}
+
+/// Returns the grant tokens of the `DataKey`. A message of the API server about it can repeat them.
+fn grant_tokens(fetched: &FetchedKey) -> &[String] {
+    fetched.key.spec.grant_tokens.as_deref().unwrap_or_default()
 }
 
 /// Writes a new file, and refuses to overwrite an existing one. Only the user may read a private one.

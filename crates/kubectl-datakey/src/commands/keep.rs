@@ -12,7 +12,7 @@ use datakey::api::DataKey;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL_INTERVAL, Progress, has_grant_tokens, managing_tool, write_new_file};
+use super::{POLL_INTERVAL, Progress, grant_tokens, has_grant_tokens, managing_tool, write_new_file};
 use crate::{
     cli::Keep,
     cluster::{Cluster, FetchedKey},
@@ -31,7 +31,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
     let saved = if args.dry_run { None } else { read(&file)? };
     let fetched = cluster.find(&args.name).await?;
     let deadline = Instant::now() + args.timeout;
-    let mut keeper = Keeper { cluster, terminal, args, file, output: Output::default(), deadline };
+    let tokens = tokens(fetched.as_ref(), saved.as_ref());
+    let mut keeper = Keeper { cluster, terminal, args, file, tokens, output: Output::default(), deadline };
     match step(&args.name, &cluster.namespace, fetched.as_ref(), saved)? {
         KeepStep::Nothing => Ok(Output::text(messages::retained_already(&args.name))),
         KeepStep::Replace(manifest) => {
@@ -39,7 +40,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             require_intact(&keeper.check_secret(&fetched.key).await?, fetched)?;
             keeper.warn(fetched);
             // A manifest that the API server refuses must be known before anything is deleted.
-            cluster.would_create(&manifest).await?;
+            cluster.would_create(&manifest).await.map_err(|error| error.redacted(&keeper.tokens))?;
             if args.dry_run {
                 keeper.output.out = yaml(&manifest)?.into_bytes();
                 return Ok(keeper.output);
@@ -69,6 +70,13 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
     }
 }
 
+/// Returns the grant tokens of the `DataKey` and of the saved manifest.
+fn tokens(fetched: Option<&FetchedKey>, saved: Option<&Value>) -> Vec<String> {
+    let saved = saved.and_then(|saved| saved["spec"]["grantTokens"].as_array()).into_iter().flatten();
+    let saved = saved.filter_map(Value::as_str).map(str::to_owned);
+    fetched.into_iter().flat_map(grant_tokens).cloned().chain(saved).collect()
+}
+
 fn default_file(namespace: &str, name: &str) -> PathBuf {
     format!("datakey-{namespace}-{name}.yaml").into()
 }
@@ -96,6 +104,8 @@ struct Keeper<'a> {
     args: &'a Keep,
     /// The file with the manifest.
     file: PathBuf,
+    /// The grant tokens, which a message of the API server can repeat.
+    tokens: Vec<String>,
     output: Output,
     deadline: Instant,
 }
@@ -111,6 +121,9 @@ impl Keeper<'_> {
     fn warn(&mut self, fetched: &FetchedKey) {
         if let Some(tool) = managing_tool(fetched) {
             self.output.notes.push(messages::applied_by(tool));
+        }
+        if fetched.key.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
+            self.output.notes.push(messages::owners(fetched));
         }
         if has_grant_tokens(fetched) {
             self.output.notes.push(messages::GRANT_TOKENS.to_owned());
@@ -143,7 +156,8 @@ impl Keeper<'_> {
             self.pause(|| messages::still_being_deleted(&found)).await?;
         }
         self.wait_until_secret_is_free(manifest).await?;
-        self.cluster.create(manifest).await.map_err(|error| self.unfinished(&error))?;
+        let created = self.cluster.create(manifest).await;
+        created.map_err(|error| self.unfinished(&error.redacted(&self.tokens)))?;
         self.verify(manifest).await
     }
 

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
-use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, of_all, wait::pause};
+use super::{CONCURRENT_READS, POLL_INTERVAL, grant_tokens, none_found, of_all, wait::pause};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
@@ -23,6 +23,8 @@ struct Waiting {
     summary: KeySummary,
     /// How long ago the last retry was requested, if that delays the next one.
     last: Option<SignedDuration>,
+    /// The grant tokens, which a message of the API server can repeat.
+    tokens: Vec<String>,
 }
 
 /// What became of the request for one `DataKey`.
@@ -92,7 +94,11 @@ impl Waiting {
     fn of(fetched: &FetchedKey, now: Timestamp) -> Option<Self> {
         let requested = fetched.key.retry_at().and_then(|at| at.parse::<Timestamp>().ok());
         let last = requested.map(|at| now.duration_since(at)).filter(|ago| !ago.is_negative() && *ago < REQUEST_EVERY);
-        Some(KeySummary::of(&fetched.key)).filter(is_waiting).map(|summary| Self { summary, last })
+        Some(KeySummary::of(&fetched.key)).filter(is_waiting).map(|summary| Self {
+            summary,
+            last,
+            tokens: grant_tokens(fetched).to_vec(),
+        })
     }
 }
 
@@ -122,19 +128,21 @@ fn closing(requested: &BTreeSet<(String, String)>, ready: usize) -> String {
 async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<Outcome> {
     let forbidden: Mutex<BTreeSet<&str>> = Mutex::default();
     let is_forbidden = |namespace: &str| forbidden.lock().is_ok_and(|known| known.contains(namespace));
-    let one = async |summary: &'_ KeySummary| -> Outcome {
-        match cluster.request_retry(&summary.namespace, &summary.name, now).await {
+    let one = async |Waiting { summary, tokens, .. }: &'_ Waiting| -> Outcome {
+        let requested = cluster.request_retry(&summary.namespace, &summary.name, now).await;
+        match requested.map_err(|error| error.redacted(tokens)) {
             Ok(()) => Outcome::Requested,
             Err(CommandError::Forbidden(message)) => Outcome::Forbidden(Some(message)),
             Err(error) => Outcome::Failed(error.to_string()),
         }
     };
     stream::iter(waiting)
-        .map(async |Waiting { summary, .. }| {
+        .map(async |waiting| {
+            let summary = &waiting.summary;
             if is_forbidden(&summary.namespace) {
                 return Outcome::Forbidden(None);
             }
-            let outcome = one(summary).await;
+            let outcome = one(waiting).await;
             if matches!(outcome, Outcome::Forbidden(_))
                 && let Ok(mut known) = forbidden.lock()
             {
@@ -173,7 +181,7 @@ fn report(waiting: &[Waiting], outcomes: &[Outcome], with_namespace: bool) -> Ou
     output
 }
 
-fn line(Waiting { summary, last }: &Waiting, with_namespace: bool) -> String {
+fn line(Waiting { summary, last, .. }: &Waiting, with_namespace: bool) -> String {
     let namespace = if with_namespace { format!("{}/", summary.namespace) } else { String::new() };
     // The operator does not show when it tried last, so this is as near as the last request.
     let delay = last.map_or_else(String::new, |ago| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use datakey::api::{FIRST_VERSION, MAX_VERSIONS};
 use serde_json::{Value, json};
 
-use super::{managing_tool, wait};
+use super::{grant_tokens, managing_tool, wait};
 use crate::{
     cli::Rotate,
     cluster::{Cluster, FetchedKey},
@@ -25,7 +25,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
     }
     let mut output = Output::default();
     output.notes.push(note_about_git(managing_tool(&fetched), next));
-    let changed = match cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await {
+    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await;
+    let changed = match changed.map_err(|error| error.redacted(grant_tokens(&fetched))) {
         Err(CommandError::Unanswered(why)) if !args.dry_run => {
             changed_all_the_same(cluster, &fetched, next, &why).await?
         }

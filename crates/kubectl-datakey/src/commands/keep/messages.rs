@@ -22,6 +22,16 @@ pub fn applied_by(tool: &str) -> String {
 
 pub const GRANT_TOKENS: &str = "note: spec.grantTokens is in the manifest: keep the file from others";
 
+/// An owner reference of the old `DataKey` could have the new one deleted.
+pub fn owners(fetched: &FetchedKey) -> String {
+    let owners = fetched.key.metadata.owner_references.iter().flatten();
+    let owners: Vec<_> = owners.map(|owner| format!("{} {}", owner.kind, owner.name)).collect();
+    format!(
+        "note: the new DataKey has no ownerReferences, so it stays when its owner is deleted (now {})",
+        owners.join(", ")
+    )
+}
+
 pub fn question(fetched: &FetchedKey, file: &Path) -> String {
     format!(
         "DataKey {} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under deletionPolicy \
@@ -111,6 +121,8 @@ mod tests {
     fn messages_of_keep_are_as_recorded() {
         let fetched = edited(ready(&[1, 2]), |value| {
             value["metadata"]["finalizers"] = json!(["orphan", "example.com/other"]);
+            let owner = json!({ "apiVersion": "example.com/v1", "kind": "Shop", "name": "web", "uid": "1" });
+            value["metadata"]["ownerReferences"] = json!([owner]);
         });
         let (file, missing) = (Path::new("datakey-shop-orders.yaml"), SecretCheck::from_secret(&fetched.key, None));
         let unknown = SecretCheck::unknown(&fetched.key, "you may not read it");
@@ -120,6 +132,7 @@ mod tests {
             secret_not_intact(&unknown, &fetched),
             applied_by("Flux"),
             GRANT_TOKENS.to_owned(),
+            owners(&fetched),
             question(&fetched, file),
             question_without_data_key("orders", "shop", "https://192.0.2.1:6443/", file),
             NOT_CONFIRMED.to_owned(),
