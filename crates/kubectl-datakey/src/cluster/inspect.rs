@@ -161,7 +161,7 @@ impl Cluster {
     }
 
     /// The objects of a list that are JSON of a usual depth.
-    async fn objects(
+    pub(super) async fn objects(
         &self,
         request: Result<http::Request<Vec<u8>>, request::Error>,
     ) -> Result<Vec<Value>, kube::Error> {
