@@ -145,11 +145,15 @@ async fn keep_resumes_after_an_interruption() {
             "gone" => {
                 // Even without the Secret the file has everything.
                 test.delete_secret(name).await;
-                user.ends(0, &["keep", name, &to]).await;
+                // The file could come from another cluster, so the command asks.
+                let no = user.ends(1, &["keep", name, &to]).await;
+                assert!(no.err.contains("has no DataKey gone") && no.err.contains("(y/n)"), "{no:?}");
+                assert!(test.keys().get_opt(name).await.unwrap().is_none());
+                user.ends(0, &["keep", name, "--yes", &to]).await;
                 assert_eq!(test.secret(name).await.data, secret.data);
                 assert_eq!(test.get(name).await.record(), before.record());
             }
-            _ => drop(user.ends(0, &["keep", name, &to]).await),
+            _ => drop(user.ends(0, &["keep", name, "--yes", &to]).await),
         }
         if name != "gone" {
             assert_kept(&test, &before, &secret).await;
@@ -189,8 +193,14 @@ async fn keep_refuses_before_anything_is_deleted() {
 
     // A DataKey that the API server would not create again is not deleted, nor one that changed since it was read.
     let user = User::of(&test).with("KUBECONFIG", &kubeconfig);
-    api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses it"));
-    assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("a policy refuses it"));
+    test.patch("orders", &json!({ "spec": { "grantTokens": ["hidden-token"] } })).await;
+    api.fail_next(1, "create", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses hidden-token"));
+    let refused = user.ends(1, &["keep", "orders", "--yes", &to]).await.err;
+    assert!(refused.contains("a policy refuses [redacted]"), "{refused}");
+    test.ready("orders").await;
+    api.fail_next(1, "patch", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses hidden-token"));
+    let refused = user.ends(1, &["rotate", "orders"]).await.err;
+    assert!(refused.contains("a policy refuses [redacted]"), "{refused}");
     assert!(!file.exists());
     std::fs::write(&file, "kind: Secret\n").unwrap();
     assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("name another file by --to"));

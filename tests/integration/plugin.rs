@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::{
+    api_proxy::{ApiProxy, Fault},
     commands::{self, Ended},
     eventually, kms,
 };
@@ -528,6 +529,26 @@ async fn rotate_issues_the_next_version_and_keeps_earlier_ones() {
 }
 
 #[tokio::test]
+async fn rotate_finds_its_change_although_the_answer_was_lost() {
+    let test = TestNamespace::new("plugin-rotate-lost").await;
+    let _operator = test.operator();
+    test.issue("k", &json!({})).await;
+    let kubeconfig = test.kubeconfig_with_role("cluster-admin").await;
+    let api = ApiProxy::start(&kubeconfig).await;
+    let user = User::of(&test).with("KUBECONFIG", &api.kubeconfig(&kubeconfig).display().to_string());
+    api.fail_next(1, "patch", "datakeys", Fault::LoseAnswer);
+    assert_eq!(text(&user.ends(0, &["rotate", "k"]).await), "version 2 of k is requested\n");
+    test.ready("k").await;
+    api.fail_next(1, "patch", "datakeys", Fault::Refuse(504, "Timeout", "Timeout: request did not complete"));
+    let unclear = user.ends(1, &["rotate", "k"]).await;
+    assert!(unclear.err.contains("look whether spec.version is 3"), "{unclear:?}");
+    // A poll without an answer does not end the wait; the first GET reads the DataKey before the change.
+    api.fail_after(1, "get", "datakeys", Fault::Refuse(503, "ServiceUnavailable", "away"));
+    assert_eq!(text(&user.ends(0, &["rotate", "k", "--wait"]).await), "version 3 of k is issued and current\n");
+    assert_eq!(test.get("k").await.record().len(), 3);
+}
+
+#[tokio::test]
 async fn policies_are_those_of_the_recorded_key_and_context() {
     let test = TestNamespace::new("plugin-policy").await;
     let _operator = test.operator();
@@ -602,8 +623,10 @@ async fn user_without_access_to_secrets_sees_the_rest() {
     let kubeconfig = test.kubeconfig_with_role("view").await;
     let viewer = User::of(&test).with("KUBECONFIG", &kubeconfig.display().to_string());
     eventually(SOON, "the rights are there", async || viewer.runs(&["list"]).await.code == 0).await;
-    let status = viewer.ends(0, &["status", "k"]).await;
+    let status = viewer.ends(1, &["status", "k"]).await;
     assert!(text(&status).contains("could not be looked at") && text(&status).contains("you may not"), "{status:?}");
+    let all = viewer.ends(1, &["status"]).await;
+    assert!(all.err.contains("1 of 1 DataKeys is Ready, and 1 Secret was not looked at."), "{all:?}");
     assert!(text(&viewer.ends(1, &["verify", "k"]).await).contains("could not be verified in full"));
     test.issue("more", &json!({})).await;
     let all = viewer.ends(1, &["verify"]).await;

@@ -16,16 +16,14 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{
-        ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
-        PropagationPolicy,
-    },
-    core::request::Request,
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    core::request::{self, Request},
 };
 use serde_json::{Value, json};
 
 use crate::output::{CommandError, printable};
 
+mod answer;
 mod config;
 mod errors;
 mod fetched_key;
@@ -46,6 +44,8 @@ const MANAGER: &str = "kubectl-datakey";
 /// A client for one cluster, with the namespace that the user chose.
 pub struct Cluster {
     client: Client,
+    /// The URL of the API server.
+    pub server: String,
     /// The namespace of `-n`, else that of the kubeconfig's context.
     pub namespace: String,
 }
@@ -64,23 +64,25 @@ impl Cluster {
             config.auth_info.impersonate_groups = Some(connection.as_group.clone()).filter(|groups| !groups.is_empty());
         }
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let server = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|error| CommandError::Failed(format!("the kubeconfig can't be used: {}", chain(&error))))?;
-        Ok(Self { client, namespace })
+        Ok(Self { client, server, namespace })
     }
 
     /// Gets a `DataKey` of the namespace.
     pub async fn data_key(&self, name: &str) -> Result<FetchedKey, CommandError> {
-        match self.data_keys_in(Some(&self.namespace)).get(name).await {
-            Ok(object) => parse(object),
+        match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
+            Ok(answer) => FetchedKey::decode(&answer),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
         }
     }
 
     /// Gets a `DataKey` of the namespace, or `None` if it does not exist.
     pub async fn find(&self, name: &str) -> Result<Option<FetchedKey>, CommandError> {
-        match self.data_keys_in(Some(&self.namespace)).get_opt(name).await {
-            Ok(object) => object.map(parse).transpose(),
+        match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
+            Ok(answer) => FetchedKey::decode(&answer).map(Some),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
         }
     }
@@ -94,8 +96,8 @@ impl Cluster {
     pub async fn selected_by(&self, labels: Option<&str>, all_namespaces: bool) -> Result<Listing, CommandError> {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
         let params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default() };
-        let listed = self.data_keys_in(namespace).list(&params).await;
-        Ok(Listing::of(listed.map_err(|error| explain(&error, "DataKeys"))?.items.into_iter().map(parse)))
+        let listed = self.send(data_keys_in(namespace).list(&params)).await;
+        listed.and_then(|answer| Listing::decode(&answer)).map_err(|error| explain(&error, "DataKeys"))
     }
 
     /// Gets one `DataKey`, or lists them if `name` is `None`.
@@ -111,8 +113,8 @@ impl Cluster {
     /// `patch` has `metadata.resourceVersion`, so the API server refuses it if another client changed the DataKey.
     pub async fn patch(&self, name: &str, patch: &Value, dry_run: bool) -> Result<FetchedKey, CommandError> {
         let params = PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Merge(patch)).await {
-            Ok(object) => parse(object),
+        match self.send(self.own_data_keys().patch(name, &params, &Patch::Merge(patch))).await {
+            Ok(answer) => FetchedKey::decode(&answer),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "DataKey {name} was changed meanwhile, and nothing was done: look at it, and try again"
             ))),
@@ -125,7 +127,7 @@ impl Cluster {
     pub async fn request_retry(&self, namespace: &str, name: &str, at: Timestamp) -> Result<(), CommandError> {
         let patch = json!({ "metadata": { "annotations": { RETRY_AT_ANNOTATION: at.to_string() } } });
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.data_keys_in(Some(namespace)).patch_metadata(name, &params, &Patch::Merge(patch)).await {
+        match self.send(data_keys_in(Some(namespace)).patch_metadata(name, &params, &Patch::Merge(patch))).await {
             Ok(_) => Ok(()),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {namespace}"))),
         }
@@ -142,7 +144,7 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(read) }),
             ..DeleteParams::default()
         };
-        match self.data_keys_in(Some(&self.namespace)).delete(&name, &params).await {
+        match self.send(self.own_data_keys().delete(&name, &params)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "DataKey {name} was changed meanwhile, and was not deleted: look at it, and try again"
@@ -164,10 +166,8 @@ impl Cluster {
     async fn post(&self, manifest: &Value, dry_run: bool) -> Result<(), CommandError> {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
         let what = format!("DataKey {name} in namespace {}", self.namespace);
-        let object: DynamicObject = serde_json::from_value(manifest.clone())
-            .map_err(|error| CommandError::Failed(format!("{what} is not of a form that can be created: {error}")))?;
         let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
-        match self.data_keys_in(Some(&self.namespace)).create(&params, &object).await {
+        match self.send(self.own_data_keys().create(&params, manifest.to_string().into_bytes())).await {
             Ok(_) => Ok(()),
             // The API server validates an object before it looks for one of the same name.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
@@ -187,8 +187,8 @@ impl Cluster {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
         let what = format!("DataKey {name} in namespace {}", self.namespace);
         let params = PatchParams { dry_run, field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        match self.data_keys_in(Some(&self.namespace)).patch(name, &params, &Patch::Apply(manifest)).await {
-            Ok(object) => parse(object).map(Some),
+        match self.send(self.own_data_keys().patch(name, &params, &Patch::Apply(manifest))).await {
+            Ok(answer) => FetchedKey::decode(&answer).map(Some),
             Err(kube::Error::Api(status)) if status.is_conflict() && !is_about_fields(&status) => Ok(None),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "{what} has other values, which another client set, and nothing was changed: {}; change it where it is \
@@ -201,6 +201,7 @@ impl Cluster {
 
     /// Gets the metadata of a Secret, or `None` if it does not exist.
     pub async fn secret_metadata(&self, namespace: &str, name: &str) -> Result<Option<SecretMetadata>, CommandError> {
+        require_names(&[name], &format!("Secret {name} in namespace {namespace}"))?;
         let api: Api<WatchedSecret> = Api::namespaced(self.client.clone(), namespace);
         match api.get_opt(name).await {
             Ok(secret) => Ok(secret.map(|secret| secret.metadata)),
@@ -210,13 +211,12 @@ impl Cluster {
 
     /// Gets a Secret, or `None` if it does not exist.
     ///
-    /// The body is decoded here, because kube logs a body that it cannot decode. No error contains a part of it.
+    /// No error contains a part of it.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, CommandError> {
         let what = format!("Secret {name} in namespace {namespace}");
+        require_names(&[name], &what)?;
         let request = Request::new(Secret::url_path(&(), Some(namespace))).get(name, &GetParams::default());
-        let request =
-            request.map_err(|error| CommandError::Failed(format!("{what}: can't build the request: {error}")))?;
-        match self.client.request_text(request).await {
+        match self.send(request).await {
             Ok(answer) => decode(&answer).map(Some).map_err(|error| CommandError::Failed(format!("{what}: {error}"))),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
             Err(error) => Err(explain(&error, &what)),
@@ -257,27 +257,56 @@ impl Cluster {
 
     /// Lists the events about a `DataKey`.
     pub async fn events(&self, fetched: &FetchedKey) -> Result<Vec<Event>, CommandError> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &fetched.namespace());
         // Events of a deleted DataKey of the same name stay for an hour.
         let uid = fetched.key.metadata.uid.as_deref().unwrap_or_default();
         let about =
             format!("involvedObject.kind=DataKey,involvedObject.name={},involvedObject.uid={uid}", fetched.name());
-        let listed = events.list(&ListParams::default().fields(&about)).await;
-        Ok(listed.map_err(|error| explain(&error, "events"))?.items)
+        let path = Event::url_path(&(), Some(&fetched.namespace()));
+        let request = Request::new(path).list(&ListParams::default().fields(&about));
+        let listed = self.objects(request).await.map_err(|error| explain(&error, "events"))?;
+        // Any client can write an Event with a time that the Rust type cannot hold. The others are shown.
+        Ok(listed.into_iter().filter_map(|event| serde_json::from_value(event).ok()).collect())
     }
 
-    fn data_keys_in(&self, namespace: Option<&str>) -> Api<DynamicObject> {
-        let resource = ApiResource::erase::<DataKey>(&());
-        match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
-        }
+    fn own_data_keys(&self) -> Request {
+        data_keys_in(Some(&self.namespace))
+    }
+
+    /// Sends a request and returns the body of the answer.
+    ///
+    /// It is decoded here, because kube fails a whole list for one object that it cannot decode, and logs the body.
+    async fn send(&self, request: Result<http::Request<Vec<u8>>, request::Error>) -> Result<String, kube::Error> {
+        self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
     }
 }
 
-fn parse(object: DynamicObject) -> Result<FetchedKey, CommandError> {
-    match serde_json::to_value(object) {
-        Ok(value) => FetchedKey::parse(value),
-        Err(error) => Err(CommandError::Failed(format!("can't read the API server's answer: {error}"))),
+/// Requires names that can be parts of a path of the API server: kube sends them as they are. Kubernetes has no other names
+/// for the objects in question (RFC 1123).
+fn require_names(names: &[&str], what: &str) -> Result<(), CommandError> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let is_name = |name: &&&str| {
+        let ends = [name.bytes().next(), name.bytes().next_back()];
+        name.bytes().all(is_inner) && ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+    };
+    if names.iter().all(|name| is_name(&name)) {
+        return Ok(());
+    }
+    Err(CommandError::Failed(format!("{what}: no object can have such a name")))
+}
+
+fn data_keys_in(namespace: Option<&str>) -> Request {
+    Request::new(DataKey::url_path(&(), namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_become_parts_of_a_path() {
+        assert_eq!(require_names(&["datakey-system", "keys.v1", "a"], "Lease"), Ok(()));
+        for name in ["", "..", "../../../api/v1/secrets?", "a/b", "a%2fb", "a?", "a#", "A", "-a", "a."] {
+            assert!(require_names(&["a", name], "Lease").is_err(), "{name}");
+        }
     }
 }

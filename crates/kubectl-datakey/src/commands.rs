@@ -61,7 +61,7 @@ enum Progress {
     Failed(String),
 }
 
-/// Returns the checks of these `DataKey`s' Secrets, and one note for all of them that the user may not read.
+/// Returns the checks of these `DataKey`s' Secrets, and one note for all of them that could not be read.
 fn with_one_note(
     keys: &[FetchedKey],
     looked: Vec<Result<SecretCheck, CommandError>>,
@@ -71,20 +71,24 @@ fn with_one_note(
     let mut count = 0;
     let mut checks = Vec::new();
     for (fetched, looked) in keys.iter().zip(looked) {
-        checks.push(match looked {
-            Ok(check) => check,
-            Err(CommandError::Forbidden(message)) => {
-                namespaces.insert(fetched.namespace());
-                refusal.get_or_insert(message);
-                count += 1;
-                SecretCheck::unknown(&fetched.key, "you may not read it")
-            }
-            Err(error) => SecretCheck::unknown(&fetched.key, &error.to_string()),
-        });
+        checks.push(looked.unwrap_or_else(|error| {
+            namespaces.insert(fetched.namespace());
+            count += 1;
+            let message = error.to_string();
+            let why = if matches!(error, CommandError::Forbidden(_)) { "you may not read it" } else { &message };
+            let check = SecretCheck::unknown(&fetched.key, why);
+            refusal.get_or_insert(message);
+            check
+        }));
     }
-    let secrets = if count == 1 { "1 Secret was".to_owned() } else { format!("{count} Secrets were") };
+    let secrets = secrets_were(count);
     let namespaces = namespaces.into_iter().collect::<Vec<_>>().join(", ");
     (checks, refusal.map(|refusal| format!("{secrets} not looked at, in {namespaces}: {refusal}")))
+}
+
+/// The subject and the verb of a sentence about Secrets.
+fn secrets_were(count: usize) -> String {
+    if count == 1 { "1 Secret was".to_owned() } else { format!("{count} Secrets were") }
 }
 
 /// The subject and the verb of a sentence about some of all `DataKey`s.
@@ -112,14 +116,19 @@ fn managing_tool(fetched: &FetchedKey) -> Option<&'static str> {
 
 /// Returns whether a manifest of the `DataKey` has grant tokens.
 fn has_grant_tokens(fetched: &FetchedKey) -> bool {
-    fetched.key.spec.grant_tokens.as_ref().is_some_and(|tokens| !tokens.is_empty())
+    !grant_tokens(fetched).is_empty()
+}
+
+/// Returns the grant tokens of the `DataKey`. A message of the API server about it can repeat them.
+fn grant_tokens(fetched: &FetchedKey) -> &[String] {
+    fetched.key.spec.grant_tokens.as_deref().unwrap_or_default()
 }
 
 /// Writes a new file, and refuses to overwrite an existing one. Only the user may read a private one.
 fn write_new_file(file: &Path, bytes: &[u8], is_private: bool) -> Result<(), CommandError> {
     let cannot = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => CommandError::Failed(format!(
-            "{} is there already and was left alone: remove it, or name another file by --to",
+            "{} is there already and was left alone: name another file by --to",
             file.display()
         )),
         _ => CommandError::Failed(format!("can't write {}: {error}", file.display())),
@@ -153,14 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn missing_right_has_one_note_for_all_secrets() {
+    fn unreadable_secrets_have_one_note() {
         let refused = || Err(CommandError::Forbidden("Secret orders: you may not".to_owned()));
         let keys = [ready(&[1]), ready(&[1])];
         let (checks, note) = with_one_note(&keys, vec![refused(), refused()]);
         assert_eq!(note.as_deref(), Some("2 Secrets were not looked at, in shop: Secret orders: you may not"));
         assert!(checks.iter().all(|check| check.line().contains("you may not read it")));
-        let failed = Err(CommandError::Failed("no answer".to_owned()));
-        assert_eq!(with_one_note(&keys[..1], vec![failed]).1, None);
+        let failed = Err(CommandError::Unanswered("no answer".to_owned()));
+        let (checks, note) = with_one_note(&keys[..1], vec![failed]);
+        assert_eq!(note.as_deref(), Some("1 Secret was not looked at, in shop: no answer"));
+        assert!(checks[0].line().contains("no answer"));
     }
 
     #[test]

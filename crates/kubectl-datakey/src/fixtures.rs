@@ -15,7 +15,7 @@ use crate::cluster::FetchedKey;
 pub fn recorded(versions: &[i32]) -> FetchedKey {
     let mut key = fixtures::recorded(versions);
     key.metadata.creation_timestamp = Some(datakey::api::truncate_to_seconds(at(0)));
-    FetchedKey::parse(json!(key)).unwrap()
+    FetchedKey::decode(&json!(key).to_string()).unwrap()
 }
 
 /// A `DataKey` with these recorded versions, `Ready` with the last of them.
@@ -35,7 +35,7 @@ pub fn with_status(fetched: FetchedKey, status: impl FnOnce(&DataKey) -> KeyStat
 pub fn edited(fetched: FetchedKey, edit: impl FnOnce(&mut Value)) -> FetchedKey {
     let mut value = fetched.value;
     edit(&mut value);
-    FetchedKey::parse(value).unwrap()
+    FetchedKey::decode(&value.to_string()).unwrap()
 }
 
 /// The Secret that the operator creates for this version of the `DataKey`.

@@ -77,6 +77,9 @@ pub enum CommandError {
     /// The user lacks a right.
     #[error("{0}")]
     Forbidden(String),
+    /// The API server did not answer, or not in time, or failed. A change that was asked for may be done.
+    #[error("{0}")]
+    Unanswered(String),
     /// The command failed.
     #[error("{0}")]
     Failed(String),
@@ -129,6 +132,7 @@ impl CommandError {
             Self::Usage(text) => Self::Usage(redacted(text)),
             Self::NotReady(text) => Self::NotReady(redacted(text)),
             Self::Forbidden(text) => Self::Forbidden(redacted(text)),
+            Self::Unanswered(text) => Self::Unanswered(redacted(text)),
             Self::Failed(text) => Self::Failed(redacted(text)),
         }
     }
@@ -137,7 +141,7 @@ impl CommandError {
 impl From<CommandError> for ExitCode {
     fn from(error: CommandError) -> Self {
         Self::from(match error {
-            CommandError::Failed(_) | CommandError::Forbidden(_) => 1,
+            CommandError::Failed(_) | CommandError::Forbidden(_) | CommandError::Unanswered(_) => 1,
             CommandError::NotReady(_) => 2,
             CommandError::Usage(_) => USAGE,
         })
@@ -332,6 +336,7 @@ mod tests {
             CommandError::Usage(text()),
             CommandError::NotReady(text()),
             CommandError::Forbidden(text()),
+            CommandError::Unanswered(text()),
             CommandError::Failed(text()),
         ] {
             assert_eq!(error.redacted(&["t0ken".to_owned()]).to_string(), "the token [redacted] is wrong");

@@ -109,6 +109,13 @@ async fn check_says_what_of_the_installation_does_not_work() {
     assert_eq!(finding(&none, "definition"), ("Ok".to_owned(), definition.to_owned()));
 
     test.apply(&[deployment("plugin-check", "keys", &[])]).await;
+    // Another test may have a Deployment in the operator's namespace, so the exit code is 1 or 2.
+    let untrusted = user.runs(&["check", "-o", "json"]).await;
+    assert_ne!(untrusted.code, 0, "{untrusted:?}");
+    let untrusted: Value = serde_json::from_slice(&untrusted.out).unwrap();
+    let mine = |item: &&Value| item["detail"].as_str().unwrap().contains("keys in namespace plugin-check");
+    let found: Vec<_> = untrusted["items"].as_array().unwrap().iter().filter(mine).collect();
+    assert!(found.len() == 1 && found[0]["result"] == "NotChecked", "{untrusted}");
     report_replicas(&test, 0).await;
     let stopped = user.json(2, &here).await;
     for check in ["operator", "leader"] {

@@ -152,7 +152,7 @@ pub struct Keep {
     #[arg(long, conflicts_with_all = ["to", "yes"])]
     pub dry_run: bool,
 
-    /// Do not ask before the DataKey is deleted.
+    /// Do not ask before the DataKey is deleted, or created from a file of an earlier run.
     #[arg(short, long)]
     pub yes: bool,
 
@@ -168,7 +168,8 @@ pub struct Check {
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
-    /// The namespace of the operator; without it all, or datakey-system if you may not look in all.
+    /// The namespace of the operator; without it datakey-system. Deployments of the operator in others are named, but not
+    /// checked.
     #[arg(long, value_name = "NAMESPACE")]
     pub operator_namespace: Option<String>,
 

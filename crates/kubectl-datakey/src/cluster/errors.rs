@@ -16,6 +16,13 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
                 "{what}: you may not: {message}; ask for that right, or choose another -n or --context"
             ));
         }
+        kube::Error::Api(status) if status.code >= 500 || [408, 429].contains(&status.code) => {
+            return CommandError::Unanswered(format!(
+                "{what}: the API server could not answer ({}): {}; try again later",
+                status.code,
+                line(&status.message)
+            ));
+        }
         kube::Error::Api(status) => {
             let missing = status.details.as_ref().filter(|details| !details.name.is_empty());
             let message = line(&status.message);
@@ -43,10 +50,17 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
                 chain(error)
             )
         }
-        error => format!(
-            "{what}: no answer from the API server: {}; check the network, --kubeconfig and --context",
-            chain(error)
+        kube::Error::SerdeError(error) => format!(
+            "{what}: the API server's answer can't be decoded: {}; check that --kubeconfig and --context lead to an API server",
+            line(&error.to_string())
         ),
+        kube::Error::BuildRequest(error) => format!("{what}: the request can't be made: {}", chain(error)),
+        error => {
+            return CommandError::Unanswered(format!(
+                "{what}: no answer from the API server: {}; check the network, --kubeconfig and --context",
+                chain(error)
+            ));
+        }
     })
 }
 
@@ -71,10 +85,28 @@ mod tests {
 
     use super::*;
 
-    fn explained(code: u16, details: Value) -> String {
+    fn error(code: u16, details: Value) -> CommandError {
         let details = serde_json::from_value(details).unwrap();
         let status = Status { code, message: "words\u{1b}[2J\n* more".to_owned(), details, ..Status::default() };
-        explain(&kube::Error::Api(Box::new(status)), "DataKey orders").to_string()
+        explain(&kube::Error::Api(Box::new(status)), "DataKey orders")
+    }
+
+    fn explained(code: u16, details: Value) -> String {
+        error(code, details).to_string()
+    }
+
+    #[test]
+    fn only_an_answer_says_that_nothing_was_done() {
+        for code in [408, 429, 500, 502, 503, 504] {
+            assert!(matches!(error(code, json!(null)), CommandError::Unanswered(_)), "{code}");
+        }
+        for code in [400, 401, 404, 409, 422] {
+            assert!(matches!(error(code, json!(null)), CommandError::Failed(_)), "{code}");
+        }
+        let lost = explain(&kube::Error::Service("reset".into()), "DataKey orders");
+        assert!(matches!(lost, CommandError::Unanswered(why) if why.contains("check the network")));
+        let decoded = kube::Error::SerdeError(serde_json::from_str::<Value>("{").unwrap_err());
+        assert!(matches!(explain(&decoded, "DataKeys"), CommandError::Failed(why) if why.contains("can't be decoded")));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
 
-use std::fmt::Debug;
-
 use datakey::names::{GROUP, SECRET_TYPE};
+use futures::{AsyncRead, AsyncReadExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
@@ -12,16 +11,18 @@ use k8s_openapi::api::{
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams},
-    core::request::Request,
+    core::request::{self, Request},
 };
-use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Cluster, errors::explain};
-use crate::output::CommandError;
+use super::{Cluster, answer, errors::explain, require_names};
+use crate::output::{CommandError, printable};
 
 /// What the Deployment and the Service of the operator are selected by.
 const OPERATOR: &str = "app.kubernetes.io/name=datakey-operator";
+
+/// The largest answer that is read as metrics, in bytes. The operator's take less than one MiB, and another program can answer.
+const MAX_METRICS: u64 = 8 * 1024 * 1024;
 
 /// The name of the definition of DataKeys.
 pub const DEFINITION: &str = "datakeys.datakey.dev";
@@ -39,15 +40,10 @@ pub struct Right {
 
 /// A Secret of the operator's type, without its data. Only what is used is decoded: a time that no Rust type can hold must not
 /// hide the others.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct ListedSecret {
     /// Its metadata.
     pub metadata: Value,
-}
-
-#[derive(Deserialize)]
-struct SecretList {
-    items: Vec<ListedSecret>,
 }
 
 // === impl Cluster ===
@@ -72,18 +68,19 @@ impl Cluster {
 
     /// Lists the Deployments of the operator, in one namespace or in all.
     pub async fn operators(&self, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
-        let api: Api<Deployment> = match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let listed = api.list(&ListParams::default().labels(OPERATOR)).await;
-        Ok(listed.map_err(|error| explain(&error, "Deployments of the operator"))?.items)
+        let request = Request::new(Deployment::url_path(&(), namespace)).list(&ListParams::default().labels(OPERATOR));
+        let found = self.objects(request).await.map_err(|error| explain(&error, "Deployments of the operator"))?;
+        // The API server validates Deployments, so one that cannot be decoded here is none that it runs.
+        Ok(found.into_iter().filter_map(|object| serde_json::from_value(object).ok()).collect())
     }
 
     /// Gets a Lease, or `None` if it does not exist.
     pub async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, CommandError> {
+        let what = format!("Lease {name} in namespace {namespace}");
+        // Both come from the flags of a Deployment, and become parts of a path.
+        require_names(&[namespace, name], &what)?;
         let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(|error| explain(&error, &format!("Lease {name} in namespace {namespace}")))
+        api.get_opt(name).await.map_err(|error| explain(&error, &what))
     }
 
     /// Whether the user has a right, in one namespace or in all.
@@ -125,22 +122,26 @@ impl Cluster {
         let request = http::Request::get(path).body(Vec::new());
         let request =
             request.map_err(|error| CommandError::Failed(format!("{what}: can't build the request: {error}")))?;
-        self.client.request_text(request).await.map(Some).map_err(|error| explain(&error, &what))
+        let answer = self.client.request_stream(request).await.map_err(|error| explain(&error, &what))?;
+        text_of(answer, MAX_METRICS)
+            .await
+            .map(Some)
+            .map_err(|why| CommandError::Failed(format!("{what}: {}", printable(&why))))
     }
 
     /// The names of the Secrets of the namespace, by their metadata.
     pub async fn secret_names(&self) -> Result<Vec<String>, CommandError> {
-        names(&Api::<Secret>::namespaced(self.client.clone(), &self.namespace), "Secrets").await
+        self.names(Secret::url_path(&(), Some(&self.namespace)), "Secrets").await
     }
 
     /// The names of the ConfigMaps of the namespace, by their metadata.
     pub async fn config_map_names(&self) -> Result<Vec<String>, CommandError> {
-        names(&Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace), "ConfigMaps").await
+        self.names(ConfigMap::url_path(&(), Some(&self.namespace)), "ConfigMaps").await
     }
 
     /// The names of all namespaces.
     pub async fn namespaces(&self) -> Result<Vec<String>, CommandError> {
-        names(&Api::<Namespace>::all(self.client.clone()), "Namespaces").await
+        self.names(Namespace::url_path(&(), None), "Namespaces").await
     }
 
     /// Lists the Secrets of the operator's type, without their data, in the namespace or in all.
@@ -148,17 +149,46 @@ impl Cluster {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
         let params = ListParams::default().fields(&format!("type={SECRET_TYPE}"));
         let request = Request::new(Secret::url_path(&(), namespace)).list_metadata(&params);
-        let request =
-            request.map_err(|error| CommandError::Failed(format!("Secrets: can't build the request: {error}")))?;
-        let listed = self.client.request::<SecretList>(request).await;
-        Ok(listed.map_err(|error| explain(&error, "Secrets"))?.items)
+        let found = self.objects(request).await.map_err(|error| explain(&error, "Secrets"))?;
+        Ok(found.into_iter().map(|mut secret| ListedSecret { metadata: secret["metadata"].take() }).collect())
+    }
+
+    async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
+        let request = Request::new(path).list_metadata(&ListParams::default());
+        let found = self.objects(request).await.map_err(|error| explain(&error, what))?;
+        let name = |object: Value| object["metadata"]["name"].as_str().map(str::to_owned);
+        Ok(found.into_iter().filter_map(name).collect())
+    }
+
+    /// The objects of a list that are JSON of a usual depth.
+    pub(super) async fn objects(
+        &self,
+        request: Result<http::Request<Vec<u8>>, request::Error>,
+    ) -> Result<Vec<Value>, kube::Error> {
+        let list = self.send(request).await?;
+        Ok(answer::items(&list)?.iter().filter_map(|item| answer::object(item.get()).ok()).collect())
     }
 }
 
-async fn names<K>(api: &Api<K>, what: &str) -> Result<Vec<String>, CommandError>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
-    let listed = api.list_metadata(&ListParams::default()).await.map_err(|error| explain(&error, what))?;
-    Ok(listed.items.into_iter().filter_map(|object| object.metadata.name).collect())
+/// Reads a text of at most this many bytes.
+async fn text_of(answer: impl AsyncRead, limit: u64) -> Result<String, String> {
+    let mut answer = Box::pin(answer).take(limit + 1);
+    let mut bytes = Vec::new();
+    answer.read_to_end(&mut bytes).await.map_err(|error| format!("the answer ended early: {error}"))?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("the answer is longer than {limit} bytes, so it is not the operator's"));
+    }
+    String::from_utf8(bytes).map_err(|_| "the answer is no text, so it is not the operator's".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn endless_answer_is_not_read_to_its_end() {
+        assert_eq!(text_of(&b"datakey_leader 1"[..], 16).await.as_deref(), Ok("datakey_leader 1"));
+        assert!(text_of(&b"datakey_leader 10"[..], 16).await.unwrap_err().contains("longer than 16 bytes"));
+        assert!(text_of(futures::io::repeat(b'x'), 16).await.is_err());
+    }
 }

@@ -63,11 +63,15 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
             findings.push(operator::none(searched.as_deref()));
         }
         Ok(Operators { deployments, searched }) => {
-            let installed: Vec<_> = deployments.iter().map(Installed::of).collect();
+            let (installed, elsewhere) = by_namespace(&deployments, args.operator_namespace.as_deref());
             for installed in &installed {
                 findings.extend(check_operator(cluster, installed).await);
             }
-            findings.push(watched::check(&installed, Scope { namespace, is_complete: searched.is_none() }));
+            findings.extend(elsewhere.iter().map(Installed::elsewhere));
+            if !installed.is_empty() {
+                let is_complete = searched.is_none() && elsewhere.is_empty();
+                findings.push(watched::check(&installed, Scope { namespace, is_complete }));
+            }
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
@@ -108,6 +112,13 @@ pub async fn find_operators(cluster: &Cluster, namespace: Option<&str>) -> Resul
         found => (namespace, found),
     };
     Ok(Operators { deployments: found?, searched: searched.map(str::to_owned) })
+}
+
+/// Returns the Deployments in the namespace of the operator, and those elsewhere. A user of any namespace can give a Deployment
+/// the operator's label, so it is trusted only in the usual namespace, or in that which the user names.
+fn by_namespace(deployments: &[Deployment], named: Option<&str>) -> (Vec<Installed>, Vec<Installed>) {
+    let namespace = named.unwrap_or(USUAL_NAMESPACE);
+    deployments.iter().map(Installed::of).partition(|installed| installed.namespace == namespace)
 }
 
 async fn check_operator(cluster: &Cluster, installed: &Installed) -> Vec<Finding> {
@@ -171,6 +182,24 @@ mod tests {
             "ok            definition   v1alpha1\n\
              failed        kms          no\\nanswer\n\
              \x20                          fix it\n"
+        );
+    }
+
+    #[test]
+    fn deployment_of_another_namespace_is_not_trusted() {
+        let deployment = |namespace: &str| {
+            let pod = serde_json::json!({ "spec": { "containers": [{ "name": "operator" }] } });
+            let spec = serde_json::json!({ "selector": {}, "template": pod });
+            let metadata = serde_json::json!({ "name": "keys", "namespace": namespace });
+            serde_json::from_value(serde_json::json!({ "metadata": metadata, "spec": spec })).unwrap()
+        };
+        let deployments = [deployment("shop"), deployment(USUAL_NAMESPACE)];
+        let trusted = |named| by_namespace(&deployments, named).0[0].namespace.clone();
+        assert_eq!((trusted(None).as_str(), trusted(Some("shop")).as_str()), (USUAL_NAMESPACE, "shop"));
+        let finding = by_namespace(&deployments, None).1[0].elsewhere();
+        assert_eq!(finding.result, CheckResult::NotChecked);
+        assert!(
+            finding.detail.contains("namespace shop") && finding.next.unwrap().contains("--operator-namespace shop")
         );
     }
 

@@ -12,7 +12,7 @@ use datakey::api::DataKey;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL_INTERVAL, Progress, has_grant_tokens, managing_tool, write_new_file};
+use super::{POLL_INTERVAL, Progress, grant_tokens, has_grant_tokens, managing_tool, write_new_file};
 use crate::{
     cli::Keep,
     cluster::{Cluster, FetchedKey},
@@ -23,7 +23,7 @@ use crate::{
 mod messages;
 mod plan;
 
-use plan::{KeepStep, is_owned, is_retained, progress, step};
+use plan::{KeepStep, is_created_again, is_owned, is_retained, progress, require_intact, step};
 
 /// Changes a `DataKey` from `Delete` to `Retain`.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<Output, CommandError> {
@@ -31,20 +31,21 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
     let saved = if args.dry_run { None } else { read(&file)? };
     let fetched = cluster.find(&args.name).await?;
     let deadline = Instant::now() + args.timeout;
-    let mut keeper = Keeper { cluster, terminal, args, file, output: Output::default(), deadline };
+    let tokens = tokens(fetched.as_ref(), saved.as_ref());
+    let mut keeper = Keeper { cluster, terminal, args, file, tokens, output: Output::default(), deadline };
     match step(&args.name, &cluster.namespace, fetched.as_ref(), saved)? {
         KeepStep::Nothing => Ok(Output::text(messages::retained_already(&args.name))),
         KeepStep::Replace(manifest) => {
             let Some(fetched) = &fetched else { return Ok(keeper.output) };
-            keeper.require_keepable_secret(fetched).await?;
+            require_intact(&keeper.check_secret(&fetched.key).await?, fetched)?;
             keeper.warn(fetched);
             // A manifest that the API server refuses must be known before anything is deleted.
-            cluster.would_create(&manifest).await?;
+            cluster.would_create(&manifest).await.map_err(|error| error.redacted(&keeper.tokens))?;
             if args.dry_run {
                 keeper.output.out = yaml(&manifest)?.into_bytes();
                 return Ok(keeper.output);
             }
-            keeper.confirm(fetched)?;
+            keeper.confirm(&messages::question(fetched, &keeper.file))?;
             if read(&keeper.file)?.is_none() {
                 write_new_file(&keeper.file, yaml(&manifest)?.as_bytes(), has_grant_tokens(fetched))?;
             }
@@ -52,11 +53,28 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             // The time that the user took to answer does not count.
             keeper.deadline = Instant::now() + args.timeout;
             cluster.orphan(fetched).await.map_err(|error| keeper.unfinished(&error))?;
-            keeper.create(&manifest).await
+            keeper.create(&manifest, Some(fetched)).await
         }
-        KeepStep::Create(manifest) => keeper.create(&manifest).await,
+        KeepStep::Create(manifest) => {
+            // The file can come from a run in another cluster.
+            if fetched.is_none() {
+                let file = &keeper.file;
+                let question =
+                    messages::question_without_data_key(&args.name, &cluster.namespace, &cluster.server, file);
+                keeper.confirm(&question)?;
+                keeper.deadline = Instant::now() + args.timeout;
+            }
+            keeper.create(&manifest, fetched.as_ref()).await
+        }
         KeepStep::Verify(manifest) => keeper.verify(&manifest).await,
     }
+}
+
+/// Returns the grant tokens of the `DataKey` and of the saved manifest.
+fn tokens(fetched: Option<&FetchedKey>, saved: Option<&Value>) -> Vec<String> {
+    let saved = saved.and_then(|saved| saved["spec"]["grantTokens"].as_array()).into_iter().flatten();
+    let saved = saved.filter_map(Value::as_str).map(str::to_owned);
+    fetched.into_iter().flat_map(grant_tokens).cloned().chain(saved).collect()
 }
 
 fn default_file(namespace: &str, name: &str) -> PathBuf {
@@ -66,7 +84,10 @@ fn default_file(namespace: &str, name: &str) -> PathBuf {
 /// Reads the manifest that an earlier run saved, or returns `None` if there is no file.
 fn read(file: &Path) -> Result<Option<Value>, CommandError> {
     let unusable = |error: &dyn std::fmt::Display| {
-        CommandError::Failed(format!("can't read {}: {error}; remove it, or name another file by --to", file.display()))
+        CommandError::Failed(format!(
+            "can't read {}: {error}; it may be the only copy of these data keys, so keep it, and name another file by --to",
+            file.display()
+        ))
     };
     match std::fs::read_to_string(file) {
         // An error of the YAML reader has several lines with a part of the file.
@@ -83,6 +104,8 @@ struct Keeper<'a> {
     args: &'a Keep,
     /// The file with the manifest.
     file: PathBuf,
+    /// The grant tokens, which a message of the API server can repeat.
+    tokens: Vec<String>,
     output: Output,
     deadline: Instant,
 }
@@ -95,36 +118,22 @@ impl Keeper<'_> {
         Ok(SecretCheck::from_secret(key, secret.as_ref()))
     }
 
-    /// Refuses a Secret that the operator would not manage afterwards. It restores a missing or changed Secret from the
-    /// pins.
-    async fn require_keepable_secret(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
-        let check = self.check_secret(&fetched.key).await?;
-        match check.state {
-            SecretVerdict::Intact => Ok(()),
-            SecretVerdict::Missing | SecretVerdict::Changed => {
-                self.output.notes.push(messages::secret_comes_back(&check));
-                Ok(())
-            }
-            SecretVerdict::Conflict | SecretVerdict::NotIssued | SecretVerdict::Adoptable | SecretVerdict::Unknown => {
-                Err(CommandError::NotReady(messages::secret_not_keepable(&check, fetched)))
-            }
-        }
-    }
-
     fn warn(&mut self, fetched: &FetchedKey) {
         if let Some(tool) = managing_tool(fetched) {
             self.output.notes.push(messages::applied_by(tool));
+        }
+        if fetched.key.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
+            self.output.notes.push(messages::owners(fetched));
         }
         if has_grant_tokens(fetched) {
             self.output.notes.push(messages::GRANT_TOKENS.to_owned());
         }
     }
 
-    /// Asks before the `DataKey` is deleted, as `kubectl delete --interactive` does.
-    fn confirm(&mut self, fetched: &FetchedKey) -> Result<(), CommandError> {
+    /// Asks before the `DataKey` is deleted or created, as `kubectl delete --interactive` does.
+    fn confirm(&mut self, plan: &str) -> Result<(), CommandError> {
         self.terminal.notes(self.output.notes.drain(..));
-        let plan = messages::question(fetched, &self.file);
-        if self.args.yes || self.terminal.confirms(&[&plan, "Do you want to continue?"]) {
+        if self.args.yes || self.terminal.confirms(&[plan, "Do you want to continue?"]) {
             return Ok(());
         }
         Err(CommandError::Failed(messages::NOT_CONFIRMED.to_owned()))
@@ -136,20 +145,30 @@ impl Keeper<'_> {
     }
 
     /// Waits until the old `DataKey` is deleted and its Secret has no owner, creates the new one, and verifies it.
-    async fn create(self, manifest: &Value) -> Result<Output, CommandError> {
+    async fn create(self, manifest: &Value, old: Option<&FetchedKey>) -> Result<Output, CommandError> {
         while let Some(found) = self.find().await? {
             if is_retained(&found) {
                 break;
             }
+            if is_created_again(&found, old) {
+                return Err(CommandError::NotReady(messages::created_again(&found, &self.file)));
+            }
             self.pause(|| messages::still_being_deleted(&found)).await?;
         }
         self.wait_until_secret_is_free(manifest).await?;
-        self.cluster.create(manifest).await.map_err(|error| self.unfinished(&error))?;
+        let created = self.cluster.create(manifest).await;
+        created.map_err(|error| self.unfinished(&error.redacted(&self.tokens)))?;
         self.verify(manifest).await
     }
 
     async fn find(&self) -> Result<Option<FetchedKey>, CommandError> {
-        self.cluster.find(&self.args.name).await.map_err(|error| self.unfinished(&error))
+        loop {
+            match self.cluster.find(&self.args.name).await {
+                // It says nothing about the DataKey, and the API server can come back.
+                Err(CommandError::Unanswered(why)) => self.pause(|| why).await?,
+                found => return found.map_err(|error| self.unfinished(&error)),
+            }
+        }
     }
 
     /// Waits until the garbage collector has removed the owner reference from the Secret.

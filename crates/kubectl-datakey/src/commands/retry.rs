@@ -6,11 +6,11 @@ use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
-use super::{CONCURRENT_READS, POLL_INTERVAL, none_found, of_all, wait::pause};
+use super::{CONCURRENT_READS, POLL_INTERVAL, grant_tokens, none_found, of_all, wait::pause};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
-    output::{CommandError, Health, Output, Terminal},
+    output::{CommandError, Health, Output, Terminal, printable},
     view::summary::KeySummary,
 };
 
@@ -23,6 +23,8 @@ struct Waiting {
     summary: KeySummary,
     /// How long ago the last retry was requested, if that delays the next one.
     last: Option<SignedDuration>,
+    /// The grant tokens, which a message of the API server can repeat.
+    tokens: Vec<String>,
 }
 
 /// What became of the request for one `DataKey`.
@@ -92,7 +94,11 @@ impl Waiting {
     fn of(fetched: &FetchedKey, now: Timestamp) -> Option<Self> {
         let requested = fetched.key.retry_at().and_then(|at| at.parse::<Timestamp>().ok());
         let last = requested.map(|at| now.duration_since(at)).filter(|ago| !ago.is_negative() && *ago < REQUEST_EVERY);
-        Some(KeySummary::of(&fetched.key)).filter(is_waiting).map(|summary| Self { summary, last })
+        Some(KeySummary::of(&fetched.key)).filter(is_waiting).map(|summary| Self {
+            summary,
+            last,
+            tokens: grant_tokens(fetched).to_vec(),
+        })
     }
 }
 
@@ -122,19 +128,21 @@ fn closing(requested: &BTreeSet<(String, String)>, ready: usize) -> String {
 async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<Outcome> {
     let forbidden: Mutex<BTreeSet<&str>> = Mutex::default();
     let is_forbidden = |namespace: &str| forbidden.lock().is_ok_and(|known| known.contains(namespace));
-    let one = async |summary: &'_ KeySummary| -> Outcome {
-        match cluster.request_retry(&summary.namespace, &summary.name, now).await {
+    let one = async |Waiting { summary, tokens, .. }: &'_ Waiting| -> Outcome {
+        let requested = cluster.request_retry(&summary.namespace, &summary.name, now).await;
+        match requested.map_err(|error| error.redacted(tokens)) {
             Ok(()) => Outcome::Requested,
             Err(CommandError::Forbidden(message)) => Outcome::Forbidden(Some(message)),
             Err(error) => Outcome::Failed(error.to_string()),
         }
     };
     stream::iter(waiting)
-        .map(async |Waiting { summary, .. }| {
+        .map(async |waiting| {
+            let summary = &waiting.summary;
             if is_forbidden(&summary.namespace) {
                 return Outcome::Forbidden(None);
             }
-            let outcome = one(summary).await;
+            let outcome = one(waiting).await;
             if matches!(outcome, Outcome::Forbidden(_))
                 && let Ok(mut known) = forbidden.lock()
             {
@@ -173,7 +181,7 @@ fn report(waiting: &[Waiting], outcomes: &[Outcome], with_namespace: bool) -> Ou
     output
 }
 
-fn line(Waiting { summary, last }: &Waiting, with_namespace: bool) -> String {
+fn line(Waiting { summary, last, .. }: &Waiting, with_namespace: bool) -> String {
     let namespace = if with_namespace { format!("{}/", summary.namespace) } else { String::new() };
     // The operator does not show when it tried last, so this is as near as the last request.
     let delay = last.map_or_else(String::new, |ago| {
@@ -183,7 +191,7 @@ fn line(Waiting { summary, last }: &Waiting, with_namespace: bool) -> String {
             ago.as_secs()
         )
     });
-    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.name, summary.reason)
+    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.name, printable(&summary.reason))
 }
 
 /// Waits until these `DataKey`s are Ready. A condition does not show whether the operator
@@ -195,7 +203,14 @@ async fn wait(
 ) -> Result<Progress, CommandError> {
     let until = Instant::now() + args.timeout;
     loop {
-        let listing = select(cluster, args).await?;
+        let listing = match select(cluster, args).await {
+            // It says nothing about the DataKeys, and the API server can come back.
+            Err(CommandError::Unanswered(_)) if Instant::now() + POLL_INTERVAL <= until => {
+                sleep(pause(requested.len())).await;
+                continue;
+            }
+            listing => listing?,
+        };
         let progress = progress(&listing.keys, requested);
         if progress.late.is_empty() || Instant::now() + POLL_INTERVAL > until {
             return Ok(progress);
@@ -263,6 +278,17 @@ mod tests {
         assert_eq!(closing(&requested(&["a", "b"]), 2), "2 DataKeys are Ready\n");
         assert_eq!(closing(&requested(&["a", "b"]), 1), "1 of 2 DataKeys is Ready\n");
         assert_eq!(closing(&requested(&["a"]), 0), "");
+    }
+
+    #[test]
+    fn reason_cannot_control_the_terminal() {
+        let fetched = edited(denied("a"), |value| {
+            for condition in value["status"]["conditions"].as_array_mut().unwrap() {
+                condition["reason"] = json!("\u{1b}[2J");
+            }
+        });
+        let text = line(&Waiting::of(&fetched, at(20)).unwrap(), false);
+        assert_eq!(text, "a: a retry is requested (\\u{1b}[2J)\n");
     }
 
     #[test]

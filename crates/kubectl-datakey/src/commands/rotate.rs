@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use datakey::api::{FIRST_VERSION, MAX_VERSIONS};
 use serde_json::{Value, json};
 
-use super::{managing_tool, wait};
+use super::{grant_tokens, managing_tool, wait};
 use crate::{
     cli::Rotate,
     cluster::{Cluster, FetchedKey},
@@ -25,7 +25,13 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
     }
     let mut output = Output::default();
     output.notes.push(note_about_git(managing_tool(&fetched), next));
-    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await?;
+    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await;
+    let changed = match changed.map_err(|error| error.redacted(grant_tokens(&fetched))) {
+        Err(CommandError::Unanswered(why)) if !args.dry_run => {
+            changed_all_the_same(cluster, &fetched, next, &why).await?
+        }
+        changed => changed?,
+    };
     output.out = line(&args.name, next, if args.dry_run { "would be requested (dry run)" } else { "is requested" });
     if args.wait {
         terminal.notes(output.notes.drain(..));
@@ -34,6 +40,30 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
         output.out = line(&args.name, next, "is issued and current");
     }
     Ok(output)
+}
+
+/// Returns the DataKey if the change is done although the API server did not say so. A command that is repeated would raise the
+/// version once more.
+async fn changed_all_the_same(
+    cluster: &Cluster,
+    before: &FetchedKey,
+    next: i32,
+    why: &str,
+) -> Result<FetchedKey, CommandError> {
+    match cluster.data_key(&before.name()).await {
+        Ok(found) if found.key.metadata.uid == before.key.metadata.uid && found.key.wanted_version() == next => {
+            Ok(found)
+        }
+        _ => Err(unclear(before, next, why)),
+    }
+}
+
+fn unclear(before: &FetchedKey, next: i32, why: &str) -> CommandError {
+    let (name, namespace) = (before.name(), before.namespace());
+    CommandError::Unanswered(format!(
+        "{why}. The DataKey may be changed all the same: before you rotate again, look whether spec.version is {next} \
+         (kubectl datakey status {name} -n {namespace})"
+    ))
 }
 
 fn note_about_git(tool: Option<&str>, next: i32) -> String {
@@ -195,6 +225,7 @@ mod tests {
             waiting(2),
             not_ready(&ready(&[1]), 2, "KeyDisabled: The KMS key is disabled").to_string(),
             require_ready(&recorded(&[])).unwrap_err().to_string(),
+            unclear(&ready(&[1]), 2, "DataKey orders: the API server could not answer (504): Timeout").to_string(),
             next_version(&ready(&all)).unwrap_err().to_string(),
             next_version(&highest).unwrap_err().to_string(),
         ];

@@ -6,7 +6,7 @@ use datakey::api::EncryptionContext;
 use futures::{StreamExt, stream};
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::{CONCURRENT_READS, Items, none_found, of_all, with_one_note};
+use super::{CONCURRENT_READS, Items, none_found, of_all, secrets_were, with_one_note};
 use crate::{
     cli::Status,
     cluster::{Cluster, FetchedKey},
@@ -30,8 +30,7 @@ pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandErro
     let summaries = listing.keys.iter().zip(checks);
     let mut summaries: Vec<_> =
         summaries.map(|(fetched, check)| KeySummary::of(&fetched.key).with_secret(check)).collect();
-    let unhealthy = summaries.iter().any(KeySummary::needs_attention);
-    let health = listing.health().max(if unhealthy { Health::Unhealthy } else { Health::Healthy });
+    let health = summaries.iter().map(KeySummary::health).fold(listing.health(), Health::max);
     let mut notes: Vec<_> = listing.unreadable.into_iter().chain(refused).collect();
     let out = if args.name.is_some() {
         let (Some(fetched), Some(mut summary)) = (listing.keys.first(), summaries.pop()) else {
@@ -65,15 +64,18 @@ async fn check_secret(cluster: &Cluster, FetchedKey { key, .. }: &FetchedKey) ->
     Ok(SecretCheck::from_secret(key, cluster.secret(namespace, name).await?.as_ref()))
 }
 
-/// Counts the `DataKey`s that need attention; `none` is the text for an empty list.
+/// Counts the `DataKey`s that need attention, and those whose Secret could not be read; `none` is the text for an empty list.
 fn conclusion(summaries: &[KeySummary], none: &str) -> String {
-    let unhealthy = summaries.iter().filter(|summary| summary.needs_attention()).count();
-    match (summaries.len(), unhealthy) {
-        (0, _) => none.to_owned(),
-        (all, 0) => format!("All is well: {} Ready.", of_all(all, all)),
-        (all, 1) => format!("{} not as it should be.", of_all(1, all)),
-        (all, unhealthy) => format!("{} not as they should be.", of_all(unhealthy, all)),
-    }
+    let count = |health| summaries.iter().filter(|summary| summary.health() == health).count();
+    let (unhealthy, unknown) = (count(Health::Unhealthy), count(Health::Unknown));
+    let known = match (summaries.len(), unhealthy) {
+        (0, _) => return none.to_owned(),
+        (all, 0) if unknown == 0 => format!("All is well: {} Ready", of_all(all, all)),
+        (all, 0) => format!("{} Ready", of_all(all, all)),
+        (all, 1) => format!("{} not as it should be", of_all(1, all)),
+        (all, unhealthy) => format!("{} not as they should be", of_all(unhealthy, all)),
+    };
+    if unknown == 0 { format!("{known}.") } else { format!("{known}, and {} not looked at.", secrets_were(unknown)) }
 }
 
 /// Returns the latest events, oldest first.
@@ -230,6 +232,10 @@ mod tests {
         assert_eq!(conclusion(&summaries, ""), "1 of 2 DataKeys is not as it should be.");
         assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys is Ready.");
         assert_eq!(conclusion(&[], "none"), "none");
+        let key = ready(&[1]).key;
+        let unknown = [KeySummary::of(&key).with_secret(SecretCheck::unknown(&key, "no answer")), summaries[1].clone()];
+        assert_eq!(conclusion(&unknown[..1], ""), "1 of 1 DataKeys is Ready, and 1 Secret was not looked at.");
+        assert_eq!(conclusion(&unknown, ""), "1 of 2 DataKeys is not as it should be, and 1 Secret was not looked at.");
     }
 
     #[test]

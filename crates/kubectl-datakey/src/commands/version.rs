@@ -11,7 +11,7 @@ use super::check::find_operators;
 use crate::{
     cli::Version,
     cluster::Cluster,
-    output::{CommandError, Health, Output, render},
+    output::{CommandError, Health, Output, printable, render},
 };
 
 /// The version of the plugin.
@@ -71,7 +71,8 @@ fn describe(versions: &Versions) -> String {
         let _ = writeln!(out, "datakey.dev {api}");
     }
     for OperatorVersion { namespace, name, image } in versions.operators.iter().flatten() {
-        let _ = writeln!(out, "operator    {image} ({name} in namespace {namespace})");
+        // A user of any namespace can label a Deployment as the operator's, and the API server does not check the image.
+        let _ = writeln!(out, "operator    {} ({name} in namespace {namespace})", printable(image));
     }
     out
 }
@@ -111,6 +112,17 @@ mod tests {
         );
         versions = Versions { api: None, operators: None, ..versions };
         assert_eq!(describe(&versions), "plugin      0.1.0\n");
+    }
+
+    #[test]
+    fn image_cannot_control_the_terminal() {
+        let operator = OperatorVersion {
+            namespace: "shop".to_owned(),
+            name: "x".to_owned(),
+            image: "a\u{1b}]0;b\u{7}\u{202e}".to_owned(),
+        };
+        let text = describe(&Versions { plugin: "0.1.0".to_owned(), api: None, operators: Some(vec![operator]) });
+        assert!(text.contains(r"a\u{1b}]0;b\u{7}\u{202e} (x in namespace shop)"), "{text}");
     }
 
     #[test]

@@ -59,7 +59,16 @@ pub async fn until_ready(
             shown = why;
         }
         sleep(POLL_INTERVAL).await;
-        fetched = cluster.data_key(&name).await?;
+        match cluster.data_key(&name).await {
+            Ok(found) => fetched = found,
+            // It says nothing about the DataKey, and the API server can come back.
+            Err(CommandError::Unanswered(why)) if shown != why => {
+                terminal.notes([&why]);
+                shown = why;
+            }
+            Err(CommandError::Unanswered(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use serde::Serialize;
 
 use super::{
     advice::{advice, check_operator},
-    secret_check::SecretCheck,
+    secret_check::{SecretCheck, SecretVerdict},
     table::age,
 };
+use crate::output::Health;
 
 /// The state of a `DataKey`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -155,6 +156,16 @@ impl KeySummary {
         !self.is_ready() || self.secret.as_ref().is_some_and(|secret| secret.state.needs_attention())
     }
 
+    /// Returns what is known about the DataKey and its Secret.
+    pub fn health(&self) -> Health {
+        let is_unread = self.secret.as_ref().is_some_and(|secret| secret.state == SecretVerdict::Unknown);
+        match (self.needs_attention(), is_unread) {
+            (true, _) => Health::Unhealthy,
+            (false, true) => Health::Unknown,
+            (false, false) => Health::Healthy,
+        }
+    }
+
     /// Returns the age of the DataKey; empty if it has no creation time.
     pub fn age(&self, now: Timestamp) -> String {
         self.created.as_ref().map(|created| age(created.0, now)).unwrap_or_default()
@@ -240,10 +251,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        fixtures::{at, edited, ready, recorded, secret, with_status},
-        view::secret_check::SecretVerdict,
-    };
+    use crate::fixtures::{at, edited, ready, recorded, secret, with_status};
 
     #[test]
     fn current_version_is_the_published_one() {
@@ -292,5 +300,6 @@ mod tests {
         let unknown = summary(SecretCheck::unknown(&key, "you may not"));
         assert_eq!(unknown.secret.as_ref().map(|secret| secret.state), Some(SecretVerdict::Unknown));
         assert!(!unknown.needs_attention(), "an unreadable Secret may be intact");
+        assert_eq!((unknown.health(), missing.health()), (Health::Unknown, Health::Unhealthy));
     }
 }

@@ -64,6 +64,17 @@ impl Installed {
         format!("Deployment {} in namespace {}", self.name, self.namespace)
     }
 
+    /// A Deployment with the operator's label in another namespace than the operator's.
+    pub fn elsewhere(&self) -> Finding {
+        let detail = format!(
+            "{} has the label of the operator and says that it watches {}, but any user of that namespace can say so",
+            self.place(),
+            self.watched.text()
+        );
+        let next = format!("if it is an operator of yours, check it by --operator-namespace {}", self.namespace);
+        Finding::unknown("operator", detail, next)
+    }
+
     /// Whether pods of it run.
     pub fn runs(&self) -> Finding {
         let Self { namespace, name, wanted, available, .. } = self;

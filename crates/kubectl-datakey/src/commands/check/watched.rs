@@ -70,7 +70,7 @@ impl Watched {
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Self::All => "all namespaces".to_owned(),
             Self::Only(names) if names.len() == 1 => format!("namespace {}", names.concat()),

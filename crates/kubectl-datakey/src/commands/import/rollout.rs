@@ -113,6 +113,11 @@ impl Rollout {
         loop {
             let listing = match cluster.data_keys(false).await {
                 Ok(listing) => listing,
+                // It says nothing about the DataKeys, and the API server can come back.
+                Err(CommandError::Unanswered(_)) if changed.elapsed() + pause <= patience => {
+                    sleep(pause).await;
+                    continue;
+                }
                 Err(error) => {
                     return waiting.keys().for_each(|name| self.fail(name, error.to_string(), health_of(&error)));
                 }

@@ -8,12 +8,7 @@ pub fn retained_already(name: &str) -> String {
     format!("{name} has deletionPolicy Retain already: its Secret stays when it is deleted\n")
 }
 
-/// The operator restores a missing or changed Secret from the pins.
-pub fn secret_comes_back(check: &SecretCheck) -> String {
-    format!("note: Secret {}; the pins in the manifest bring it back", check.line())
-}
-
-pub fn secret_not_keepable(check: &SecretCheck, fetched: &FetchedKey) -> String {
+pub fn secret_not_intact(check: &SecretCheck, fetched: &FetchedKey) -> String {
     let (name, namespace) = (fetched.name(), fetched.namespace());
     format!("Secret {}, and nothing was done: see kubectl datakey status {name} -n {namespace}", check.line())
 }
@@ -27,6 +22,16 @@ pub fn applied_by(tool: &str) -> String {
 
 pub const GRANT_TOKENS: &str = "note: spec.grantTokens is in the manifest: keep the file from others";
 
+/// An owner reference of the old `DataKey` could have the new one deleted.
+pub fn owners(fetched: &FetchedKey) -> String {
+    let owners = fetched.key.metadata.owner_references.iter().flatten();
+    let owners: Vec<_> = owners.map(|owner| format!("{} {}", owner.kind, owner.name)).collect();
+    format!(
+        "note: the new DataKey has no ownerReferences, so it stays when its owner is deleted (now {})",
+        owners.join(", ")
+    )
+}
+
 pub fn question(fetched: &FetchedKey, file: &Path) -> String {
     format!(
         "DataKey {} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under deletionPolicy \
@@ -35,6 +40,15 @@ pub fn question(fetched: &FetchedKey, file: &Path) -> String {
         fetched.namespace(),
         file.display(),
         fetched.key.secret_name()
+    )
+}
+
+/// The question before a `DataKey` is created that this cluster does not have.
+pub fn question_without_data_key(name: &str, namespace: &str, server: &str, file: &Path) -> String {
+    format!(
+        "Namespace {namespace} of the cluster {server} has no DataKey {name}. It will be created there from {}, which an earlier \
+         run saved.",
+        file.display()
     )
 }
 
@@ -53,6 +67,18 @@ pub fn unfinished(why: &impl Display, file: &Path) -> String {
 pub fn still_being_deleted(found: &FetchedKey) -> String {
     let finalizers = found.key.metadata.finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
     format!("DataKey {} is still being deleted (finalizers: {finalizers})", found.name())
+}
+
+/// Another client created the `DataKey` under `Delete` after it was deleted.
+pub const CREATED_AGAIN: &str =
+    "another client created it again under deletionPolicy Delete: set Retain where it comes from";
+
+pub fn created_again(found: &FetchedKey, file: &Path) -> String {
+    format!(
+        "DataKey {}: {CREATED_AGAIN}; keep {}: it has the data keys of the deleted one, and may be their only copy",
+        found.name(),
+        file.display()
+    )
 }
 
 pub fn still_owned(secret: &str) -> String {
@@ -95,20 +121,25 @@ mod tests {
     fn messages_of_keep_are_as_recorded() {
         let fetched = edited(ready(&[1, 2]), |value| {
             value["metadata"]["finalizers"] = json!(["orphan", "example.com/other"]);
+            let owner = json!({ "apiVersion": "example.com/v1", "kind": "Shop", "name": "web", "uid": "1" });
+            value["metadata"]["ownerReferences"] = json!([owner]);
         });
         let (file, missing) = (Path::new("datakey-shop-orders.yaml"), SecretCheck::from_secret(&fetched.key, None));
         let unknown = SecretCheck::unknown(&fetched.key, "you may not read it");
         let all = [
             retained_already("orders"),
-            secret_comes_back(&missing),
-            secret_not_keepable(&unknown, &fetched),
+            secret_not_intact(&missing, &fetched),
+            secret_not_intact(&unknown, &fetched),
             applied_by("Flux"),
             GRANT_TOKENS.to_owned(),
+            owners(&fetched),
             question(&fetched, file),
+            question_without_data_key("orders", "shop", "https://192.0.2.1:6443/", file),
             NOT_CONFIRMED.to_owned(),
             saved(file),
             unfinished(&"no answer from the API server", file),
             still_being_deleted(&fetched),
+            created_again(&fetched, file),
             still_owned("orders"),
             gone_again("orders"),
             done(&fetched),

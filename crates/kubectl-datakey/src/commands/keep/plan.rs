@@ -13,8 +13,13 @@ use crate::{
     cluster::FetchedKey,
     commands::{Progress, export::pinned_manifest},
     output::CommandError,
-    view::summary::KeySummary,
+    view::{
+        secret_check::{SecretCheck, SecretVerdict},
+        summary::KeySummary,
+    },
 };
+
+use super::messages;
 
 /// The annotation with the manifest of the last `kubectl apply`. The new `DataKey` must not have it: the next `kubectl
 /// apply` would remove each field that the annotation has and its own manifest lacks.
@@ -85,9 +90,18 @@ pub fn step(
 
 fn another_file(name: &str) -> CommandError {
     CommandError::Failed(format!(
-        "the file holds something else than DataKey {name} as it is now, and nothing was done: remove it, or name another \
-         file by --to"
+        "the file holds something else than DataKey {name} as it is now, and nothing was done: it may be the only copy of its \
+         data keys, so keep it, and name another file by --to"
     ))
+}
+
+/// Refuses a Secret that does not hold the data keys: until the `DataKey` is created again, the file would be their only
+/// copy. The operator restores a missing or changed Secret before that.
+pub fn require_intact(check: &SecretCheck, fetched: &FetchedKey) -> Result<(), CommandError> {
+    if check.state == SecretVerdict::Intact {
+        return Ok(());
+    }
+    Err(CommandError::NotReady(messages::secret_not_intact(check, fetched)))
 }
 
 /// Returns the manifest of the `DataKey` under `Retain`, with every recorded version as a pin.
@@ -109,6 +123,12 @@ pub fn is_retained(fetched: &FetchedKey) -> bool {
     fetched.key.spec.deletion_policy() == DeletionPolicy::Retain
 }
 
+/// Returns whether this is another `DataKey` than the one that was deleted, and stays.
+pub fn is_created_again(found: &FetchedKey, old: Option<&FetchedKey>) -> bool {
+    let (found, old) = (&found.key.metadata, old.and_then(|old| old.key.metadata.uid.as_ref()));
+    found.deletion_timestamp.is_none() && found.uid.as_ref() != old
+}
+
 /// Returns whether a Secret has an owner reference to the `DataKey` of this name.
 pub fn is_owned(secret: &Secret, name: &str) -> bool {
     secret.metadata.owner_references.iter().flatten().any(|owner| {
@@ -120,9 +140,7 @@ pub fn is_owned(secret: &Secret, name: &str) -> bool {
 pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
     let summary = KeySummary::of(&fetched.key);
     if !is_retained(fetched) {
-        return Progress::Failed(
-            "another client created it again under deletionPolicy Delete: set Retain where it comes from".into(),
-        );
+        return Progress::Failed(messages::CREATED_AGAIN.into());
     }
     let empty = Vec::new();
     let list = |value: &Value| value.as_array().unwrap_or(&empty).clone();
@@ -224,11 +242,25 @@ mod tests {
     }
 
     #[test]
+    fn only_a_secret_with_the_data_keys_is_kept() {
+        let fetched = delete(&[1]);
+        let intact = crate::fixtures::secret(&fetched.key, 1);
+        let mut changed = intact.clone();
+        changed.data.as_mut().unwrap().remove("keyId");
+        let required = |secret| require_intact(&SecretCheck::from_secret(&fetched.key, secret), &fetched);
+        assert_eq!(required(Some(&intact)), Ok(()));
+        for secret in [None, Some(&changed)] {
+            assert!(matches!(required(secret), Err(CommandError::NotReady(why)) if why.contains("the operator")));
+        }
+    }
+
+    #[test]
     fn file_with_another_manifest_is_refused() {
         let fetched = delete(&[1, 2]);
         let manifest = retained_manifest(&fetched).unwrap();
         let fewer = retained_manifest(&delete(&[1])).unwrap();
-        assert!(next(Some(&fetched), Some(fewer)).is_err(), "a version was issued since");
+        let why = next(Some(&fetched), Some(fewer)).unwrap_err().to_string();
+        assert!(why.contains("may be the only copy") && !why.contains("remove"), "a version was issued since: {why}");
         for (pointer, value) in [
             ("/kind", json!("Secret")),
             ("/metadata/name", json!("other")),
@@ -252,6 +284,15 @@ mod tests {
         assert!(matches!(progress(&another, &manifest), Progress::Failed(why) if why.contains("another data key")));
         let unseen = edited(ready(&[1, 2]), |value| value["metadata"]["generation"] = json!(9));
         assert!(matches!(progress(&unseen, &manifest), Progress::Pending(_)));
+    }
+
+    #[test]
+    fn data_key_of_another_uid_was_created_again() {
+        let (old, another) = (delete(&[1]), edited(delete(&[1]), |value| value["metadata"]["uid"] = json!("another")));
+        assert!(is_created_again(&another, Some(&old)) && is_created_again(&another, None));
+        assert!(!is_created_again(&old, Some(&old)), "the deletion is not visible yet");
+        let deleted = edited(another, |value| value["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
+        assert!(!is_created_again(&deleted, Some(&old)));
     }
 
     #[test]
