@@ -120,7 +120,7 @@ servers: operator build-debug tools ## All tests against a real kube-apiserver a
 
 # What the promise rests on, and the exact counts of what a DataKey costs. A name of a module that does not exist would leave
 # its tests out, so a test of the repository compares these names with the modules.
-CORE := admission adoption costs defect drift issuance pins restored secret_names tenant tls webhooks write_once_record
+CORE := adoption costs drift issuance restored webhooks write_once_record
 
 servers-core: operator build-debug servers-tools
 	@$(INTEGRATION)
