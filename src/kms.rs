@@ -1,8 +1,8 @@
 //! AWS KMS: the two operations that this operator calls, `GenerateDataKeyWithoutPlaintext` and
 //! `GenerateDataKeyPairWithoutPlaintext`. Each call needs a [permit](queue::Permit).
 //!
-//! Each call generates a new data key or key pair, and KMS stores none of them. So a call has no effect by itself; [`crate::reconcile`]
-//! decides which data key is recorded.
+//! Each call generates a new data key or key pair, and KMS stores none of them. So a call has no effect by itself;
+//! [`crate::reconcile`] decides which data key is recorded.
 
 use std::sync::Arc;
 

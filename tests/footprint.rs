@@ -23,8 +23,8 @@ use serde_json::{Value, json};
 /// Just above where the table of the store grows, which is when one object has most of it; and just below.
 const COUNTS: [usize; 2] = [7200, 14_300];
 
-/// What a `DataKey` of the usual size takes with its Secret, in bytes, at most. A smaller figure than a tenth below it is good news,
-/// to be written down here and in docs/performance.md.
+/// What a `DataKey` of the usual size takes with its Secret, in bytes, at most. A smaller figure than a tenth below it is good
+/// news, to be written down here and in docs/performance.md.
 const BOTH: usize = 250;
 
 /// The bound by design; the rest up to it is for the IDs of class, identities and wrapping keys.

@@ -1,4 +1,5 @@
-//! The requests about objects of the operator's kinds. kube logs a whole body that it cannot decode, so bodies are decoded here, field by field.
+//! The requests about objects of the operator's kinds. kube logs a whole body that it cannot decode, so bodies are decoded here,
+//! field by field.
 
 use datakey::{api::KeyKind, decode::Encoded, names::FIELD_MANAGER};
 use k8s_openapi::NamespaceResourceScope;

@@ -67,14 +67,20 @@ pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: 
 /// that reserves the name of a Secret.
 pub async fn is_listable<K: KeyKind>(client: &Client, namespaces: &[String], limit: Duration) -> bool {
     let namespace = namespaces.first().map(String::as_str);
+    let mut warned = Repeats::default();
     loop {
         match probe::<K>(client, namespace, limit).await {
             Ok(()) => return true,
             Err(Obstacle::Missing(why)) => {
-                warn!("{}s are not watched for now: {why}", K::KIND.name);
+                warn!("{}s are not watched until they can be listed: {why}", K::KIND.name);
                 return false;
             }
-            Err(Obstacle::Unknown(_)) => sleep(PROBE_INTERVAL).await,
+            Err(Obstacle::Unknown(why)) => {
+                if warned.is_due(&why, Instant::now()) {
+                    warn!("waiting: {why}");
+                }
+                sleep(PROBE_INTERVAL).await;
+            }
         }
     }
 }

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::logging::MAX_ERROR_LENGTH;
 use datakey::{
-    api::{DataKey, KeyKind as _},
     arn::KmsArn,
     reason::{Failure, Reason},
     text::{error_chain, printable, redact},
@@ -70,7 +69,7 @@ impl fmt::Display for Called<'_> {
 impl KmsFailure {
     /// The request is invalid, so KMS was not called.
     pub(super) fn not_called(failure: Failure) -> Self {
-        let message = failure.message(DataKey::KIND).into();
+        let message = failure.detail.clone().unwrap_or_default().into();
         Self { failure, code: "NotCalled".into(), known_code: "NotCalled", message, request_id: None }
     }
 

@@ -1,6 +1,6 @@
-//! Decides when a call to KMS may start. Each Region and each request quota of KMS in it has a lane with a [rate](super::rates) of its
-//! own, so that key pairs, whose quotas are small, do not delay data keys. A lane serves waiting objects round robin by namespace, so
-//! that one namespace with thousands of new DataKeys does not delay the others.
+//! Decides when a call to KMS may start. Each Region and each request quota of KMS in it has a lane with a [rate](super::rates)
+//! of its own, so that key pairs, whose quotas are small, do not delay data keys. A lane serves waiting objects round robin by
+//! namespace, so that one namespace with thousands of new DataKeys does not delay the others.
 //!
 //! A reconcile acquires a [`Permit`], or else enqueues its object and ends. Once the lane has a permit for the object, it offers
 //! the permit and requeues the object; the next reconcile takes the offer. Only a few permits per lane are offered or held at a
@@ -9,8 +9,8 @@
 //!
 //! The rate applies where the call starts and not where the permit is offered: delays in between would make a burst of calls
 //! whose permits were offered one after the other. KMS never receives more calls in a second than the rate, however long each call
-//! takes: a call counts until a second after its answer. At a rate below one call a second it counts for the time of one call. A lane never has more calls in flight than its
-//! [share](super::shares).
+//! takes: a call counts until a second after its answer. At a rate below one call a second it counts for the time of one call. A
+//! lane never has more calls in flight than its [share](super::shares).
 //!
 //! The quota of KMS is shared with everything else in the account, so the rate also adapts to KMS: it halves when KMS throttles
 //! a call, and recovers.

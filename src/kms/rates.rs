@@ -99,27 +99,24 @@ impl Rates {
 
     /// The highest rate of a lane.
     pub fn of(&self, lane: &LaneId) -> Rate {
-        match lane.class {
-            QuotaClass::Symmetric => self.symmetric,
-            class => self.pairs.get(&class).copied().unwrap_or_else(|| pair_default(class, &lane.region)),
-        }
+        self.pairs.get(&lane.class).copied().unwrap_or_else(|| self.default_of(lane))
     }
-}
 
-/// A quarter of the default quota of a Region (AWS KMS Developer Guide, "Request quotas", 2026). The guide names no quota of
-/// ML-KEM that is known here, so ML-KEM counts as the class with the smallest quota that is not RSA.
-fn pair_default(class: QuotaClass, region: &str) -> Rate {
-    let per_mille = match (class, region.starts_with(CHINA)) {
-        (QuotaClass::Symmetric, _) => 10_000_000,
-        (QuotaClass::EllipticCurve, _) => 100_000,
-        (QuotaClass::Sm2 | QuotaClass::MlKem, _) => 25_000,
-        (QuotaClass::Rsa2048, false) => 20_000,
-        (QuotaClass::Rsa3072, false) => 4_000,
-        (QuotaClass::Rsa4096, false) | (QuotaClass::Rsa2048, true) => 1_000,
-        (QuotaClass::Rsa3072, true) => 500,
-        (QuotaClass::Rsa4096, true) => 100,
-    };
-    NonZeroU64::new(per_mille / QUARTER).map_or(Rate::LOWEST, |thousandths| Rate { thousandths })
+    /// A quarter of the default quota of a Region (AWS KMS Developer Guide, "Request quotas", 2026). The guide names no quota of
+    /// ML-KEM that is known here, so ML-KEM counts as the class with the smallest quota that is not RSA.
+    fn default_of(&self, lane: &LaneId) -> Rate {
+        let quota = match (lane.class, lane.region.starts_with(CHINA)) {
+            (QuotaClass::Symmetric, _) => return self.symmetric,
+            (QuotaClass::EllipticCurve, _) => 100_000,
+            (QuotaClass::Sm2 | QuotaClass::MlKem, _) => 25_000,
+            (QuotaClass::Rsa2048, false) => 20_000,
+            (QuotaClass::Rsa3072, false) => 4_000,
+            (QuotaClass::Rsa4096, false) | (QuotaClass::Rsa2048, true) => 1_000,
+            (QuotaClass::Rsa3072, true) => 500,
+            (QuotaClass::Rsa4096, true) => 100,
+        };
+        NonZeroU64::new(quota / QUARTER).map_or(Rate::LOWEST, |thousandths| Rate { thousandths })
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use crate::{
     place::Place,
 };
 
-/// Reads a second, of all objects together; that of an object and that of its Secret count as one. A kube-apiserver answers about 1,000 a second on two cores.
+/// Reads a second, of all objects together; that of an object and that of its Secret count as one. A kube-apiserver answers about
+/// 1,000 a second on two cores.
 const RATE: Rate = Rate::new(NonZeroU64::new(250).unwrap());
 
 /// All reads share one lane, which is none of KMS.

@@ -237,7 +237,7 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     let operator = test.operator();
     test.issue("orders", &json!({})).await;
     operator.is_ready().await;
-    operator.logs("DataKeyPairs are not watched for now").await;
+    operator.logs("DataKeyPairs are not watched until they can be listed").await;
     let definitions = testbed::repository().join("deploy/crd.yaml");
     test.plane.kubectl(&["apply", "-f", &definitions.display().to_string()]).await.unwrap();
     test.plane.kubectl(&["wait", "--for=condition=Established", "crd/datakeypairs.datakey.dev"]).await.unwrap();

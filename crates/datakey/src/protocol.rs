@@ -9,7 +9,8 @@
 //! | Ready means that the Secret holds what is recorded | `publish`: this revision was written, or read and compared |
 //! | what is adopted or pinned outlives its object | the owner reference is set at creation, and only for what the object issued itself |
 //!
-//! It knows no kind: it decides on an [`Object`](crate::api::Object), and only [`Attempt`] takes a kind, as [`KeyKind`](crate::api::KeyKind).
+//! It knows no kind: it decides on an [`Object`](crate::api::Object), and only [`Attempt`] takes a kind, as
+//! [`KeyKind`](crate::api::KeyKind).
 //!
 //! The model in `tests/model` explores all of it with stale caches, lost answers and two leaders at once.
 

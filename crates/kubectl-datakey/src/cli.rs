@@ -23,7 +23,8 @@ const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
 found a difference; 64, wrong flags or arguments.";
 
-/// Looks after DataKeys: creates, imports, shows, verifies, exports, rotates and keeps them, and prints the policies that they need.
+/// Looks after DataKeys: creates, imports, shows, verifies, exports, rotates and keeps them, and prints the policies that they
+/// need.
 ///
 /// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
 #[derive(Debug, Parser)]

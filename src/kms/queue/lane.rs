@@ -1,4 +1,5 @@
-//! One lane for each Region and quota of KMS: its rate, its calls in flight, its waiting objects and the permits that it offers them.
+//! One lane for each Region and quota of KMS: its rate, its calls in flight, its waiting objects and the permits that it offers
+//! them.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -85,7 +85,8 @@ pub struct DataKeySpec {
     pub key_spec: Option<KeySpec>,
 
     /// The length of the data key in bytes, from 1 to 1024, for keys other than AES-128 and AES-256. For example, 64 for
-    /// HMAC-SHA-512. These are bytes, not bits: 32 bytes are 256 bits. Set either this field or `keySpec`. Fixed once the version is issued.
+    /// HMAC-SHA-512. These are bytes, not bits: 32 bytes are 256 bits. Set either this field or `keySpec`. Fixed once the version
+    /// is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub number_of_bytes: Option<i32>,

@@ -1,8 +1,8 @@
 //! Pins: data keys that the spec carries in their wrapped form, so that they are never issued again. Pure.
 //!
 //! A pin is a copy of an entry of a record, mostly that of another cluster. Two entries are the same data key if the wrapped
-//! data key, the public key, the KMS key and the request are the same; the time and the request ID of the call are not compared. Of a
-//! multi-Region key the record names the replica in the Region of the object: a workload decrypts there, and one manifest
+//! data key, the public key, the KMS key and the request are the same; the time and the request ID of the call are not compared.
+//! Of a multi-Region key the record names the replica in the Region of the object: a workload decrypts there, and one manifest
 //! serves every Region.
 
 use k8s_openapi::api::core::v1::Secret;

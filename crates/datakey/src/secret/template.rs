@@ -88,13 +88,13 @@ impl Reserved {
 pub fn refused(object: Object<'_>, reserved: &Reserved) -> Option<Failure> {
     reserved_keys(object, reserved).or_else(|| {
         let bytes = size(&all(object, reserved).annotations);
-        let detail = || {
-            format!(
+        (bytes > MAX_ANNOTATIONS).then(|| {
+            let detail = format!(
                 "the annotations of spec.secretTemplate.metadata take {bytes} bytes, and the operator applies none of them: \
                  shorten them to {MAX_ANNOTATIONS} bytes"
-            )
-        };
-        (bytes > MAX_ANNOTATIONS).then(|| Failure::new(Reason::SpecInvalid, detail()))
+            );
+            Failure::new(Reason::SpecInvalid, detail)
+        })
     })
 }
 

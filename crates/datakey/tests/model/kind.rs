@@ -1,5 +1,5 @@
-//! The kind that is explored. Cargo builds the model twice, as the targets `model` and `model_pairs`, of which `pairs.rs` is a link: only
-//! the type of the objects differs.
+//! The kind that is explored. Cargo builds the model twice, as the targets `model` and `model_pairs`, of which `pairs.rs` is a
+//! link: only the type of the objects differs.
 
 use datakey::api::{
     DataKey, DataKeyPair, DataKeyPairSpec, DataKeySpec, DeletionPolicy, EncryptionContext, IssuedVersion, KeyKind,

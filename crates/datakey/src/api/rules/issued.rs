@@ -41,8 +41,8 @@ pub(in crate::api) fn new_spec_agrees_with_itself(kind: &Kind) -> ValidationRule
 /// writes (Kubernetes API conventions, "Spec and Status"), and the earlier writes were checked. The rule recognizes such a write
 /// by a change of `status.secret`, and a write that records something by the number of versions; other writes are checked in full.
 ///
-/// Three other rules make "records nothing" true: those of the list and of its entries, and the one that makes versions integers, so
-/// that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
+/// Three other rules make "records nothing" true: those of the list and of its entries, and the one that makes versions integers,
+/// so that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
 ///
 /// Where the API server cannot evaluate the rule, it refuses the write with `message`.
 pub(in crate::api) fn issued_settings_stay(kind: &Kind) -> ValidationRule {

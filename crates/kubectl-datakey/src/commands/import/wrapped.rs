@@ -67,8 +67,8 @@ impl Wrapped {
         Self { ciphertext_blob, key_id: None, key_material_id: None }
     }
 
-    /// Reads base64 with line breaks, as programs wrap it; `None` for other text. Refuses a number in hexadecimal, most of which are
-    /// base64, too.
+    /// Reads base64 with line breaks, as programs wrap it; `None` for other text. Refuses a number in hexadecimal, most of which
+    /// are base64, too.
     pub fn base64(text: &str, source: &str) -> Result<Option<Self>, String> {
         let text = Zeroizing::new(text.split_ascii_whitespace().collect::<String>());
         if is_hex(text.as_bytes()) {
