@@ -4,7 +4,11 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use humantime::format_duration;
 
-use datakey::{api::QuotaClass, arn};
+use datakey::{
+    api::QuotaClass,
+    arn,
+    names::{MAX_LABEL, MAX_SUBDOMAIN, is_label, is_subdomain},
+};
 
 use crate::kms::rates::Rate;
 
@@ -24,12 +28,6 @@ pub const GRACE: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
 pub const LEASE: RangeInclusive<Duration> = Duration::from_secs(1)..=HOUR;
 
 const HOUR: Duration = Duration::from_hours(1);
-
-/// Labels of the DNS, such as names of namespaces.
-const LABEL: usize = 63;
-
-/// Subdomains of the DNS, such as most names in Kubernetes.
-const SUBDOMAIN: usize = 253;
 
 /// A whole number from 1 on.
 pub fn number<T: TryFrom<u32>>(most: u32) -> impl Fn(&str) -> Result<T, String> + Clone {
@@ -71,7 +69,7 @@ pub fn namespace(text: &str) -> Result<String, String> {
     } else {
         Err(format!(
             "write the name of a namespace (lower-case letters, digits and '-', beginning and ending with a letter or \
-             a digit, at most {LABEL} characters)"
+             a digit, at most {MAX_LABEL} characters)"
         ))
     }
 }
@@ -84,7 +82,7 @@ pub fn lease_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!(
             "write the name of a Lease (lower-case letters, digits, '-' and '.', beginning and ending with a letter \
-             or a digit, at most {SUBDOMAIN} characters)"
+             or a digit, at most {MAX_SUBDOMAIN} characters)"
         ))
     }
 }
@@ -134,31 +132,15 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080".to_owned())
 }
 
-/// Whether a name is a label of the DNS as Kubernetes takes them (RFC 1123).
-fn is_label(name: &str) -> bool {
-    name.len() <= LABEL && is_part(name)
-}
-
-/// Whether a name is a subdomain of the DNS as Kubernetes takes them (RFC 1123).
-fn is_subdomain(name: &str) -> bool {
-    name.len() <= SUBDOMAIN && name.split('.').all(is_part)
-}
-
 /// Whether this is the key of a label or an annotation (Kubernetes documentation, "Labels and Selectors").
 fn is_key(key: &str) -> bool {
     let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
     let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let is_name = name.len() <= LABEL
+    let is_name = name.len() <= MAX_LABEL
         && is_end(name.bytes().next())
         && is_end(name.bytes().next_back())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     is_name && domain.is_none_or(is_subdomain)
-}
-
-/// One part of a subdomain. Kubernetes limits the length of the whole only.
-fn is_part(part: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')
 }
 
 #[cfg(test)]

@@ -206,4 +206,15 @@ async fn keep_refuses_before_anything_is_deleted() {
     assert!(user.ends(1, &["keep", "orders", "--yes", &to]).await.err.contains("name another file by --to"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kind: Secret\n");
     assert_eq!((test.get("orders").await.uid(), api.count("delete", "*")), (before.uid(), 0));
+
+    // No message repeats a grant token, and a deletion that the API server refuses leaves nothing to finish.
+    let (_, to) = keep_file(&test, "refused");
+    api.fail_next(1, "delete", "datakeys", Fault::Refuse(403, "Forbidden", "a policy refuses hidden-token"));
+    let refused = user.ends(1, &["keep", "orders", "--yes", &to]).await.err;
+    assert!(refused.contains("a policy refuses [redacted]") && !refused.contains("to finish"), "{refused}");
+    assert_eq!((test.get("orders").await.uid(), api.count("delete", "*")), (before.uid(), 1));
+    api.fail_next(1, "patch", "datakeys", Fault::Refuse(422, "Invalid", "a policy refuses hidden-token"));
+    let alias = test.alias();
+    let refused = user.ends(1, &["create", "orders", "--key-id", &alias, "--key-spec=AES_256", "--apply"]).await.err;
+    assert!(refused.contains("a policy refuses [redacted]"), "{refused}");
 }

@@ -3,9 +3,9 @@
 use std::{error::Error, iter::successors};
 
 use aws_credential_types::provider::error::CredentialsError;
-use datakey::text::{on_one_line, printable};
+use datakey::text::clause;
 
-/// Whether a call was not sent for want of credentials.
+/// Whether a call was not sent because there are no credentials.
 pub fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<CredentialsError>)
 }
@@ -18,7 +18,7 @@ pub fn why_unsent(error: &(dyn Error + 'static)) -> String {
     if causes(error).any(is_missing) {
         return "no AWS credentials were found".to_owned();
     }
-    printable(&on_one_line(&causes(error).last().map(ToString::to_string).unwrap_or_default()), usize::MAX)
+    clause(&causes(error).last().map(ToString::to_string).unwrap_or_default())
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -35,7 +35,7 @@ use aws_sdk_kms::{
 use datakey::{
     api::{KeyRequest, KeySpec, Material},
     arn,
-    text::{on_one_line, printable, redact},
+    text::{clause, redact},
 };
 use datakey_aws::{Aws, NO_REGION, Overrides, User, why_unsent};
 
@@ -127,8 +127,7 @@ fn of_code(code: &str, message: Option<&str>) -> Verdict {
     if code == "DryRunOperationException" {
         return Verdict::WouldIssue;
     }
-    let message =
-        message.map(|message| format!(": {}", printable(&on_one_line(message), usize::MAX))).unwrap_or_default();
+    let message = message.map(|message| format!(": {}", clause(message))).unwrap_or_default();
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {
         "AccessDeniedException" => Verdict::Refused(format!(

@@ -31,7 +31,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::{
@@ -45,7 +45,7 @@ use datakey::{
     api::{EncryptionContext, IssuedVersion, Material},
     arn::{self, KmsArn},
     secret::sha256,
-    text,
+    text::clause,
 };
 use datakey_aws::{Aws, NO_REGION, Overrides, User, lacks_credentials, why_unsent};
 use parking_lot::Mutex;
@@ -129,8 +129,8 @@ pub struct Decrypter {
     own_region: Option<String>,
     endpoint_url: Option<String>,
     regions: Mutex<BTreeMap<String, Client>>,
-    /// That there are no credentials, once a call found that out.
-    without_credentials: Mutex<Option<Refusal>>,
+    /// The first failure to get credentials. Later calls end with it.
+    without_credentials: OnceLock<Refusal>,
 }
 
 // === impl Decrypter ===
@@ -159,16 +159,14 @@ impl Decrypter {
             own_region: aws.own_region().await.map(|region| region.to_string()),
             endpoint_url: overrides.endpoint_url.clone(),
             regions: Mutex::default(),
-            without_credentials: Mutex::default(),
+            without_credentials: OnceLock::new(),
         })
     }
 
     /// Asks KMS to unwrap a recorded data key, with the recorded key ARN and encryption context.
     pub async fn decrypt(&self, issued: &IssuedVersion) -> Decryption {
         let Some(arn) = KmsArn::parse(&issued.key_id) else {
-            return Decryption::Failed {
-                why: format!("its keyId is no ARN of a KMS key: {}", printable(&issued.key_id)),
-            };
+            return Decryption::Failed { why: format!("its keyId is no ARN of a KMS key: {}", clause(&issued.key_id)) };
         };
         let blob = &issued.ciphertext_blob.0;
         match self.call(arn.region, Some(&issued.key_id), blob, issued.request.context()).await {
@@ -200,24 +198,23 @@ impl Decrypter {
         ciphertext_blob: &[u8],
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, String), Refusal> {
+        // To look for credentials again takes seconds, where instance metadata do not answer, for each of many data keys.
+        if let Some(known) = self.without_credentials.get() {
+            return Err(known.clone());
+        }
         // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
         let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
-        let decrypt = self
+        let answer = self
             .regional(region)
             .decrypt()
             .set_key_id(key_id.map(str::to_owned))
             .ciphertext_blob(Blob::new(ciphertext_blob))
-            .set_encryption_context(context);
-        // To look for credentials again takes seconds, where instance metadata do not answer, for each of many data keys.
-        if let Some(known) = &*self.without_credentials.lock() {
-            return Err(known.clone());
-        }
-        let mut answer = decrypt.send().await.map_err(|error| {
+            .set_encryption_context(context)
+            .send()
+            .await;
+        let mut answer = answer.map_err(|error| {
             let refusal = refusal(&error);
-            if lacks_credentials(&error) {
-                *self.without_credentials.lock() = Some(refusal.clone());
-            }
-            refusal
+            if lacks_credentials(&error) { self.without_credentials.get_or_init(|| refusal).clone() } else { refusal }
         })?;
         // The bytes are moved out of the answer, not copied, so that overwriting them leaves no copy in memory.
         let plaintext = Zeroizing::new(answer.plaintext.take().map(Blob::into_inner).unwrap_or_default());
@@ -265,8 +262,7 @@ fn refusal(error: &SdkError<DecryptError>) -> Refusal {
     match error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or("an error without a code");
-            let message =
-                service.err().message().map(|message| format!(": {}", printable(message))).unwrap_or_default();
+            let message = service.err().message().map(|message| format!(": {}", clause(message))).unwrap_or_default();
             refused(code, &message)
         }
         SdkError::TimeoutError(_) => unknown("AWS KMS did not answer in time: check the network"),
@@ -304,11 +300,6 @@ fn refused(code: &str, message: &str) -> Refusal {
         },
         _ => Refusal::Unknown { why },
     }
-}
-
-/// The text on one line, with invisible characters escaped.
-fn printable(text: &str) -> String {
-    text::printable(&text::on_one_line(text), usize::MAX)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | [`api`] | the custom resource: spec, status, validation rules, definition |
-//! | [`names`] | what is stored under a name: API group, labels, annotations, Secret type |
+//! | [`names`] | what is stored under a name: API group, labels, annotations, Secret type; the form of users' names |
 //! | [`arn`] | the forms of a KMS key identifier, and what they say of Region and key |
 //! | [`protocol`] | every decision, as the next step of an attempt |
 //! | [`public_key`] | the public half of a key pair: its check, and the forms that other programs read |

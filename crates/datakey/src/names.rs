@@ -1,4 +1,5 @@
-//! Names that are stored: the API group, labels, annotations and the type of the Secrets. They never change.
+//! Names that are stored: the API group, labels, annotations and the type of the Secrets. They never change. Below them, the
+//! form of the names that users choose.
 
 /// The API group of all kinds, and the prefix of every label and annotation of the operator.
 pub const GROUP: &str = "datakey.dev";
@@ -45,3 +46,25 @@ pub const APP_DOMAIN: &str = "app.kubernetes.io";
 
 /// Annotation: the keys that the operator applied from the template, so that it can remove those that the template lacks later.
 pub const APPLIED_ANNOTATION: &str = "datakey.dev/applied";
+
+/// The longest name of a namespace or of a label, in bytes (RFC 1123).
+pub const MAX_LABEL: usize = 63;
+
+/// The longest name of most objects, in bytes (Kubernetes documentation, "Object Names and IDs").
+pub const MAX_SUBDOMAIN: usize = 253;
+
+/// Whether a name is a label of the DNS as Kubernetes takes them (RFC 1123).
+pub fn is_label(name: &str) -> bool {
+    name.len() <= MAX_LABEL && is_part(name)
+}
+
+/// Whether a name is a subdomain of the DNS as Kubernetes takes them (RFC 1123).
+pub fn is_subdomain(name: &str) -> bool {
+    name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_part)
+}
+
+/// One part of a subdomain. Kubernetes limits the length of the whole only.
+fn is_part(part: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')
+}

@@ -31,6 +31,11 @@ pub fn printable(text: &str, max: usize) -> String {
     out
 }
 
+/// A text from outside as a clause of a message: on one line, with invisible characters escaped.
+pub fn clause(text: &str) -> String {
+    printable(&on_one_line(text), usize::MAX)
+}
+
 /// The text with a capital first letter.
 pub fn capitalized(text: &str) -> String {
     let mut rest = text.chars();
@@ -125,6 +130,7 @@ mod tests {
     #[test]
     fn lines_become_one() {
         assert_eq!(on_one_line("invalid: \r\n* spec: a\n\n  * status: b\n"), "invalid: * spec: a * status: b");
+        assert_eq!(clause("invalid: \r\n* spec: \u{1b}[2J\n"), r"invalid: * spec: \u{1b}[2J");
     }
 
     #[test]

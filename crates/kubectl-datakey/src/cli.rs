@@ -40,8 +40,9 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The error with the nearest command alone, where clap suggests several.
-pub fn with_nearest(mut error: clap::Error) -> clap::Error {
+/// The error with tips: the nearest command alone, where clap suggests several, and what to do about an option of the AWS CLI that
+/// has no use here.
+pub fn with_tips(mut error: clap::Error) -> clap::Error {
     // clap sorts them, and the nearest one is the last.
     if let Some(ContextValue::Strings(near)) = error.get(ContextKind::SuggestedSubcommand)
         && let Some(nearest) = near.last().cloned()
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn near_misses_suggest_the_nearest_command() {
         for (typed, meant) in [("statu", "status"), ("verfy", "verify"), ("lsit", "list"), ("rotat", "rotate")] {
-            let error = with_nearest(parse(&[typed]).unwrap_err()).to_string();
+            let error = with_tips(parse(&[typed]).unwrap_err()).to_string();
             assert!(error.contains(&format!("a similar subcommand exists: '{meant}'")), "{error}");
         }
         for (line, near) in [
@@ -192,11 +193,11 @@ mod tests {
     fn option_of_the_aws_cli_without_use_is_named_as_such() {
         for option in aws::WITHOUT_USE {
             let parsed = parse(&["create", "k", "--key-id=alias/a", "--key-spec=AES_256", option, "x"]);
-            let error = with_nearest(parsed.unwrap_err()).to_string();
+            let error = with_tips(parsed.unwrap_err()).to_string();
             let tip = format!("tip: {option} is an option of the AWS CLI that create does not have");
             assert!(error.contains(&tip) && error.matches("tip:").count() == 1, "{error}");
         }
-        let import = with_nearest(parse(&["import", "k", "--query", "x"]).unwrap_err()).to_string();
+        let import = with_tips(parse(&["import", "k", "--query", "x"]).unwrap_err()).to_string();
         assert!(import.contains("that import does not have"), "{import}");
     }
 

@@ -1,10 +1,10 @@
 //! The requests to the API server. Each uses the credentials of the user's kubeconfig.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use datakey::{
     api::DataKey,
-    names::RETRY_AT_ANNOTATION,
+    names::{RETRY_AT_ANNOTATION, is_subdomain},
     secret::{
         decode,
         metadata::{SecretMetadata, WatchedSecret},
@@ -31,7 +31,7 @@ mod inspect;
 
 use config::config;
 pub use config::{Connection, contexts};
-use errors::{chain, explain, is_about_fields};
+use errors::{chain, explain, is_about_fields, is_missing};
 pub use fetched_key::{FetchedKey, Listing};
 pub use inspect::{DEFINITION, ListedSecret, Right};
 
@@ -82,7 +82,7 @@ impl Cluster {
     pub async fn find(&self, name: &str) -> Result<Option<FetchedKey>, CommandError> {
         match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
             Ok(answer) => FetchedKey::decode(&answer).map(Some),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(kube::Error::Api(status)) if is_missing(&status) => Ok(None),
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
         }
     }
@@ -103,7 +103,7 @@ impl Cluster {
     /// Gets one `DataKey`, or lists them if `name` is `None`.
     pub async fn selected(&self, name: Option<&str>, all_namespaces: bool) -> Result<Listing, CommandError> {
         match name {
-            Some(name) => Ok(Listing { keys: vec![self.data_key(name).await?], unreadable: Vec::new() }),
+            Some(name) => Ok(Listing { keys: vec![self.data_key(name).await?], unreadable: BTreeMap::new() }),
             None => self.data_keys(all_namespaces).await,
         }
     }
@@ -133,7 +133,8 @@ impl Cluster {
         }
     }
 
-    /// Deletes a `DataKey` without its Secret, unless another client changed the DataKey after it was read.
+    /// Deletes a `DataKey` without its Secret, unless another client changed the DataKey after it was read. If another client
+    /// deleted it, the error is [`CommandError::NotReady`].
     pub async fn orphan(&self, fetched: &FetchedKey) -> Result<(), CommandError> {
         let (name, metadata) = (fetched.name(), &fetched.key.metadata);
         let (Some(uid), Some(read)) = (metadata.uid.clone(), metadata.resource_version.clone()) else {
@@ -149,6 +150,9 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "DataKey {name} was changed meanwhile, and was not deleted: look at it, and try again"
             ))),
+            Err(kube::Error::Api(status)) if is_missing(&status) => {
+                Err(CommandError::NotReady(format!("another client deleted DataKey {name} meanwhile")))
+            }
             Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
         }
     }
@@ -280,15 +284,9 @@ impl Cluster {
     }
 }
 
-/// Requires names that can be parts of a path of the API server: kube sends them as they are. Kubernetes has no other names
-/// for the objects in question (RFC 1123).
+/// Requires names that can be parts of a path of the API server: kube sends them as they are.
 fn require_names(names: &[&str], what: &str) -> Result<(), CommandError> {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    let is_name = |name: &&&str| {
-        let ends = [name.bytes().next(), name.bytes().next_back()];
-        name.bytes().all(is_inner) && ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
-    };
-    if names.iter().all(|name| is_name(&name)) {
+    if names.iter().all(|name| is_subdomain(name)) {
         return Ok(());
     }
     Err(CommandError::Failed(format!("{what}: no object can have such a name")))
@@ -305,7 +303,7 @@ mod tests {
     #[test]
     fn only_names_become_parts_of_a_path() {
         assert_eq!(require_names(&["datakey-system", "keys.v1", "a"], "Lease"), Ok(()));
-        for name in ["", "..", "../../../api/v1/secrets?", "a/b", "a%2fb", "a?", "a#", "A", "-a", "a."] {
+        for name in ["", "..", "../../../api/v1/secrets?", "a/b", "a%2fb", "a?", "a#", "A", "-a", "a.", "a..b"] {
             assert!(require_names(&["a", name], "Lease").is_err(), "{name}");
         }
     }

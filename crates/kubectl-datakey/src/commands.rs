@@ -1,6 +1,13 @@
 //! The commands, and what several of them share.
 
-use std::{collections::BTreeSet, fs::File, io::Write, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::Permissions,
+    io::{self, ErrorKind, Write},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::Duration,
+};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -126,24 +133,31 @@ fn grant_tokens(fetched: &FetchedKey) -> &[String] {
 
 /// Writes a new file, and refuses to overwrite an existing one. Only the user may read a private one.
 fn write_new_file(file: &Path, bytes: &[u8], is_private: bool) -> Result<(), CommandError> {
-    let cannot = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => CommandError::Failed(format!(
+    let cannot = |error: io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => CommandError::Failed(format!(
             "{} is there already and was left alone: name another file by --to",
             file.display()
         )),
         _ => CommandError::Failed(format!("can't write {}: {error}", file.display())),
     };
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    if is_private {
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    }
-    options.open(file).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(cannot)
+    write_new(file, bytes, if is_private { 0o600 } else { 0o666 }).map_err(cannot)
+}
+
+/// Writes a file that gets its name when it is whole: one with half of a manifest would be taken for a `DataKey`. Never replaces a
+/// file, because two runs can write to one folder at the same time. The umask of the user takes bits from the mode.
+fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut named = tempfile::Builder::new();
+    let part = named.prefix(".datakey-").suffix(".part").permissions(Permissions::from_mode(mode));
+    let mut part = part.tempfile_in(file.parent().unwrap_or(file))?;
+    part.write_all(bytes)?;
+    part.as_file().sync_all()?;
+    part.persist_noclobber(file).map(drop).map_err(|error| error.error)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;
@@ -180,9 +194,35 @@ mod tests {
         write_new_file(&file, b"first", true).unwrap();
         let again = write_new_file(&file, b"second", false).unwrap_err().to_string();
         let kept = std::fs::read(&file).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         std::fs::remove_file(&file).unwrap();
         assert!(again.contains("is there already"), "{again}");
         assert_eq!((kept.as_slice(), mode & 0o777), (&b"first"[..], 0o600));
+    }
+
+    #[test]
+    fn file_is_whole_and_never_replaced() {
+        let folder = std::env::temp_dir().join(format!("kubectl-datakey-whole-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("orders.yaml");
+        // A killed run leaves a part.
+        fs::write(folder.join(".datakey-0.part"), "apiVersion: ").unwrap();
+        let texts: Vec<_> = (0..16).map(|run| run.to_string().repeat(1 << 16)).collect();
+        // A loser reads at once what is there: the file must be whole from the beginning.
+        let write = |text: &str| {
+            let written = write_new(&file, text.as_bytes(), 0o666);
+            written.map_err(|error| (error.kind(), fs::read_to_string(&file).unwrap()))
+        };
+        let written = std::thread::scope(|scope| {
+            let runs: Vec<_> = texts.iter().map(|text| scope.spawn(|| write(text))).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
+        });
+        let (read, left) = (fs::read_to_string(&file).unwrap(), fs::read_dir(&folder).unwrap().count());
+        fs::remove_dir_all(&folder).unwrap();
+        let winner = texts.iter().position(|text| *text == read).unwrap();
+        for (run, outcome) in written.into_iter().enumerate() {
+            assert!(outcome == if run == winner { Ok(()) } else { Err((ErrorKind::AlreadyExists, read.clone())) });
+        }
+        assert_eq!(left, 2, "the file, and the part of the killed run");
     }
 }

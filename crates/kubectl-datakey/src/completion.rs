@@ -17,7 +17,7 @@ use clap_complete::{
 
 use crate::{
     cli::{Cli, CompletionTarget},
-    cluster::{Cluster, Connection, FetchedKey, Listing},
+    cluster::{Cluster, Connection, FetchedKey},
     output::{CommandError, Output},
 };
 
@@ -94,8 +94,8 @@ pub async fn complete(words: &[String]) -> Output {
         Candidates::Files => return Output::text(FILES),
         Candidates::Found(source) => {
             let last = value_of(last);
-            let found: Vec<_> =
-                find(source, last, before).await.into_iter().filter(|word| word.starts_with(last)).collect();
+            let found = find(source, last, before).await.unwrap_or_default();
+            let found: Vec<_> = found.into_iter().filter(|word| word.starts_with(last)).collect();
             let goes_on = !found.is_empty() && found.iter().all(|word| word.ends_with(['=', '/']));
             (found, if goes_on { NO_FILES_NO_BLANK } else { NO_FILES })
         }
@@ -108,22 +108,19 @@ fn value_of(last: &str) -> &str {
     last.split_once('=').filter(|_| last.starts_with('-')).map_or(last, |(_, value)| value)
 }
 
-async fn find(source: Source, last: &str, before: &[String]) -> Vec<String> {
+async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<String>, CommandError> {
     let connection = connection(before);
-    if source == Source::Contexts {
-        return crate::cluster::contexts(&connection);
-    }
-    let Ok(cluster) = Cluster::connect(&connection).await else {
-        return Vec::new();
-    };
-    match source {
-        Source::DataKeys => listed(&cluster, before).await.keys.iter().map(FetchedKey::name).collect(),
+    let cluster = || Cluster::connect(&connection);
+    let listed = async || cluster().await?.data_keys(in_all_namespaces(before)).await;
+    Ok(match source {
+        Source::DataKeys => listed().await?.keys.iter().map(FetchedKey::name).collect(),
         Source::Labels => {
-            let listing = listed(&cluster, before).await;
+            let listing = listed().await?;
             let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata.labels.iter().flatten());
             selectors(last, labels.map(|(key, value)| (key.as_str(), value.as_str())))
         }
         Source::SecretEntries => {
+            let cluster = cluster().await?;
             entries(last, cluster.secret_names().await, async |name| {
                 cluster
                     .secret(&cluster.namespace, name)
@@ -135,23 +132,22 @@ async fn find(source: Source, last: &str, before: &[String]) -> Vec<String> {
             .await
         }
         Source::ConfigMapEntries => {
+            let cluster = cluster().await?;
             entries(last, cluster.config_map_names().await, async |name| cluster.config_map_entries(name).await.ok())
                 .await
         }
-        Source::Namespaces => cluster.namespaces().await.unwrap_or_default(),
-        Source::Contexts => Vec::new(),
-    }
+        Source::Namespaces => cluster().await?.namespaces().await?,
+        Source::Contexts => crate::cluster::contexts(&connection),
+    })
 }
 
-/// The DataKeys of the namespace, or of all where the command line says so.
-async fn listed(cluster: &Cluster, before: &[String]) -> Listing {
-    let all = before.iter().any(|word| word == "--all-namespaces" || is_short_flag(word, 'A'));
-    cluster.data_keys(all).await.unwrap_or_default()
-}
-
-/// Whether a word is this flag, alone or among other short ones.
-fn is_short_flag(word: &str, flag: char) -> bool {
-    word.strip_prefix('-').is_some_and(|flags| !flags.starts_with('-') && flags.contains(flag))
+/// Whether the words ask for the DataKeys of all namespaces.
+fn in_all_namespaces(words: &[String]) -> bool {
+    let is_set = |all: &ArgMatches| {
+        let (_, of) = all.subcommand()?;
+        of.try_get_one::<bool>("all_namespaces").ok()?.copied()
+    };
+    parse(words).as_ref().and_then(is_set).unwrap_or_default()
 }
 
 /// Completes the last requirement of a label selector: a key, or after an operator a value.
@@ -354,7 +350,18 @@ mod tests {
         ] {
             assert_eq!(selectors(typed, labels.into_iter()), expected, "{typed}");
         }
-        assert!(is_short_flag("-A", 'A') && is_short_flag("-Ao", 'A') && !is_short_flag("--A", 'A'));
+    }
+
+    #[test]
+    fn labels_are_those_of_all_namespaces_where_the_words_say_so() {
+        for line in ["list -A", "list -A -l", "-n shop list --all-namespaces --selector", "list -Aojson -l"] {
+            assert!(in_all_namespaces(&words(line)), "{line}");
+        }
+        for line in
+            ["list -l", "list -lteam=A", "list -l A", "list -n A", "status orders -oA", "list -- -A", "export -A"]
+        {
+            assert!(!in_all_namespaces(&words(line)), "{line}");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let error = cli::with_nearest(error);
+            let error = cli::with_tips(error);
             // A closed standard error leaves no way to report anything.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });

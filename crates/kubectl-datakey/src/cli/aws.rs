@@ -1,7 +1,10 @@
 //! Flags that the AWS CLI has, by their names there.
 
 use clap::Args;
-use datakey::api::KeySpec;
+use datakey::{
+    api::KeySpec,
+    names::{MAX_LABEL, is_subdomain},
+};
 use datakey_aws::Overrides;
 
 /// Options of `aws kms generate-data-key-without-plaintext` and `aws kms decrypt` that have no use here (AWS CLI Command
@@ -80,13 +83,8 @@ pub fn key_spec(text: &str) -> Result<KeySpec, String> {
 
 /// Reads the name of a DataKey.
 pub fn data_key_name(text: &str) -> Result<String, String> {
-    let taken = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_label = |label: &str| {
-        let bytes = label.as_bytes();
-        let ends = [bytes.first(), bytes.last()].into_iter().flatten().all(|byte| taken(*byte));
-        !bytes.is_empty() && ends && bytes.iter().all(|byte| taken(*byte) || *byte == b'-')
-    };
-    if text.len() <= 63 && text.split('.').all(is_label) {
+    // The label of its Secret has the name, too.
+    if text.len() <= MAX_LABEL && is_subdomain(text) {
         return Ok(text.to_owned());
     }
     Err("the name of a DataKey has at most 63 lower-case letters, digits, '-' and '.', and begins and ends with a letter or \

@@ -2,16 +2,22 @@
 
 use std::error::Error;
 
-use datakey::text::{error_chain, on_one_line};
+use datakey::text::{clause, error_chain};
 use kube::core::{Status, response::StatusDetails};
 
-use crate::output::{CommandError, printable};
+use crate::output::CommandError;
 
 /// Explains why a request failed. `what` names the object of the request.
 pub fn explain(error: &kube::Error, what: &str) -> CommandError {
+    let undecodable = |why: &dyn Error| {
+        format!(
+            "{what}: the API server's answer can't be decoded: {}; check that --kubeconfig and --context lead to an API server",
+            clause(&why.to_string())
+        )
+    };
     CommandError::Failed(match error {
         kube::Error::Api(status) if status.code == 403 => {
-            let message = line(&status.message);
+            let message = clause(&status.message);
             return CommandError::Forbidden(format!(
                 "{what}: you may not: {message}; ask for that right, or choose another -n or --context"
             ));
@@ -20,18 +26,16 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
             return CommandError::Unanswered(format!(
                 "{what}: the API server could not answer ({}): {}; try again later",
                 status.code,
-                line(&status.message)
+                clause(&status.message)
             ));
         }
         kube::Error::Api(status) => {
-            let missing = status.details.as_ref().filter(|details| !details.name.is_empty());
-            let message = line(&status.message);
-            match (status.code, missing) {
+            let message = clause(&status.message);
+            match (status.code, named(status)) {
                 (401, _) => {
                     "the API server does not accept your credentials: log in again, or choose another --context"
                         .to_owned()
                 }
-                // The details name the object if only the object is missing, and no object if the kind is unknown.
                 (404, Some(StatusDetails { kind, name, .. })) if kind == "namespaces" => format!(
                     "namespace {name} does not exist: create it (kubectl create namespace {name}), or choose another -n or \
                      --context"
@@ -50,10 +54,8 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
                 chain(error)
             )
         }
-        kube::Error::SerdeError(error) => format!(
-            "{what}: the API server's answer can't be decoded: {}; check that --kubeconfig and --context lead to an API server",
-            line(&error.to_string())
-        ),
+        kube::Error::SerdeError(error) => undecodable(error),
+        kube::Error::FromUtf8(error) => undecodable(error),
         kube::Error::BuildRequest(error) => format!("{what}: the request can't be made: {}", chain(error)),
         error => {
             return CommandError::Unanswered(format!(
@@ -64,6 +66,16 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
     })
 }
 
+/// Returns the details that name the missing object. They name none if the kind is unknown.
+fn named(status: &Status) -> Option<&StatusDetails> {
+    status.details.as_ref().filter(|details| !details.name.is_empty())
+}
+
+/// Whether an object does not exist. Without its definition, that is not known.
+pub fn is_missing(status: &Status) -> bool {
+    status.is_not_found() && named(status).is_some()
+}
+
 /// Whether a conflict of a server-side apply is about fields that another client set, not about another revision of the object.
 pub fn is_about_fields(conflict: &Status) -> bool {
     let mut causes = conflict.details.iter().flat_map(|details| &details.causes);
@@ -72,11 +84,7 @@ pub fn is_about_fields(conflict: &Status) -> bool {
 
 /// Returns an error and its causes on one line, with invisible characters escaped.
 pub fn chain(error: &dyn Error) -> String {
-    line(&error_chain(error))
-}
-
-fn line(text: &str) -> String {
-    printable(&on_one_line(text))
+    clause(&error_chain(error))
 }
 
 #[cfg(test)]
@@ -106,7 +114,25 @@ mod tests {
         let lost = explain(&kube::Error::Service("reset".into()), "DataKey orders");
         assert!(matches!(lost, CommandError::Unanswered(why) if why.contains("check the network")));
         let decoded = kube::Error::SerdeError(serde_json::from_str::<Value>("{").unwrap_err());
-        assert!(matches!(explain(&decoded, "DataKeys"), CommandError::Failed(why) if why.contains("can't be decoded")));
+        let read = kube::Error::FromUtf8(String::from_utf8(vec![0xff]).unwrap_err());
+        for error in [decoded, read] {
+            let why = explain(&error, "DataKeys");
+            assert!(matches!(&why, CommandError::Failed(why) if why.contains("can't be decoded")), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn object_is_missing_only_where_the_answer_names_it() {
+        let missing = |reason: &str, details| {
+            let details = serde_json::from_value(details).unwrap();
+            is_missing(&Status { code: 404, reason: reason.to_owned(), details, ..Status::default() })
+        };
+        let named = json!({ "name": "orders", "group": "datakey.dev", "kind": "datakeys" });
+        assert!(missing("NotFound", named.clone()));
+        for without_definition in [json!(null), json!({}), json!({ "name": "" })] {
+            assert!(!missing("NotFound", without_definition));
+        }
+        assert!(!missing("Conflict", named));
     }
 
     #[test]

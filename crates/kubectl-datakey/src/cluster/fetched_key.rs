@@ -1,5 +1,7 @@
 //! `DataKey`s as the API server returns them.
 
+use std::collections::BTreeMap;
+
 use datakey::{api::DataKey, decode::Encoded};
 use kube::{ResourceExt, core::ObjectMeta};
 use serde_json::Value;
@@ -24,8 +26,8 @@ pub struct FetchedKey {
 pub struct Listing {
     /// The DataKeys that can be decoded.
     pub keys: Vec<FetchedKey>,
-    /// One message for each DataKey that cannot be decoded.
-    pub unreadable: Vec<String>,
+    /// One message for each DataKey that cannot be decoded, by its namespace and name.
+    pub unreadable: BTreeMap<(String, String), String>,
 }
 
 // === impl FetchedKey ===
@@ -66,6 +68,12 @@ impl FetchedKey {
     }
 }
 
+/// Returns the namespace and the name of an object that cannot be decoded. The API server always names them.
+fn place(json: &str) -> (String, String) {
+    let metadata = serde_json::from_str::<Encoded>(json).map(|encoded| encoded.metadata).unwrap_or_default();
+    (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default())
+}
+
 /// Returns all metadata of an object, with the times of `known`: one can exceed the range of the Rust type.
 fn metadata(value: &Value, known: &ObjectMeta) -> Result<ObjectMeta, serde_json::Error> {
     let mut metadata = value["metadata"].clone();
@@ -88,7 +96,7 @@ impl Listing {
         for item in answer::items(list)? {
             match FetchedKey::decode(item.get()) {
                 Ok(fetched) => listing.keys.push(fetched),
-                Err(error) => listing.unreadable.push(error.to_string()),
+                Err(error) => _ = listing.unreadable.insert(place(item.get()), error.to_string()),
             }
         }
         Ok(listing)
@@ -138,6 +146,7 @@ mod tests {
         odd["metadata"]["creationTimestamp"] = json!(far);
         odd["metadata"]["labels"] = json!({ "team": "shop" });
         let mut nested = recorded(&[1]).value;
+        nested["metadata"]["name"] = json!("nested");
         nested["spec"]["wrappedKeys"] = json!([issued(1)]);
         nested["spec"]["wrappedKeys"][0]["more"] = json!("DEEP");
         let deep = format!("{}1{}", r#"{"a":"#.repeat(150), "}".repeat(150));
@@ -145,7 +154,10 @@ mod tests {
         let listing = Listing::decode(&list.to_string().replace(r#""DEEP""#, &deep)).unwrap();
         assert_eq!((listing.keys.len(), listing.unreadable.len(), listing.health()), (2, 2, Health::Unknown));
         assert_eq!(listing.keys[1].key.metadata.labels.as_ref().unwrap()["team"], "shop");
-        assert!(listing.unreadable[0].contains("DataKey orders in namespace shop can't be read"), "{listing:?}");
+        for name in ["nested", "orders"] {
+            let why = &listing.unreadable[&("shop".to_owned(), name.to_owned())];
+            assert!(why.contains(&format!("DataKey {name} in namespace shop can't be read")), "{why}");
+        }
         let good = Listing::decode(&json!({ "items": [recorded(&[1]).value] }).to_string()).unwrap();
         assert_eq!(good.health(), Health::Healthy);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use datakey::api::{DataKey, IssuedVersion};
 use serde_json::Value;
 
-use super::wait;
+use super::{grant_tokens, wait};
 use crate::{
     cluster::{Cluster, FetchedKey},
     output::{CommandError, Output, Terminal},
@@ -67,12 +67,17 @@ async fn write(
         };
         refuse_other_settings(&existing, manifest)?;
         let manifest = as_read(manifest, &existing);
-        let Some(checked) = cluster.apply(&manifest, manager, true).await? else { continue };
+        // A message of the API server can repeat what another manager has applied.
+        let apply = async |dry_run| {
+            let applied = cluster.apply(&manifest, manager, dry_run).await;
+            applied.map_err(|error| error.redacted(grant_tokens(&existing)))
+        };
+        let Some(checked) = apply(true).await? else { continue };
         refuse_losses(&existing, &checked)?;
         if dry_run {
             return Ok((checked, true));
         }
-        if let Some(applied) = cluster.apply(&manifest, manager, false).await? {
+        if let Some(applied) = apply(false).await? {
             return Ok((applied, true));
         }
     }

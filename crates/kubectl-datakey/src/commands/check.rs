@@ -16,6 +16,7 @@ use crate::{
 
 mod access;
 mod definition;
+mod flags;
 mod kms;
 mod operator;
 mod watched;

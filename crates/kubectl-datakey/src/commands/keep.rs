@@ -12,7 +12,7 @@ use datakey::api::DataKey;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL_INTERVAL, Progress, grant_tokens, has_grant_tokens, managing_tool, write_new_file};
+use super::{POLL_INTERVAL, Progress, grant_tokens, has_grant_tokens, managing_tool, wait, write_new_file};
 use crate::{
     cli::Keep,
     cluster::{Cluster, FetchedKey},
@@ -52,7 +52,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             terminal.notes([messages::saved(&keeper.file)]);
             // The time that the user took to answer does not count.
             keeper.deadline = Instant::now() + args.timeout;
-            cluster.orphan(fetched).await.map_err(|error| keeper.unfinished(&error))?;
+            cluster.orphan(fetched).await.map_err(|error| keeper.not_deleted(error))?;
             keeper.create(&manifest, Some(fetched)).await
         }
         KeepStep::Create(manifest) => {
@@ -141,7 +141,21 @@ impl Keeper<'_> {
 
     /// Returns the error of a run that stopped while the `DataKey` may be deleted.
     fn unfinished(&self, why: &impl std::fmt::Display) -> CommandError {
-        CommandError::Failed(messages::unfinished(why, &self.file))
+        CommandError::Failed(messages::unfinished(why, &self.file)).redacted(&self.tokens)
+    }
+
+    /// Returns the error of a deletion that the API server did not confirm. After a refusal the `DataKey` is as before.
+    fn not_deleted(&self, error: CommandError) -> CommandError {
+        match error {
+            CommandError::Unanswered(_) | CommandError::NotReady(_) => self.unfinished(&error),
+            refused => refused.redacted(&self.tokens),
+        }
+    }
+
+    /// Reads until the API server answers, or the time is over.
+    async fn answered<T>(&self, read: impl AsyncFn() -> Result<T, CommandError>) -> Result<T, CommandError> {
+        let answer = wait::answered(self.deadline, POLL_INTERVAL, read).await;
+        answer.map_err(|error| self.unfinished(&error))
     }
 
     /// Waits until the old `DataKey` is deleted and its Secret has no owner, creates the new one, and verifies it.
@@ -157,18 +171,12 @@ impl Keeper<'_> {
         }
         self.wait_until_secret_is_free(manifest).await?;
         let created = self.cluster.create(manifest).await;
-        created.map_err(|error| self.unfinished(&error.redacted(&self.tokens)))?;
+        created.map_err(|error| self.unfinished(&error))?;
         self.verify(manifest).await
     }
 
     async fn find(&self) -> Result<Option<FetchedKey>, CommandError> {
-        loop {
-            match self.cluster.find(&self.args.name).await {
-                // It says nothing about the DataKey, and the API server can come back.
-                Err(CommandError::Unanswered(why)) => self.pause(|| why).await?,
-                found => return found.map_err(|error| self.unfinished(&error)),
-            }
-        }
+        self.answered(async || self.cluster.find(&self.args.name).await).await
     }
 
     /// Waits until the garbage collector has removed the owner reference from the Secret.
@@ -178,8 +186,7 @@ impl Keeper<'_> {
     async fn wait_until_secret_is_free(&self, manifest: &Value) -> Result<(), CommandError> {
         let name = manifest["spec"]["secretName"].as_str().unwrap_or(&self.args.name);
         loop {
-            let secret = self.cluster.secret(&self.cluster.namespace, name).await;
-            let secret = secret.map_err(|error| self.unfinished(&error))?;
+            let secret = self.answered(async || self.cluster.secret(&self.cluster.namespace, name).await).await?;
             if !secret.is_some_and(|secret| is_owned(&secret, &self.args.name)) {
                 return Ok(());
             }
@@ -202,7 +209,7 @@ impl Keeper<'_> {
                 Progress::Failed(why) => return Err(self.not_ready(&why)),
                 Progress::Pending(why) => why,
                 Progress::Done => {
-                    let check = self.check_secret(&fetched.key).await?;
+                    let check = self.answered(async || self.check_secret(&fetched.key).await).await?;
                     if check.state == SecretVerdict::Intact {
                         return Ok(self.success(&fetched));
                     }

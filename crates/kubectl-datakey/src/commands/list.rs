@@ -35,7 +35,7 @@ pub async fn run(cluster: &Cluster, args: &List) -> Result<Output, CommandError>
     if listing.keys.is_empty() && listing.unreadable.is_empty() {
         output.notes.push(none_found(cluster, args.all_namespaces));
     }
-    output.notes.extend(listing.unreadable);
+    output.notes.extend(listing.unreadable.into_values());
     Ok(output)
 }
 

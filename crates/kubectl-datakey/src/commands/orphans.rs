@@ -57,7 +57,7 @@ pub async fn run(cluster: &Cluster, args: &Orphans) -> Result<Output, CommandErr
                 .to_owned()
         });
     }
-    output.notes.extend(listing.unreadable.into_iter().map(|why| format!("{why}; its Secret may be listed")));
+    output.notes.extend(listing.unreadable.into_values().map(|why| format!("{why}; its Secret may be listed")));
     Ok(output)
 }
 

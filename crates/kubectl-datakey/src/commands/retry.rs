@@ -1,12 +1,15 @@
 //! `kubectl datakey retry`: has `DataKey`s that wait in a back-off tried at once.
 
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{cell::RefCell, collections::BTreeSet};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
-use super::{CONCURRENT_READS, POLL_INTERVAL, grant_tokens, none_found, of_all, wait::pause};
+use super::{
+    CONCURRENT_READS, grant_tokens, none_found, of_all,
+    wait::{answered, pause},
+};
 use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
@@ -51,20 +54,20 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Retry) -> Result
             all => format!("Nothing waits: {} Ready or being deleted.", of_all(all, all)),
         });
     }
-    output.notes.extend(listing.unreadable);
+    output.notes.extend(listing.unreadable.into_values());
     let requested = waiting.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Requested);
     let requested: BTreeSet<_> = requested.map(|(waiting, _)| place(&waiting.summary)).collect();
     if args.wait && !requested.is_empty() {
         terminal.print(&output)?;
         output = Output::default().with(output.health);
         terminal.notes([format!("waiting until {} Ready", subject(&requested, requested.len()))]);
-        let Progress { ready, late } = wait(cluster, args, &requested).await?;
+        let Waited { ready, late, health } = wait(cluster, args, &requested).await?;
         output.out = closing(&requested, ready).into_bytes();
         if !late.is_empty() {
             output.notes.push(format!("not Ready within {}:", humantime::format_duration(args.timeout)));
             output.notes.extend(late);
-            output.health = output.health.max(Health::Unhealthy);
         }
+        output.health = output.health.max(health);
     }
     Ok(output)
 }
@@ -82,10 +85,11 @@ fn is_waiting(summary: &KeySummary) -> bool {
 }
 
 /// How far the wait has come.
-struct Progress {
+struct Waited {
     ready: usize,
     /// A line for each `DataKey` that is not Ready.
     late: Vec<String>,
+    health: Health,
 }
 
 // === impl Waiting ===
@@ -126,8 +130,7 @@ fn closing(requested: &BTreeSet<(String, String)>, ready: usize) -> String {
 
 /// Sends the requests. Where the user may not change one `DataKey` of a namespace, the others are left out.
 async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<Outcome> {
-    let forbidden: Mutex<BTreeSet<&str>> = Mutex::default();
-    let is_forbidden = |namespace: &str| forbidden.lock().is_ok_and(|known| known.contains(namespace));
+    let forbidden = RefCell::new(BTreeSet::new());
     let one = async |Waiting { summary, tokens, .. }: &'_ Waiting| -> Outcome {
         let requested = cluster.request_retry(&summary.namespace, &summary.name, now).await;
         match requested.map_err(|error| error.redacted(tokens)) {
@@ -139,14 +142,12 @@ async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<
     stream::iter(waiting)
         .map(async |waiting| {
             let summary = &waiting.summary;
-            if is_forbidden(&summary.namespace) {
+            if forbidden.borrow().contains(&summary.namespace) {
                 return Outcome::Forbidden(None);
             }
             let outcome = one(waiting).await;
-            if matches!(outcome, Outcome::Forbidden(_))
-                && let Ok(mut known) = forbidden.lock()
-            {
-                known.insert(&summary.namespace);
+            if matches!(outcome, Outcome::Forbidden(_)) {
+                forbidden.borrow_mut().insert(&summary.namespace);
             }
             outcome
         })
@@ -183,7 +184,7 @@ fn report(waiting: &[Waiting], outcomes: &[Outcome], with_namespace: bool) -> Ou
 
 fn line(Waiting { summary, last, .. }: &Waiting, with_namespace: bool) -> String {
     let namespace = if with_namespace { format!("{}/", summary.namespace) } else { String::new() };
-    // The operator does not show when it tried last, so this is as near as the last request.
+    // The operator does not show when it tried last, so the time of the last request is used.
     let delay = last.map_or_else(String::new, |ago| {
         let left = (REQUEST_EVERY - ago).as_secs();
         format!(
@@ -196,37 +197,33 @@ fn line(Waiting { summary, last, .. }: &Waiting, with_namespace: bool) -> String
 
 /// Waits until these `DataKey`s are Ready. A condition does not show whether the operator
 /// has tried again, so a failure does not end the wait.
-async fn wait(
-    cluster: &Cluster,
-    args: &Retry,
-    requested: &BTreeSet<(String, String)>,
-) -> Result<Progress, CommandError> {
-    let until = Instant::now() + args.timeout;
+async fn wait(cluster: &Cluster, args: &Retry, requested: &BTreeSet<(String, String)>) -> Result<Waited, CommandError> {
+    let (until, pause) = (Instant::now() + args.timeout, pause(requested.len()));
     loop {
-        let listing = match select(cluster, args).await {
-            // It says nothing about the DataKeys, and the API server can come back.
-            Err(CommandError::Unanswered(_)) if Instant::now() + POLL_INTERVAL <= until => {
-                sleep(pause(requested.len())).await;
-                continue;
-            }
-            listing => listing?,
-        };
-        let progress = progress(&listing.keys, requested);
-        if progress.late.is_empty() || Instant::now() + POLL_INTERVAL > until {
-            return Ok(progress);
+        let listing = answered(until, pause, async || select(cluster, args).await).await?;
+        let waited = progress(listing, requested);
+        if waited.late.is_empty() || Instant::now() + pause > until {
+            return Ok(waited);
         }
-        sleep(pause(requested.len())).await;
+        sleep(pause).await;
     }
 }
 
-fn progress(keys: &[FetchedKey], requested: &BTreeSet<(String, String)>) -> Progress {
-    let summaries = keys.iter().map(|fetched| KeySummary::of(&fetched.key));
+fn progress(listing: Listing, requested: &BTreeSet<(String, String)>) -> Waited {
+    let summaries = listing.keys.iter().map(|fetched| KeySummary::of(&fetched.key));
     let (ready, others): (Vec<_>, Vec<_>) =
         summaries.filter(|summary| requested.contains(&place(summary))).partition(KeySummary::is_ready);
     let late = others.iter().filter(|summary| is_waiting(summary)).map(|summary| {
         format!("{} in namespace {}: {}: {}", summary.name, summary.namespace, summary.reason, summary.message)
     });
-    Progress { ready: ready.len(), late: late.collect() }
+    let mut late: Vec<_> = late.collect();
+    let mut health = if late.is_empty() { Health::Healthy } else { Health::Unhealthy };
+    // It was decoded before, and another client changed it.
+    for (_, why) in listing.unreadable.into_iter().filter(|(place, _)| requested.contains(place)) {
+        late.push(why);
+        health = Health::Unknown;
+    }
+    Waited { ready: ready.len(), late, health }
 }
 
 #[cfg(test)]
@@ -251,6 +248,10 @@ mod tests {
             [denied("a"), recorded(&[]), ready(&[1]), deleted].iter().map(waits).collect::<Vec<_>>(),
             [true, true, false, false]
         );
+    }
+
+    fn of_shop(name: &str) -> (String, String) {
+        ("shop".to_owned(), name.to_owned())
     }
 
     fn waiting(name: &str) -> Waiting {
@@ -305,11 +306,16 @@ mod tests {
 
     #[test]
     fn wait_is_for_what_was_requested_only() {
-        let keys = [denied("a"), denied("b"), ready(&[1])];
-        let requested = ["a", "orders", "gone"].map(|name| ("shop".to_owned(), name.to_owned())).into();
-        let Progress { ready, late } = progress(&keys, &requested);
-        assert_eq!((ready, late.len()), (1, 1));
+        let listing = |unreadable: &[&str]| Listing {
+            keys: vec![denied("a"), denied("b"), ready(&[1])],
+            unreadable: unreadable.iter().map(|name| (of_shop(name), format!("{name} can't be read"))).collect(),
+        };
+        let requested = ["a", "orders", "gone"].map(of_shop).into();
+        let Waited { ready, late, health } = progress(listing(&["b"]), &requested);
+        assert_eq!((ready, late.len(), health), (1, 1, Health::Unhealthy));
         assert!(late[0].starts_with("a in namespace shop: AccessDenied: "), "{late:?}");
+        let Waited { ready, late, health } = progress(listing(&["gone", "other"]), &requested);
+        assert_eq!((ready, late.len(), &*late[1], health), (1, 2, "gone can't be read", Health::Unknown));
     }
 
     #[test]

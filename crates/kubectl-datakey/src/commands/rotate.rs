@@ -27,9 +27,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
     output.notes.push(note_about_git(managing_tool(&fetched), next));
     let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await;
     let changed = match changed.map_err(|error| error.redacted(grant_tokens(&fetched))) {
-        Err(CommandError::Unanswered(why)) if !args.dry_run => {
-            changed_all_the_same(cluster, &fetched, next, &why).await?
-        }
+        Err(CommandError::Unanswered(why)) if !args.dry_run => find_change(cluster, &fetched, next, &why).await?,
         changed => changed?,
     };
     output.out = line(&args.name, next, if args.dry_run { "would be requested (dry run)" } else { "is requested" });
@@ -44,12 +42,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
 
 /// Returns the DataKey if the change is done although the API server did not say so. A command that is repeated would raise the
 /// version once more.
-async fn changed_all_the_same(
-    cluster: &Cluster,
-    before: &FetchedKey,
-    next: i32,
-    why: &str,
-) -> Result<FetchedKey, CommandError> {
+async fn find_change(cluster: &Cluster, before: &FetchedKey, next: i32, why: &str) -> Result<FetchedKey, CommandError> {
     match cluster.data_key(&before.name()).await {
         Ok(found) if found.key.metadata.uid == before.key.metadata.uid && found.key.wanted_version() == next => {
             Ok(found)
@@ -61,7 +54,7 @@ async fn changed_all_the_same(
 fn unclear(before: &FetchedKey, next: i32, why: &str) -> CommandError {
     let (name, namespace) = (before.name(), before.namespace());
     CommandError::Unanswered(format!(
-        "{why}. The DataKey may be changed all the same: before you rotate again, look whether spec.version is {next} \
+        "{why}. The change may be done nevertheless: before you rotate again, look whether spec.version is {next} \
          (kubectl datakey status {name} -n {namespace})"
     ))
 }

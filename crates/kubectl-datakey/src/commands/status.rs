@@ -31,7 +31,7 @@ pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandErro
     let mut summaries: Vec<_> =
         summaries.map(|(fetched, check)| KeySummary::of(&fetched.key).with_secret(check)).collect();
     let health = summaries.iter().map(KeySummary::health).fold(listing.health(), Health::max);
-    let mut notes: Vec<_> = listing.unreadable.into_iter().chain(refused).collect();
+    let mut notes: Vec<_> = listing.unreadable.into_values().chain(refused).collect();
     let out = if args.name.is_some() {
         let (Some(fetched), Some(mut summary)) = (listing.keys.first(), summaries.pop()) else {
             return Ok(Output::default());

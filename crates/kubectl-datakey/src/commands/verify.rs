@@ -58,7 +58,7 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
         }
     }
     let health = checks.iter().map(KeyCheck::health).fold(listing.health(), Health::max);
-    let mut notes: Vec<_> = listing.unreadable.into_iter().chain(refused).collect();
+    let mut notes: Vec<_> = listing.unreadable.into_values().chain(refused).collect();
     let out = if let (Some(_), Some(check)) = (&args.name, checks.first()) {
         render(args.output, check, describe)?
     } else {

@@ -29,6 +29,23 @@ pub fn pause(count: usize) -> Duration {
     POLL_INTERVAL * u32::try_from(1 + count / 100).unwrap_or(u32::MAX)
 }
 
+/// Reads until the API server answers. A read without an answer says nothing about the DataKeys, and the API server can come back.
+///
+/// # Errors
+/// Returns the error of the last read if there is no time for another one until then.
+pub async fn answered<T>(
+    until: Instant,
+    pause: Duration,
+    read: impl AsyncFn() -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    loop {
+        match read().await {
+            Err(CommandError::Unanswered(_)) if Instant::now() + pause <= until => sleep(pause).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// Waits until the `DataKey` is Ready with the version that its spec makes current. Prints each cause of waiting once.
 ///
 /// # Errors
@@ -77,8 +94,31 @@ mod tests {
     use datakey::{api::PENDING, condition::failed, reason::Reason};
     use serde_json::json;
 
+    use std::cell::Cell;
+
     use super::*;
     use crate::fixtures::{at, edited, ready, with_status};
+
+    #[tokio::test(start_paused = true)]
+    async fn read_is_repeated_until_there_is_an_answer_or_no_time() {
+        let (start, pause) = (Instant::now(), Duration::from_secs(2));
+        let unanswered = || Err(CommandError::Unanswered("away".to_owned()));
+        let reads = Cell::new(0);
+        let until = |limit, answers: u32, answer: Result<(), CommandError>| {
+            let reads = &reads;
+            answered(start + Duration::from_secs(limit), pause, async move || {
+                reads.set(reads.get() + 1);
+                if reads.get() > answers { answer.clone() } else { unanswered() }
+            })
+        };
+        assert_eq!((until(4, 2, Ok(())).await, reads.take()), (Ok(()), 3));
+        assert_eq!(start.elapsed(), pause * 2);
+        // The pause would end after the deadline, and no other error is waited for.
+        assert_eq!((until(5, 9, Ok(())).await, reads.take()), (unanswered(), 1));
+        assert_eq!(start.elapsed(), pause * 2);
+        let refused = Err(CommandError::Forbidden("you may not".to_owned()));
+        assert_eq!((until(9, 1, refused.clone()).await, reads.take()), (refused, 2));
+    }
 
     #[test]
     fn wait_ends_when_ready_or_when_a_user_must_act() {

@@ -6,13 +6,16 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::Container,
     },
     jiff::Timestamp,
 };
 use kube::ResourceExt;
 
-use super::{Finding, USUAL_NAMESPACE, watched::Watched};
+use super::{
+    Finding, USUAL_NAMESPACE,
+    flags::{setting, switch, variable},
+    watched::Watched,
+};
 use crate::{output::CommandError, view::table::age};
 
 /// The Lease of an operator without `--lease-name`.
@@ -42,7 +45,7 @@ impl Installed {
         let pod = spec.and_then(|spec| spec.template.spec.as_ref());
         let container = pod.and_then(|pod| pod.containers.first());
         let setting = |flag: &str, variable: &str| container.and_then(|container| setting(container, flag, variable));
-        let elects = setting("--leader-elect", "DATAKEY_LEADER_ELECT").is_some_and(|value| value != "false");
+        let elects = container.is_some_and(|container| switch(container, "--leader-elect", "DATAKEY_LEADER_ELECT"));
         let lease = elects.then(|| {
             let own = setting("--lease-namespace", "DATAKEY_LEASE_NAMESPACE").unwrap_or_else(|| namespace.clone());
             let name = setting("--lease-name", "DATAKEY_LEASE_NAME").unwrap_or_else(|| DEFAULT_LEASE.to_owned());
@@ -54,7 +57,9 @@ impl Installed {
             wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             available: deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
             lease,
-            region: setting("", "AWS_REGION").or_else(|| setting("", "AWS_DEFAULT_REGION")),
+            region: ["AWS_REGION", "AWS_DEFAULT_REGION"]
+                .into_iter()
+                .find_map(|name| container.and_then(|container| variable(container, name))),
             namespace,
         }
     }
@@ -131,17 +136,6 @@ impl Installed {
         }
         Finding::ok("leader", format!("{holder} holds {what}{since}"))
     }
-}
-
-/// The value of a flag or of its variable in a container; empty for a flag without a value.
-fn setting(container: &Container, flag: &str, variable: &str) -> Option<String> {
-    let mut arguments = container.args.iter().flatten();
-    let from_flag = arguments.find_map(|argument| {
-        let rest = argument.strip_prefix(flag).filter(|_| !flag.is_empty())?;
-        if rest.is_empty() { Some(String::new()) } else { rest.strip_prefix('=').map(str::to_owned) }
-    });
-    let mut variables = container.env.iter().flatten();
-    from_flag.or_else(|| variables.find(|known| known.name == variable)?.value.clone())
 }
 
 /// No Deployment was found.

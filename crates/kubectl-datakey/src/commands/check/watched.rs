@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::{Finding, operator::Installed};
+use super::{Finding, flags::values, operator::Installed};
 
 /// The namespaces that a Deployment watches, by its flags and its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +33,7 @@ const SEPARATE: &str =
 impl Watched {
     /// Reads `--namespace` in each form that the operator accepts, else `DATAKEY_NAMESPACES`.
     pub fn by(container: &Container) -> Self {
-        let words: Vec<_> = container.command.iter().chain(&container.args).flatten().map(String::as_str).collect();
-        let values = words.iter().enumerate().filter_map(|(at, word)| match word.strip_prefix("--namespace")? {
-            "" => words.get(at + 1).copied(),
-            rest => rest.strip_prefix('='),
-        });
-        let flags: Vec<_> = values.flat_map(names).collect();
+        let flags: Vec<_> = values(container, "--namespace").flat_map(names).collect();
         if !flags.is_empty() {
             return Self::Only(flags);
         }
@@ -89,14 +84,14 @@ pub fn check(operators: &[Installed], scope: Scope<'_>) -> Finding {
     let running: Vec<_> = operators.iter().filter(|installed| installed.wanted > 0).collect();
     let pairs =
         running.iter().enumerate().flat_map(|(at, one)| running[at + 1..].iter().map(move |other| (one, other)));
-    let twice = pairs.filter_map(|(one, other)| {
-        let common = one.watched.in_common(&other.watched)?;
-        let asked = scope.namespace.is_none_or(|name| one.watched.has(name) && other.watched.has(name));
-        let common = scope.namespace.map_or(common, |name| format!("namespace {name}"));
-        asked
-            .then(|| format!("{} and {} both watch {common}, and both act on its DataKeys", one.place(), other.place()))
+    let mut twice = pairs.filter_map(|(one, other)| {
+        let common = match scope.namespace {
+            Some(name) => (one.watched.has(name) && other.watched.has(name)).then(|| format!("namespace {name}")),
+            None => one.watched.in_common(&other.watched),
+        }?;
+        Some(format!("{} and {} both watch {common}, and both act on its DataKeys", one.place(), other.place()))
     });
-    if let Some(detail) = twice.into_iter().next() {
+    if let Some(detail) = twice.next() {
         return Finding::failed("watched by", detail, SEPARATE);
     }
     let all = running.iter().map(|one| format!("{} watches {}", one.place(), one.watched.text()));

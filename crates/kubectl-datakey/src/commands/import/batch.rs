@@ -4,12 +4,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    io::{ErrorKind, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use datakey::api::{DataKey, Material};
+use datakey::api::DataKey;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     cli::import::Import,
     cluster::Cluster,
-    commands::of_all,
+    commands::{of_all, write_new},
     output::{CommandError, Health, Output, Terminal, printable, yaml},
     progress::ProgressBar,
 };
@@ -77,23 +76,25 @@ pub async fn run(
     let mut outcomes = stream::iter(groups)
         .map(async |group| {
             let outcome = import(importer, folder, &group).await;
-            (group.name, outcome)
+            (group, outcome)
         })
         .buffer_unordered(CONCURRENT_CALLS);
     let mut report = Report::default();
     let mut manifests = Vec::new();
+    let mut has_time_of_import = false;
     let mut bar = ProgressBar::of(terminal, count);
-    while let Some((name, outcome)) = outcomes.next().await {
+    while let Some((group, outcome)) = outcomes.next().await {
+        has_time_of_import |= matches!(outcome, Ok(Outcome::Imported(_))) && group.is_undated();
         // What was compared is applied, whatever is in the file later.
         if let (Some(_), Ok(Outcome::Imported(manifest) | Outcome::Present(manifest))) = (cluster, &outcome) {
-            manifests.push((name.clone(), manifest.clone()));
+            manifests.push((group.name.clone(), manifest.clone()));
         }
-        report.add(name, outcome);
+        report.add(group.name, outcome);
         bar.show(report.done(), &report.progress());
     }
     drop(bar);
     let mut output = Output::text(report.text(count, folder)).with(report.health());
-    if args.issued_at.is_none() && report.imported > 0 {
+    if has_time_of_import {
         output.notes.push(TIME_OF_IMPORT.to_owned());
     }
     if let Some(cluster) = cluster {
@@ -161,7 +162,8 @@ async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result
     }
     let manifest = manifest(&group.name, importer.namespace, pins).map_err(failed)?;
     let text = yaml(&manifest).map_err(|error| failed(error.to_string()))?;
-    match write_new(&file, &text) {
+    // A manifest is not secret: the umask of the user decides who may read it.
+    match write_new(&file, text.as_bytes(), 0o666) {
         Ok(()) => Ok(Outcome::Imported(manifest)),
         // Another run wrote it while KMS was asked.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => present(),
@@ -172,19 +174,6 @@ async fn import(importer: &Importer<'_>, folder: &Path, group: &Group) -> Result
 /// The file of a `DataKey` in the folder.
 fn file_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.yaml"))
-}
-
-/// Writes a file that gets its name when it is whole: one with half of a manifest would be taken for an imported `DataKey`. Never
-/// replaces a file, because two runs can import into one folder at the same time.
-fn write_new(file: &Path, text: &str) -> std::io::Result<()> {
-    // A manifest is not secret: the umask of the user decides who may read it.
-    let permissions = fs::Permissions::from_mode(0o666);
-    let mut named = tempfile::Builder::new();
-    let part = named.prefix(".datakey-").suffix(".part").permissions(permissions);
-    let mut part = part.tempfile_in(file.parent().unwrap_or_else(|| Path::new(".")))?;
-    part.write_all(text.as_bytes())?;
-    part.as_file().sync_all()?;
-    part.persist_noclobber(file).map(drop).map_err(|error| error.error)
 }
 
 /// Compares a file of another run with the lines, and with what the flags say. Returns its manifest.
@@ -202,7 +191,7 @@ fn compare(file: &Path, name: &str, namespace: Option<&str>, candidates: &[Candi
     }
     let pins = key.pinned_versions();
     let is_pinned = |candidate: &Candidate| {
-        let material = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
+        let material = candidate.material();
         pins.iter().any(|pin| {
             pin.version == candidate.version
                 && pin.ciphertext_blob.0 == candidate.wrapped.ciphertext_blob
@@ -220,6 +209,15 @@ fn compare(file: &Path, name: &str, namespace: Option<&str>, candidates: &[Candi
         return Err(other(&format!("makes version {} current", key.wanted_version())));
     }
     Ok(manifest)
+}
+
+// === impl Group ===
+
+impl Group {
+    /// Whether the time of issue of a version is not known.
+    fn is_undated(&self) -> bool {
+        self.candidates.iter().flatten().any(|candidate| candidate.issued_at.is_none())
+    }
 }
 
 // === impl Report ===
@@ -242,7 +240,7 @@ impl Report {
     }
 
     fn progress(&self) -> String {
-        format!(": {} imported, {} failed", self.imported, self.failures.len())
+        self.failures.progress(self.imported, "imported")
     }
 
     fn text(&self, count: usize, folder: &Path) -> String {
@@ -259,10 +257,15 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
+    use clap::Parser as _;
     use datakey::fixtures::{ARN, at};
 
     use super::*;
-    use crate::commands::import::{pin::Found, wrapped::Wrapped};
+    use crate::{
+        cli::{Cli, Command},
+        commands::import::{pin::Found, wrapped::Wrapped},
+    };
 
     fn candidate(name: &str, version: i32) -> Candidate {
         Candidate {
@@ -355,25 +358,28 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
-    #[test]
-    fn file_is_whole_and_never_replaced() {
-        let folder = std::env::temp_dir().join(format!("kubectl-datakey-whole-{}", std::process::id()));
+    #[tokio::test]
+    async fn time_of_import_is_noted_where_it_is_written() {
+        let folder = std::env::temp_dir().join(format!("kubectl-datakey-dated-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let file = file_of(&folder, "orders");
-        // A killed run leaves a part.
-        fs::write(folder.join(".datakey-0.part"), "apiVersion: ").unwrap();
-        let texts: Vec<_> = (0..16).map(|run| run.to_string().repeat(1 << 16)).collect();
-        let written = std::thread::scope(|scope| {
-            let runs: Vec<_> = texts.iter().map(|text| scope.spawn(|| write_new(&file, text))).collect();
-            runs.into_iter().map(|run| run.join().unwrap().map_err(|error| error.kind())).collect::<Vec<_>>()
-        });
-        let (read, left) = (fs::read_to_string(&file).unwrap(), fs::read_dir(&folder).unwrap().count());
-        fs::remove_dir_all(&folder).unwrap();
-        let winner = texts.iter().position(|text| *text == read).unwrap();
-        for (run, outcome) in written.into_iter().enumerate() {
-            assert_eq!(outcome, if run == winner { Ok(()) } else { Err(ErrorKind::AlreadyExists) });
+        let (file, to) = (folder.join("keys.csv"), folder.join("to"));
+        let from_csv = format!("--from-csv={}", file.display());
+        let to_folder = format!("--to={}", to.display());
+        let key_id = format!("--key-id={ARN}");
+        let words = ["kubectl-datakey", "import", &from_csv, &to_folder, &key_id, "--key-spec=AES_256", "--no-verify"];
+        let Command::Import(args) = Cli::try_parse_from(words).unwrap().command else { panic!("import") };
+        let importer = Importer { namespace: None, decrypter: None, now: at(9) };
+        let mut lines = vec!["name,ciphertext_blob,issued_at".to_owned()];
+        let mut notes = Vec::new();
+        for (name, issued_at) in [("dated", "2026-11-24T01:02:03Z"), ("undated", ""), ("later", "2026-11-24T01:02:03Z")]
+        {
+            let blob = BASE64_STANDARD.encode(format!("{name:>96}"));
+            lines.push(format!("{name},{blob},{issued_at}"));
+            fs::write(&file, lines.join("\n")).unwrap();
+            notes.push(run(&importer, None, &Terminal::new(), &args, &to).await.unwrap().notes);
         }
-        assert_eq!(left, 2, "the file, and the part of the killed run");
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(notes, [Vec::new(), vec![TIME_OF_IMPORT.to_owned()], Vec::new()]);
     }
 
     #[test]

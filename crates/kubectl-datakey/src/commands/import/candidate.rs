@@ -1,6 +1,6 @@
 //! A wrapped data key that is to be imported, with what the user says of it.
 
-use datakey::api::{EncryptionContext, FIRST_VERSION, KeySpec};
+use datakey::api::{EncryptionContext, FIRST_VERSION, KeySpec, Material};
 use k8s_openapi::jiff::Timestamp;
 
 use super::wrapped::Wrapped;
@@ -48,5 +48,10 @@ impl Candidate {
             issued_at: args.issued_at,
             wrapped,
         }
+    }
+
+    /// What the data key is, where exactly one of key spec and length is given.
+    pub fn material(&self) -> Option<Material> {
+        Material::new(self.key_spec, self.number_of_bytes, None)
     }
 }

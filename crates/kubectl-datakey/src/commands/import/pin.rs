@@ -35,8 +35,8 @@ impl Found {
         let named = [&candidate.key_id, &candidate.wrapped.key_id].into_iter().flatten();
         let key_arn = named.into_iter().find(|key| KmsArn::parse(key).is_some_and(|arn| arn.is_key()));
         let key_arn = key_arn.ok_or("with --no-verify, name the KMS key by its key ARN in --key-id")?.clone();
-        let material = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
-        let material = material.ok_or("with --no-verify, give exactly one of --key-spec and --number-of-bytes")?;
+        let material =
+            candidate.material().ok_or("with --no-verify, give exactly one of --key-spec and --number-of-bytes")?;
         let blob = candidate.wrapped.ciphertext_blob.len();
         if let Some(length) = material.length().filter(|length| blob < length + LEAST_WRAPPING) {
             return Err(format!(
@@ -90,7 +90,7 @@ impl Found {
                 ),
             });
         }
-        let given = Material::new(candidate.key_spec, candidate.number_of_bytes, None);
+        let given = candidate.material();
         if let Some(given) = given.filter(|given| given.length() != Some(*length)) {
             return Err(format!("it unwraps to {length} bytes, but {}: correct it, or leave it out", said(given)));
         }

@@ -42,6 +42,11 @@ impl Failures {
         self.0.len()
     }
 
+    /// What a progress bar shows beside the number of DataKeys that are through: how many are done, and how many failed.
+    pub fn progress(&self, done: usize, what: &str) -> String {
+        format!(": {done} {what}, {} failed", self.len())
+    }
+
     /// Returns a line for each cause, with the names that it concerns: a missing right or credentials fail all DataKeys alike.
     pub fn text(&self) -> String {
         let mut causes = BTreeMap::<&str, Vec<(&str, &str)>>::new();
@@ -84,6 +89,7 @@ mod tests {
         ] {
             failures.push(name.to_owned(), Failure::new(place, why));
         }
+        assert_eq!(failures.progress(1, "Ready"), ": 1 Ready, 4 failed");
         assert_eq!(
             failures.text(),
             "  2 DataKeys: you may not\n    a, b (line 3)\n  c: line 4: AWS KMS refuses\\u{1b}\n  line 9: name is empty\n"

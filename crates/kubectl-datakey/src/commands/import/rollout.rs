@@ -57,7 +57,7 @@ pub async fn run(
             Ok(fetched) => _ = waiting.insert(name, fetched.key.wanted_version()),
             Err(error) => rollout.fail(&name, error.to_string(), health_of(&error)),
         }
-        bar.show(waiting.len() + rollout.failures.len(), " applied");
+        bar.show(waiting.len() + rollout.failures.len(), &rollout.failures.progress(waiting.len(), "applied"));
     }
     drop(bar);
     if !waiting.is_empty() {
@@ -98,6 +98,10 @@ impl Rollout {
         self.health = self.health.max(health);
     }
 
+    fn done(&self) -> usize {
+        self.ready + self.failures.len()
+    }
+
     /// Waits until all are Ready, or have failed, or none became Ready for too long.
     async fn wait(
         &mut self,
@@ -106,18 +110,13 @@ impl Rollout {
         mut waiting: BTreeMap<String, i32>,
         patience: Duration,
     ) {
-        let total = waiting.len();
-        let pause = wait::pause(total);
-        let mut bar = ProgressBar::of(terminal, total);
+        let pause = wait::pause(waiting.len());
+        let mut bar = ProgressBar::of(terminal, self.done() + waiting.len());
         let mut changed = Instant::now();
         loop {
-            let listing = match cluster.data_keys(false).await {
+            let listed = wait::answered(changed + patience, pause, async || cluster.data_keys(false).await).await;
+            let listing = match listed {
                 Ok(listing) => listing,
-                // It says nothing about the DataKeys, and the API server can come back.
-                Err(CommandError::Unanswered(_)) if changed.elapsed() + pause <= patience => {
-                    sleep(pause).await;
-                    continue;
-                }
                 Err(error) => {
                     return waiting.keys().for_each(|name| self.fail(name, error.to_string(), health_of(&error)));
                 }
@@ -127,7 +126,7 @@ impl Rollout {
             if waiting.is_empty() {
                 return;
             }
-            bar.show(total - waiting.len(), ", the others are not Ready yet");
+            bar.show(self.done(), &self.failures.progress(self.ready, "Ready"));
             if waiting.len() < before {
                 changed = Instant::now();
             }
@@ -145,8 +144,14 @@ impl Rollout {
     /// Removes what is Ready or has failed. Returns why each of the others waits.
     fn settle(&mut self, waiting: &mut BTreeMap<String, i32>, listing: &Listing) -> BTreeMap<String, String> {
         let found: BTreeMap<_, _> = listing.keys.iter().map(|fetched| (fetched.name(), fetched)).collect();
+        // All are of one namespace.
+        let unreadable: BTreeMap<_, _> = listing.unreadable.iter().map(|((_, name), why)| (name, why)).collect();
         let mut causes = BTreeMap::new();
         waiting.retain(|name, version| {
+            if let Some(why) = unreadable.get(name) {
+                self.fail(name, (*why).clone(), Health::Unknown);
+                return false;
+            }
             let gone = || Progress::Failed("it was deleted meanwhile".to_owned());
             match found.get(name).map_or_else(gone, |fetched| wait::progress(fetched, *version)) {
                 Progress::Done => {
@@ -181,12 +186,12 @@ mod tests {
         let conflict = with_status(recorded(&[]), |key| failed(key, &Reason::SecretConflict.into(), at(9)));
         let listing = Listing {
             keys: vec![named(ready(&[1]), "ready"), named(recorded(&[]), "new"), named(conflict, "conflict")],
-            unreadable: Vec::new(),
+            unreadable: [(("shop".to_owned(), "odd".to_owned()), "it can't be read".to_owned())].into(),
         };
-        let mut waiting = ["ready", "new", "conflict", "gone"].map(|name| (name.to_owned(), 1)).into();
+        let mut waiting = ["ready", "new", "conflict", "gone", "odd"].map(|name| (name.to_owned(), 1)).into();
         let mut rollout = Rollout::default();
         let causes = rollout.settle(&mut waiting, &listing);
-        assert_eq!((rollout.ready, rollout.failures.len(), rollout.health), (1, 2, Health::Unhealthy));
+        assert_eq!((rollout.ready, rollout.done(), rollout.health), (1, 4, Health::Unknown));
         assert_eq!(waiting.keys().collect::<Vec<_>>(), ["new"]);
         assert!(causes["new"].starts_with("Pending: "), "{causes:?}");
         let text = rollout.failures.text();
@@ -194,5 +199,6 @@ mod tests {
             text.contains("gone: it was deleted meanwhile") && text.contains("conflict: SecretConflict: "),
             "{text}"
         );
+        assert!(text.contains("odd: it can't be read"), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use datakey::api::{FIRST_VERSION, Material};
+use datakey::api::FIRST_VERSION;
 use zeroize::Zeroizing;
 
 use super::{
@@ -160,7 +160,7 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
         candidate.key_spec = given.0.map(key_spec).transpose()?;
         candidate.number_of_bytes =
             given.1.map(|bytes| bytes.parse().map_err(|_| "number_of_bytes is no number")).transpose()?;
-        if Material::new(candidate.key_spec, candidate.number_of_bytes, None).is_none() {
+        if candidate.material().is_none() {
             return Err("give one of key_spec and number_of_bytes (1 to 1024), or none".to_owned());
         }
     }

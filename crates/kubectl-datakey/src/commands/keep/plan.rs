@@ -123,7 +123,7 @@ pub fn is_retained(fetched: &FetchedKey) -> bool {
     fetched.key.spec.deletion_policy() == DeletionPolicy::Retain
 }
 
-/// Returns whether this is another `DataKey` than the one that was deleted, and stays.
+/// Returns whether this is another `DataKey` than the one that was deleted, and is not being deleted.
 pub fn is_created_again(found: &FetchedKey, old: Option<&FetchedKey>) -> bool {
     let (found, old) = (&found.key.metadata, old.and_then(|old| old.key.metadata.uid.as_ref()));
     found.deletion_timestamp.is_none() && found.uid.as_ref() != old
