@@ -13,7 +13,11 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{
+    api_proxy::{Fault, STREAMED_LIST},
+    eventually,
+    http::Stop,
+};
 
 use crate::harness::{Data, SOON, TestNamespace, text};
 
@@ -251,6 +255,54 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     eventually(limit, "the pair is published", issued).await;
     let key: DataKey = test.ready("orders").await;
     assert_eq!(key.record().len(), 1);
+}
+
+#[tokio::test]
+async fn unclear_record_keeps_the_name_for_its_pair() {
+    let test = TestNamespace::new("pair-unclear").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    let stop = Stop::default();
+    for fault in [Fault::StopBefore(stop.clone()), Fault::LoseAnswer] {
+        api.fail_next(1, "update", "datakeypairs/status", fault);
+    }
+    create(&test, "tokens", &json!({})).await.unwrap();
+    stop.reached().await;
+    test.create("tokens", &json!({})).await;
+    let waits = r#"datakey_datakeys{reason="Pending",kind="DataKey"} 1"#;
+    eventually(SOON, "the DataKey waits", async || operator.admin("/metrics").await.1.contains(waits)).await;
+    // The record is written, and the operator learns it neither from the answer nor soon from the watch.
+    api.lag(Duration::from_secs(3));
+    stop.release();
+    condition(&test, "tokens", condition::ISSUED).await;
+    let key = test.failed("tokens", "SecretConflict").await;
+    assert_eq!(key.record(), []);
+    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (0, 1));
+}
+
+#[tokio::test]
+async fn namespace_without_rights_on_pairs_serves_data_keys() {
+    let test = TestNamespace::with_own_control_plane("pair-rights").await;
+    test.plane.namespace("second").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let refused = "datakeypairs is forbidden";
+    for verb in ["list", "watch", STREAMED_LIST] {
+        api.fail_in("second", verb, "datakeypairs", Fault::Refuse(403, "Forbidden", refused));
+    }
+    let operator = test.operator_by(&kubeconfig, &["--namespace=second"]);
+    operator.is_ready().await;
+    let file = test.plane.workdir().file("second.json");
+    std::fs::write(&file, test.manifest("orders", &json!({})).to_string().replace("\"pair-rights\"", "\"second\""))
+        .unwrap();
+    test.plane.kubectl(&["create", "-f", &file.display().to_string()]).await.unwrap();
+    let wait = ["wait", "-n", "second", "--for=condition=Ready", "datakey/orders", "--timeout=30s"];
+    test.plane.kubectl(&wait).await.unwrap();
+    issue(&test, "tokens", &json!({})).await;
+    let log = operator.process.log();
+    let warned = log.lines().filter(|line| line.contains("DataKeyPairs are not watched until they can be listed"));
+    let of_second = r#""namespace":"second""#;
+    assert!(warned.clone().count() == 1 && warned.clone().all(|line| line.contains(of_second)), "{log}");
 }
 
 /// A pinned key pair as another cluster exports it.
