@@ -5,6 +5,9 @@
 // Counts here are small.
 #![allow(clippy::cast_precision_loss)]
 
+#[macro_use]
+mod for_each_kind;
+
 mod admission;
 mod adoption;
 mod aws_cli;
