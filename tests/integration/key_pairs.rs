@@ -19,11 +19,12 @@ use crate::harness::{Data, SOON, TestNamespace, text};
 
 const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
 
-fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
+pub fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
     Api::namespaced(test.client.clone(), &test.namespace)
 }
 
-async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+/// Creates a `DataKeyPair`. The defaults are the key ID of the namespace and `ECC_NIST_P256`.
+pub async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let mut whole = json!({ "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let manifest = json!({
@@ -33,7 +34,8 @@ async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKe
     pairs(test).create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await
 }
 
-async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
+/// Waits until the condition `Ready` of the current generation has this reason.
+pub async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
     let mut last = None;
     eventually(SOON, &format!("{name} reads {reason}"), async || {
         let pair = pairs(test).get(name).await.unwrap();
@@ -47,12 +49,14 @@ async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPai
     last.unwrap()
 }
 
-async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
+/// Creates a `DataKeyPair` and waits until it is ready.
+pub async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
     create(test, name, spec).await.unwrap();
     condition(test, name, condition::ISSUED).await
 }
 
-async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+/// Changes the spec of a `DataKeyPair`; an error where the API server refuses it.
+pub async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let patch = json!({ "spec": spec });
     pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
@@ -63,13 +67,25 @@ async fn delete(test: &TestNamespace, name: &str) {
 }
 
 /// The public key that belongs to the private key of a Secret, in PEM, as OpenSSL derives it.
-async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
+pub async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
     let private = test.decrypt(data, suffix).await;
+    String::from_utf8(openssl(&["pkey", "-inform", "DER", "-pubout"], &private)).unwrap()
+}
+
+/// What OpenSSL makes of this input.
+pub fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut openssl = std::process::Command::new("openssl");
-    openssl.args(["pkey", "-inform", "DER", "-pubout"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = openssl.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&private).unwrap();
-    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    openssl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = openssl.spawn().unwrap_or_else(|error| missing("openssl", "openssl", &error));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "openssl {arguments:?} fails");
+    ended.stdout
+}
+
+/// Fails because a program cannot be started, and says which package has it.
+pub fn missing(program: &str, package: &str, error: &std::io::Error) -> ! {
+    panic!("{program} can't be run ({error}): install it (Debian: apt-get install {package})")
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ mod plugin_import;
 mod privilege;
 mod process;
 mod protection;
+mod public_key;
 mod regions;
 mod released_servers;
 mod releases;
