@@ -280,3 +280,28 @@ fn pin(test: &TestNamespace) -> Value {
         "issuedAt": "2026-11-23T00:00:00Z",
     })
 }
+
+/// kubectl takes the name of a category before that of a resource: with the category `datakeys`, `kubectl delete datakeys --all`
+/// deleted key pairs, too.
+#[tokio::test]
+async fn plural_of_data_keys_means_no_key_pairs() {
+    let test = TestNamespace::new("pair-category").await;
+    test.create("orders", &json!({})).await;
+    create(&test, "tokens", &json!({})).await.unwrap();
+    let kubectl = async |words: &[&str]| {
+        let printed = test.plane.kubectl(&[words, &["-n", &test.namespace, "-o", "name"]].concat()).await.unwrap();
+        printed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (key, pair) = ("datakey.datakey.dev/orders", "datakeypair.datakey.dev/tokens");
+    // kubectl keeps what the API server serves. The first command may be the one that asks.
+    for _ in 0..2 {
+        assert_eq!(kubectl(&["get", "datakeys"]).await, [key]);
+        assert_eq!(kubectl(&["get", "datakeys", "orders"]).await, [key]);
+        assert_eq!(kubectl(&["get", "datakeypairs", "tokens"]).await, [pair]);
+        assert_eq!(kubectl(&["delete", "datakeys", "--all", "--dry-run=server"]).await, [key]);
+        assert_eq!(kubectl(&["delete", "datakeypairs", "--all", "--dry-run=server"]).await, [pair]);
+        let mut all = kubectl(&["get", "datakey-operator"]).await;
+        all.sort();
+        assert_eq!(all, [key, pair]);
+    }
+}
