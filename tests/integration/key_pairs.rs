@@ -23,11 +23,12 @@ use crate::harness::{Data, SOON, TestNamespace, text};
 
 const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
 
-fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
+pub fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
     Api::namespaced(test.client.clone(), &test.namespace)
 }
 
-async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+/// Creates a `DataKeyPair`. The defaults are the key ID of the namespace and `ECC_NIST_P256`.
+pub async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let mut whole = json!({ "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let manifest = json!({
@@ -37,7 +38,8 @@ async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKe
     pairs(test).create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await
 }
 
-async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
+/// Waits until the condition `Ready` of the current generation has this reason.
+pub async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
     let mut last = None;
     eventually(SOON, &format!("{name} reads {reason}"), async || {
         let pair = pairs(test).get(name).await.unwrap();
@@ -51,12 +53,14 @@ async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPai
     last.unwrap()
 }
 
-async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
+/// Creates a `DataKeyPair` and waits until it is ready.
+pub async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
     create(test, name, spec).await.unwrap();
     condition(test, name, condition::ISSUED).await
 }
 
-async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+/// Changes the spec of a `DataKeyPair`; an error where the API server refuses it.
+pub async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let patch = json!({ "spec": spec });
     pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
@@ -67,13 +71,25 @@ async fn delete(test: &TestNamespace, name: &str) {
 }
 
 /// The public key that belongs to the private key of a Secret, in PEM, as OpenSSL derives it.
-async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
+pub async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
     let private = test.decrypt(data, suffix).await;
+    String::from_utf8(openssl(&["pkey", "-inform", "DER", "-pubout"], &private)).unwrap()
+}
+
+/// What OpenSSL makes of this input.
+pub fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut openssl = std::process::Command::new("openssl");
-    openssl.args(["pkey", "-inform", "DER", "-pubout"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = openssl.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&private).unwrap();
-    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    openssl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = openssl.spawn().unwrap_or_else(|error| missing("openssl", "openssl", &error));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "openssl {arguments:?} fails");
+    ended.stdout
+}
+
+/// Fails because a program cannot be started, and says which package has it.
+pub fn missing(program: &str, package: &str, error: &std::io::Error) -> ! {
+    panic!("{program} can't be run ({error}): install it (Debian: apt-get install {package})")
 }
 
 #[tokio::test]
@@ -315,4 +331,29 @@ fn pin(test: &TestNamespace) -> Value {
         "keyId": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         "issuedAt": "2026-11-23T00:00:00Z",
     })
+}
+
+/// kubectl takes the name of a category before that of a resource: with the category `datakeys`, `kubectl delete datakeys --all`
+/// deleted key pairs, too.
+#[tokio::test]
+async fn plural_of_data_keys_means_no_key_pairs() {
+    let test = TestNamespace::new("pair-category").await;
+    test.create("orders", &json!({})).await;
+    create(&test, "tokens", &json!({})).await.unwrap();
+    let kubectl = async |words: &[&str]| {
+        let printed = test.plane.kubectl(&[words, &["-n", &test.namespace, "-o", "name"]].concat()).await.unwrap();
+        printed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (key, pair) = ("datakey.datakey.dev/orders", "datakeypair.datakey.dev/tokens");
+    // kubectl keeps what the API server serves. The first command may be the one that asks.
+    for _ in 0..2 {
+        assert_eq!(kubectl(&["get", "datakeys"]).await, [key]);
+        assert_eq!(kubectl(&["get", "datakeys", "orders"]).await, [key]);
+        assert_eq!(kubectl(&["get", "datakeypairs", "tokens"]).await, [pair]);
+        assert_eq!(kubectl(&["delete", "datakeys", "--all", "--dry-run=server"]).await, [key]);
+        assert_eq!(kubectl(&["delete", "datakeypairs", "--all", "--dry-run=server"]).await, [pair]);
+        let mut all = kubectl(&["get", "datakey-operator"]).await;
+        all.sort();
+        assert_eq!(all, [key, pair]);
+    }
 }

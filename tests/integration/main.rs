@@ -39,6 +39,7 @@ mod plugin_import;
 mod privilege;
 mod process;
 mod protection;
+mod public_key;
 mod regions;
 mod released_servers;
 mod releases;

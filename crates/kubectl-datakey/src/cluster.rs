@@ -28,6 +28,7 @@ mod config;
 mod errors;
 mod fetched_key;
 mod inspect;
+mod key_pairs;
 
 use config::config;
 pub use config::{Connection, contexts};

@@ -53,6 +53,7 @@ enum Candidates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     DataKeys,
+    KeyPairs,
     Labels,
     SecretEntries,
     ConfigMapEntries,
@@ -61,8 +62,9 @@ enum Source {
 }
 
 /// Each source, the ID of the candidate that clap returns in its place, and the arguments that it completes.
-const SOURCES: [(Source, &str, &[&str]); 6] = [
+const SOURCES: [(Source, &str, &[&str]); 7] = [
     (Source::DataKeys, "data-keys", &["name"]),
+    (Source::KeyPairs, "key-pairs", &["key_pair"]),
     (Source::Labels, "labels", &["selector"]),
     (Source::SecretEntries, "secret-entries", &["from_secret"]),
     (Source::ConfigMapEntries, "config-map-entries", &["from_configmap"]),
@@ -114,6 +116,7 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
     let listed = async || cluster().await?.data_keys(in_all_namespaces(before)).await;
     Ok(match source {
         Source::DataKeys => listed().await?.keys.iter().map(FetchedKey::name).collect(),
+        Source::KeyPairs => cluster().await?.key_pair_names().await?,
         Source::Labels => {
             let listing = listed().await?;
             let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata.labels.iter().flatten());
@@ -283,7 +286,7 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 15, "without the hidden one");
+        assert_eq!(found("").len(), 16, "without the hidden one");
         assert_eq!(found("-n shop st"), ["status"]);
     }
 
@@ -325,6 +328,7 @@ mod tests {
             ("import orders --from-secret ", "SecretEntries"),
             ("import orders --from-secret=old/k", "SecretEntries"),
             ("import orders --from-configmap old", "ConfigMapEntries"),
+            ("public-key -o jwks to", "KeyPairs"),
             ("list -n ", "Namespaces"),
             ("-n sh", "Namespaces"),
             ("check --operator-namespace ", "Namespaces"),

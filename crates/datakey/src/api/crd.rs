@@ -65,7 +65,8 @@ mod tests {
             let names = &crd.spec.names;
             assert_eq!((kind.name, Some(kind.plural)), (&*names.kind, Some(&*names.plural)));
             assert_eq!(kind.api_version, format!("{}/{}", crd.spec.group, crd.spec.versions[0].name));
-            assert_eq!(names.categories, Some(vec!["datakeys".to_owned()]));
+            // kubectl takes the name of a category before that of a resource.
+            assert_eq!(names.categories, Some(vec!["datakey-operator".to_owned()]));
         }
     }
 

@@ -153,7 +153,8 @@ impl Cluster {
         Ok(found.into_iter().map(|mut secret| ListedSecret { metadata: secret["metadata"].take() }).collect())
     }
 
-    async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
+    /// The names of the objects of a list, by their metadata.
+    pub(super) async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
         let request = Request::new(path).list_metadata(&ListParams::default());
         let found = self.objects(request).await.map_err(|error| explain(&error, what))?;
         let name = |object: Value| object["metadata"]["name"].as_str().map(str::to_owned);

@@ -21,7 +21,6 @@ mod kms;
 mod operator;
 mod watched;
 
-use access::RIGHTS;
 use operator::Installed;
 use watched::Scope;
 
@@ -76,8 +75,8 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let rights: Vec<_> = stream::iter(RIGHTS)
-        .map(async |right| access::check(&right, namespace, cluster.may(right.right, namespace).await))
+    let rights: Vec<_> = stream::iter(access::needed(cluster.serves_key_pairs().await?))
+        .map(async |right| access::check(right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
         .collect()
         .await;
@@ -173,7 +172,7 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{access::RIGHTS, *};
 
     #[test]
     fn next_step_is_below_what_was_found() {

@@ -3,6 +3,9 @@
 use super::Finding;
 use crate::{cluster::Right, output::CommandError};
 
+/// The resource of DataKeyPairs.
+const KEY_PAIRS: &str = "datakeypairs";
+
 /// A right, and the commands that need it.
 pub struct NeededRight {
     pub right: Right,
@@ -18,7 +21,7 @@ const fn on_core(verb: &'static str, resource: &'static str, commands: &'static 
 }
 
 /// All of them. Server-side apply needs `patch`, and `create` for a DataKey that is not there.
-pub const RIGHTS: [NeededRight; 9] = [
+pub const RIGHTS: [NeededRight; 10] = [
     on_keys("get", "status, verify, export, policy, retry, rotate, keep, create --apply, import --apply"),
     on_keys("list", "list, orphans, status, verify and retry of several, import --apply of many"),
     on_keys("patch", "retry, rotate, create --apply, import --apply"),
@@ -28,7 +31,14 @@ pub const RIGHTS: [NeededRight; 9] = [
     on_core("list", "secrets", "orphans"),
     on_core("get", "configmaps", "import --from-configmap"),
     on_core("list", "events", "status"),
+    NeededRight { right: Right { verb: "get", group: "datakey.dev", resource: KEY_PAIRS }, commands: "public-key" },
 ];
+
+/// The rights that matter in a cluster with or without DataKeyPairs: the chart can leave out their definition, and rights on them
+/// with it.
+pub fn needed(serves_key_pairs: bool) -> impl Iterator<Item = &'static NeededRight> {
+    RIGHTS.iter().filter(move |needed| serves_key_pairs || needed.right.resource != KEY_PAIRS)
+}
 
 /// Whether the user has it.
 pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool, CommandError>) -> Finding {
@@ -59,6 +69,13 @@ mod tests {
             let has = RIGHTS.iter().any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
             assert!(has || without.contains(&command), "{command}");
         }
+    }
+
+    #[test]
+    fn rights_on_key_pairs_matter_where_they_are_served() {
+        let of_pairs = |serves| needed(serves).filter(|needed| needed.right.resource == KEY_PAIRS).count();
+        assert_eq!((of_pairs(true), of_pairs(false)), (1, 0));
+        assert_eq!(needed(false).count(), RIGHTS.len() - 1);
     }
 
     #[test]
