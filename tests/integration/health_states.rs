@@ -115,7 +115,9 @@ fn normalize(value: &mut Value) {
                     "resourceVersion" => "1",
                     "ciphertextBlob" => BLOB,
                     "publicKey" => PUBLIC_KEYS[0],
-                    "keyMaterialId" | "digest" | "publicKeySha256" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                    "keyMaterialId" | "digest" | "publicKeySha256" => {
+                        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+                    }
                     "creationTimestamp" | "deletionTimestamp" | "issuedAt" | "lastTransitionTime"
                         if *value != "1970-01-01T00:00:00Z" =>
                     {
