@@ -2,15 +2,19 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use datakey::condition::ISSUED;
 use serde_json::json;
 use testbed::{
     api_proxy::{ApiProxy, Fault, STREAMED_LIST},
     eventually,
-    proxy::FAILING,
+    proxy::{FAILING, ISSUE_PAIR},
 };
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{NO_RETRY, Operator, SOON, TestNamespace};
+use crate::{
+    harness::{NO_RETRY, Operator, SOON, TestNamespace},
+    key_pairs,
+};
 
 /// How many objects each test measures, so that a request for all of them at once would show.
 const COUNT: usize = 10;
@@ -62,14 +66,26 @@ impl Costs {
     /// The requests and KMS calls of an action, until the operator has nothing more to do.
     async fn of(&self, done: impl Future<Output = ()>) -> (BTreeMap<String, usize>, usize) {
         self.api.forget();
-        let calls = self.test.proxy.calls();
+        let calls = self.calls();
         done.await;
         self.is_quiet().await;
         let mut requests = BTreeMap::new();
         for request in self.api.requests() {
             *requests.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
         }
-        (requests, self.test.proxy.calls() - calls)
+        (requests, self.calls() - calls)
+    }
+
+    /// How many data keys and key pairs were asked for.
+    fn calls(&self) -> usize {
+        self.test.proxy.calls() + self.test.proxy.calls_of(ISSUE_PAIR)
+    }
+
+    /// Waits until `COUNT` key pairs are ready.
+    async fn pairs_are_ready(&self) {
+        for number in 0..COUNT {
+            key_pairs::condition(&self.test, &format!("k-{number}"), ISSUED).await;
+        }
     }
 }
 
@@ -112,6 +128,44 @@ async fn a_new_version_costs_one_kms_call_four_requests_an_event() {
         "back again"
     );
     assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn a_key_pair_costs_what_a_data_key_costs() {
+    let costs = Costs::new("costs-pairs", &["--kms-pair-rates=ECC=1000"]).await;
+    let new = costs.of(async {
+        for number in 0..COUNT {
+            key_pairs::create(&costs.test, &format!("k-{number}"), &json!({})).await.unwrap();
+        }
+        costs.pairs_are_ready().await;
+    });
+    let (requests, calls) = new.await;
+    let issued = [("get secrets", 1), ("update datakeypairs/status", 2), ("create secrets", 1), ("create events", 1)];
+    assert_eq!((requests, calls), (each(issued), COUNT));
+
+    let raise = async |version: i32| {
+        for number in 0..COUNT {
+            key_pairs::patch(&costs.test, &format!("k-{number}"), &json!({ "version": version })).await.unwrap();
+        }
+        costs.pairs_are_ready().await;
+    };
+    let (requests, calls) = costs.of(raise(2)).await;
+    let issued = [("update datakeypairs/status", 2), ("get secrets", 1), ("update secrets", 1), ("create events", 1)];
+    assert_eq!((requests, calls), (each(issued), COUNT));
+    let (requests, calls) = costs.of(raise(1)).await;
+    let back = [("get secrets", 1), ("update secrets", 1), ("update datakeypairs/status", 1)];
+    assert_eq!((requests, calls), (each(back), 0));
+
+    let (requests, calls) = costs
+        .of(async {
+            for number in 0..COUNT {
+                costs.test.delete_secret(&format!("k-{number}")).await;
+            }
+        })
+        .await;
+    let restored =
+        [("get datakeypairs", 1), ("create secrets", 1), ("update datakeypairs/status", 1), ("create events", 1)];
+    assert_eq!((requests, calls), (each(restored), 0));
 }
 
 #[tokio::test]

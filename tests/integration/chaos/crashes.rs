@@ -5,12 +5,27 @@
 
 use std::time::Duration;
 
+use datakey::{
+    api::{DataKey, DataKeyPair, KeyKind, READY},
+    condition,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
-use testbed::{api_proxy, eventually, http::Stop, proxy};
+use testbed::{
+    api_proxy, eventually,
+    http::Stop,
+    proxy::{self, ISSUE, ISSUE_PAIR},
+};
 use tokio::time::timeout;
 
 use super::{patience, scaled};
-use crate::harness::{Data, InvariantWatch, SOON, TestNamespace, restored, to_json};
+use crate::{
+    harness::{Data, InvariantWatch, SOON, TestNamespace, restored, to_json},
+    key_pairs,
+};
 
 /// A request of the operator that changes something outside its process.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +61,58 @@ fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
     ]
 }
 
+/// A kind, as these tests use it.
+trait Subject: KeyKind {
+    /// The operation of KMS that issues it.
+    const OPERATION: &str;
+
+    /// The resource of its status.
+    const STATUS: &str;
+
+    /// Creates an object.
+    async fn make(test: &TestNamespace, name: &str);
+}
+
+impl Subject for DataKey {
+    const OPERATION: &str = ISSUE;
+    const STATUS: &str = "datakeys/status";
+
+    async fn make(test: &TestNamespace, name: &str) {
+        test.create(name, &json!({})).await;
+    }
+}
+
+impl Subject for DataKeyPair {
+    const OPERATION: &str = ISSUE_PAIR;
+    const STATUS: &str = "datakeypairs/status";
+
+    async fn make(test: &TestNamespace, name: &str) {
+        key_pairs::create(test, name, &json!({})).await.unwrap();
+    }
+}
+
+fn objects<K: Subject>(test: &TestNamespace) -> Api<K> {
+    Api::namespaced(test.client.clone(), &test.namespace)
+}
+
+/// Waits until an object is ready for its current spec.
+async fn ready<K: Subject>(test: &TestNamespace, name: &str) -> K {
+    let mut last = None;
+    eventually(SOON, &format!("{name} is ready"), async || {
+        let object = objects::<K>(test).get(name).await.unwrap();
+        let ready = condition::find(&object, READY);
+        let is_ready =
+            ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == object.meta().generation);
+        last = Some(object);
+        is_ready
+    })
+    .await;
+    last.unwrap()
+}
+
 /// Kills the operator at this effect of what `act` does, and starts another one, which completes it with the bytes that
 /// were recorded and published before. Returns how many KMS calls it took.
-async fn survives_kill(
+async fn survives_kill<K: Subject>(
     test: &TestNamespace,
     name: &str,
     effect: Effect,
@@ -59,7 +123,7 @@ async fn survives_kill(
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
-    let calls = test.proxy.calls();
+    let calls = test.proxy.calls_of(K::OPERATION);
 
     let stop = Stop::default();
     let (at_api, at_kms) = match moment {
@@ -68,9 +132,9 @@ async fn survives_kill(
     };
     match effect {
         Kms => test.proxy.fail_next(1, at_kms),
-        Record => api.fail_next(1, "update", "datakeys/status", at_api),
+        Record => api.fail_next(1, "update", K::STATUS, at_api),
         // The record is the first write of the status.
-        Ready => api.fail_after(1, "update", "datakeys/status", at_api),
+        Ready => api.fail_after(1, "update", K::STATUS, at_api),
         CreateSecret => api.fail_next(1, "create", "secrets", at_api),
         UpdateSecret => api.fail_next(1, "update", "secrets", at_api),
     }
@@ -79,27 +143,54 @@ async fn survives_kill(
     operator.process.signal("KILL");
     drop(operator);
 
-    let record = test.get(name).await.record().to_vec();
+    let record = objects::<K>(test).get(name).await.unwrap().as_object().record().to_vec();
     let published = test.secrets().get_opt(name).await.unwrap().and_then(|secret| secret.data);
     let _operator = test.operator();
-    let key = test.ready(name).await;
-    assert_eq!(key.record()[..record.len()], record, "{case}");
+    let key: K = ready(test, name).await;
+    assert_eq!(key.as_object().record()[..record.len()], record, "{case}");
     test.secrets_hold_the_record(std::slice::from_ref(&key)).await;
     let data = test.data(name).await;
-    for (entry, value) in published.into_iter().flatten().filter(|(entry, _)| entry.starts_with("ciphertextBlob.v")) {
+    let is_fixed = |entry: &str| entry.starts_with("ciphertextBlob.v") || entry.starts_with("publicKey.v");
+    for (entry, value) in published.into_iter().flatten().filter(|(entry, _)| is_fixed(entry)) {
         assert_eq!(data[&entry], value.0, "{case}");
     }
-    test.proxy.calls() - calls
+    test.proxy.calls_of(K::OPERATION) - calls
+}
+
+async fn crash_at_every_point_of_the_first_issue<K: Subject>(namespace: &str) {
+    let test = TestNamespace::new(namespace).await;
+    let invariants = InvariantWatch::of(&test);
+    for (number, (effect, moment, calls)) in points(CreateSecret).into_iter().enumerate() {
+        let name = format!("k{number}");
+        let made = survives_kill::<K>(&test, &name, effect, moment, async || K::make(&test, &name).await).await;
+        assert_eq!(made, calls, "{moment:?} {effect:?}");
+    }
+    invariants.assert_held();
 }
 
 #[tokio::test]
 async fn crash_during_first_issue_costs_at_most_one_call() {
-    let test = TestNamespace::new("crash-issue").await;
+    crash_at_every_point_of_the_first_issue::<DataKey>("crash-issue").await;
+}
+
+#[tokio::test]
+async fn crash_during_first_issue_of_a_pair_costs_at_most_one_call() {
+    crash_at_every_point_of_the_first_issue::<DataKeyPair>("crash-issue-pair").await;
+}
+
+async fn crash_at_every_point_of_a_new_version<K: Subject>(namespace: &str) {
+    let test = TestNamespace::new(namespace).await;
     let invariants = InvariantWatch::of(&test);
-    for (number, (effect, moment, calls)) in points(CreateSecret).into_iter().enumerate() {
+    for (number, (effect, moment, calls)) in points(UpdateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
-        let made =
-            survives_kill(&test, &name, effect, moment, async || drop(test.create(&name, &json!({})).await)).await;
+        {
+            let _operator = test.operator();
+            K::make(&test, &name).await;
+            ready::<K>(&test, &name).await;
+        }
+        let raise = Patch::Merge(json!({ "spec": { "version": 2 } }));
+        let raise = async || drop(objects::<K>(&test).patch(&name, &PatchParams::default(), &raise).await.unwrap());
+        let made = survives_kill::<K>(&test, &name, effect, moment, raise).await;
         assert_eq!(made, calls, "{moment:?} {effect:?}");
     }
     invariants.assert_held();
@@ -107,19 +198,12 @@ async fn crash_during_first_issue_costs_at_most_one_call() {
 
 #[tokio::test]
 async fn crash_during_a_new_version_keeps_both_data_keys() {
-    let test = TestNamespace::new("crash-version").await;
-    let invariants = InvariantWatch::of(&test);
-    for (number, (effect, moment, calls)) in points(UpdateSecret).into_iter().enumerate() {
-        let name = format!("k{number}");
-        {
-            let _operator = test.operator();
-            test.issue(&name, &json!({})).await;
-        }
-        let raise = json!({ "spec": { "version": 2 } });
-        let made = survives_kill(&test, &name, effect, moment, async || drop(test.patch(&name, &raise).await)).await;
-        assert_eq!(made, calls, "{moment:?} {effect:?}");
-    }
-    invariants.assert_held();
+    crash_at_every_point_of_a_new_version::<DataKey>("crash-version").await;
+}
+
+#[tokio::test]
+async fn crash_during_a_new_version_keeps_both_key_pairs() {
+    crash_at_every_point_of_a_new_version::<DataKeyPair>("crash-version-pair").await;
 }
 
 #[tokio::test]
@@ -133,7 +217,9 @@ async fn crash_during_restore_or_adoption_costs_no_call() {
     for (number, moment) in [Before, After].into_iter().enumerate() {
         let name = format!("deleted{number}");
         let data = issued(&name).await;
-        let made = survives_kill(&test, &name, CreateSecret, moment, async || test.delete_secret(&name).await).await;
+        let made =
+            survives_kill::<DataKey>(&test, &name, CreateSecret, moment, async || test.delete_secret(&name).await)
+                .await;
         assert_eq!((made, test.data(&name).await), (0, data));
 
         let name = format!("edited{number}");
@@ -141,7 +227,7 @@ async fn crash_during_restore_or_adoption_costs_no_call() {
         let edit = json!({ "data": { "ciphertextBlob": "eA==", "version": null } });
         let edited = async || drop(test.edit_secret(&name, &edit).await);
         assert_eq!(
-            (survives_kill(&test, &name, UpdateSecret, moment, edited).await, test.data(&name).await),
+            (survives_kill::<DataKey>(&test, &name, UpdateSecret, moment, edited).await, test.data(&name).await),
             (0, data)
         );
 
@@ -152,7 +238,10 @@ async fn crash_during_restore_or_adoption_costs_no_call() {
         test.delete_secret(&name).await;
         test.create_secret(&backup).await;
         let again = async || drop(test.create(&name, &json!({})).await);
-        assert_eq!((survives_kill(&test, &name, Record, moment, again).await, test.data(&name).await), (0, data));
+        assert_eq!(
+            (survives_kill::<DataKey>(&test, &name, Record, moment, again).await, test.data(&name).await),
+            (0, data)
+        );
     }
 }
 
@@ -163,7 +252,9 @@ async fn crash_while_pins_are_recorded_costs_no_call() {
     let pins = json!({ "wrappedKeys": [test.pin(1), test.pin(2)], "version": 2 });
     for (number, (effect, moment, _)) in points(CreateSecret).into_iter().enumerate().skip(2) {
         let name = format!("k{number}");
-        let made = survives_kill(&test, &name, effect, moment, async || drop(test.create(&name, &pins).await)).await;
+        let made =
+            survives_kill::<DataKey>(&test, &name, effect, moment, async || drop(test.create(&name, &pins).await))
+                .await;
         assert_eq!(made, 0, "{moment:?} {effect:?}");
         assert_eq!(to_json(&test.get(&name).await.record()), pins["wrappedKeys"]);
     }
