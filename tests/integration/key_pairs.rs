@@ -1,5 +1,7 @@
 //! `DataKeyPair`s: the same protocol as for `DataKey`s, with a public key beside the wrapped private one.
 
+mod admission;
+
 use std::{io::Write as _, process::Stdio, time::Duration};
 
 use datakey::{

@@ -239,7 +239,7 @@ async fn go_signs_lines_through_a_rotation() {
 fn openssh_accepts(workload: &Workload, allowed: &str, signature: &str, data: &[u8]) -> bool {
     let [signers, signed, file] = ["allowed", "signature", "data"].map(|name| workload.file(name));
     // A line of allowed_signers has the name of the signer before the key.
-    let allowed: String = allowed.lines().map(|line| format!("release {line}\n")).collect();
+    let allowed: String = allowed.lines().flat_map(|line| ["release ", line, "\n"]).collect();
     fs::write(&signers, allowed).unwrap();
     fs::write(&signed, signature).unwrap();
     fs::write(&file, data).unwrap();

@@ -6,7 +6,7 @@ use crate::output::CommandError;
 
 /// Returns the version that was asked for, else the current one: that of the Secret's plain entries, or of the spec as long as
 /// there is none.
-pub fn select_version<'a>(object: Object<'a>, asked: Option<i32>) -> Result<&'a IssuedVersion, CommandError> {
+pub fn select_version(object: Object<'_>, asked: Option<i32>) -> Result<&IssuedVersion, CommandError> {
     let published = object.status.and_then(|status| status.version);
     let version = asked.or(published).unwrap_or_else(|| object.wanted_version());
     object.recorded_version(version).ok_or_else(|| {
