@@ -11,7 +11,7 @@ use aws_lc_rs::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use datakey::secret::sha256;
 use serde_json::{Value, json};
-use testbed::{commands, eventually, tools};
+use testbed::{commands, eventually, key_pairs::KeyPair, tools};
 
 use crate::{
     harness::{SOON, TestNamespace},
@@ -191,6 +191,14 @@ async fn library_with_ml_kem_encapsulates_to_the_public_key() {
         assert_eq!(python(ENCAPSULATE, &files).await, "32 True False", "{spec}");
         let refused = user.ends(64, &["public-key", &name, "-o", "jwks", "--versions", "all"]).await.err;
         assert!(refused.ends_with("has no JSON Web Key form: use one of -o pem, der, configmap\n"), "{refused}");
+    }
+    // Python's library has no ML-KEM-512.
+    issue(&test, "small", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
+    issue(&test, "other", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
+    let published = user.ends(0, &["public-key", "small", "-o", "der"]).await.out;
+    for (name, shares) in [("small", true), ("other", false)] {
+        let private = test.decrypt(&test.data(name).await, "").await;
+        assert_eq!(KeyPair::shares_a_secret(&published, &private), shares, "{name}");
     }
 }
 

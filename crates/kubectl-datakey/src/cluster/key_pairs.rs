@@ -27,7 +27,7 @@ impl Cluster {
                     printable(&why)
                 ))
             }),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Err(match status.details.as_ref() {
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(match status.details.as_ref() {
                 // The details name the object if only the object is missing, and no object if the kind is unknown.
                 Some(details) if details.kind == DataKeyPair::KIND.plural => {
                     CommandError::Failed(format!("there is no {what}; look at kubectl get datakeypairs -A"))
@@ -51,7 +51,7 @@ impl Cluster {
     pub async fn serves_key_pairs(&self) -> Result<bool, CommandError> {
         match self.client.list_api_group_resources(DataKeyPair::KIND.api_version).await {
             Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == DataKeyPair::KIND.plural)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(explain(&error, "API resources")),
         }
     }
