@@ -147,13 +147,12 @@ fn changes_once_listable<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Cont
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     let probed = {
         let (scope, limit) = (Arc::clone(&scope), context.kube_timeout);
-        async move { startup::is_listable::<K>(&scope.target, limit).await }
+        async move { startup::is_listable::<K>(&scope, limit).await }
     };
     let begin = move |is_listable| {
         if is_listable {
             return changes::<K>(&scope, &context).boxed();
         }
-        scope.store.expect_no_list(K::KIND.id);
         changes_once_installed::<K>(&scope, &context)
     };
     stream::once(probed).flat_map(begin).boxed()

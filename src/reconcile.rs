@@ -168,7 +168,7 @@ impl<K: KeyKind> Reconciler<'_, K> {
                 }
                 Step::DryRunRecord => self.dry_run_record().await?,
                 Step::CallKms | Step::Record(_) if self.needs_a_claim() => {
-                    self.claim = self.store.claim(&self.secret_place());
+                    self.claim = self.store.claim(&self.secret_place(), &self.uid);
                     if self.claim.is_none() {
                         return Ok(Next::After(CLAIM_AGAIN));
                     }

@@ -47,6 +47,19 @@ pub fn is_watch_unanswered(error: &watcher::Error) -> bool {
     }
 }
 
+/// Why the API server refuses a watch: its definition is missing, or the user may not watch.
+pub fn watch_refusal(error: &watcher::Error) -> Option<&str> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if matches!(status.code, 403 | 404) =>
+        {
+            Some(&status.message)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,11 @@
 //! The wait until the objects of a kind can be listed: at the start for `DataKey`s, later for a kind that is not installed.
 
-use datakey::api::{DataKey, KeyKind};
+use datakey::api::{DataKey, KeyKind, KindId};
 use kube::{Api, Client, api::ListParams};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::{WatchTarget, WatchedKey};
+use super::{WatchTarget, WatchedKey, scope::WatchScope};
 use crate::api_server::{
     errors::describe,
     keys,
@@ -63,16 +63,22 @@ pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: 
     }
 }
 
-/// Whether the objects of a kind can be listed. Waits until the API server decides.
-pub(super) async fn is_listable<K: KeyKind>(target: &WatchTarget, limit: Duration) -> bool {
-    let WatchTarget { namespace, client } = target;
+/// Whether the objects of a kind can be listed. Waits until the API server decides, and until `DataKey`s are listed: an API server
+/// that has just started can refuse what it allows a moment later.
+pub(super) async fn is_listable<K: KeyKind>(scope: &WatchScope, limit: Duration) -> bool {
+    let WatchTarget { namespace, client } = &scope.target;
     let mut warned = Repeats::default();
+    let mut is_certain = false;
     loop {
         match probe::<K>(client, namespace.as_deref(), limit).await {
             Ok(()) => return true,
-            Err(Obstacle::Missing(why)) => {
-                warn!(namespace, "{}s are not watched until they can be listed: {why}", K::KIND.name);
+            Err(Obstacle::Missing(why)) if is_certain => {
+                expect_no_list::<K>(scope, &why);
                 return false;
+            }
+            Err(Obstacle::Missing(_)) => {
+                scope.store.wait_until_keys_are_listed(KindId::DataKey).await;
+                is_certain = true;
             }
             Err(Obstacle::Unknown(why)) => {
                 if warned.is_due(&why, Instant::now()) {
@@ -84,10 +90,25 @@ pub(super) async fn is_listable<K: KeyKind>(target: &WatchTarget, limit: Duratio
     }
 }
 
+/// Lets reconciles go on without the objects of a kind, and says why.
+pub(super) fn expect_no_list<K: KeyKind>(scope: &WatchScope, why: &str) {
+    let namespace = &scope.target.namespace;
+    warn!(namespace, "{}s are not watched until they can be listed: {why}", K::KIND.name);
+    scope.store.expect_no_list(K::KIND.id);
+}
+
 /// Waits until the objects of a kind can be listed that could not be at the start.
 pub(super) async fn wait_for<K: KeyKind>(target: &WatchTarget, limit: Duration) {
     let WatchTarget { namespace, client } = target;
-    while probe::<K>(client, namespace.as_deref(), limit).await.is_err() {
+    // The first obstacle is logged already.
+    let mut known = None;
+    while let Err(obstacle) = probe::<K>(client, namespace.as_deref(), limit).await {
+        if let Obstacle::Missing(why) = obstacle {
+            if known.is_some_and(|known| known != why) {
+                warn!(namespace, "{}s are still not watched: {why}", K::KIND.name);
+            }
+            known = Some(why);
+        }
         sleep(LOOK_INTERVAL).await;
     }
     info!(namespace, "{}s can be listed now, and are watched", K::KIND.name);

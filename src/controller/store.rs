@@ -8,7 +8,7 @@
 //! the API server would refuse its record with 409.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::place::Place;
+use claim::Claimed;
 use compact::{Uid, Version};
 use datakey::{
     api::{KindId, Object},
@@ -47,8 +48,8 @@ pub struct Store {
     rows: Mutex<Rows>,
     working_set: Arc<WorkingSet>,
     listed: watch::Sender<ByKind<Listed>>,
-    /// The claimed Secrets: for each of them, one object may record its first data key now.
-    recording: Mutex<HashSet<Place>>,
+    /// The claimed Secrets: for each of them, one object may record its first data key now. Locked before `rows`.
+    recording: Mutex<HashMap<Place, Claimed>>,
 }
 
 /// Whether there is something to do for an object.
@@ -243,11 +244,9 @@ impl Store {
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
         // What does not exist for the watch is not stored: the watch would never remove it.
-        let Some(row) = rows.key_mut(&place).filter(|row| row.uid == uid) else { return };
+        let Some(row) = rows.key(&place).filter(|row| row.uid == uid) else { return };
         if row.source != Source::Doubted {
             if row.version == version {
-                // It may have been doubted before the watch delivered this state.
-                row.facts.has_record = facts.has_record;
                 if row.is_open() {
                     self.working_set.put(&uid, Arc::clone(object));
                 }
@@ -307,18 +306,6 @@ impl Store {
     pub fn doubt_answer(&self, place: &Place) {
         let mut rows = self.rows.lock();
         if let Some(row) = rows.key_mut(place).filter(|row| matches!(row.source, Source::Answer(_))) {
-            row.source = Source::Doubted;
-            row.settlement = Settlement::Open;
-            self.working_set.remove(&row.uid);
-        }
-    }
-
-    /// Records that the first record of an object may have been written: no usable answer came. Until that is known, the Secret counts
-    /// as that of the object, so no other object records its first data key for it. The next reconcile reads the object.
-    pub fn doubt_first_record(&self, place: &Place) {
-        let mut rows = self.rows.lock();
-        if let Some(row) = rows.key_mut(place) {
-            row.facts.has_record = true;
             row.source = Source::Doubted;
             row.settlement = Settlement::Open;
             self.working_set.remove(&row.uid);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use kube::{
     Api,
     runtime::watcher::{self, Event, watcher},
@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use super::{
     listing::listing_watch,
     scope::{WatchScope, WatchTarget},
+    startup,
     store::{Delivery, Facts, Store, Stored},
     unreadable,
     watched::WatchedKey,
 };
 use crate::{
     api_server::{
-        errors::{describe_watch, is_watch_unanswered},
+        errors::{describe_watch, is_watch_unanswered, watch_refusal},
         keys,
         outage::Repeats,
     },
@@ -27,7 +28,7 @@ use crate::{
     reconcile::{Context, verdict},
 };
 use datakey::{
-    api::{KeyKind, Kind},
+    api::{KeyKind, Kind, KindId},
     decode::Encoded,
     secret::metadata::WatchedSecret,
 };
@@ -41,6 +42,18 @@ pub(super) fn key_changes<K: KeyKind>(
     let api: Api<WatchedKey<K>> = keys::api(client, namespace.as_deref());
     let config = watch_config(scope);
     let events = listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), scope.connectivity.clone());
+    let events = events.inspect_err({
+        let scope = Arc::clone(scope);
+        // The right to watch can be missing beside that to list. DataKeys are what the operator is for, so it waits for them.
+        move |error| {
+            if let Some(why) = watch_refusal(error)
+                && K::KIND.id != KindId::DataKey
+                && scope.store.awaits_list(K::KIND.id)
+            {
+                startup::expect_no_list::<K>(&scope, why);
+            }
+        }
+    });
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     concerned(events, move |event| key_changed(event, &scope, &context))
 }

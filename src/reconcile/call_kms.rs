@@ -107,8 +107,9 @@ impl<K: KeyKind> Reconciler<'_, K> {
             Err(Error::Conflict) if record.source == Source::Kms => return self.overtaken().await,
             Err(error) => {
                 let is_refused = matches!(error, Error::Conflict | Error::Gone);
-                if !is_refused && self.object().record().is_empty() {
-                    self.store.doubt_first_record(&self.place);
+                let key = Arc::clone(self.key());
+                if let Some(claim) = self.claim.as_mut().filter(|_| !is_refused) {
+                    claim.keep_in_doubt(&*key);
                 }
                 return Err(error);
             }

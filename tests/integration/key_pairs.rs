@@ -313,23 +313,32 @@ async fn namespace_without_rights_on_pairs_serves_data_keys() {
     let test = TestNamespace::with_own_control_plane("pair-rights").await;
     test.plane.namespace("second").await;
     let (api, kubeconfig) = test.api_proxy().await;
+    test.plane.namespace("third").await;
     let refused = "datakeypairs is forbidden";
     for verb in ["list", "watch", STREAMED_LIST] {
         api.fail_in("second", verb, "datakeypairs", Fault::Refuse(403, "Forbidden", refused));
     }
-    let operator = test.operator_by(&kubeconfig, &["--namespace=second"]);
+    // A role with list, and without watch.
+    for verb in ["watch", STREAMED_LIST] {
+        api.fail_in("third", verb, "datakeypairs", Fault::Refuse(403, "Forbidden", refused));
+    }
+    let operator = test.operator_by(&kubeconfig, &["--namespace=second", "--namespace=third"]);
     operator.is_ready().await;
-    let file = test.plane.workdir().file("second.json");
-    std::fs::write(&file, test.manifest("orders", &json!({})).to_string().replace("\"pair-rights\"", "\"second\""))
-        .unwrap();
-    test.plane.kubectl(&["create", "-f", &file.display().to_string()]).await.unwrap();
-    let wait = ["wait", "-n", "second", "--for=condition=Ready", "datakey/orders", "--timeout=30s"];
-    test.plane.kubectl(&wait).await.unwrap();
-    issue(&test, "tokens", &json!({})).await;
     let log = operator.process.log();
-    let warned = log.lines().filter(|line| line.contains("DataKeyPairs are not watched until they can be listed"));
-    let of_second = r#""namespace":"second""#;
-    assert!(warned.clone().count() == 1 && warned.clone().all(|line| line.contains(of_second)), "{log}");
+    for namespace in ["second", "third"] {
+        let file = test.plane.workdir().file(&format!("{namespace}.json"));
+        let manifest = test.manifest("orders", &json!({})).to_string();
+        std::fs::write(&file, manifest.replace(r#""pair-rights""#, &format!("{namespace:?}"))).unwrap();
+        test.plane.kubectl(&["create", "-f", &file.display().to_string()]).await.unwrap();
+        let wait = ["wait", "-n", namespace, "--for=condition=Ready", "datakey/orders", "--timeout=30s"];
+        test.plane.kubectl(&wait).await.unwrap();
+        let says = |line: &&str| {
+            line.contains("DataKeyPairs are not watched until they can be listed")
+                && line.contains(&format!(r#""namespace":"{namespace}""#))
+        };
+        assert_eq!(log.lines().filter(says).count(), 1, "{log}");
+    }
+    issue(&test, "tokens", &json!({})).await;
 }
 
 /// A pinned key pair as another cluster exports it.

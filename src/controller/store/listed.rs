@@ -7,7 +7,7 @@ use super::Store;
 /// Which watches of a kind have their first list. Until then, an object that is not in the store may exist in the cluster.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Listed {
-    /// Whether there is something to wait for: the kind is watched, unless its definition is missing.
+    /// Whether there is something to wait for: the kind is watched, and its objects can be listed.
     pub is_expected: bool,
     pub keys: bool,
     pub secrets: bool,
@@ -25,6 +25,18 @@ impl Store {
     /// Waits no longer for the lists of a kind: its objects cannot be listed yet.
     pub fn expect_no_list(&self, kind: KindId) {
         self.listed.send_modify(|listed| listed[kind].is_expected = false);
+    }
+
+    /// Waits until the objects of a kind are listed.
+    pub async fn wait_until_keys_are_listed(&self, kind: KindId) {
+        // As above.
+        let _ = self.listed.subscribe().wait_for(|listed| listed[kind].keys).await;
+    }
+
+    /// Whether reconciles wait for the first list of the objects of a kind.
+    pub fn awaits_list(&self, kind: KindId) -> bool {
+        let listed = self.listed.borrow()[kind];
+        listed.is_expected && !listed.keys
     }
 
     /// Waits until the Secrets of a kind are listed.
