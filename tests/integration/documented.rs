@@ -123,8 +123,8 @@ impl Reader {
     /// Asserts that no data key changed since the last call.
     async fn assert_unchanged(&mut self, after: &str) {
         let secrets = self.json("secrets -n shop").await["items"].take();
-        // Where there is no definition, there are no DataKeys.
-        let keys = self.runs("kubectl get datakeys -n shop -o json || echo '{\"items\": []}'").await;
+        // Where there is no definition, there are no DataKeys. With the group it is the kind; without it, it is the category of both.
+        let keys = self.runs("kubectl get datakeys.datakey.dev -n shop -o json || echo '{\"items\": []}'").await;
         let keys: Value = serde_json::from_str(&keys).unwrap();
         let record = |key: &Value| key["status"]["versions"].clone();
         let versions: Vec<_> = keys["items"].as_array().unwrap().iter().map(record).collect();

@@ -17,13 +17,13 @@ use testbed::eventually;
 
 use crate::harness::{Data, SOON, TestNamespace, text};
 
-const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
+pub const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
 
-fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
+pub fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
     Api::namespaced(test.client.clone(), &test.namespace)
 }
 
-async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+pub async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let mut whole = json!({ "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let manifest = json!({
@@ -33,7 +33,7 @@ async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKe
     pairs(test).create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await
 }
 
-async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
+pub async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
     let mut last = None;
     eventually(SOON, &format!("{name} reads {reason}"), async || {
         let pair = pairs(test).get(name).await.unwrap();
@@ -47,7 +47,7 @@ async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPai
     last.unwrap()
 }
 
-async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
+pub async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
     create(test, name, spec).await.unwrap();
     condition(test, name, condition::ISSUED).await
 }
@@ -57,7 +57,7 @@ async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKey
     pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
-async fn delete(test: &TestNamespace, name: &str) {
+pub async fn delete(test: &TestNamespace, name: &str) {
     pairs(test).delete(name, &DeleteParams::default()).await.unwrap();
     eventually(SOON, "it is gone", async || pairs(test).get_opt(name).await.unwrap().is_none()).await;
 }

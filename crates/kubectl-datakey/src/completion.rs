@@ -19,6 +19,7 @@ use crate::{
     cli::{Cli, CompletionTarget},
     cluster::{Cluster, Connection, FetchedKey},
     output::{CommandError, Output},
+    reference::Reference,
 };
 
 /// The directive of cobra by which the shell completes file names.
@@ -111,12 +112,12 @@ fn value_of(last: &str) -> &str {
 async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<String>, CommandError> {
     let connection = connection(before);
     let cluster = || Cluster::connect(&connection);
-    let listed = async || cluster().await?.data_keys(in_all_namespaces(before)).await;
+    let listed = async || cluster().await?.all(in_all_namespaces(before)).await;
     Ok(match source {
-        Source::DataKeys => listed().await?.keys.iter().map(FetchedKey::name).collect(),
+        Source::DataKeys => names(last, &listed().await?.keys),
         Source::Labels => {
             let listing = listed().await?;
-            let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata.labels.iter().flatten());
+            let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata().labels.iter().flatten());
             selectors(last, labels.map(|(key, value)| (key.as_str(), value.as_str())))
         }
         Source::SecretEntries => {
@@ -139,6 +140,16 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
         Source::Namespaces => cluster().await?.namespaces().await?,
         Source::Contexts => crate::cluster::contexts(&connection),
     })
+}
+
+/// The names of these objects: those of `DataKey`s alone and, once a kind is typed, those of that kind with it.
+fn names(typed: &str, keys: &[FetchedKey]) -> Vec<String> {
+    let names = |fetched: &FetchedKey| {
+        let kind = typed.split_once('/').map(|(kind, _)| format!("{kind}/{}", fetched.name()));
+        let is_meant = |name: &String| Reference::parse(name).is_ok_and(|read| read.kind == Some(fetched.kind()));
+        kind.map_or_else(|| Some(fetched.shown()), |name| Some(name).filter(is_meant))
+    };
+    keys.iter().filter_map(names).collect()
 }
 
 /// Whether the words ask for the DataKeys of all namespaces.
@@ -382,7 +393,7 @@ mod tests {
     #[test]
     fn first_line_of_the_help_is_the_description() {
         let Candidates::Words(found) = candidates("lis", &[]) else { panic!("no words") };
-        assert_eq!(found, ["list\tList DataKeys"]);
+        assert_eq!(found, ["list\tList DataKeys and DataKeyPairs"]);
     }
 
     #[test]

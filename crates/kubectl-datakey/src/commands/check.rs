@@ -1,7 +1,8 @@
-//! `kubectl datakey check`: whether the definition, the operator, its access to KMS and the user's rights are as they should be.
+//! `kubectl datakey check`: whether the definitions, the operator, its access to KMS and the user's rights are as they should be.
 
 use std::fmt::Write;
 
+use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
 use futures::{StreamExt, stream};
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use schemars::JsonSchema;
@@ -21,7 +22,7 @@ mod kms;
 mod operator;
 mod watched;
 
-use access::RIGHTS;
+use access::{PAIR_RIGHTS, RIGHTS};
 use operator::Installed;
 use watched::Scope;
 
@@ -57,7 +58,9 @@ pub enum CheckResult {
 pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError> {
     // Every authenticated user may read this, so an error here is one of the connection.
     let served = cluster.served_versions().await?;
-    let mut findings = vec![definition::check(cluster.definition().await, &served)];
+    let definition = async |kind| definition::check(kind, cluster.definition(kind).await, &served);
+    let mut findings = vec![definition(DataKey::KIND).await];
+    let mut has_pairs = false;
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
         Ok(Operators { deployments, searched }) if deployments.is_empty() => {
@@ -65,6 +68,10 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Ok(Operators { deployments, searched }) => {
             let (installed, elsewhere) = by_namespace(&deployments, args.operator_namespace.as_deref());
+            has_pairs = installed.iter().any(|installed| installed.key_pairs && installed.wanted > 0);
+            if has_pairs {
+                findings.push(definition(DataKeyPair::KIND).await);
+            }
             for installed in &installed {
                 findings.extend(check_operator(cluster, installed).await);
             }
@@ -76,7 +83,8 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let rights: Vec<_> = stream::iter(RIGHTS)
+    let rights = RIGHTS.into_iter().chain(PAIR_RIGHTS.into_iter().filter(|_| has_pairs));
+    let rights: Vec<_> = stream::iter(rights)
         .map(async |right| access::check(&right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
         .collect()
@@ -130,7 +138,7 @@ async fn check_operator(cluster: &Cluster, installed: &Installed) -> Vec<Finding
     });
     let metrics = cluster.operator_metrics(&installed.namespace).await;
     findings.push(kms::region(installed));
-    findings.push(kms::check(installed, metrics));
+    findings.extend(kms::check(installed, metrics));
     findings
 }
 

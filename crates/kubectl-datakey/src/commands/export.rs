@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datakey::{
-    api::{EncryptionContext, IssuedVersion, KeySpec},
+    api::{EncryptionContext, IssuedVersion, KeyPairSpec, KeySpec},
     secret::{Projection, sha256, text_entries},
     text::printable_json,
 };
@@ -22,9 +22,9 @@ use crate::{
     view::shell::{env_name, quote},
 };
 
-/// Exports a wrapped data key or, with `--pin`, the `DataKey` with all of them.
+/// Exports a wrapped data key or key pair or, with `--pin`, the object with all of them.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Result<Output, CommandError> {
-    let fetched = cluster.data_key(&args.name).await?;
+    let fetched = cluster.resolve(&args.name).await?;
     let mut output = if args.pin {
         let mut output = Output::text(yaml(&pinned_manifest(&fetched)?)?);
         if has_grant_tokens(&fetched) {
@@ -57,17 +57,17 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
 /// hold, else the one of the spec.
 fn select_version(fetched: &FetchedKey, asked: Option<i32>) -> Result<&IssuedVersion, CommandError> {
     let key = &fetched.key;
-    let published = key.status.as_ref().and_then(|status| status.version);
-    let version = asked.or(published).unwrap_or_else(|| key.wanted_version());
+    let version = asked.or(key.published_version()).unwrap_or_else(|| key.wanted_version());
     key.recorded_version(version).ok_or_else(|| {
         let issued: Vec<_> = key.record().iter().map(|issued| issued.version.to_string()).collect();
-        let name = fetched.name();
+        let titled = fetched.titled();
         match (issued.is_empty(), asked) {
             (false, Some(_)) => {
-                CommandError::Usage(format!("DataKey {name} has no version {version}: it has {}", issued.join(", ")))
+                CommandError::Usage(format!("{titled} has no version {version}: it has {}", issued.join(", ")))
             }
             _ => CommandError::NotReady(format!(
-                "DataKey {name} has no version {version} yet: see why by kubectl datakey status {name} -n {}",
+                "{titled} has no version {version} yet: see why by kubectl datakey status {} -n {}",
+                fetched.shown(),
                 fetched.namespace()
             )),
         }
@@ -87,19 +87,26 @@ fn encode(fetched: &FetchedKey, issued: &IssuedVersion, format: ExportFormat) ->
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Exported<'a> {
+    /// `DataKey` or `DataKeyPair`.
+    kind: &'static str,
     namespace: String,
     name: String,
     version: i32,
-    /// The wrapped data key, in base64.
+    /// The wrapped data key, or the wrapped private key of a key pair, in base64.
     #[schemars(with = "String")]
     ciphertext_blob: &'a ByteString,
-    /// SHA-256 of the wrapped data key, in hexadecimal digits.
+    /// SHA-256 of what is wrapped, in hexadecimal digits.
     sha256: String,
     key_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_spec: Option<KeySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     number_of_bytes: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_pair_spec: Option<KeyPairSpec>,
+    /// The public key of a key pair: SubjectPublicKeyInfo in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
     encryption_context: &'a EncryptionContext,
     issued_at: &'a Time,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,6 +120,7 @@ pub struct Exported<'a> {
 impl<'a> Exported<'a> {
     pub fn of(fetched: &FetchedKey, issued: &'a IssuedVersion) -> Self {
         Self {
+            kind: fetched.kind().name,
             namespace: fetched.namespace(),
             name: fetched.name(),
             version: issued.version,
@@ -121,6 +129,8 @@ impl<'a> Exported<'a> {
             key_id: &issued.key_id,
             key_spec: issued.request.key_spec,
             number_of_bytes: issued.request.number_of_bytes,
+            key_pair_spec: issued.request.key_pair_spec,
+            public_key: text_entries(issued).remove("publicKey"),
             encryption_context: issued.request.context(),
             issued_at: &issued.issued_at,
             key_material_id: issued.key_material_id.as_deref(),
@@ -170,7 +180,7 @@ fn assignments(issued: &IssuedVersion) -> String {
     lines
 }
 
-/// Returns the manifest of a `DataKey` for Git: the fields that its author wrote, and every recorded version as a pin.
+/// Returns the manifest of an object for Git: the fields that its author wrote, and every recorded version as a pin.
 ///
 /// The manifest is made from the JSON of the API server, so it keeps fields that this version of the plugin does not
 /// know.
@@ -178,9 +188,10 @@ pub fn pinned_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
     let value = &fetched.value;
     let versions = &value["status"]["versions"];
     if versions.as_array().is_none_or(Vec::is_empty) {
-        let name = fetched.name();
         return Err(CommandError::NotReady(format!(
-            "DataKey {name} has nothing to pin yet: see why by kubectl datakey status {name} -n {}",
+            "{} has nothing to pin yet: see why by kubectl datakey status {} -n {}",
+            fetched.titled(),
+            fetched.shown(),
             fetched.namespace()
         )));
     }

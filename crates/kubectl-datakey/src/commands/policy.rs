@@ -15,7 +15,7 @@ use statements::{Policies, Roles};
 
 /// Prints the policies of a `DataKey`.
 pub async fn run(cluster: &Cluster, args: &Policy) -> Result<Output, CommandError> {
-    let fetched = cluster.data_key(&args.name).await?;
+    let fetched = cluster.resolve(&args.name).await?;
     let roles = Roles { operator: args.operator_role_arn.as_deref(), workload: args.role_arn.as_deref() };
     let mut policies = Policies::of(&fetched.key, &roles);
     if matches!(args.only, None | Some(Document::Key)) {

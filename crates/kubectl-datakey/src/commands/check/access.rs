@@ -1,5 +1,7 @@
 //! The rights of the user, for what the commands need.
 
+use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
+
 use super::Finding;
 use crate::{cluster::Right, output::CommandError};
 
@@ -10,7 +12,11 @@ pub struct NeededRight {
 }
 
 const fn on_keys(verb: &'static str, commands: &'static str) -> NeededRight {
-    NeededRight { right: Right { verb, group: "datakey.dev", resource: "datakeys" }, commands }
+    NeededRight { right: Right { verb, group: "datakey.dev", resource: DataKey::KIND.plural }, commands }
+}
+
+const fn on_pairs(verb: &'static str, commands: &'static str) -> NeededRight {
+    NeededRight { right: Right { verb, group: "datakey.dev", resource: DataKeyPair::KIND.plural }, commands }
 }
 
 const fn on_core(verb: &'static str, resource: &'static str, commands: &'static str) -> NeededRight {
@@ -30,6 +36,15 @@ pub const RIGHTS: [NeededRight; 9] = [
     on_core("list", "events", "status"),
 ];
 
+/// Those on `DataKeyPair`s.
+pub const PAIR_RIGHTS: [NeededRight; 5] = [
+    on_pairs("get", "status, verify, export, policy, retry, rotate, keep, create --apply"),
+    on_pairs("list", "list, orphans, status, verify and retry of several"),
+    on_pairs("patch", "retry, rotate, create --apply"),
+    on_pairs("create", "create --apply, keep"),
+    on_pairs("delete", "keep"),
+];
+
 /// Whether the user has it.
 pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool, CommandError>) -> Finding {
     let NeededRight { right: Right { verb, resource, .. }, commands } = needed;
@@ -38,7 +53,7 @@ pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool,
     match answer {
         Ok(true) => Finding::ok(check, format!("you may {place}; for {commands}")),
         Ok(false) => {
-            let next = "ask for a role with it (view and edit have the rights on DataKeys, edit those on Secrets), or choose \
+            let next = "ask for a role with it (view and edit have the rights on DataKeys and DataKeyPairs, edit those on Secrets), or choose \
                         another -n";
             Finding::failed(check, format!("you may not {place}; for {commands}"), next)
         }
