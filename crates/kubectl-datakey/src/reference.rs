@@ -27,7 +27,11 @@ impl Reference {
             Some((kind, name)) => (Some(kind_of(kind)?), name),
         };
         if !is_subdomain(name) {
-            return Err("write NAME, datakey/NAME or datakeypair/NAME".to_owned());
+            return Err(
+                "no object can have such a name: write NAME, datakey/NAME or datakeypair/NAME, with a name of lower-case letters, \
+                 digits, '-' and '.'"
+                    .to_owned(),
+            );
         }
         Ok(Self { kind, name: name.to_owned() })
     }

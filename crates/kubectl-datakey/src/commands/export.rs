@@ -211,16 +211,27 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
-    use crate::fixtures::{ARN, edited, issued, ready, recorded, secret, version};
+    use crate::fixtures::{ARN, edited, issued, pair, ready, recorded, secret, version};
 
     fn text(fetched: &FetchedKey, number: i32, format: ExportFormat) -> String {
         String::from_utf8(encode(fetched, version(fetched, number), format).unwrap()).unwrap()
     }
 
     #[test]
+    fn shell_reads_the_public_key_of_a_pair() {
+        let fetched = pair(&[1]);
+        let script =
+            text(&fetched, 1, ExportFormat::Env) + r#"printf '%s|%s' "$DATAKEY_KEY_PAIR_SPEC" "$DATAKEY_PUBLIC_KEY""#;
+        let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        let pem = secret(&fetched.key, 1).data.unwrap().remove("publicKey").unwrap().0;
+        let pem = String::from_utf8(pem).unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("ECC_NIST_P256|{pem}"));
+        assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{pem}");
+    }
+
+    #[test]
     fn config_map_has_all_entries_of_the_secret() {
-        let fetched = ready(&[1, 2, 7]);
-        for current in [2, 7] {
+        for (fetched, current) in [(ready(&[1, 2, 7]), 2), (ready(&[1, 2, 7]), 7), (pair(&[1, 2, 7]), 2)] {
             let manifest: ConfigMap = serde_saphyr::from_str(&text(&fetched, current, ExportFormat::Manifest)).unwrap();
             let texts = manifest.data.unwrap().into_iter().map(|(name, value)| (name, ByteString(value.into_bytes())));
             let all: BTreeMap<_, _> = manifest.binary_data.unwrap().into_iter().chain(texts).collect();

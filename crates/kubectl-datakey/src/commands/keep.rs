@@ -267,3 +267,42 @@ impl Keeper<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use datakey::api::DataKeyPair;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(words: &[&str]) -> Keep {
+        match Cli::try_parse_from([&["kubectl-datakey", "keep", "tokens"], words].concat()).unwrap().command {
+            Command::Keep(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn file_of_an_earlier_run_names_the_kind() {
+        let file = std::env::temp_dir().join(format!("kubectl-datakey-keep-{}.yaml", std::process::id()));
+        std::fs::write(&file, "kind: DataKeyPair\n").unwrap();
+        let to = format!("--to={}", file.display());
+        let (found, saved) = find_saved(&args(&[&to]), "shop", None).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!((found, kind_of(&saved.unwrap())), (file, Some(DataKeyPair::KIND)));
+        assert_eq!(kind_of(&json!({ "kind": "Secret" })), None);
+    }
+
+    #[test]
+    fn each_kind_has_a_file_of_its_own() {
+        for (kind, name) in [
+            (Some(DataKeyPair::KIND), "datakeypair-shop-tokens.yaml"),
+            (Some(DataKey::KIND), "datakey-shop-tokens.yaml"),
+            (None, "datakey-shop-tokens.yaml"),
+        ] {
+            assert_eq!(find_saved(&args(&[]), "shop", kind).unwrap(), (name.into(), None));
+        }
+    }
+}

@@ -63,6 +63,8 @@ mod tests {
         let key = crate::fixtures::ready(&[1]).key;
         let policies = Policies::of(&key, &Roles { operator: None, workload: None });
         insta::assert_snapshot!("policy", json(&policies).unwrap());
+        let pair = Policies::of(&crate::fixtures::pair(&[1]).key, &Roles { operator: None, workload: None });
+        insta::assert_snapshot!("policy-pair", json(&pair).unwrap());
         insta::assert_snapshot!("policy-yaml", yaml(&policies).unwrap());
         insta::assert_snapshot!("policy-key", json(&policies.key_policy_statements).unwrap());
     }

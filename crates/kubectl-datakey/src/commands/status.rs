@@ -120,6 +120,10 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
         line("Next", advice);
     }
     line("Key", &summary.key_id);
+    let current = summary.versions.iter().find(|version| version.current);
+    if let Some(sha256) = current.and_then(|version| version.public_key_sha256.as_ref()) {
+        line("Public", &format!("public key with SHA-256 {sha256}"));
+    }
     line("Secret", &summary.secret.as_ref().map(SecretCheck::line).unwrap_or_default());
     for difference in summary.secret.iter().flat_map(|secret| &secret.differences) {
         line("", difference);
@@ -187,7 +191,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
     use super::*;
-    use crate::fixtures::{at, ready, recorded, secret, with_status};
+    use crate::fixtures::{at, pair, ready, recorded, secret, with_status};
 
     #[test]
     fn failure_has_its_cause_and_the_next_steps() {
@@ -232,6 +236,9 @@ mod tests {
         assert_eq!(conclusion(&summaries, "DataKeys", ""), "1 of 2 DataKeys is not as it should be.");
         assert_eq!(conclusion(&summaries[..1], "DataKeys", ""), "All is well: 1 of 1 DataKeys is Ready.");
         assert_eq!(conclusion(&[], "DataKeys", "none"), "none");
+        let both = [KeySummary::of(&ready(&[1]).key), KeySummary::of(&pair(&[1]).key)];
+        let all = "All is well: 2 of 2 DataKeys and DataKeyPairs are Ready.";
+        assert_eq!(conclusion(&both, "DataKeys and DataKeyPairs", ""), all);
         let key = ready(&[1]).key;
         let unknown = [KeySummary::of(&key).with_secret(SecretCheck::unknown(&key, "no answer")), summaries[1].clone()];
         assert_eq!(
@@ -252,6 +259,9 @@ mod tests {
         let bad = KeySummary::of(&fetched.key).with_secret(SecretCheck::from_secret(&fetched.key, None));
         insta::assert_snapshot!("status-ready", describe(&good, at(90)));
         insta::assert_snapshot!("status-failed", describe(&bad, at(150)));
+        let pair = pair(&[1, 2]).key;
+        let pair = KeySummary::of(&pair).with_secret(SecretCheck::from_secret(&pair, Some(&secret(&pair, 2))));
+        insta::assert_snapshot!("status-pair", describe(&pair, at(90)));
         insta::assert_snapshot!("status-json", crate::output::json(&good).unwrap());
         insta::assert_snapshot!("status-yaml", crate::output::yaml(&bad).unwrap());
     }

@@ -122,11 +122,11 @@ pub fn not_as_before(kind: &Kind, name: &str, namespace: &str, why: &str, file: 
 
 #[cfg(test)]
 mod tests {
-    use datakey::api::{DataKey, KeyKind as _};
+    use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{edited, ready};
+    use crate::fixtures::{edited, pair, ready};
 
     #[test]
     fn messages_of_keep_are_as_recorded() {
@@ -154,7 +154,11 @@ mod tests {
             still_owned(DataKey::KIND, "orders"),
             gone_again(DataKey::KIND, "orders"),
             done(&fetched),
+            done(&pair(&[1, 2])),
+            question(&pair(&[1]), file),
             file_stays(DataKey::KIND, file),
+            applied_by(DataKeyPair::KIND, "Flux"),
+            not_as_before(DataKeyPair::KIND, "tokens", "shop", "it is not Ready", file),
             not_as_before(DataKey::KIND, "orders", "shop", "SecretConflict: the Secret has another owner", file),
         ];
         insta::assert_snapshot!("keep", all.map(|message| message.trim_end().to_owned()).join("\n"));
