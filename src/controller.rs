@@ -42,7 +42,7 @@ mod watched;
 
 pub use readiness::Readiness;
 pub use scope::WatchTarget;
-pub use startup::{is_listable, wait_until_listable};
+pub use startup::wait_until_listable;
 pub use watched::WatchedKey;
 
 /// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the
@@ -54,21 +54,10 @@ const WAITING: u16 = 8192;
 pub struct ControllerSettings {
     /// How many objects are reconciled at the same time.
     pub concurrency: u16,
-    /// Whether key pairs are watched.
-    pub pairs: Pairs,
+    /// Whether key pairs are watched, once they can be listed.
+    pub pairs: bool,
     /// How long running reconciles may go on after the stop.
     pub grace: Duration,
-}
-
-/// Whether key pairs are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairs {
-    /// Since the start.
-    Watched,
-    /// Once their definition is there: it was not at the start.
-    Awaited,
-    /// Never.
-    Off,
 }
 
 /// Reconciles until `stop`, then finishes what is running, within the grace.
@@ -113,18 +102,12 @@ fn start_scope(
     stop: CancellationToken,
 ) -> (Arc<WatchScope>, impl Future<Output = ()>) {
     let connectivity = readiness.connectivity.clone();
-    let expected: &[KindId] = match settings.pairs {
-        Pairs::Watched => &[KindId::DataKey, KindId::DataKeyPair],
-        Pairs::Awaited | Pairs::Off => &[KindId::DataKey],
-    };
+    let expected: &[KindId] = if settings.pairs { &[KindId::DataKey, KindId::DataKeyPair] } else { &[KindId::DataKey] };
     let store = Arc::new(Store::new(Arc::clone(&context.working_set), expected));
     let scope = Arc::new(WatchScope { target, connectivity, store: Arc::clone(&store), listed: Notify::new() });
     let (requeue, requeued) = mpsc::unbounded();
-    let of_pairs = match settings.pairs {
-        Pairs::Watched => changes::<DataKeyPair>(&scope, context).boxed(),
-        Pairs::Awaited => changes_once_installed::<DataKeyPair>(&scope, context),
-        Pairs::Off => stream::empty().boxed(),
-    };
+    let of_pairs =
+        if settings.pairs { changes_once_listable::<DataKeyPair>(&scope, context) } else { stream::empty().boxed() };
     let all = stream::select(changes::<DataKey>(&scope, context), of_pairs);
     let queue = stream::select(all, requeued);
     let slots = Slots::new(settings.concurrency);
@@ -157,17 +140,32 @@ fn changes<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Context>) -> impl 
     stream::select(key_changes::<K>(scope, context), secret_changes(scope, K::KIND))
 }
 
-/// The same, from the time when the definition of the kind is there. Its objects are listed after its Secrets: reconciles do not
-/// wait for the lists any more.
+/// The same, for a kind that may not be installed, or that the operator may not list here. Reconciles wait until that is known: an
+/// object that is not listed yet may reserve the name of a Secret. If there is nothing to list, they go on without the kind, and the
+/// watches begin once its objects can be listed.
+fn changes_once_listable<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Context>) -> BoxStream<'static, Place> {
+    let (scope, context) = (Arc::clone(scope), Arc::clone(context));
+    let probed = {
+        let (scope, limit) = (Arc::clone(&scope), context.kube_timeout);
+        async move { startup::is_listable::<K>(&scope.target, limit).await }
+    };
+    let begin = move |is_listable| {
+        if is_listable {
+            return changes::<K>(&scope, &context).boxed();
+        }
+        scope.store.expect_no_list(K::KIND.id);
+        changes_once_installed::<K>(&scope, &context)
+    };
+    stream::once(probed).flat_map(begin).boxed()
+}
+
+/// The same, from the time when its objects can be listed. They are listed after its Secrets: reconciles do not wait for the lists
+/// any more.
 fn changes_once_installed<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Context>) -> BoxStream<'static, Place> {
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     let installed = {
-        let scope = Arc::clone(&scope);
-        let limit = context.kube_timeout;
-        async move {
-            let WatchTarget { namespace, client } = &scope.target;
-            startup::wait_for::<K>(client, namespace.as_deref(), limit).await;
-        }
+        let (scope, limit) = (Arc::clone(&scope), context.kube_timeout);
+        async move { startup::wait_for::<K>(&scope.target, limit).await }
     };
     let begin = move |()| {
         let secrets = secret_changes(&scope, K::KIND);

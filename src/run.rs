@@ -3,7 +3,6 @@
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use datakey_aws::{Aws, User};
-use kube::Client;
 use thiserror::Error;
 use tracing::{error, info};
 
@@ -12,14 +11,14 @@ use crate::{
     api_server::ApiServer,
     args::RunArgs,
     controller::store::WorkingSet,
-    controller::{self, ControllerSettings, Pairs, Readiness, WatchTarget},
+    controller::{self, ControllerSettings, Readiness, WatchTarget},
     kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
     leader::{self, Election},
     metrics::Metrics,
     reconcile::{ConflictWatches, Context, retry::RetryBounds},
     shutdown,
 };
-use datakey::{api::DataKeyPair, names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
+use datakey::{names::FIELD_MANAGER, secret::template::Reserved, text::error_chain};
 
 /// Why the operator can't start.
 #[derive(Debug, Error)]
@@ -125,8 +124,6 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     if stop.run_until_cancelled(listable).await.is_none() {
         return Ok(());
     }
-    let pairs = watch_of_pairs(key_pairs, &client, &namespaces, kube_timeout);
-    let Some(pairs) = stop.run_until_cancelled(pairs).await else { return Ok(()) };
     tokio::spawn(readiness.connectivity.clone().run(new_client()?));
     // Load the AWS configuration before the Lease is acquired: an instance metadata service that does not answer delays the
     // operator for longer than a Lease may stay without a renewal.
@@ -159,7 +156,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         reserved: Reserved::with(reserved_template_keys),
         ..Context::new(client, kms, metrics, retry_bounds)
     });
-    let settings = ControllerSettings { concurrency, pairs, grace: shutdown_grace };
+    let settings = ControllerSettings { concurrency, pairs: key_pairs, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
     let targets = watched.into_iter().map(|namespace| Ok(WatchTarget { namespace, client: new_client()? }));
     let targets = targets.collect::<Result<_, StartError>>()?;
@@ -176,17 +173,6 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     info!("datakey-operator stopped");
     Ok(())
-}
-
-/// Whether key pairs are watched, which are `enabled` or not.
-async fn watch_of_pairs(enabled: bool, client: &Client, namespaces: &[String], limit: Duration) -> Pairs {
-    if !enabled {
-        Pairs::Off
-    } else if controller::is_listable::<DataKeyPair>(client, namespaces, limit).await {
-        Pairs::Watched
-    } else {
-        Pairs::Awaited
-    }
 }
 
 /// The identity of this process among the replicas. No two processes have the same one, not even in one pod.

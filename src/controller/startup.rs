@@ -5,7 +5,7 @@ use kube::{Api, Client, api::ListParams};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::WatchedKey;
+use super::{WatchTarget, WatchedKey};
 use crate::api_server::{
     errors::describe,
     keys,
@@ -63,21 +63,20 @@ pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: 
     }
 }
 
-/// Whether the objects of a kind can be listed. Waits until the API server decides: while that is unknown, an object may exist
-/// that reserves the name of a Secret.
-pub async fn is_listable<K: KeyKind>(client: &Client, namespaces: &[String], limit: Duration) -> bool {
-    let namespace = namespaces.first().map(String::as_str);
+/// Whether the objects of a kind can be listed. Waits until the API server decides.
+pub(super) async fn is_listable<K: KeyKind>(target: &WatchTarget, limit: Duration) -> bool {
+    let WatchTarget { namespace, client } = target;
     let mut warned = Repeats::default();
     loop {
-        match probe::<K>(client, namespace, limit).await {
+        match probe::<K>(client, namespace.as_deref(), limit).await {
             Ok(()) => return true,
             Err(Obstacle::Missing(why)) => {
-                warn!("{}s are not watched until they can be listed: {why}", K::KIND.name);
+                warn!(namespace, "{}s are not watched until they can be listed: {why}", K::KIND.name);
                 return false;
             }
             Err(Obstacle::Unknown(why)) => {
                 if warned.is_due(&why, Instant::now()) {
-                    warn!("waiting: {why}");
+                    warn!(namespace, "waiting to know whether there are {}s: {why}", K::KIND.name);
                 }
                 sleep(PROBE_INTERVAL).await;
             }
@@ -86,8 +85,9 @@ pub async fn is_listable<K: KeyKind>(client: &Client, namespaces: &[String], lim
 }
 
 /// Waits until the objects of a kind can be listed that could not be at the start.
-pub(super) async fn wait_for<K: KeyKind>(client: &Client, namespace: Option<&str>, limit: Duration) {
-    while probe::<K>(client, namespace, limit).await.is_err() {
+pub(super) async fn wait_for<K: KeyKind>(target: &WatchTarget, limit: Duration) {
+    let WatchTarget { namespace, client } = target;
+    while probe::<K>(client, namespace.as_deref(), limit).await.is_err() {
         sleep(LOOK_INTERVAL).await;
     }
     info!(namespace, "{}s can be listed now, and are watched", K::KIND.name);

@@ -29,11 +29,12 @@ use listed::Listed;
 use row::{ByKind, KeyRow, List, Rows, Settlement, Source, revision_of};
 
 pub use claim::Claim;
-pub use row::Facts;
+pub use facts::Facts;
 pub use working_set::WorkingSet;
 
 mod claim;
 mod compact;
+mod facts;
 mod listed;
 mod row;
 mod secrets;
@@ -242,9 +243,11 @@ impl Store {
         let (uid, version) = revision_of(&object.metadata);
         let mut rows = self.rows.lock();
         // What does not exist for the watch is not stored: the watch would never remove it.
-        let Some(row) = rows.key(&place).filter(|row| row.uid == uid) else { return };
+        let Some(row) = rows.key_mut(&place).filter(|row| row.uid == uid) else { return };
         if row.source != Source::Doubted {
             if row.version == version {
+                // It may have been doubted before the watch delivered this state.
+                row.facts.has_record = facts.has_record;
                 if row.is_open() {
                     self.working_set.put(&uid, Arc::clone(object));
                 }
@@ -304,6 +307,18 @@ impl Store {
     pub fn doubt_answer(&self, place: &Place) {
         let mut rows = self.rows.lock();
         if let Some(row) = rows.key_mut(place).filter(|row| matches!(row.source, Source::Answer(_))) {
+            row.source = Source::Doubted;
+            row.settlement = Settlement::Open;
+            self.working_set.remove(&row.uid);
+        }
+    }
+
+    /// Records that the first record of an object may have been written: no usable answer came. Until that is known, the Secret counts
+    /// as that of the object, so no other object records its first data key for it. The next reconcile reads the object.
+    pub fn doubt_first_record(&self, place: &Place) {
+        let mut rows = self.rows.lock();
+        if let Some(row) = rows.key_mut(place) {
+            row.facts.has_record = true;
             row.source = Source::Doubted;
             row.settlement = Settlement::Open;
             self.working_set.remove(&row.uid);

@@ -113,7 +113,7 @@ fn put<K: KeyKind>(object: Encoded, by: Delivery, store: &Store, context: &Conte
     }
     let (facts, verdict) = match object.decode::<K>() {
         Ok(key) => (Facts::of(&key), verdict(&key, store.secret_of(&key), context)),
-        Err(unreadable) => (Facts::unreadable(), unreadable::verdict(K::KIND, &object.metadata, &unreadable)),
+        Err(unreadable) => (Facts::unreadable(&object), unreadable::verdict(K::KIND, &object.metadata, &unreadable)),
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
     // A newer answer is of a reconcile that goes on, and may have queued the object.

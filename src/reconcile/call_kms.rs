@@ -105,7 +105,13 @@ impl<K: KeyKind> Reconciler<'_, K> {
                 return Ok(());
             }
             Err(Error::Conflict) if record.source == Source::Kms => return self.overtaken().await,
-            Err(error) => return Err(error),
+            Err(error) => {
+                let is_refused = matches!(error, Error::Conflict | Error::Gone);
+                if !is_refused && self.object().record().is_empty() {
+                    self.store.doubt_first_record(&self.place);
+                }
+                return Err(error);
+            }
         }
         if record.source != Source::Kms {
             self.report_taken_over(&record.versions).await;

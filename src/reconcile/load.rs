@@ -81,8 +81,8 @@ async fn find_or_read<K: KeyKind>(
         return Err(Error::Gone);
     }
     let decoded = found.decode::<K>();
+    let facts = decoded.as_ref().map_or_else(|_| Facts::unreadable(&found), Facts::of);
     let object = Arc::new(found);
-    let facts = decoded.as_ref().map_or_else(|_| Facts::unreadable(), Facts::of);
     store.put_answer(K::KIND.id, &object, facts);
     Ok(Loaded::new(&object, decoded, permit))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use datakey::api::DataKey;
+use datakey::api::{DataKey, DataKeyPair};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::{
     Api, ResourceExt,
@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     documents,
-    harness::{Operator, TestNamespace, text, to_json},
+    harness::{Operator, TestKind, TestNamespace, text, to_json},
 };
 
 /// Longest wait for a run of Flux, which polls every five seconds.
@@ -35,8 +35,8 @@ struct Kustomization {
 }
 
 /// A team's repository, and the Kustomization of it in the namespace of a test.
-struct Team {
-    test: TestNamespace,
+struct Team<K: TestKind = DataKey> {
+    test: TestNamespace<K>,
     repository: Repository,
     keys: Kustomization,
 }
@@ -126,7 +126,13 @@ fn ready(status: &Value) -> Value {
 impl Team {
     /// A team with the data keys of `deploy/flux/shop.yaml`. Flux tries each revision once.
     async fn new(name: &str) -> Self {
-        let test = TestNamespace::new(name).await;
+        Self::of(TestNamespace::new(name).await).await
+    }
+}
+
+impl<K: TestKind> Team<K> {
+    async fn of(test: TestNamespace<K>) -> Self {
+        let name = test.namespace.as_str();
         shared(&test.plane).await;
         let mut manifests = documents("flux/shop.yaml");
         manifests.retain(|manifest| manifest["kind"] == "GitRepository" || manifest["metadata"]["name"] == "shop-keys");
@@ -318,7 +324,16 @@ async fn a_pruned_data_key_leaves_its_secret_and_comes_back_to_it() {
 
 #[tokio::test]
 async fn a_version_is_raised_and_reverted_in_git() {
-    let team = Team::new("flux-versions").await;
+    is_raised_and_reverted(TestNamespace::new("flux-versions").await).await;
+}
+
+#[tokio::test]
+async fn a_version_of_a_pair_is_raised_and_reverted_in_git() {
+    is_raised_and_reverted(TestNamespace::new("flux-pair-versions").await.of_kind::<DataKeyPair>()).await;
+}
+
+async fn is_raised_and_reverted<K: TestKind>(test: TestNamespace<K>) {
+    let team = Team::of(test).await;
     let test = &team.test;
     let _operator = test.operator();
     team.write("orders", &json!({}));

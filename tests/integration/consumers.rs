@@ -2,6 +2,7 @@
 //! Secret that the operator wrote, through a rotation, and what they refuse.
 
 mod iam;
+mod key_pairs;
 mod mount;
 mod samples;
 
@@ -23,10 +24,12 @@ const ORDERS: &str = "orders";
 const INVOICES: &str = "invoices";
 const SHORT: &str = "short";
 
-/// A workload that mounts the Secret `orders`.
+/// A workload that mounts a Secret, `orders` unless a test says otherwise.
 struct Workload {
     test: TestNamespace,
     _operator: Operator,
+    /// The name of the right Secret.
+    secret: &'static str,
     /// Where the Secret is mounted.
     keys: Mount,
     /// The output of its programs.
@@ -47,7 +50,7 @@ impl Workload {
         test.issue(SHORT, &short).await;
         let keys = Mount::new(&test.plane.workdir().file(&format!("{name}-keys")));
         keys.show(&test.data(ORDERS).await);
-        Self { test, _operator: operator, keys, said: Mutex::default() }
+        Self { test, _operator: operator, secret: ORDERS, keys, said: Mutex::default() }
     }
 
     /// Issues version 2 and mounts it as workloads can see it for a moment: new entries have no links yet.
@@ -68,7 +71,7 @@ impl Workload {
     }
 
     async fn mount_right(&self) {
-        self.keys.show(&self.test.data(ORDERS).await);
+        self.keys.show(&self.test.data(self.secret).await);
     }
 
     /// A file that the programs write to or read.
@@ -103,9 +106,14 @@ impl Workload {
 
     /// Runs a program to its end. The error is its output.
     async fn run(&self, command: &mut Command) -> Result<(), String> {
+        self.prints(command).await.map(drop)
+    }
+
+    /// The same. Returns what it prints.
+    async fn prints(&self, command: &mut Command) -> Result<String, String> {
         let ended = commands::run(command).await;
         self.said.lock().unwrap().push_str(ended.as_ref().unwrap_or_else(|error| error));
-        ended.map(drop)
+        ended
     }
 
     /// How many data keys workloads unwrapped.
@@ -115,7 +123,7 @@ impl Workload {
 
     /// The plaintext of a version, as the test itself unwraps it.
     async fn plaintext(&self, version: u32) -> Vec<u8> {
-        self.test.decrypt(&self.test.data(ORDERS).await, &format!(".v{version}")).await
+        self.test.decrypt(&self.test.data(self.secret).await, &format!(".v{version}")).await
     }
 
     /// Decrypts what a sample encrypted: the version and the data.

@@ -1,7 +1,8 @@
-//! What one `DataKey` costs: the requests to the API server by verb and resource, and the calls to KMS, exactly.
+//! What one object costs: the requests to the API server by verb and resource, and the calls to KMS, exactly.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use datakey::api::DataKey;
 use serde_json::json;
 use testbed::{
     api_proxy::{ApiProxy, Fault, STREAMED_LIST},
@@ -10,13 +11,23 @@ use testbed::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{NO_RETRY, Operator, SOON, TestNamespace};
+use crate::harness::{NO_RETRY, Operator, SOON, TestKind, TestNamespace};
+
+for_each_kind! {
+    a_new_data_key_costs_one_kms_call_four_requests_an_event: with_stub_kms("costs-new"),
+    a_new_version_costs_one_kms_call_four_requests_an_event: with_stub_kms("costs-version"),
+    a_lost_secret_costs_a_read_two_writes_and_an_event: with_stub_kms("costs-lost"),
+    a_changed_secret_costs_two_reads_two_writes_and_an_event: with_stub_kms("costs-changed"),
+    labels_of_other_clients_on_a_secret_cost_two_reads: with_stub_kms("costs-labels"),
+    an_adopted_secret_costs_four_requests: with_stub_kms("costs-adopted"),
+    a_failure_costs_one_call_to_kms_and_three_requests: with_stub_kms("costs-failure"),
+}
 
 /// How many objects each test measures, so that a request for all of them at once would show.
 const COUNT: usize = 10;
 
-struct Costs {
-    test: TestNamespace,
+struct Costs<K: TestKind = DataKey> {
+    test: TestNamespace<K>,
     api: ApiProxy,
     kubeconfig: PathBuf,
     operator: Option<Operator>,
@@ -27,10 +38,28 @@ struct Costs {
 impl Costs {
     /// Starts an operator and waits until it has nothing to do.
     async fn new(name: &str, flags: &[&str]) -> Self {
-        let test = TestNamespace::with_stub_kms(name).await;
+        Self::of_new(TestNamespace::with_stub_kms(name).await, flags).await
+    }
+
+    /// The same with `COUNT` objects that are ready.
+    async fn with_ready(name: &str) -> Self {
+        Self::of_ready(TestNamespace::with_stub_kms(name).await).await
+    }
+}
+
+impl<K: TestKind> Costs<K> {
+    async fn of_new(test: TestNamespace<K>, flags: &[&str]) -> Self {
         let (api, kubeconfig) = test.api_proxy().await;
         let mut costs = Self { test, api, kubeconfig, operator: None };
         costs.start(flags).await;
+        costs
+    }
+
+    async fn of_ready(test: TestNamespace<K>) -> Self {
+        let costs = Self::of_new(test, &[]).await;
+        costs.test.create_many("k", COUNT, &json!({})).await;
+        costs.test.all_ready(COUNT, SOON).await;
+        costs.is_quiet().await;
         costs
     }
 
@@ -39,15 +68,6 @@ impl Costs {
         operator.is_ready().await;
         self.operator = Some(operator);
         self.is_quiet().await;
-    }
-
-    /// The same with `COUNT` `DataKey`s that are ready.
-    async fn with_ready(name: &str) -> Self {
-        let costs = Self::new(name, &[]).await;
-        costs.test.create_many("k", COUNT, &json!({})).await;
-        costs.test.all_ready(COUNT, SOON).await;
-        costs.is_quiet().await;
-        costs
     }
 
     async fn is_quiet(&self) {
@@ -73,28 +93,26 @@ impl Costs {
     }
 }
 
-/// The cost of each object.
-fn each<const N: usize>(requests: [(&str, usize); N]) -> BTreeMap<String, usize> {
-    requests.into_iter().map(|(request, count)| (request.to_owned(), count * COUNT)).collect()
+/// The cost of each object. `{}` in a request is the resource of the kind.
+fn each<K: TestKind>(requests: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    requests.iter().map(|(request, count)| (request.replace("{}", K::KIND.plural), count * COUNT)).collect()
 }
 
-#[tokio::test]
-async fn a_new_data_key_costs_one_kms_call_four_requests_an_event() {
-    let costs = Costs::new("costs-new", &[]).await;
+async fn a_new_data_key_costs_one_kms_call_four_requests_an_event<K: TestKind>(test: TestNamespace<K>) {
+    let costs = Costs::of_new(test, &[]).await;
     let (requests, calls) = costs
         .of(async {
             costs.test.create_many("k", COUNT, &json!({})).await;
             costs.test.all_ready(COUNT, SOON).await;
         })
         .await;
-    let issued = [("get secrets", 1), ("update datakeys/status", 2), ("create secrets", 1), ("create events", 1)];
-    assert_eq!(requests, each(issued));
+    let issued = [("get secrets", 1), ("update {}/status", 2), ("create secrets", 1), ("create events", 1)];
+    assert_eq!(requests, each::<K>(&issued));
     assert_eq!(calls, COUNT);
 }
 
-#[tokio::test]
-async fn a_new_version_costs_one_kms_call_four_requests_an_event() {
-    let costs = Costs::with_ready("costs-version").await;
+async fn a_new_version_costs_one_kms_call_four_requests_an_event<K: TestKind>(test: TestNamespace<K>) {
+    let costs = Costs::of_ready(test).await;
     let raise = async |version: i32| {
         for number in 0..COUNT {
             costs.test.patch(&format!("k-{number}"), &json!({ "spec": { "version": version } })).await;
@@ -102,21 +120,20 @@ async fn a_new_version_costs_one_kms_call_four_requests_an_event() {
         costs.test.all_ready(COUNT, SOON).await;
     };
     let (requests, calls) = costs.of(raise(2)).await;
-    let issued = [("update datakeys/status", 2), ("get secrets", 1), ("update secrets", 1), ("create events", 1)];
-    assert_eq!(requests, each(issued));
+    let issued = [("update {}/status", 2), ("get secrets", 1), ("update secrets", 1), ("create events", 1)];
+    assert_eq!(requests, each::<K>(&issued));
     assert_eq!(calls, COUNT);
     let (requests, calls) = costs.of(raise(1)).await;
     assert_eq!(
         requests,
-        each([("get secrets", 1), ("update secrets", 1), ("update datakeys/status", 1)]),
+        each::<K>(&[("get secrets", 1), ("update secrets", 1), ("update {}/status", 1)]),
         "back again"
     );
     assert_eq!(calls, 0);
 }
 
-#[tokio::test]
-async fn a_lost_secret_costs_a_read_two_writes_and_an_event() {
-    let costs = Costs::with_ready("costs-lost").await;
+async fn a_lost_secret_costs_a_read_two_writes_and_an_event<K: TestKind>(test: TestNamespace<K>) {
+    let costs = Costs::of_ready(test).await;
     let (requests, calls) = costs
         .of(async {
             for number in 0..COUNT {
@@ -124,14 +141,13 @@ async fn a_lost_secret_costs_a_read_two_writes_and_an_event() {
             }
         })
         .await;
-    let restored = [("get datakeys", 1), ("create secrets", 1), ("update datakeys/status", 1), ("create events", 1)];
-    assert_eq!(requests, each(restored));
+    let restored = [("get {}", 1), ("create secrets", 1), ("update {}/status", 1), ("create events", 1)];
+    assert_eq!(requests, each::<K>(&restored));
     assert_eq!(calls, 0);
 }
 
-#[tokio::test]
-async fn a_changed_secret_costs_two_reads_two_writes_and_an_event() {
-    let costs = Costs::with_ready("costs-changed").await;
+async fn a_changed_secret_costs_two_reads_two_writes_and_an_event<K: TestKind>(test: TestNamespace<K>) {
+    let costs = Costs::of_ready(test).await;
     let (requests, calls) = costs
         .of(async {
             for number in 0..COUNT {
@@ -139,15 +155,14 @@ async fn a_changed_secret_costs_two_reads_two_writes_and_an_event() {
             }
         })
         .await;
-    let writes = [("update secrets", 1), ("update datakeys/status", 1), ("create events", 1)];
-    let restored = each([("get datakeys", 1), ("get secrets", 1)]).into_iter().chain(each(writes)).collect();
+    let writes = [("update secrets", 1), ("update {}/status", 1), ("create events", 1)];
+    let restored = each::<K>(&[("get {}", 1), ("get secrets", 1)]).into_iter().chain(each::<K>(&writes)).collect();
     assert_eq!(requests, restored);
     assert_eq!(calls, 0);
 }
 
-#[tokio::test]
-async fn labels_of_other_clients_on_a_secret_cost_two_reads() {
-    let costs = Costs::with_ready("costs-labels").await;
+async fn labels_of_other_clients_on_a_secret_cost_two_reads<K: TestKind>(test: TestNamespace<K>) {
+    let costs = Costs::of_ready(test).await;
     let labels = json!({ "metadata": { "labels": { "team": "shop" } } });
     let (requests, calls) = costs
         .of(async {
@@ -164,12 +179,11 @@ async fn labels_of_other_clients_on_a_secret_cost_two_reads() {
             }
         })
         .await;
-    assert_eq!((requests, calls), (each([("get datakeys", 1), ("get secrets", 1)]), 0));
+    assert_eq!((requests, calls), (each::<K>(&[("get {}", 1), ("get secrets", 1)]), 0));
 }
 
-#[tokio::test]
-async fn an_adopted_secret_costs_four_requests() {
-    let costs = Costs::with_ready("costs-adopted").await;
+async fn an_adopted_secret_costs_four_requests<K: TestKind>(test: TestNamespace<K>) {
+    let costs = Costs::of_ready(test).await;
     let (requests, calls) = costs
         .of(async {
             for number in 0..COUNT {
@@ -179,14 +193,13 @@ async fn an_adopted_secret_costs_four_requests() {
             costs.test.all_ready(COUNT, SOON).await;
         })
         .await;
-    assert_eq!(requests, each([("get secrets", 1), ("update datakeys/status", 2), ("create events", 1)]));
+    assert_eq!(requests, each::<K>(&[("get secrets", 1), ("update {}/status", 2), ("create events", 1)]));
     assert_eq!(calls, 0);
 }
 
-#[tokio::test]
-async fn a_failure_costs_one_call_to_kms_and_three_requests() {
+async fn a_failure_costs_one_call_to_kms_and_three_requests<K: TestKind>(test: TestNamespace<K>) {
     // The first try only.
-    let costs = Costs::new("costs-failure", &NO_RETRY).await;
+    let costs = Costs::of_new(test, &NO_RETRY).await;
     let key = json!({ "keyId": format!("{FAILING}AccessDeniedException") });
     let (requests, calls) = costs
         .of(async {
@@ -197,7 +210,7 @@ async fn a_failure_costs_one_call_to_kms_and_three_requests() {
             }
         })
         .await;
-    assert_eq!(requests, each([("get secrets", 1), ("update datakeys/status", 1), ("create events", 1)]));
+    assert_eq!(requests, each::<K>(&[("get secrets", 1), ("update {}/status", 1), ("create events", 1)]));
     assert_eq!(calls, COUNT);
 }
 
@@ -219,7 +232,7 @@ async fn a_requested_retry_costs_one_call_to_kms_and_one_read() {
     }
     costs.is_quiet().await;
     let (requests, calls) = costs.of(request_retries(&costs, "2026-11-27T08:00:00Z")).await;
-    assert_eq!((requests, calls), (each([("get secrets", 1)]), COUNT));
+    assert_eq!((requests, calls), (each::<DataKey>(&[("get secrets", 1)]), COUNT));
     // Within the minute, whatever the value is.
     for retry_at in ["2999-01-01T00:00:00Z", "garbage", ""] {
         let (requests, calls) = costs.of(request_retries(&costs, retry_at)).await;

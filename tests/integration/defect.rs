@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use datakey_operator::{
-    controller::{self, ControllerSettings, Pairs, Readiness, WatchTarget},
+    controller::{self, ControllerSettings, Readiness, WatchTarget},
     kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
     metrics::Metrics,
     reconcile::{Context, retry::RetryBounds},
@@ -60,7 +60,7 @@ impl Defect {
         let retry_bounds = RetryBounds { min: Duration::from_millis(20), max: Duration::from_secs(1) };
         let kms = Kms::new(aws, limits, Vec::new(), Arc::clone(&metrics));
         let context = Arc::new(Context::new(client, kms, metrics, retry_bounds));
-        let settings = ControllerSettings { concurrency: 4, pairs: Pairs::Off, grace: Duration::from_secs(1) };
+        let settings = ControllerSettings { concurrency: 4, pairs: false, grace: Duration::from_secs(1) };
         let targets = vec![WatchTarget { namespace: Some(test.namespace.clone()), client: context.client.clone() }];
         Self(tokio::spawn(controller::run(context, targets, settings, Readiness::default(), CancellationToken::new())))
     }

@@ -123,8 +123,9 @@ impl Reader {
     /// Asserts that no data key changed since the last call.
     async fn assert_unchanged(&mut self, after: &str) {
         let secrets = self.json("secrets -n shop").await["items"].take();
-        // Where there is no definition, there are no DataKeys. With the group it is the kind; without it, it is the category of both.
-        let keys = self.runs("kubectl get datakeys.datakey.dev -n shop -o json || echo '{\"items\": []}'").await;
+        // Where there is no definition, there are no DataKeys. kubectl may print an empty list before it fails.
+        let keys = "keys=$(kubectl get datakeys -n shop -o json) || keys='{\"items\": []}'; echo \"$keys\"";
+        let keys = self.runs(keys).await;
         let keys: Value = serde_json::from_str(&keys).unwrap();
         let record = |key: &Value| key["status"]["versions"].clone();
         let versions: Vec<_> = keys["items"].as_array().unwrap().iter().map(record).collect();

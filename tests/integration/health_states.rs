@@ -1,11 +1,12 @@
-//! A `DataKey` in every state that the operator leaves it in, recorded for the programs that read its status: Argo CD's health
+//! A `DataKey` in every state that the operator leaves it in, and a `DataKeyPair` in many of them, recorded for the programs that read its status: Argo CD's health
 //! script and kstatus (tests/gitops/status). `make generate` writes the files beside the script; this test compares them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use datakey::{
-    api::{DataKey, READY},
+    api::{DataKey, DataKeyPair, KeyKind as _, Kind, READY},
     condition::find,
+    fixtures::PUBLIC_KEYS,
     reason::{Reason, RetryPolicy},
 };
 use kube::api::DeleteParams;
@@ -14,11 +15,11 @@ use testbed::{api_proxy, assert_fresh, eventually, http::Stop, proxy::Fault, rep
 
 use crate::{
     defect::Defect,
-    harness::{SOON, TestNamespace, to_json},
+    harness::{SOON, TestKind, TestNamespace, to_json},
     tls::Tls,
 };
 
-const FOLDER: &str = "deploy/argocd/resource_customizations/datakey.dev/DataKey";
+const FOLDER: &str = "deploy/argocd/resource_customizations/datakey.dev";
 
 /// Replaces what differs from run to run.
 const NAMESPACE: &str = "shop";
@@ -65,7 +66,7 @@ impl Health {
 // === impl States ===
 
 impl States {
-    fn add(&mut self, test: &TestNamespace, name: &str, key: &DataKey, health: Health) {
+    fn add<K: TestKind>(&mut self, test: &TestNamespace<K>, name: &str, key: &K, health: Health) {
         let mut value = to_json(key);
         normalize(&mut value);
         let normal = value.to_string().replace(&test.key.arn, ARN).replace(&test.namespace, NAMESPACE);
@@ -73,8 +74,23 @@ impl States {
         assert!(twin.is_none(), "{name}");
     }
 
-    fn add_failure(&mut self, test: &TestNamespace, key: &DataKey, reason: Reason) {
+    fn add_failure<K: TestKind>(&mut self, test: &TestNamespace<K>, key: &K, reason: Reason) {
         self.add(test, &file_name(reason), key, Health::of(reason));
+    }
+
+    /// Compares them with the files of their kind.
+    fn are_as_recorded(self, kind: &Kind) {
+        let folder = format!("{FOLDER}/{}", kind.name);
+        let mut tests = Vec::new();
+        for (name, (key, health)) in &self.0 {
+            assert_fresh(&format!("{folder}/testdata/{name}.yaml"), &serde_saphyr::to_string(key).unwrap());
+            tests.push(health.expectation(name, key));
+        }
+        let tests = serde_saphyr::to_string(&json!({ "tests": tests })).unwrap();
+        assert_fresh(&format!("{folder}/health_test.yaml"), &tests);
+        let files = std::fs::read_dir(repository().join(folder).join("testdata")).unwrap();
+        let files = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
+        assert_eq!(files.collect::<BTreeSet<_>>(), self.0.into_keys().collect(), "nothing else is there");
     }
 }
 
@@ -98,7 +114,10 @@ fn normalize(value: &mut Value) {
                     "uid" | "requestId" => UID,
                     "resourceVersion" => "1",
                     "ciphertextBlob" => BLOB,
-                    "keyMaterialId" | "digest" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                    "publicKey" => PUBLIC_KEYS[0],
+                    "keyMaterialId" | "digest" | "publicKeySha256" => {
+                        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+                    }
                     "creationTimestamp" | "deletionTimestamp" | "issuedAt" | "lastTransitionTime"
                         if *value != "1970-01-01T00:00:00Z" =>
                     {
@@ -117,8 +136,8 @@ fn normalize(value: &mut Value) {
 }
 
 /// States from creation to deletion.
-async fn a_life() -> States {
-    let (test, mut states) = (TestNamespace::new("recorded-life").await, States::default());
+async fn a_life<K: TestKind>(test: TestNamespace<K>) -> States {
+    let mut states = States::default();
     let created = test.create("created", &json!({})).await;
     states.add(&test, "created", &created, Health::NotSeen);
     test.delete("created").await;
@@ -169,9 +188,9 @@ async fn a_life() -> States {
 }
 
 /// Failures of KMS.
-async fn failures_of_kms() -> States {
-    let (test, mut states) = (TestNamespace::new("recorded-kms").await, States::default());
-    let operator = test.operator_with(&["--kms-timeout=1s"], &[]);
+async fn failures_of_kms<K: TestKind>(test: &TestNamespace<K>) -> States {
+    let mut states = States::default();
+    let _operator = test.operator_with(&["--kms-timeout=1s"], &[]);
     for (reason, fault) in [
         (Reason::KeyNotFound, Fault::code("NotFoundException")),
         (Reason::KeyDisabled, Fault::code("DisabledException")),
@@ -191,10 +210,15 @@ async fn failures_of_kms() -> States {
         test.proxy.fail_always(fault);
         let name = file_name(reason);
         test.create(&name, &json!({})).await;
-        states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
+        states.add_failure(test, &test.failed(&name, reason.as_str()).await, reason);
         test.delete(&name).await;
     }
-    drop(operator);
+    states
+}
+
+/// A failure of the connection to KMS.
+async fn failure_of_tls() -> States {
+    let (test, mut states) = (TestNamespace::new("recorded-tls").await, States::default());
     let tls = Tls::before(&test).await;
     let _operator = test.operator_with(&[], &[("AWS_ENDPOINT_URL_KMS", &tls.url)]);
     let name = file_name(Reason::TlsFailed);
@@ -381,9 +405,11 @@ async fn failures_of_an_outdated_definition() -> States {
 
 #[tokio::test]
 async fn the_recorded_states_are_what_the_operator_leaves_today() {
-    let (life, kms, settings, restores, cluster, around, pins, definition) = tokio::join!(
-        a_life(),
-        failures_of_kms(),
+    let kms = TestNamespace::new("recorded-kms").await;
+    let (life, kms, tls, settings, restores, cluster, around, pins, definition) = tokio::join!(
+        async { a_life(TestNamespace::new("recorded-life").await).await },
+        failures_of_kms(&kms),
+        failure_of_tls(),
         failures_of_the_settings(),
         failures_of_restores(),
         failures_of_the_cluster(),
@@ -391,20 +417,23 @@ async fn the_recorded_states_are_what_the_operator_leaves_today() {
         failures_of_pins(),
         failures_of_an_outdated_definition(),
     );
-    let states: BTreeMap<_, _> = [life, kms, settings, restores, cluster, around, pins, definition]
+    let states: BTreeMap<_, _> = [life, kms, tls, settings, restores, cluster, around, pins, definition]
         .into_iter()
         .flat_map(|part| part.0)
         .collect();
     for &reason in Reason::ALL {
         assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
     }
-    let mut tests = Vec::new();
-    for (name, (key, health)) in &states {
-        assert_fresh(&format!("{FOLDER}/testdata/{name}.yaml"), &serde_saphyr::to_string(key).unwrap());
-        tests.push(health.expectation(name, key));
-    }
-    assert_fresh(&format!("{FOLDER}/health_test.yaml"), &serde_saphyr::to_string(&json!({ "tests": tests })).unwrap());
-    let files = std::fs::read_dir(repository().join(FOLDER).join("testdata")).unwrap();
-    let files = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
-    assert_eq!(files.collect::<BTreeSet<_>>(), states.into_keys().collect(), "nothing else is there");
+    States(states).are_as_recorded(DataKey::KIND);
+}
+
+#[tokio::test]
+async fn the_recorded_states_of_pairs_are_those_of_today() {
+    let (life, kms) = tokio::join!(
+        async { a_life(TestNamespace::new("recorded-pair-life").await.of_kind::<DataKeyPair>()).await },
+        async { failures_of_kms(&TestNamespace::new("recorded-pair-kms").await.of_kind::<DataKeyPair>()).await },
+    );
+    let States(mut states) = life;
+    states.extend(kms.0);
+    States(states).are_as_recorded(DataKeyPair::KIND);
 }

@@ -1,5 +1,7 @@
 //! `DataKeyPair`s: the same protocol as for `DataKey`s, with a public key beside the wrapped private one.
 
+mod admission;
+
 use std::{io::Write as _, process::Stdio, time::Duration};
 
 use datakey::{
@@ -13,7 +15,11 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{
+    api_proxy::{Fault, STREAMED_LIST},
+    eventually,
+    http::Stop,
+};
 
 use crate::harness::{Data, SOON, TestNamespace, text};
 
@@ -23,6 +29,7 @@ pub fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
     Api::namespaced(test.client.clone(), &test.namespace)
 }
 
+/// Creates a `DataKeyPair`. The defaults are the key ID of the namespace and `ECC_NIST_P256`.
 pub async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let mut whole = json!({ "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
@@ -33,6 +40,7 @@ pub async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<Da
     pairs(test).create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await
 }
 
+/// Waits until the condition `Ready` of the current generation has this reason.
 pub async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
     let mut last = None;
     eventually(SOON, &format!("{name} reads {reason}"), async || {
@@ -47,12 +55,14 @@ pub async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKe
     last.unwrap()
 }
 
+/// Creates a `DataKeyPair` and waits until it is ready.
 pub async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
     create(test, name, spec).await.unwrap();
     condition(test, name, condition::ISSUED).await
 }
 
-async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
+/// Changes the spec of a `DataKeyPair`; an error where the API server refuses it.
+pub async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
     let patch = json!({ "spec": spec });
     pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
@@ -63,13 +73,25 @@ pub async fn delete(test: &TestNamespace, name: &str) {
 }
 
 /// The public key that belongs to the private key of a Secret, in PEM, as OpenSSL derives it.
-async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
+pub async fn public_half(test: &TestNamespace, data: &Data, suffix: &str) -> String {
     let private = test.decrypt(data, suffix).await;
+    String::from_utf8(openssl(&["pkey", "-inform", "DER", "-pubout"], &private)).unwrap()
+}
+
+/// What OpenSSL makes of this input.
+pub fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut openssl = std::process::Command::new("openssl");
-    openssl.args(["pkey", "-inform", "DER", "-pubout"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = openssl.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&private).unwrap();
-    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    openssl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = openssl.spawn().unwrap_or_else(|error| missing("openssl", "openssl", &error));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "openssl {arguments:?} fails");
+    ended.stdout
+}
+
+/// Fails because a program cannot be started, and says which package has it.
+pub fn missing(program: &str, package: &str, error: &std::io::Error) -> ! {
+    panic!("{program} can't be run ({error}): install it (Debian: apt-get install {package})")
 }
 
 #[tokio::test]
@@ -218,7 +240,7 @@ async fn one_secret_name_is_that_of_one_kind() {
     }
     test.secret_becomes("first", &data[0]).await;
     test.secret_becomes("second", &data[1]).await;
-    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (1, 1));
+    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (2, 1));
 
     // Once the object and its Secret are gone, the name is free.
     delete(&test, "second").await;
@@ -253,6 +275,54 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     assert_eq!(key.record().len(), 1);
 }
 
+#[tokio::test]
+async fn unclear_record_keeps_the_name_for_its_pair() {
+    let test = TestNamespace::new("pair-unclear").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    let stop = Stop::default();
+    for fault in [Fault::StopBefore(stop.clone()), Fault::LoseAnswer] {
+        api.fail_next(1, "update", "datakeypairs/status", fault);
+    }
+    create(&test, "tokens", &json!({})).await.unwrap();
+    stop.reached().await;
+    test.create("tokens", &json!({})).await;
+    let waits = r#"datakey_datakeys{reason="Pending",kind="DataKey"} 1"#;
+    eventually(SOON, "the DataKey waits", async || operator.admin("/metrics").await.1.contains(waits)).await;
+    // The record is written, and the operator learns it neither from the answer nor soon from the watch.
+    api.lag(Duration::from_secs(3));
+    stop.release();
+    condition(&test, "tokens", condition::ISSUED).await;
+    let key = test.failed("tokens", "SecretConflict").await;
+    assert_eq!(key.record(), []);
+    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (1, 1));
+}
+
+#[tokio::test]
+async fn namespace_without_rights_on_pairs_serves_data_keys() {
+    let test = TestNamespace::with_own_control_plane("pair-rights").await;
+    test.plane.namespace("second").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    let refused = "datakeypairs is forbidden";
+    for verb in ["list", "watch", STREAMED_LIST] {
+        api.fail_in("second", verb, "datakeypairs", Fault::Refuse(403, "Forbidden", refused));
+    }
+    let operator = test.operator_by(&kubeconfig, &["--namespace=second"]);
+    operator.is_ready().await;
+    let file = test.plane.workdir().file("second.json");
+    std::fs::write(&file, test.manifest("orders", &json!({})).to_string().replace("\"pair-rights\"", "\"second\""))
+        .unwrap();
+    test.plane.kubectl(&["create", "-f", &file.display().to_string()]).await.unwrap();
+    let wait = ["wait", "-n", "second", "--for=condition=Ready", "datakey/orders", "--timeout=30s"];
+    test.plane.kubectl(&wait).await.unwrap();
+    issue(&test, "tokens", &json!({})).await;
+    let log = operator.process.log();
+    let warned = log.lines().filter(|line| line.contains("DataKeyPairs are not watched until they can be listed"));
+    let of_second = r#""namespace":"second""#;
+    assert!(warned.clone().count() == 1 && warned.clone().all(|line| line.contains(of_second)), "{log}");
+}
+
 /// A pinned key pair as another cluster exports it.
 fn pin(test: &TestNamespace) -> Value {
     json!({
@@ -263,4 +333,29 @@ fn pin(test: &TestNamespace) -> Value {
         "keyId": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         "issuedAt": "2026-11-23T00:00:00Z",
     })
+}
+
+/// kubectl takes the name of a category before that of a resource: with the category `datakeys`, `kubectl delete datakeys --all`
+/// deleted key pairs, too.
+#[tokio::test]
+async fn plural_of_data_keys_means_no_key_pairs() {
+    let test = TestNamespace::new("pair-category").await;
+    test.create("orders", &json!({})).await;
+    create(&test, "tokens", &json!({})).await.unwrap();
+    let kubectl = async |words: &[&str]| {
+        let printed = test.plane.kubectl(&[words, &["-n", &test.namespace, "-o", "name"]].concat()).await.unwrap();
+        printed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (key, pair) = ("datakey.datakey.dev/orders", "datakeypair.datakey.dev/tokens");
+    // kubectl keeps what the API server serves. The first command may be the one that asks.
+    for _ in 0..2 {
+        assert_eq!(kubectl(&["get", "datakeys"]).await, [key]);
+        assert_eq!(kubectl(&["get", "datakeys", "orders"]).await, [key]);
+        assert_eq!(kubectl(&["get", "datakeypairs", "tokens"]).await, [pair]);
+        assert_eq!(kubectl(&["delete", "datakeys", "--all", "--dry-run=server"]).await, [key]);
+        assert_eq!(kubectl(&["delete", "datakeypairs", "--all", "--dry-run=server"]).await, [pair]);
+        let mut all = kubectl(&["get", "datakey-operator"]).await;
+        all.sort();
+        assert_eq!(all, [key, pair]);
+    }
 }

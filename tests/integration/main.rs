@@ -5,6 +5,9 @@
 // Counts here are small.
 #![allow(clippy::cast_precision_loss)]
 
+#[macro_use]
+mod for_each_kind;
+
 mod admission;
 mod adoption;
 mod aws_cli;
@@ -37,6 +40,7 @@ mod plugin_pairs;
 mod privilege;
 mod process;
 mod protection;
+mod public_key;
 mod regions;
 mod released_servers;
 mod releases;

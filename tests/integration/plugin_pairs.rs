@@ -114,6 +114,9 @@ async fn exported_pair_is_the_record_and_its_secret_is_found_again() {
     assert_eq!((&exported["kind"], &exported["keyPairSpec"]), (&json!("DataKeyPair"), &json!("ECC_NIST_P256")));
     let pem = String::from_utf8(data["publicKey"].clone()).unwrap();
     assert_eq!(exported["publicKey"], pem);
+    assert_eq!(text(&user.ends(0, &["public-key", "datakeypair/tokens"]).await), pem);
+    let none = user.ends(64, &["public-key", "datakey/tokens"]).await;
+    assert!(none.err.contains("a DataKey has no public key"), "{none:?}");
     let env = text(&user.ends(0, &["export", "tokens", "-o", "env"]).await);
     assert!(env.contains("DATAKEY_KEY_PAIR_SPEC='ECC_NIST_P256'") && env.contains("DATAKEY_PUBLIC_KEY="), "{env}");
     let file = test.plane.workdir().file("plugin-pair-export.yaml").display().to_string();

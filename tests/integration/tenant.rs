@@ -21,20 +21,20 @@ use kube::{
 use serde_json::{Value, json};
 use testbed::{commands, control_plane::client_from, eventually};
 
-use crate::harness::{SOON, TestNamespace};
+use crate::harness::{SOON, TestKind, TestNamespace};
 
 /// A user with the role `edit`.
-struct Tenant {
+struct Tenant<K: TestKind = DataKey> {
     kubeconfig: PathBuf,
     secrets: Api<Secret>,
-    keys: Api<DataKey>,
+    keys: Api<K>,
 }
 
 // === impl Tenant ===
 
-impl Tenant {
+impl<K: TestKind> Tenant<K> {
     /// Creates the user. `None` where no controller aggregates the role.
-    async fn of(test: &TestNamespace) -> Option<Self> {
+    async fn of(test: &TestNamespace<K>) -> Option<Self> {
         if !test.plane.has_controllers() {
             return None;
         }
@@ -69,8 +69,8 @@ impl Tenant {
     }
 }
 
-/// Attacks a ready `DataKey`, and checks; once while the operator runs, and once while it is stopped.
-async fn withstands(test: &TestNamespace, attack: impl AsyncFn(&str), check: impl AsyncFn(&str)) {
+/// Attacks a ready object, and checks; once while the operator runs, and once while it is stopped.
+async fn withstands<K: TestKind>(test: &TestNamespace<K>, attack: impl AsyncFn(&str), check: impl AsyncFn(&str)) {
     for (name, stopped) in [("running", false), ("stopped", true)] {
         let mut operator = Some(test.operator());
         test.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;

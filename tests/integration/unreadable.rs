@@ -251,3 +251,41 @@ async fn an_odd_status_is_replaced_and_an_odd_record_reported() {
     patch("record", json!({ "secretName": "record" })).await;
     test.ready("record").await;
 }
+
+/// More unknown fields than the operator keeps, in a pin, where the API server accepts any.
+fn too_much_unknown(test: &TestNamespace) -> Value {
+    let mut pin = test.pin(2);
+    pin["note"] = json!("x".repeat(70_000));
+    json!({ "wrappedKeys": [pin] })
+}
+
+#[tokio::test]
+async fn undecodable_data_key_keeps_the_name_of_its_secret() {
+    let test = TestNamespace::new("odd-name").await;
+    let editor = Editor::of(&test).await;
+    let mut operator = test.operator_without_retries();
+    let key = test.issue("orders", &json!({ "secretName": "keys" })).await;
+    editor.patch("orders", "merge", &json!({ "spec": too_much_unknown(&test) })).await;
+    reports_field(&test, "orders", "spec: fields that this operator does not know take more than").await;
+    // It has no record, and so no claim to the Secret of its name.
+    editor.create("empty", &too_much_unknown(&test)).await.unwrap();
+    reports_field(&test, "empty", "spec: fields that this operator does not know take more than").await;
+    test.delete_secret("keys").await;
+    for name in ["keys", "keys-again"] {
+        test.create(name, &json!({ "secretName": "keys" })).await;
+        let failed = test.failed(name, "SecretConflict").await;
+        let message = &condition::find(&failed, api::READY).unwrap().message;
+        assert!(message.contains("DataKey orders"), "{message}");
+        drop(operator);
+        operator = test.operator_without_retries();
+        operator.is_ready().await;
+    }
+    assert_eq!(test.proxy.calls(), 1);
+    test.issue("free", &json!({ "secretName": "empty" })).await;
+
+    // Once it can be decoded again, its Secret holds the same data key again.
+    editor.patch("orders", "merge", &json!({ "spec": { "wrappedKeys": null } })).await;
+    test.ready("orders").await;
+    assert_eq!(test.data("keys").await["ciphertextBlob.v1"], key.record()[0].ciphertext_blob.0);
+    assert_eq!(test.proxy.calls(), 2);
+}

@@ -37,7 +37,7 @@ fn every_test_that_the_documentation_names_is_there() {
     let there: BTreeSet<_> = sources
         .iter()
         .flat_map(|source| source.split("fn ").skip(1))
-        .filter_map(|definition| definition.split_once('(').map(|(name, _)| name))
+        .filter_map(|definition| definition.split_once(['(', '<']).map(|(name, _)| name))
         .collect();
     let is_a_metric = |name: &str| name.contains("datakey_") || name.starts_with("process_");
     let missing: Vec<_> = named.iter().filter(|name| !is_a_metric(name) && !there.contains(**name)).collect();

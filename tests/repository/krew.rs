@@ -78,8 +78,8 @@ fn krew_text_and_documentation_name_every_command() {
     let names: Vec<_> = names.filter(|line| !line.starts_with(' ')).filter_map(|line| line.split(' ').next()).collect();
     assert!(names.len() > 14, "{names:?}");
     for name in names.into_iter().filter(|name| *name != "help") {
-        // "create" is in "Creates", and "retry" in "retries".
-        let stem = name.strip_suffix(['e', 'y']).unwrap_or(name).to_lowercase();
+        // "create" is in "Creates", "retry" in "retries", and "public-key" in "public keys".
+        let stem = name.strip_suffix(['e', 'y']).unwrap_or(name).to_lowercase().replace('-', " ");
         assert!(krew.to_lowercase().contains(&stem), "krew: {name}");
         assert!(page.contains(&format!("\n| `{name}")), "docs/kubectl-datakey.md: {name}");
     }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::core::ObjectMeta;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -71,9 +74,21 @@ pub struct Unreadable {
     status: Option<Box<RawValue>>,
 }
 
+/// What can be read of an object that cannot be decoded as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// The name of its Secret, where the spec or the status names one.
+    pub secret_name: Option<String>,
+    /// Whether its record can hold a data key or a key pair.
+    pub may_have_record: bool,
+}
+
+/// A spec or status with every field as text.
+type RawFields = BTreeMap<String, Box<RawValue>>;
+
 /// A status with every field as text, so that all fields except the conditions and the observed generation are written back
 /// byte for byte.
-pub type RawStatus = BTreeMap<String, Box<RawValue>>;
+pub type RawStatus = RawFields;
 
 /// Decodes a time of which only the presence matters; one that the Rust type cannot hold becomes the largest one.
 fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
@@ -97,6 +112,29 @@ impl Encoded {
                 Ok(K::new(metadata.clone(), spec, status))
             });
         object.map_err(|why| Unreadable { why: why.into(), status: status.clone() })
+    }
+
+    /// What can be read of it, if it cannot be decoded as a whole. The name of its Secret stays reserved for it then, so the fields
+    /// that decide about that are read by themselves.
+    pub fn remains(&self) -> Remains {
+        let fields =
+            |part: &Option<Box<RawValue>>| part.as_deref().map(|raw| serde_json::from_str::<RawFields>(raw.get()));
+        let name = |part: &serde_json::Result<RawFields>| -> Option<String> {
+            serde_json::from_str(part.as_ref().ok()?.get("secretName")?.get()).ok()
+        };
+        let (spec, status) = (fields(&self.spec), fields(&self.status));
+        let may_have_record = match &status {
+            None => false,
+            Some(Ok(fields)) => fields.get("versions").is_some_and(|versions| {
+                let versions: Result<Option<Vec<IgnoredAny>>, _> = serde_json::from_str(versions.get());
+                !versions.is_ok_and(|versions| versions.is_none_or(|versions| versions.is_empty()))
+            }),
+            Some(Err(_)) => true,
+        };
+        Remains {
+            secret_name: status.as_ref().and_then(name).or_else(|| spec.as_ref().and_then(name)),
+            may_have_record,
+        }
     }
 
     /// About how many bytes of memory it takes.
@@ -344,6 +382,38 @@ mod tests {
             edit(&mut key);
             assert_eq!(why(&key), expected);
         }
+    }
+
+    #[test]
+    fn name_of_the_secret_and_record_are_read_by_themselves() {
+        let remains = |edit: Edit<Value>| {
+            let mut key = json_of(&recorded(&[1]));
+            key["spec"]["secretName"] = json!("wanted");
+            key["status"]["secretName"] = json!("kept");
+            edit(&mut key);
+            let Remains { secret_name, may_have_record } =
+                serde_json::from_str::<Encoded>(&key.to_string()).unwrap().remains();
+            (secret_name.unwrap_or_default(), may_have_record)
+        };
+        let of = |name: &str, may_have_record| (name.to_owned(), may_have_record);
+        assert_eq!(remains(|_| {}), of("kept", true));
+        assert_eq!(remains(|key| key["spec"] = Value::Null), of("kept", true));
+        assert_eq!(remains(|key| key["spec"]["version"] = json!("text")), of("kept", true));
+        assert_eq!(remains(|key| key["status"]["versions"][0]["request"] = json!(7)), of("kept", true));
+        assert_eq!(remains(|key| key["status"]["secretName"] = json!([])), of("wanted", true));
+        assert_eq!(remains(|key| key["status"] = json!("text")), of("wanted", true));
+        assert_eq!(remains(|key| key["status"]["versions"] = json!([])), of("kept", false));
+        assert_eq!(remains(|key| key["status"]["versions"] = Value::Null), of("kept", false));
+        assert_eq!(remains(|key| key["status"]["versions"] = json!({})), of("kept", true));
+        assert_eq!(remains(|key| key["status"] = json!({})), of("wanted", false));
+        assert_eq!(remains(|key| key["status"] = Value::Null), of("wanted", false));
+        assert_eq!(
+            remains(|key| {
+                key["status"] = Value::Null;
+                key["spec"]["secretName"] = Value::Null;
+            }),
+            of("", false)
+        );
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub enum PublicKeyFlaw {
 
 /// A kind of key pair that a format cannot express.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a public key of kind {} has no {format} form: use PEM or DER", .spec.as_str())]
+#[error("a public key of kind {} has no {format} form", .spec.as_str())]
 pub struct NoSuchForm {
     /// The kind of the key pair.
     pub spec: KeyPairSpec,

@@ -12,11 +12,13 @@ pub mod create;
 mod examples;
 mod flags;
 pub mod import;
+pub mod public_key;
 mod values;
 
 use create::Create;
 pub use flags::{Check, Export, Keep, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
 use import::Import;
+use public_key::PublicKey;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
 const EXIT_CODES: &str = "\
@@ -99,6 +101,11 @@ pub enum Command {
     /// Print a wrapped data key or key pair and what is needed to unwrap it: never the plaintext.
     #[command(after_help = examples::EXPORT)]
     Export(Export),
+    /// Print the public key of a DataKeyPair, for programs that verify its signatures or encrypt to it.
+    ///
+    /// The key comes from the record in the status. No Secret is read, and AWS KMS is not called.
+    #[command(after_help = public_key::EXAMPLES)]
+    PublicKey(PublicKey),
     /// Compare Secrets with what their DataKeys and DataKeyPairs record; with --decrypt also ask AWS KMS to unwrap them.
     ///
     /// Without a name it verifies all of the namespace. Exit code 2 says that something differs.
@@ -245,6 +252,9 @@ mod tests {
             &["export", "orders", "--pin", "-o", "json"],
             &["export", "orders", "--pin", "--version", "1"],
             &["export", "orders", "--version", "0"],
+            &["public-key"],
+            &["public-key", "tokens", "--versions", "0"],
+            &["public-key", "tokens", "-o", "json"],
             &["rotate", "orders", "--patch", "--wait"],
             &["rotate", "orders", "--dry-run", "--patch"],
             &["rotate", "orders", "--timeout", "1m"],

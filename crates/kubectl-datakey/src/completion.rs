@@ -15,6 +15,8 @@ use clap_complete::{
     generate,
 };
 
+use datakey::api::{DataKeyPair, KeyKind as _};
+
 use crate::{
     cli::{Cli, CompletionTarget},
     cluster::{Cluster, Connection, FetchedKey},
@@ -54,6 +56,7 @@ enum Candidates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     DataKeys,
+    KeyPairs,
     Labels,
     SecretEntries,
     ConfigMapEntries,
@@ -62,8 +65,9 @@ enum Source {
 }
 
 /// Each source, the ID of the candidate that clap returns in its place, and the arguments that it completes.
-const SOURCES: [(Source, &str, &[&str]); 6] = [
+const SOURCES: [(Source, &str, &[&str]); 7] = [
     (Source::DataKeys, "data-keys", &["name"]),
+    (Source::KeyPairs, "key-pairs", &["key_pair"]),
     (Source::Labels, "labels", &["selector"]),
     (Source::SecretEntries, "secret-entries", &["from_secret"]),
     (Source::ConfigMapEntries, "config-map-entries", &["from_configmap"]),
@@ -115,6 +119,9 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
     let listed = async || cluster().await?.all(in_all_namespaces(before)).await;
     Ok(match source {
         Source::DataKeys => names(last, &listed().await?.keys),
+        Source::KeyPairs => {
+            cluster().await?.of_kind(DataKeyPair::KIND).await?.keys.iter().map(FetchedKey::name).collect()
+        }
         Source::Labels => {
             let listing = listed().await?;
             let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata().labels.iter().flatten());
@@ -294,7 +301,7 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 15, "without the hidden one");
+        assert_eq!(found("").len(), 16, "without the hidden one");
         assert_eq!(found("-n shop st"), ["status"]);
     }
 
@@ -336,6 +343,7 @@ mod tests {
             ("import orders --from-secret ", "SecretEntries"),
             ("import orders --from-secret=old/k", "SecretEntries"),
             ("import orders --from-configmap old", "ConfigMapEntries"),
+            ("public-key -o jwks to", "KeyPairs"),
             ("list -n ", "Namespaces"),
             ("-n sh", "Namespaces"),
             ("check --operator-namespace ", "Namespaces"),

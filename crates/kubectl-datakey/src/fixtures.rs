@@ -21,7 +21,12 @@ pub fn recorded(versions: &[i32]) -> FetchedKey {
 
 /// A `DataKeyPair` that is the counterpart of [`ready`].
 pub fn pair(versions: &[i32]) -> FetchedKey {
-    let key: DataKey = serde_json::from_value(ready(versions).value).unwrap();
+    pair_of(&ready(versions))
+}
+
+/// The `DataKeyPair` that is the counterpart of this `DataKey`.
+pub fn pair_of(fetched: &FetchedKey) -> FetchedKey {
+    let key: DataKey = serde_json::from_value(fetched.value.clone()).unwrap();
     FetchedKey::decode(DataKeyPair::KIND, &json!(DataKeyPair::like(&key)).to_string()).unwrap()
 }
 

@@ -1,5 +1,5 @@
 //! The kubectl plugin `kubectl datakey`: it creates, imports, lists, verifies, exports, retries and rotates DataKeys, keeps their
-//! Secrets, checks the installation, and prints the policies that DataKeys need.
+//! Secrets, checks the installation, and prints the policies that DataKeys need and the public keys of DataKeyPairs.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
 //! [`datakey_unwrap`] only, and `GenerateDataKeyWithoutPlaintext` through [`datakey_dry_run`] only, which keeps no data
@@ -91,6 +91,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::List(args) => commands::list::run(&cluster().await?, &args).await,
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,
+        Command::PublicKey(args) => commands::public_key::run(&cluster().await?, terminal, &args).await,
         Command::Verify(args) => commands::verify::run(&cluster().await?, &args).await,
         Command::Retry(args) => commands::retry::run(&cluster().await?, terminal, &args).await,
         Command::Rotate(args) => commands::rotate::run(&cluster().await?, terminal, &args).await,

@@ -7,13 +7,14 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::compact::{Text, Uid, Version};
+use super::{
+    compact::{Text, Uid, Version},
+    facts::Facts,
+};
 use crate::place::Place;
 use datakey::{
-    api::{KINDS, KindId, Object},
-    condition::ReadyState,
+    api::{KINDS, KindId},
     identity::Revision,
-    reason::Reason,
     secret::{
         known::{KnownSecret, Verified},
         metadata::SecretMetadata,
@@ -70,19 +71,6 @@ pub(super) struct KeyRow {
     pub source: Source,
     /// The number of the last list of the watch that had it.
     pub list: List,
-}
-
-/// What is known of an object without its content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// The name of its Secret, where it is not that of the object.
-    pub secret_name: Option<Text>,
-    /// What the `Ready` condition says.
-    pub state: ReadyState,
-    /// Whether its record holds a data key. True if the object cannot be decoded, because that is not known then.
-    pub has_record: bool,
-    /// Whether it can be decoded.
-    pub is_readable: bool,
 }
 
 /// Whether there is something to do for an object.
@@ -159,37 +147,6 @@ impl Source {
             (Self::Answer(_) | Self::Doubted, None) => true,
             (Self::Answer(during), Some(list)) => during == list,
         }
-    }
-}
-
-// === impl Facts ===
-
-impl Facts {
-    /// What is known of a decoded object.
-    pub fn of<'a>(key: impl Into<Object<'a>>) -> Self {
-        let key = key.into();
-        let name = Some(key.secret_name()).filter(|name| Some(*name) != key.name());
-        Self {
-            secret_name: name.map(Text::from),
-            state: ReadyState::of(key.status),
-            has_record: !key.record().is_empty(),
-            is_readable: true,
-        }
-    }
-
-    /// The place of its Secret, from its own place.
-    pub(super) fn secret_place(&self, place: &Place) -> Place {
-        self.other_place(place).unwrap_or_else(|| place.clone())
-    }
-
-    /// The same, where it is not its own place.
-    fn other_place(&self, place: &Place) -> Option<Place> {
-        self.secret_name.as_deref().map(|name| place.beside(name))
-    }
-
-    /// What is known of an object that cannot be decoded.
-    pub fn unreadable() -> Self {
-        Self { secret_name: None, state: ReadyState::Failed(Reason::SpecInvalid), has_record: true, is_readable: false }
     }
 }
 

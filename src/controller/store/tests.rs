@@ -594,14 +594,49 @@ fn rival_is_another_key_with_a_record_for_the_same_secret() {
     assert_eq!(rival("other", "b", "orders"), None, "not its own");
     deliver(&store, &recorded("third", "c", "third"), Verdict::Open);
     assert_eq!(rival("orders", "a", "third").as_deref(), Some("third"));
-    store.put_watched(
-        KindId::DataKey,
-        encoded(&named("odd", "d", "1")),
-        Delivery::Event,
-        Facts::unreadable(),
-        Verdict::Settled,
-    );
-    assert_eq!(rival("orders", "a", "odd").as_deref(), Some("odd"), "it may have one");
+}
+
+#[test]
+fn secret_is_reserved_while_its_first_record_is_in_doubt() {
+    let store = listed(&[named("orders", "a", "1"), with_secret("other", "b", "1", "orders")], &[]);
+    let rival = || store.rival(&with_secret("other", "b", "1", "orders")).map(|rival| rival.name().to_owned());
+    let unwritten = named("orders", "a", "1");
+    for is_delivered_again in [false, true] {
+        assert_eq!(rival(), None);
+        store.doubt_first_record(&place("orders"));
+        assert_eq!(rival().as_deref(), Some("orders"));
+        assert!(matches!(store.find(&place("orders")), Some(Found::NotHeld(_))), "it is read");
+        if is_delivered_again {
+            assert!(!deliver_by(&store, &unwritten, Delivery::List, Verdict::Open), "it says nothing new");
+            assert_eq!(rival().as_deref(), Some("orders"));
+        }
+        answer(&store, &unwritten);
+    }
+    assert_eq!(rival(), None);
+    store.doubt_first_record(&place("orders"));
+    let mut written = recorded(&[1]);
+    written.metadata = named("orders", "a", "2").metadata;
+    answer(&store, &written);
+    assert_eq!(rival().as_deref(), Some("orders"));
+}
+
+#[test]
+fn undecodable_key_keeps_the_name_of_its_secret() {
+    let store = listed(&[named("orders", "a", "1")], &[]);
+    let put = |key: &DataKey| {
+        let (object, facts) = (encoded(key), Facts::unreadable(&encoded(key)));
+        store.put_watched(KindId::DataKey, object, Delivery::Event, facts, Verdict::Settled);
+    };
+    let rival =
+        |secret: &str| store.rival(&with_secret("orders", "a", "1", secret)).map(|rival| rival.name().to_owned());
+    let mut odd = named("odd", "d", "1");
+    odd.status = recorded(&[1]).status;
+    odd.status.as_mut().unwrap().secret_name = Some("kept".to_owned());
+    put(&odd);
+    assert_eq!((rival("kept").as_deref(), rival("odd")), (Some("odd"), None));
+    // Without a record there is nothing to keep.
+    put(&named("empty", "e", "1"));
+    assert_eq!(rival("empty"), None);
 }
 
 #[test]
@@ -703,13 +738,9 @@ fn states_follow_the_ready_condition() {
     let mut failed = named("failed", "b", "1");
     failed.status = Some(condition::failed(&failed, &Reason::KeyDisabled.into(), at(1)));
     let store = listed(&[ready, failed, named("new", "c", "1")], &[]);
-    store.put_watched(
-        KindId::DataKey,
-        encoded(&named("odd", "d", "1")),
-        Delivery::Event,
-        Facts::unreadable(),
-        Verdict::Open,
-    );
+    let odd = encoded(&named("odd", "d", "1"));
+    let facts = Facts::unreadable(&odd);
+    store.put_watched(KindId::DataKey, odd, Delivery::Event, facts, Verdict::Open);
     let (mut states, unreadable) = store.states();
     states.sort_by_key(|(_, state)| state.reason());
     assert_eq!(unreadable, 1);

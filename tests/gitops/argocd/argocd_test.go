@@ -20,9 +20,12 @@ import (
 )
 
 const (
-	deploy        = "../../../deploy/"
-	customization = deploy + "argocd/resource_customizations/datakey.dev/DataKey/"
+	deploy         = "../../../deploy/"
+	customizations = deploy + "argocd/resource_customizations/datakey.dev/"
 )
+
+// The kinds, and the least number of recorded states of each.
+var kinds = map[string]int{"DataKey": 30, "DataKeyPair": 20}
 
 // The test file of the health script.
 type tests struct {
@@ -48,14 +51,22 @@ func object(t *testing.T, file string) *unstructured.Unstructured {
 	return object
 }
 
+// The recorded states of all kinds, with the paths of their files.
 func recorded(t *testing.T) tests {
 	t.Helper()
-	var recorded tests
-	read(t, customization+"health_test.yaml", &recorded)
-	if len(recorded.Tests) < 30 {
-		t.Fatalf("%d tests", len(recorded.Tests))
+	var all tests
+	for kind, least := range kinds {
+		var recorded tests
+		read(t, customizations+kind+"/health_test.yaml", &recorded)
+		if len(recorded.Tests) < least {
+			t.Fatalf("%s: %d tests", kind, len(recorded.Tests))
+		}
+		for _, test := range recorded.Tests {
+			test.InputPath = filepath.Join(customizations, kind, test.InputPath)
+			all.Tests = append(all.Tests, test)
+		}
 	}
-	return recorded
+	return all
 }
 
 func TestTheConfigMapGivesEveryRecordedDataKeyItsHealth(t *testing.T) {
@@ -64,7 +75,7 @@ func TestTheConfigMapGivesEveryRecordedDataKeyItsHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range recorded(t).Tests {
-		object, expected := object(t, customization+test.InputPath), test.HealthStatus
+		object, expected := object(t, test.InputPath), test.HealthStatus
 		if object.GetDeletionTimestamp() != nil {
 			// Before it asks any script.
 			blocked := "Pending deletion; blocked by finalizers: example.com/hold"
@@ -80,7 +91,7 @@ func TestTheConfigMapGivesEveryRecordedDataKeyItsHealth(t *testing.T) {
 // The reason for the script: without one Argo CD takes a DataKey for healthy whatever it says, and sync waves don't wait.
 func TestWithoutTheConfigMapNoRecordedDataKeyHasAHealth(t *testing.T) {
 	for _, test := range recorded(t).Tests {
-		object := object(t, customization+test.InputPath)
+		object := object(t, test.InputPath)
 		if object.GetDeletionTimestamp() != nil {
 			continue
 		}
@@ -93,13 +104,13 @@ func TestWithoutTheConfigMapNoRecordedDataKeyHasAHealth(t *testing.T) {
 
 // As Argo CD's own tests run the scripts of its resource_customizations.
 func TestTheScriptPassesTheTestOfAContribution(t *testing.T) {
-	script, err := os.ReadFile(customization + "health.lua")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, test := range recorded(t).Tests {
+		script, err := os.ReadFile(filepath.Join(filepath.Dir(test.InputPath), "..", "health.lua"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		var object unstructured.Unstructured
-		read(t, filepath.Join(customization, test.InputPath), &object.Object)
+		read(t, test.InputPath, &object.Object)
 		found, err := lua.VM{UseOpenLibs: true}.ExecuteHealthLua(&object, string(script))
 		if err != nil || !reflect.DeepEqual(found, &test.HealthStatus) {
 			t.Errorf("%s: %v, %v instead of %v", test.InputPath, found, err, test.HealthStatus)

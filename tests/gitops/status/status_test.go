@@ -16,7 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const customization = "../../../deploy/argocd/resource_customizations/datakey.dev/DataKey"
+const customizations = "../../../deploy/argocd/resource_customizations/datakey.dev/"
+
+// The kinds whose states are recorded: of DataKey all, of DataKeyPair those that its life and KMS cause.
+var kinds = []string{"DataKey", "DataKeyPair"}
 
 // What kstatus must read in each recorded DataKey.
 var expected = map[string]flux.Status{
@@ -80,7 +83,13 @@ var health = map[flux.Status]string{
 // The recorded DataKeys by the names of their files.
 func recorded(t *testing.T) map[string]*unstructured.Unstructured {
 	t.Helper()
-	files, err := filepath.Glob(customization + "/testdata/*.yaml")
+	return recordedOf(t, "DataKey")
+}
+
+// The recorded objects of a kind by the names of their files.
+func recordedOf(t *testing.T, kind string) map[string]*unstructured.Unstructured {
+	t.Helper()
+	files, err := filepath.Glob(customizations + kind + "/testdata/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,12 +135,14 @@ func message(object *unstructured.Unstructured, kind string) string {
 }
 
 func TestEveryRecordedDataKeyIsExpected(t *testing.T) {
-	objects := recorded(t)
-	for name := range objects {
-		if _, ok := expected[name]; !ok {
-			t.Errorf("%s is recorded, but not in the table of what kstatus must read", name)
+	for _, kind := range kinds {
+		for name := range recordedOf(t, kind) {
+			if _, ok := expected[name]; !ok {
+				t.Errorf("%s %s is recorded, but not in the table of what kstatus must read", kind, name)
+			}
 		}
 	}
+	objects := recorded(t)
 	for name := range expected {
 		if objects[name] == nil {
 			t.Errorf("%s is not recorded", name)
@@ -140,23 +151,30 @@ func TestEveryRecordedDataKeyIsExpected(t *testing.T) {
 }
 
 func TestKstatusReadsEveryState(t *testing.T) {
-	for name, object := range recorded(t) {
+	for _, kind := range kinds {
+		readsEveryState(t, kind)
+	}
+}
+
+func readsEveryState(t *testing.T, kind string) {
+	t.Helper()
+	for name, object := range recordedOf(t, kind) {
 		fromFlux, err := flux.Compute(object)
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s %s: %v", kind, name, err)
 		}
 		if fromFlux.Status != expected[name] {
-			t.Errorf("%s: %s (%s) instead of %s", name, fromFlux.Status, fromFlux.Message, expected[name])
+			t.Errorf("%s %s: %s (%s) instead of %s", kind, name, fromFlux.Status, fromFlux.Message, expected[name])
 		}
 		if stalled := message(object, "Stalled"); fromFlux.Status == flux.FailedStatus && fromFlux.Message != stalled {
-			t.Errorf("%s: the user reads %q instead of %q", name, fromFlux.Message, stalled)
+			t.Errorf("%s %s: the user reads %q instead of %q", kind, name, fromFlux.Message, stalled)
 		}
 		fromSigs, err := sigs.Compute(object)
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s %s: %v", kind, name, err)
 		}
 		if fromSigs.Status.String() != fromFlux.Status.String() || fromSigs.Message != fromFlux.Message {
-			t.Errorf("%s: two kstatus, two answers: %v and %v", name, fromSigs, fromFlux)
+			t.Errorf("%s %s: two kstatus, two answers: %v and %v", kind, name, fromSigs, fromFlux)
 		}
 	}
 }
@@ -225,30 +243,37 @@ func value(state *lua.LState, json any) lua.LValue {
 	}
 }
 
-func script(t *testing.T) string {
+func script(t *testing.T, kind string) string {
 	t.Helper()
-	text, err := os.ReadFile(customization + "/health.lua")
+	text, err := os.ReadFile(customizations + kind + "/health.lua")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-func TestTheHealthScriptSaysWhatItsTestFileSays(t *testing.T) {
+func TestTheHealthScriptsSayWhatTheirTestFilesSay(t *testing.T) {
+	for _, kind := range kinds {
+		saysWhatItsTestFileSays(t, kind)
+	}
+}
+
+func saysWhatItsTestFileSays(t *testing.T, kind string) {
+	t.Helper()
 	var file struct {
 		Tests []struct {
 			InputPath    string
 			HealthStatus struct{ Status, Message string }
 		}
 	}
-	text, err := os.ReadFile(customization + "/health_test.yaml")
+	text, err := os.ReadFile(customizations + kind + "/health_test.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
 		t.Fatal(err)
 	}
-	objects := recorded(t)
+	objects := recordedOf(t, kind)
 	for _, test := range file.Tests {
 		name := strings.TrimSuffix(filepath.Base(test.InputPath), ".yaml")
 		object := objects[name]
@@ -257,7 +282,7 @@ func TestTheHealthScriptSaysWhatItsTestFileSays(t *testing.T) {
 			continue
 		}
 		delete(objects, name)
-		said := run(t, script(t), object.Object)
+		said := run(t, script(t, kind), object.Object)
 		if said != [2]string{test.HealthStatus.Status, test.HealthStatus.Message} {
 			t.Errorf("%s: the script says %q, its test file %q", name, said, test.HealthStatus)
 		}
@@ -286,7 +311,7 @@ func TestTheHealthScriptBelievesNothingAboutAnEarlierSpec(t *testing.T) {
 		"earlier Stalled":   changed(t, "access-denied", earlier),
 		"a status too late": changed(t, "ready", func(object map[string]any) { status(object)["observedGeneration"] = int64(7) }),
 	} {
-		if said := run(t, script(t), object); said[0] != "Progressing" || said[1] == "" {
+		if said := run(t, script(t, "DataKey"), object); said[0] != "Progressing" || said[1] == "" {
 			t.Errorf("%s: %q", what, said)
 		}
 	}
@@ -296,7 +321,7 @@ func TestTheHealthScriptBelievesNothingAboutAnEarlierSpec(t *testing.T) {
 		}
 		status(object)["conditions"] = append(conditions(object), stalled)
 	})
-	if said := run(t, script(t), both); said != [2]string{"Degraded", "act"} {
+	if said := run(t, script(t, "DataKey"), both); said != [2]string{"Degraded", "act"} {
 		t.Errorf("Stalled beside Ready: %q", said)
 	}
 }

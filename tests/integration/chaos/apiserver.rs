@@ -87,7 +87,8 @@ async fn watch_that_cannot_be_resumed_is_listed_again() {
         test.create(&format!("new{number}"), &json!({})).await;
         test.ready(&format!("new{number}")).await;
         test.secret_becomes("orders", &data).await;
-        assert!(api.lists("datakeys") > lists.0 && api.lists("secrets") > lists.1);
+        let are_listed = async || api.lists("datakeys") > lists.0 && api.lists("secrets") > lists.1;
+        eventually(SOON, "both are listed again", are_listed).await;
     }
     assert_eq!(test.proxy.calls(), 4);
 }

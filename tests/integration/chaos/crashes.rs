@@ -10,7 +10,7 @@ use testbed::{api_proxy, eventually, http::Stop, proxy};
 use tokio::time::timeout;
 
 use super::{patience, scaled};
-use crate::harness::{Data, InvariantWatch, SOON, TestNamespace, restored, to_json};
+use crate::harness::{Data, InvariantWatch, SOON, TestKind, TestNamespace, restored, to_json};
 
 /// A request of the operator that changes something outside its process.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,13 @@ enum Moment {
 use Effect::{CreateSecret, Kms, Ready, Record, UpdateSecret};
 use Moment::{After, Before};
 
+for_each_kind! {
+    crash_during_first_issue_costs_at_most_one_call: new("crash-issue"),
+    crash_during_a_new_version_keeps_both_data_keys: new("crash-version"),
+    crash_during_restore_or_adoption_costs_no_call: new("crash-secret"),
+    crash_while_pins_are_recorded_costs_no_call: new("crash-pins"),
+}
+
 /// Every point of an issuance, and how many calls to KMS it takes if the operator is killed there: two until the record is
 /// written, one afterwards.
 fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
@@ -48,8 +55,8 @@ fn points(publish: Effect) -> [(Effect, Moment, usize); 8] {
 
 /// Kills the operator at this effect of what `act` does, and starts another one, which completes it with the bytes that
 /// were recorded and published before. Returns how many KMS calls it took.
-async fn survives_kill(
-    test: &TestNamespace,
+async fn survives_kill<K: TestKind>(
+    test: &TestNamespace<K>,
     name: &str,
     effect: Effect,
     moment: Moment,
@@ -68,9 +75,9 @@ async fn survives_kill(
     };
     match effect {
         Kms => test.proxy.fail_next(1, at_kms),
-        Record => api.fail_next(1, "update", "datakeys/status", at_api),
+        Record => api.fail_next(1, "update", K::STATUS, at_api),
         // The record is the first write of the status.
-        Ready => api.fail_after(1, "update", "datakeys/status", at_api),
+        Ready => api.fail_after(1, "update", K::STATUS, at_api),
         CreateSecret => api.fail_next(1, "create", "secrets", at_api),
         UpdateSecret => api.fail_next(1, "update", "secrets", at_api),
     }
@@ -79,11 +86,11 @@ async fn survives_kill(
     operator.process.signal("KILL");
     drop(operator);
 
-    let record = test.get(name).await.record().to_vec();
+    let record = test.get(name).await.as_object().record().to_vec();
     let published = test.secrets().get_opt(name).await.unwrap().and_then(|secret| secret.data);
     let _operator = test.operator();
     let key = test.ready(name).await;
-    assert_eq!(key.record()[..record.len()], record, "{case}");
+    assert_eq!(key.as_object().record()[..record.len()], record, "{case}");
     test.secrets_hold_the_record(std::slice::from_ref(&key)).await;
     let data = test.data(name).await;
     for (entry, value) in published.into_iter().flatten().filter(|(entry, _)| entry.starts_with("ciphertextBlob.v")) {
@@ -92,9 +99,7 @@ async fn survives_kill(
     test.proxy.calls() - calls
 }
 
-#[tokio::test]
-async fn crash_during_first_issue_costs_at_most_one_call() {
-    let test = TestNamespace::new("crash-issue").await;
+async fn crash_during_first_issue_costs_at_most_one_call<K: TestKind>(test: TestNamespace<K>) {
     let invariants = InvariantWatch::of(&test);
     for (number, (effect, moment, calls)) in points(CreateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
@@ -105,9 +110,7 @@ async fn crash_during_first_issue_costs_at_most_one_call() {
     invariants.assert_held();
 }
 
-#[tokio::test]
-async fn crash_during_a_new_version_keeps_both_data_keys() {
-    let test = TestNamespace::new("crash-version").await;
+async fn crash_during_a_new_version_keeps_both_data_keys<K: TestKind>(test: TestNamespace<K>) {
     let invariants = InvariantWatch::of(&test);
     for (number, (effect, moment, calls)) in points(UpdateSecret).into_iter().enumerate() {
         let name = format!("k{number}");
@@ -122,9 +125,7 @@ async fn crash_during_a_new_version_keeps_both_data_keys() {
     invariants.assert_held();
 }
 
-#[tokio::test]
-async fn crash_during_restore_or_adoption_costs_no_call() {
-    let test = TestNamespace::new("crash-secret").await;
+async fn crash_during_restore_or_adoption_costs_no_call<K: TestKind>(test: TestNamespace<K>) {
     let issued = async |name: &str| -> Data {
         let _operator = test.operator();
         test.issue(name, &json!({})).await;
@@ -156,16 +157,14 @@ async fn crash_during_restore_or_adoption_costs_no_call() {
     }
 }
 
-#[tokio::test]
-async fn crash_while_pins_are_recorded_costs_no_call() {
-    let test = TestNamespace::new("crash-pins").await;
+async fn crash_while_pins_are_recorded_costs_no_call<K: TestKind>(test: TestNamespace<K>) {
     let invariants = InvariantWatch::of(&test);
     let pins = json!({ "wrappedKeys": [test.pin(1), test.pin(2)], "version": 2 });
     for (number, (effect, moment, _)) in points(CreateSecret).into_iter().enumerate().skip(2) {
         let name = format!("k{number}");
         let made = survives_kill(&test, &name, effect, moment, async || drop(test.create(&name, &pins).await)).await;
         assert_eq!(made, 0, "{moment:?} {effect:?}");
-        assert_eq!(to_json(&test.get(&name).await.record()), pins["wrappedKeys"]);
+        assert_eq!(to_json(&test.get(&name).await.as_object().record()), pins["wrappedKeys"]);
     }
     invariants.assert_held();
 }

@@ -304,9 +304,10 @@ async fn samples_end_where_kms_does_not_answer() {
 #[tokio::test]
 async fn the_samples_wipe_the_plaintexts_of_data_keys() {
     let mut go = tokio::process::Command::new("go");
-    let go = go.args(["test", "-mod=readonly", "-trimpath", "."]).current_dir(folder("go"));
+    let go = go.args(["test", "-mod=readonly", "-trimpath", "./..."]).current_dir(folder("go"));
     // go test prints failures on standard output.
-    assert!(commands::run(go).await.unwrap_or_default().contains("ok"), "go test fails in the folder of the sample");
+    let tested = commands::run(go).await.unwrap_or_default();
+    assert_eq!(tested.matches("ok ").count(), 2, "go test fails in the folder of the samples: {tested}");
 
     let workload = Workload::new("consume-wipe").await;
     let check = "

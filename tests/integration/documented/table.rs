@@ -98,7 +98,7 @@ pub const NOT_RUN: [(&str, &str); 12] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 22] = [
+pub const MENTIONED: [&str; 23] = [
     "helm --wait",
     "helm install",
     "helm template",
@@ -113,6 +113,7 @@ pub const MENTIONED: [&str; 22] = [
     // Without a command it prints its help and fails.
     "kubectl datakey",
     "kubectl datakey keep",
+    "kubectl datakey public-key",
     "kubectl datakey retry",
     // It deletes all DataKeys, which the text warns of.
     "kubectl delete -k",
@@ -127,11 +128,18 @@ pub const MENTIONED: [&str; 22] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 9] = [
+pub const MEANWHILE: [(&str, &str, &str); 10] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
         "the examples are of the reader's namespace",
+    ),
+    (
+        "## Publish a public key",
+        "printf '%s\\n' 'apiVersion: datakey.dev/v1alpha1' 'kind: DataKeyPair' 'metadata: {name: tokens, namespace: shop}' \
+           'spec: {keyId: alias/orders, keyPairSpec: ECC_NIST_P256}' | kubectl apply -f -
+         kubectl wait --for=condition=Ready datakeypair/tokens -n shop",
+        "the key pair of docs/key-pairs.md is there",
     ),
     (
         "Give it the script",

@@ -5,11 +5,11 @@ use kube::api::PostParams;
 use serde_json::json;
 use testbed::eventually;
 
-use super::{SOON, TestNamespace};
+use super::{SOON, TestKind, TestNamespace};
 
 // === impl TestNamespace ===
 
-impl TestNamespace {
+impl<K: TestKind> TestNamespace<K> {
     /// Has an admission policy refuse new Secrets in the namespace.
     pub async fn refuse_secrets(&self) {
         self.refuse_secrets_with("secrets need a ticket").await;

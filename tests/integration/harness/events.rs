@@ -4,11 +4,11 @@ use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 use testbed::eventually;
 
-use super::{SOON, TestNamespace};
+use super::{SOON, TestKind, TestNamespace};
 
 // === impl TestNamespace ===
 
-impl TestNamespace {
+impl<K: TestKind> TestNamespace<K> {
     /// The events of a `DataKey` with this reason.
     pub async fn events(&self, name: &str, reason: &str) -> Vec<Event> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);

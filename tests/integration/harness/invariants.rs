@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use datakey::{api::DataKey, names::SECRET_TYPE};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -14,11 +13,11 @@ use kube::{
 };
 use tokio::task::JoinHandle;
 
-use super::TestNamespace;
+use super::{TestKind, TestNamespace};
 
 #[derive(Default)]
 struct Seen {
-    /// Recorded blobs by `DataKey` uid and version.
+    /// Recorded blobs by uid and version.
     recorded: BTreeMap<(String, i32), Vec<u8>>,
     /// Published blobs by Secret name and entry.
     published: BTreeMap<(String, String), Vec<u8>>,
@@ -26,7 +25,7 @@ struct Seen {
     violations: Vec<String>,
 }
 
-/// Watches the `DataKey`s and Secrets of a namespace. Start it before the first `DataKey`, and let no client but the operator
+/// Watches the objects of the kind and the Secrets of a namespace. Start it before the first object, and let no client but the operator
 /// edit Secrets meanwhile.
 pub struct InvariantWatch {
     seen: Arc<Mutex<Seen>>,
@@ -37,11 +36,13 @@ pub struct InvariantWatch {
 
 impl InvariantWatch {
     /// Watches the namespace of a test.
-    pub fn of(test: &TestNamespace) -> Self {
+    pub fn of<K: TestKind>(test: &TestNamespace<K>) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let tasks = [
-            tokio::spawn(watch(test.keys(), Arc::clone(&seen), Seen::data_key)),
-            tokio::spawn(watch(test.secrets(), Arc::clone(&seen), Seen::secret)),
+            tokio::spawn(watch(test.keys(), Arc::clone(&seen), Seen::object::<K>)),
+            tokio::spawn(watch(test.secrets(), Arc::clone(&seen), |seen, secret| {
+                seen.secret(secret, K::KIND.secret_type);
+            })),
         ];
         Self { seen, tasks }
     }
@@ -74,10 +75,10 @@ where
 // === impl Seen ===
 
 impl Seen {
-    fn data_key(&mut self, key: &DataKey) {
+    fn object<K: TestKind>(&mut self, key: &K) {
         self.states += 1;
         let uid = key.uid().unwrap();
-        for issued in key.record() {
+        for issued in key.as_object().record() {
             let blob = issued.ciphertext_blob.0.clone();
             let first = self.recorded.entry((uid.clone(), issued.version)).or_insert_with(|| blob.clone());
             if *first != blob {
@@ -89,17 +90,17 @@ impl Seen {
             }
         }
         let kept = self.recorded.range((uid.clone(), 0)..=(uid, i32::MAX)).count();
-        if kept != key.record().len() {
+        if kept != key.as_object().record().len() {
             self.violations.push(format!(
                 "{}: {kept} versions were recorded, {} are",
                 key.name_any(),
-                key.record().len()
+                key.as_object().record().len()
             ));
         }
     }
 
-    fn secret(&mut self, secret: &Secret) {
-        if secret.type_.as_deref() != Some(SECRET_TYPE) {
+    fn secret(&mut self, secret: &Secret, type_: &str) {
+        if secret.type_.as_deref() != Some(type_) {
             return;
         }
         self.states += 1;

@@ -3,10 +3,11 @@
 //! The tests of GitOps tools include this module by its path, so it names its own parts by `super`, not by `crate`.
 
 mod admission;
-mod data_keys;
 mod events;
 mod invariants;
+mod kind;
 mod namespace;
+mod objects;
 mod operator;
 mod secrets;
 
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use self::{
     invariants::InvariantWatch,
+    kind::TestKind,
     namespace::TestNamespace,
     operator::{NO_RETRY, Operator, UNSET},
     secrets::{Data, restored, text},
@@ -36,7 +38,7 @@ pub fn recorded_version(key: &DataKey, version: i32) -> IssuedVersion {
 }
 
 /// The message of the condition `Ready`.
-pub fn message(key: &DataKey) -> &str {
+pub fn message<K: TestKind>(key: &K) -> &str {
     &condition::find(key, api::READY).unwrap().message
 }
 

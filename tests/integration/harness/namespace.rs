@@ -1,6 +1,7 @@
 //! A namespace of its own for each test, on the control plane that all share or on one of the test's own.
 
 use std::{
+    marker::PhantomData,
     path::PathBuf,
     sync::{Arc, atomic::AtomicUsize},
 };
@@ -17,7 +18,7 @@ use testbed::{
 };
 use tokio::sync::OnceCell;
 
-use super::SOON;
+use super::{SOON, TestKind};
 
 /// The servers that tests share, because each takes seconds to start.
 struct Shared {
@@ -39,8 +40,9 @@ async fn shared() -> &'static Shared {
         .await
 }
 
-/// A namespace with a KMS key `alias/NAMESPACE` and a KMS proxy of its own, so that tests run side by side.
-pub struct TestNamespace {
+/// A namespace with a KMS key `alias/NAMESPACE` and a KMS proxy of its own, so that tests run side by side. `K` is the kind of the
+/// objects that the test creates in it.
+pub struct TestNamespace<K: TestKind = DataKey> {
     /// The name, which no other test uses.
     pub namespace: String,
     /// A client of a cluster admin.
@@ -55,6 +57,7 @@ pub struct TestNamespace {
     pub(super) operator: PathBuf,
     /// How many operators were started.
     pub(super) operators: AtomicUsize,
+    kind: PhantomData<fn() -> K>,
 }
 
 // === impl TestNamespace ===
@@ -114,6 +117,7 @@ impl TestNamespace {
             key,
             plane,
             kms,
+            kind: PhantomData,
         }
     }
 
@@ -130,21 +134,30 @@ impl TestNamespace {
             kms,
             operator,
             operators: AtomicUsize::new(0),
+            kind: PhantomData,
         }
+    }
+
+    /// The same namespace for objects of another kind.
+    pub fn of_kind<K: TestKind>(self) -> TestNamespace<K> {
+        let Self { namespace, client, key, proxy, plane, kms, operator, operators, kind: _ } = self;
+        TestNamespace { namespace, client, key, proxy, plane, kms, operator, operators, kind: PhantomData }
     }
 
     /// The address of the shared KMS server.
     pub async fn kms_address() -> String {
         shared().await.kms.address()
     }
+}
 
+impl<K: TestKind> TestNamespace<K> {
     /// The alias of the KMS key of this namespace.
     pub fn alias(&self) -> String {
         format!("alias/{}", self.namespace)
     }
 
-    /// The API for `DataKey`s of this namespace, as a cluster admin.
-    pub fn keys(&self) -> Api<DataKey> {
+    /// The API for the objects of the kind in this namespace, as a cluster admin.
+    pub fn keys(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 

@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{SOON, TestNamespace};
+use super::{SOON, TestKind, TestNamespace};
 
 /// In place of a variable's value: the variable is not set.
 pub const UNSET: &str = "(unset)";
@@ -28,7 +28,7 @@ pub struct Operator {
 
 // === impl TestNamespace ===
 
-impl TestNamespace {
+impl<K: TestKind> TestNamespace<K> {
     /// The kubeconfig that operators of this test use unless a test passes another one.
     pub fn operator_kubeconfig(&self) -> &Path {
         &self.operator

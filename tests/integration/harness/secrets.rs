@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datakey::{api::DataKey, secret::Projection};
+use datakey::secret::Projection;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt,
@@ -11,14 +11,14 @@ use kube::{
 use serde_json::Value;
 use testbed::{eventually, kms};
 
-use super::{SOON, TestNamespace};
+use super::{SOON, TestKind, TestNamespace};
 
 /// A Secret's data as a consumer reads it.
 pub type Data = BTreeMap<String, Vec<u8>>;
 
 // === impl TestNamespace ===
 
-impl TestNamespace {
+impl<K: TestKind> TestNamespace<K> {
     /// A Secret that exists.
     pub async fn secret(&self, name: &str) -> Secret {
         self.secrets().get(name).await.unwrap()
@@ -45,13 +45,13 @@ impl TestNamespace {
         .await;
     }
 
-    /// Waits until the Secret of each `DataKey` holds exactly what the `DataKey` records.
-    pub async fn secrets_hold_the_record(&self, keys: &[DataKey]) {
+    /// Waits until the Secret of each object holds exactly what the object records.
+    pub async fn secrets_hold_the_record(&self, keys: &[K]) {
         let all_hold = async || {
             let secrets = self.secrets().list(&ListParams::default()).await.unwrap().items;
             let held: BTreeMap<_, _> = secrets.iter().map(|secret| (secret.name_any(), secret.data.as_ref())).collect();
-            let wanted = |key: &DataKey| Projection::of(key, key.wanted_version()).unwrap().data;
-            let holds = |key: &DataKey| held.get(key.secret_name()) == Some(&Some(&wanted(key)));
+            let wanted = |key: &K| Projection::of(key, key.as_object().wanted_version()).unwrap().data;
+            let holds = |key: &K| held.get(key.as_object().secret_name()) == Some(&Some(&wanted(key)));
             keys.iter().all(holds)
         };
         let what = format!("{} Secrets hold what is recorded", keys.len());

@@ -44,11 +44,15 @@ async fn kubectl_completes_commands_flags_and_names() {
         let words: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect();
         words
     };
+    crate::key_pairs::create(&test, "tokens", &json!({})).await.unwrap();
+    assert_eq!(offers(&["public-key", "-n", "plugin-complete", ""]).await, ["tokens", ":4"]);
     assert_eq!(offers(&["sta"]).await, ["status", ":4"]);
     assert_eq!(offers(&["status", "-n", "plugin-complete", "o"]).await, ["orders", ":4"]);
-    assert_eq!(offers(&["export", "-n", "plugin-complete", ""]).await, ["orders", "payments", ":4"]);
+    assert_eq!(
+        offers(&["export", "-n", "plugin-complete", ""]).await,
+        ["orders", "payments", "datakeypair/tokens", ":4"]
+    );
     assert_eq!(offers(&["export", "orders", "-o", "j"]).await, ["json", ":4"]);
-    crate::key_pairs::create(&test, "tokens", &json!({})).await.unwrap();
     assert_eq!(offers(&["export", "-n", "plugin-complete", "d"]).await, ["datakeypair/tokens", ":4"]);
     assert_eq!(offers(&["export", "-n", "plugin-complete", "dkp/"]).await, ["dkp/tokens", ":4"]);
     assert_eq!(offers(&["export", "-n", "plugin-complete", "datakey/p"]).await, ["datakey/payments", ":4"]);

@@ -3,11 +3,15 @@
 use serde_json::json;
 
 use super::{Tenant, withstands};
-use crate::harness::TestNamespace;
+use crate::harness::{TestKind, TestNamespace, message};
 
-#[tokio::test]
-async fn an_immutable_secret_is_restored_once_it_is_deleted() {
-    let test = TestNamespace::new("immutable").await;
+for_each_kind! {
+    an_immutable_secret_is_restored_once_it_is_deleted: new("immutable"),
+    an_intact_immutable_secret_is_ready: new("immutable-intact"),
+    owner_references_of_others_block_no_restore: new("foreign-owner"),
+}
+
+async fn an_immutable_secret_is_restored_once_it_is_deleted<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let change = json!({ "immutable": true, "data": { "ciphertextBlob": "Y2hhbmdlZA==" } });
     withstands(
@@ -15,21 +19,19 @@ async fn an_immutable_secret_is_restored_once_it_is_deleted() {
         async |name| drop(tenant.change(name, &change).await),
         async |name| {
             let key = test.failed(name, "SecretImmutable").await;
-            let message = &key.status.as_ref().unwrap().conditions[0].message;
+            let message = message(&key);
             assert!(message.contains("kubectl delete secret"), "{message}");
             assert!(message.contains("entry ciphertextBlob was changed"), "{message}");
             tenant.secrets.delete(name, &<_>::default()).await.unwrap();
             test.ready(name).await;
-            let blob = test.get(name).await.record()[0].ciphertext_blob.0.clone();
+            let blob = test.get(name).await.as_object().record()[0].ciphertext_blob.0.clone();
             assert_eq!(test.data(name).await["ciphertextBlob"], blob);
         },
     )
     .await;
 }
 
-#[tokio::test]
-async fn an_intact_immutable_secret_is_ready() {
-    let test = TestNamespace::new("immutable-intact").await;
+async fn an_intact_immutable_secret_is_ready<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
     test.issue("orders", &json!({})).await;
@@ -39,15 +41,13 @@ async fn an_intact_immutable_secret_is_ready() {
     // An immutable Secret cannot take a new version: it is recorded, and the condition says how it gets into the Secret.
     test.patch("orders", &json!({ "spec": { "version": 2 } })).await;
     let key = test.failed("orders", "SecretImmutable").await;
-    assert_eq!(key.record().len(), 2);
+    assert_eq!(key.as_object().record().len(), 2);
     tenant.secrets.delete("orders", &<_>::default()).await.unwrap();
     test.ready("orders").await;
-    assert_eq!(test.data("orders").await["ciphertextBlob.v2"], key.record()[1].ciphertext_blob.0);
+    assert_eq!(test.data("orders").await["ciphertextBlob.v2"], key.as_object().record()[1].ciphertext_blob.0);
 }
 
-#[tokio::test]
-async fn owner_references_of_others_block_no_restore() {
-    let test = TestNamespace::new("foreign-owner").await;
+async fn owner_references_of_others_block_no_restore<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let uid = test.namespace_uid().await;
     let reference = json!({
@@ -61,7 +61,7 @@ async fn owner_references_of_others_block_no_restore() {
         &test,
         async |name| drop(tenant.change(name, &change).await),
         async |name| {
-            let blob = test.get(name).await.record()[0].ciphertext_blob.0.clone();
+            let blob = test.get(name).await.as_object().record()[0].ciphertext_blob.0.clone();
             testbed::eventually(crate::harness::SOON, "restored", async || {
                 test.data(name).await["ciphertextBlob"] == blob
             })

@@ -14,13 +14,19 @@ use testbed::{api_proxy, eventually, proxy::Fault};
 use tokio::time::{sleep, timeout};
 
 use super::Tenant;
-use crate::harness::{SOON, TestNamespace, recorded_version, to_json};
+use crate::harness::{SOON, TestKind, TestNamespace, message, recorded_version, to_json};
+
+for_each_kind! {
+    a_changed_label_costs_no_second_call: new("changed-label"),
+    nothing_is_recorded_for_a_secret_that_was_not_checked: new("changed-secret-name"),
+    record_that_always_conflicts_is_given_up_and_reported: new("changed-always"),
+}
 
 /// Longer than a change of a `DataKey` takes.
 const MEANWHILE: Duration = Duration::from_secs(2);
 
 /// Creates a `DataKey` named `orders`, and changes it while the first call to KMS is under way.
-async fn change_during_kms_call(test: &TestNamespace, change: impl Future<Output = ()>) {
+async fn change_during_kms_call<K: TestKind>(test: &TestNamespace<K>, change: impl Future<Output = ()>) {
     test.proxy.fail_next(1, Fault::Delay(MEANWHILE));
     let calls = test.proxy.calls();
     test.create("orders", &json!({ "encryptionContext": { "a": "b" } })).await;
@@ -32,19 +38,17 @@ fn label(number: usize) -> Value {
     json!({ "metadata": { "labels": { "number": number.to_string() } } })
 }
 
-#[tokio::test]
-async fn a_changed_label_costs_no_second_call() {
-    let test = TestNamespace::new("changed-label").await;
+async fn a_changed_label_costs_no_second_call<K: TestKind>(test: TestNamespace<K>) {
     let (api, kubeconfig) = test.api_proxy().await;
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
     change_during_kms_call(&test, async { drop(test.patch("orders", &label(1)).await) }).await;
     test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 1);
-    let counts = [("get", "datakeys"), ("update", "datakeys/status"), ("create", "secrets")];
+    let counts = [("get", K::KIND.plural), ("update", K::STATUS), ("create", "secrets")];
     // Three updates: the record, which conflicted with the change, the record again, and Ready.
     assert_eq!(counts.map(|(verb, resource)| api.count(verb, resource)), [1, 3, 1]);
-    assert!(!operator.process.log().contains("the issued data key is dropped"));
+    assert!(!operator.process.log().contains(&format!("the issued {} is dropped", K::KIND.noun)));
 }
 
 #[tokio::test]
@@ -60,9 +64,7 @@ async fn kms_answer_to_other_settings_is_dropped() {
     assert_eq!(operator.process.log().matches("the issued data key is dropped").count(), 1);
 }
 
-#[tokio::test]
-async fn nothing_is_recorded_for_a_secret_that_was_not_checked() {
-    let test = TestNamespace::new("changed-secret-name").await;
+async fn nothing_is_recorded_for_a_secret_that_was_not_checked<K: TestKind>(test: TestNamespace<K>) {
     let _operator = test.operator();
     let kept = test.issue("orders", &json!({ "encryptionContext": { "a": "b" }, "secretName": "kept" })).await;
     test.delete("orders").await;
@@ -71,11 +73,11 @@ async fn nothing_is_recorded_for_a_secret_that_was_not_checked() {
     let renamed = |name: &str| json!({ "spec": { "secretName": name } });
 
     change_during_kms_call(&test, async { drop(test.patch("orders", &renamed("foreign")).await) }).await;
-    assert!(test.failed("orders", "SecretConflict").await.record().is_empty());
+    assert!(test.failed("orders", "SecretConflict").await.as_object().record().is_empty());
     test.delete("orders").await;
 
     change_during_kms_call(&test, async { drop(test.patch("orders", &renamed("kept")).await) }).await;
-    assert_eq!(test.ready("orders").await.record(), kept.record(), "it is adopted");
+    assert_eq!(test.ready("orders").await.as_object().record(), kept.as_object().record(), "it is adopted");
     assert_eq!(test.proxy.calls(), 3);
     test.delete("orders").await;
 
@@ -85,7 +87,7 @@ async fn nothing_is_recorded_for_a_secret_that_was_not_checked() {
         test.issue("others", &json!({})).await;
     })
     .await;
-    assert!(test.failed("orders", "SecretConflict").await.record().is_empty());
+    assert!(test.failed("orders", "SecretConflict").await.as_object().record().is_empty());
 }
 
 #[tokio::test]
@@ -103,18 +105,17 @@ async fn kms_answer_to_an_earlier_data_key_of_the_name_is_dropped() {
     assert!(is_its_own);
 }
 
-#[tokio::test]
-async fn record_that_always_conflicts_is_given_up_and_reported() {
-    let test = TestNamespace::new("changed-always").await;
+async fn record_that_always_conflicts_is_given_up_and_reported<K: TestKind>(test: TestNamespace<K>) {
     let (api, kubeconfig) = test.api_proxy().await;
     let conflict = api_proxy::Fault::Refuse(409, "Conflict", "the object has been modified");
     let tries = 6;
-    api.fail_next(tries, "update", "datakeys/status", conflict);
+    api.fail_next(tries, "update", K::STATUS, conflict);
     let _operator = test.operator_by(&kubeconfig, &["--retry-min=5s", "--retry-max=10m"]);
     test.create("orders", &json!({})).await;
-    let message = test.failed("orders", "ApiServerFailed").await.status.unwrap().conditions[0].message.clone();
-    assert!(message.contains("another client changes the DataKey faster"), "{message}");
-    assert_eq!((test.proxy.calls(), api.count("update", "datakeys/status")), (1, tries + 1));
+    let key = test.failed("orders", "ApiServerFailed").await;
+    let message = message(&key);
+    assert!(message.contains(&format!("another client changes the {} faster", K::KIND.name)), "{message}");
+    assert_eq!((test.proxy.calls(), api.count("update", K::STATUS)), (1, tries + 1));
     test.ready("orders").await;
     assert_eq!(test.proxy.calls(), 2);
 }

@@ -8,25 +8,32 @@ use serde_json::{Value, json};
 use testbed::eventually;
 
 use super::{Tenant, withstands};
-use crate::harness::{Data, SOON, TestNamespace, assert_refused, to_json};
+use crate::harness::{Data, SOON, TestKind, TestNamespace, assert_refused, to_json};
+
+for_each_kind! {
+    every_cascade_does_as_the_policy_says: new("cascades"),
+    what_was_adopted_or_pinned_is_kept_under_delete: new("delete-keeps"),
+    a_forged_owner_reference_loses_no_data_key: new("forged-owner"),
+    an_owned_secret_is_deleted_only_with_its_owner: new("owner-kept"),
+}
 
 /// Longest wait for the garbage collector, which discovers a new kind of objects within 30 seconds.
 const COLLECTED: Duration = Duration::from_secs(90);
 
-async fn delete_with_cascade(test: &TestNamespace, name: &str, cascade: &str) {
+async fn delete_with_cascade<K: TestKind>(test: &TestNamespace<K>, name: &str, cascade: &str) {
     let cascade = format!("--cascade={cascade}");
-    let delete = ["delete", "datakey", name, "-n", &test.namespace, &cascade, "--timeout=60s"];
+    let delete = ["delete", K::KIND.plural, name, "-n", &test.namespace, &cascade, "--timeout=60s"];
     test.plane.kubectl(&delete).await.unwrap();
 }
 
-async fn is_garbage_collected(test: &TestNamespace, name: &str) {
+async fn is_garbage_collected<K: TestKind>(test: &TestNamespace<K>, name: &str) {
     let is_gone = async || test.secrets().get_opt(name).await.unwrap().is_none();
     eventually(COLLECTED, &format!("{name} is collected"), is_gone).await;
 }
 
 /// Asserts that the Secret of a deleted `DataKey` stays. Once the garbage collector has deleted the Secret of another
 /// `DataKey` that was deleted later, it has decided on this one as well.
-async fn survives_deletion(test: &TestNamespace, name: &str, data: &Data) {
+async fn survives_deletion<K: TestKind>(test: &TestNamespace<K>, name: &str, data: &Data) {
     let marker = format!("marker-{}", fastrand::u32(..));
     test.issue(&marker, &json!({ "deletionPolicy": "Delete" })).await;
     test.delete(&marker).await;
@@ -34,9 +41,7 @@ async fn survives_deletion(test: &TestNamespace, name: &str, data: &Data) {
     assert_eq!(&test.data(name).await, data, "{name}");
 }
 
-#[tokio::test]
-async fn every_cascade_does_as_the_policy_says() {
-    let test = TestNamespace::new("cascades").await;
+async fn every_cascade_does_as_the_policy_says<K: TestKind>(test: TestNamespace<K>) {
     if !test.plane.has_controllers() {
         return;
     }
@@ -86,9 +91,7 @@ async fn change_from_delete_to_retain_is_refused_with_a_way_out() {
     survives_deletion(&test, "orders", &data).await;
 }
 
-#[tokio::test]
-async fn what_was_adopted_or_pinned_is_kept_under_delete() {
-    let test = TestNamespace::new("delete-keeps").await;
+async fn what_was_adopted_or_pinned_is_kept_under_delete<K: TestKind>(test: TestNamespace<K>) {
     if !test.plane.has_controllers() {
         return;
     }
@@ -99,7 +102,7 @@ async fn what_was_adopted_or_pinned_is_kept_under_delete() {
     test.issue("adopted", &delete).await;
 
     test.issue("origin", &json!({})).await;
-    let pin = to_json(&test.get("origin").await.record());
+    let pin = to_json(&test.get("origin").await.as_object().record());
     test.issue("pinned", &json!({ "deletionPolicy": "Delete", "wrappedKeys": pin })).await;
 
     let (adopted, pinned) = (test.data("adopted").await, test.data("pinned").await);
@@ -187,9 +190,7 @@ async fn a_forced_replacement_keeps_the_data_key_under_retain() {
     assert_eq!(test.proxy.calls(), calls + if adopted { 1 } else { 2 });
 }
 
-#[tokio::test]
-async fn a_forged_owner_reference_loses_no_data_key() {
-    let test = TestNamespace::new("forged-owner").await;
+async fn a_forged_owner_reference_loses_no_data_key<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     // An owner that does not exist: the garbage collector deletes the Secret.
     let reference = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "0000" });
@@ -213,12 +214,10 @@ async fn a_forged_owner_reference_loses_no_data_key() {
     .await;
 }
 
-#[tokio::test]
-async fn an_owned_secret_is_deleted_only_with_its_owner() {
-    let test = TestNamespace::new("owner-kept").await;
+async fn an_owned_secret_is_deleted_only_with_its_owner<K: TestKind>(test: TestNamespace<K>) {
     let _operator = test.operator();
     let key = test.issue("orders", &json!({ "deletionPolicy": "Delete" })).await;
-    let reference = |key: &datakey::api::DataKey| key.metadata.uid.clone();
+    let reference = |key: &K| key.meta().uid.clone();
     let owner = async || test.secret("orders").await.metadata.owner_references.unwrap()[0].uid.clone();
     assert_eq!(Some(owner().await), reference(&key));
     // A new version and a restore leave the reference as it is.

@@ -6,13 +6,19 @@ use testbed::eventually;
 use tokio::time::Duration;
 
 use super::{Tenant, mutate_secrets};
-use crate::harness::{SOON, TestNamespace};
+use crate::harness::{SOON, TestKind, TestNamespace};
+
+for_each_kind! {
+    a_forged_field_manager_hides_no_change: new("forged-manager"),
+    a_server_side_apply_as_the_operator_hides_no_change: new("forged-apply"),
+    an_earlier_state_of_the_secret_is_noticed: new("earlier-state"),
+    a_secret_that_was_created_again_is_noticed: new("created-again"),
+    a_data_key_that_a_finalizer_holds_is_not_ready: new("held"),
+}
 
 const OTHER: &str = "Y2hhbmdlZA==";
 
-#[tokio::test]
-async fn a_forged_field_manager_hides_no_change() {
-    let test = TestNamespace::new("forged-manager").await;
+async fn a_forged_field_manager_hides_no_change<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     for (prefix, manager) in [("one", "datakey-operator"), ("two", "kubectl")] {
         let name = |name: &str| format!("{prefix}-{name}");
@@ -37,9 +43,7 @@ async fn a_forged_field_manager_hides_no_change() {
     }
 }
 
-#[tokio::test]
-async fn a_server_side_apply_as_the_operator_hides_no_change() {
-    let test = TestNamespace::new("forged-apply").await;
+async fn a_server_side_apply_as_the_operator_hides_no_change<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let _operator = test.operator();
     test.issue("orders", &json!({})).await;
@@ -55,9 +59,7 @@ async fn a_server_side_apply_as_the_operator_hides_no_change() {
     assert_eq!(test.proxy.calls(), 1);
 }
 
-#[tokio::test]
-async fn an_earlier_state_of_the_secret_is_noticed() {
-    let test = TestNamespace::new("earlier-state").await;
+async fn an_earlier_state_of_the_secret_is_noticed<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
     test.issue("orders", &json!({})).await;
@@ -78,9 +80,7 @@ async fn an_earlier_state_of_the_secret_is_noticed() {
     assert_eq!(test.proxy.calls(), 2);
 }
 
-#[tokio::test]
-async fn a_secret_that_was_created_again_is_noticed() {
-    let test = TestNamespace::new("created-again").await;
+async fn a_secret_that_was_created_again_is_noticed<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let mut operator = Some(test.operator());
     test.issue("orders", &json!({})).await;
@@ -146,9 +146,7 @@ async fn admission_that_changes_the_operators_write_is_reported() {
     }
 }
 
-#[tokio::test]
-async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
-    let test = TestNamespace::new("held").await;
+async fn a_data_key_that_a_finalizer_holds_is_not_ready<K: TestKind>(test: TestNamespace<K>) {
     let Some(tenant) = Tenant::of(&test).await else { return };
     let operator = test.operator();
     test.issue("orders", &json!({})).await;
@@ -160,7 +158,7 @@ async fn a_data_key_that_a_finalizer_holds_is_not_ready() {
     let _operator = test.operator();
     test.barrier().await;
     test.failed("orders", "Deleting").await;
-    assert_eq!(test.get("orders").await.record().len(), 1);
+    assert_eq!(test.get("orders").await.as_object().record().len(), 1);
     test.patch("orders", &json!({ "metadata": { "finalizers": null } })).await;
 }
 

@@ -4,25 +4,27 @@ use serde_json::json;
 use testbed::eventually;
 
 use super::Tenant;
-use crate::harness::{SOON, TestNamespace};
+use crate::harness::{SOON, TestKind, TestNamespace};
+
+for_each_kind! {
+    pins_of_another_key_do_not_take_over_its_secret: new("taken-by-pins"),
+}
 
 /// Issues `pay`, and creates `grab`, which wants its Secret.
-async fn with_a_rival(name: &str, pins: bool) -> TestNamespace {
-    let test = TestNamespace::new(name).await;
+async fn with_a_rival<K: TestKind>(test: &TestNamespace<K>, pins: bool) {
     let operator = test.operator();
     let key = test.issue("pay", &json!({})).await;
     let mut spec = json!({ "secretName": "pay" });
     if pins {
-        spec["wrappedKeys"] = json!(key.status.unwrap().versions);
+        spec["wrappedKeys"] = json!(key.as_object().record());
     }
     test.create("grab", &spec).await;
     test.failed("grab", "SecretConflict").await;
     drop(operator);
-    test
 }
 
 /// Asserts that `grab` is refused, also with a new version, and that nothing of `pay` changes.
-async fn nothing_is_taken(test: &TestNamespace) {
+async fn nothing_is_taken<K: TestKind>(test: &TestNamespace<K>) {
     let data = test.data("pay").await;
     let calls = test.proxy.calls();
     for _ in ["running", "restarted"] {
@@ -40,22 +42,22 @@ async fn nothing_is_taken(test: &TestNamespace) {
         })
         .await;
         let grab = test.keys().get("grab").await.unwrap();
-        assert!(grab.status.unwrap().versions.is_empty(), "it recorded nothing");
+        assert!(grab.as_object().record().is_empty(), "it recorded nothing");
     }
     // Each barrier issues one.
     assert_eq!(test.proxy.calls(), calls + 4);
 }
 
-#[tokio::test]
-async fn pins_of_another_key_do_not_take_over_its_secret() {
-    let test = with_a_rival("taken-by-pins", true).await;
+async fn pins_of_another_key_do_not_take_over_its_secret<K: TestKind>(test: TestNamespace<K>) {
+    with_a_rival(&test, true).await;
     nothing_is_taken(&test).await;
 }
 
 #[tokio::test]
 async fn a_changed_label_does_not_hand_over_a_secret() {
     for pins in [false, true] {
-        let test = with_a_rival(if pins { "taken-by-both" } else { "taken-by-label" }, pins).await;
+        let test = TestNamespace::new(if pins { "taken-by-both" } else { "taken-by-label" }).await;
+        with_a_rival(&test, pins).await;
         let Some(tenant) = Tenant::of(&test).await else { return };
         let label = json!({ "metadata": { "labels": { "datakey.dev/name": "grab" } } });
         // While no operator runs, and while one does.

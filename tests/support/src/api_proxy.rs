@@ -70,6 +70,8 @@ pub struct ApiRequest {
 struct Rule {
     verb: &'static str,
     resource: &'static str,
+    /// Only for requests of this namespace; `None` for all.
+    namespace: Option<&'static str>,
     fault: Fault,
     /// How many of them are let through before.
     skip: usize,
@@ -140,22 +142,27 @@ impl ApiProxy {
 
     /// Makes every request of this kind meet this fault; `*` stands for any verb or resource.
     pub fn fail_always(&self, verb: &'static str, resource: &'static str, fault: Fault) {
-        self.rule(Rule { verb, resource, fault, skip: 0, left: None, share: 1.0 });
+        self.rule(Rule { verb, resource, namespace: None, fault, skip: 0, left: None, share: 1.0 });
+    }
+
+    /// Makes every request of this kind in a namespace meet this fault.
+    pub fn fail_in(&self, namespace: &'static str, verb: &'static str, resource: &'static str, fault: Fault) {
+        self.rule(Rule { verb, resource, namespace: Some(namespace), fault, skip: 0, left: None, share: 1.0 });
     }
 
     /// Makes the next requests of this kind meet this fault.
     pub fn fail_next(&self, count: usize, verb: &'static str, resource: &'static str, fault: Fault) {
-        self.rule(Rule { verb, resource, fault, skip: 0, left: Some(count), share: 1.0 });
+        self.rule(Rule { verb, resource, namespace: None, fault, skip: 0, left: Some(count), share: 1.0 });
     }
 
     /// Lets `skip` requests of this kind through and makes the one after them meet this fault.
     pub fn fail_after(&self, skip: usize, verb: &'static str, resource: &'static str, fault: Fault) {
-        self.rule(Rule { verb, resource, fault, skip, left: Some(1), share: 1.0 });
+        self.rule(Rule { verb, resource, namespace: None, fault, skip, left: Some(1), share: 1.0 });
     }
 
     /// Makes this share of the requests of this kind meet this fault.
     pub fn fail_often(&self, share: f64, verb: &'static str, resource: &'static str, fault: Fault) {
-        self.rule(Rule { verb, resource, fault, skip: 0, left: None, share });
+        self.rule(Rule { verb, resource, namespace: None, fault, skip: 0, left: None, share });
     }
 
     /// Every event of a watch comes so late.
@@ -255,7 +262,8 @@ fn faults(state: &Mutex<State>, request: ApiRequest) -> Vec<Fault> {
     let mut state = state.lock().expect("the state");
     let mut faults = Vec::new();
     for rule in &mut state.rules {
-        if !request.is(rule.verb, rule.resource) || rule.left == Some(0) {
+        let is_elsewhere = rule.namespace.is_some_and(|namespace| namespace != request.namespace);
+        if is_elsewhere || !request.is(rule.verb, rule.resource) || rule.left == Some(0) {
             continue;
         }
         if rule.skip > 0 {

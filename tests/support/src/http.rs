@@ -27,9 +27,12 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Reset>>;
 #[derive(Debug)]
 pub(crate) struct Reset;
 
-/// A place where a request stops for good: the process that sent it is killed there.
+/// A place where a request stops until the test lets it go on, or kills the process that sent it.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<Notify>);
+pub struct Stop {
+    reached: Arc<Notify>,
+    released: Arc<Notify>,
+}
 
 /// A server. It ends with its value, and its connections with it.
 pub(crate) struct Server {
@@ -67,13 +70,17 @@ impl From<Infallible> for Reset {
 impl Stop {
     /// Waits until a request stands there.
     pub async fn reached(&self) {
-        self.0.notified().await;
+        self.reached.notified().await;
     }
 
-    pub(crate) async fn stand_still(&self) -> ! {
-        self.0.notify_one();
-        std::future::pending::<Infallible>().await;
-        unreachable!("nothing wakes it")
+    /// Lets the request go on that stands there.
+    pub fn release(&self) {
+        self.released.notify_one();
+    }
+
+    pub(crate) async fn stand_still(&self) {
+        self.reached.notify_one();
+        self.released.notified().await;
     }
 }
 

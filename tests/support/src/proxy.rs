@@ -151,9 +151,9 @@ impl KmsProxy {
         self.server.url()
     }
 
-    /// How many data keys were asked for.
+    /// How many data keys and key pairs were asked for.
     pub fn calls(&self) -> usize {
-        self.requests().len()
+        self.calls_of(ISSUE) + self.calls_of(ISSUE_PAIR)
     }
 
     /// What was asked for, in the order of the calls.

@@ -65,7 +65,8 @@ mod tests {
             let names = &crd.spec.names;
             assert_eq!((kind.name, Some(kind.plural)), (&*names.kind, Some(&*names.plural)));
             assert_eq!(kind.api_version, format!("{}/{}", crd.spec.group, crd.spec.versions[0].name));
-            assert_eq!(names.categories, Some(vec!["datakeys".to_owned()]));
+            // kubectl takes the name of a category before that of a resource.
+            assert_eq!(names.categories, Some(vec!["datakey-operator".to_owned()]));
         }
     }
 
@@ -103,11 +104,12 @@ mod tests {
             assert_eq!(fields(kind, &["spec"]), expected(&spec, of_the_request));
             assert_eq!(fields(kind, &["status"]), expected(&status, of_the_status));
             assert_eq!(fields(kind, &["status", "versions", "[]"]), expected(&entry, of_the_entry));
-            let of_a_pin = [of_the_entry.to_vec(), plaintexts(kind.id)].concat();
+            assert_eq!(fields(kind, &["status", "versions", "[]", "request"]), expected(&request, of_the_request));
+            // Pins name the fields of all kinds, and refuse those of others.
+            let of_a_pin = [vec!["publicKey"], plaintexts(kind.id)].concat();
             assert_eq!(fields(kind, &["spec", "wrappedKeys", "[]"]), expected(&entry, &of_a_pin));
-            for list in [["status", "versions"], ["spec", "wrappedKeys"]] {
-                assert_eq!(fields(kind, &[list[0], list[1], "[]", "request"]), expected(&request, of_the_request));
-            }
+            let of_a_request = ["keySpec", "numberOfBytes", "keyPairSpec"];
+            assert_eq!(fields(kind, &["spec", "wrappedKeys", "[]", "request"]), expected(&request, &of_a_request));
         }
     }
 

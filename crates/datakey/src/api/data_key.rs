@@ -27,7 +27,7 @@ use crate::names::SECRET_TYPE;
     status = "KeyStatus",
     derive = "PartialEq",
     shortname = "dk",
-    category = "datakeys",
+    category = "datakey-operator",
     doc = "A data key of AWS KMS. A Secret holds its wrapped form only: the plaintext never enters the control plane of the \
            cluster. Each version is issued exactly once and is never replaced. A workload unwraps it with kms:Decrypt and \
            the same encryption context.",

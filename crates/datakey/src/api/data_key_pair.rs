@@ -27,7 +27,7 @@ use crate::names::PAIR_SECRET_TYPE;
     status = "KeyStatus",
     derive = "PartialEq",
     shortname = "dkp",
-    category = "datakeys",
+    category = "datakey-operator",
     doc = "A key pair of AWS KMS. A Secret holds the public key, and the private key in its wrapped form only: the plaintext \
            never enters the control plane of the cluster. Each version is issued exactly once and is never replaced. A workload \
            unwraps the private key with kms:Decrypt and the same encryption context.",

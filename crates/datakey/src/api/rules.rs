@@ -109,6 +109,12 @@ pub(super) fn request_of_entries(kind: &Kind) -> ValidationRule {
     rule_of(&demands_on_a_request(kind))
 }
 
+/// A rule that refuses every value of a field.
+pub(super) fn field_of_another_kind(kind: &Kind, owner: &Kind, name: &str) -> ValidationRule {
+    let message = format!("remove {name}: it is a field of a {}, not of a {}", owner.name, kind.name);
+    ValidationRule { rule: "false".to_owned(), message: Some(message), ..ValidationRule::default() }
+}
+
 fn demands_on_a_request(kind: &Kind) -> Vec<Demand> {
     match kind.id {
         KindId::DataKey => vec![request_has_one_length(), no_region_beside_an_arn("self")],

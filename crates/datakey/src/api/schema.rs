@@ -82,12 +82,14 @@ fn entry<'a>(root: &'a mut JSONSchemaProps, path: [&str; 2]) -> Option<&'a mut J
 
 /// Reduces what all kinds have in common to the fields and the noun of one kind: the Rust types have the fields of all of them.
 pub fn keep_fields_of(root: &mut JSONSchemaProps, kind: &Kind) {
-    for path in [PINS, RECORD] {
+    // A user can copy a pin from another kind. The schema of pins allows unknown fields, so it would accept the fields of that kind
+    // unchecked, and the operator could not decode the object.
+    for (path, of_others) in [(PINS, OfOthers::Refused), (RECORD, OfOthers::Removed)] {
         let Some(entry) = entry(root, path) else { continue };
         if let Some(request) = property(entry, "request") {
-            keep_fields(request, kind, record::of_a_request);
+            keep_fields(request, kind, of_others, record::of_a_request);
         }
-        keep_fields(entry, kind, record::of_a_version);
+        keep_fields(entry, kind, of_others, record::of_a_version);
         if kind.id == KindId::DataKeyPair
             && let Some(blob) = property(entry, "ciphertextBlob")
         {
@@ -104,15 +106,28 @@ pub fn keep_fields_of(root: &mut JSONSchemaProps, kind: &Kind) {
     reword(status, kind);
 }
 
-/// Removes the fields that only other kinds have, and requires those that each object of this kind has.
-fn keep_fields(schema: &mut JSONSchemaProps, kind: &Kind, of: fn(&Kind) -> record::Fields) {
+/// What becomes of the fields that only other kinds have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OfOthers {
+    Removed,
+    Refused,
+}
+
+/// Removes or refuses the fields that only other kinds have, and requires those that each object of this kind has.
+fn keep_fields(schema: &mut JSONSchemaProps, kind: &Kind, of_others: OfOthers, of: fn(&Kind) -> record::Fields) {
     let own = of(kind);
-    let is_foreign = |name: &String| {
-        let is_in = |fields: record::Fields| fields.required.iter().chain(fields.optional).any(|field| field == name);
-        !is_in(own) && KINDS.into_iter().any(|kind| is_in(of(kind)))
-    };
+    let is_in =
+        |name: &str, fields: record::Fields| fields.required.iter().chain(fields.optional).any(|own| *own == name);
+    let owner = |name: &str| KINDS.into_iter().find(|kind| is_in(name, of(kind)));
+    let foreign = |name: &str| owner(name).filter(|_| !is_in(name, own));
     if let Some(properties) = &mut schema.properties {
-        properties.retain(|name, _| !is_foreign(name));
+        properties.retain(|name, _| of_others == OfOthers::Refused || foreign(name).is_none());
+        for (name, field) in properties {
+            if let Some(owner) = foreign(name) {
+                field.description = Some("Remove it: it is a field of another kind.".to_owned());
+                add_rule(Some(field), rules::field_of_another_kind(kind, owner, name));
+            }
+        }
     }
     let mut required: Vec<_> = own.required.iter().map(|&name| name.to_owned()).collect();
     required.sort();

@@ -176,7 +176,7 @@ fn kinds_do_not_adopt_the_secrets_of_each_other() {
     ] {
         let conflict = refused.unwrap_err();
         assert_eq!(conflict.why, format!("it belongs to {of} orders"));
-        assert_eq!(conflict.obstacle, Obstacle::OtherObject);
+        assert_eq!(conflict.obstacle, Obstacle::OtherKind);
     }
 }
 

@@ -225,5 +225,5 @@ fn kinds_without_a_form_are_named_in_the_error() {
     }
     let key = PublicKey::parse(&public_key(Sm2), Sm2).unwrap();
     let error = key.to_jwk().unwrap_err().to_string();
-    assert_eq!(error, "a public key of kind SM2 has no JSON Web Key form: use PEM or DER");
+    assert_eq!(error, "a public key of kind SM2 has no JSON Web Key form");
 }

@@ -18,6 +18,8 @@ pub enum Obstacle {
     Foreign,
     /// The Secret belongs to another object, or its name is reserved for it.
     OtherObject,
+    /// The Secret is of the type of another kind.
+    OtherKind,
     /// The Secret does not say whose it is.
     Unlabeled,
     /// The Secret is of this object, but its version was asked for with other settings than those of the spec.
@@ -62,7 +64,14 @@ impl Obstacle {
                  delete this one once that one is Ready",
                 object.name().unwrap_or_default()
             ),
-            Self::OtherObject => {
+            // Its label has the name of an object of the other kind, so nothing in it is to be set back.
+            Self::OtherKind if is_recorded => format!(
+                "If that object has a record (status.versions), don't delete the Secret: create a {kind} with another \
+                 spec.secretName that pins the entries of status.versions in spec.wrappedKeys, and delete this one once that \
+                 one is Ready. If it has no record, the Secret is not its own: create it again under another name, if a workload \
+                 needs it. Then delete it: the operator creates its own from the record, with the same {noun}s"
+            ),
+            Self::OtherObject | Self::OtherKind => {
                 "Don't delete the Secret: workloads of the other object need it. Set spec.secretName to a name \
                                   that no other DataKey or DataKeyPair uses"
                     .to_owned()
@@ -126,9 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn advice_across_kinds_does_not_lead_back() {
+        let advice = Obstacle::OtherKind.advice((&recorded(&[1])).into());
+        assert!(!advice.contains(NAME_LABEL), "{advice}");
+        assert!(
+            advice.starts_with("If that object has a record (status.versions), don't delete the Secret"),
+            "{advice}"
+        );
+        assert!(advice.ends_with("the operator creates its own from the record, with the same data keys"), "{advice}");
+    }
+
+    #[test]
     fn secret_of_another_object_is_not_to_be_deleted() {
         for key in [data_key(), recorded(&[1])] {
             assert!(Obstacle::OtherObject.advice((&key).into()).starts_with("Don't delete the Secret"));
         }
+        assert!(Obstacle::OtherKind.advice((&data_key()).into()).starts_with("Don't delete the Secret"));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn foreign_reason(object: Object<'_>, secret: &Secret) -> Option<Conf
                 Some(name) => format!("it belongs to {} {name}", other.name),
                 None => format!("it belongs to a {}", other.name),
             };
-            return Some(Obstacle::OtherObject.because(why));
+            return Some(Obstacle::OtherKind.because(why));
         }
         let found = printable(found, MAX_TYPE);
         return Some(Obstacle::Foreign.because(format!("it is of type {found:?} and not {}", kind.secret_type)));

@@ -74,6 +74,15 @@ impl Cluster {
         Ok(group.into_iter().flat_map(|group| group.versions).map(|version| version.version).collect())
     }
 
+    /// Whether the API server serves a kind. Every authenticated user may read that.
+    pub async fn serves(&self, kind: &Kind) -> Result<bool, CommandError> {
+        match self.client.list_api_group_resources(kind.api_version).await {
+            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == kind.plural)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(explain(&error, "API resources")),
+        }
+    }
+
     /// Lists the Deployments of the operator, in one namespace or in all.
     pub async fn operators(&self, namespace: Option<&str>) -> Result<Vec<Deployment>, CommandError> {
         let request = Request::new(Deployment::url_path(&(), namespace)).list(&ListParams::default().labels(OPERATOR));

@@ -81,9 +81,9 @@ impl Cluster {
         self.list(&KINDS, labels, all_namespaces).await
     }
 
-    /// Lists the `DataKey`s of the namespace.
-    pub async fn data_keys(&self) -> Result<Listing, CommandError> {
-        self.list(&[DataKey::KIND], None, false).await
+    /// Lists the objects of a kind in the namespace.
+    pub async fn of_kind(&self, kind: &'static Kind) -> Result<Listing, CommandError> {
+        self.list(&[kind], None, false).await
     }
 
     /// Gets one object, or lists all if `reference` is `None`.

@@ -22,7 +22,6 @@ mod kms;
 mod operator;
 mod watched;
 
-use access::{PAIR_RIGHTS, RIGHTS};
 use operator::Installed;
 use watched::Scope;
 
@@ -60,7 +59,6 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
     let served = cluster.served_versions().await?;
     let definition = async |kind| definition::check(kind, cluster.definition(kind).await, &served);
     let mut findings = vec![definition(DataKey::KIND).await];
-    let mut has_pairs = false;
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
         Ok(Operators { deployments, searched }) if deployments.is_empty() => {
@@ -68,8 +66,7 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Ok(Operators { deployments, searched }) => {
             let (installed, elsewhere) = by_namespace(&deployments, args.operator_namespace.as_deref());
-            has_pairs = installed.iter().any(|installed| installed.key_pairs && installed.wanted > 0);
-            if has_pairs {
+            if installed.iter().any(|installed| installed.key_pairs && installed.wanted > 0) {
                 findings.push(definition(DataKeyPair::KIND).await);
             }
             for installed in &installed {
@@ -83,9 +80,8 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let rights = RIGHTS.into_iter().chain(PAIR_RIGHTS.into_iter().filter(|_| has_pairs));
-    let rights: Vec<_> = stream::iter(rights)
-        .map(async |right| access::check(&right, namespace, cluster.may(right.right, namespace).await))
+    let rights: Vec<_> = stream::iter(access::needed(cluster.serves(DataKeyPair::KIND).await?))
+        .map(async |right| access::check(right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
         .collect()
         .await;
@@ -181,7 +177,7 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{access::RIGHTS, *};
 
     #[test]
     fn next_step_is_below_what_was_found() {
@@ -232,7 +228,7 @@ mod tests {
         let list = Items { items: findings.to_vec() };
         insta::assert_snapshot!("check-json", crate::output::json(&list).unwrap());
         insta::assert_snapshot!("check-yaml", crate::output::yaml(&list).unwrap());
-        let good: Vec<_> = RIGHTS.iter().map(|right| access::check(right, Some("shop"), Ok(true))).collect();
+        let good: Vec<_> = access::needed(true).map(|right| access::check(right, Some("shop"), Ok(true))).collect();
         insta::assert_snapshot!("check-good", describe(&good));
     }
 }

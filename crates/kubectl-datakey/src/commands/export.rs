@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{has_grant_tokens, write_new_file};
+use super::{has_grant_tokens, selected::select_version, write_new_file};
 use crate::{
     cli::{Export, ExportFormat},
     cluster::{Cluster, FetchedKey},
@@ -34,7 +34,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
         }
         output
     } else {
-        let out = encode(&fetched, select_version(&fetched, args.version)?, args.output)?;
+        let out = encode(&fetched, select_version(fetched.key.object(), args.version)?, args.output)?;
         Output { out, ..Output::default() }
     };
     match &args.to {
@@ -51,27 +51,6 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
         None => {}
     }
     Ok(output)
-}
-
-/// Returns the version to export: the one of `--version`, else the published one, which the Secret's plain entries
-/// hold, else the one of the spec.
-fn select_version(fetched: &FetchedKey, asked: Option<i32>) -> Result<&IssuedVersion, CommandError> {
-    let key = &fetched.key;
-    let version = asked.or(key.published_version()).unwrap_or_else(|| key.wanted_version());
-    key.recorded_version(version).ok_or_else(|| {
-        let issued: Vec<_> = key.record().iter().map(|issued| issued.version.to_string()).collect();
-        let titled = fetched.titled();
-        match (issued.is_empty(), asked) {
-            (false, Some(_)) => {
-                CommandError::Usage(format!("{titled} has no version {version}: it has {}", issued.join(", ")))
-            }
-            _ => CommandError::NotReady(format!(
-                "{titled} has no version {version} yet: see why by kubectl datakey status {} -n {}",
-                fetched.shown(),
-                fetched.namespace()
-            )),
-        }
-    })
 }
 
 fn encode(fetched: &FetchedKey, issued: &IssuedVersion, format: ExportFormat) -> Result<Vec<u8>, CommandError> {
@@ -278,16 +257,6 @@ mod tests {
         assert_eq!((&exported["keyId"], &exported["keySpec"]), (&json!(ARN), &json!("AES_256")));
         assert_eq!(exported["sha256"], json!(sha256(b"wrapped data key 1")));
         assert_eq!(text(&fetched, 1, ExportFormat::Raw), "wrapped data key 1");
-    }
-
-    #[test]
-    fn published_version_is_the_default() {
-        let lowered = edited(ready(&[1, 2]), |value| value["spec"]["version"] = json!(1));
-        assert_eq!(select_version(&lowered, None).unwrap().version, 2, "the Secret still holds it");
-        assert_eq!(select_version(&lowered, Some(1)).unwrap().version, 1);
-        let missing = select_version(&lowered, Some(3));
-        assert!(matches!(missing, Err(CommandError::Usage(text)) if text.contains("it has 1, 2")));
-        assert!(matches!(select_version(&recorded(&[]), None), Err(CommandError::NotReady(_))));
     }
 
     #[test]

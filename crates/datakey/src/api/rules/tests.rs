@@ -24,7 +24,7 @@ use super::{
     *,
 };
 use crate::{
-    api::{DataKey, DataKeyPair, IssuedVersion, KINDS, crds, initial_status},
+    api::{DataKey, DataKeyPair, IssuedVersion, KINDS, KeyKind as _, crds, initial_status},
     fixtures::{ARN, Sample, data_key, issued, pinned, recorded},
 };
 
@@ -345,9 +345,23 @@ fn of_the_record_and_pins(kind: &Kind) -> Vec<Case> {
     ]
 }
 
+fn field_of(owner: &Kind, kind: &Kind, name: &'static str, path: &'static str, value: Value) -> Case {
+    case!(name, in_definition(&field_of_another_kind(kind, owner, name)), of(kind, &pinned(&[2, 1])),
+        refused: [(path, value)],
+        accepted: [("/spec/wrappedKeys/0/note", json!("x"))])
+}
+
 fn of_one_kind(kind: &Kind) -> Vec<Case> {
     match kind.id {
         KindId::DataKey => vec![
+            field_of(
+                DataKeyPair::KIND,
+                kind,
+                "publicKey",
+                "/spec/wrappedKeys/0/publicKey",
+                json!(crate::fixtures::public_key_of(1)),
+            ),
+            field_of(DataKeyPair::KIND, kind, "keyPairSpec", "/spec/wrappedKeys/0/request/keyPairSpec", json!("SM2")),
             case!(request_has_one_length() of request_of_entries(kind), of(kind, &pinned(&[2, 1])),
                 refused: [("/spec/wrappedKeys/0/request/keySpec", Value::Null)],
                 accepted: [("/spec/wrappedKeys/0/request/keySpec", json!("AES_128"))]),
@@ -360,6 +374,8 @@ fn of_one_kind(kind: &Kind) -> Vec<Case> {
             pinned["spec"]["wrappedKeys"] = json!([entry(kind, &issued(1))]);
             let other = json!(crate::fixtures::public_key_of(2));
             vec![
+                field_of(DataKey::KIND, kind, "keySpec", "/spec/wrappedKeys/0/request/keySpec", json!("AES_128")),
+                field_of(DataKey::KIND, kind, "numberOfBytes", "/spec/wrappedKeys/0/request/numberOfBytes", json!(32)),
                 case!(pins_agree_with_the_record(kind) of issued_settings_stay(kind), pinned,
                     refused: [("/spec/wrappedKeys/0/publicKey", other.clone())],
                     accepted: [("/spec/wrappedKeys/1", entry(kind, &issued(2)))]),

@@ -38,12 +38,18 @@ pub const RIGHTS: [NeededRight; 9] = [
 
 /// Those on `DataKeyPair`s.
 pub const PAIR_RIGHTS: [NeededRight; 5] = [
-    on_pairs("get", "status, verify, export, policy, retry, rotate, keep, create --apply"),
+    on_pairs("get", "status, verify, export, public-key, policy, retry, rotate, keep, create --apply"),
     on_pairs("list", "list, orphans, status, verify and retry of several"),
     on_pairs("patch", "retry, rotate, create --apply"),
     on_pairs("create", "create --apply, keep"),
     on_pairs("delete", "keep"),
 ];
+
+/// The rights that matter in a cluster with or without DataKeyPairs: the chart can leave out their definition, and rights on them
+/// with it.
+pub fn needed(serves_key_pairs: bool) -> impl Iterator<Item = &'static NeededRight> {
+    RIGHTS.iter().chain(PAIR_RIGHTS.iter().filter(move |_| serves_key_pairs))
+}
 
 /// Whether the user has it.
 pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool, CommandError>) -> Finding {
@@ -71,9 +77,16 @@ mod tests {
 
         let without = ["completion", "version", "check", "__complete"];
         for command in crate::cli::Cli::command().get_subcommands().map(clap::Command::get_name) {
-            let has = RIGHTS.iter().any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
+            let has = needed(true).any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
             assert!(has || without.contains(&command), "{command}");
         }
+    }
+
+    #[test]
+    fn rights_on_key_pairs_matter_where_they_are_served() {
+        let of_pairs = |serves| needed(serves).filter(|needed| needed.right.resource == "datakeypairs").count();
+        assert_eq!((of_pairs(true), of_pairs(false)), (PAIR_RIGHTS.len(), 0));
+        assert_eq!(needed(false).count(), RIGHTS.len());
     }
 
     #[test]

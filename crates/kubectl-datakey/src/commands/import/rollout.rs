@@ -115,7 +115,7 @@ impl Rollout {
         let mut bar = ProgressBar::of(terminal, self.done() + waiting.len());
         let mut changed = Instant::now();
         loop {
-            let listed = wait::answered(changed + patience, pause, async || cluster.data_keys().await).await;
+            let listed = wait::answered(changed + patience, pause, async || cluster.of_kind(DataKey::KIND).await).await;
             let listing = match listed {
                 Ok(listing) => listing,
                 Err(error) => {

@@ -1,0 +1,63 @@
+//! What the store knows of an object without its content.
+
+use super::compact::Text;
+use crate::place::Place;
+use datakey::{
+    api::Object,
+    condition::ReadyState,
+    decode::{Encoded, Remains},
+    reason::Reason,
+};
+
+/// What is known of an object without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The name of its Secret, where it is not that of the object.
+    pub secret_name: Option<Text>,
+    /// What the `Ready` condition says.
+    pub state: ReadyState,
+    /// Whether its record holds a data key. Also true where it can hold one, because its status cannot be decoded.
+    pub has_record: bool,
+    /// Whether it can be decoded.
+    pub is_readable: bool,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// What is known of a decoded object.
+    pub fn of<'a>(key: impl Into<Object<'a>>) -> Self {
+        let key = key.into();
+        let name = Some(key.secret_name()).filter(|name| Some(*name) != key.name());
+        Self {
+            secret_name: name.map(Text::from),
+            state: ReadyState::of(key.status),
+            has_record: !key.record().is_empty(),
+            is_readable: true,
+        }
+    }
+
+    /// The place of its Secret, from its own place.
+    pub(super) fn secret_place(&self, place: &Place) -> Place {
+        self.other_place(place).unwrap_or_else(|| place.clone())
+    }
+
+    /// The same, where it is not its own place.
+    pub(super) fn other_place(&self, place: &Place) -> Option<Place> {
+        self.secret_name.as_deref().map(|name| place.beside(name))
+    }
+
+    /// What is known of an object that cannot be decoded. It keeps the name of its Secret reserved, as any other.
+    pub fn unreadable(object: &Encoded) -> Self {
+        let Remains { secret_name, may_have_record } = object.remains();
+        Self {
+            secret_name: secret_name
+                .filter(|name| Some(name) != object.metadata.name.as_ref())
+                .as_deref()
+                .map(Text::from),
+            state: ReadyState::Failed(Reason::SpecInvalid),
+            has_record: may_have_record,
+            is_readable: false,
+        }
+    }
+}
