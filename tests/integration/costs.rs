@@ -333,7 +333,7 @@ async fn data_keys_beyond_the_working_set_cost_two_reads_at_most() {
     let (requests, calls) = costs
         .of(async {
             costs.test.create_many("k", MANY, &large).await;
-            costs.test.all_ready(MANY, SOON).await;
+            costs.test.all_ready(MANY, 4 * SOON).await;
         })
         .await;
     let count = |request: &str| requests.get(request).copied().unwrap_or_default();

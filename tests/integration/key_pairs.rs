@@ -21,7 +21,10 @@ use testbed::{
     http::Stop,
 };
 
-use crate::harness::{Data, SOON, TestNamespace, text};
+use crate::{
+    harness::{Data, SOON, TestNamespace, text},
+    plugin::User,
+};
 
 pub const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
 
@@ -260,6 +263,14 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     test.issue("orders", &json!({})).await;
     operator.is_ready().await;
     operator.logs("DataKeyPairs are not watched until they can be listed").await;
+    let user = User::of(&test);
+    let unknown = user.ends(1, &["public-key", "tokens"]).await.err;
+    assert!(unknown.contains("the API server does not know this kind; install the definitions"), "{unknown}");
+    let checked = user.runs(&["check", "-o", "json"]).await;
+    let checked = String::from_utf8(checked.out).unwrap();
+    assert!(checked.contains("get datakeys") && !checked.contains("get datakeypairs"), "{checked}");
+    // The operator that is deployed watches them.
+    assert!(checked.contains("datakeypairs.datakey.dev is not installed"), "{checked}");
     let definitions = testbed::repository().join("deploy/crd.yaml");
     test.plane.kubectl(&["apply", "-f", &definitions.display().to_string()]).await.unwrap();
     test.plane.kubectl(&["wait", "--for=condition=Established", "crd/datakeypairs.datakey.dev"]).await.unwrap();

@@ -11,7 +11,7 @@ use aws_lc_rs::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use datakey::secret::sha256;
 use serde_json::{Value, json};
-use testbed::{commands, eventually, tools};
+use testbed::{commands, eventually, key_pairs::KeyPair, tools};
 
 use crate::{
     harness::{SOON, TestNamespace},
@@ -192,6 +192,14 @@ async fn library_with_ml_kem_encapsulates_to_the_public_key() {
         let refused = user.ends(64, &["public-key", &name, "-o", "jwks", "--versions", "all"]).await.err;
         assert!(refused.ends_with("has no JSON Web Key form: use one of -o pem, der, configmap\n"), "{refused}");
     }
+    // Python's library has no ML-KEM-512.
+    issue(&test, "small", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
+    issue(&test, "other", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
+    let published = user.ends(0, &["public-key", "small", "-o", "der"]).await.out;
+    for (name, shares) in [("small", true), ("other", false)] {
+        let private = test.decrypt(&test.data(name).await, "").await;
+        assert_eq!(KeyPair::shares_a_secret(&published, &private), shares, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -233,7 +241,8 @@ async fn public_keys_are_read_from_the_record_alone() {
         (&["public-key", "tokens", "--versions", "7"][..], 64, "has no version 7: it has 1, 2"),
         (&["public-key", "tokens", "-o", "jwk", "--versions", "all"], 64, "name one by --versions, or use -o jwks"),
         (&["public-key", "none"], 1, "there is no DataKeyPair none in namespace public-key-record"),
-        (&["public-key", "../datakeys/x"], 1, "no object can have such a name"),
+        (&["public-key", "../datakeys/x"], 64, "write datakey/NAME or datakeypair/NAME"),
+        (&["public-key", "datakeypair/.."], 64, "no object can have such a name"),
     ] {
         let ended = viewer.ends(code, words).await;
         assert!(ended.err.contains(message) && ended.out.is_empty(), "{words:?}: {}", ended.err);

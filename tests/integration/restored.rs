@@ -1,19 +1,26 @@
-//! `DataKey`s that a backup tool restored without their data keys, and an operator that must not issue any.
+//! Objects that a backup tool restored without their record, and an operator that must not issue any.
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use crate::harness::{Data, NO_RETRY, TestNamespace, restored, to_json};
+use crate::harness::{Data, NO_RETRY, TestKind, TestNamespace, restored, to_json};
+
+for_each_kind! {
+    a_data_key_that_velero_restored_waits_for_its_secret: new("restored-first"),
+    a_restored_status_is_the_record: new("restored-status"),
+    a_restored_data_key_is_pinned_without_a_call: new("restored-pinned"),
+    without_issuing_only_what_exists_is_published: new("no-issuing"),
+}
 
 /// Creates a `DataKey` as Velero restores it.
-async fn create_as_velero(test: &TestNamespace, name: &str, spec: &Value) {
+async fn create_as_velero<K: TestKind>(test: &TestNamespace<K>, name: &str, spec: &Value) {
     let mut manifest = test.manifest(name, spec);
     manifest["metadata"]["labels"] = json!({ "velero.io/restore-name": "drill", "velero.io/backup-name": "nightly" });
     test.try_create(&manifest).await.unwrap();
 }
 
 /// Issues a `DataKey`, then deletes it and its Secret. Returns both as a backup has them, and the data.
-async fn back_up_and_delete(test: &TestNamespace, name: &str) -> (Value, Secret, Data) {
+async fn back_up_and_delete<K: TestKind>(test: &TestNamespace<K>, name: &str) -> (Value, Secret, Data) {
     let key = test.issue(name, &json!({ "encryptionContext": { "a": "b" } })).await;
     let (secret, data) = (restored(&test.secret(name).await), test.data(name).await);
     test.delete(name).await;
@@ -21,9 +28,7 @@ async fn back_up_and_delete(test: &TestNamespace, name: &str) -> (Value, Secret,
     (to_json(&key), secret, data)
 }
 
-#[tokio::test]
-async fn a_data_key_that_velero_restored_waits_for_its_secret() {
-    let test = TestNamespace::new("restored-first").await;
+async fn a_data_key_that_velero_restored_waits_for_its_secret<K: TestKind>(test: TestNamespace<K>) {
     let operator = test.operator_without_retries();
     let (backup, secret, data) = back_up_and_delete(&test, "orders").await;
     assert_eq!(test.proxy.calls(), 1);
@@ -43,14 +48,12 @@ async fn a_data_key_that_velero_restored_waits_for_its_secret() {
     test.failed("orders", "RestoredWithoutKey").await;
     test.create_secret(&secret).await;
     let key = test.ready("orders").await;
-    assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
+    assert_eq!(to_json(&key.as_object().record()), backup["status"]["versions"]);
     assert_eq!(test.data("orders").await, data);
     assert_eq!(test.proxy.calls(), 2, "one to begin with, and one of the DataKey that shows that all is settled");
 }
 
-#[tokio::test]
-async fn a_restored_status_is_the_record() {
-    let test = TestNamespace::new("restored-status").await;
+async fn a_restored_status_is_the_record<K: TestKind>(test: TestNamespace<K>) {
     let _operator = test.operator_without_retries();
     let (backup, _, data) = back_up_and_delete(&test, "orders").await;
     create_as_velero(&test, "orders", &backup["spec"]).await;
@@ -58,14 +61,12 @@ async fn a_restored_status_is_the_record() {
     let status = json!({ "secretName": "orders", "versions": backup["status"]["versions"] });
     test.try_patch_status("orders", &status).await.unwrap();
     let key = test.ready("orders").await;
-    assert_eq!(to_json(&key.record()), backup["status"]["versions"]);
+    assert_eq!(to_json(&key.as_object().record()), backup["status"]["versions"]);
     test.secret_becomes("orders", &data).await;
     assert_eq!(test.proxy.calls(), 1);
 }
 
-#[tokio::test]
-async fn a_restored_data_key_is_pinned_without_a_call() {
-    let test = TestNamespace::new("restored-pinned").await;
+async fn a_restored_data_key_is_pinned_without_a_call<K: TestKind>(test: TestNamespace<K>) {
     let _operator = test.operator_without_retries();
     create_as_velero(&test, "orders", &json!({ "wrappedKeys": [test.pin(1)] })).await;
     test.ready("orders").await;
@@ -109,9 +110,7 @@ async fn a_restored_data_key_is_issued_once_its_spec_is_changed() {
     assert_eq!(test.proxy.calls(), before + 1);
 }
 
-#[tokio::test]
-async fn without_issuing_only_what_exists_is_published() {
-    let test = TestNamespace::new("no-issuing").await;
+async fn without_issuing_only_what_exists_is_published<K: TestKind>(test: TestNamespace<K>) {
     let (backup, secret, data) = {
         let _operator = test.operator();
         back_up_and_delete(&test, "adopted").await

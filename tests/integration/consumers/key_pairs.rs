@@ -249,17 +249,22 @@ fn openssh_accepts(workload: &Workload, allowed: &str, signature: &str, data: &[
     command.status().unwrap_or_else(|error| missing("ssh-keygen", "openssh-client", &error)).success()
 }
 
-#[tokio::test]
-async fn rust_signs_for_openssh_through_a_rotation() {
-    let workload = Workload::of_key_pair("consume-ssh", "releases", "ECC_NIST_EDWARDS25519", "ECC_NIST_P256").await;
+/// The settings of a workload in Rust.
+fn settings(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new(kms::ACCOUNT, "test", None, None, "test");
-    let settings = SdkConfig::builder()
+    SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         // The sample uses the Region of the KMS key instead.
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .endpoint_url(workload.test.proxy.url())
-        .build();
+        .endpoint_url(endpoint)
+        .build()
+}
+
+#[tokio::test]
+async fn rust_signs_for_openssh_through_a_rotation() {
+    let workload = Workload::of_key_pair("consume-ssh", "releases", "ECC_NIST_EDWARDS25519", "ECC_NIST_P256").await;
+    let settings = settings(&workload.test.proxy.url());
     let trusting =
         |arn: &str| ssh_signatures::KeyPairs::new(settings.clone(), workload.keys.path(), vec![arn.to_owned()]);
     let published = async |words: &[&str]| {
@@ -310,4 +315,42 @@ assert len(copy) > 64 and not any(copy)
     let mut python = workload.interpreter();
     python.env("PYTHONPATH", folder("python")).args(["-c", check]);
     workload.run(&mut python).await.unwrap();
+}
+
+/// The kernel accepts connections, and no program answers on them.
+#[tokio::test]
+async fn samples_of_pairs_end_where_kms_does_not_answer() {
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let test = TestNamespace::new("consume-silent-pair").await;
+    let operator = test.operator();
+    issue(&test, "pairs", &json!({})).await;
+    let keys = Mount::new(&test.plane.workdir().file("consume-silent-pair-keys"));
+    keys.show(&test.data("pairs").await);
+    let workload = Workload { test, _operator: operator, secret: "pairs", keys, said: Mutex::default() };
+    let begun = std::time::Instant::now();
+
+    let with_endpoint = |command: &mut Command| {
+        command
+            .env("AWS_ENDPOINT_URL_KMS", &endpoint)
+            .env("SIGNING_VERSION", "1")
+            .env("KEY_PAIR_SPEC", "ECC_NIST_P256");
+    };
+    let mut python = workload.python("tokens.py");
+    with_endpoint(python.args(["issue", "Ada"]));
+    let input = workload.file("input");
+    fs::write(&input, "a line\n").unwrap();
+    let mut go = workload.command("/bin/sh");
+    go.args(["-c", r#"exec go run -mod=readonly ./sign sign <"$INPUT""#])
+        .current_dir(folder("go"))
+        .env("INPUT", &input);
+    go.envs(std::env::vars().filter(|(name, _)| name == "HOME" || name.starts_with("GO")));
+    with_endpoint(&mut go);
+    let arns = vec![workload.test.key.arn.clone()];
+    let mut rust = ssh_signatures::KeyPairs::new(settings(&endpoint), workload.keys.path(), arns);
+    let (python, go, rust) = tokio::join!(workload.run(&mut python), workload.run(&mut go), rust.sign(1, b"data"));
+    assert_failed(python, "timeout");
+    assert_failed(go, "deadline exceeded");
+    assert!(rust.is_err());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(90), "{:?}", begun.elapsed());
 }

@@ -1,10 +1,10 @@
 //! Key pairs of the kinds that the KMS server lacks, made by a real library: ML-KEM and SM2.
 
 use aws_sdk_kms::types::DataKeyPairSpec;
-use ml_kem::{DecapsulationKey, Kem, MlKem512, MlKem768, MlKem1024};
+use ml_kem::{Decapsulate, DecapsulationKey, Encapsulate, EncapsulationKey, Kem, MlKem512, MlKem768, MlKem1024};
 use sm2::{
     elliptic_curve::Generate,
-    pkcs8::{DecodePrivateKey, Document, EncodePrivateKey, EncodePublicKey},
+    pkcs8::{DecodePrivateKey, DecodePublicKey, Document, EncodePrivateKey, EncodePublicKey},
 };
 
 /// A key pair, in the encodings of KMS.
@@ -59,6 +59,17 @@ impl KeyPair {
             DataKeyPairSpec::Sm2 => encode(&sm2::SecretKey::from_pkcs8_der(private_key).ok()?.public_key()),
             _ => None,
         }
+    }
+
+    /// Whether a private half of ML-KEM-512 finds the secret that is encapsulated to a public half.
+    ///
+    /// # Panics
+    /// If a half does not parse.
+    pub fn shares_a_secret(public_key: &[u8], private_key: &[u8]) -> bool {
+        let public_key = EncapsulationKey::<MlKem512>::from_public_key_der(public_key).expect("a public key");
+        let private_key = DecapsulationKey::<MlKem512>::from_pkcs8_der(private_key).expect("a private key");
+        let (ciphertext, secret) = public_key.encapsulate();
+        private_key.decapsulate(&ciphertext) == secret
     }
 
     fn encode(private_key: &impl EncodePrivateKey, public_key: &impl EncodePublicKey) -> Self {
