@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, ResourceExt,
     runtime::{WatchStreamExt, watcher},
@@ -17,9 +17,9 @@ use super::{TestKind, TestNamespace};
 
 #[derive(Default)]
 struct Seen {
-    /// Recorded blobs by uid and version.
-    recorded: BTreeMap<(String, i32), Vec<u8>>,
-    /// Published blobs by Secret name and entry.
+    /// Recorded blobs and public keys by uid and version.
+    recorded: BTreeMap<(String, i32), (ByteString, Option<ByteString>)>,
+    /// Published blobs and public keys by Secret name and entry.
     published: BTreeMap<(String, String), Vec<u8>>,
     states: usize,
     violations: Vec<String>,
@@ -79,9 +79,9 @@ impl Seen {
         self.states += 1;
         let uid = key.uid().unwrap();
         for issued in key.as_object().record() {
-            let blob = issued.ciphertext_blob.0.clone();
-            let first = self.recorded.entry((uid.clone(), issued.version)).or_insert_with(|| blob.clone());
-            if *first != blob {
+            let bytes = (issued.ciphertext_blob.clone(), issued.public_key.clone());
+            let first = self.recorded.entry((uid.clone(), issued.version)).or_insert_with(|| bytes.clone());
+            if *first != bytes {
                 self.violations.push(format!(
                     "{}: version {} was recorded again with other bytes",
                     key.name_any(),
@@ -106,12 +106,13 @@ impl Seen {
         self.states += 1;
         let name = secret.name_any();
         let data = secret.data.clone().unwrap_or_default();
-        let current =
-            data.get("version").map(|version| format!("ciphertextBlob.v{}", String::from_utf8_lossy(&version.0)));
+        let current = data.get("version").map(|version| String::from_utf8_lossy(&version.0).into_owned());
         for (entry, value) in data {
-            // The plain entry is that of the version that is current.
-            let entry = if entry == "ciphertextBlob" { current.clone().unwrap_or_default() } else { entry };
-            if entry.starts_with("ciphertextBlob.v") {
+            // The plain entries are those of the version that is current.
+            let is_plain = ["ciphertextBlob", "publicKey"].contains(&entry.as_str());
+            let entry =
+                current.as_ref().filter(|_| is_plain).map_or(entry.clone(), |version| format!("{entry}.v{version}"));
+            if entry.starts_with("ciphertextBlob.v") || entry.starts_with("publicKey.v") {
                 let first = self.published.entry((name.clone(), entry.clone())).or_insert_with(|| value.0.clone());
                 if *first != value.0 {
                     self.violations.push(format!("Secret {name}: {entry} was published with other bytes"));
