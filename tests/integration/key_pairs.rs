@@ -26,7 +26,7 @@ use crate::{
     plugin::User,
 };
 
-const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
+pub const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
 
 pub fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
     Api::namespaced(test.client.clone(), &test.namespace)
@@ -70,7 +70,7 @@ pub async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<Dat
     pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
-async fn delete(test: &TestNamespace, name: &str) {
+pub async fn delete(test: &TestNamespace, name: &str) {
     pairs(test).delete(name, &DeleteParams::default()).await.unwrap();
     eventually(SOON, "it is gone", async || pairs(test).get_opt(name).await.unwrap().is_none()).await;
 }
@@ -265,10 +265,12 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     operator.logs("DataKeyPairs are not watched until they can be listed").await;
     let user = User::of(&test);
     let unknown = user.ends(1, &["public-key", "tokens"]).await.err;
-    assert!(unknown.contains("the API server does not know DataKeyPairs; install the definition"), "{unknown}");
+    assert!(unknown.contains("the API server does not know this kind; install the definitions"), "{unknown}");
     let checked = user.runs(&["check", "-o", "json"]).await;
     let checked = String::from_utf8(checked.out).unwrap();
-    assert!(checked.contains("get datakeys") && !checked.contains("datakeypairs"), "{checked}");
+    assert!(checked.contains("get datakeys") && !checked.contains("get datakeypairs"), "{checked}");
+    // The operator that is deployed watches them.
+    assert!(checked.contains("datakeypairs.datakey.dev is not installed"), "{checked}");
     let definitions = testbed::repository().join("deploy/crd.yaml");
     test.plane.kubectl(&["apply", "-f", &definitions.display().to_string()]).await.unwrap();
     test.plane.kubectl(&["wait", "--for=condition=Established", "crd/datakeypairs.datakey.dev"]).await.unwrap();

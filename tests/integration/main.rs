@@ -36,6 +36,7 @@ mod pins;
 mod plugin;
 mod plugin_create;
 mod plugin_import;
+mod plugin_pairs;
 mod privilege;
 mod process;
 mod protection;

@@ -102,7 +102,7 @@ pub fn text(ended: &Ended) -> String {
 }
 
 /// The cells of a table's line that begins with this name.
-fn row(table: &str, name: &str) -> Vec<String> {
+pub fn row(table: &str, name: &str) -> Vec<String> {
     let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
     line.unwrap_or_else(|| panic!("no {name} in:\n{table}")).split_whitespace().map(str::to_owned).collect()
 }
@@ -601,7 +601,7 @@ async fn errors_exit_with_their_code_and_say_what_to_do() {
         assert!(ended.err.contains("there is no DataKey k in namespace plugin-codes"), "{ended:?}");
     }
     let none = user.ends(0, &["list"]).await;
-    assert_eq!(none.err, "No DataKeys found in namespace plugin-codes.\n");
+    assert_eq!(none.err, "No DataKeys or DataKeyPairs found in namespace plugin-codes.\n");
     assert!(user.ends(1, &["list", "--context=no-such"]).await.err.contains("--context"));
     assert!(user.ends(1, &["list", "--kubeconfig=/no/such/file"]).await.err.contains("--kubeconfig"));
 

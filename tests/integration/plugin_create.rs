@@ -55,14 +55,18 @@ async fn created_manifest_issues_what_the_aws_cli_would_ask_for() {
 
     let refused = user.ends(64, &["create", "k", "--key-id", "orders", "--key-spec=AES_256"]).await;
     assert!(refused.err.contains("--key-id must be a key ID") && refused.out.is_empty(), "{refused:?}");
-    let pair = user.ends(64, &["create", "k", "--key-id", &alias, "--key-pair-spec=RSA_2048"]).await;
-    assert!(pair.err.contains("--key-pair-spec"), "{pair:?}");
+    let both = ["create", "k", "--key-id", &alias, "--key-pair-spec=RSA_2048", "--key-spec=AES_256"];
+    let both = user.ends(64, &both).await;
+    assert!(both.err.contains("cannot be used with"), "{both:?}");
 }
 
-/// Runs the AWS CLI's `generate-data-key-without-plaintext`.
-async fn aws(test: &TestNamespace, words: &[&str]) -> String {
+const DATA_KEY: &str = "generate-data-key-without-plaintext";
+const KEY_PAIR: &str = "generate-data-key-pair-without-plaintext";
+
+/// Runs an operation of KMS by the AWS CLI.
+async fn aws(test: &TestNamespace, operation: &str, words: &[&str]) -> String {
     let mut command = Command::new(tools().join("consumers/bin/aws"));
-    command.args(["kms", "generate-data-key-without-plaintext"]).args(words);
+    command.args(["kms", operation]).args(words);
     command.envs(kms::environment(&test.proxy.url())).env("AWS_DEFAULT_REGION", kms::REGION);
     run(&mut command).await.unwrap()
 }
@@ -74,7 +78,7 @@ async fn documents_of_the_aws_cli_are_those_of_create() {
     let skeleton = user.ends(0, &["create", "--generate-cli-skeleton"]).await;
     let printed = text(&skeleton);
     // The AWS CLI takes one of the values at random.
-    let of_the_cli = aws(&test, &["--generate-cli-skeleton"]).await.replace("AES_128", "AES_256");
+    let of_the_cli = aws(&test, DATA_KEY, &["--generate-cli-skeleton"]).await.replace("AES_128", "AES_256");
     assert_eq!(printed.trim(), of_the_cli.trim());
 
     let yaml = text(&user.ends(0, &["create", "--generate-cli-skeleton", "yaml-input"]).await);
@@ -88,7 +92,7 @@ async fn documents_of_the_aws_cli_are_those_of_create() {
     let file = test.plane.workdir().file("plugin-skeleton.json");
     std::fs::write(&file, document.to_string()).unwrap();
     let parameter = format!("file://{}", file.display());
-    aws(&test, &["--cli-input-json", &parameter]).await;
+    aws(&test, DATA_KEY, &["--cli-input-json", &parameter]).await;
     let asked = &test.proxy.requests()[0].body;
     let spec = manifest(&user.ends(0, &["create", "k", "--cli-input-json", &parameter]).await)["spec"].take();
     for (field, parameter) in [
@@ -97,6 +101,26 @@ async fn documents_of_the_aws_cli_are_those_of_create() {
         ("encryptionContext", "EncryptionContext"),
         ("grantTokens", "GrantTokens"),
     ] {
+        assert_eq!(spec[field], asked[parameter], "{field}");
+    }
+    // The same for key pairs.
+    let of_the_cli: Value = serde_json::from_str(&aws(&test, KEY_PAIR, &["--generate-cli-skeleton"]).await).unwrap();
+    let spec = of_the_cli["KeyPairSpec"].as_str().unwrap();
+    for (form, yaml) in [("input", false), ("yaml-input", true)] {
+        let printed = ["create", "--key-pair-spec", spec, "--generate-cli-skeleton", form];
+        let printed = text(&user.ends(0, &printed).await);
+        let read: Value =
+            if yaml { serde_saphyr::from_str(&printed).unwrap() } else { serde_json::from_str(&printed).unwrap() };
+        assert_eq!(read, of_the_cli, "{form}");
+    }
+    let document = json!({ "KeyId": test.alias(), "KeyPairSpec": "ECC_NIST_P384", "EncryptionContext": { "a": "b" } });
+    std::fs::write(&file, document.to_string()).unwrap();
+    aws(&test, KEY_PAIR, &["--cli-input-json", &parameter]).await;
+    let asked = test.proxy.pair_requests().pop().unwrap().body;
+    let spec = manifest(&user.ends(0, &["create", "k", "--cli-input-json", &parameter]).await)["spec"].take();
+    for (field, parameter) in
+        [("keyId", "KeyId"), ("keyPairSpec", "KeyPairSpec"), ("encryptionContext", "EncryptionContext")]
+    {
         assert_eq!(spec[field], asked[parameter], "{field}");
     }
     let unknown = user.ends(64, &["create", "k", "--cli-input-json", r#"{"KeyID": "alias/a"}"#]).await;

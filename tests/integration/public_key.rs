@@ -241,7 +241,8 @@ async fn public_keys_are_read_from_the_record_alone() {
         (&["public-key", "tokens", "--versions", "7"][..], 64, "has no version 7: it has 1, 2"),
         (&["public-key", "tokens", "-o", "jwk", "--versions", "all"], 64, "name one by --versions, or use -o jwks"),
         (&["public-key", "none"], 1, "there is no DataKeyPair none in namespace public-key-record"),
-        (&["public-key", "../datakeys/x"], 1, "no object can have such a name"),
+        (&["public-key", "../datakeys/x"], 64, "write datakey/NAME or datakeypair/NAME"),
+        (&["public-key", "datakeypair/.."], 64, "no object can have such a name"),
     ] {
         let ended = viewer.ends(code, words).await;
         assert!(ended.err.contains(message) && ended.out.is_empty(), "{words:?}: {}", ended.err);

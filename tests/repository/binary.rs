@@ -124,14 +124,17 @@ fn the_binary_holds_no_operations_of_kms_but_the_two() {
 
 #[test]
 fn kubectl_plugin_can_unwrap_and_ask_by_dry_runs_only() {
-    assert_operations(&testbed::plugin().display().to_string(), &["Decrypt", "GenerateDataKeyWithoutPlaintext"]);
-    // Only the crate of dry runs has the second operation, and it has one call.
+    let operations = ["Decrypt", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext"];
+    assert_operations(&testbed::plugin().display().to_string(), &operations);
+    // Only the crate of dry runs has the other operations, and each has one call.
     let texts = crate::words::texts();
-    let calls = |path: &str| texts[path].matches(".generate_data_key_without_plaintext()").count();
     let dry_runs = "crates/datakey-dry-run/src/lib.rs";
-    assert_eq!((calls(dry_runs), texts[dry_runs].matches(".dry_run(true)").count()), (1, 1));
-    for path in texts.keys().filter(|path| path.starts_with("crates/") && *path != dry_runs) {
-        assert_eq!(calls(path), 0, "{path}");
+    for call in ["generate_data_key_without_plaintext()", "generate_data_key_pair_without_plaintext()"] {
+        let calls = |path: &str, what: &str| texts[path].matches(&format!(".{call}{what}")).count();
+        assert_eq!((calls(dry_runs, ""), calls(dry_runs, ".dry_run(true)")), (1, 1), "{call}");
+        for path in texts.keys().filter(|path| path.starts_with("crates/") && *path != dry_runs) {
+            assert_eq!(calls(path, ""), 0, "{path}");
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Asks AWS KMS by a dry run whether it would issue a data key: `GenerateDataKeyWithoutPlaintext` with `DryRun`, under the
-//! credentials of the user who runs the program.
+//! Asks AWS KMS by a dry run whether it would issue a data key or a key pair: `GenerateDataKeyWithoutPlaintext` or
+//! `GenerateDataKeyPairWithoutPlaintext` with `DryRun`, under the credentials of the user who runs the program.
 //!
 //! No value of this crate holds a data key. KMS answers a dry run with an error. Emulators exist that ignore `DryRun` and
 //! issue a data key: that answer is dropped, and reported as [`Verdict::Unsupported`].
@@ -22,18 +22,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::time::Duration;
+use std::{collections::HashMap, error::Error, time::Duration};
 
 use aws_config::Region;
 use aws_sdk_kms::{
     Client,
     config::timeout::TimeoutConfig,
     error::{ProvideErrorMetadata, SdkError},
-    operation::generate_data_key_without_plaintext::GenerateDataKeyWithoutPlaintextError,
-    types::DataKeySpec as SdkKeySpec,
+    types::{DataKeyPairSpec as SdkKeyPairSpec, DataKeySpec as SdkKeySpec},
 };
 use datakey::{
-    api::{KeyRequest, KeySpec, Material},
+    api::{KeyPairSpec, KeyRequest, KeySpec, Kind, Material},
     arn,
     text::{clause, redact},
 };
@@ -45,7 +44,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// What KMS answers to a dry run. Each text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// KMS would issue the data key.
+    /// KMS would issue what the request asks for.
     WouldIssue,
     /// KMS would refuse, for this cause.
     Refused(String),
@@ -55,17 +54,21 @@ pub enum Verdict {
     Unsupported(String),
 }
 
-/// Asks KMS by a dry run whether it would issue a data key for a request. `app` is the name and version of the program in
+/// Asks KMS by a dry run whether it would issue the data key or the key pair of a request. `app` is the name and version of the program in
 /// the user agent of the call.
 ///
 /// # Errors
-/// Returns a message if a setting of AWS cannot be used, or no Region is known.
+/// Returns a message if a setting of AWS cannot be used, no Region is known, or the request does not name exactly one length or kind
+/// of key pair.
 pub async fn dry_run(
     app: &'static str,
     overrides: &Overrides,
     request: &KeyRequest,
     grant_tokens: &[String],
 ) -> Result<Verdict, String> {
+    let Some(material) = request.material() else {
+        return Err("the request names no length or kind".to_owned());
+    };
     let aws = Aws::with_overrides(app, User::Person, overrides).await?;
     let named = arn::resolve_region(&request.key_id, request.region.as_deref(), None);
     let Some(region) = named.map(|region| Region::new(region.to_owned())).or(aws.own_region().await) else {
@@ -77,37 +80,75 @@ pub async fn dry_run(
     if let Some(url) = &overrides.endpoint_url {
         config = config.endpoint_url(url);
     }
-    let call = Client::from_conf(config.build())
-        .generate_data_key_without_plaintext()
-        .dry_run(true)
-        .key_id(&request.key_id)
-        .set_encryption_context(request.encryption_context.as_ref().map(|pairs| pairs.clone().into_iter().collect()))
-        .set_grant_tokens((!grant_tokens.is_empty()).then(|| grant_tokens.to_vec()));
-    let call = match request.material() {
-        Some(Material::Spec(KeySpec::Aes256)) => call.key_spec(SdkKeySpec::Aes256),
-        Some(Material::Spec(KeySpec::Aes128)) => call.key_spec(SdkKeySpec::Aes128),
-        Some(Material::Bytes(bytes)) => call.number_of_bytes(bytes.into()),
-        Some(Material::Pair(_)) => return Err("the request is for a key pair and not for a data key".to_owned()),
-        None => return Err("the request names no length".to_owned()),
-    };
-    Ok(match call.send().await {
-        // The answer has a data key, and is dropped here.
-        Ok(_) => Verdict::Unsupported(
-            "this endpoint does not support dry runs: it issued a data key, which was dropped; check what endpoint is called \
-             (--endpoint-url, AWS_ENDPOINT_URL_KMS), or leave out --dry-run"
-                .to_owned(),
-        ),
-        Err(error) => verdict(&error, grant_tokens),
+    let call = Call { client: Client::from_conf(config.build()), request, grant_tokens, kind: material.kind().kind() };
+    Ok(match material {
+        Material::Spec(spec) => call.data_key(Some(spec), None).await,
+        Material::Bytes(bytes) => call.data_key(None, Some(bytes)).await,
+        Material::Pair(spec) => call.key_pair(spec).await,
     })
 }
 
+/// One call.
+struct Call<'a> {
+    client: Client,
+    request: &'a KeyRequest,
+    grant_tokens: &'a [String],
+    kind: &'static Kind,
+}
+
+// === impl Call ===
+
+impl Call<'_> {
+    async fn data_key(&self, spec: Option<KeySpec>, bytes: Option<u16>) -> Verdict {
+        let spec = spec.map(|spec| match spec {
+            KeySpec::Aes256 => SdkKeySpec::Aes256,
+            KeySpec::Aes128 => SdkKeySpec::Aes128,
+        });
+        let call = self.client.generate_data_key_without_plaintext().dry_run(true).set_key_spec(spec);
+        let call = call.set_number_of_bytes(bytes.map(Into::into)).key_id(&self.request.key_id);
+        let call = call.set_encryption_context(self.context()).set_grant_tokens(self.tokens());
+        self.verdict(call.send().await)
+    }
+
+    async fn key_pair(&self, spec: KeyPairSpec) -> Verdict {
+        let call = self.client.generate_data_key_pair_without_plaintext().dry_run(true);
+        let call = call.key_pair_spec(SdkKeyPairSpec::from(spec.as_str())).key_id(&self.request.key_id);
+        let call = call.set_encryption_context(self.context()).set_grant_tokens(self.tokens());
+        self.verdict(call.send().await)
+    }
+
+    fn context(&self) -> Option<HashMap<String, String>> {
+        self.request.encryption_context.as_ref().map(|pairs| pairs.clone().into_iter().collect())
+    }
+
+    fn tokens(&self) -> Option<Vec<String>> {
+        (!self.grant_tokens.is_empty()).then(|| self.grant_tokens.to_vec())
+    }
+
+    fn verdict<T, E: ProvideErrorMetadata + Error + 'static>(&self, answer: Result<T, SdkError<E>>) -> Verdict {
+        match answer {
+            // The answer has what was issued, and is dropped here.
+            Ok(_) => Verdict::Unsupported(format!(
+                "this endpoint does not support dry runs: it issued a {}, which was dropped; check what endpoint is called \
+                 (--endpoint-url, AWS_ENDPOINT_URL_KMS), or leave out --dry-run",
+                self.kind.noun
+            )),
+            Err(error) => verdict(self.kind, &error, self.grant_tokens),
+        }
+    }
+}
+
 /// Converts an error of the AWS SDK. Its message can repeat the request: grant tokens are redacted.
-fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>, grant_tokens: &[String]) -> Verdict {
+fn verdict<E: ProvideErrorMetadata + Error + 'static>(
+    kind: &Kind,
+    error: &SdkError<E>,
+    grant_tokens: &[String],
+) -> Verdict {
     match error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or("an error without a code");
             let message = service.err().message().map(|message| redact(message, grant_tokens));
-            of_code(code, message.as_deref())
+            of_code(kind, code, message.as_deref())
         }
         SdkError::TimeoutError(_) => Verdict::Unknown("AWS KMS did not answer in time: check the network".to_owned()),
         SdkError::ResponseError(_) => Verdict::Unknown(
@@ -122,8 +163,9 @@ fn verdict(error: &SdkError<GenerateDataKeyWithoutPlaintextError>, grant_tokens:
     }
 }
 
-/// Converts an error code of KMS (AWS KMS API reference, `GenerateDataKeyWithoutPlaintext`, errors).
-fn of_code(code: &str, message: Option<&str>) -> Verdict {
+/// Converts an error code of KMS (AWS KMS API reference, `GenerateDataKeyWithoutPlaintext` and
+/// `GenerateDataKeyPairWithoutPlaintext`, errors).
+fn of_code(kind: &Kind, code: &str, message: Option<&str>) -> Verdict {
     if code == "DryRunOperationException" {
         return Verdict::WouldIssue;
     }
@@ -131,13 +173,18 @@ fn of_code(code: &str, message: Option<&str>) -> Verdict {
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {
         "AccessDeniedException" => Verdict::Refused(format!(
-            "{why}; your AWS identity needs kms:GenerateDataKeyWithoutPlaintext on the key with this encryption context"
+            "{why}; your AWS identity needs kms:{} on the key with this encryption context",
+            kind.operation
         )),
         "NotFoundException" => {
             Verdict::Refused(format!("{why}; correct --key-id or --region, or create the key or alias there"))
         }
         "DisabledException" => Verdict::Refused(format!("{why}; enable the KMS key")),
         "InvalidKeyUsageException" => Verdict::Refused(format!("{why}; name a symmetric encryption key")),
+        // Key pairs cannot be issued under a KMS key of a custom key store.
+        "UnsupportedOperationException" => {
+            Verdict::Refused(format!("{why}; name a KMS key that is in no custom key store"))
+        }
         "InvalidGrantTokenException" => Verdict::Refused(format!("{why}; correct --grant-tokens")),
         "KMSInvalidStateException" | "ValidationException" => Verdict::Refused(why),
         _ => Verdict::Unknown(why),
@@ -146,13 +193,20 @@ fn of_code(code: &str, message: Option<&str>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_kms::{config::http::HttpResponse, error::ErrorMetadata};
+    use aws_sdk_kms::{
+        config::http::HttpResponse, error::ErrorMetadata,
+        operation::generate_data_key_without_plaintext::GenerateDataKeyWithoutPlaintextError,
+    };
+    use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
 
     use super::*;
 
     #[test]
     fn dry_run_exception_is_the_success() {
-        assert_eq!(of_code("DryRunOperationException", Some("would have succeeded")), Verdict::WouldIssue);
+        assert_eq!(
+            of_code(DataKey::KIND, "DryRunOperationException", Some("would have succeeded")),
+            Verdict::WouldIssue
+        );
     }
 
     #[test]
@@ -163,9 +217,17 @@ mod tests {
             ("DisabledException", "enable the KMS key"),
             ("KMSInvalidStateException", "KMSInvalidStateException: words"),
         ] {
-            let verdict = of_code(code, Some("words"));
+            let verdict = of_code(DataKey::KIND, code, Some("words"));
             assert!(matches!(&verdict, Verdict::Refused(why) if why.contains(advice)), "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn refusal_of_a_key_pair_names_its_action() {
+        let verdict = of_code(DataKeyPair::KIND, "AccessDeniedException", None);
+        assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("kms:GenerateDataKeyPairWithoutPlaintext ")));
+        let verdict = of_code(DataKeyPair::KIND, "UnsupportedOperationException", None);
+        assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("custom key store")), "{verdict:?}");
     }
 
     #[test]
@@ -173,7 +235,7 @@ mod tests {
         let metadata = ErrorMetadata::builder().code("ValidationException").message("1 of [t0ken] is wrong").build();
         let response = HttpResponse::new(400_u16.try_into().unwrap(), "".into());
         let error = SdkError::service_error(GenerateDataKeyWithoutPlaintextError::generic(metadata), response);
-        let Verdict::Refused(why) = verdict(&error, &["t0ken".to_owned()]) else { panic!("refused") };
+        let Verdict::Refused(why) = verdict(DataKey::KIND, &error, &["t0ken".to_owned()]) else { panic!("refused") };
         assert!(why.contains("[[redacted]] is wrong"), "{why}");
     }
 
@@ -182,7 +244,7 @@ mod tests {
         for code in
             ["ThrottlingException", "ExpiredTokenException", "KMSInternalException", "DependencyTimeoutException"]
         {
-            let verdict = of_code(code, Some("words\u{1b}[2J"));
+            let verdict = of_code(DataKey::KIND, code, Some("words\u{1b}[2J"));
             assert!(matches!(&verdict, Verdict::Unknown(why) if why.contains(r"words\u{1b}[2J")), "{verdict:?}");
         }
     }

@@ -1,8 +1,8 @@
-//! Unwraps recorded data keys with `Decrypt` of AWS KMS, and shows nothing of their plaintext.
+//! Unwraps recorded data keys and key pairs with `Decrypt` of AWS KMS, and shows nothing of their plaintext.
 //!
 //! This is the only crate of the workspace that calls `Decrypt`; the operator does not depend on it. A [`Decrypter`]
 //! uses the credentials of the user who runs the program. It reports the length of a plaintext and, if the plaintext is
-//! too long to be guessed, its SHA-256, and overwrites the plaintext.
+//! too long to be guessed, its SHA-256; of a private key, whether it belongs to the recorded public key. It overwrites the plaintext.
 //!
 //! | item | purpose |
 //! | --- | --- |
@@ -21,6 +21,7 @@
 //! for issued in key.record() {
 //!     match decrypter.decrypt(issued).await {
 //!         Decryption::Unwrapped { length, .. } => println!("version {}: {length} bytes", issued.version),
+//!         Decryption::UnwrappedPair { public_half, .. } => println!("version {}: {public_half:?}", issued.version),
 //!         Decryption::Failed { why } => println!("version {} does not unwrap: {why}", issued.version),
 //!         Decryption::Unknown { why } => println!("version {}: {why}", issued.version),
 //!     }
@@ -42,7 +43,7 @@ use aws_sdk_kms::{
     primitives::Blob,
 };
 use datakey::{
-    api::{EncryptionContext, IssuedVersion, Material},
+    api::{EncryptionContext, IssuedVersion, KeyPairSpec, Material},
     arn::{self, KmsArn},
     secret::sha256,
     text::clause,
@@ -52,6 +53,10 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::Zeroizing;
+
+mod key_pair;
+
+pub use key_pair::PublicHalf;
 
 /// The longest wait for the answer to one call. It includes retries and the time to get credentials.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +77,14 @@ pub enum Decryption {
         #[serde(skip_serializing_if = "Option::is_none")]
         plaintext_sha256: Option<String>,
     },
-    /// KMS cannot unwrap it, or the plaintext has another length: the data key cannot be used now.
+    /// KMS unwrapped the private key of a key pair, and it is of the requested kind.
+    UnwrappedPair {
+        /// The kind of the key pair.
+        key_pair_spec: KeyPairSpec,
+        /// Whether the recorded public key belongs to the private key.
+        public_half: PublicHalf,
+    },
+    /// KMS cannot unwrap it, or the plaintext is not what was asked for: the data key or key pair cannot be used now.
     Failed {
         /// The cause.
         why: String,
@@ -170,7 +182,7 @@ impl Decrypter {
         };
         let blob = &issued.ciphertext_blob.0;
         match self.call(arn.region, Some(&issued.key_id), blob, issued.request.context()).await {
-            Ok((plaintext, _)) => inspect(&plaintext, issued.request.material().and_then(Material::length)),
+            Ok((plaintext, _)) => inspect(&plaintext, issued),
             Err(refusal) => refusal.into(),
         }
     }
@@ -246,8 +258,22 @@ impl From<Refusal> for Decryption {
     }
 }
 
+/// Reports on a plaintext what reveals nothing of it.
+fn inspect(plaintext: &Zeroizing<Vec<u8>>, issued: &IssuedVersion) -> Decryption {
+    match issued.request.material() {
+        Some(Material::Pair(key_pair_spec)) => {
+            let public_key = issued.public_key.as_ref().map(|key| key.0.as_slice()).unwrap_or_default();
+            match key_pair::check(plaintext, key_pair_spec, public_key) {
+                Ok(public_half) => Decryption::UnwrappedPair { key_pair_spec, public_half },
+                Err(why) => Decryption::Failed { why },
+            }
+        }
+        material => measure(plaintext, material.and_then(Material::length)),
+    }
+}
+
 /// Reports the length of a plaintext, and its SHA-256 if that reveals nothing.
-fn inspect(plaintext: &Zeroizing<Vec<u8>>, expected: Option<usize>) -> Decryption {
+fn measure(plaintext: &Zeroizing<Vec<u8>>, expected: Option<usize>) -> Decryption {
     let length = plaintext.len();
     if Some(length) != expected {
         let expected = expected.map_or_else(|| "none".to_owned(), |expected| expected.to_string());
@@ -304,6 +330,8 @@ fn refused(code: &str, message: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use datakey::{api::DataKeyPair, fixtures::Sample as _};
+
     use super::*;
 
     fn plaintext(length: usize) -> Zeroizing<Vec<u8>> {
@@ -313,21 +341,30 @@ mod tests {
     #[test]
     fn short_plaintext_has_no_fingerprint() {
         for length in [1, 8, 15] {
-            let decryption = inspect(&plaintext(length), Some(length));
+            let decryption = measure(&plaintext(length), Some(length));
             assert_eq!(decryption, Decryption::Unwrapped { length, plaintext_sha256: None });
         }
         for length in [16, 32, 1024] {
             let plaintext_sha256 = Some(sha256(&vec![7; length]));
-            assert_eq!(inspect(&plaintext(length), Some(length)), Decryption::Unwrapped { length, plaintext_sha256 });
+            assert_eq!(measure(&plaintext(length), Some(length)), Decryption::Unwrapped { length, plaintext_sha256 });
         }
     }
 
     #[test]
     fn plaintext_of_another_length_has_no_fingerprint() {
         for expected in [Some(16), None] {
-            let Decryption::Failed { why } = inspect(&plaintext(32), expected) else { panic!("{expected:?}") };
+            let Decryption::Failed { why } = measure(&plaintext(32), expected) else { panic!("{expected:?}") };
             assert!(why.contains("32 bytes"), "{why}");
         }
+    }
+
+    #[test]
+    fn plaintext_of_a_key_pair_is_no_data_key() {
+        let mut issued = datakey::fixtures::issued(1);
+        assert!(matches!(inspect(&plaintext(32), &issued), Decryption::Unwrapped { length: 32, .. }));
+        issued = DataKeyPair::version_like(&issued);
+        let Decryption::Failed { why } = inspect(&plaintext(32), &issued) else { panic!("{issued:?}") };
+        assert!(why.contains("PKCS #8"), "{why}");
     }
 
     #[test]

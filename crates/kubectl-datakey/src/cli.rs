@@ -25,10 +25,11 @@ const EXIT_CODES: &str = "\
 Exit codes: 0, all is well; 1, it could not be done or not be looked at in full; 2, something is not ready, or verify \
 found a difference; 64, wrong flags or arguments.";
 
-/// Looks after DataKeys: creates, imports, shows, verifies, exports, rotates and keeps them, and prints the policies that they
-/// need.
+/// Looks after DataKeys and DataKeyPairs: creates, imports, shows, verifies, exports, rotates and keeps them, and prints the
+/// policies that they need.
 ///
-/// A DataKey is a data key of AWS KMS in its wrapped form. No plaintext key is ever printed.
+/// A DataKey is a data key of AWS KMS in its wrapped form, a DataKeyPair is a key pair whose private key is wrapped. Commands take
+/// their names as NAME, datakey/NAME or datakeypair/NAME. No plaintext key is ever printed.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-datakey", bin_name = "kubectl datakey", version, max_term_width = 120)]
 #[command(after_help = EXIT_CODES)]
@@ -80,23 +81,24 @@ fn tip_about_aws(error: &clap::Error) -> Option<String> {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print the manifest of a DataKey, made from the parameters of aws kms generate-data-key-without-plaintext; with --apply
-    /// apply it and wait until it is Ready.
+    /// Print the manifest of a DataKey or DataKeyPair, made from the parameters of aws kms generate-data-key-without-plaintext or
+    /// generate-data-key-pair-without-plaintext; with --apply apply it and wait until it is Ready.
     Create(Create),
     /// Print a DataKey for Git that pins an existing wrapped data key, after AWS KMS unwrapped it; with --apply apply it and wait
     /// until it is Ready; with --from-csv or --from-folder many at once.
     Import(Import),
-    /// List DataKeys.
+    /// List DataKeys and DataKeyPairs.
     #[command(visible_alias = "ls")]
     #[command(after_help = examples::LIST)]
     List(List),
-    /// Show the state of a DataKey: why it is not Ready, since when, what to do; its versions, its Secret, its events.
+    /// Show the state of a DataKey or DataKeyPair: why it is not Ready, since when, what to do; its versions, its Secret, its
+    /// events.
     ///
-    /// Without a name it shows every DataKey of the namespace that is not Ready or whose Secret is not as it
+    /// Without a name it shows every one of the namespace that is not Ready or whose Secret is not as it
     /// should be. Exit code 2 says that there is one.
     #[command(after_help = examples::STATUS)]
     Status(Status),
-    /// Print a wrapped data key and what is needed to unwrap it: never the plaintext.
+    /// Print a wrapped data key or key pair and what is needed to unwrap it: never the plaintext.
     #[command(after_help = examples::EXPORT)]
     Export(Export),
     /// Print the public key of a DataKeyPair, for programs that verify its signatures or encrypt to it.
@@ -104,36 +106,36 @@ pub enum Command {
     /// The key comes from the record in the status. No Secret is read, and AWS KMS is not called.
     #[command(after_help = public_key::EXAMPLES)]
     PublicKey(PublicKey),
-    /// Compare Secrets with what their DataKeys record; with --decrypt also ask AWS KMS to unwrap them.
+    /// Compare Secrets with what their DataKeys and DataKeyPairs record; with --decrypt also ask AWS KMS to unwrap them.
     ///
-    /// Without a name it verifies every DataKey of the namespace. Exit code 2 says that something differs.
+    /// Without a name it verifies all of the namespace. Exit code 2 says that something differs.
     #[command(after_help = examples::VERIFY)]
     Verify(Verify),
-    /// Have a new data key issued, by raising spec.version to the next free number. Earlier ones stay.
+    /// Have a new data key or key pair issued, by raising spec.version to the next free number. Earlier ones stay.
     #[command(after_help = examples::ROTATE)]
     Rotate(Rotate),
-    /// Have DataKeys that are not Ready tried at once, for example after a fix in AWS. Each is tried at most once a minute.
+    /// Have DataKeys and DataKeyPairs that are not Ready tried at once, for example after a fix in AWS. Each is tried at most once a minute.
     ///
     /// After a failure the operator waits before the next try, up to ten minutes. This sets the annotation
-    /// datakey.dev/retry-at, which ends the wait. A DataKey that is Ready stays as it is.
+    /// datakey.dev/retry-at, which ends the wait. One that is Ready stays as it is.
     #[command(after_help = examples::RETRY)]
     Retry(Retry),
-    /// Keep the Secret of a DataKey under deletionPolicy Delete: create the DataKey again under Retain, with the same data
-    /// keys and the same Secret.
+    /// Keep the Secret of a DataKey or DataKeyPair under deletionPolicy Delete: create it again under Retain, with the same data
+    /// keys or key pairs and the same Secret.
     ///
-    /// deletionPolicy is fixed once a version is issued. So the DataKey is saved in a file with everything that was issued
+    /// deletionPolicy is fixed once a version is issued. So the object is saved in a file with everything that was issued
     /// as spec.wrappedKeys, deleted without its Secret (--cascade=orphan), and created from that file. AWS KMS is not
     /// called. After an interruption, run the same command again, or kubectl create -f FILE.
     #[command(after_help = examples::KEEP)]
     Keep(Keep),
-    /// Check the definition, the operator, its access to AWS KMS, and your rights. Exit code 2 says that something is not as it
+    /// Check the definitions, the operator, its access to AWS KMS, and your rights. Exit code 2 says that something is not as it
     /// should be.
     #[command(after_help = examples::CHECK)]
     Check(Check),
-    /// List Secrets with wrapped data keys that were kept when their DataKey was deleted.
+    /// List Secrets with data keys or key pairs that were kept when their DataKey or DataKeyPair was deleted.
     #[command(after_help = examples::ORPHANS)]
     Orphans(Orphans),
-    /// Print the IAM and key policies that a DataKey needs, for the operator and for the workload.
+    /// Print the IAM and key policies that a DataKey or DataKeyPair needs, for the operator and for the workload.
     #[command(after_help = examples::POLICY)]
     Policy(Policy),
     /// Print a completion script for a shell, or for kubectl itself.

@@ -1,9 +1,9 @@
 //! The requests to the API server. Each uses the credentials of the user's kubeconfig.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use datakey::{
-    api::DataKey,
+    api::{DataKey, DataKeyPair, Kind, KindId},
     names::{RETRY_AT_ANNOTATION, is_subdomain},
     secret::{
         decode,
@@ -28,13 +28,13 @@ mod config;
 mod errors;
 mod fetched_key;
 mod inspect;
-mod key_pairs;
+mod lookup;
 
 use config::config;
 pub use config::{Connection, contexts};
 use errors::{chain, explain, is_about_fields, is_missing};
-pub use fetched_key::{FetchedKey, Listing};
-pub use inspect::{DEFINITION, ListedSecret, Right};
+pub use fetched_key::{AnyKey, FetchedKey, Listing, Unlisted};
+pub use inspect::{ListedSecret, Right, definition_name};
 
 /// The longest wait for an answer of the API server. kube sets no limit by default.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,73 +71,39 @@ impl Cluster {
         Ok(Self { client, server, namespace })
     }
 
-    /// Gets a `DataKey` of the namespace.
-    pub async fn data_key(&self, name: &str) -> Result<FetchedKey, CommandError> {
-        match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
-            Ok(answer) => FetchedKey::decode(&answer),
-            Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
-        }
-    }
-
-    /// Gets a `DataKey` of the namespace, or `None` if it does not exist.
-    pub async fn find(&self, name: &str) -> Result<Option<FetchedKey>, CommandError> {
-        match self.send(self.own_data_keys().get(name, &GetParams::default())).await {
-            Ok(answer) => FetchedKey::decode(&answer).map(Some),
-            Err(kube::Error::Api(status)) if is_missing(&status) => Ok(None),
-            Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
-        }
-    }
-
-    /// Lists the `DataKey`s of the namespace, or of all namespaces.
-    pub async fn data_keys(&self, all_namespaces: bool) -> Result<Listing, CommandError> {
-        self.selected_by(None, all_namespaces).await
-    }
-
-    /// Lists the `DataKey`s of the namespace, or of all namespaces, that a label selector selects.
-    pub async fn selected_by(&self, labels: Option<&str>, all_namespaces: bool) -> Result<Listing, CommandError> {
-        let namespace = (!all_namespaces).then_some(self.namespace.as_str());
-        let params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default() };
-        let listed = self.send(data_keys_in(namespace).list(&params)).await;
-        listed.and_then(|answer| Listing::decode(&answer)).map_err(|error| explain(&error, "DataKeys"))
-    }
-
-    /// Gets one `DataKey`, or lists them if `name` is `None`.
-    pub async fn selected(&self, name: Option<&str>, all_namespaces: bool) -> Result<Listing, CommandError> {
-        match name {
-            Some(name) => Ok(Listing { keys: vec![self.data_key(name).await?], unreadable: BTreeMap::new() }),
-            None => self.data_keys(all_namespaces).await,
-        }
-    }
-
-    /// Applies a merge patch to a `DataKey`.
+    /// Applies a merge patch to an object.
     ///
-    /// `patch` has `metadata.resourceVersion`, so the API server refuses it if another client changed the DataKey.
-    pub async fn patch(&self, name: &str, patch: &Value, dry_run: bool) -> Result<FetchedKey, CommandError> {
+    /// `patch` has `metadata.resourceVersion`, so the API server refuses it if another client changed the object.
+    pub async fn patch(&self, before: &FetchedKey, patch: &Value, dry_run: bool) -> Result<FetchedKey, CommandError> {
+        let (kind, name) = (before.kind(), before.name());
         let params = PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.send(self.own_data_keys().patch(name, &params, &Patch::Merge(patch))).await {
-            Ok(answer) => FetchedKey::decode(&answer),
+        match self.send(self.own(kind).patch(&name, &params, &Patch::Merge(patch))).await {
+            Ok(answer) => FetchedKey::decode(kind, &answer),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
-                "DataKey {name} was changed meanwhile, and nothing was done: look at it, and try again"
+                "{} was changed meanwhile, and nothing was done: look at it, and try again",
+                before.titled()
             ))),
-            Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
+            Err(error) => Err(explain(&error, &self.what(kind, &name))),
         }
     }
 
-    /// Requests a retry of a `DataKey`. A condition that another client writes meanwhile does not matter, so the patch has no
+    /// Requests a retry of an object. A condition that another client writes meanwhile does not matter, so the patch has no
     /// resource version.
-    pub async fn request_retry(&self, namespace: &str, name: &str, at: Timestamp) -> Result<(), CommandError> {
+    pub async fn request_retry(&self, fetched: &FetchedKey, at: Timestamp) -> Result<(), CommandError> {
+        let namespace = fetched.namespace();
         let patch = json!({ "metadata": { "annotations": { RETRY_AT_ANNOTATION: at.to_string() } } });
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.send(data_keys_in(Some(namespace)).patch_metadata(name, &params, &Patch::Merge(patch))).await {
+        let objects = objects_of(fetched.kind(), Some(&namespace));
+        match self.send(objects.patch_metadata(&fetched.name(), &params, &Patch::Merge(patch))).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {namespace}"))),
+            Err(error) => Err(explain(&error, &format!("{} in namespace {namespace}", fetched.titled()))),
         }
     }
 
-    /// Deletes a `DataKey` without its Secret, unless another client changed the DataKey after it was read. If another client
+    /// Deletes an object without its Secret, unless another client changed the object after it was read. If another client
     /// deleted it, the error is [`CommandError::NotReady`].
     pub async fn orphan(&self, fetched: &FetchedKey) -> Result<(), CommandError> {
-        let (name, metadata) = (fetched.name(), &fetched.key.metadata);
+        let (titled, metadata) = (fetched.titled(), fetched.key.metadata());
         let (Some(uid), Some(read)) = (metadata.uid.clone(), metadata.resource_version.clone()) else {
             return Err(CommandError::Failed("the API server's answer has no uid or resourceVersion".to_owned()));
         };
@@ -146,33 +112,32 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(read) }),
             ..DeleteParams::default()
         };
-        match self.send(self.own_data_keys().delete(&name, &params)).await {
+        match self.send(self.own(fetched.kind()).delete(&fetched.name(), &params)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
-                "DataKey {name} was changed meanwhile, and was not deleted: look at it, and try again"
+                "{titled} was changed meanwhile, and was not deleted: look at it, and try again"
             ))),
             Err(kube::Error::Api(status)) if is_missing(&status) => {
-                Err(CommandError::NotReady(format!("another client deleted DataKey {name} meanwhile")))
+                Err(CommandError::NotReady(format!("another client deleted {titled} meanwhile")))
             }
-            Err(error) => Err(explain(&error, &format!("DataKey {name} in namespace {}", self.namespace))),
+            Err(error) => Err(explain(&error, &self.what(fetched.kind(), &fetched.name()))),
         }
     }
 
-    /// Creates a `DataKey`. Does nothing if it exists.
-    pub async fn create(&self, manifest: &Value) -> Result<(), CommandError> {
-        self.post(manifest, false).await
+    /// Creates an object. Does nothing if it exists.
+    pub async fn create(&self, kind: &'static Kind, manifest: &Value) -> Result<(), CommandError> {
+        self.post(kind, manifest, false).await
     }
 
-    /// Checks by a dry run whether the API server would accept a `DataKey`. An existing one of that name is no error.
-    pub async fn would_create(&self, manifest: &Value) -> Result<(), CommandError> {
-        self.post(manifest, true).await
+    /// Checks by a dry run whether the API server would accept an object. An existing one of that name is no error.
+    pub async fn would_create(&self, kind: &'static Kind, manifest: &Value) -> Result<(), CommandError> {
+        self.post(kind, manifest, true).await
     }
 
-    async fn post(&self, manifest: &Value, dry_run: bool) -> Result<(), CommandError> {
-        let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
-        let what = format!("DataKey {name} in namespace {}", self.namespace);
+    async fn post(&self, kind: &'static Kind, manifest: &Value, dry_run: bool) -> Result<(), CommandError> {
+        let what = self.what(kind, manifest["metadata"]["name"].as_str().unwrap_or_default());
         let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
-        match self.send(self.own_data_keys().create(&params, manifest.to_string().into_bytes())).await {
+        match self.send(self.own(kind).create(&params, manifest.to_string().into_bytes())).await {
             Ok(_) => Ok(()),
             // The API server validates an object before it looks for one of the same name.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
@@ -180,20 +145,21 @@ impl Cluster {
         }
     }
 
-    /// Applies a `DataKey` by server-side apply as this manager. Nothing that another manager owns is taken over.
+    /// Applies an object by server-side apply as this manager. Nothing that another manager owns is taken over.
     ///
     /// Returns `None`, and does nothing, if it is not the object that `metadata.uid` and `metadata.resourceVersion` name.
     pub async fn apply(
         &self,
+        kind: &'static Kind,
         manifest: &Value,
         manager: &str,
         dry_run: bool,
     ) -> Result<Option<FetchedKey>, CommandError> {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
-        let what = format!("DataKey {name} in namespace {}", self.namespace);
+        let what = self.what(kind, name);
         let params = PatchParams { dry_run, field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        match self.send(self.own_data_keys().patch(name, &params, &Patch::Apply(manifest))).await {
-            Ok(answer) => FetchedKey::decode(&answer).map(Some),
+        match self.send(self.own(kind).patch(name, &params, &Patch::Apply(manifest))).await {
+            Ok(answer) => FetchedKey::decode(kind, &answer).map(Some),
             Err(kube::Error::Api(status)) if status.is_conflict() && !is_about_fields(&status) => Ok(None),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
                 "{what} has other values, which another client set, and nothing was changed: {}; change it where it is \
@@ -260,12 +226,15 @@ impl Cluster {
         map.ok_or_else(|| CommandError::Failed(format!("there is no {what}")))
     }
 
-    /// Lists the events about a `DataKey`.
+    /// Lists the events about an object.
     pub async fn events(&self, fetched: &FetchedKey) -> Result<Vec<Event>, CommandError> {
         // Events of a deleted DataKey of the same name stay for an hour.
-        let uid = fetched.key.metadata.uid.as_deref().unwrap_or_default();
-        let about =
-            format!("involvedObject.kind=DataKey,involvedObject.name={},involvedObject.uid={uid}", fetched.name());
+        let uid = fetched.key.metadata().uid.as_deref().unwrap_or_default();
+        let about = format!(
+            "involvedObject.kind={},involvedObject.name={},involvedObject.uid={uid}",
+            fetched.kind().name,
+            fetched.name()
+        );
         let path = Event::url_path(&(), Some(&fetched.namespace()));
         let request = Request::new(path).list(&ListParams::default().fields(&about));
         let listed = self.objects(request).await.map_err(|error| explain(&error, "events"))?;
@@ -273,8 +242,8 @@ impl Cluster {
         Ok(listed.into_iter().filter_map(|event| serde_json::from_value(event).ok()).collect())
     }
 
-    fn own_data_keys(&self) -> Request {
-        data_keys_in(Some(&self.namespace))
+    fn own(&self, kind: &Kind) -> Request {
+        objects_of(kind, Some(&self.namespace))
     }
 
     /// Sends a request and returns the body of the answer.
@@ -293,8 +262,12 @@ fn require_names(names: &[&str], what: &str) -> Result<(), CommandError> {
     Err(CommandError::Failed(format!("{what}: no object can have such a name")))
 }
 
-fn data_keys_in(namespace: Option<&str>) -> Request {
-    Request::new(DataKey::url_path(&(), namespace))
+/// The objects of a kind in one namespace, or in all.
+fn objects_of(kind: &Kind, namespace: Option<&str>) -> Request {
+    Request::new(match kind.id {
+        KindId::DataKey => DataKey::url_path(&(), namespace),
+        KindId::DataKeyPair => DataKeyPair::url_path(&(), namespace),
+    })
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use std::{
     time::Duration,
 };
 
+use datakey::api::{KINDS, Kind};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    cluster::{Cluster, FetchedKey},
+    cluster::{Cluster, FetchedKey, Listing},
     output::CommandError,
+    reference::plural,
     view::secret_check::SecretCheck,
 };
 
@@ -100,23 +102,22 @@ fn secrets_were(count: usize) -> String {
     if count == 1 { "1 Secret was".to_owned() } else { format!("{count} Secrets were") }
 }
 
-/// The subject and the verb of a sentence about some of all `DataKey`s.
-fn of_all(some: usize, all: usize) -> String {
-    format!("{some} of {all} DataKeys {}", if some == 1 { "is" } else { "are" })
+/// The subject and the verb of a sentence about some of all objects of these kinds.
+fn of_all(some: usize, all: usize, nouns: &str) -> String {
+    format!("{some} of {all} {nouns} {}", if some == 1 { "is" } else { "are" })
 }
 
 /// Returns the note for an empty list.
-fn none_found(cluster: &Cluster, all_namespaces: bool) -> String {
-    if all_namespaces {
-        "No DataKeys found.".to_owned()
-    } else {
-        format!("No DataKeys found in namespace {}.", cluster.namespace)
-    }
+fn none_found(cluster: &Cluster, listing: &Listing, all_namespaces: bool) -> String {
+    let is_listed = |kind: &&Kind| listing.unlisted.iter().all(|unlisted| unlisted.kind != *kind);
+    let nouns: Vec<_> = KINDS.into_iter().filter(is_listed).map(|kind| plural([kind.id])).collect();
+    let place = if all_namespaces { String::new() } else { format!(" in namespace {}", cluster.namespace) };
+    format!("No {} found{place}.", nouns.join(" or "))
 }
 
 /// Returns the tool that applies the `DataKey` from Git, if the tool marks what it applies.
 fn managing_tool(fetched: &FetchedKey) -> Option<&'static str> {
-    let metadata = &fetched.key.metadata;
+    let metadata = fetched.key.metadata();
     let has_mark = |mark: &str| {
         [&metadata.labels, &metadata.annotations].into_iter().flatten().any(|marks| marks.contains_key(mark))
     };
@@ -130,7 +131,7 @@ fn has_grant_tokens(fetched: &FetchedKey) -> bool {
 
 /// Returns the grant tokens of the `DataKey`. A message of the API server about it can repeat them.
 fn grant_tokens(fetched: &FetchedKey) -> &[String] {
-    fetched.key.spec.grant_tokens.as_deref().unwrap_or_default()
+    fetched.key.object().spec.grant_tokens
 }
 
 /// Writes a new file, and refuses to overwrite an existing one. Only the user may read a private one.

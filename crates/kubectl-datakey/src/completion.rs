@@ -15,10 +15,13 @@ use clap_complete::{
     generate,
 };
 
+use datakey::api::{DataKeyPair, KeyKind as _};
+
 use crate::{
     cli::{Cli, CompletionTarget},
     cluster::{Cluster, Connection, FetchedKey},
     output::{CommandError, Output},
+    reference::Reference,
 };
 
 /// The directive of cobra by which the shell completes file names.
@@ -113,13 +116,15 @@ fn value_of(last: &str) -> &str {
 async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<String>, CommandError> {
     let connection = connection(before);
     let cluster = || Cluster::connect(&connection);
-    let listed = async || cluster().await?.data_keys(in_all_namespaces(before)).await;
+    let listed = async || cluster().await?.all(in_all_namespaces(before)).await;
     Ok(match source {
-        Source::DataKeys => listed().await?.keys.iter().map(FetchedKey::name).collect(),
-        Source::KeyPairs => cluster().await?.key_pair_names().await?,
+        Source::DataKeys => names(last, &listed().await?.keys),
+        Source::KeyPairs => {
+            cluster().await?.of_kind(DataKeyPair::KIND).await?.keys.iter().map(FetchedKey::name).collect()
+        }
         Source::Labels => {
             let listing = listed().await?;
-            let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata.labels.iter().flatten());
+            let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata().labels.iter().flatten());
             selectors(last, labels.map(|(key, value)| (key.as_str(), value.as_str())))
         }
         Source::SecretEntries => {
@@ -142,6 +147,16 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
         Source::Namespaces => cluster().await?.namespaces().await?,
         Source::Contexts => crate::cluster::contexts(&connection),
     })
+}
+
+/// The names of these objects: those of `DataKey`s alone and, once a kind is typed, those of that kind with it.
+fn names(typed: &str, keys: &[FetchedKey]) -> Vec<String> {
+    let names = |fetched: &FetchedKey| {
+        let kind = typed.split_once('/').map(|(kind, _)| format!("{kind}/{}", fetched.name()));
+        let is_meant = |name: &String| Reference::parse(name).is_ok_and(|read| read.kind == Some(fetched.kind()));
+        kind.map_or_else(|| Some(fetched.shown()), |name| Some(name).filter(is_meant))
+    };
+    keys.iter().filter_map(names).collect()
 }
 
 /// Whether the words ask for the DataKeys of all namespaces.
@@ -386,7 +401,7 @@ mod tests {
     #[test]
     fn first_line_of_the_help_is_the_description() {
         let Candidates::Words(found) = candidates("lis", &[]) else { panic!("no words") };
-        assert_eq!(found, ["list\tList DataKeys"]);
+        assert_eq!(found, ["list\tList DataKeys and DataKeyPairs"]);
     }
 
     #[test]

@@ -48,8 +48,9 @@ fn output<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 mod tests {
     use super::*;
     use crate::{
+        cluster::ListedSecret,
         commands::{check::CheckResult, policy::statements::Roles, version::OperatorVersion},
-        fixtures::{ready, recorded, secret},
+        fixtures::{pair, ready, recorded, secret},
         output::json as to_json,
         view::secret_check::SecretCheck,
     };
@@ -85,8 +86,10 @@ mod tests {
         check.versions[1].decrypt = Some(datakey_unwrap::Decryption::Unknown { why: "no credentials".into() });
         assert_valid("KeyCheck", &json!(check));
         assert_valid("KeyCheckList", &json!(Items { items: vec![check] }));
-        let fetched = ready(&[1]);
-        assert_valid("Exported", &json!(Exported::of(&fetched, &fetched.key.record()[0])));
+        for fetched in [ready(&[1]), pair(&[1])] {
+            assert_valid("Exported", &json!(Exported::of(&fetched, &fetched.key.record()[0])));
+            assert_valid("KeySummary", &json!(KeySummary::of(&fetched.key)));
+        }
         for api in [None, Some(vec!["v1alpha1".to_owned()])] {
             let operator = OperatorVersion { namespace: "a".into(), name: "b".into(), image: "c".into() };
             let operators = api.is_some().then(|| vec![operator]);
@@ -99,9 +102,10 @@ mod tests {
             next: (result != CheckResult::Ok).then(|| "do it".into()),
         });
         assert_valid("FindingList", &json!(Items { items: findings.to_vec() }));
-        let kept = Orphan { data_key: None, created: None, ..Orphan::of(&json!(secret(&key, 2).metadata)) };
-        assert_valid("OrphanList", &json!(Items { items: vec![Orphan::of(&json!(secret(&key, 2).metadata)), kept] }));
-        for key in [ready(&[1, 2]).key, recorded(&[]).key] {
+        let listed = ListedSecret { kind: key.kind(), metadata: json!(secret(&key, 2).metadata) };
+        let kept = Orphan { data_key: None, created: None, ..Orphan::of(&listed) };
+        assert_valid("OrphanList", &json!(Items { items: vec![Orphan::of(&listed), kept] }));
+        for key in [ready(&[1, 2]).key, recorded(&[]).key, pair(&[1]).key] {
             let policies = Policies::of(&key, &Roles { operator: None, workload: None });
             assert_valid("Policies", &json!(policies));
             assert_valid("PolicyDocument", &json!(policies.workload));

@@ -2,9 +2,10 @@
 //! that differ in each run are masked.
 
 /// Commands whose output depends on nothing else than the steps before them.
-const COMPARED: [&str; 8] = [
+const COMPARED: [&str; 9] = [
     "kubectl datakey status orders",
     "kubectl datakey verify orders --decrypt",
+    "kubectl datakey verify signing --decrypt",
     "kubectl datakey export orders --version 1",
     "kubectl datakey export orders -o env",
     "kubectl datakey create payments -n shop --key-id alias/orders --key-spec AES_256 --encryption-context purpose=payments,stage=prod",

@@ -48,8 +48,15 @@ async fn kubectl_completes_commands_flags_and_names() {
     assert_eq!(offers(&["public-key", "-n", "plugin-complete", ""]).await, ["tokens", ":4"]);
     assert_eq!(offers(&["sta"]).await, ["status", ":4"]);
     assert_eq!(offers(&["status", "-n", "plugin-complete", "o"]).await, ["orders", ":4"]);
-    assert_eq!(offers(&["export", "-n", "plugin-complete", ""]).await, ["orders", "payments", ":4"]);
+    assert_eq!(
+        offers(&["export", "-n", "plugin-complete", ""]).await,
+        ["orders", "payments", "datakeypair/tokens", ":4"]
+    );
     assert_eq!(offers(&["export", "orders", "-o", "j"]).await, ["json", ":4"]);
+    assert_eq!(offers(&["export", "-n", "plugin-complete", "d"]).await, ["datakeypair/tokens", ":4"]);
+    assert_eq!(offers(&["export", "-n", "plugin-complete", "dkp/"]).await, ["dkp/tokens", ":4"]);
+    assert_eq!(offers(&["export", "-n", "plugin-complete", "datakey/p"]).await, ["datakey/payments", ":4"]);
+    assert_eq!(offers(&["create", "k", "--key-pair-spec", "SM"]).await, ["SM2", ":4"]);
     test.patch("orders", &json!({ "metadata": { "labels": { "team": "shop", "stage": "prod" } } })).await;
     test.patch("payments", &json!({ "metadata": { "labels": { "team": "bank" } } })).await;
     assert_eq!(offers(&["list", "-n", "plugin-complete", "-l", "t"]).await, ["team=", ":6"]);

@@ -141,9 +141,10 @@ async fn check_says_what_of_the_installation_does_not_work() {
     let (result, detail) = finding(&user.json(2, &here).await, "watched by");
     assert!(result == "Failed" && detail.contains("both watch namespace plugin-check"), "{detail}");
     test.plane.kubectl(&["delete", "deployment", "second", "-n", "plugin-check"]).await.unwrap();
-    for right in ["list datakeys", "patch datakeys", "get secrets"] {
+    for right in ["list datakeys", "patch datakeys", "get secrets", "list datakeypairs"] {
         assert_eq!(finding(&runs, right).0, "Ok", "{right}");
     }
+    assert_eq!(finding(&runs, "definition of pairs").0, "Ok");
 
     if let Some(address) = own_address() {
         let [service, pod, endpoints, slice] = metrics_service("plugin-check", address, admin_port(&operator).await);
@@ -211,7 +212,10 @@ async fn orphans_are_the_secrets_without_a_data_key() {
     }
     let user = User::of(&test);
     let none = user.ends(0, &["orphans"]).await;
-    assert_eq!((none.out.len(), none.err.as_str()), (0, "Each of 3 Secrets with wrapped data keys has a DataKey.\n"));
+    assert_eq!(
+        (none.out.len(), none.err.as_str()),
+        (0, "Each of 3 Secrets with data keys or key pairs has its DataKey or DataKeyPair.\n")
+    );
     test.delete("kept").await;
     test.delete("named").await;
     let table = text(&user.ends(0, &["orphans"]).await);

@@ -172,6 +172,7 @@ impl KeyKind for DataKey {
         api_version: "datakey.dev/v1alpha1",
         name: "DataKey",
         plural: "datakeys",
+        operation: "GenerateDataKeyWithoutPlaintext",
         noun: "data key",
         secret_type: SECRET_TYPE,
     };

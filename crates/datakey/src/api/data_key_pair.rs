@@ -167,6 +167,7 @@ impl KeyKind for DataKeyPair {
         api_version: "datakey.dev/v1alpha1",
         name: "DataKeyPair",
         plural: "datakeypairs",
+        operation: "GenerateDataKeyPairWithoutPlaintext",
         noun: "key pair",
         secret_type: PAIR_SECRET_TYPE,
     };

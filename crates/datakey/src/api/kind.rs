@@ -69,6 +69,8 @@ pub struct Kind {
     pub name: &'static str,
     /// The name of the resource, without the group.
     pub plural: &'static str,
+    /// The operation of KMS that issues it.
+    pub operation: &'static str,
     /// What one version of an object is, in messages.
     pub noun: &'static str,
     /// The type of its Secrets.

@@ -80,7 +80,7 @@ pub struct RequestView<'a> {
 
 impl<'a> RequestView<'a> {
     /// The encryption context; empty if it is absent, which is the same for KMS.
-    fn context(&self) -> &'a EncryptionContext {
+    pub fn context(&self) -> &'a EncryptionContext {
         static EMPTY: EncryptionContext = EncryptionContext::new();
         self.encryption_context.unwrap_or(&EMPTY)
     }

@@ -1,8 +1,8 @@
 //! `--cli-input-json`, `--cli-input-yaml` and `--generate-cli-skeleton`: the parameters of `aws kms
-//! generate-data-key-without-plaintext` in one document. No message has a value of the document, because grant tokens are
+//! generate-data-key-without-plaintext` or of `aws kms generate-data-key-pair-without-plaintext` in one document. No message has a value of the document, because grant tokens are
 //! among them.
 
-use datakey::api::{EncryptionContext, KeySpec};
+use datakey::api::{EncryptionContext, KeyPairSpec, KeySpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ pub struct CliInput {
     pub key_id: Option<String>,
     pub key_spec: Option<KeySpec>,
     pub number_of_bytes: Option<i32>,
+    pub key_pair_spec: Option<KeyPairSpec>,
     pub encryption_context: Option<EncryptionContext>,
     pub grant_tokens: Option<Vec<String>>,
     pub dry_run: Option<bool>,
@@ -45,6 +46,41 @@ GrantTokens:  # Up to 10. Remove it for none.
 - ''
 DryRun: true  # true: KMS checks the request, and nothing is applied. Remove it to apply.
 ";
+
+/// What `aws kms generate-data-key-pair-without-plaintext --generate-cli-skeleton` prints, with this kind.
+pub fn json_skeleton_of_pair(spec: KeyPairSpec) -> String {
+    let spec = spec.as_str();
+    format!(
+        r#"{{
+    "EncryptionContext": {{
+        "KeyName": ""
+    }},
+    "KeyId": "",
+    "KeyPairSpec": "{spec}",
+    "GrantTokens": [
+        ""
+    ],
+    "DryRun": true
+}}
+"#
+    )
+}
+
+/// The same in YAML, with what to do about each field.
+pub fn yaml_skeleton_of_pair(spec: KeyPairSpec) -> String {
+    let spec = spec.as_str();
+    format!(
+        "\
+EncryptionContext:  # Pairs that KMS binds to the private key. Remove it for none.
+  KeyName: ''
+KeyId: ''  # [REQUIRED] Key ID, key ARN, alias name or alias ARN of the symmetric KMS key.
+KeyPairSpec: {spec}  # [REQUIRED] The kind of the key pair.
+GrantTokens:  # Up to 10. Remove it for none.
+- ''
+DryRun: true  # true: KMS checks the request, and nothing is applied. Remove it to apply.
+"
+    )
+}
 
 // === impl CliInput ===
 
@@ -78,6 +114,9 @@ impl CliInput {
                 "KeyId" => input.key_id = field(&name, value, "a string")?,
                 "KeySpec" => input.key_spec = field(&name, value, "AES_256 or AES_128")?,
                 "NumberOfBytes" => input.number_of_bytes = field(&name, value, "a number from 1 to 1024")?,
+                "KeyPairSpec" => {
+                    input.key_pair_spec = field(&name, value, "the kind of a key pair, such as ECC_NIST_P256")?;
+                }
                 "EncryptionContext" => input.encryption_context = field(&name, value, "an object of strings")?,
                 "GrantTokens" => input.grant_tokens = field(&name, value, "a list of strings")?,
                 "DryRun" => input.dry_run = field(&name, value, "true or false")?,
@@ -88,7 +127,8 @@ impl CliInput {
             return Ok(input);
         }
         Err(format!(
-            "unknown fields: {}; there are KeyId, KeySpec, NumberOfBytes, EncryptionContext, GrantTokens and DryRun",
+            "unknown fields: {}; there are KeyId, KeySpec, NumberOfBytes, KeyPairSpec, EncryptionContext, \
+             GrantTokens and DryRun",
             unknown.join(", ")
         ))
     }
@@ -159,8 +199,16 @@ mod tests {
     fn skeletons_have_every_field() {
         let json = CliInput::json(JSON_SKELETON).unwrap();
         assert_eq!(CliInput::yaml(YAML_SKELETON).as_ref(), Ok(&json));
-        let CliInput { key_id, key_spec, number_of_bytes, encryption_context, grant_tokens, dry_run } = json;
+        let CliInput { key_id, key_spec, number_of_bytes, key_pair_spec, encryption_context, grant_tokens, dry_run } =
+            json;
         assert!(key_id.is_some() && key_spec.is_some() && number_of_bytes.is_some() && encryption_context.is_some());
+        assert!(key_pair_spec.is_none());
         assert!(grant_tokens.is_some() && dry_run.is_some());
+        let pair = CliInput::json(&json_skeleton_of_pair(KeyPairSpec::EccNistP256)).unwrap();
+        assert_eq!(CliInput::yaml(&yaml_skeleton_of_pair(KeyPairSpec::EccNistP256)).as_ref(), Ok(&pair));
+        assert_eq!(
+            (pair.key_pair_spec, pair.key_spec, pair.dry_run),
+            (Some(KeyPairSpec::EccNistP256), None, Some(true))
+        );
     }
 }

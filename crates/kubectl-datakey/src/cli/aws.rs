@@ -1,13 +1,16 @@
 //! Flags that the AWS CLI has, by their names there.
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use datakey::{
-    api::KeySpec,
+    api::{KeyPairSpec, KeySpec},
     names::{MAX_LABEL, is_subdomain},
 };
 use datakey_aws::Overrides;
 
-/// Options of `aws kms generate-data-key-without-plaintext` and `aws kms decrypt` that have no use here (AWS CLI Command
+/// Options of `aws kms generate-data-key-without-plaintext`, `aws kms generate-data-key-pair-without-plaintext` and `aws kms decrypt` that have no use here (AWS CLI Command
 /// Reference, global options).
 pub const WITHOUT_USE: [&str; 16] = [
     "--cli-auto-prompt",
@@ -81,7 +84,14 @@ pub fn key_spec(text: &str) -> Result<KeySpec, String> {
     }
 }
 
-/// Reads the name of a DataKey.
+/// Reads the kind of a key pair by its name in the KMS API.
+pub fn key_pair_spec() -> impl TypedValueParser<Value = KeyPairSpec> {
+    let names = KeyPairSpec::ALL.iter().map(|spec| spec.as_str());
+    let find = |name: String| KeyPairSpec::ALL.iter().find(|spec| spec.as_str() == name).copied();
+    PossibleValuesParser::new(names).try_map(move |name| find(name).ok_or("it is no kind of key pair"))
+}
+
+/// Reads the name of a DataKey or DataKeyPair.
 pub fn data_key_name(text: &str) -> Result<String, String> {
     // The label of its Secret has the name, too.
     if text.len() <= MAX_LABEL && is_subdomain(text) {

@@ -1,11 +1,12 @@
-//! The flags of `create`: those of `aws kms generate-data-key-without-plaintext` by their names, and kubectl's.
+//! The flags of `create`: those of `aws kms generate-data-key-without-plaintext` and of `aws kms
+//! generate-data-key-pair-without-plaintext` by their names, and kubectl's.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use datakey::api::{EncryptionContext, KeySpec};
+use datakey::api::{EncryptionContext, KeyPairSpec, KeySpec};
 
-use super::aws::{AwsArgs, data_key_name, key_spec};
+use super::aws::{AwsArgs, data_key_name, key_pair_spec, key_spec};
 use crate::aws_cli;
 
 const EXAMPLES: &str = "\
@@ -22,6 +23,10 @@ Examples:
   kubectl datakey create orders -n shop --key-id alias/orders \\
     --key-spec AES_256 --apply
 
+  # Print a DataKeyPair
+  kubectl datakey create tokens --key-id alias/tokens \\
+    --key-pair-spec ECC_NIST_P256 --encryption-context purpose=tokens
+
   # Take the parameters that the AWS CLI takes
   kubectl datakey create orders --cli-input-json file://orders.json";
 
@@ -29,11 +34,11 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Create {
-    /// The name of the DataKey.
+    /// The name of the DataKey or DataKeyPair.
     #[arg(id = "new-name", value_name = "NAME", value_parser = data_key_name, required_unless_present = "generate_cli_skeleton")]
     pub name: Option<String>,
 
-    /// The symmetric KMS key that wraps the data key: a key ID, a key ARN, an alias name or an alias ARN.
+    /// The symmetric KMS key that wraps the data key or the private key: a key ID, a key ARN, an alias name or an alias ARN.
     #[arg(long, value_parser = aws_cli::key_id)]
     pub key_id: Option<String>,
 
@@ -44,6 +49,10 @@ pub struct Create {
     /// The length of the data key in bytes, from 1 to 1024, in place of --key-spec.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1024), value_name = "BYTES")]
     pub number_of_bytes: Option<i32>,
+
+    /// The kind of a key pair: makes a DataKeyPair. Takes the place of --key-spec and --number-of-bytes.
+    #[arg(long, value_parser = key_pair_spec(), conflicts_with_all = ["key_spec", "number_of_bytes"], value_name = "SPEC")]
+    pub key_pair_spec: Option<KeyPairSpec>,
 
     /// The encryption context: purpose=orders,stage=prod, or JSON, or file://FILE with either. Quote a value that has a
     /// comma: purpose='a,b'.
@@ -63,12 +72,13 @@ pub struct Create {
     #[arg(long, value_name = "YAML")]
     pub cli_input_yaml: Option<String>,
 
-    /// Print a document for --cli-input-json or --cli-input-yaml, and do nothing else.
+    /// Print a document for --cli-input-json or --cli-input-yaml, and do nothing else. With --key-pair-spec it is that of a key
+    /// pair.
     #[arg(long, num_args = 0..=1, default_missing_value = "input", value_name = "FORMAT")]
     pub generate_cli_skeleton: Option<Skeleton>,
 
     /// Change nothing. Without a value as for the AWS CLI: AWS KMS checks under your own credentials whether it would
-    /// issue the data key. With client the manifest is only printed, with server the API server checks it.
+    /// issue it. With client the manifest is only printed, with server the API server checks it.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "aws", value_name = "BY")]
     pub dry_run: Option<DryRun>,
 
@@ -76,7 +86,7 @@ pub struct Create {
     #[arg(long, conflicts_with = "dry_run")]
     pub no_dry_run: bool,
 
-    /// Apply the DataKey to the cluster in place of printing it, and wait until it is Ready.
+    /// Apply it to the cluster in place of printing it, and wait until it is Ready.
     #[arg(long)]
     pub apply: bool,
 

@@ -5,16 +5,19 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgGroup, Args};
 
 use super::values::{Document, ExportFormat, PolicyFormat, role_arn};
-use crate::output::{Format, ListFormat};
+use crate::{
+    output::{Format, ListFormat},
+    reference::Reference,
+};
 
 /// Flags of `list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// DataKeys of all namespaces.
+    /// DataKeys and DataKeyPairs of all namespaces.
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
-    /// DataKeys with these labels, as for kubectl get.
+    /// DataKeys and DataKeyPairs with these labels, as for kubectl get.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
 
@@ -26,14 +29,15 @@ pub struct List {
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The DataKey; without it all.
-    pub name: Option<String>,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME; without it all.
+    #[arg(value_parser = Reference::parse)]
+    pub name: Option<Reference>,
 
-    /// DataKeys of all namespaces.
+    /// DataKeys and DataKeyPairs of all namespaces.
     #[arg(short = 'A', long, conflicts_with = "name")]
     pub all_namespaces: bool,
 
-    /// How to print it. Without a name json and yaml have every DataKey, the ready ones too.
+    /// How to print it. Without a name json and yaml have all, the ready ones too.
     #[arg(short, long, default_value = "table")]
     pub output: Format,
 }
@@ -41,8 +45,9 @@ pub struct Status {
 /// Flags of `export`.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// The DataKey.
-    pub name: String,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
+    #[arg(value_parser = Reference::parse)]
+    pub name: Reference,
 
     /// In what form.
     #[arg(short, long, default_value = "manifest")]
@@ -52,8 +57,8 @@ pub struct Export {
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub version: Option<i32>,
 
-    /// Print the DataKey itself for Git, as YAML, with everything that was issued as spec.wrappedKeys: a user who applies
-    /// it gets the same data keys again, in a new cluster too.
+    /// Print the object itself for Git, as YAML, with everything that was issued as spec.wrappedKeys: a user who applies it gets
+    /// the same data keys or key pairs again, in a new cluster too.
     #[arg(long, conflicts_with_all = ["output", "version"])]
     pub pin: bool,
 
@@ -65,10 +70,11 @@ pub struct Export {
 /// Flags of `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The DataKey; without it all.
-    pub name: Option<String>,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME; without it all.
+    #[arg(value_parser = Reference::parse)]
+    pub name: Option<Reference>,
 
-    /// DataKeys of all namespaces.
+    /// DataKeys and DataKeyPairs of all namespaces.
     #[arg(short = 'A', long, conflicts_with = "name")]
     pub all_namespaces: bool,
 
@@ -88,8 +94,9 @@ pub struct Verify {
 // Each bool is an independent flag; clap checks which of them conflict.
 #[allow(clippy::struct_excessive_bools)]
 pub struct Rotate {
-    /// The DataKey.
-    pub name: String,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
+    #[arg(value_parser = Reference::parse)]
+    pub name: Reference,
 
     /// Let the API server check the change and don't keep it.
     #[arg(long, conflicts_with_all = ["patch", "wait"])]
@@ -99,11 +106,11 @@ pub struct Rotate {
     #[arg(long, conflicts_with = "wait")]
     pub patch: bool,
 
-    /// Rotate although the DataKey is not Ready.
+    /// Rotate although it is not Ready.
     #[arg(long)]
     pub force: bool,
 
-    /// Wait until the DataKey is Ready with the new version.
+    /// Wait until it is Ready with the new version.
     #[arg(long)]
     pub wait: bool,
 
@@ -116,19 +123,19 @@ pub struct Rotate {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true))]
 pub struct Retry {
-    /// The DataKey.
-    #[arg(group = "which")]
-    pub name: Option<String>,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
+    #[arg(group = "which", value_parser = Reference::parse)]
+    pub name: Option<Reference>,
 
-    /// DataKeys with these labels, as for kubectl get.
+    /// DataKeys and DataKeyPairs with these labels, as for kubectl get.
     #[arg(short = 'l', long, value_name = "SELECTOR", group = "which", conflicts_with = "name")]
     pub selector: Option<String>,
 
-    /// DataKeys of all namespaces.
+    /// DataKeys and DataKeyPairs of all namespaces.
     #[arg(short = 'A', long, group = "which", conflicts_with = "name")]
     pub all_namespaces: bool,
 
-    /// Wait until the DataKeys are Ready.
+    /// Wait until all are Ready.
     #[arg(long)]
     pub wait: bool,
 
@@ -140,11 +147,12 @@ pub struct Retry {
 /// Flags of `keep`.
 #[derive(Debug, Args)]
 pub struct Keep {
-    /// The DataKey.
-    pub name: String,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
+    #[arg(value_parser = Reference::parse)]
+    pub name: Reference,
 
-    /// The file in which the DataKey is saved before it is deleted; without it datakey-NAMESPACE-NAME.yaml in the current
-    /// directory. A file that an earlier run left is used, no other one is overwritten.
+    /// The file in which it is saved before it is deleted; without it datakey-NAMESPACE-NAME.yaml, or
+    /// datakeypair-NAMESPACE-NAME.yaml, in the current directory. A file that an earlier run left is used, no other one is overwritten.
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
 
@@ -152,11 +160,11 @@ pub struct Keep {
     #[arg(long, conflicts_with_all = ["to", "yes"])]
     pub dry_run: bool,
 
-    /// Do not ask before the DataKey is deleted, or created from a file of an earlier run.
+    /// Do not ask before it is deleted, or created from a file of an earlier run.
     #[arg(short, long)]
     pub yes: bool,
 
-    /// How long to wait until the DataKey is deleted, created and Ready again.
+    /// How long to wait until it is deleted, created and Ready again.
     #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
 }
@@ -205,8 +213,9 @@ pub struct Version {
 /// Flags of `policy`.
 #[derive(Debug, Args)]
 pub struct Policy {
-    /// The DataKey.
-    pub name: String,
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
+    #[arg(value_parser = Reference::parse)]
+    pub name: Reference,
 
     /// The workload's IAM role, for the key policy.
     #[arg(long, value_parser = role_arn, value_name = "ARN")]

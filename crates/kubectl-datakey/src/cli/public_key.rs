@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
+use crate::reference::Reference;
+
 /// The examples below the help.
 pub const EXAMPLES: &str = "\
 Examples:
@@ -15,9 +17,9 @@ Examples:
 /// Flags of `public-key`.
 #[derive(Debug, Args)]
 pub struct PublicKey {
-    /// The DataKeyPair.
-    #[arg(id = "key_pair", value_name = "NAME")]
-    pub name: String,
+    /// The DataKeyPair, as NAME or datakeypair/NAME.
+    #[arg(id = "key_pair", value_name = "NAME", value_parser = Reference::parse)]
+    pub name: Reference,
 
     /// In what form.
     #[arg(short, long, default_value = "pem")]

@@ -42,7 +42,7 @@ pub fn explain(error: &kube::Error, what: &str) -> CommandError {
                 ),
                 (404, Some(_)) => format!("there is no {what}; look at kubectl datakey list -A"),
                 (404, None) => format!(
-                    "{what}: the API server does not know DataKeys; install the definition \
+                    "{what}: the API server does not know this kind; install the definitions \
                      (datakey-operator crd | kubectl apply -f -), or choose another --context"
                 ),
                 _ => format!("{what}: the API server refuses: {message}"),

@@ -1,6 +1,9 @@
 //! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
 
-use datakey::names::{GROUP, SECRET_TYPE};
+use datakey::{
+    api::{KINDS, Kind},
+    names::GROUP,
+};
 use futures::{AsyncRead, AsyncReadExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -24,8 +27,10 @@ const OPERATOR: &str = "app.kubernetes.io/name=datakey-operator";
 /// The largest answer that is read as metrics, in bytes. The operator's take less than one MiB, and another program can answer.
 const MAX_METRICS: u64 = 8 * 1024 * 1024;
 
-/// The name of the definition of DataKeys.
-pub const DEFINITION: &str = "datakeys.datakey.dev";
+/// The name of the definition of a kind.
+pub fn definition_name(kind: &Kind) -> String {
+    format!("{}.{GROUP}", kind.plural)
+}
 
 /// A right of the user.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +43,12 @@ pub struct Right {
     pub resource: &'static str,
 }
 
-/// A Secret of the operator's type, without its data. Only what is used is decoded: a time that no Rust type can hold must not
+/// A Secret of one of the operator's types, without its data. Only what is used is decoded: a time that no Rust type can hold must not
 /// hide the others.
 #[derive(Clone, Debug)]
 pub struct ListedSecret {
+    /// The kind that has Secrets of its type.
+    pub kind: &'static Kind,
     /// Its metadata.
     pub metadata: Value,
 }
@@ -49,13 +56,14 @@ pub struct ListedSecret {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Gets the definition, or `None` if it does not exist.
-    pub async fn definition(&self) -> Result<Option<Value>, CommandError> {
-        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
-        match api.get_opt(DEFINITION).await {
+    /// Gets the definition of a kind, or `None` if it does not exist.
+    pub async fn definition(&self, kind: &Kind) -> Result<Option<Value>, CommandError> {
+        let name = definition_name(kind);
+        let definitions = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&definitions));
+        match api.get_opt(&name).await {
             Ok(object) => Ok(object.map(|object| object.data)),
-            Err(error) => Err(explain(&error, &format!("CustomResourceDefinition {DEFINITION}"))),
+            Err(error) => Err(explain(&error, &format!("CustomResourceDefinition {name}"))),
         }
     }
 
@@ -64,6 +72,15 @@ impl Cluster {
         let groups = self.client.list_api_groups().await.map_err(|error| explain(&error, "API groups"))?;
         let group = groups.groups.into_iter().find(|group| group.name == GROUP);
         Ok(group.into_iter().flat_map(|group| group.versions).map(|version| version.version).collect())
+    }
+
+    /// Whether the API server serves a kind. Every authenticated user may read that.
+    pub async fn serves(&self, kind: &Kind) -> Result<bool, CommandError> {
+        match self.client.list_api_group_resources(kind.api_version).await {
+            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == kind.plural)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(explain(&error, "API resources")),
+        }
     }
 
     /// Lists the Deployments of the operator, in one namespace or in all.
@@ -144,17 +161,21 @@ impl Cluster {
         self.names(Namespace::url_path(&(), None), "Namespaces").await
     }
 
-    /// Lists the Secrets of the operator's type, without their data, in the namespace or in all.
+    /// Lists the Secrets of the operator's types, without their data, in the namespace or in all.
     pub async fn wrapped_keys(&self, all_namespaces: bool) -> Result<Vec<ListedSecret>, CommandError> {
         let namespace = (!all_namespaces).then_some(self.namespace.as_str());
-        let params = ListParams::default().fields(&format!("type={SECRET_TYPE}"));
-        let request = Request::new(Secret::url_path(&(), namespace)).list_metadata(&params);
-        let found = self.objects(request).await.map_err(|error| explain(&error, "Secrets"))?;
-        Ok(found.into_iter().map(|mut secret| ListedSecret { metadata: secret["metadata"].take() }).collect())
+        let mut secrets = Vec::new();
+        for kind in KINDS {
+            let params = ListParams::default().fields(&format!("type={}", kind.secret_type));
+            let request = Request::new(Secret::url_path(&(), namespace)).list_metadata(&params);
+            let found = self.objects(request).await.map_err(|error| explain(&error, "Secrets"))?;
+            let metadata = found.into_iter().map(|mut secret| secret["metadata"].take());
+            secrets.extend(metadata.map(|metadata| ListedSecret { kind, metadata }));
+        }
+        Ok(secrets)
     }
 
-    /// The names of the objects of a list, by their metadata.
-    pub(super) async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
+    async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
         let request = Request::new(path).list_metadata(&ListParams::default());
         let found = self.objects(request).await.map_err(|error| explain(&error, what))?;
         let name = |object: Value| object["metadata"]["name"].as_str().map(str::to_owned);

@@ -1,8 +1,8 @@
-//! Applies a `DataKey` that a command made, and waits until it is Ready.
+//! Applies an object that a command made, and waits until it is Ready.
 
 use std::time::Duration;
 
-use datakey::api::{DataKey, IssuedVersion};
+use datakey::api::{IssuedVersion, Kind};
 use serde_json::Value;
 
 use super::{grant_tokens, wait};
@@ -11,56 +11,68 @@ use crate::{
     output::{CommandError, Output, Terminal},
 };
 
-/// Applies the manifest as `manager`, by server-side apply, and waits until the `DataKey` is Ready. A field that another
+/// Applies the manifest as `manager`, by server-side apply, and waits until the object is Ready. A field that another
 /// manager owns with another value is a conflict, and is never taken over.
 pub async fn run(
     cluster: &Cluster,
     terminal: &Terminal,
+    kind: &'static Kind,
     manifest: &Value,
     manager: &str,
     timeout: Duration,
 ) -> Result<Output, CommandError> {
-    let (applied, existed) = apply(cluster, manifest, manager).await?;
+    let (applied, existed) = apply(cluster, kind, manifest, manager).await?;
     let done = if existed { "configured" } else { "created" };
-    let (name, namespace) = (applied.name(), applied.namespace());
-    terminal.notes([format!("{name} {done}; waiting until the data key is issued and in the Secret")]);
+    let (titled, name, namespace, noun) = (applied.titled(), applied.shown(), applied.namespace(), applied.kind().noun);
+    terminal.notes([format!("{name} {done}; waiting until the {noun} is issued and in the Secret")]);
     let fetched = wait::until_ready(cluster, terminal, applied, timeout, |why| {
         CommandError::NotReady(format!(
-            "DataKey {name} was {done}, but it is not Ready: {why}; look at kubectl datakey status {name} -n {namespace}"
+            "{titled} was {done}, but it is not Ready: {why}; look at kubectl datakey status {name} -n {namespace}"
         ))
     })
     .await?;
     let (version, secret) = (fetched.key.wanted_version(), fetched.key.secret_name());
-    Ok(Output::text(format!("{name} {done}: Secret {secret} holds data key version {version}\n")))
+    Ok(Output::text(format!("{name} {done}: Secret {secret} holds {noun} version {version}\n")))
 }
 
-/// How often a write starts again because another client, such as the operator, changed the `DataKey` after it was read.
+/// How often a write starts again because another client, such as the operator, changed the object after it was read.
 const ATTEMPTS: usize = 5;
 
-/// Applies the manifest without waiting. Returns the `DataKey`, and whether it was there before.
-pub async fn apply(cluster: &Cluster, manifest: &Value, manager: &str) -> Result<(FetchedKey, bool), CommandError> {
-    write(cluster, manifest, manager, false).await
+/// Applies the manifest without waiting. Returns the object, and whether it was there before.
+pub async fn apply(
+    cluster: &Cluster,
+    kind: &'static Kind,
+    manifest: &Value,
+    manager: &str,
+) -> Result<(FetchedKey, bool), CommandError> {
+    write(cluster, kind, manifest, manager, false).await
 }
 
 /// Has the API server check the manifest in a dry run.
-pub async fn dry_run(cluster: &Cluster, manifest: &Value, manager: &str) -> Result<String, CommandError> {
-    let (checked, existed) = write(cluster, manifest, manager, true).await?;
+pub async fn dry_run(
+    cluster: &Cluster,
+    kind: &'static Kind,
+    manifest: &Value,
+    manager: &str,
+) -> Result<String, CommandError> {
+    let (checked, existed) = write(cluster, kind, manifest, manager, true).await?;
     let done = if existed { "configured" } else { "created" };
-    Ok(format!("{} would be {done} (server dry run)", checked.name()))
+    Ok(format!("{} would be {done} (server dry run)", checked.shown()))
 }
 
-/// Refuses to change what an existing `DataKey` has fixed, and to remove what it would lose. Server-side apply removes what the
+/// Refuses to change what an existing object has fixed, and to remove what it would lose. Server-side apply removes what the
 /// same manager applied before and does not name any more, so only a dry run shows what stays.
 async fn write(
     cluster: &Cluster,
+    kind: &'static Kind,
     manifest: &Value,
     manager: &str,
     dry_run: bool,
 ) -> Result<(FetchedKey, bool), CommandError> {
     let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
     for _ in 0..ATTEMPTS {
-        let Some(existing) = cluster.find(name).await? else {
-            match cluster.apply(manifest, manager, dry_run).await? {
+        let Some(existing) = cluster.find(kind, name).await? else {
+            match cluster.apply(kind, manifest, manager, dry_run).await? {
                 Some(created) => return refuse_simultaneous(&created).map(|()| (created, false)),
                 None => continue,
             }
@@ -69,7 +81,7 @@ async fn write(
         let manifest = as_read(manifest, &existing);
         // A message of the API server can repeat what another manager has applied.
         let apply = async |dry_run| {
-            let applied = cluster.apply(&manifest, manager, dry_run).await;
+            let applied = cluster.apply(kind, &manifest, manager, dry_run).await;
             applied.map_err(|error| error.redacted(grant_tokens(&existing)))
         };
         let Some(checked) = apply(true).await? else { continue };
@@ -82,8 +94,8 @@ async fn write(
         }
     }
     Err(CommandError::Failed(format!(
-        "DataKey {name} in namespace {} was changed {ATTEMPTS} times meanwhile, and nothing was done: try again",
-        cluster.namespace
+        "{} {name} in namespace {} was changed {ATTEMPTS} times meanwhile, and nothing was done: try again",
+        kind.name, cluster.namespace
     )))
 }
 
@@ -98,12 +110,12 @@ fn as_read(manifest: &Value, existing: &FetchedKey) -> Value {
 
 /// Server-side apply cannot demand that the object does not exist. One that changed another client's has a later generation.
 fn refuse_simultaneous(created: &FetchedKey) -> Result<(), CommandError> {
-    match created.key.metadata.generation {
+    match created.key.metadata().generation {
         None | Some(1) => Ok(()),
         Some(_) => Err(CommandError::Failed(format!(
-            "DataKey {} in namespace {} was created by another client at the same time, and its spec was changed: compare \
+            "{} in namespace {} was created by another client at the same time, and its spec was changed: compare \
              spec.wrappedKeys and spec.version with what both clients applied",
-            created.name(),
+            created.titled(),
             created.namespace()
         ))),
     }
@@ -126,7 +138,7 @@ fn refuse_losses(existing: &FetchedKey, applied: &FetchedKey) -> Result<(), Comm
     let why = match lost {
         Some(IssuedVersion { version, .. }) => format!(
             "its pin of version {version}, which is not recorded yet, would be removed or replaced; nothing was changed. Apply \
-             all versions together (import --from-csv), or wait until the DataKey is Ready"
+             all versions together (import --from-csv), or wait until it is Ready"
         ),
         None if to < from => format!(
             "its spec.version would go back from {from} to {to}; nothing was changed. Apply all versions together (import \
@@ -134,17 +146,15 @@ fn refuse_losses(existing: &FetchedKey, applied: &FetchedKey) -> Result<(), Comm
         ),
         None => return Ok(()),
     };
-    let (name, namespace) = (existing.name(), existing.namespace());
-    Err(CommandError::Failed(format!("DataKey {name} exists in namespace {namespace}, and {why}")))
+    Err(CommandError::Failed(format!("{} exists in namespace {}, and {why}", existing.titled(), existing.namespace())))
 }
 
 /// The API server refuses the same change. This message names both values.
 fn refuse_other_settings(existing: &FetchedKey, manifest: &Value) -> Result<(), CommandError> {
-    let name = existing.name();
-    let wanted: DataKey = serde_json::from_value(manifest.clone())
-        .map_err(|error| CommandError::Failed(format!("the manifest of {name} is of no valid form: {error}")))?;
-    if existing.key.metadata.deletion_timestamp.is_some() {
-        return Err(CommandError::NotReady(format!("DataKey {name} is being deleted: wait, and try again")));
+    let titled = existing.titled();
+    let wanted = FetchedKey::decode(existing.kind(), &manifest.to_string())?.key;
+    if existing.key.metadata().deletion_timestamp.is_some() {
+        return Err(CommandError::NotReady(format!("{titled} is being deleted: wait, and try again")));
     }
     let other = wanted.pinned_versions().iter().find(|pin| {
         let issued = existing.key.recorded_version(pin.version);
@@ -152,24 +162,26 @@ fn refuse_other_settings(existing: &FetchedKey, manifest: &Value) -> Result<(), 
     });
     if let Some(pin) = other {
         return Err(CommandError::Failed(format!(
-            "DataKey {name} exists in namespace {}, and its version {} is another data key, which is fixed; nothing was changed. \
-             Choose another name, or another version",
+            "{titled} exists in namespace {}, and its version {} is another {}, which is fixed; nothing was changed. Choose \
+             another name, or another version",
             existing.namespace(),
-            pin.version
+            pin.version,
+            existing.kind().noun
         )));
     }
-    let version = wanted.spec.version.unwrap_or_else(|| existing.key.wanted_version());
+    let version = wanted.object().spec.version.unwrap_or_else(|| existing.key.wanted_version());
     let Some(issued) = existing.key.recorded_version(version) else { return Ok(()) };
-    let request = wanted.spec.request();
-    let differences = request.view().differing_values("the command", issued.request.view(), "the cluster");
+    let request = wanted.object().spec.request;
+    let differences = request.differing_values("the command", issued.request.view(), "the cluster");
     if differences.is_empty() {
         return Ok(());
     }
     Err(CommandError::Failed(format!(
-        "DataKey {name} exists in namespace {}, and its version {version} is issued with other settings, which are fixed: {}; \
-         nothing was changed. Choose another name, or raise spec.version for a data key with other settings",
+        "{titled} exists in namespace {}, and its version {version} is issued with other settings, which are fixed: {}; nothing \
+         was changed. Choose another name, or raise spec.version for a {} with other settings",
         existing.namespace(),
-        differences.join("; ")
+        differences.join("; "),
+        existing.kind().noun
     )))
 }
 
@@ -259,7 +271,7 @@ mod tests {
     fn manifest_is_for_the_object_that_was_read() {
         let existing = edited(ready(&[1]), |value| value["metadata"]["resourceVersion"] = json!("42"));
         let metadata = as_read(&manifest(), &existing)["metadata"].take();
-        let uid = existing.key.metadata.uid.clone().unwrap();
+        let uid = existing.key.metadata().uid.clone().unwrap();
         assert_eq!(metadata, json!({ "name": "orders", "uid": uid, "resourceVersion": "42" }));
         let of_generation = |number: i64| edited(ready(&[1]), |value| value["metadata"]["generation"] = json!(number));
         assert_eq!(refuse_simultaneous(&of_generation(1)), Ok(()));

@@ -1,7 +1,8 @@
-//! `kubectl datakey check`: whether the definition, the operator, its access to KMS and the user's rights are as they should be.
+//! `kubectl datakey check`: whether the definitions, the operator, its access to KMS and the user's rights are as they should be.
 
 use std::fmt::Write;
 
+use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
 use futures::{StreamExt, stream};
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use schemars::JsonSchema;
@@ -56,7 +57,8 @@ pub enum CheckResult {
 pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError> {
     // Every authenticated user may read this, so an error here is one of the connection.
     let served = cluster.served_versions().await?;
-    let mut findings = vec![definition::check(cluster.definition().await, &served)];
+    let definition = async |kind| definition::check(kind, cluster.definition(kind).await, &served);
+    let mut findings = vec![definition(DataKey::KIND).await];
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
         Ok(Operators { deployments, searched }) if deployments.is_empty() => {
@@ -64,6 +66,9 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Ok(Operators { deployments, searched }) => {
             let (installed, elsewhere) = by_namespace(&deployments, args.operator_namespace.as_deref());
+            if installed.iter().any(|installed| installed.key_pairs && installed.wanted > 0) {
+                findings.push(definition(DataKeyPair::KIND).await);
+            }
             for installed in &installed {
                 findings.extend(check_operator(cluster, installed).await);
             }
@@ -75,7 +80,7 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let rights: Vec<_> = stream::iter(access::needed(cluster.serves_key_pairs().await?))
+    let rights: Vec<_> = stream::iter(access::needed(cluster.serves(DataKeyPair::KIND).await?))
         .map(async |right| access::check(right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
         .collect()
@@ -129,7 +134,7 @@ async fn check_operator(cluster: &Cluster, installed: &Installed) -> Vec<Finding
     });
     let metrics = cluster.operator_metrics(&installed.namespace).await;
     findings.push(kms::region(installed));
-    findings.push(kms::check(installed, metrics));
+    findings.extend(kms::check(installed, metrics));
     findings
 }
 
@@ -223,7 +228,7 @@ mod tests {
         let list = Items { items: findings.to_vec() };
         insta::assert_snapshot!("check-json", crate::output::json(&list).unwrap());
         insta::assert_snapshot!("check-yaml", crate::output::yaml(&list).unwrap());
-        let good: Vec<_> = RIGHTS.iter().map(|right| access::check(right, Some("shop"), Ok(true))).collect();
+        let good: Vec<_> = access::needed(true).map(|right| access::check(right, Some("shop"), Ok(true))).collect();
         insta::assert_snapshot!("check-good", describe(&good));
     }
 }

@@ -1,4 +1,5 @@
-//! `kubectl datakey create`: makes a `DataKey` from the parameters of `aws kms generate-data-key-without-plaintext`.
+//! `kubectl datakey create`: makes a `DataKey` from the parameters of `aws kms generate-data-key-without-plaintext`, or a
+//! `DataKeyPair` from those of `aws kms generate-data-key-pair-without-plaintext`.
 
 use datakey_dry_run::Verdict;
 use serde_json::Value;
@@ -6,7 +7,7 @@ use serde_json::Value;
 use super::apply;
 use crate::{
     APP,
-    aws_cli::cli_input::{JSON_SKELETON, YAML_SKELETON},
+    aws_cli::cli_input::{JSON_SKELETON, YAML_SKELETON, json_skeleton_of_pair, yaml_skeleton_of_pair},
     cli::create::{Create, DryRun, Skeleton},
     cluster::{Cluster, Connection},
     output::{CommandError, Output, Terminal, yaml},
@@ -20,12 +21,14 @@ use parameters::Parameters;
 /// applied before and does not name any more.
 const MANAGER: &str = "kubectl-datakey-create";
 
-/// Prints a `DataKey`, checks it, or applies it.
+/// Prints an object, checks it, or applies it.
 pub async fn run(connection: &Connection, terminal: &Terminal, args: &Create) -> Result<Output, CommandError> {
     if let Some(skeleton) = args.generate_cli_skeleton {
-        return Ok(Output::text(match skeleton {
-            Skeleton::Input => JSON_SKELETON,
-            Skeleton::YamlInput => YAML_SKELETON,
+        return Ok(Output::text(match (skeleton, args.key_pair_spec) {
+            (Skeleton::Input, None) => JSON_SKELETON.to_owned(),
+            (Skeleton::YamlInput, None) => YAML_SKELETON.to_owned(),
+            (Skeleton::Input, Some(spec)) => json_skeleton_of_pair(spec),
+            (Skeleton::YamlInput, Some(spec)) => yaml_skeleton_of_pair(spec),
         }));
     }
     let parameters = Parameters::of(args).map_err(CommandError::Usage)?;
@@ -33,7 +36,7 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Create) ->
     let Some(dry_run) = parameters.dry_run else {
         if args.apply {
             let cluster = Cluster::connect(connection).await?;
-            let applied = apply::run(&cluster, terminal, &manifest, MANAGER, args.timeout).await;
+            let applied = apply::run(&cluster, terminal, parameters.kind(), &manifest, MANAGER, args.timeout).await;
             return applied.map_err(|error| error.redacted(&parameters.grant_tokens));
         }
         return printed(&manifest, &parameters);
@@ -41,7 +44,8 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Create) ->
     let note = match dry_run {
         DryRun::Client => None,
         DryRun::Server => {
-            let checked = apply::dry_run(&Cluster::connect(connection).await?, &manifest, MANAGER).await;
+            let checked =
+                apply::dry_run(&Cluster::connect(connection).await?, parameters.kind(), &manifest, MANAGER).await;
             Some(checked.map_err(|error| error.redacted(&parameters.grant_tokens))?)
         }
         DryRun::Aws => Some(ask_kms(args, &parameters).await?),
@@ -57,10 +61,10 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Create) ->
 fn printed(manifest: &Value, parameters: &Parameters) -> Result<Output, CommandError> {
     let mut output = Output::text(yaml(manifest)?);
     if !parameters.grant_tokens.is_empty() {
-        output.notes.push(
-            "note: spec.grantTokens is in the manifest: remove it once the data key is issued, and keep it out of Git"
-                .to_owned(),
-        );
+        output.notes.push(format!(
+            "note: spec.grantTokens is in the manifest: remove it once the {} is issued, and keep it out of Git",
+            parameters.kind().noun
+        ));
     }
     Ok(output)
 }
@@ -70,7 +74,10 @@ async fn ask_kms(args: &Create, parameters: &Parameters) -> Result<String, Comma
     let (request, tokens) = (&parameters.request, &parameters.grant_tokens);
     let verdict = datakey_dry_run::dry_run(APP, &args.aws.overrides(), request, tokens).await;
     match verdict.map_err(CommandError::Usage)? {
-        Verdict::WouldIssue => Ok("AWS KMS would issue this data key under your credentials (dry run)".to_owned()),
+        Verdict::WouldIssue => {
+            let noun = parameters.kind().noun;
+            Ok(format!("AWS KMS would issue this {noun} under your credentials (dry run)"))
+        }
         Verdict::Refused(why) | Verdict::Unknown(why) | Verdict::Unsupported(why) => Err(CommandError::Failed(why)),
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datakey::{
-    api::{EncryptionContext, IssuedVersion, KeyKind as _, KeySpec},
+    api::{EncryptionContext, IssuedVersion, KeyPairSpec, KeySpec},
     secret::{Projection, sha256, text_entries},
     text::printable_json,
 };
@@ -22,9 +22,9 @@ use crate::{
     view::shell::{env_name, quote},
 };
 
-/// Exports a wrapped data key or, with `--pin`, the `DataKey` with all of them.
+/// Exports a wrapped data key or key pair or, with `--pin`, the object with all of them.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Result<Output, CommandError> {
-    let fetched = cluster.data_key(&args.name).await?;
+    let fetched = cluster.resolve(&args.name).await?;
     let mut output = if args.pin {
         let mut output = Output::text(yaml(&pinned_manifest(&fetched)?)?);
         if has_grant_tokens(&fetched) {
@@ -34,7 +34,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Resul
         }
         output
     } else {
-        let out = encode(&fetched, select_version(fetched.key.as_object(), args.version)?, args.output)?;
+        let out = encode(&fetched, select_version(fetched.key.object(), args.version)?, args.output)?;
         Output { out, ..Output::default() }
     };
     match &args.to {
@@ -66,19 +66,26 @@ fn encode(fetched: &FetchedKey, issued: &IssuedVersion, format: ExportFormat) ->
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Exported<'a> {
+    /// `DataKey` or `DataKeyPair`.
+    kind: &'static str,
     namespace: String,
     name: String,
     version: i32,
-    /// The wrapped data key, in base64.
+    /// The wrapped data key, or the wrapped private key of a key pair, in base64.
     #[schemars(with = "String")]
     ciphertext_blob: &'a ByteString,
-    /// SHA-256 of the wrapped data key, in hexadecimal digits.
+    /// SHA-256 of what is wrapped, in hexadecimal digits.
     sha256: String,
     key_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_spec: Option<KeySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     number_of_bytes: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_pair_spec: Option<KeyPairSpec>,
+    /// The public key of a key pair: SubjectPublicKeyInfo in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
     encryption_context: &'a EncryptionContext,
     issued_at: &'a Time,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +99,7 @@ pub struct Exported<'a> {
 impl<'a> Exported<'a> {
     pub fn of(fetched: &FetchedKey, issued: &'a IssuedVersion) -> Self {
         Self {
+            kind: fetched.kind().name,
             namespace: fetched.namespace(),
             name: fetched.name(),
             version: issued.version,
@@ -100,6 +108,8 @@ impl<'a> Exported<'a> {
             key_id: &issued.key_id,
             key_spec: issued.request.key_spec,
             number_of_bytes: issued.request.number_of_bytes,
+            key_pair_spec: issued.request.key_pair_spec,
+            public_key: text_entries(issued).remove("publicKey"),
             encryption_context: issued.request.context(),
             issued_at: &issued.issued_at,
             key_material_id: issued.key_material_id.as_deref(),
@@ -149,7 +159,7 @@ fn assignments(issued: &IssuedVersion) -> String {
     lines
 }
 
-/// Returns the manifest of a `DataKey` for Git: the fields that its author wrote, and every recorded version as a pin.
+/// Returns the manifest of an object for Git: the fields that its author wrote, and every recorded version as a pin.
 ///
 /// The manifest is made from the JSON of the API server, so it keeps fields that this version of the plugin does not
 /// know.
@@ -157,9 +167,10 @@ pub fn pinned_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
     let value = &fetched.value;
     let versions = &value["status"]["versions"];
     if versions.as_array().is_none_or(Vec::is_empty) {
-        let name = fetched.name();
         return Err(CommandError::NotReady(format!(
-            "DataKey {name} has nothing to pin yet: see why by kubectl datakey status {name} -n {}",
+            "{} has nothing to pin yet: see why by kubectl datakey status {} -n {}",
+            fetched.titled(),
+            fetched.shown(),
             fetched.namespace()
         )));
     }
@@ -179,16 +190,27 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
-    use crate::fixtures::{ARN, edited, issued, ready, recorded, secret, version};
+    use crate::fixtures::{ARN, edited, issued, pair, ready, recorded, secret, version};
 
     fn text(fetched: &FetchedKey, number: i32, format: ExportFormat) -> String {
         String::from_utf8(encode(fetched, version(fetched, number), format).unwrap()).unwrap()
     }
 
     #[test]
+    fn shell_reads_the_public_key_of_a_pair() {
+        let fetched = pair(&[1]);
+        let script =
+            text(&fetched, 1, ExportFormat::Env) + r#"printf '%s|%s' "$DATAKEY_KEY_PAIR_SPEC" "$DATAKEY_PUBLIC_KEY""#;
+        let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        let pem = secret(&fetched.key, 1).data.unwrap().remove("publicKey").unwrap().0;
+        let pem = String::from_utf8(pem).unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("ECC_NIST_P256|{pem}"));
+        assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{pem}");
+    }
+
+    #[test]
     fn config_map_has_all_entries_of_the_secret() {
-        let fetched = ready(&[1, 2, 7]);
-        for current in [2, 7] {
+        for (fetched, current) in [(ready(&[1, 2, 7]), 2), (ready(&[1, 2, 7]), 7), (pair(&[1, 2, 7]), 2)] {
             let manifest: ConfigMap = serde_saphyr::from_str(&text(&fetched, current, ExportFormat::Manifest)).unwrap();
             let texts = manifest.data.unwrap().into_iter().map(|(name, value)| (name, ByteString(value.into_bytes())));
             let all: BTreeMap<_, _> = manifest.binary_data.unwrap().into_iter().chain(texts).collect();

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use datakey::api::{DataKey, KeyKind as _};
 use datakey_unwrap::Decrypter;
 use k8s_openapi::jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -49,7 +50,7 @@ pub async fn run(connection: &Connection, terminal: &Terminal, args: &Import) ->
     let made = manifest(name, connection.namespace.as_deref(), vec![pin]).map_err(CommandError::Failed)?;
     let mut output = match &cluster {
         None => Output::text(yaml(&made)?),
-        Some(cluster) => apply::run(cluster, terminal, &made, MANAGER, args.timeout).await?,
+        Some(cluster) => apply::run(cluster, terminal, DataKey::KIND, &made, MANAGER, args.timeout).await?,
     };
     if args.issued_at.is_none() {
         output.notes.push(TIME_OF_IMPORT.to_owned());

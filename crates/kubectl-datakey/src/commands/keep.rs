@@ -1,6 +1,6 @@
-//! `kubectl datakey keep`: changes a `DataKey` from `deletionPolicy: Delete` to `Retain`, with the same Secret.
+//! `kubectl datakey keep`: changes an object from `deletionPolicy: Delete` to `Retain`, with the same Secret.
 //!
-//! `deletionPolicy` is immutable once a version is issued, so the command deletes the `DataKey` without its Secret and
+//! `deletionPolicy` is immutable once a version is issued, so the command deletes the object without its Secret and
 //! creates it again. Before it deletes anything, it saves the manifest in a file, with every recorded version as a pin.
 //! After an interruption the file has all that is needed: the same command, or `kubectl create -f FILE`, finishes the
 //! work. The operator never issues a pinned version again, so it does not call KMS even if the Secret is lost on the
@@ -8,15 +8,16 @@
 
 use std::path::{Path, PathBuf};
 
-use datakey::api::DataKey;
+use datakey::api::{DataKey, KINDS, KeyKind as _, Kind};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{POLL_INTERVAL, Progress, grant_tokens, has_grant_tokens, managing_tool, wait, write_new_file};
 use crate::{
     cli::Keep,
-    cluster::{Cluster, FetchedKey},
+    cluster::{AnyKey, Cluster, FetchedKey},
     output::{CommandError, Output, Terminal, yaml},
+    reference::shown,
     view::secret_check::{SecretCheck, SecretVerdict},
 };
 
@@ -25,22 +26,24 @@ mod plan;
 
 use plan::{KeepStep, is_created_again, is_owned, is_retained, progress, require_intact, step};
 
-/// Changes a `DataKey` from `Delete` to `Retain`.
+/// Changes an object from `Delete` to `Retain`.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<Output, CommandError> {
-    let file = args.to.clone().unwrap_or_else(|| default_file(&cluster.namespace, &args.name));
-    let saved = if args.dry_run { None } else { read(&file)? };
-    let fetched = cluster.find(&args.name).await?;
+    let fetched = cluster.locate(&args.name).await?;
+    let known = fetched.as_ref().map(FetchedKey::kind).or(args.name.kind);
+    let (file, saved) = find_saved(args, &cluster.namespace, known)?;
+    let kind = known.or_else(|| kind_of(saved.as_ref()?)).unwrap_or(DataKey::KIND);
+    let name = args.name.name.clone();
     let deadline = Instant::now() + args.timeout;
     let tokens = tokens(fetched.as_ref(), saved.as_ref());
-    let mut keeper = Keeper { cluster, terminal, args, file, tokens, output: Output::default(), deadline };
-    match step(&args.name, &cluster.namespace, fetched.as_ref(), saved)? {
-        KeepStep::Nothing => Ok(Output::text(messages::retained_already(&args.name))),
+    let mut keeper = Keeper { cluster, terminal, args, kind, name, file, tokens, output: Output::default(), deadline };
+    match step(kind, &keeper.name, &cluster.namespace, fetched.as_ref(), saved)? {
+        KeepStep::Nothing => Ok(Output::text(messages::retained_already(&shown(kind, &keeper.name)))),
         KeepStep::Replace(manifest) => {
             let Some(fetched) = &fetched else { return Ok(keeper.output) };
             require_intact(&keeper.check_secret(&fetched.key).await?, fetched)?;
             keeper.warn(fetched);
             // A manifest that the API server refuses must be known before anything is deleted.
-            cluster.would_create(&manifest).await.map_err(|error| error.redacted(&keeper.tokens))?;
+            cluster.would_create(kind, &manifest).await.map_err(|error| error.redacted(&keeper.tokens))?;
             if args.dry_run {
                 keeper.output.out = yaml(&manifest)?.into_bytes();
                 return Ok(keeper.output);
@@ -49,7 +52,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             if read(&keeper.file)?.is_none() {
                 write_new_file(&keeper.file, yaml(&manifest)?.as_bytes(), has_grant_tokens(fetched))?;
             }
-            terminal.notes([messages::saved(&keeper.file)]);
+            terminal.notes([messages::saved(kind, &keeper.file)]);
             // The time that the user took to answer does not count.
             keeper.deadline = Instant::now() + args.timeout;
             cluster.orphan(fetched).await.map_err(|error| keeper.not_deleted(error))?;
@@ -60,7 +63,7 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
             if fetched.is_none() {
                 let file = &keeper.file;
                 let question =
-                    messages::question_without_data_key(&args.name, &cluster.namespace, &cluster.server, file);
+                    messages::question_without_object(kind, &keeper.name, &cluster.namespace, &cluster.server, file);
                 keeper.confirm(&question)?;
                 keeper.deadline = Instant::now() + args.timeout;
             }
@@ -70,22 +73,43 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Keep) -> Result<
     }
 }
 
-/// Returns the grant tokens of the `DataKey` and of the saved manifest.
+/// Returns the grant tokens of the object and of the saved manifest.
 fn tokens(fetched: Option<&FetchedKey>, saved: Option<&Value>) -> Vec<String> {
     let saved = saved.and_then(|saved| saved["spec"]["grantTokens"].as_array()).into_iter().flatten();
     let saved = saved.filter_map(Value::as_str).map(str::to_owned);
     fetched.into_iter().flat_map(grant_tokens).cloned().chain(saved).collect()
 }
 
-fn default_file(namespace: &str, name: &str) -> PathBuf {
-    format!("datakey-{namespace}-{name}.yaml").into()
+fn default_file(kind: &Kind, namespace: &str, name: &str) -> PathBuf {
+    format!("{}-{namespace}-{name}.yaml", kind.name.to_lowercase()).into()
+}
+
+/// Returns the file to save to, and the manifest that an earlier run saved there. The kind is not known if a bare name is that of no
+/// object; then the file of an earlier run names it.
+fn find_saved(
+    args: &Keep,
+    namespace: &str,
+    kind: Option<&'static Kind>,
+) -> Result<(PathBuf, Option<Value>), CommandError> {
+    let of = |kind: &Kind| default_file(kind, namespace, &args.name.name);
+    let file = match (&args.to, kind) {
+        (Some(file), _) => file.clone(),
+        (None, Some(kind)) => of(kind),
+        (None, None) => KINDS.into_iter().map(of).find(|file| file.exists()).unwrap_or_else(|| of(DataKey::KIND)),
+    };
+    let saved = if args.dry_run { None } else { read(&file)? };
+    Ok((file, saved))
+}
+
+fn kind_of(manifest: &Value) -> Option<&'static Kind> {
+    KINDS.into_iter().find(|kind| manifest["kind"] == kind.name)
 }
 
 /// Reads the manifest that an earlier run saved, or returns `None` if there is no file.
 fn read(file: &Path) -> Result<Option<Value>, CommandError> {
     let unusable = |error: &dyn std::fmt::Display| {
         CommandError::Failed(format!(
-            "can't read {}: {error}; it may be the only copy of these data keys, so keep it, and name another file by --to",
+            "can't read {}: {error}; it may be the only copy of what was issued, so keep it, and name another file by --to",
             file.display()
         ))
     };
@@ -102,6 +126,8 @@ struct Keeper<'a> {
     cluster: &'a Cluster,
     terminal: &'a Terminal,
     args: &'a Keep,
+    kind: &'static Kind,
+    name: String,
     /// The file with the manifest.
     file: PathBuf,
     /// The grant tokens, which a message of the API server can repeat.
@@ -113,16 +139,16 @@ struct Keeper<'a> {
 // === impl Keeper ===
 
 impl Keeper<'_> {
-    async fn check_secret(&self, key: &DataKey) -> Result<SecretCheck, CommandError> {
+    async fn check_secret(&self, key: &AnyKey) -> Result<SecretCheck, CommandError> {
         let secret = self.cluster.secret(&self.cluster.namespace, key.secret_name()).await?;
         Ok(SecretCheck::from_secret(key, secret.as_ref()))
     }
 
     fn warn(&mut self, fetched: &FetchedKey) {
         if let Some(tool) = managing_tool(fetched) {
-            self.output.notes.push(messages::applied_by(tool));
+            self.output.notes.push(messages::applied_by(self.kind, tool));
         }
-        if fetched.key.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
+        if fetched.key.metadata().owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
             self.output.notes.push(messages::owners(fetched));
         }
         if has_grant_tokens(fetched) {
@@ -130,7 +156,7 @@ impl Keeper<'_> {
         }
     }
 
-    /// Asks before the `DataKey` is deleted or created, as `kubectl delete --interactive` does.
+    /// Asks before the object is deleted or created, as `kubectl delete --interactive` does.
     fn confirm(&mut self, plan: &str) -> Result<(), CommandError> {
         self.terminal.notes(self.output.notes.drain(..));
         if self.args.yes || self.terminal.confirms(&[plan, "Do you want to continue?"]) {
@@ -139,12 +165,12 @@ impl Keeper<'_> {
         Err(CommandError::Failed(messages::NOT_CONFIRMED.to_owned()))
     }
 
-    /// Returns the error of a run that stopped while the `DataKey` may be deleted.
+    /// Returns the error of a run that stopped while the object may be deleted.
     fn unfinished(&self, why: &impl std::fmt::Display) -> CommandError {
         CommandError::Failed(messages::unfinished(why, &self.file)).redacted(&self.tokens)
     }
 
-    /// Returns the error of a deletion that the API server did not confirm. After a refusal the `DataKey` is as before.
+    /// Returns the error of a deletion that the API server did not confirm. After a refusal the object is as before.
     fn not_deleted(&self, error: CommandError) -> CommandError {
         match error {
             CommandError::Unanswered(_) | CommandError::NotReady(_) => self.unfinished(&error),
@@ -158,7 +184,7 @@ impl Keeper<'_> {
         answer.map_err(|error| self.unfinished(&error))
     }
 
-    /// Waits until the old `DataKey` is deleted and its Secret has no owner, creates the new one, and verifies it.
+    /// Waits until the old object is deleted and its Secret has no owner, creates the new one, and verifies it.
     async fn create(self, manifest: &Value, old: Option<&FetchedKey>) -> Result<Output, CommandError> {
         while let Some(found) = self.find().await? {
             if is_retained(&found) {
@@ -170,40 +196,40 @@ impl Keeper<'_> {
             self.pause(|| messages::still_being_deleted(&found)).await?;
         }
         self.wait_until_secret_is_free(manifest).await?;
-        let created = self.cluster.create(manifest).await;
+        let created = self.cluster.create(self.kind, manifest).await;
         created.map_err(|error| self.unfinished(&error))?;
         self.verify(manifest).await
     }
 
     async fn find(&self) -> Result<Option<FetchedKey>, CommandError> {
-        self.answered(async || self.cluster.find(&self.args.name).await).await
+        self.answered(async || self.cluster.find(self.kind, &self.name).await).await
     }
 
     /// Waits until the garbage collector has removed the owner reference from the Secret.
     ///
-    /// It does that before the `DataKey` is gone. If the reference remains, the garbage collector may delete the
+    /// It does that before the object is gone. If the reference remains, the garbage collector may delete the
     /// Secret, and the operator restores it from the pins; waiting longer does not help.
     async fn wait_until_secret_is_free(&self, manifest: &Value) -> Result<(), CommandError> {
-        let name = manifest["spec"]["secretName"].as_str().unwrap_or(&self.args.name);
+        let name = manifest["spec"]["secretName"].as_str().unwrap_or(&self.name);
         loop {
             let secret = self.answered(async || self.cluster.secret(&self.cluster.namespace, name).await).await?;
-            if !secret.is_some_and(|secret| is_owned(&secret, &self.args.name)) {
+            if !secret.is_some_and(|secret| is_owned(&secret, self.kind, &self.name)) {
                 return Ok(());
             }
             if self.pause(String::new).await.is_err() {
-                self.terminal.notes([messages::still_owned(name)]);
+                self.terminal.notes([messages::still_owned(self.kind, name)]);
                 return Ok(());
             }
         }
     }
 
-    /// Waits until the new `DataKey` is Ready with the pinned versions, and its Secret holds them.
+    /// Waits until the new object is Ready with the pinned versions, and its Secret holds them.
     async fn verify(mut self, manifest: &Value) -> Result<Output, CommandError> {
-        // The new DataKey gets a minimum of time even if the deletion took all of it.
+        // The new object gets a minimum of time even if the deletion took all of it.
         self.deadline = self.deadline.max(Instant::now() + POLL_INTERVAL * 20);
         loop {
             let Some(fetched) = self.find().await? else {
-                return Err(self.unfinished(&messages::gone_again(&self.args.name)));
+                return Err(self.unfinished(&messages::gone_again(self.kind, &self.name)));
             };
             let why = match progress(&fetched, manifest) {
                 Progress::Failed(why) => return Err(self.not_ready(&why)),
@@ -224,12 +250,12 @@ impl Keeper<'_> {
 
     fn success(mut self, fetched: &FetchedKey) -> Output {
         self.output.out = messages::done(fetched).into();
-        self.output.notes.push(messages::file_stays(&self.file));
+        self.output.notes.push(messages::file_stays(self.kind, &self.file));
         self.output
     }
 
     fn not_ready(&self, why: &str) -> CommandError {
-        CommandError::NotReady(messages::not_as_before(&self.args.name, &self.cluster.namespace, why, &self.file))
+        CommandError::NotReady(messages::not_as_before(self.kind, &self.name, &self.cluster.namespace, why, &self.file))
     }
 
     /// Waits for one interval, or returns an error if that would pass the deadline.
@@ -239,5 +265,44 @@ impl Keeper<'_> {
         }
         sleep(POLL_INTERVAL).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use datakey::api::DataKeyPair;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(words: &[&str]) -> Keep {
+        match Cli::try_parse_from([&["kubectl-datakey", "keep", "tokens"], words].concat()).unwrap().command {
+            Command::Keep(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn file_of_an_earlier_run_names_the_kind() {
+        let file = std::env::temp_dir().join(format!("kubectl-datakey-keep-{}.yaml", std::process::id()));
+        std::fs::write(&file, "kind: DataKeyPair\n").unwrap();
+        let to = format!("--to={}", file.display());
+        let (found, saved) = find_saved(&args(&[&to]), "shop", None).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!((found, kind_of(&saved.unwrap())), (file, Some(DataKeyPair::KIND)));
+        assert_eq!(kind_of(&json!({ "kind": "Secret" })), None);
+    }
+
+    #[test]
+    fn each_kind_has_a_file_of_its_own() {
+        for (kind, name) in [
+            (Some(DataKeyPair::KIND), "datakeypair-shop-tokens.yaml"),
+            (Some(DataKey::KIND), "datakey-shop-tokens.yaml"),
+            (None, "datakey-shop-tokens.yaml"),
+        ] {
+            assert_eq!(find_saved(&args(&[]), "shop", kind).unwrap(), (name.into(), None));
+        }
     }
 }

@@ -1,12 +1,13 @@
-//! `kubectl datakey list`.
+//! `kubectl datakey list`: `DataKey`s and `DataKeyPair`s.
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Items, none_found};
 use crate::{
     cli::List,
-    cluster::Cluster,
+    cluster::{Cluster, FetchedKey},
     output::{CommandError, Output, render_list},
+    reference::qualified,
     view::{
         summary::{KeySummary, VersionSummary},
         table::{age, table},
@@ -20,7 +21,7 @@ struct Columns {
     wide: bool,
 }
 
-/// Lists `DataKey`s.
+/// Lists the objects of both kinds.
 pub async fn run(cluster: &Cluster, args: &List) -> Result<Output, CommandError> {
     let listing = cluster.selected_by(args.selector.as_deref(), args.all_namespaces).await?;
     let items = listing.keys.iter().map(|fetched| KeySummary::of(&fetched.key)).collect();
@@ -29,18 +30,18 @@ pub async fn run(cluster: &Cluster, args: &List) -> Result<Output, CommandError>
         args.output,
         &Items { items },
         |list, wide| render_table(&list.items, Columns { namespace: args.all_namespaces, wide }, now),
-        |list| names(&list.items),
+        |_| names(&listing.keys),
     )?;
     let mut output = Output::text(out).with(listing.health());
     if listing.keys.is_empty() && listing.unreadable.is_empty() {
-        output.notes.push(none_found(cluster, args.all_namespaces));
+        output.notes.push(none_found(cluster, &listing, args.all_namespaces));
     }
-    output.notes.extend(listing.unreadable.into_values());
+    output.notes.extend(listing.notes());
     Ok(output)
 }
 
-fn names(items: &[KeySummary]) -> Vec<String> {
-    items.iter().map(|item| format!("datakey.datakey.dev/{}", item.name)).collect()
+fn names(keys: &[FetchedKey]) -> Vec<String> {
+    keys.iter().map(|fetched| qualified(fetched.kind(), &fetched.name())).collect()
 }
 
 fn render_table(items: &[KeySummary], columns: Columns, now: Timestamp) -> String {
@@ -48,7 +49,7 @@ fn render_table(items: &[KeySummary], columns: Columns, now: Timestamp) -> Strin
         return String::new();
     }
     let headers =
-        ["NAMESPACE", "NAME", "READY", "REASON", "VERSION", "ISSUED", "KEY", "SECRET", "AGE", "LENGTH", "VERSIONS"];
+        ["NAMESPACE", "NAME", "READY", "REASON", "VERSION", "ISSUED", "KEY", "SECRET", "AGE", "SPEC", "VERSIONS"];
     let shown = usize::from(!columns.namespace)..if columns.wide { headers.len() } else { headers.len() - 2 };
     let rows: Vec<_> = items
         .iter()
@@ -56,7 +57,7 @@ fn render_table(items: &[KeySummary], columns: Columns, now: Timestamp) -> Strin
             let current = item.versions.iter().find(|version| version.current);
             let row = [
                 item.namespace.clone(),
-                item.name.clone(),
+                item.shown.clone(),
                 item.ready.clone(),
                 if item.deleting { "Deleting".to_owned() } else { item.reason.clone() },
                 item.version.map(|version| version.to_string()).unwrap_or_default(),
@@ -64,7 +65,7 @@ fn render_table(items: &[KeySummary], columns: Columns, now: Timestamp) -> Strin
                 if columns.wide { item.key_id.clone() } else { last_part(&item.key_id).to_owned() },
                 item.secret_name.clone(),
                 item.age(now),
-                current.map(VersionSummary::length).unwrap_or_default(),
+                current.map(VersionSummary::material).unwrap_or_default(),
                 item.versions.len().to_string(),
             ];
             row[shown.clone()].to_vec()
@@ -83,7 +84,7 @@ fn last_part(key_id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{ARN, at, ready, recorded};
+    use crate::fixtures::{ARN, at, pair, ready, recorded};
 
     const ALL: Columns = Columns { namespace: true, wide: true };
 
@@ -116,10 +117,11 @@ mod tests {
 
     #[test]
     fn list_is_printed_as_recorded() {
-        let items = [KeySummary::of(&ready(&[1, 2]).key), KeySummary::of(&recorded(&[]).key)];
+        let keys = [ready(&[1, 2]), recorded(&[]), pair(&[1])];
+        let items = keys.each_ref().map(|fetched| KeySummary::of(&fetched.key));
         insta::assert_snapshot!("list", render_table(&items, Columns { namespace: false, wide: false }, at(90)));
         insta::assert_snapshot!("list-wide", render_table(&items, ALL, at(90)));
-        insta::assert_snapshot!("list-name", names(&items).join("\n"));
+        insta::assert_snapshot!("list-name", names(&keys).join("\n"));
         let list = Items { items: items.to_vec() };
         insta::assert_snapshot!("list-json", crate::output::json(&list).unwrap());
         insta::assert_snapshot!("list-yaml", crate::output::yaml(&list).unwrap());

@@ -1,4 +1,4 @@
-//! `kubectl datakey orphans`: Secrets that were kept when their `DataKey` was deleted.
+//! `kubectl datakey orphans`: Secrets that were kept when their `DataKey` or `DataKeyPair` was deleted.
 
 use std::collections::BTreeSet;
 
@@ -6,27 +6,32 @@ use datakey::names::{NAME_LABEL, VERSION_ANNOTATION_PREFIX};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Items;
 use crate::{
     cli::Orphans,
     cluster::{Cluster, FetchedKey, ListedSecret},
     output::{CommandError, ListFormat, Output, render_list},
+    reference::shown,
     view::table::{age, table},
 };
 
-/// A Secret with wrapped data keys that no `DataKey` has.
+/// A Secret with wrapped data keys or key pairs that no object has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Orphan {
+    /// `DataKey` or `DataKeyPair`: the kind whose Secrets have its type.
+    pub kind: String,
     /// The namespace of the Secret.
     pub namespace: String,
     /// The name of the Secret.
     pub name: String,
-    /// The name of the DataKey that it belonged to, by its label.
+    /// The name of the DataKey or DataKeyPair that it belonged to, by its label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_key: Option<String>,
+    /// How the table names that.
+    #[serde(skip)]
+    pub shown: String,
     /// The versions that it holds, by its annotations.
     pub versions: Vec<i32>,
     /// When the Secret was created.
@@ -34,11 +39,13 @@ pub struct Orphan {
     pub created: Option<Time>,
 }
 
-/// Lists the Secrets without a `DataKey`.
+/// Lists the Secrets without an object.
 pub async fn run(cluster: &Cluster, args: &Orphans) -> Result<Output, CommandError> {
-    // In this order: a DataKey that is created meanwhile is in the second list.
-    let secrets = cluster.wrapped_keys(args.all_namespaces).await?;
-    let listing = cluster.data_keys(args.all_namespaces).await?;
+    // In this order: an object that is created meanwhile is in the second list.
+    let mut secrets = cluster.wrapped_keys(args.all_namespaces).await?;
+    let listing = cluster.all(args.all_namespaces).await?;
+    // The objects of a kind that the user may not list can have them.
+    secrets.retain(|secret| listing.unlisted.iter().all(|of| of.has_no_definition || of.kind != secret.kind));
     let items = orphans(&secrets, &listing.keys);
     let now = Timestamp::now();
     let count = items.len();
@@ -51,27 +58,29 @@ pub async fn run(cluster: &Cluster, args: &Orphans) -> Result<Output, CommandErr
     let mut output = Output::text(out).with(listing.health());
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
         output.notes.push(if count == 0 {
-            format!("Each of {} Secrets with wrapped data keys has a DataKey.", secrets.len())
+            format!("Each of {} Secrets with data keys or key pairs has its DataKey or DataKeyPair.", secrets.len())
         } else {
-            "Data may be encrypted under what they hold. A DataKey of the same name and settings takes a Secret over."
+            "Data may be encrypted under what they hold. An object of the same kind, name and settings takes a Secret over."
                 .to_owned()
         });
     }
-    output.notes.extend(listing.unreadable.into_values().map(|why| format!("{why}; its Secret may be listed")));
+    let unreadable = listing.unreadable.values().map(|why| format!("{why}; its Secret may be listed"));
+    output.notes.extend(unreadable.chain(listing.unlisted.iter().map(|unlisted| unlisted.note.clone())));
     Ok(output)
 }
 
-/// The Secrets that no `DataKey` names. One that a `DataKey` owns is deleted with it, and so is not kept.
+/// The Secrets that no object of their kind names. One that an object owns is deleted with it, and so is not kept.
 fn orphans(secrets: &[ListedSecret], keys: &[FetchedKey]) -> Vec<Orphan> {
     let named: BTreeSet<_> =
-        keys.iter().map(|fetched| (fetched.namespace(), fetched.key.secret_name().to_owned())).collect();
-    let kept = secrets.iter().filter(|secret| !is_leaving(&secret.metadata)).map(|secret| Orphan::of(&secret.metadata));
-    kept.filter(|orphan| !named.contains(&(orphan.namespace.clone(), orphan.name.clone()))).collect()
+        keys.iter().map(|fetched| (fetched.kind().name, fetched.namespace(), fetched.key.secret_name())).collect();
+    let kept = secrets.iter().filter(|secret| !is_leaving(secret)).map(Orphan::of);
+    kept.filter(|orphan| !named.contains(&(orphan.kind.as_str(), orphan.namespace.clone(), orphan.name.as_str())))
+        .collect()
 }
 
-fn is_leaving(metadata: &Value) -> bool {
+fn is_leaving(ListedSecret { kind, metadata }: &ListedSecret) -> bool {
     let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
-    !metadata["deletionTimestamp"].is_null() || owners.any(|owner| owner["kind"] == "DataKey")
+    !metadata["deletionTimestamp"].is_null() || owners.any(|owner| owner["kind"] == kind.name)
 }
 
 fn names(items: &[Orphan]) -> Vec<String> {
@@ -89,7 +98,7 @@ fn render_table(items: &[Orphan], with_namespace: bool, now: Timestamp) -> Strin
         let row = [
             orphan.namespace.clone(),
             orphan.name.clone(),
-            orphan.data_key.clone().unwrap_or_default(),
+            orphan.shown.clone(),
             versions.join(","),
             orphan.created.as_ref().map(|created| age(created.0, now)).unwrap_or_default(),
         ];
@@ -102,16 +111,19 @@ fn render_table(items: &[Orphan], with_namespace: bool, now: Timestamp) -> Strin
 
 impl Orphan {
     /// Reads the metadata of a Secret.
-    pub fn of(metadata: &Value) -> Self {
+    pub fn of(ListedSecret { kind, metadata }: &ListedSecret) -> Self {
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
         let annotations = metadata["annotations"].as_object().into_iter().flatten();
         let mut versions: Vec<_> =
             annotations.filter_map(|(name, _)| name.strip_prefix(VERSION_ANNOTATION_PREFIX)?.parse().ok()).collect();
         versions.sort_unstable();
+        let data_key = metadata["labels"][NAME_LABEL].as_str();
         Self {
+            kind: kind.name.to_owned(),
             namespace: text("namespace"),
             name: text("name"),
-            data_key: metadata["labels"][NAME_LABEL].as_str().map(str::to_owned),
+            data_key: data_key.map(str::to_owned),
+            shown: data_key.map(|name| shown(kind, name)).unwrap_or_default(),
             versions,
             created: text("creationTimestamp").parse().ok().map(Time),
         }
@@ -120,17 +132,18 @@ impl Orphan {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::fixtures::{edited, ready, secret};
+    use crate::fixtures::{edited, pair, ready, secret};
 
     fn listed(edit: impl FnOnce(&mut Value)) -> ListedSecret {
         let key = ready(&[1, 2]).key;
         let mut metadata = json!(secret(&key, 2).metadata);
         metadata["creationTimestamp"] = json!("9999-12-31T23:59:59Z");
         edit(&mut metadata);
-        ListedSecret { metadata }
+        ListedSecret { kind: DataKey::KIND, metadata }
     }
 
     #[test]
@@ -141,6 +154,17 @@ mod tests {
         let elsewhere = edited(ready(&[1]), |value| value["metadata"]["namespace"] = json!("bank"));
         let renamed = edited(ready(&[1]), |value| value["status"]["secretName"] = json!("other"));
         assert_eq!(orphans(&[listed(|_| {})], &[elsewhere, renamed]).len(), 1);
+    }
+
+    #[test]
+    fn secret_of_a_pair_is_that_of_no_data_key() {
+        let of_pair = || ListedSecret { kind: DataKeyPair::KIND, ..listed(|_| {}) };
+        assert_eq!(orphans(&[of_pair()], &[pair(&[1])]), []);
+        let found = orphans(&[of_pair()], &[ready(&[1])]);
+        assert_eq!((found[0].kind.as_str(), found[0].shown.as_str()), ("DataKeyPair", "datakeypair/orders"));
+        let owned =
+            listed(|metadata| metadata["ownerReferences"] = json!([{ "kind": "DataKeyPair", "name": "orders" }]));
+        assert_eq!(orphans(&[ListedSecret { kind: DataKeyPair::KIND, ..owned }], &[]), []);
     }
 
     #[test]
@@ -166,7 +190,8 @@ mod tests {
 
     #[test]
     fn orphans_are_printed_as_recorded() {
-        let mut found = orphans(&[listed(|_| {})], &[]);
+        let of_pair = ListedSecret { kind: DataKeyPair::KIND, ..listed(|_| {}) };
+        let mut found = orphans(&[listed(|_| {}), of_pair], &[]);
         found[0].created = Some(Time(crate::fixtures::at(0)));
         insta::assert_snapshot!("orphans", render_table(&found, true, crate::fixtures::at(90)));
         insta::assert_snapshot!("orphans-name", names(&found).join("\n"));

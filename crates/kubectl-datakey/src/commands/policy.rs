@@ -15,7 +15,7 @@ use statements::{Policies, Roles};
 
 /// Prints the policies of a `DataKey`.
 pub async fn run(cluster: &Cluster, args: &Policy) -> Result<Output, CommandError> {
-    let fetched = cluster.data_key(&args.name).await?;
+    let fetched = cluster.resolve(&args.name).await?;
     let roles = Roles { operator: args.operator_role_arn.as_deref(), workload: args.role_arn.as_deref() };
     let mut policies = Policies::of(&fetched.key, &roles);
     if matches!(args.only, None | Some(Document::Key)) {
@@ -63,6 +63,8 @@ mod tests {
         let key = crate::fixtures::ready(&[1]).key;
         let policies = Policies::of(&key, &Roles { operator: None, workload: None });
         insta::assert_snapshot!("policy", json(&policies).unwrap());
+        let pair = Policies::of(&crate::fixtures::pair(&[1]).key, &Roles { operator: None, workload: None });
+        insta::assert_snapshot!("policy-pair", json(&pair).unwrap());
         insta::assert_snapshot!("policy-yaml", yaml(&policies).unwrap());
         insta::assert_snapshot!("policy-key", json(&policies.key_policy_statements).unwrap());
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use datakey::{
-    api::{KeyKind, Object},
+    api::{DataKeyPair, KeyKind as _, Object},
     public_key::{Jwk, PublicKey},
 };
 use serde::Serialize;
@@ -36,9 +36,13 @@ struct JwkSet {
 
 /// Prints public keys.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Args) -> Result<Output, CommandError> {
-    let pair = cluster.key_pair(&args.name).await?;
+    let kind = args.name.kind.unwrap_or(DataKeyPair::KIND);
+    if kind != DataKeyPair::KIND {
+        return Err(CommandError::Usage(format!("a {} has no public key: name a DataKeyPair", kind.name)));
+    }
+    let pair = cluster.get(kind, &args.name.name).await?;
     let mut output = Output::default();
-    let out = print(pair.as_object(), args.versions.as_ref(), args.output)?;
+    let out = print(pair.key.object(), args.versions.as_ref(), args.output)?;
     match &args.to {
         Some(file) => {
             write_new_file(file, &out, false)?;

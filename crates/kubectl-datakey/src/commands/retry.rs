@@ -1,7 +1,8 @@
-//! `kubectl datakey retry`: has `DataKey`s that wait in a back-off tried at once.
+//! `kubectl datakey retry`: has objects that wait in a back-off tried at once.
 
 use std::{cell::RefCell, collections::BTreeSet};
 
+use datakey::api::KindId;
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
@@ -14,33 +15,33 @@ use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
     output::{CommandError, Health, Output, Terminal, printable},
+    reference::plural,
     view::summary::KeySummary,
 };
 
 /// The operator tries one `DataKey` at most this often because a user asks for it.
 const REQUEST_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
-/// A `DataKey` that is not Ready.
+/// An object that is not Ready.
 #[derive(Debug)]
 struct Waiting {
+    fetched: FetchedKey,
     summary: KeySummary,
     /// How long ago the last retry was requested, if that delays the next one.
     last: Option<SignedDuration>,
-    /// The grant tokens, which a message of the API server can repeat.
-    tokens: Vec<String>,
 }
 
-/// What became of the request for one `DataKey`.
+/// What became of the request for one object.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     /// The operator tries it.
     Requested,
-    /// The user may not change `DataKey`s of its namespace. The message, where this request found that out.
+    /// The user may not change objects of its kind in its namespace. The message, where this request found that out.
     Forbidden(Option<String>),
     Failed(String),
 }
 
-/// Has `DataKey`s tried at once that are not Ready.
+/// Has objects tried at once that are not Ready.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Retry) -> Result<Output, CommandError> {
     let listing = select(cluster, args).await?;
     let now = Timestamp::now();
@@ -50,19 +51,19 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Retry) -> Result
     output.health = output.health.max(listing.health());
     if waiting.is_empty() && listing.unreadable.is_empty() {
         output.notes.push(match listing.keys.len() {
-            0 => none_found(cluster, args.all_namespaces),
-            all => format!("Nothing waits: {} Ready or being deleted.", of_all(all, all)),
+            0 => none_found(cluster, &listing, args.all_namespaces),
+            all => format!("Nothing waits: {} Ready or being deleted.", of_all(all, all, &listing.nouns())),
         });
     }
-    output.notes.extend(listing.unreadable.into_values());
+    output.notes.extend(listing.notes());
     let requested = waiting.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Requested);
-    let requested: BTreeSet<_> = requested.map(|(waiting, _)| place(&waiting.summary)).collect();
-    if args.wait && !requested.is_empty() {
+    let requested = Requested::of(requested.map(|(waiting, _)| waiting));
+    if args.wait && !requested.places.is_empty() {
         terminal.print(&output)?;
         output = Output::default().with(output.health);
-        terminal.notes([format!("waiting until {} Ready", subject(&requested, requested.len()))]);
-        let Waited { ready, late, health } = wait(cluster, args, &requested).await?;
-        output.out = closing(&requested, ready).into_bytes();
+        terminal.notes([format!("waiting until {} Ready", requested.subject(requested.places.len()))]);
+        let Waited { ready, late, health } = wait(cluster, args, &requested.places).await?;
+        output.out = requested.closing(ready).into_bytes();
         if !late.is_empty() {
             output.notes.push(format!("not Ready within {}:", humantime::format_duration(args.timeout)));
             output.notes.extend(late);
@@ -87,7 +88,7 @@ fn is_waiting(summary: &KeySummary) -> bool {
 /// How far the wait has come.
 struct Waited {
     ready: usize,
-    /// A line for each `DataKey` that is not Ready.
+    /// A line for each object that is not Ready.
     late: Vec<String>,
     health: Health,
 }
@@ -96,44 +97,61 @@ struct Waited {
 
 impl Waiting {
     fn of(fetched: &FetchedKey, now: Timestamp) -> Option<Self> {
-        let requested = fetched.key.retry_at().and_then(|at| at.parse::<Timestamp>().ok());
+        let requested = fetched.key.object().retry_at().and_then(|at| at.parse::<Timestamp>().ok());
         let last = requested.map(|at| now.duration_since(at)).filter(|ago| !ago.is_negative() && *ago < REQUEST_EVERY);
-        Some(KeySummary::of(&fetched.key)).filter(is_waiting).map(|summary| Self {
-            summary,
-            last,
-            tokens: grant_tokens(fetched).to_vec(),
-        })
+        let summary = Some(KeySummary::of(&fetched.key)).filter(is_waiting);
+        summary.map(|summary| Self { fetched: fetched.clone(), summary, last })
     }
 }
 
 fn place(summary: &KeySummary) -> (String, String) {
-    (summary.namespace.clone(), summary.name.clone())
+    (summary.namespace.clone(), summary.shown.clone())
 }
 
-fn count(number: usize) -> String {
-    if number == 1 { "1 DataKey".to_owned() } else { format!("{number} DataKeys") }
-}
-
-/// The `DataKey`s and their verb: the name of a single one, else how many.
-fn subject(requested: &BTreeSet<(String, String)>, some: usize) -> String {
-    match requested.first() {
-        Some((_, name)) if requested.len() == 1 => format!("{name} is"),
-        _ if some == requested.len() => format!("{some} DataKeys are"),
-        _ => of_all(some, requested.len()),
+/// How many objects of these kinds.
+fn count(kinds: &[KindId]) -> String {
+    match kinds {
+        [kind] => format!("1 {}", kind.kind().name),
+        several => format!("{} {}", several.len(), plural(several.iter().copied())),
     }
 }
 
-/// The last line after a wait; empty where none is Ready.
-fn closing(requested: &BTreeSet<(String, String)>, ready: usize) -> String {
-    if ready == 0 { String::new() } else { format!("{} Ready\n", subject(requested, ready)) }
+/// The objects that a retry is requested for.
+struct Requested {
+    /// Their namespaces, and how messages name them.
+    places: BTreeSet<(String, String)>,
+    kinds: Vec<KindId>,
 }
 
-/// Sends the requests. Where the user may not change one `DataKey` of a namespace, the others are left out.
+// === impl Requested ===
+
+impl Requested {
+    fn of<'a>(waiting: impl Iterator<Item = &'a Waiting>) -> Self {
+        let (places, kinds) = waiting.map(|waiting| (place(&waiting.summary), waiting.fetched.kind().id)).unzip();
+        Self { places, kinds }
+    }
+
+    /// Some of them, and their verb: the name of a single one, else how many.
+    fn subject(&self, some: usize) -> String {
+        match self.places.first() {
+            Some((_, name)) if self.places.len() == 1 => format!("{name} is"),
+            _ if some == self.places.len() => format!("{} are", count(&self.kinds)),
+            _ => of_all(some, self.places.len(), &plural(self.kinds.iter().copied())),
+        }
+    }
+
+    /// The last line after a wait; empty where none is Ready.
+    fn closing(&self, ready: usize) -> String {
+        if ready == 0 { String::new() } else { format!("{} Ready\n", self.subject(ready)) }
+    }
+}
+
+/// Sends the requests. Where the user may not change one object of a kind in a namespace, the others are left out.
 async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<Outcome> {
     let forbidden = RefCell::new(BTreeSet::new());
-    let one = async |Waiting { summary, tokens, .. }: &'_ Waiting| -> Outcome {
-        let requested = cluster.request_retry(&summary.namespace, &summary.name, now).await;
-        match requested.map_err(|error| error.redacted(tokens)) {
+    let one = async |Waiting { fetched, .. }: &'_ Waiting| -> Outcome {
+        let requested = cluster.request_retry(fetched, now).await;
+        match requested.map_err(|error| error.redacted(grant_tokens(fetched))) {
             Ok(()) => Outcome::Requested,
             Err(CommandError::Forbidden(message)) => Outcome::Forbidden(Some(message)),
             Err(error) => Outcome::Failed(error.to_string()),
@@ -141,13 +159,13 @@ async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<
     };
     stream::iter(waiting)
         .map(async |waiting| {
-            let summary = &waiting.summary;
-            if forbidden.borrow().contains(&summary.namespace) {
+            let scope = (waiting.fetched.kind().id, &waiting.summary.namespace);
+            if forbidden.borrow().contains(&scope) {
                 return Outcome::Forbidden(None);
             }
             let outcome = one(waiting).await;
             if matches!(outcome, Outcome::Forbidden(_)) {
-                forbidden.borrow_mut().insert(&summary.namespace);
+                forbidden.borrow_mut().insert(scope);
             }
             outcome
         })
@@ -156,17 +174,17 @@ async fn request(cluster: &Cluster, waiting: &[Waiting], now: Timestamp) -> Vec<
         .await
 }
 
-/// Says what was requested. A missing right has one line, however many `DataKey`s it concerns.
+/// Says what was requested. A missing right has one line, however many objects it concerns.
 fn report(waiting: &[Waiting], outcomes: &[Outcome], with_namespace: bool) -> Output {
     let mut output = Output::default();
-    let (mut left, mut namespaces, mut refusal) = (0, BTreeSet::new(), None);
+    let (mut left, mut namespaces, mut refusal) = (Vec::new(), BTreeSet::new(), None);
     for (waiting, outcome) in waiting.iter().zip(outcomes) {
         let summary = &waiting.summary;
         match outcome {
             Outcome::Requested => output.out.extend(line(waiting, with_namespace).bytes()),
             Outcome::Failed(message) => output.notes.push(message.clone()),
             Outcome::Forbidden(message) => {
-                left += 1;
+                left.push(waiting.fetched.kind().id);
                 namespaces.insert(summary.namespace.as_str());
                 refusal = refusal.or(message.as_deref());
             }
@@ -174,7 +192,7 @@ fn report(waiting: &[Waiting], outcomes: &[Outcome], with_namespace: bool) -> Ou
     }
     if let Some(refusal) = refusal {
         let namespaces = namespaces.into_iter().collect::<Vec<_>>().join(", ");
-        output.notes.push(format!("no retry is requested for {} in {namespaces}: {refusal}", count(left)));
+        output.notes.push(format!("no retry is requested for {} in {namespaces}: {refusal}", count(&left)));
     }
     if outcomes.iter().any(|outcome| *outcome != Outcome::Requested) {
         output.health = Health::Unknown;
@@ -192,10 +210,10 @@ fn line(Waiting { summary, last, .. }: &Waiting, with_namespace: bool) -> String
             ago.as_secs()
         )
     });
-    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.name, printable(&summary.reason))
+    format!("{namespace}{}: a retry is requested ({}){delay}\n", summary.shown, printable(&summary.reason))
 }
 
-/// Waits until these `DataKey`s are Ready. A condition does not show whether the operator
+/// Waits until these objects are Ready. A condition does not show whether the operator
 /// has tried again, so a failure does not end the wait.
 async fn wait(cluster: &Cluster, args: &Retry, requested: &BTreeSet<(String, String)>) -> Result<Waited, CommandError> {
     let (until, pause) = (Instant::now() + args.timeout, pause(requested.len()));
@@ -214,7 +232,7 @@ fn progress(listing: Listing, requested: &BTreeSet<(String, String)>) -> Waited 
     let (ready, others): (Vec<_>, Vec<_>) =
         summaries.filter(|summary| requested.contains(&place(summary))).partition(KeySummary::is_ready);
     let late = others.iter().filter(|summary| is_waiting(summary)).map(|summary| {
-        format!("{} in namespace {}: {}: {}", summary.name, summary.namespace, summary.reason, summary.message)
+        format!("{} in namespace {}: {}: {}", summary.shown, summary.namespace, summary.reason, summary.message)
     });
     let mut late: Vec<_> = late.collect();
     let mut health = if late.is_empty() { Health::Healthy } else { Health::Unhealthy };
@@ -232,7 +250,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{at, edited, ready, recorded, with_status};
+    use crate::fixtures::{at, edited, pair, ready, recorded, with_status};
 
     fn denied(name: &str) -> FetchedKey {
         let fetched = with_status(recorded(&[]), |key| failed(key, &Reason::AccessDenied.into(), at(9)));
@@ -258,6 +276,11 @@ mod tests {
         Waiting::of(&denied(name), at(0)).unwrap()
     }
 
+    fn waiting_pair() -> Waiting {
+        let denied = with_status(pair(&[1]), |key| failed(key, &Reason::AccessDenied.into(), at(0)));
+        Waiting::of(&denied, at(0)).unwrap()
+    }
+
     #[test]
     fn second_request_within_a_minute_says_when_it_is_tried() {
         let requested = edited(denied("a"), |value| {
@@ -274,11 +297,14 @@ mod tests {
 
     #[test]
     fn wait_ends_with_a_line() {
-        let requested = |names: &[&str]| names.iter().map(|name| ("shop".to_owned(), (*name).to_owned())).collect();
-        assert_eq!(closing(&requested(&["a"]), 1), "a is Ready\n");
-        assert_eq!(closing(&requested(&["a", "b"]), 2), "2 DataKeys are Ready\n");
-        assert_eq!(closing(&requested(&["a", "b"]), 1), "1 of 2 DataKeys is Ready\n");
-        assert_eq!(closing(&requested(&["a"]), 0), "");
+        let keys = |names: &[&str]| Requested::of(names.iter().map(|name| waiting(name)).collect::<Vec<_>>().iter());
+        assert_eq!(keys(&["a"]).closing(1), "a is Ready\n");
+        assert_eq!(keys(&["a", "b"]).closing(2), "2 DataKeys are Ready\n");
+        assert_eq!(keys(&["a", "b"]).closing(1), "1 of 2 DataKeys is Ready\n");
+        assert_eq!(keys(&["a"]).closing(0), "");
+        let both = [waiting("orders"), waiting_pair()];
+        assert_eq!(Requested::of(both.iter()).closing(2), "2 DataKeys and DataKeyPairs are Ready\n");
+        assert_eq!(Requested::of(both[1..].iter()).closing(1), "datakeypair/orders is Ready\n");
     }
 
     #[test]
@@ -308,6 +334,7 @@ mod tests {
     fn wait_is_for_what_was_requested_only() {
         let listing = |unreadable: &[&str]| Listing {
             keys: vec![denied("a"), denied("b"), ready(&[1])],
+            unlisted: Vec::new(),
             unreadable: unreadable.iter().map(|name| (of_shop(name), format!("{name} can't be read"))).collect(),
         };
         let requested = ["a", "orders", "gone"].map(of_shop).into();
@@ -320,8 +347,8 @@ mod tests {
 
     #[test]
     fn retry_is_printed_as_recorded() {
-        let waiting = ["a", "b"].map(waiting);
-        let output = report(&waiting, &[Outcome::Requested, Outcome::Requested], true);
+        let waiting = [waiting("a"), waiting("b"), waiting_pair()];
+        let output = report(&waiting, &[Outcome::Requested, Outcome::Requested, Outcome::Requested], true);
         insta::assert_snapshot!("retry", String::from_utf8(output.out).unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! `kubectl datakey rotate`: raises `spec.version`, so that the operator has a new data key issued.
+//! `kubectl datakey rotate`: raises `spec.version`, so that the operator has a new data key or key pair issued.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use crate::{
     view::summary::KeySummary,
 };
 
-/// Raises the version of a `DataKey`.
+/// Raises the version of an object.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Result<Output, CommandError> {
-    let fetched = cluster.data_key(&args.name).await?;
+    let fetched = cluster.resolve(&args.name).await?;
     let next = next_version(&fetched)?;
     if !args.force {
         require_ready(&fetched)?;
@@ -24,27 +24,27 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Rotate) -> Resul
         return Ok(Output::text(patch_for_git(&fetched, next)?));
     }
     let mut output = Output::default();
-    output.notes.push(note_about_git(managing_tool(&fetched), next));
-    let changed = cluster.patch(&args.name, &guarded_patch(&fetched, next)?, args.dry_run).await;
+    output.notes.push(note_about_git(&fetched, next));
+    let changed = cluster.patch(&fetched, &guarded_patch(&fetched, next)?, args.dry_run).await;
     let changed = match changed.map_err(|error| error.redacted(grant_tokens(&fetched))) {
         Err(CommandError::Unanswered(why)) if !args.dry_run => find_change(cluster, &fetched, next, &why).await?,
         changed => changed?,
     };
-    output.out = line(&args.name, next, if args.dry_run { "would be requested (dry run)" } else { "is requested" });
+    output.out = line(&fetched, next, if args.dry_run { "would be requested (dry run)" } else { "is requested" });
     if args.wait {
         terminal.notes(output.notes.drain(..));
-        terminal.notes([waiting(next)]);
+        terminal.notes([waiting(&fetched, next)]);
         wait::until_ready(cluster, terminal, changed, args.timeout, |why| not_ready(&fetched, next, why)).await?;
-        output.out = line(&args.name, next, "is issued and current");
+        output.out = line(&fetched, next, "is issued and current");
     }
     Ok(output)
 }
 
-/// Returns the DataKey if the change is done although the API server did not say so. A command that is repeated would raise the
+/// Returns the object if the change is done although the API server did not say so. A command that is repeated would raise the
 /// version once more.
 async fn find_change(cluster: &Cluster, before: &FetchedKey, next: i32, why: &str) -> Result<FetchedKey, CommandError> {
-    match cluster.data_key(&before.name()).await {
-        Ok(found) if found.key.metadata.uid == before.key.metadata.uid && found.key.wanted_version() == next => {
+    match cluster.get(before.kind(), &before.name()).await {
+        Ok(found) if found.key.metadata().uid == before.key.metadata().uid && found.key.wanted_version() == next => {
             Ok(found)
         }
         _ => Err(unclear(before, next, why)),
@@ -52,33 +52,34 @@ async fn find_change(cluster: &Cluster, before: &FetchedKey, next: i32, why: &st
 }
 
 fn unclear(before: &FetchedKey, next: i32, why: &str) -> CommandError {
-    let (name, namespace) = (before.name(), before.namespace());
+    let (name, namespace) = (before.shown(), before.namespace());
     CommandError::Unanswered(format!(
         "{why}. The change may be done nevertheless: before you rotate again, look whether spec.version is {next} \
          (kubectl datakey status {name} -n {namespace})"
     ))
 }
 
-fn note_about_git(tool: Option<&str>, next: i32) -> String {
-    match tool {
+fn note_about_git(fetched: &FetchedKey, next: i32) -> String {
+    let kind = fetched.kind().name;
+    match managing_tool(fetched) {
         Some(tool) => format!(
-            "note: {tool} applies this DataKey and will set spec.version back, unless you change it there too; --patch prints \
+            "note: {tool} applies this {kind} and will set spec.version back, unless you change it there too; --patch prints \
              the change"
         ),
         None => format!(
-            "note: if you keep a manifest of this DataKey, set version: {next} there, too. kubectl apply of a manifest without it \
-             changes nothing, but under Flux and Argo CD, and where the DataKey is created again, an earlier version becomes \
+            "note: if you keep a manifest of this {kind}, set version: {next} there, too. kubectl apply of a manifest without it \
+             changes nothing, but under Flux and Argo CD, and where the {kind} is created again, an earlier version becomes \
              current"
         ),
     }
 }
 
-fn line(name: &str, version: i32, what: &str) -> Vec<u8> {
-    format!("version {version} of {name} {what}\n").into_bytes()
+fn line(fetched: &FetchedKey, version: i32, what: &str) -> Vec<u8> {
+    format!("version {version} of {} {what}\n", fetched.shown()).into_bytes()
 }
 
-fn waiting(next: i32) -> String {
-    format!("spec.version is {next}; waiting until the data key is issued and in the Secret")
+fn waiting(fetched: &FetchedKey, next: i32) -> String {
+    format!("spec.version is {next}; waiting until the {} is issued and in the Secret", fetched.kind().noun)
 }
 
 /// Returns the number after all that were ever used: recorded, pinned in the spec, or asked for.
@@ -91,39 +92,40 @@ fn next_version(fetched: &FetchedKey) -> Result<i32, CommandError> {
     let used: BTreeSet<_> = recorded.chain(pinned).collect();
     if used.len() >= MAX_VERSIONS {
         return Err(CommandError::Failed(format!(
-            "all {MAX_VERSIONS} versions of DataKey {} are used: create another DataKey",
-            fetched.name()
+            "all {MAX_VERSIONS} versions of {} are used: create another {}",
+            fetched.titled(),
+            fetched.kind().name
         )));
     }
     let highest = used.last().copied().unwrap_or(FIRST_VERSION).max(key.wanted_version());
     highest.checked_add(1).ok_or_else(|| {
         CommandError::Failed(format!(
-            "DataKey {} has version {highest}, the highest number there is: set spec.version to a free lower one by hand",
-            fetched.name()
+            "{} has version {highest}, the highest number there is: set spec.version to a free lower one by hand",
+            fetched.titled()
         ))
     })
 }
 
-/// Refuses a `DataKey` that is not Ready: the version that it waits for would be skipped and never issued.
+/// Refuses an object that is not Ready: the version that it waits for would be skipped and never issued.
 fn require_ready(fetched: &FetchedKey) -> Result<(), CommandError> {
     let summary = KeySummary::of(&fetched.key);
     if summary.deleting {
-        return Err(CommandError::NotReady(format!("DataKey {} is being deleted", summary.name)));
+        return Err(CommandError::NotReady(format!("{} is being deleted", fetched.titled())));
     }
     if summary.is_ready() {
         return Ok(());
     }
     Err(CommandError::NotReady(format!(
-        "DataKey {} is not Ready ({}: {}), and nothing was done: fix that first, or rotate it nevertheless by --force",
-        summary.name,
+        "{} is not Ready ({}: {}), and nothing was done: fix that first, or rotate it nevertheless by --force",
+        fetched.titled(),
         summary.reason,
         summary.message.trim_end_matches('.')
     )))
 }
 
-/// Returns the patch. The API server refuses it if another client changed the `DataKey` after it was read.
+/// Returns the patch. The API server refuses it if another client changed the object after it was read.
 fn guarded_patch(fetched: &FetchedKey, next: i32) -> Result<Value, CommandError> {
-    let (Some(uid), Some(read)) = (&fetched.key.metadata.uid, &fetched.key.metadata.resource_version) else {
+    let (Some(uid), Some(read)) = (&fetched.key.metadata().uid, &fetched.key.metadata().resource_version) else {
         return Err(CommandError::Failed("the API server's answer has no uid or resourceVersion".to_owned()));
     };
     Ok(json!({ "metadata": { "uid": uid, "resourceVersion": read }, "spec": { "version": next } }))
@@ -140,9 +142,9 @@ fn patch_for_git(fetched: &FetchedKey, next: i32) -> Result<String, CommandError
 }
 
 fn not_ready(fetched: &FetchedKey, version: i32, why: &str) -> CommandError {
-    let (name, namespace) = (fetched.name(), fetched.namespace());
+    let (titled, name, namespace) = (fetched.titled(), fetched.shown(), fetched.namespace());
     CommandError::NotReady(format!(
-        "spec.version of DataKey {name} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name} \
+        "spec.version of {titled} is {version}, but it is not Ready: {why}; look at kubectl datakey status {name} \
          -n {namespace}"
     ))
 }
@@ -150,7 +152,7 @@ fn not_ready(fetched: &FetchedKey, version: i32, why: &str) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{edited, issued, ready, recorded};
+    use crate::fixtures::{edited, issued, pair, ready, recorded};
 
     #[test]
     fn next_version_follows_all_that_were_ever_used() {
@@ -212,15 +214,23 @@ mod tests {
         insta::assert_snapshot!("rotate-patch", patch_for_git(&ready(&[1]), 2).unwrap());
         let highest = edited(ready(&[1]), |value| value["spec"]["version"] = json!(i32::MAX));
         let all: Vec<i32> = (1..=64).collect();
+        let by_flux = |fetched| {
+            edited(fetched, |value| {
+                value["metadata"]["labels"] = json!({ "kustomize.toolkit.fluxcd.io/name": "x" });
+            })
+        };
         let texts = [
-            note_about_git(None, 2),
-            note_about_git(Some("Flux"), 2),
-            waiting(2),
+            note_about_git(&ready(&[1]), 2),
+            note_about_git(&by_flux(ready(&[1])), 2),
+            note_about_git(&pair(&[1]), 2),
+            waiting(&ready(&[1]), 2),
             not_ready(&ready(&[1]), 2, "KeyDisabled: The KMS key is disabled").to_string(),
             require_ready(&recorded(&[])).unwrap_err().to_string(),
             unclear(&ready(&[1]), 2, "DataKey orders: the API server could not answer (504): Timeout").to_string(),
             next_version(&ready(&all)).unwrap_err().to_string(),
             next_version(&highest).unwrap_err().to_string(),
+            not_ready(&pair(&[1]), 2, "KeyDisabled: The KMS key is disabled").to_string(),
+            String::from_utf8(line(&pair(&[1]), 2, "is issued and current")).unwrap(),
         ];
         insta::assert_snapshot!("rotate", texts.map(|text| text.trim_end().to_owned()).join("\n"));
     }

@@ -1,8 +1,8 @@
 //! Which recorded version of an object a command is about.
 
-use datakey::api::{IssuedVersion, KindId, Object};
+use datakey::api::{IssuedVersion, Object};
 
-use crate::output::CommandError;
+use crate::{output::CommandError, reference::shown};
 
 /// Returns the version that was asked for, else the current one: that of the Secret's plain entries, or of the spec as long as
 /// there is none.
@@ -19,32 +19,25 @@ pub fn select_version(object: Object<'_>, asked: Option<i32>) -> Result<&IssuedV
             ));
         }
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        let show = match object.kind.id {
-            KindId::DataKey => "kubectl datakey status",
-            KindId::DataKeyPair => "kubectl describe datakeypair",
-        };
         CommandError::NotReady(format!(
-            "{kind} {name} has no version {version} yet: see why by {show} {name} -n {namespace}"
+            "{kind} {name} has no version {version} yet: see why by kubectl datakey status {} -n {namespace}",
+            shown(object.kind, name)
         ))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use datakey::{
-        api::{DataKeyPair, KeyKind},
-        fixtures::Sample,
-    };
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{edited, ready, recorded};
+    use crate::fixtures::{edited, pair_of, ready, recorded};
 
     #[test]
     fn published_version_is_the_default() {
-        let lowered = edited(ready(&[1, 2]), |value| value["spec"]["version"] = json!(1)).key;
-        let pair = DataKeyPair::like(&lowered);
-        for object in [lowered.as_object(), pair.as_object()] {
+        let lowered = edited(ready(&[1, 2]), |value| value["spec"]["version"] = json!(1));
+        for fetched in [pair_of(&lowered), lowered] {
+            let object = fetched.key.object();
             assert_eq!(select_version(object, None).unwrap().version, 2, "the Secret still holds it");
             assert_eq!(select_version(object, Some(1)).unwrap().version, 1);
             let missing = select_version(object, Some(3));
@@ -54,13 +47,11 @@ mod tests {
 
     #[test]
     fn nothing_is_selected_before_a_version_is_issued() {
-        let key = recorded(&[]).key;
-        let pair = DataKeyPair::like(&key);
-        for (object, show) in [
-            (key.as_object(), "kubectl datakey status orders -n shop"),
-            (pair.as_object(), "kubectl describe datakeypair orders -n shop"),
+        for (fetched, show) in [
+            (recorded(&[]), "kubectl datakey status orders -n shop"),
+            (pair_of(&recorded(&[])), "kubectl datakey status datakeypair/orders -n shop"),
         ] {
-            let missing = select_version(object, None);
+            let missing = select_version(fetched.key.object(), None);
             assert!(matches!(missing, Err(CommandError::NotReady(why)) if why.ends_with(show)));
         }
     }

@@ -21,17 +21,17 @@ use crate::{
 /// How many events are shown.
 const EVENTS: usize = 5;
 
-/// Describes the state of one `DataKey`, or of those that need attention.
+/// Describes the state of one object, or of those that need attention.
 pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandError> {
     let now = Timestamp::now();
-    let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
+    let listing = cluster.selected(args.name.as_ref(), args.all_namespaces).await?;
     let looked = stream::iter(&listing.keys).map(async |fetched| check_secret(cluster, fetched).await);
     let (checks, refused) = with_one_note(&listing.keys, looked.buffered(CONCURRENT_READS).collect().await);
     let summaries = listing.keys.iter().zip(checks);
     let mut summaries: Vec<_> =
         summaries.map(|(fetched, check)| KeySummary::of(&fetched.key).with_secret(check)).collect();
     let health = summaries.iter().map(KeySummary::health).fold(listing.health(), Health::max);
-    let mut notes: Vec<_> = listing.unreadable.into_values().chain(refused).collect();
+    let mut notes: Vec<_> = listing.notes().chain(refused).collect();
     let out = if args.name.is_some() {
         let (Some(fetched), Some(mut summary)) = (listing.keys.first(), summaries.pop()) else {
             return Ok(Output::default());
@@ -44,7 +44,7 @@ pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandErro
         render(args.output, &summary, |summary| describe(summary, now))?
     } else {
         if args.output == Format::Table {
-            notes.push(conclusion(&summaries, &none_found(cluster, args.all_namespaces)));
+            notes.push(conclusion(&summaries, &listing.nouns(), &none_found(cluster, &listing, args.all_namespaces)));
         }
         render(args.output, &Items { items: summaries }, |list| {
             let shown = list.items.iter().filter(|summary| summary.needs_attention());
@@ -56,24 +56,24 @@ pub async fn run(cluster: &Cluster, args: &Status) -> Result<Output, CommandErro
 
 /// Checks a Secret by its metadata, and reads its data only if the metadata cannot decide.
 async fn check_secret(cluster: &Cluster, FetchedKey { key, .. }: &FetchedKey) -> Result<SecretCheck, CommandError> {
-    let (namespace, name) = (key.metadata.namespace.as_deref().unwrap_or_default(), key.secret_name());
-    let metadata = cluster.secret_metadata(namespace, name).await?;
+    let (namespace, name) = (key.namespace(), key.secret_name());
+    let metadata = cluster.secret_metadata(&namespace, name).await?;
     if let Some(check) = SecretCheck::from_metadata(key, metadata.as_ref()) {
         return Ok(check);
     }
-    Ok(SecretCheck::from_secret(key, cluster.secret(namespace, name).await?.as_ref()))
+    Ok(SecretCheck::from_secret(key, cluster.secret(&namespace, name).await?.as_ref()))
 }
 
-/// Counts the `DataKey`s that need attention, and those whose Secret could not be read; `none` is the text for an empty list.
-fn conclusion(summaries: &[KeySummary], none: &str) -> String {
+/// Counts the objects that need attention, and those whose Secret could not be read; `none` is the text for an empty list.
+fn conclusion(summaries: &[KeySummary], nouns: &str, none: &str) -> String {
     let count = |health| summaries.iter().filter(|summary| summary.health() == health).count();
     let (unhealthy, unknown) = (count(Health::Unhealthy), count(Health::Unknown));
     let known = match (summaries.len(), unhealthy) {
         (0, _) => return none.to_owned(),
-        (all, 0) if unknown == 0 => format!("All is well: {} Ready", of_all(all, all)),
-        (all, 0) => format!("{} Ready", of_all(all, all)),
-        (all, 1) => format!("{} not as it should be", of_all(1, all)),
-        (all, unhealthy) => format!("{} not as they should be", of_all(unhealthy, all)),
+        (all, 0) if unknown == 0 => format!("All is well: {} Ready", of_all(all, all, nouns)),
+        (all, 0) => format!("{} Ready", of_all(all, all, nouns)),
+        (all, 1) => format!("{} not as it should be", of_all(1, all, nouns)),
+        (all, unhealthy) => format!("{} not as they should be", of_all(unhealthy, all, nouns)),
     };
     if unknown == 0 { format!("{known}.") } else { format!("{known}, and {} not looked at.", secrets_were(unknown)) }
 }
@@ -105,7 +105,7 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
     let deleting = if summary.deleting { ", being deleted" } else { "" };
     let mut out = format!(
         "{} in namespace {}: {state} ({}){since}{deleting}\n",
-        summary.name,
+        summary.shown,
         summary.namespace,
         printable(&summary.reason)
     );
@@ -120,6 +120,10 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
         line("Next", advice);
     }
     line("Key", &summary.key_id);
+    let current = summary.versions.iter().find(|version| version.current);
+    if let Some(sha256) = current.and_then(|version| version.public_key_sha256.as_ref()) {
+        line("Public", &format!("public key with SHA-256 {sha256}"));
+    }
     line("Secret", &summary.secret.as_ref().map(SecretCheck::line).unwrap_or_default());
     for difference in summary.secret.iter().flat_map(|secret| &secret.differences) {
         line("", difference);
@@ -137,7 +141,7 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
 }
 
 fn version_table(summary: &KeySummary) -> String {
-    let headers = ["VERSION", "CURRENT", "ISSUED", "LENGTH", "KEY", "CONTEXT", "REQUEST"];
+    let headers = ["VERSION", "CURRENT", "ISSUED", "SPEC", "KEY", "CONTEXT", "REQUEST"];
     let rows: Vec<_> = summary
         .versions
         .iter()
@@ -146,7 +150,7 @@ fn version_table(summary: &KeySummary) -> String {
                 version.version.to_string(),
                 if version.current { "yes" } else { "no" }.to_owned(),
                 version.issued_at.0.to_string(),
-                version.length(),
+                version.material(),
                 version.key_id.clone(),
                 pairs(&version.encryption_context),
                 version.request_id.clone().unwrap_or_default(),
@@ -187,7 +191,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
     use super::*;
-    use crate::fixtures::{at, ready, recorded, secret, with_status};
+    use crate::fixtures::{at, pair, ready, recorded, secret, with_status};
 
     #[test]
     fn failure_has_its_cause_and_the_next_steps() {
@@ -229,13 +233,22 @@ mod tests {
     #[test]
     fn conclusion_counts_what_needs_attention() {
         let summaries = [KeySummary::of(&ready(&[1]).key), KeySummary::of(&recorded(&[]).key)];
-        assert_eq!(conclusion(&summaries, ""), "1 of 2 DataKeys is not as it should be.");
-        assert_eq!(conclusion(&summaries[..1], ""), "All is well: 1 of 1 DataKeys is Ready.");
-        assert_eq!(conclusion(&[], "none"), "none");
+        assert_eq!(conclusion(&summaries, "DataKeys", ""), "1 of 2 DataKeys is not as it should be.");
+        assert_eq!(conclusion(&summaries[..1], "DataKeys", ""), "All is well: 1 of 1 DataKeys is Ready.");
+        assert_eq!(conclusion(&[], "DataKeys", "none"), "none");
+        let both = [KeySummary::of(&ready(&[1]).key), KeySummary::of(&pair(&[1]).key)];
+        let all = "All is well: 2 of 2 DataKeys and DataKeyPairs are Ready.";
+        assert_eq!(conclusion(&both, "DataKeys and DataKeyPairs", ""), all);
         let key = ready(&[1]).key;
         let unknown = [KeySummary::of(&key).with_secret(SecretCheck::unknown(&key, "no answer")), summaries[1].clone()];
-        assert_eq!(conclusion(&unknown[..1], ""), "1 of 1 DataKeys is Ready, and 1 Secret was not looked at.");
-        assert_eq!(conclusion(&unknown, ""), "1 of 2 DataKeys is not as it should be, and 1 Secret was not looked at.");
+        assert_eq!(
+            conclusion(&unknown[..1], "DataKeys", ""),
+            "1 of 1 DataKeys is Ready, and 1 Secret was not looked at."
+        );
+        assert_eq!(
+            conclusion(&unknown, "DataKeys", ""),
+            "1 of 2 DataKeys is not as it should be, and 1 Secret was not looked at."
+        );
     }
 
     #[test]
@@ -246,6 +259,9 @@ mod tests {
         let bad = KeySummary::of(&fetched.key).with_secret(SecretCheck::from_secret(&fetched.key, None));
         insta::assert_snapshot!("status-ready", describe(&good, at(90)));
         insta::assert_snapshot!("status-failed", describe(&bad, at(150)));
+        let pair = pair(&[1, 2]).key;
+        let pair = KeySummary::of(&pair).with_secret(SecretCheck::from_secret(&pair, Some(&secret(&pair, 2))));
+        insta::assert_snapshot!("status-pair", describe(&pair, at(90)));
         insta::assert_snapshot!("status-json", crate::output::json(&good).unwrap());
         insta::assert_snapshot!("status-yaml", crate::output::yaml(&bad).unwrap());
     }

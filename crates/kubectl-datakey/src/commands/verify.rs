@@ -1,9 +1,10 @@
-//! `kubectl datakey verify`: checks whether Secrets hold what is recorded and, with `--decrypt`, whether that unwraps.
+//! `kubectl datakey verify`: checks whether Secrets hold what is recorded and, with `--decrypt`, whether that unwraps; of a key pair
+//! also whether both halves belong together.
 
 use std::fmt::Write;
 
-use datakey::{api::DataKey, secret::sha256};
-use datakey_unwrap::{Decrypter, Decryption};
+use datakey::secret::sha256;
+use datakey_unwrap::{Decrypter, Decryption, PublicHalf};
 use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,17 +13,22 @@ use super::{CONCURRENT_READS, Items, none_found, of_all, with_one_note};
 use crate::{
     APP,
     cli::Verify,
-    cluster::{Cluster, FetchedKey},
+    cluster::{AnyKey, Cluster, FetchedKey},
     output::{CommandError, Format, Health, Output, printable, render},
     view::secret_check::{SecretCheck, SecretVerdict},
 };
 
-/// What `verify` found out about a `DataKey`.
+/// What `verify` found out about a `DataKey` or a `DataKeyPair`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyCheck {
+    /// `DataKey` or `DataKeyPair`.
+    kind: String,
     namespace: String,
     name: String,
+    /// How messages name it.
+    #[serde(skip)]
+    shown: String,
     verified: bool,
     secret: SecretCheck,
     pub versions: Vec<VersionCheck>,
@@ -34,16 +40,19 @@ pub struct KeyCheck {
 pub struct VersionCheck {
     version: i32,
     key_id: String,
-    /// SHA-256 of the wrapped data key, in hexadecimal digits.
+    /// SHA-256 of the wrapped data key or private key, in hexadecimal digits.
     ciphertext_sha256: String,
+    /// SHA-256 of the public key (DER, SubjectPublicKeyInfo) of a key pair, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key_sha256: Option<String>,
     /// The result of the call to KMS, with `--decrypt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decrypt: Option<Decryption>,
 }
 
-/// Verifies one `DataKey`, or all.
+/// Verifies one object, or all.
 pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandError> {
-    let listing = cluster.selected(args.name.as_deref(), args.all_namespaces).await?;
+    let listing = cluster.selected(args.name.as_ref(), args.all_namespaces).await?;
     let looked = stream::iter(&listing.keys).map(async |fetched| check_secret(cluster, fetched).await);
     let (checked, refused) = with_one_note(&listing.keys, looked.buffered(CONCURRENT_READS).collect().await);
     let checked = listing.keys.iter().zip(checked);
@@ -58,12 +67,12 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
         }
     }
     let health = checks.iter().map(KeyCheck::health).fold(listing.health(), Health::max);
-    let mut notes: Vec<_> = listing.unreadable.into_values().chain(refused).collect();
+    let mut notes: Vec<_> = listing.notes().chain(refused).collect();
     let out = if let (Some(_), Some(check)) = (&args.name, checks.first()) {
         render(args.output, check, describe)?
     } else {
         if args.output == Format::Table {
-            notes.push(conclusion(&checks, &none_found(cluster, args.all_namespaces)));
+            notes.push(conclusion(&checks, &listing.nouns(), &none_found(cluster, &listing, args.all_namespaces)));
         }
         render(args.output, &Items { items: checks }, |list| list.items.iter().map(describe).collect())?
     };
@@ -80,16 +89,19 @@ async fn check_secret(cluster: &Cluster, fetched: &FetchedKey) -> Result<SecretC
 // === impl KeyCheck ===
 
 impl KeyCheck {
-    pub fn of(key: &DataKey, secret: SecretCheck) -> Self {
+    pub fn of(key: &AnyKey, secret: SecretCheck) -> Self {
         let versions = key.record().iter().map(|issued| VersionCheck {
             version: issued.version,
             key_id: issued.key_id.clone(),
             ciphertext_sha256: sha256(&issued.ciphertext_blob.0),
+            public_key_sha256: issued.public_key.as_ref().map(|key| sha256(&key.0)),
             decrypt: None,
         });
         let mut check = Self {
-            namespace: key.metadata.namespace.clone().unwrap_or_default(),
-            name: key.metadata.name.clone().unwrap_or_default(),
+            kind: key.kind().name.to_owned(),
+            namespace: key.namespace(),
+            name: key.name(),
+            shown: key.shown(),
             verified: false,
             secret,
             versions: versions.collect(),
@@ -116,18 +128,18 @@ impl KeyCheck {
 
 fn health_of(decryption: &Decryption) -> Health {
     match decryption {
-        Decryption::Unwrapped { .. } => Health::Healthy,
+        Decryption::Unwrapped { .. } | Decryption::UnwrappedPair { .. } => Health::Healthy,
         Decryption::Failed { .. } => Health::Unhealthy,
         Decryption::Unknown { .. } => Health::Unknown,
     }
 }
 
-/// Counts the verified `DataKey`s; `none` is the text for an empty list.
-fn conclusion(checks: &[KeyCheck], none: &str) -> String {
+/// Counts the verified objects; `none` is the text for an empty list.
+fn conclusion(checks: &[KeyCheck], nouns: &str, none: &str) -> String {
     let verified = checks.iter().filter(|check| check.verified).count();
     match checks.len() {
         0 => none.to_owned(),
-        all => format!("{} verified.", of_all(verified, all)),
+        all => format!("{} verified.", of_all(verified, all, nouns)),
     }
 }
 
@@ -138,7 +150,7 @@ fn describe(check: &KeyCheck) -> String {
         Health::Unhealthy => "NOT as recorded",
         Health::Unknown => "could not be verified in full",
     };
-    let mut out = format!("{} in namespace {}: {verdict}\n", check.name, check.namespace);
+    let mut out = format!("{} in namespace {}: {verdict}\n", check.shown, check.namespace);
     let mut line = |name: &str, text: &str| {
         let _ = writeln!(out, "  {name:<11} {}", printable(text));
     };
@@ -149,6 +161,9 @@ fn describe(check: &KeyCheck) -> String {
     for version in &check.versions {
         let name = format!("Version {}", version.version);
         line(&name, &format!("wrapped by {}, SHA-256 {}", version.key_id, version.ciphertext_sha256));
+        if let Some(sha256) = &version.public_key_sha256 {
+            line("", &format!("public key with SHA-256 {sha256}"));
+        }
         match &version.decrypt {
             None => {}
             Some(Decryption::Unwrapped { length, plaintext_sha256: Some(sha256) }) => {
@@ -156,6 +171,15 @@ fn describe(check: &KeyCheck) -> String {
             }
             Some(Decryption::Unwrapped { length, plaintext_sha256: None }) => {
                 line("", &format!("unwraps to {length} bytes; a fingerprint of so few would give them away"));
+            }
+            Some(Decryption::UnwrappedPair { key_pair_spec, public_half }) => {
+                let belongs = match public_half {
+                    PublicHalf::Equal => "and the public key belongs to it",
+                    PublicHalf::NotDerived => {
+                        "by its form; for this kind it is not checked whether the public key belongs to it"
+                    }
+                };
+                line("", &format!("unwraps to a private key of {}, {belongs}", key_pair_spec.as_str()));
             }
             Some(Decryption::Failed { why }) => line("", &format!("does NOT unwrap: {why}")),
             Some(Decryption::Unknown { why }) => line("", &format!("not known whether it unwraps: {why}")),
@@ -166,10 +190,11 @@ fn describe(check: &KeyCheck) -> String {
 
 #[cfg(test)]
 mod tests {
+    use datakey::api::KeyPairSpec;
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{ready, recorded, secret};
+    use crate::fixtures::{pair, ready, recorded, secret};
 
     /// The check of a `DataKey` with two versions and these results of `--decrypt`.
     fn check(decrypted: &[Decryption]) -> KeyCheck {
@@ -217,6 +242,21 @@ mod tests {
         assert!(text.starts_with("orders in namespace shop: not issued yet\n"), "{text}");
         let text = describe(&check(&[]));
         assert!(text.starts_with("orders in namespace shop: verified\n") && !text.contains("unwrap"), "{text}");
+    }
+
+    #[test]
+    fn pair_is_described_by_what_was_checked() {
+        let key = pair(&[1, 2]).key;
+        let mut check = KeyCheck::of(&key, SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
+        let unwrapped = |key_pair_spec, public_half| Some(Decryption::UnwrappedPair { key_pair_spec, public_half });
+        check.versions[0].decrypt = unwrapped(KeyPairSpec::EccNistP256, PublicHalf::Equal);
+        check.versions[1].decrypt = unwrapped(KeyPairSpec::MlKem768, PublicHalf::NotDerived);
+        assert_eq!(check.health(), Health::Healthy);
+        insta::assert_snapshot!("verify-pair", describe(&check));
+        assert_eq!(
+            json!(check.versions[1].decrypt),
+            json!({ "result": "UnwrappedPair", "keyPairSpec": "ML_KEM_768", "publicHalf": "NotDerived" })
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Waits until a `DataKey` is Ready, and reports what it waits for.
+//! Waits until an object is Ready, and reports what it waits for.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     view::summary::KeySummary,
 };
 
-/// Returns how far the `DataKey` is from being Ready with this version.
+/// Returns how far the object is from being Ready with this version.
 pub fn progress(fetched: &FetchedKey, version: i32) -> Progress {
     let summary = KeySummary::of(&fetched.key);
     if summary.wanted_version != version {
@@ -24,12 +24,12 @@ pub fn progress(fetched: &FetchedKey, version: i32) -> Progress {
     if summary.stalled || summary.deleting { Progress::Failed(why) } else { Progress::Pending(why) }
 }
 
-/// The time between two looks at this many DataKeys. A list of thousands of objects is expensive for the API server.
+/// The time between two looks at this many objects. A list of thousands of objects is expensive for the API server.
 pub fn pause(count: usize) -> Duration {
     POLL_INTERVAL * u32::try_from(1 + count / 100).unwrap_or(u32::MAX)
 }
 
-/// Reads until the API server answers. A read without an answer says nothing about the DataKeys, and the API server can come back.
+/// Reads until the API server answers. A read without an answer says nothing about the objects, and the API server can come back.
 ///
 /// # Errors
 /// Returns the error of the last read if there is no time for another one until then.
@@ -46,7 +46,7 @@ pub async fn answered<T>(
     }
 }
 
-/// Waits until the `DataKey` is Ready with the version that its spec makes current. Prints each cause of waiting once.
+/// Waits until the object is Ready with the version that its spec makes current. Prints each cause of waiting once.
 ///
 /// # Errors
 /// `not_ready` makes the error from the cause, if a user must act or the time is over.
@@ -57,7 +57,7 @@ pub async fn until_ready(
     timeout: Duration,
     not_ready: impl Fn(&str) -> CommandError,
 ) -> Result<FetchedKey, CommandError> {
-    let (name, version) = (fetched.name(), fetched.key.wanted_version());
+    let (kind, name, version) = (fetched.kind(), fetched.name(), fetched.key.wanted_version());
     let until = Instant::now() + timeout;
     let mut shown = String::new();
     loop {
@@ -76,9 +76,9 @@ pub async fn until_ready(
             shown = why;
         }
         sleep(POLL_INTERVAL).await;
-        match cluster.data_key(&name).await {
+        match cluster.get(kind, &name).await {
             Ok(found) => fetched = found,
-            // It says nothing about the DataKey, and the API server can come back.
+            // It says nothing about the object, and the API server can come back.
             Err(CommandError::Unanswered(why)) if shown != why => {
                 terminal.notes([&why]);
                 shown = why;

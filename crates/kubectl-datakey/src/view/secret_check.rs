@@ -1,17 +1,16 @@
 //! The comparison of a Secret with the record of its `DataKey`.
 
-use datakey::{
-    api::DataKey,
-    secret::{
-        Projection, adopt,
-        compare::{self, Comparison},
-        known::KnownSecret,
-        metadata::SecretMetadata,
-    },
+use datakey::secret::{
+    Projection, adopt,
+    compare::{self, Comparison},
+    known::KnownSecret,
+    metadata::SecretMetadata,
 };
 use k8s_openapi::api::core::v1::Secret;
 use schemars::JsonSchema;
 use serde::Serialize;
+
+use crate::cluster::AnyKey;
 
 /// The result of comparing a Secret with the record. It contains no value of the Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -42,7 +41,7 @@ pub enum SecretVerdict {
     Conflict,
     /// No version is recorded, and there is no Secret.
     NotIssued,
-    /// No version is recorded, and the Secret holds data keys that fit the DataKey; the operator takes them over.
+    /// No version is recorded, and the Secret holds data keys or key pairs that fit the object; the operator takes them over.
     Adoptable,
     /// The Secret could not be read.
     Unknown,
@@ -60,19 +59,19 @@ impl SecretVerdict {
 // === impl SecretCheck ===
 
 impl SecretCheck {
-    fn new(key: &DataKey, state: SecretVerdict) -> Self {
+    fn new(key: &AnyKey, state: SecretVerdict) -> Self {
         Self { name: key.secret_name().to_owned(), state, detail: None, differences: Vec::new() }
     }
 
     /// Returns the check of a Secret that could not be read.
-    pub fn unknown(key: &DataKey, why: &str) -> Self {
+    pub fn unknown(key: &AnyKey, why: &str) -> Self {
         Self { detail: Some(why.to_owned()), ..Self::new(key, SecretVerdict::Unknown) }
     }
 
     /// Checks a Secret by its metadata, or returns `None` if only its data can decide.
     ///
     /// The metadata decide if they have the revision that the operator recorded when it last compared the data.
-    pub fn from_metadata(key: &DataKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
+    pub fn from_metadata(key: &AnyKey, metadata: Option<&SecretMetadata>) -> Option<Self> {
         let wanted = wanted(key);
         let Some(metadata) = metadata else { return Some(Self::absent(key, wanted.as_ref())) };
         let wanted = wanted?;
@@ -82,7 +81,7 @@ impl SecretCheck {
     }
 
     /// Checks a Secret by its data.
-    pub fn from_secret(key: &DataKey, secret: Option<&Secret>) -> Self {
+    pub fn from_secret(key: &AnyKey, secret: Option<&Secret>) -> Self {
         let wanted = wanted(key);
         let Some(secret) = secret else { return Self::absent(key, wanted.as_ref()) };
         let Some(wanted) = wanted else { return Self::before_the_record(key, secret) };
@@ -97,12 +96,12 @@ impl SecretCheck {
         }
     }
 
-    fn absent(key: &DataKey, wanted: Option<&Projection>) -> Self {
+    fn absent(key: &AnyKey, wanted: Option<&Projection>) -> Self {
         Self::new(key, if wanted.is_some() { SecretVerdict::Missing } else { SecretVerdict::NotIssued })
     }
 
     /// Says what a Secret is that holds the name before a version is recorded: foreign, damaged, or of this `DataKey`.
-    fn before_the_record(key: &DataKey, secret: &Secret) -> Self {
+    fn before_the_record(key: &AnyKey, secret: &Secret) -> Self {
         match adopt(key, secret) {
             Ok(held) => {
                 let versions: Vec<_> = held.iter().map(|issued| issued.version.to_string()).collect();
@@ -121,9 +120,7 @@ impl SecretCheck {
             SecretVerdict::Changed => "was changed; the operator restores it, if it runs",
             SecretVerdict::Conflict => "is not touched by the operator",
             SecretVerdict::NotIssued => "nothing is issued yet that it could hold",
-            SecretVerdict::Adoptable => {
-                "holds data keys that fit this DataKey; the operator takes them over, if it runs"
-            }
+            SecretVerdict::Adoptable => "holds what fits this spec; the operator takes it over, if it runs",
             SecretVerdict::Unknown => "could not be looked at",
         };
         let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -133,8 +130,8 @@ impl SecretCheck {
 
 /// Returns what the Secret should hold: the version of the spec or, until that is issued, the version that the operator
 /// last published.
-fn wanted(key: &DataKey) -> Option<Projection> {
-    let published = key.status.as_ref().and_then(|status| status.version);
+fn wanted(key: &AnyKey) -> Option<Projection> {
+    let published = key.published_version();
     Projection::of(key, key.wanted_version()).or_else(|| Projection::of(key, published?))
 }
 
@@ -145,7 +142,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{edited, ready, recorded, secret};
+    use crate::fixtures::{edited, pair, ready, recorded, secret};
 
     #[test]
     fn secret_from_the_operator_is_intact() {
@@ -202,18 +199,33 @@ mod tests {
     }
 
     #[test]
+    fn secret_of_a_pair_is_compared_with_its_record() {
+        let key = pair(&[1, 2]).key;
+        let mut of_the_pair = secret(&key, 2);
+        assert_eq!(SecretCheck::from_secret(&key, Some(&of_the_pair)).state, SecretVerdict::Intact);
+        let data = of_the_pair.data.as_mut().unwrap();
+        data.insert("publicKey".into(), ByteString(b"another".to_vec()));
+        let changed = SecretCheck::from_secret(&key, Some(&of_the_pair));
+        assert_eq!(changed.state, SecretVerdict::Changed);
+        assert!(changed.differences.iter().any(|name| name.contains("publicKey")), "{changed:?}");
+        let of_the_key = secret(&ready(&[1, 2]).key, 2);
+        assert_eq!(SecretCheck::from_secret(&key, Some(&of_the_key)).state, SecretVerdict::Conflict);
+    }
+
+    #[test]
     fn metadata_alone_detects_missing_unissued_and_intact() {
         assert_eq!(SecretCheck::from_metadata(&ready(&[1]).key, None).unwrap().state, SecretVerdict::Missing);
         assert_eq!(SecretCheck::from_metadata(&recorded(&[]).key, None).unwrap().state, SecretVerdict::NotIssued);
-        let mut key = ready(&[1]).key;
+        let key = ready(&[1]).key;
         let mut metadata = SecretMetadata::of(&secret(&key, 1).metadata);
         metadata.revision = Revision { uid: "s".into(), resource_version: "7".into() };
         assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)), None, "no revision is recorded");
-        key.status.as_mut().unwrap().secret = Some(VerifiedSecret {
+        let verified = VerifiedSecret {
             uid: "s".into(),
             resource_version: "7".into(),
             digest: Projection::of(&key, 1).unwrap().digest().to_string(),
-        });
+        };
+        let key = edited(ready(&[1]), |value| value["status"]["secret"] = json!(verified)).key;
         assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)).unwrap().state, SecretVerdict::Intact);
         metadata.revision.resource_version = "8".into();
         assert_eq!(SecretCheck::from_metadata(&key, Some(&metadata)), None, "another client changed the Secret");

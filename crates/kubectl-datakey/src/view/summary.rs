@@ -1,11 +1,11 @@
 //! The state of a `DataKey`, as `list` and `status` show it.
 
 use datakey::{
-    api::{self, DataKey, EncryptionContext, IssuedVersion, KeySpec},
+    api::{self, EncryptionContext, IssuedVersion, KeyPairSpec, KeySpec, Material},
     condition,
+    secret::sha256,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,16 +14,21 @@ use super::{
     secret_check::{SecretCheck, SecretVerdict},
     table::age,
 };
-use crate::output::Health;
+use crate::{cluster::AnyKey, output::Health};
 
-/// The state of a `DataKey`.
+/// The state of a `DataKey` or a `DataKeyPair`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeySummary {
-    /// The namespace of the DataKey.
+    /// `DataKey` or `DataKeyPair`.
+    pub kind: String,
+    /// The namespace of the object.
     pub namespace: String,
-    /// The name of the DataKey.
+    /// The name of the object.
     pub name: String,
+    /// How messages and tables name it.
+    #[serde(skip)]
+    pub shown: String,
     /// The status of the condition `Ready`; `Unknown` until the operator has observed the current spec.
     pub ready: String,
     /// The reason of the condition `Ready`.
@@ -33,12 +38,12 @@ pub struct KeySummary {
     /// When the condition `Ready` last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Whether a user must act before the DataKey can become Ready.
+    /// Whether a user must act before it can become Ready.
     pub stalled: bool,
     /// What to do next.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub advice: Vec<String>,
-    /// Whether the DataKey is being deleted.
+    /// Whether the object is being deleted.
     pub deleting: bool,
     /// The version that the spec asks for.
     pub wanted_version: i32,
@@ -57,7 +62,7 @@ pub struct KeySummary {
     /// The latest events, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<EventSummary>,
-    /// When the `DataKey` was created.
+    /// When the object was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
 }
@@ -78,6 +83,12 @@ pub struct VersionSummary {
     /// The length in bytes, if the request has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number_of_bytes: Option<i32>,
+    /// The kind of the key pair, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_pair_spec: Option<KeyPairSpec>,
+    /// SHA-256 of the public key (DER, SubjectPublicKeyInfo) of a key pair, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key_sha256: Option<String>,
     /// The encryption context of the request.
     pub encryption_context: EncryptionContext,
     /// When KMS issued the version.
@@ -106,33 +117,35 @@ pub struct EventSummary {
 // === impl KeySummary ===
 
 impl KeySummary {
-    /// Summarizes a `DataKey`, without its Secret and events.
-    pub fn of(key: &DataKey) -> Self {
-        let (namespace, name) = (key.namespace().unwrap_or_default(), key.name_any());
-        let published = key.status.as_ref().and_then(|status| status.version);
+    /// Summarizes an object, without its Secret and events.
+    pub fn of(key: &AnyKey) -> Self {
+        let (namespace, name, shown) = (key.namespace(), key.name(), key.shown());
+        let published = key.published_version();
         let ready = ReadySummary::of(key);
         let stalled =
             ready.is_current && condition::find(key, api::STALLED).is_some_and(|found| found.status == "True");
-        let created = key.metadata.creation_timestamp.clone();
-        let known = key.status.as_ref().and_then(|status| status.key_id.clone());
+        let created = key.metadata().creation_timestamp.clone();
+        let known = key.status().and_then(|status| status.key_id.clone());
         Self {
-            advice: advice(&ready.reason, &namespace, &name),
+            advice: advice(&ready.reason, &namespace, &shown),
             ready: ready.status,
             reason: ready.reason,
             message: ready.message,
             since: ready.since.or_else(|| created.clone().filter(|_| ready.is_unobserved)),
             stalled,
-            deleting: key.metadata.deletion_timestamp.is_some(),
+            deleting: key.metadata().deletion_timestamp.is_some(),
             wanted_version: key.wanted_version(),
             version: published,
-            key_id: known.unwrap_or_else(|| key.spec.key_id.clone()),
+            key_id: known.unwrap_or_else(|| key.object().spec.request.key_id.to_owned()),
             secret_name: key.secret_name().to_owned(),
             secret: None,
             versions: key.record().iter().map(|issued| VersionSummary::of(issued, published)).collect(),
             events: Vec::new(),
             created,
+            kind: key.kind().name.to_owned(),
             namespace,
             name,
+            shown,
         }
     }
 
@@ -146,17 +159,17 @@ impl KeySummary {
         self
     }
 
-    /// Returns whether the DataKey is Ready for its current spec.
+    /// Returns whether it is Ready for its current spec.
     pub fn is_ready(&self) -> bool {
         self.ready == "True"
     }
 
-    /// Returns whether the DataKey is not Ready, or its Secret is known to differ from the record.
+    /// Returns whether it is not Ready, or its Secret is known to differ from the record.
     pub fn needs_attention(&self) -> bool {
         !self.is_ready() || self.secret.as_ref().is_some_and(|secret| secret.state.needs_attention())
     }
 
-    /// Returns what is known about the DataKey and its Secret.
+    /// Returns what is known about the object and its Secret.
     pub fn health(&self) -> Health {
         let is_unread = self.secret.as_ref().is_some_and(|secret| secret.state == SecretVerdict::Unknown);
         match (self.needs_attention(), is_unread) {
@@ -166,7 +179,7 @@ impl KeySummary {
         }
     }
 
-    /// Returns the age of the DataKey; empty if it has no creation time.
+    /// Returns the age of the object; empty if it has no creation time.
     pub fn age(&self, now: Timestamp) -> String {
         self.created.as_ref().map(|created| age(created.0, now)).unwrap_or_default()
     }
@@ -187,14 +200,14 @@ struct ReadySummary {
 // === impl ReadySummary ===
 
 impl ReadySummary {
-    fn of(key: &DataKey) -> Self {
+    fn of(key: &AnyKey) -> Self {
         let Some(ready) = condition::find(key, api::READY) else {
             return Self::pending("the operator has not seen it yet", true);
         };
         if ready.reason == api::PENDING {
             return Self::pending("the operator has not seen it yet", true);
         }
-        if ready.observed_generation != key.metadata.generation {
+        if ready.observed_generation != key.metadata().generation {
             return Self::pending("the operator has not acted on the last change of the spec yet", false);
         }
         Self {
@@ -229,18 +242,20 @@ impl VersionSummary {
             key_id: issued.key_id.clone(),
             key_spec: issued.request.key_spec,
             number_of_bytes: issued.request.number_of_bytes,
+            key_pair_spec: issued.request.key_pair_spec,
+            public_key_sha256: issued.public_key.as_ref().map(|key| sha256(&key.0)),
             encryption_context: issued.request.context().clone(),
             issued_at: issued.issued_at.clone(),
             request_id: issued.request_id.clone(),
         }
     }
 
-    /// Returns the length as the request has it: a key spec, or bytes.
-    pub fn length(&self) -> String {
-        match (self.key_spec, self.number_of_bytes) {
-            (Some(spec), _) => spec.as_str().to_owned(),
-            (None, Some(bytes)) => format!("{bytes} bytes"),
-            (None, None) => String::new(),
+    /// Returns what was asked for: a key spec, bytes, or the kind of a key pair.
+    pub fn material(&self) -> String {
+        match Material::new(self.key_spec, self.number_of_bytes, self.key_pair_spec) {
+            Some(Material::Bytes(bytes)) => format!("{bytes} bytes"),
+            Some(material) => material.entry().1,
+            None => String::new(),
         }
     }
 }

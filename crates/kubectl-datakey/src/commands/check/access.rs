@@ -1,10 +1,9 @@
 //! The rights of the user, for what the commands need.
 
+use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
+
 use super::Finding;
 use crate::{cluster::Right, output::CommandError};
-
-/// The resource of DataKeyPairs.
-const KEY_PAIRS: &str = "datakeypairs";
 
 /// A right, and the commands that need it.
 pub struct NeededRight {
@@ -13,7 +12,11 @@ pub struct NeededRight {
 }
 
 const fn on_keys(verb: &'static str, commands: &'static str) -> NeededRight {
-    NeededRight { right: Right { verb, group: "datakey.dev", resource: "datakeys" }, commands }
+    NeededRight { right: Right { verb, group: "datakey.dev", resource: DataKey::KIND.plural }, commands }
+}
+
+const fn on_pairs(verb: &'static str, commands: &'static str) -> NeededRight {
+    NeededRight { right: Right { verb, group: "datakey.dev", resource: DataKeyPair::KIND.plural }, commands }
 }
 
 const fn on_core(verb: &'static str, resource: &'static str, commands: &'static str) -> NeededRight {
@@ -21,7 +24,7 @@ const fn on_core(verb: &'static str, resource: &'static str, commands: &'static 
 }
 
 /// All of them. Server-side apply needs `patch`, and `create` for a DataKey that is not there.
-pub const RIGHTS: [NeededRight; 10] = [
+pub const RIGHTS: [NeededRight; 9] = [
     on_keys("get", "status, verify, export, policy, retry, rotate, keep, create --apply, import --apply"),
     on_keys("list", "list, orphans, status, verify and retry of several, import --apply of many"),
     on_keys("patch", "retry, rotate, create --apply, import --apply"),
@@ -31,13 +34,21 @@ pub const RIGHTS: [NeededRight; 10] = [
     on_core("list", "secrets", "orphans"),
     on_core("get", "configmaps", "import --from-configmap"),
     on_core("list", "events", "status"),
-    NeededRight { right: Right { verb: "get", group: "datakey.dev", resource: KEY_PAIRS }, commands: "public-key" },
+];
+
+/// Those on `DataKeyPair`s.
+pub const PAIR_RIGHTS: [NeededRight; 5] = [
+    on_pairs("get", "status, verify, export, public-key, policy, retry, rotate, keep, create --apply"),
+    on_pairs("list", "list, orphans, status, verify and retry of several"),
+    on_pairs("patch", "retry, rotate, create --apply"),
+    on_pairs("create", "create --apply, keep"),
+    on_pairs("delete", "keep"),
 ];
 
 /// The rights that matter in a cluster with or without DataKeyPairs: the chart can leave out their definition, and rights on them
 /// with it.
 pub fn needed(serves_key_pairs: bool) -> impl Iterator<Item = &'static NeededRight> {
-    RIGHTS.iter().filter(move |needed| serves_key_pairs || needed.right.resource != KEY_PAIRS)
+    RIGHTS.iter().chain(PAIR_RIGHTS.iter().filter(move |_| serves_key_pairs))
 }
 
 /// Whether the user has it.
@@ -48,7 +59,7 @@ pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool,
     match answer {
         Ok(true) => Finding::ok(check, format!("you may {place}; for {commands}")),
         Ok(false) => {
-            let next = "ask for a role with it (view and edit have the rights on DataKeys, edit those on Secrets), or choose \
+            let next = "ask for a role with it (view and edit have the rights on DataKeys and DataKeyPairs, edit those on Secrets), or choose \
                         another -n";
             Finding::failed(check, format!("you may not {place}; for {commands}"), next)
         }
@@ -66,16 +77,16 @@ mod tests {
 
         let without = ["completion", "version", "check", "__complete"];
         for command in crate::cli::Cli::command().get_subcommands().map(clap::Command::get_name) {
-            let has = RIGHTS.iter().any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
+            let has = needed(true).any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
             assert!(has || without.contains(&command), "{command}");
         }
     }
 
     #[test]
     fn rights_on_key_pairs_matter_where_they_are_served() {
-        let of_pairs = |serves| needed(serves).filter(|needed| needed.right.resource == KEY_PAIRS).count();
-        assert_eq!((of_pairs(true), of_pairs(false)), (1, 0));
-        assert_eq!(needed(false).count(), RIGHTS.len() - 1);
+        let of_pairs = |serves| needed(serves).filter(|needed| needed.right.resource == "datakeypairs").count();
+        assert_eq!((of_pairs(true), of_pairs(false)), (PAIR_RIGHTS.len(), 0));
+        assert_eq!(needed(false).count(), RIGHTS.len());
     }
 
     #[test]

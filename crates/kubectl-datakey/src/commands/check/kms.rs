@@ -1,8 +1,12 @@
 //! The Region of the operator, and whether it reaches KMS, by its metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter::once};
 
-use datakey::reason::Reason;
+use datakey::{
+    api::{DataKey, DataKeyPair, KeyKind as _},
+    condition::ISSUED,
+    reason::Reason,
+};
 
 use super::{Finding, operator::Installed};
 use crate::output::CommandError;
@@ -34,21 +38,42 @@ pub fn region(installed: &Installed) -> Finding {
     }
 }
 
-/// Whether the operator reaches KMS.
-pub fn check(installed: &Installed, metrics: Result<Option<String>, CommandError>) -> Finding {
+/// Whether the operator reaches KMS, and may issue key pairs if there are any.
+pub fn check(installed: &Installed, metrics: Result<Option<String>, CommandError>) -> Vec<Finding> {
     let namespace = &installed.namespace;
     let by_hand = format!(
         "look at datakey_kms_requests_total in its metrics: kubectl port-forward -n {namespace} deployment/{} 8080",
         installed.name
     );
     match metrics {
-        Ok(Some(metrics)) => read(&metrics, &by_hand),
+        Ok(Some(metrics)) => once(read(&metrics, &by_hand)).chain(pairs(&metrics)).collect(),
         Ok(None) => {
             let what = format!("there is no metrics Service in namespace {namespace} (metrics.service.enabled)");
-            Finding::unknown("kms", what, by_hand)
+            vec![Finding::unknown("kms", what, by_hand)]
         }
-        Err(error) => Finding::unknown("kms", error.to_string(), by_hand),
+        Err(error) => vec![Finding::unknown("kms", error.to_string(), by_hand)],
     }
+}
+
+/// Whether the operator may issue key pairs. AWS grants that by an action of its own.
+fn pairs(metrics: &str) -> Option<Finding> {
+    let pairs = samples(metrics, "datakey_datakeys")
+        .filter(|(labels, value)| *value > 0.0 && labels.get("kind") == Some(&DataKeyPair::KIND.name));
+    let by_reason: BTreeMap<_, _> = pairs.filter_map(|(labels, value)| Some((*labels.get("reason")?, value))).collect();
+    if let Some(denied) = by_reason.get(Reason::AccessDenied.as_str()) {
+        let next = format!(
+            "the role of the operator needs kms:{}: kubectl datakey policy datakeypair/NAME prints the policies",
+            DataKeyPair::KIND.operation
+        );
+        return Some(Finding::failed("kms of pairs", reads(*denied, DataKeyPair::KIND.name, "AccessDenied"), next));
+    }
+    let issued = by_reason.get(ISSUED)?;
+    Some(Finding::ok("kms of pairs", format!("{issued} DataKeyPairs are issued")))
+}
+
+/// How many objects of a kind have a reason.
+fn reads(count: f64, kind: &str, reason: &str) -> String {
+    if count < 2.0 { format!("1 {kind} reads {reason}") } else { format!("{count} {kind}s read {reason}") }
 }
 
 fn read(metrics: &str, by_hand: &str) -> Finding {
@@ -63,11 +88,9 @@ fn read(metrics: &str, by_hand: &str) -> Finding {
             *value > 0.0 && UNREACHABLE.iter().any(|unreachable| unreachable.as_str() == reason)
         })
         .map(|(labels, value)| {
-            format!(
-                "{} {}",
-                if value < 2.0 { "1 DataKey reads".to_owned() } else { format!("{value} DataKeys read") },
-                labels.get("reason").copied().unwrap_or_default()
-            )
+            // The operator of 0.1.0 has no such label.
+            let kind = labels.get("kind").copied().unwrap_or(DataKey::KIND.name);
+            reads(value, kind, labels.get("reason").copied().unwrap_or_default())
         })
         .collect();
     if !waiting.is_empty() {
@@ -117,6 +140,21 @@ mod tests {
 
     fn result(lines: &[&str]) -> CheckResult {
         read(&lines.join("\n"), "").result
+    }
+
+    #[test]
+    fn denied_pairs_name_the_action() {
+        let ok = r#"datakey_datakeys{reason="Issued",kind="DataKeyPair"} 2"#;
+        let denied = r#"datakey_datakeys{reason="AccessDenied",kind="DataKeyPair"} 1"#;
+        let of_keys = r#"datakey_datakeys{reason="AccessDenied",kind="DataKey"} 1"#;
+        assert_eq!(pairs(of_keys), None);
+        let issued = pairs(&[ok, of_keys].join("\n")).unwrap();
+        assert_eq!((issued.result, issued.detail.as_str()), (CheckResult::Ok, "2 DataKeyPairs are issued"));
+        let denied = pairs(&[ok, denied].join("\n")).unwrap();
+        assert_eq!((denied.result, denied.detail.as_str()), (CheckResult::Failed, "1 DataKeyPair reads AccessDenied"));
+        assert!(denied.next.unwrap().contains("kms:GenerateDataKeyPairWithoutPlaintext"));
+        let unreached = r#"datakey_datakeys{reason="KmsTimeout",kind="DataKeyPair"} 3"#;
+        assert_eq!(read(&["datakey_leader 1", unreached].join("\n"), "").detail, "3 DataKeyPairs read KmsTimeout");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Installed {
     available: i32,
     /// The namespaces that it watches.
     pub watched: Watched,
+    /// Whether it watches DataKeyPairs.
+    pub key_pairs: bool,
     /// Namespace and name of the Lease, with `--leader-elect`.
     pub lease: Option<(String, String)>,
     /// The Region in its environment.
@@ -45,7 +47,8 @@ impl Installed {
         let pod = spec.and_then(|spec| spec.template.spec.as_ref());
         let container = pod.and_then(|pod| pod.containers.first());
         let setting = |flag: &str, variable: &str| container.and_then(|container| setting(container, flag, variable));
-        let elects = container.is_some_and(|container| switch(container, "--leader-elect", "DATAKEY_LEADER_ELECT"));
+        let switch = |flag: &str, variable: &str| container.and_then(|container| switch(container, flag, variable));
+        let elects = switch("--leader-elect", "DATAKEY_LEADER_ELECT").unwrap_or(false);
         let lease = elects.then(|| {
             let own = setting("--lease-namespace", "DATAKEY_LEASE_NAMESPACE").unwrap_or_else(|| namespace.clone());
             let name = setting("--lease-name", "DATAKEY_LEASE_NAME").unwrap_or_else(|| DEFAULT_LEASE.to_owned());
@@ -56,6 +59,7 @@ impl Installed {
             watched: container.map_or(Watched::Unknown, Watched::by),
             wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             available: deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
+            key_pairs: switch("--key-pairs", "DATAKEY_KEY_PAIRS").unwrap_or(true),
             lease,
             region: ["AWS_REGION", "AWS_DEFAULT_REGION"]
                 .into_iter()
@@ -188,6 +192,10 @@ mod tests {
         let found = installed(&["run"], &env, 1, 1);
         assert_eq!((found.lease, found.region), (Some(("keys".to_owned(), DEFAULT_LEASE.to_owned())), None));
         assert_eq!(installed(&["run", "--leader-elect=false"], &json!([]), 1, 1).lease, None);
+        let off = json!([{ "name": "DATAKEY_KEY_PAIRS", "value": "false" }]);
+        let watches_pairs = |flags: &[&str], env: &Value| installed(flags, env, 1, 1).key_pairs;
+        assert!(watches_pairs(&["run"], &json!([])) && watches_pairs(&["--key-pairs"], &off));
+        assert!(!watches_pairs(&["run"], &off) && !watches_pairs(&["run", "--key-pairs=false"], &json!([])));
     }
 
     #[test]

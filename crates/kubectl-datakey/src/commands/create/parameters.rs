@@ -1,7 +1,7 @@
 //! The parameters of `create`: flags, and what `--cli-input-json` and `--cli-input-yaml` add. Pure.
 
 use datakey::{
-    api::{DataKey, KeyKind as _, KeyRequest, RequestFlaw, Rest},
+    api::{DataKey, DataKeyPair, KeyKind as _, KeyRequest, Kind, RequestFlaw, Rest},
     arn::KmsArn,
 };
 use serde_json::{Map, Value, json};
@@ -30,7 +30,7 @@ pub struct Parameters {
 // === impl Parameters ===
 
 impl Parameters {
-    /// Reads flags before the document, and checks them as the definition of the DataKey does.
+    /// Reads flags before the document, and checks them as the definition of the kind does.
     ///
     /// # Errors
     /// What is wrong, and what to do.
@@ -45,13 +45,16 @@ impl Parameters {
             key_id,
             key_spec: args.key_spec.or(document.key_spec),
             number_of_bytes: args.number_of_bytes.or(document.number_of_bytes),
-            key_pair_spec: None,
+            key_pair_spec: args.key_pair_spec.or(document.key_pair_spec),
             encryption_context: args.encryption_context.clone().or(document.encryption_context),
             region,
             rest: Rest::new(),
         };
-        if let Some(flaw) = RequestFlaw::of(DataKey::KIND, &request) {
-            return Err(by_flags(flaw));
+        if let Some(flaw) = RequestFlaw::of(kind(&request), &request) {
+            return Err(match flaw {
+                RequestFlaw::Length | RequestFlaw::KeyPairSpec => ONE_MATERIAL.to_owned(),
+                flaw => by_flags(flaw),
+            });
         }
         let given = args.grant_tokens.as_deref().map(aws_cli::grant_tokens).transpose();
         let given = given.map_err(|error| format!("--grant-tokens: {error}"))?;
@@ -62,7 +65,12 @@ impl Parameters {
         Ok(Self { name: args.name.clone().unwrap_or_default(), request, grant_tokens, dry_run })
     }
 
-    /// Returns the manifest of the `DataKey`, with nothing that was not given.
+    /// Returns the kind of the object.
+    pub fn kind(&self) -> &'static Kind {
+        kind(&self.request)
+    }
+
+    /// Returns the manifest of the object, with nothing that was not given.
     pub fn manifest(&self, namespace: Option<&str>) -> Value {
         let mut metadata = Map::from_iter([("name".to_owned(), json!(self.name))]);
         if let Some(namespace) = namespace {
@@ -72,8 +80,18 @@ impl Parameters {
         if !self.grant_tokens.is_empty() {
             spec["grantTokens"] = json!(self.grant_tokens);
         }
-        json!({ "apiVersion": "datakey.dev/v1alpha1", "kind": "DataKey", "metadata": metadata, "spec": spec })
+        let Kind { api_version, name, .. } = self.kind();
+        json!({ "apiVersion": api_version, "kind": name, "metadata": metadata, "spec": spec })
     }
+}
+
+/// What to do about a request that does not name exactly one of them.
+const ONE_MATERIAL: &str = "give exactly one of --key-spec (AES_256 or AES_128), --number-of-bytes (1 to 1024) and, for a key pair, \
+                            --key-pair-spec";
+
+/// The kind of the object for a request.
+fn kind(request: &KeyRequest) -> &'static Kind {
+    if request.key_pair_spec.is_some() { DataKeyPair::KIND } else { DataKey::KIND }
 }
 
 /// Reads `--cli-input-json` or `--cli-input-yaml`.
@@ -177,6 +195,26 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn kind_of_a_key_pair_makes_a_data_key_pair() {
+        let words = ["--key-id=alias/tokens", "--key-pair-spec=ECC_NIST_P256", "--encryption-context=purpose=tokens"];
+        let pair = parameters(&words).unwrap();
+        let spec = json!({
+            "keyId": "alias/tokens", "keyPairSpec": "ECC_NIST_P256", "encryptionContext": { "purpose": "tokens" },
+        });
+        let manifest = json!({
+            "apiVersion": "datakey.dev/v1alpha1", "kind": "DataKeyPair", "metadata": { "name": "orders" }, "spec": spec,
+        });
+        assert_eq!((pair.kind().name, pair.manifest(None)), ("DataKeyPair", manifest.clone()));
+        let document = r#"--cli-input-json={"KeyId": "alias/tokens", "KeyPairSpec": "RSA_2048",
+            "EncryptionContext": {"purpose": "tokens"}}"#;
+        assert_eq!(parameters(&[document, "--key-pair-spec=ECC_NIST_P256"]).unwrap().manifest(None), manifest);
+        for wrong in ["--key-spec=AES_256", "--number-of-bytes=32"] {
+            let error = parameters(&[document, wrong]).unwrap_err();
+            assert!(error.contains("exactly one of --key-spec") && error.contains("--key-pair-spec"), "{error}");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub async fn run(
         let count = manifests.len();
         let Rollout { ready, failures, health } = rollout::run(cluster, terminal, manifests, args.timeout).await;
         let namespace = &cluster.namespace;
-        let text = format!("{} applied and Ready in namespace {namespace}\n", of_all(ready, count));
+        let text = format!("{} applied and Ready in namespace {namespace}\n", of_all(ready, count, "DataKeys"));
         output = Output::text(text + &failures.text()).with(output.health.max(health));
     }
     Ok(output)

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
+use datakey::api::{DataKey, KeyKind as _};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -61,7 +62,7 @@ pub async fn run(
     }
     drop(bar);
     if !waiting.is_empty() {
-        terminal.notes([format!("{} applied; waiting until all are Ready", of_all(waiting.len(), total))]);
+        terminal.notes([format!("{} applied; waiting until all are Ready", of_all(waiting.len(), total, "DataKeys"))]);
         rollout.wait(cluster, terminal, waiting, patience).await;
     }
     rollout
@@ -76,7 +77,7 @@ async fn apply_one(
     if let Some(known) = forbidden.get() {
         return Err(known.clone());
     }
-    match apply::apply(cluster, manifest, MANAGER).await {
+    match apply::apply(cluster, DataKey::KIND, manifest, MANAGER).await {
         Ok((fetched, _)) => Ok(fetched),
         Err(error @ CommandError::Forbidden(_)) => Err(forbidden.get_or_init(|| error).clone()),
         Err(error) => Err(error),
@@ -114,7 +115,7 @@ impl Rollout {
         let mut bar = ProgressBar::of(terminal, self.done() + waiting.len());
         let mut changed = Instant::now();
         loop {
-            let listed = wait::answered(changed + patience, pause, async || cluster.data_keys(false).await).await;
+            let listed = wait::answered(changed + patience, pause, async || cluster.of_kind(DataKey::KIND).await).await;
             let listing = match listed {
                 Ok(listing) => listing,
                 Err(error) => {
@@ -186,6 +187,7 @@ mod tests {
         let conflict = with_status(recorded(&[]), |key| failed(key, &Reason::SecretConflict.into(), at(9)));
         let listing = Listing {
             keys: vec![named(ready(&[1]), "ready"), named(recorded(&[]), "new"), named(conflict, "conflict")],
+            unlisted: Vec::new(),
             unreadable: [(("shop".to_owned(), "odd".to_owned()), "it can't be read".to_owned())].into(),
         };
         let mut waiting = ["ready", "new", "conflict", "gone", "odd"].map(|name| (name.to_owned(), 1)).into();

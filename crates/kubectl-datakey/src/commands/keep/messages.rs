@@ -2,120 +2,131 @@
 
 use std::{fmt::Display, path::Path};
 
-use crate::{cluster::FetchedKey, view::secret_check::SecretCheck};
+use datakey::api::Kind;
+
+use crate::{cluster::FetchedKey, reference::shown, view::secret_check::SecretCheck};
 
 pub fn retained_already(name: &str) -> String {
     format!("{name} has deletionPolicy Retain already: its Secret stays when it is deleted\n")
 }
 
 pub fn secret_not_intact(check: &SecretCheck, fetched: &FetchedKey) -> String {
-    let (name, namespace) = (fetched.name(), fetched.namespace());
+    let (name, namespace) = (fetched.shown(), fetched.namespace());
     format!("Secret {}, and nothing was done: see kubectl datakey status {name} -n {namespace}", check.line())
 }
 
-pub fn applied_by(tool: &str) -> String {
+pub fn applied_by(kind: &Kind, tool: &str) -> String {
+    let kind = kind.name;
     format!(
-        "note: {tool} applies this DataKey: set deletionPolicy to Retain there first and suspend it meanwhile, or it creates \
-         the DataKey under Delete again"
+        "note: {tool} applies this {kind}: set deletionPolicy to Retain there first and suspend it meanwhile, or it creates \
+         the {kind} under Delete again"
     )
 }
 
 pub const GRANT_TOKENS: &str = "note: spec.grantTokens is in the manifest: keep the file from others";
 
-/// An owner reference of the old `DataKey` could have the new one deleted.
+/// An owner reference of the old object could have the new one deleted.
 pub fn owners(fetched: &FetchedKey) -> String {
-    let owners = fetched.key.metadata.owner_references.iter().flatten();
+    let owners = fetched.key.metadata().owner_references.iter().flatten();
     let owners: Vec<_> = owners.map(|owner| format!("{} {}", owner.kind, owner.name)).collect();
     format!(
-        "note: the new DataKey has no ownerReferences, so it stays when its owner is deleted (now {})",
+        "note: the new {} has no ownerReferences, so it stays when its owner is deleted (now {})",
+        fetched.kind().name,
         owners.join(", ")
     )
 }
 
 pub fn question(fetched: &FetchedKey, file: &Path) -> String {
     format!(
-        "DataKey {} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under deletionPolicy \
-         Retain.",
-        fetched.name(),
+        "{} in namespace {} will be saved in {}, deleted without its Secret {}, and created again under deletionPolicy Retain.",
+        fetched.titled(),
         fetched.namespace(),
         file.display(),
         fetched.key.secret_name()
     )
 }
 
-/// The question before a `DataKey` is created that this cluster does not have.
-pub fn question_without_data_key(name: &str, namespace: &str, server: &str, file: &Path) -> String {
+/// The question before an object is created that this cluster does not have.
+pub fn question_without_object(kind: &Kind, name: &str, namespace: &str, server: &str, file: &Path) -> String {
     format!(
-        "Namespace {namespace} of the cluster {server} has no DataKey {name}. It will be created there from {}, which an earlier \
-         run saved.",
+        "Namespace {namespace} of the cluster {server} has no {} {name}. It will be created there from {}, which an earlier run \
+         saved.",
+        kind.name,
         file.display()
     )
 }
 
 pub const NOT_CONFIRMED: &str = "nothing was done: answer y, or add --yes";
 
-pub fn saved(file: &Path) -> String {
-    format!("saved the DataKey in {}", file.display())
+pub fn saved(kind: &Kind, file: &Path) -> String {
+    format!("saved the {} in {}", kind.name, file.display())
 }
 
-/// A run stopped while the `DataKey` may be deleted.
+/// A run stopped while the object may be deleted.
 pub fn unfinished(why: &impl Display, file: &Path) -> String {
     let file = file.display();
     format!("{why}; to finish, run the same command again (with --to {file}), or kubectl create -f {file}")
 }
 
 pub fn still_being_deleted(found: &FetchedKey) -> String {
-    let finalizers = found.key.metadata.finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
-    format!("DataKey {} is still being deleted (finalizers: {finalizers})", found.name())
+    let finalizers = found.key.metadata().finalizers.as_ref().map(|all| all.join(", ")).unwrap_or_default();
+    format!("{} is still being deleted (finalizers: {finalizers})", found.titled())
 }
 
-/// Another client created the `DataKey` under `Delete` after it was deleted.
+/// Another client created the object under `Delete` after it was deleted.
 pub const CREATED_AGAIN: &str =
     "another client created it again under deletionPolicy Delete: set Retain where it comes from";
 
 pub fn created_again(found: &FetchedKey, file: &Path) -> String {
     format!(
-        "DataKey {}: {CREATED_AGAIN}; keep {}: it has the data keys of the deleted one, and may be their only copy",
-        found.name(),
-        file.display()
+        "{}: {CREATED_AGAIN}; keep {}: it has the {}s of the deleted one, and may be their only copy",
+        found.titled(),
+        file.display(),
+        found.kind().noun
     )
 }
 
-pub fn still_owned(secret: &str) -> String {
-    format!("note: Secret {secret} still has an owner reference to the deleted DataKey")
+pub fn still_owned(kind: &Kind, secret: &str) -> String {
+    format!("note: Secret {secret} still has an owner reference to the deleted {}", kind.name)
 }
 
-pub fn gone_again(name: &str) -> String {
-    format!("DataKey {name} is gone again")
+pub fn gone_again(kind: &Kind, name: &str) -> String {
+    format!("{} {name} is gone again", kind.name)
 }
 
 pub fn done(fetched: &FetchedKey) -> String {
-    let (name, secret, count) = (fetched.name(), fetched.key.secret_name(), fetched.key.record().len());
-    let keys = if count == 1 { "data key".to_owned() } else { format!("{count} data keys") };
+    let (name, secret, count) = (fetched.shown(), fetched.key.secret_name(), fetched.key.record().len());
+    let noun = fetched.kind().noun;
+    let keys = if count == 1 { noun.to_owned() } else { format!("{count} {noun}s") };
     format!("{name} has deletionPolicy Retain, and Secret {secret} holds its {keys} as before\n")
 }
 
-pub fn file_stays(file: &Path) -> String {
+pub fn file_stays(kind: &Kind, file: &Path) -> String {
+    let kind = kind.name;
     format!(
-        "note: {} has the DataKey with its pins: commit it where the DataKey comes from, or remove the file",
+        "note: {} has the {kind} with its pins: commit it where the {kind} comes from, or remove the file",
         file.display()
     )
 }
 
-pub fn not_as_before(name: &str, namespace: &str, why: &str, file: &Path) -> String {
+pub fn not_as_before(kind: &Kind, name: &str, namespace: &str, why: &str, file: &Path) -> String {
     format!(
-        "DataKey {name} was created under deletionPolicy Retain, but is not as before: {why}; look at kubectl datakey status \
-         {name} -n {namespace}; {} has all its data keys",
-        file.display()
+        "{} {name} was created under deletionPolicy Retain, but is not as before: {why}; look at kubectl datakey status {} \
+         -n {namespace}; {} has all its {}s",
+        kind.name,
+        shown(kind, name),
+        file.display(),
+        kind.noun
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{edited, ready};
+    use crate::fixtures::{edited, pair, ready};
 
     #[test]
     fn messages_of_keep_are_as_recorded() {
@@ -130,21 +141,25 @@ mod tests {
             retained_already("orders"),
             secret_not_intact(&missing, &fetched),
             secret_not_intact(&unknown, &fetched),
-            applied_by("Flux"),
+            applied_by(DataKey::KIND, "Flux"),
             GRANT_TOKENS.to_owned(),
             owners(&fetched),
             question(&fetched, file),
-            question_without_data_key("orders", "shop", "https://192.0.2.1:6443/", file),
+            question_without_object(DataKey::KIND, "orders", "shop", "https://192.0.2.1:6443/", file),
             NOT_CONFIRMED.to_owned(),
-            saved(file),
+            saved(DataKey::KIND, file),
             unfinished(&"no answer from the API server", file),
             still_being_deleted(&fetched),
             created_again(&fetched, file),
-            still_owned("orders"),
-            gone_again("orders"),
+            still_owned(DataKey::KIND, "orders"),
+            gone_again(DataKey::KIND, "orders"),
             done(&fetched),
-            file_stays(file),
-            not_as_before("orders", "shop", "SecretConflict: the Secret has another owner", file),
+            done(&pair(&[1, 2])),
+            question(&pair(&[1]), file),
+            file_stays(DataKey::KIND, file),
+            applied_by(DataKeyPair::KIND, "Flux"),
+            not_as_before(DataKeyPair::KIND, "tokens", "shop", "it is not Ready", file),
+            not_as_before(DataKey::KIND, "orders", "shop", "SecretConflict: the Secret has another owner", file),
         ];
         insta::assert_snapshot!("keep", all.map(|message| message.trim_end().to_owned()).join("\n"));
     }

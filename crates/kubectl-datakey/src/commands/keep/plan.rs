@@ -1,12 +1,11 @@
-//! The decisions of `keep`. Pure: the next step, the manifest, and whether the new `DataKey` has all that the old one
+//! The decisions of `keep`. Pure: the next step, the manifest, and whether the new object has all that the old one
 //! had.
 
 use datakey::{
-    api::{DataKey, DeletionPolicy},
+    api::{DeletionPolicy, Kind},
     names::GROUP,
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::Resource;
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,81 +20,86 @@ use crate::{
 
 use super::messages;
 
-/// The annotation with the manifest of the last `kubectl apply`. The new `DataKey` must not have it: the next `kubectl
+/// The annotation with the manifest of the last `kubectl apply`. The new object must not have it: the next `kubectl
 /// apply` would remove each field that the annotation has and its own manifest lacks.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The next step of the command.
 #[derive(Debug, PartialEq)]
 pub enum KeepStep {
-    /// The DataKey is under `Retain`, and no earlier run left a file.
+    /// The object is under `Retain`, and no earlier run left a file.
     Nothing,
-    /// Delete the DataKey without its Secret, and create it from this manifest.
+    /// Delete the object without its Secret, and create it from this manifest.
     Replace(Value),
-    /// The DataKey is deleted or being deleted: create it from this manifest.
+    /// The object is deleted or being deleted: create it from this manifest.
     Create(Value),
-    /// The DataKey was created: verify that it has the pins of this manifest.
+    /// The object was created: verify that it has the pins of this manifest.
     Verify(Value),
 }
 
-/// Decides on the next step by the `DataKey` in the cluster and the manifest that an earlier run saved.
+/// Decides on the next step by the object in the cluster and the manifest that an earlier run saved.
 pub fn step(
+    kind: &Kind,
     name: &str,
     namespace: &str,
     fetched: Option<&FetchedKey>,
     saved: Option<Value>,
 ) -> Result<KeepStep, CommandError> {
     let describes = |manifest: &Value| {
-        manifest["kind"] == "DataKey"
+        manifest["kind"] == kind.name
             && manifest["metadata"]["name"] == name
             && manifest["metadata"]["namespace"] == namespace
             && manifest["spec"]["deletionPolicy"] == "Retain"
             && manifest["spec"]["wrappedKeys"].as_array().is_some_and(|pins| !pins.is_empty())
     };
     if saved.as_ref().is_some_and(|saved| !describes(saved)) {
-        return Err(another_file(name));
+        return Err(another_file(kind, name));
     }
     let Some(fetched) = fetched else {
         return saved.map(KeepStep::Create).ok_or_else(|| {
             CommandError::Failed(format!(
-                "there is no DataKey {name} in namespace {namespace}; look at kubectl datakey list -A"
+                "there is no {} {name} in namespace {namespace}; look at kubectl datakey list -A",
+                kind.name
             ))
         });
     };
     if is_retained(fetched) {
         return Ok(saved.map_or(KeepStep::Nothing, KeepStep::Verify));
     }
+    let (titled, command) = (fetched.titled(), fetched.shown());
     let version = fetched.key.wanted_version();
     if fetched.key.recorded_version(version).is_none() {
         return Err(CommandError::NotReady(format!(
-            "DataKey {name} has no data key of version {version} yet, and nothing was done: until a version is issued, set \
-             deletionPolicy to Retain; otherwise see what is missing by kubectl datakey status {name} \
-             -n {namespace}"
+            "{titled} has no {} of version {version} yet, and nothing was done: until a version is issued, set \
+             deletionPolicy to Retain; otherwise see what is missing by kubectl datakey status {command} \
+             -n {namespace}",
+            kind.noun
         )));
     }
     let manifest = retained_manifest(fetched)?;
     let is_saved = match saved {
-        Some(saved) if saved != manifest => return Err(another_file(name)),
+        Some(saved) if saved != manifest => return Err(another_file(kind, name)),
         saved => saved.is_some(),
     };
-    match (fetched.key.metadata.deletion_timestamp.is_some(), is_saved) {
+    match (fetched.key.metadata().deletion_timestamp.is_some(), is_saved) {
         (false, _) => Ok(KeepStep::Replace(manifest)),
         (true, true) => Ok(KeepStep::Create(manifest)),
         (true, false) => Err(CommandError::NotReady(format!(
-            "DataKey {name} is being deleted, and nothing was done: save it by kubectl datakey export {name} -n {namespace} \
+            "{titled} is being deleted, and nothing was done: save it by kubectl datakey export {command} -n {namespace} \
              --pin, and create it under deletionPolicy Retain once it is gone"
         ))),
     }
 }
 
-fn another_file(name: &str) -> CommandError {
+fn another_file(kind: &Kind, name: &str) -> CommandError {
+    let Kind { name: title, noun, .. } = kind;
     CommandError::Failed(format!(
-        "the file holds something else than DataKey {name} as it is now, and nothing was done: it may be the only copy of its \
-         data keys, so keep it, and name another file by --to"
+        "the file holds something else than {title} {name} as it is now, and nothing was done: it may be the only copy of its \
+         {noun}s, so keep it, and name another file by --to"
     ))
 }
 
-/// Refuses a Secret that does not hold the data keys: until the `DataKey` is created again, the file would be their only
+/// Refuses a Secret that does not hold what was issued: until the object is created again, the file would be their only
 /// copy. The operator restores a missing or changed Secret before that.
 pub fn require_intact(check: &SecretCheck, fetched: &FetchedKey) -> Result<(), CommandError> {
     if check.state == SecretVerdict::Intact {
@@ -104,7 +108,7 @@ pub fn require_intact(check: &SecretCheck, fetched: &FetchedKey) -> Result<(), C
     Err(CommandError::NotReady(messages::secret_not_intact(check, fetched)))
 }
 
-/// Returns the manifest of the `DataKey` under `Retain`, with every recorded version as a pin.
+/// Returns the manifest of the object under `Retain`, with every recorded version as a pin.
 fn retained_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
     let mut manifest = pinned_manifest(fetched)?;
     manifest["spec"]["deletionPolicy"] = json!("Retain");
@@ -118,25 +122,25 @@ fn retained_manifest(fetched: &FetchedKey) -> Result<Value, CommandError> {
     Ok(manifest)
 }
 
-/// Returns whether the `DataKey` is under `Retain`.
+/// Returns whether the object is under `Retain`.
 pub fn is_retained(fetched: &FetchedKey) -> bool {
-    fetched.key.spec.deletion_policy() == DeletionPolicy::Retain
+    fetched.key.object().spec.deletion_policy == DeletionPolicy::Retain
 }
 
-/// Returns whether this is another `DataKey` than the one that was deleted, and is not being deleted.
+/// Returns whether this is another object than the one that was deleted, and is not being deleted.
 pub fn is_created_again(found: &FetchedKey, old: Option<&FetchedKey>) -> bool {
-    let (found, old) = (&found.key.metadata, old.and_then(|old| old.key.metadata.uid.as_ref()));
+    let (found, old) = (found.key.metadata(), old.and_then(|old| old.key.metadata().uid.as_ref()));
     found.deletion_timestamp.is_none() && found.uid.as_ref() != old
 }
 
-/// Returns whether a Secret has an owner reference to the `DataKey` of this name.
-pub fn is_owned(secret: &Secret, name: &str) -> bool {
+/// Returns whether a Secret has an owner reference to the object of this kind and name.
+pub fn is_owned(secret: &Secret, kind: &Kind, name: &str) -> bool {
     secret.metadata.owner_references.iter().flatten().any(|owner| {
-        owner.kind == DataKey::kind(&()) && owner.api_version.split('/').next() == Some(GROUP) && owner.name == name
+        owner.kind == kind.name && owner.api_version.split('/').next() == Some(GROUP) && owner.name == name
     })
 }
 
-/// Returns how far the new `DataKey` is from being Ready with all that the manifest pins.
+/// Returns how far the new object is from being Ready with all that the manifest pins.
 pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
     let summary = KeySummary::of(&fetched.key);
     if !is_retained(fetched) {
@@ -153,7 +157,8 @@ pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
         };
         if ["ciphertextBlob", "keyId", "request"].iter().any(|&field| found[field] != pin[field]) {
             return Progress::Failed(format!(
-                "it records another data key as version {} than the file",
+                "it records another {} as version {} than the file",
+                fetched.kind().noun,
                 pin["version"]
             ));
         }
@@ -167,6 +172,8 @@ pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
 
 #[cfg(test)]
 mod tests {
+    use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
+
     use super::*;
     use crate::{
         fixtures::{edited, issued, ready, recorded},
@@ -179,7 +186,7 @@ mod tests {
     }
 
     fn next(fetched: Option<&FetchedKey>, saved: Option<Value>) -> Result<KeepStep, CommandError> {
-        step("orders", "shop", fetched, saved)
+        step(fetched.map_or(DataKey::KIND, FetchedKey::kind), "orders", "shop", fetched, saved)
     }
 
     #[test]
@@ -298,9 +305,10 @@ mod tests {
     #[test]
     fn only_an_owner_reference_to_the_data_key_counts() {
         let mut secret = crate::fixtures::secret(&delete(&[1]).key, 1);
-        assert!(is_owned(&secret, "orders"));
-        assert!(!is_owned(&secret, "payments"));
+        assert!(is_owned(&secret, DataKey::KIND, "orders"));
+        assert!(!is_owned(&secret, DataKey::KIND, "payments"));
+        assert!(!is_owned(&secret, DataKeyPair::KIND, "orders"));
         secret.metadata.owner_references.as_mut().unwrap()[0].kind = "ConfigMap".into();
-        assert!(!is_owned(&secret, "orders"));
+        assert!(!is_owned(&secret, DataKey::KIND, "orders"));
     }
 }

@@ -5,20 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use datakey::api::{DataKey, EncryptionContext};
+use datakey::api::{EncryptionContext, Kind, KindId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::kms_key::{ACCOUNT, KmsKey, REGION};
-
-/// The action of the operator.
-const GENERATE: &str = "kms:GenerateDataKeyWithoutPlaintext";
+use crate::cluster::AnyKey;
 
 /// The action of the workload.
 const DECRYPT: &str = "kms:Decrypt";
 
-/// The policies of a `DataKey`.
+/// The policies of a `DataKey` or a `DataKeyPair`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policies {
@@ -49,7 +47,7 @@ pub struct Statement {
     effect: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     principal: Option<Value>,
-    action: &'static str,
+    action: String,
     resource: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     condition: Option<Value>,
@@ -73,12 +71,12 @@ pub struct Roles<'a> {
 
 impl Policies {
     /// Returns the policies for issuing the version of the spec, and for unwrapping every recorded version.
-    pub fn of(key: &DataKey, roles: &Roles<'_>) -> Self {
+    pub fn of(key: &AnyKey, roles: &Roles<'_>) -> Self {
+        let (kind, request) = (key.kind(), key.object().spec.request);
         let current = key.recorded_version(key.wanted_version());
         let issuing = current
             .and_then(|issued| KmsKey::from_arn(&issued.key_id))
-            .unwrap_or_else(|| KmsKey::from_spec(&key.spec.key_id, key.spec.region.as_deref()));
-        let request = key.spec.request();
+            .unwrap_or_else(|| KmsKey::from_spec(request.key_id, request.region));
         let wanted = (issuing.clone(), request.context());
         let recorded = key
             .record()
@@ -93,21 +91,24 @@ impl Policies {
 
         let mut statements = BTreeMap::<String, Vec<Statement>>::new();
         let operator = roles.operator.map_or_else(|| issuing.placeholder_role("OPERATOR-ROLE"), str::to_owned);
-        let mut generate = Statement::allow("OperatorIssuesWrappedDataKeys".to_owned(), GENERATE, &issuing, None);
+        let (issues, unwraps) = sids(kind);
+        let of_pair = request.key_pair_spec.map(|spec| json!({ "StringEquals": { "kms:DataKeyPairSpec": spec } }));
+        let action = format!("kms:{}", kind.operation);
+        let mut generate = Statement::allow(issues.to_owned(), &action, &issuing, of_pair.clone());
         statements.entry(issuing.name()).or_default().push(generate.clone().for_key_policy(&operator));
-        generate.condition = issuing.alias_condition();
+        generate.condition = merged(of_pair, issuing.alias_condition());
         let mut decrypt = Vec::new();
         for (number, (kms_key, context)) in (1..).zip(&unwrapping) {
             let workload = roles.workload.map_or_else(|| kms_key.placeholder_role("WORKLOAD-ROLE"), str::to_owned);
             let suffix = if number == 1 { String::new() } else { number.to_string() };
-            let sid = format!("WorkloadUnwrapsDataKeys{suffix}");
+            let sid = format!("{unwraps}{suffix}");
             let condition = context_condition(context);
             let statement = Statement::allow(sid, DECRYPT, kms_key, Some(condition.clone()));
             statements.entry(kms_key.name()).or_default().push(statement.clone().for_key_policy(&workload));
-            let condition = Some(merged(condition, kms_key.alias_condition()));
+            let condition = merged(Some(condition), kms_key.alias_condition());
             decrypt.push(Statement { condition, ..statement });
         }
-        let notes = notes(&issuing, unwrapping.iter().map(|(kms_key, _)| kms_key));
+        let notes = notes(kind, &issuing, unwrapping.iter().map(|(kms_key, _)| kms_key));
         Self {
             operator: PolicyDocument::of(vec![generate]),
             workload: PolicyDocument::of(decrypt),
@@ -135,24 +136,37 @@ fn escape_policy_variables(text: &str) -> String {
     text.replace("${", "${$}{")
 }
 
-fn merged(mut one: Value, other: Option<Value>) -> Value {
-    if let (Value::Object(one), Some(Value::Object(other))) = (&mut one, other) {
-        one.extend(other);
+/// Returns both conditions. They have different operators.
+fn merged(one: Option<Value>, other: Option<Value>) -> Option<Value> {
+    match (one, other) {
+        (Some(Value::Object(mut one)), Some(Value::Object(other))) => {
+            one.extend(other);
+            Some(Value::Object(one))
+        }
+        (one, other) => one.or(other),
     }
-    one
+}
+
+/// Returns the names of the statements of the operator and of the workload.
+const fn sids(kind: &Kind) -> (&'static str, &'static str) {
+    match kind.id {
+        KindId::DataKey => ("OperatorIssuesWrappedDataKeys", "WorkloadUnwrapsDataKeys"),
+        KindId::DataKeyPair => ("OperatorIssuesWrappedKeyPairs", "WorkloadUnwrapsPrivateKeys"),
+    }
 }
 
 /// Returns what the user must know or fill in.
-fn notes<'a>(issuing: &'a KmsKey, unwrapping: impl Iterator<Item = &'a KmsKey>) -> Vec<String> {
+fn notes<'a>(kind: &Kind, issuing: &'a KmsKey, unwrapping: impl Iterator<Item = &'a KmsKey>) -> Vec<String> {
     let keys: Vec<_> = std::iter::once(issuing).chain(unwrapping).collect();
     let mut notes = Vec::new();
     if keys.iter().any(|key| !key.has_account()) {
         notes.push(format!(
-            "note: fill in {ACCOUNT}, the AWS account of the KMS key: it is known once a data key is issued"
+            "note: fill in {ACCOUNT}, the AWS account of the KMS key: it is known once a {} is issued",
+            kind.noun
         ));
     }
     if keys.iter().any(|key| !key.has_region()) {
-        notes.push(format!("note: fill in {REGION}, the operator's own: it is known once a data key is issued"));
+        notes.push(format!("note: fill in {REGION}, the operator's own: it is known once a {} is issued", kind.noun));
     }
     if keys.iter().any(|key| key.is_alias()) {
         notes.push(
@@ -180,8 +194,8 @@ impl PolicyDocument {
 // === impl Statement ===
 
 impl Statement {
-    fn allow(sid: String, action: &'static str, key: &KmsKey, condition: Option<Value>) -> Self {
-        Self { sid, effect: "Allow", principal: None, action, resource: key.arn(), condition }
+    fn allow(sid: String, action: &str, key: &KmsKey, condition: Option<Value>) -> Self {
+        Self { sid, effect: "Allow", principal: None, action: action.to_owned(), resource: key.arn(), condition }
     }
 
     /// Returns the statement for a key policy: it names the role, and its resource is the key that has the policy.
@@ -193,13 +207,16 @@ impl Statement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{ARN, edited, ready, recorded};
+    use crate::fixtures::{ARN, edited, pair, ready, recorded};
 
-    fn of(key: &DataKey) -> Policies {
+    const GENERATE: &str = "kms:GenerateDataKeyWithoutPlaintext";
+    const GENERATE_PAIR: &str = "kms:GenerateDataKeyPairWithoutPlaintext";
+
+    fn of(key: &AnyKey) -> Policies {
         Policies::of(key, &Roles { operator: None, workload: None })
     }
 
-    fn spec(edit: impl FnOnce(&mut Value)) -> DataKey {
+    fn spec(edit: impl FnOnce(&mut Value)) -> AnyKey {
         edited(recorded(&[]), |value| edit(&mut value["spec"])).key
     }
 
@@ -242,7 +259,11 @@ mod tests {
         let grants: Vec<_> = statements
             .iter()
             .map(|statement| {
-                (statement.principal.clone().unwrap()["AWS"].clone(), statement.action, statement.resource.as_str())
+                (
+                    statement.principal.clone().unwrap()["AWS"].clone(),
+                    statement.action.as_str(),
+                    statement.resource.as_str(),
+                )
             })
             .collect();
         assert_eq!(grants, [(json!(operator), GENERATE, "*"), (json!(workload), DECRYPT, "*")]);
@@ -252,13 +273,28 @@ mod tests {
 
     #[test]
     fn no_action_is_a_wildcard() {
-        for key in [ready(&[1, 2]).key, recorded(&[]).key] {
+        for key in [ready(&[1, 2]).key, recorded(&[]).key, pair(&[1]).key] {
             let text = json!(of(&key)).to_string();
             for action in text.split("\"Action\":\"").skip(1) {
                 let action = action.split('"').next().unwrap();
-                assert!([GENERATE, DECRYPT].contains(&action), "{action}");
+                assert!([GENERATE, GENERATE_PAIR, DECRYPT].contains(&action), "{action}");
             }
         }
+    }
+
+    #[test]
+    fn operator_may_issue_pairs_of_the_kind_only() {
+        let policies = of(&pair(&[1]).key);
+        let only = json!({ "StringEquals": { "kms:DataKeyPairSpec": "ECC_NIST_P256" } });
+        for statement in [&policies.operator.statement[0], &policies.key_policy_statements.0[ARN][0]] {
+            assert_eq!((statement.action.as_str(), statement.condition.as_ref()), (GENERATE_PAIR, Some(&only)));
+        }
+        let unissued = edited(pair(&[1]), |value| value["status"]["versions"] = json!([]));
+        let condition = of(&unissued.key).operator.statement[0].condition.clone().unwrap();
+        assert_eq!(condition["StringEquals"], only["StringEquals"]);
+        assert_eq!(condition["ForAnyValue:StringEquals"]["kms:ResourceAliases"], "alias/orders");
+        let workload = policies.workload.statement[0].condition.clone().unwrap();
+        assert_eq!(workload, json!({ "StringEquals": { "kms:EncryptionContext:purpose": "orders" } }));
     }
 
     #[test]

@@ -1,42 +1,46 @@
 use datakey::{
-    api::{DataKeyPair, IssuedVersion, KeyPairSpec},
-    fixtures::{Sample, public_key},
+    api::{IssuedVersion, KeyPairSpec},
+    fixtures::public_key,
 };
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 
 use super::*;
-use crate::fixtures::{ready, recorded, secret};
+use crate::{
+    cluster::FetchedKey,
+    fixtures::{edited, pair, pair_of, recorded, secret},
+};
 
-/// A pair on P-256 with these versions, `Ready` with the last of them.
-fn pair(versions: &[i32]) -> DataKeyPair {
-    DataKeyPair::like(&ready(versions).key)
+/// A pair with versions of these kinds, `Ready` with the last of them.
+fn of_kinds(kinds: &[KeyPairSpec]) -> FetchedKey {
+    let numbers: Vec<_> = (1..).zip(kinds).map(|(number, _)| number).collect();
+    with_versions(pair(&numbers), |versions| {
+        for (IssuedVersion { request, public_key: der, .. }, kind) in versions.iter_mut().zip(kinds) {
+            request.key_pair_spec = Some(*kind);
+            *der = Some(ByteString(public_key(*kind)));
+        }
+    })
 }
 
-/// The same with versions of these kinds.
-fn of_kinds(kinds: &[KeyPairSpec]) -> DataKeyPair {
-    let numbers: Vec<_> = (1..).zip(kinds).map(|(number, _)| number).collect();
-    let mut pair = pair(&numbers);
-    let versions = &mut pair.status.as_mut().unwrap().versions;
-    for (IssuedVersion { request, public_key: der, .. }, kind) in versions.iter_mut().zip(kinds) {
-        request.key_pair_spec = Some(*kind);
-        *der = Some(ByteString(public_key(*kind)));
-    }
-    pair
+/// The pair with a change of its record.
+fn with_versions(pair: FetchedKey, edit: impl FnOnce(&mut [IssuedVersion])) -> FetchedKey {
+    let mut versions = pair.key.record().to_vec();
+    edit(&mut versions);
+    edited(pair, |value| value["status"]["versions"] = json!(versions))
 }
 
 fn these(numbers: &[i32]) -> Versions {
     Versions::These(numbers.iter().copied().collect())
 }
 
-fn text(pair: &DataKeyPair, versions: Option<&Versions>, format: PublicKeyFormat) -> Result<String, CommandError> {
-    print(pair.as_object(), versions, format).map(|bytes| String::from_utf8(bytes).unwrap())
+fn text(pair: &FetchedKey, versions: Option<&Versions>, format: PublicKeyFormat) -> Result<String, CommandError> {
+    print(pair.key.object(), versions, format).map(|bytes| String::from_utf8(bytes).unwrap())
 }
 
 #[test]
 fn current_version_is_printed_unless_others_are_asked_for() {
     let pair = pair(&[1, 2, 3]);
     let pem = |version: i32| {
-        let issued = pair.as_object().recorded_version(version).unwrap();
+        let issued = pair.key.object().recorded_version(version).unwrap();
         PublicKey::parse(&issued.public_key.as_ref().unwrap().0, KeyPairSpec::EccNistP256).unwrap().to_pem()
     };
     let print = |versions: Option<Versions>| text(&pair, versions.as_ref(), PublicKeyFormat::Pem).unwrap();
@@ -51,7 +55,7 @@ fn current_version_is_printed_unless_others_are_asked_for() {
 fn der_is_as_it_was_recorded() {
     for spec in KeyPairSpec::ALL {
         let pair = of_kinds(&[*spec]);
-        assert_eq!(print(pair.as_object(), None, PublicKeyFormat::Der).unwrap(), public_key(*spec));
+        assert_eq!(print(pair.key.object(), None, PublicKeyFormat::Der).unwrap(), public_key(*spec));
     }
 }
 
@@ -60,7 +64,7 @@ fn missing_version_is_named() {
     let pair = pair(&[1, 2]);
     let missing = text(&pair, Some(&these(&[2, 7])), PublicKeyFormat::Jwks).unwrap_err();
     assert_eq!(missing, CommandError::Usage("DataKeyPair orders has no version 7: it has 1, 2".to_owned()));
-    let none = DataKeyPair::like(&recorded(&[]).key);
+    let none = pair_of(&recorded(&[]));
     for versions in [None, Some(Versions::All), Some(these(&[1]))] {
         let missing = text(&none, versions.as_ref(), PublicKeyFormat::Pem).unwrap_err();
         assert!(matches!(missing, CommandError::NotReady(_)), "{missing:?}");
@@ -117,15 +121,15 @@ fn set_has_each_key_once_with_its_thumbprint() {
 
 #[test]
 fn config_map_has_the_entries_of_the_secret() {
-    let key = ready(&[1, 2]).key;
-    let pair = DataKeyPair::like(&key);
-    let expected = secret_of(&pair, 2);
+    let pair = pair(&[1, 2]);
+    let expected = secret(&pair.key, 2);
+    let entries = expected.data.unwrap();
     let map = |versions: &Versions| {
         let printed = text(&pair, Some(versions), PublicKeyFormat::ConfigMap).unwrap();
         let map: ConfigMap = serde_saphyr::from_str(&printed).unwrap();
         assert_eq!(
             (map.metadata.name.as_deref(), map.metadata.namespace.as_deref()),
-            (secret(&key, 2).metadata.name.as_deref(), Some("shop"))
+            (expected.metadata.name.as_deref(), Some("shop"))
         );
         map.data.unwrap()
     };
@@ -145,7 +149,7 @@ fn config_map_has_the_entries_of_the_secret() {
         ]
     );
     for (name, value) in all.iter().filter(|(name, _)| *name != JWKS_ENTRY) {
-        assert_eq!(value.as_bytes(), expected[name].0, "{name}");
+        assert_eq!(value.as_bytes(), entries[name].0, "{name}");
     }
     assert_eq!(all[JWKS_ENTRY], text(&pair, Some(&Versions::All), PublicKeyFormat::Jwks).unwrap());
     assert_eq!(map(&these(&[1])).keys().collect::<Vec<_>>(), ["jwks.json", "keyPairSpec.v1", "publicKey.v1"]);
@@ -155,19 +159,13 @@ fn config_map_has_the_entries_of_the_secret() {
     assert!(printed.contains("ML_KEM_512") && !printed.contains(JWKS_ENTRY), "{printed}");
 }
 
-fn secret_of(pair: &DataKeyPair, version: i32) -> BTreeMap<String, ByteString> {
-    datakey::secret::Projection::of(pair, version).unwrap().data
-}
-
 #[test]
 fn record_with_another_public_key_is_refused() {
-    let mut pair = pair(&[1]);
-    let issued = &mut pair.status.as_mut().unwrap().versions[0];
-    issued.request.key_pair_spec = Some(KeyPairSpec::Rsa2048);
-    let refused = text(&pair, None, PublicKeyFormat::Pem).unwrap_err().to_string();
+    let other = with_versions(pair(&[1]), |versions| versions[0].request.key_pair_spec = Some(KeyPairSpec::Rsa2048));
+    let refused = text(&other, None, PublicKeyFormat::Pem).unwrap_err().to_string();
     assert!(refused.contains("the recorded public key of version 1 can't be used: its algorithm is"), "{refused}");
-    pair.status.as_mut().unwrap().versions[0].public_key = None;
-    let refused = text(&pair, None, PublicKeyFormat::Pem).unwrap_err().to_string();
+    let none = with_versions(pair(&[1]), |versions| versions[0].public_key = None);
+    let refused = text(&none, None, PublicKeyFormat::Pem).unwrap_err().to_string();
     assert!(refused.contains("status.versions has none for version 1"), "{refused}");
 }
 
