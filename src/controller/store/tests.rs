@@ -614,7 +614,7 @@ async fn secret_stays_claimed_while_its_first_record_is_in_doubt() {
         deliver_by(&store, &named("orders", "a", version), Delivery::List, Verdict::Open);
         assert!(store.claim(&secret, "b").is_none(), "{version}");
     }
-    // A later state does, whoever wrote it.
+    // A later state does, by any client.
     answer(&store, &named("orders", "a", "6"));
     assert!(store.claim(&secret, "b").is_some());
     let store = in_doubt();

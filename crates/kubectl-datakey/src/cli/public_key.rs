@@ -11,7 +11,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   kubectl datakey public-key tokens > tokens.pem
   kubectl datakey public-key tokens -o ssh --to tokens.pub
-  kubectl datakey public-key tokens -o jwks --versions all
+  kubectl datakey public-key tokens -o jwks
   kubectl datakey public-key tokens -o configmap --versions 1,2";
 
 /// Flags of `public-key`.
@@ -25,7 +25,8 @@ pub struct PublicKey {
     #[arg(short, long, default_value = "pem")]
     pub output: PublicKeyFormat,
 
-    /// Which versions: all, or numbers with commas between them; without it the one that the Secret's plain entries hold.
+    /// Which versions: all, or numbers with commas between them. The default is all for jwks and configmap, else the one
+    /// that the Secret's plain entries hold.
     #[arg(long, value_name = "all|N,...")]
     pub versions: Option<Versions>,
 
@@ -47,7 +48,7 @@ pub enum PublicKeyFormat {
     Jwks,
     /// Lines of OpenSSH, as in authorized_keys.
     Ssh,
-    /// A ConfigMap with the keys in PEM and, where there is one, the JSON Web Key Set, as YAML.
+    /// A ConfigMap NAME-public-keys with the keys in PEM and their JSON Web Key Set, as YAML.
     #[value(name = "configmap")]
     ConfigMap,
 }

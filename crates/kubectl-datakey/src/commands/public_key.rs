@@ -41,8 +41,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Args) -> Result<
         return Err(CommandError::Usage(format!("a {} has no public key: name a DataKeyPair", kind.name)));
     }
     let pair = cluster.get(kind, &args.name.name).await?;
-    let mut output = Output::default();
-    let out = print(pair.key.object(), args.versions.as_ref(), args.output)?;
+    let Printed { out, notes } = print(pair.key.object(), args.versions.as_ref(), args.output)?;
+    let mut output = Output { notes, ..Output::default() };
     match &args.to {
         Some(file) => {
             write_new_file(file, &out, false)?;
@@ -58,10 +58,41 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Args) -> Result<
     Ok(output)
 }
 
+/// What is printed of a key pair, and what to know about it.
+#[derive(Debug)]
+struct Printed {
+    out: Vec<u8>,
+    notes: Vec<String>,
+}
+
 /// Returns what is printed of a key pair.
-fn print(pair: Object<'_>, versions: Option<&Versions>, format: PublicKeyFormat) -> Result<Vec<u8>, CommandError> {
-    let keys = select(pair, versions)?;
-    encode(pair, &keys, format)
+fn print(pair: Object<'_>, versions: Option<&Versions>, format: PublicKeyFormat) -> Result<Printed, CommandError> {
+    // A set without earlier versions would make their signatures invalid.
+    let is_set = matches!(format, PublicKeyFormat::Jwks | PublicKeyFormat::ConfigMap);
+    let keys = select(pair, versions.or(is_set.then_some(&Versions::All)))?;
+    let mut notes: Vec<_> = keys.iter().filter_map(|issued| note_of_a_pin(pair, issued.version)).collect();
+    if format == PublicKeyFormat::ConfigMap {
+        let lacks = |issued: &&Issued| issued.key.to_jwk().is_err();
+        notes.extend(keys.iter().filter(lacks).map(|issued| {
+            format!(
+                "{JWKS_ENTRY} leaves out version {}: {} keys have no such form",
+                issued.version,
+                issued.key.spec().as_str()
+            )
+        }));
+    }
+    Ok(Printed { out: encode(pair, &keys, format)?, notes })
+}
+
+/// Returns a warning about a version that a pin brought: a user who may write the spec chose its public key.
+fn note_of_a_pin(pair: Object<'_>, version: i32) -> Option<String> {
+    let is_pinned = pair.spec.pins.iter().any(|pin| pin.version == version);
+    is_pinned.then(|| {
+        format!(
+            "version {version} was pinned in spec.wrappedKeys, not issued here: check where it comes from, and that both halves \
+             belong together (kubectl datakey verify --decrypt), before others trust it"
+        )
+    })
 }
 
 /// Returns the public keys of these versions, in the order of their numbers.
@@ -122,7 +153,7 @@ fn jwk(pair: Object<'_>, issued: &Issued) -> Result<Jwk, CommandError> {
 }
 
 /// Returns the keys without copies: versions can pin one key pair under several numbers, and the ID of a key occurs once in a set.
-fn jwk_set(pair: Object<'_>, keys: &[Issued]) -> Result<JwkSet, CommandError> {
+fn jwk_set<'a>(pair: Object<'_>, keys: impl IntoIterator<Item = &'a Issued>) -> Result<JwkSet, CommandError> {
     let mut set: Vec<Jwk> = Vec::new();
     for issued in keys {
         let jwk = jwk(pair, issued)?;
@@ -141,8 +172,8 @@ fn ssh(pair: Object<'_>, issued: &Issued) -> Result<String, CommandError> {
     Ok(format!("{line} {namespace}/{name}:v{}\n", issued.version))
 }
 
-/// Returns a ConfigMap with the entries that the Secret has for the public keys, by the same names, and with the JSON Web Key Set
-/// where these keys have one. The plain entries hold the current version, if it is among the keys.
+/// Returns a ConfigMap with the entries that the Secret has for the public keys, by the same names, and with the JSON Web Key Set of
+/// those keys that have that form. The plain entries hold the current version, if it is among the keys.
 fn config_map(pair: Object<'_>, keys: &[Issued]) -> Result<Value, CommandError> {
     let current = select_version(pair, None).map(|issued| issued.version).ok();
     let mut data = BTreeMap::new();
@@ -157,13 +188,16 @@ fn config_map(pair: Object<'_>, keys: &[Issued]) -> Result<Value, CommandError> 
             data.insert("version".to_owned(), version.to_string());
         }
     }
-    if let Ok(set) = jwk_set(pair, keys) {
+    let with_a_form = keys.iter().filter(|issued| issued.key.to_jwk().is_ok());
+    let set = jwk_set(pair, with_a_form)?;
+    if !set.keys.is_empty() {
         data.insert(JWKS_ENTRY.to_owned(), to_json(&set)?);
     }
     Ok(json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": { "name": pair.secret_name(), "namespace": pair.metadata.namespace },
+        // Not the name of the Secret: a ConfigMap of another program often has that name, and would be changed.
+        "metadata": { "name": format!("{}-public-keys", pair.name().unwrap_or_default()), "namespace": pair.metadata.namespace },
         "data": data,
     }))
 }

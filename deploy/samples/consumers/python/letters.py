@@ -25,15 +25,23 @@ def is_rsa_2048(private_key):
     return isinstance(private_key, rsa.RSAPrivateKey) and private_key.key_size == 2048
 
 
+def public_key(published, version):
+    key = load_pem_public_key((published / f"publicKey.v{version}").read_bytes())
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size != 2048:
+        raise ValueError(f"the public key of version {version} is of another kind")
+    return key
+
+
 def oaep(header):
     return padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=header)
 
 
 def seal(published, data):
+    # The kubelet replaces all entries of a mounted ConfigMap at once by this link.
+    published = published / "..data" if (published / "..data").exists() else published
     version = int((published / "version").read_text())
     header = version.to_bytes(4, "big")
-    public_key = load_pem_public_key((published / f"publicKey.v{version}").read_bytes())
-    return header + public_key.encrypt(data, oaep(header))
+    return header + public_key(published, version).encrypt(data, oaep(header))
 
 
 def unseal(pairs, sealed):
@@ -42,8 +50,10 @@ def unseal(pairs, sealed):
 
 
 def write(path, data):
-    """All of it or nothing."""
+    """All of it or nothing, for this user alone: what was sealed is secret."""
     new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
     new.write_bytes(data)
     new.replace(path)
 

@@ -3,7 +3,7 @@
     tokens.py issue SUBJECT          a token for an hour, signed with the version SIGNING_VERSION
     tokens.py verify KEY_SET TOKEN   prints the subject
 
-KEY_SET is a file with what `kubectl datakey public-key tokens -o jwks --versions all` prints.
+KEY_SET is a file with what `kubectl datakey public-key tokens -o jwks` prints.
 """
 
 import base64

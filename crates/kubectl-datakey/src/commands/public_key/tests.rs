@@ -33,7 +33,7 @@ fn these(numbers: &[i32]) -> Versions {
 }
 
 fn text(pair: &FetchedKey, versions: Option<&Versions>, format: PublicKeyFormat) -> Result<String, CommandError> {
-    print(pair.key.object(), versions, format).map(|bytes| String::from_utf8(bytes).unwrap())
+    print(pair.key.object(), versions, format).map(|printed| String::from_utf8(printed.out).unwrap())
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn current_version_is_printed_unless_others_are_asked_for() {
 fn der_is_as_it_was_recorded() {
     for spec in KeyPairSpec::ALL {
         let pair = of_kinds(&[*spec]);
-        assert_eq!(print(pair.key.object(), None, PublicKeyFormat::Der).unwrap(), public_key(*spec));
+        assert_eq!(print(pair.key.object(), None, PublicKeyFormat::Der).unwrap().out, public_key(*spec));
     }
 }
 
@@ -129,7 +129,7 @@ fn config_map_has_the_entries_of_the_secret() {
         let map: ConfigMap = serde_saphyr::from_str(&printed).unwrap();
         assert_eq!(
             (map.metadata.name.as_deref(), map.metadata.namespace.as_deref()),
-            (expected.metadata.name.as_deref(), Some("shop"))
+            (Some("orders-public-keys"), Some("shop"))
         );
         map.data.unwrap()
     };
@@ -157,6 +157,37 @@ fn config_map_has_the_entries_of_the_secret() {
     let without = of_kinds(&[KeyPairSpec::MlKem512]);
     let printed = text(&without, None, PublicKeyFormat::ConfigMap).unwrap();
     assert!(printed.contains("ML_KEM_512") && !printed.contains(JWKS_ENTRY), "{printed}");
+}
+
+#[test]
+fn sets_have_all_versions_unless_others_are_asked_for() {
+    let pair = pair(&[1, 2]);
+    for format in [PublicKeyFormat::Jwks, PublicKeyFormat::ConfigMap] {
+        let all = text(&pair, Some(&Versions::All), format).unwrap();
+        assert_eq!(text(&pair, None, format).unwrap(), all);
+        assert_ne!(text(&pair, Some(&these(&[2])), format).unwrap(), all);
+    }
+}
+
+#[test]
+fn config_map_has_a_key_set_of_the_keys_that_have_that_form() {
+    let mixed = of_kinds(&[KeyPairSpec::EccNistP256, KeyPairSpec::MlKem768]);
+    let printed = print(mixed.key.object(), None, PublicKeyFormat::ConfigMap).unwrap();
+    let map: ConfigMap = serde_saphyr::from_str(&String::from_utf8(printed.out).unwrap()).unwrap();
+    let first = text(&mixed, Some(&these(&[1])), PublicKeyFormat::Jwks).unwrap();
+    assert_eq!(map.data.unwrap()[JWKS_ENTRY], first);
+    assert_eq!(printed.notes, ["jwks.json leaves out version 2: ML_KEM_768 keys have no such form"]);
+}
+
+#[test]
+fn pinned_versions_are_noted() {
+    let pinned = edited(pair(&[1, 2]), |value| {
+        value["spec"]["wrappedKeys"] = json!([value["status"]["versions"][1]]);
+    });
+    let notes = |versions: &Versions| print(pinned.key.object(), Some(versions), PublicKeyFormat::Pem).unwrap().notes;
+    assert!(notes(&these(&[1])).is_empty());
+    assert_eq!(notes(&Versions::All).len(), 1);
+    assert!(notes(&these(&[2]))[0].starts_with("version 2 was pinned in spec.wrappedKeys, not issued here"));
 }
 
 #[test]

@@ -45,7 +45,8 @@ func Open(ctx context.Context, mount string, trusted []string, spec string) (*Ke
 	return &KeyPairs{secret, trusted, spec, settings, map[uint32]crypto.Signer{}}, err
 }
 
-// Close wipes the private keys of Ed25519. Those of ECDSA are numbers that Go has no way to wipe.
+// Close wipes the private keys of Ed25519, but not the copies that Go's packages keep. Those of ECDSA are numbers that Go has no
+// way to wipe.
 func (k *KeyPairs) Close() {
 	for _, private := range k.private {
 		if key, isBytes := private.(ed25519.PrivateKey); isBytes {
@@ -140,7 +141,16 @@ func specOf(public crypto.PublicKey) string {
 			return "ECC_NIST_P256"
 		}
 	}
-	return "(unknown)"
+	return ""
+}
+
+// specOfSettings is the kind of the key pairs. The keys must not choose it.
+func specOfSettings() (string, error) {
+	spec := os.Getenv("KEY_PAIR_SPEC")
+	if spec != "ECC_NIST_EDWARDS25519" && spec != "ECC_NIST_P256" {
+		return "", errors.New("KEY_PAIR_SPEC is neither ECC_NIST_EDWARDS25519 nor ECC_NIST_P256")
+	}
+	return spec, nil
 }
 
 func fromEnvironment(ctx context.Context) (*KeyPairs, error) {
@@ -152,5 +162,9 @@ func fromEnvironment(ctx context.Context) (*KeyPairs, error) {
 	if mount == "" {
 		mount = "/keys"
 	}
-	return Open(ctx, mount, trusted, os.Getenv("KEY_PAIR_SPEC"))
+	spec, err := specOfSettings()
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, mount, trusted, spec)
 }

@@ -4,7 +4,7 @@
 //	sign sign                prints VERSION.SIGNATURE for each line, signed with the version SIGNING_VERSION
 //	sign verify PUBLISHED    for each "VERSION.SIGNATURE LINE", prints LINE or ends with an error
 //
-// PUBLISHED is a folder with the entries of the ConfigMap that `kubectl datakey public-key receipts -o configmap --versions all`
+// PUBLISHED is a folder with the entries of the ConfigMap that `kubectl datakey public-key receipts -o configmap`
 // prints. KEY_PAIR_SPEC is ECC_NIST_EDWARDS25519 or ECC_NIST_P256.
 package main
 
@@ -48,7 +48,11 @@ func run(args []string) error {
 		defer pairs.Close()
 		return eachLine(func(line string) (string, error) { return sign(ctx, pairs, uint32(version), line) })
 	case len(args) == 2 && args[0] == "verify":
-		return eachLine(func(line string) (string, error) { return verify(args[1], os.Getenv("KEY_PAIR_SPEC"), line) })
+		spec, err := specOfSettings()
+		if err != nil {
+			return err
+		}
+		return eachLine(func(line string) (string, error) { return verify(args[1], spec, line) })
 	default:
 		return errors.New("say sign, or verify and a folder")
 	}

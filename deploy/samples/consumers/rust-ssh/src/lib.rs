@@ -1,5 +1,5 @@
 //! Signs data for OpenSSH with the key pairs of a mounted wrapped-key-pair Secret, with Ed25519: `ssh-keygen -Y verify` checks the
-//! signatures, and Git those of tags and commits.
+//! signatures.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ const ENCRYPTION_CONTEXT: [(&str, &str); 1] = [("purpose", "releases")];
 // Without it, a KMS endpoint that does not answer stops the workload for good.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-// What the signatures are for: OpenSSH refuses them for anything else (`ssh-keygen -n`).
+// What the signatures are for: OpenSSH refuses them for anything else (`ssh-keygen -n`). Git wants `git` for tags and commits.
 const NAMESPACE: &str = "file";
 
 /// Unwraps the private key of each version once, when it is first needed. AWS-LC wipes the memory of a key as it is dropped.
