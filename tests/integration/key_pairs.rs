@@ -10,6 +10,7 @@ use datakey::{
     public_key::PublicKey,
     secret::sha256,
 };
+use futures::{StreamExt, stream};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -284,6 +285,32 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     eventually(limit, "the pair is published", issued).await;
     let key: DataKey = test.ready("orders").await;
     assert_eq!(key.record().len(), 1);
+}
+
+#[tokio::test]
+async fn waiting_rsa_pairs_delay_nothing_else() {
+    const MANY: usize = 1000;
+    let test = TestNamespace::with_stub_kms("pair-waits").await;
+    let other = test.another_namespace("pair-waits-not").await;
+    let operator = test.operator_with(&["--namespace=pair-waits-not"], &[]);
+    let rsa = json!({ "keyPairSpec": "RSA_4096" });
+    let created = stream::iter(0..MANY).map(|number| {
+        let (name, test, rsa) = (format!("rsa-{number}"), &test, &rsa);
+        async move { create(test, &name, rsa).await.map(drop) }
+    });
+    let created: Vec<_> = created.buffer_unordered(16).collect().await;
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+    let waiting = async || {
+        let metrics = operator.admin("/metrics").await.1;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("datakey_kms_queue_length ").map(str::to_owned));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    eventually(SOON, "nearly all wait for KMS", async || waiting().await > MANY - 50).await;
+    // Others of the same namespace, and of another one.
+    test.issue("orders", &json!({})).await;
+    issue(&test, "tokens", &json!({})).await;
+    other.issue("orders", &json!({})).await;
+    assert!(waiting().await > MANY - 50, "the others still wait");
 }
 
 #[tokio::test]
