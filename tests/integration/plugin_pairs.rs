@@ -80,6 +80,9 @@ async fn pair_is_created_shown_verified_and_rotated() {
     let rotated = user.ends(0, &["rotate", "dkp/tokens", "--wait"]).await;
     assert_eq!(text(&rotated), "version 2 of datakeypair/tokens is issued and current\n");
     assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 2);
+    let found = user.json(0, &["verify", "tokens", "--decrypt"]).await;
+    assert_eq!([&found["versions"][0]["decrypt"], &found["versions"][1]["decrypt"]], [&expected, &expected]);
+    let words = words + &text(&user.ends(0, &["verify", "--decrypt"]).await) + &found.to_string();
     let data = test.data("tokens").await;
     for suffix in [".v1", ".v2"] {
         let private = test.decrypt(&data, suffix).await;

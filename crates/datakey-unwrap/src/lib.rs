@@ -314,7 +314,7 @@ fn refused(code: &str, message: &str) -> Refusal {
     let why = format!("AWS KMS refuses: {code}{message}");
     match code {
         "InvalidCiphertextException" => Refusal::Failed {
-            why: format!("{why}: the wrapped data key, its KMS key and its encryption context don't belong together"),
+            why: format!("{why}: what is wrapped, its KMS key and its encryption context don't belong together"),
         },
         "IncorrectKeyException"
         | "DisabledException"

@@ -15,7 +15,7 @@
 //! | [`commands`] | one module for each command: a pure part, and a `run` that calls the cluster |
 //! | [`cluster`] | the requests to the API server, and what to do when it refuses one |
 //! | [`view`] | pure: the state of a DataKey and of its Secret, advice, tables, shell words |
-//! | [`reference`] | how a user names an object: `NAME`, `datakeypair/NAME` |
+//! | [`mod@reference`] | how a user names an object: `NAME`, `datakeypair/NAME` |
 //! | [`output`] | the result of a command, output formats, exit codes, the standard streams |
 //! | [`progress`] | the progress bar of work on many DataKeys |
 //! | [`completion`] | completion scripts, and the candidates for kubectl |

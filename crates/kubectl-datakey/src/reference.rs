@@ -35,6 +35,11 @@ impl Reference {
         }
         Ok(Self { kind, name: name.to_owned() })
     }
+
+    /// Whether it names an object of this kind, as messages name objects: a bare name is that of a `DataKey`.
+    pub fn is_of(&self, kind: &Kind) -> bool {
+        self.kind.unwrap_or(KindId::DataKey.kind()) == kind
+    }
 }
 
 /// How messages and tables name an object: a `DataKey` by its name alone.

@@ -97,7 +97,7 @@ pub fn data_key_name(text: &str) -> Result<String, String> {
     if text.len() <= MAX_LABEL && is_subdomain(text) {
         return Ok(text.to_owned());
     }
-    Err("the name of a DataKey has at most 63 lower-case letters, digits, '-' and '.', and begins and ends with a letter or \
+    Err("the name of a DataKey or DataKeyPair has at most 63 lower-case letters, digits, '-' and '.', and begins and ends with a letter or \
          digit"
         .to_owned())
 }

@@ -110,8 +110,16 @@ impl Cluster {
                 Ok(()) => {}
                 // Without the kind the answer is plain text.
                 Err(kube::Error::Api(status)) if is_optional(kind) && status.code == 404 => {
-                    let note = format!("note: {what} are not installed: the API server does not know them");
-                    listing.unlisted.push(Unlisted { kind, has_no_definition: true, note });
+                    // A definition that is replaced is missing for a moment only.
+                    let (has_no_definition, note) = match self.serves(kind).await {
+                        Ok(false) => {
+                            (true, format!("note: {what} are not installed: the API server does not know them"))
+                        }
+                        _ => {
+                            (false, format!("note: {what} are left out: the API server did not know them for a moment"))
+                        }
+                    };
+                    listing.unlisted.push(Unlisted { kind, has_no_definition, note });
                 }
                 Err(error) => match explain(&error, &what) {
                     CommandError::Forbidden(why) if is_optional(kind) => {
@@ -136,23 +144,11 @@ impl Cluster {
 }
 
 /// Returns the only object that has a bare name, of what was found of each kind. An object of one kind must not be taken for that of
-/// another one. What could not be read of an optional kind does not hide the others.
+/// another one, so an object that may be there and could not be read is an error.
 fn choose(found: Vec<Result<Option<FetchedKey>, CommandError>>) -> Result<Option<FetchedKey>, CommandError> {
-    let (mut all, mut unread) = (Vec::new(), None);
-    for (kind, found) in KINDS.into_iter().zip(found) {
-        match found {
-            Ok(found) => all.extend(found),
-            Err(error) if is_optional(kind) => unread = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    if all.len() > 1 {
-        return Err(ambiguous(&all));
-    }
-    match (all.pop(), unread) {
-        (None, Some(error)) => Err(error),
-        (found, _) => Ok(found),
-    }
+    let all: Vec<_> = found.into_iter().collect::<Result<_, _>>()?;
+    let mut all: Vec<_> = all.into_iter().flatten().collect();
+    if all.len() > 1 { Err(ambiguous(&all)) } else { Ok(all.pop()) }
 }
 
 fn ambiguous(all: &[FetchedKey]) -> CommandError {
@@ -188,9 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn pairs_that_cannot_be_read_hide_no_data_key() {
-        assert!(matches!(choose(vec![Ok(Some(ready(&[1]))), unanswered()]), Ok(Some(_))));
-        assert!(choose(vec![Ok(None), unanswered()]).is_err());
+    fn bare_name_means_nothing_while_a_kind_is_not_read() {
+        for found in [Some(ready(&[1])), None] {
+            assert!(choose(vec![Ok(found), unanswered()]).is_err());
+        }
         assert!(choose(vec![unanswered(), Ok(Some(pair(&[1])))]).is_err());
     }
 }

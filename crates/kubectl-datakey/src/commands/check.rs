@@ -56,8 +56,8 @@ pub enum CheckResult {
 /// Checks everything.
 pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError> {
     // Every authenticated user may read this, so an error here is one of the connection.
-    let served = cluster.served_versions().await?;
-    let definition = async |kind| definition::check(kind, cluster.definition(kind).await, &served);
+    cluster.serves(DataKey::KIND).await?;
+    let definition = async |kind| definition::check(kind, cluster.definition(kind).await, &cluster.serves(kind).await);
     let mut findings = vec![definition(DataKey::KIND).await];
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
@@ -80,12 +80,16 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let rights: Vec<_> = stream::iter(access::needed(cluster.serves(DataKeyPair::KIND).await?))
+    let pairs = cluster.serves(DataKeyPair::KIND).await;
+    let rights: Vec<_> = stream::iter(access::needed(matches!(pairs, Ok(true))))
         .map(async |right| access::check(right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
         .collect()
         .await;
     findings.extend(rights);
+    if let Err(error) = pairs {
+        findings.push(Finding::unknown("rights on pairs", error.to_string(), "run the command again"));
+    }
     let health = health(&findings);
     let out = render(args.output, &Items { items: findings }, |list| describe(&list.items))?;
     Ok(Output::text(out).with(health))

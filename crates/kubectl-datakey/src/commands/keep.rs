@@ -17,7 +17,7 @@ use crate::{
     cli::Keep,
     cluster::{AnyKey, Cluster, FetchedKey},
     output::{CommandError, Output, Terminal, yaml},
-    reference::shown,
+    reference::{explicit, shown},
     view::secret_check::{SecretCheck, SecretVerdict},
 };
 
@@ -94,11 +94,37 @@ fn find_saved(
     let of = |kind: &Kind| default_file(kind, namespace, &args.name.name);
     let file = match (&args.to, kind) {
         (Some(file), _) => file.clone(),
-        (None, Some(kind)) => of(kind),
-        (None, None) => KINDS.into_iter().map(of).find(|file| file.exists()).unwrap_or_else(|| of(DataKey::KIND)),
+        (None, _) if args.name.kind.is_none() => file_of_a_bare_name(kind, &args.name.name, of)?,
+        (None, kind) => of(kind.unwrap_or(DataKey::KIND)),
     };
     let saved = if args.dry_run { None } else { read(&file)? };
     Ok((file, saved))
+}
+
+/// Returns the default file where the user names no kind. A file of another kind can be of a run that deleted its object and was
+/// interrupted, so what the user means is not known then.
+fn file_of_a_bare_name(
+    found: Option<&'static Kind>,
+    name: &str,
+    of: impl Fn(&Kind) -> PathBuf,
+) -> Result<PathBuf, CommandError> {
+    let saved: Vec<_> = KINDS.into_iter().filter(|kind| of(kind).exists()).collect();
+    match (found, &saved[..]) {
+        (Some(kind), []) => Ok(of(kind)),
+        (Some(kind), [saved]) if kind == *saved => Ok(of(kind)),
+        (None, []) => Ok(of(DataKey::KIND)),
+        (None, [saved]) => Ok(of(saved)),
+        (found, saved) => {
+            let kinds: Vec<_> = KINDS.into_iter().filter(|kind| found == Some(kind) || saved.contains(kind)).collect();
+            let files: Vec<_> = saved.iter().map(|kind| of(kind).display().to_string()).collect();
+            let names: Vec<_> = kinds.into_iter().map(|kind| explicit(kind, name)).collect();
+            Err(CommandError::Usage(format!(
+                "an earlier run saved {}, so what {name} means is not known: write {}",
+                files.join(" and "),
+                names.join(" or ")
+            )))
+        }
+    }
 }
 
 fn kind_of(manifest: &Value) -> Option<&'static Kind> {
@@ -167,7 +193,8 @@ impl Keeper<'_> {
 
     /// Returns the error of a run that stopped while the object may be deleted.
     fn unfinished(&self, why: &impl std::fmt::Display) -> CommandError {
-        CommandError::Failed(messages::unfinished(why, &self.file)).redacted(&self.tokens)
+        CommandError::Failed(messages::unfinished(why, &explicit(self.kind, &self.name), &self.file))
+            .redacted(&self.tokens)
     }
 
     /// Returns the error of a deletion that the API server did not confirm. After a refusal the object is as before.
@@ -261,7 +288,11 @@ impl Keeper<'_> {
     /// Waits for one interval, or returns an error if that would pass the deadline.
     async fn pause(&self, why: impl FnOnce() -> String) -> Result<(), CommandError> {
         if Instant::now() + POLL_INTERVAL > self.deadline {
-            return Err(CommandError::NotReady(messages::unfinished(&why(), &self.file)));
+            return Err(CommandError::NotReady(messages::unfinished(
+                &why(),
+                &explicit(self.kind, &self.name),
+                &self.file,
+            )));
         }
         sleep(POLL_INTERVAL).await;
         Ok(())
@@ -282,6 +313,28 @@ mod tests {
             Command::Keep(args) => args,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn bare_name_means_nothing_beside_a_file_of_another_kind() {
+        let (key, pair) = (DataKey::KIND, DataKeyPair::KIND);
+        let folder = std::env::temp_dir().join(format!("kubectl-datakey-kinds-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let of = |kind: &Kind| folder.join(kind.plural);
+        let file = |found| file_of_a_bare_name(found, "tokens", of);
+        assert_eq!(file(None), Ok(of(key)));
+        assert_eq!(file(Some(pair)), Ok(of(pair)));
+        std::fs::write(of(pair), "").unwrap();
+        assert_eq!(file(None), Ok(of(pair)));
+        assert_eq!(file(Some(pair)), Ok(of(pair)));
+        let other = file(Some(key)).unwrap_err().to_string();
+        assert!(
+            other.ends_with("so what tokens means is not known: write datakey/tokens or datakeypair/tokens"),
+            "{other}"
+        );
+        std::fs::write(of(key), "").unwrap();
+        assert!([None, Some(key), Some(pair)].into_iter().all(|found| file(found).is_err()));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

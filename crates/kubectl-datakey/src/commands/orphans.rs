@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use datakey::names::{NAME_LABEL, VERSION_ANNOTATION_PREFIX};
+use datakey::names::{GROUP, NAME_LABEL, VERSION_ANNOTATION_PREFIX};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Items;
 use crate::{
@@ -58,7 +59,10 @@ pub async fn run(cluster: &Cluster, args: &Orphans) -> Result<Output, CommandErr
     let mut output = Output::text(out).with(listing.health());
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
         output.notes.push(if count == 0 {
-            format!("Each of {} Secrets with data keys or key pairs has its DataKey or DataKeyPair.", secrets.len())
+            let left_out = listing.unlisted.iter().any(|of| !of.has_no_definition);
+            let (what, of) =
+                if left_out { ("data keys", "DataKey") } else { ("data keys or key pairs", "DataKey or DataKeyPair") };
+            format!("Each of {} Secrets with {what} has its {of}.", secrets.len())
         } else {
             "Data may be encrypted under what they hold. An object of the same kind, name and settings takes a Secret over."
                 .to_owned()
@@ -80,7 +84,13 @@ fn orphans(secrets: &[ListedSecret], keys: &[FetchedKey]) -> Vec<Orphan> {
 
 fn is_leaving(ListedSecret { kind, metadata }: &ListedSecret) -> bool {
     let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
-    !metadata["deletionTimestamp"].is_null() || owners.any(|owner| owner["kind"] == kind.name)
+    !metadata["deletionTimestamp"].is_null()
+        || owners.any(|owner| owner["kind"] == kind.name && is_of_the_group(&owner["apiVersion"]))
+}
+
+/// Whether an owner reference is to the API group of the operator, in any version.
+fn is_of_the_group(api_version: &Value) -> bool {
+    api_version.as_str().is_some_and(|version| version.split('/').next() == Some(GROUP))
 }
 
 fn names(items: &[Orphan]) -> Vec<String> {
@@ -162,8 +172,10 @@ mod tests {
         assert_eq!(orphans(&[of_pair()], &[pair(&[1])]), []);
         let found = orphans(&[of_pair()], &[ready(&[1])]);
         assert_eq!((found[0].kind.as_str(), found[0].shown.as_str()), ("DataKeyPair", "datakeypair/orders"));
-        let owned =
-            listed(|metadata| metadata["ownerReferences"] = json!([{ "kind": "DataKeyPair", "name": "orders" }]));
+        let owned = listed(|metadata| {
+            metadata["ownerReferences"] =
+                json!([{ "apiVersion": "datakey.dev/v1", "kind": "DataKeyPair", "name": "orders" }]);
+        });
         assert_eq!(orphans(&[ListedSecret { kind: DataKeyPair::KIND, ..owned }], &[]), []);
     }
 
@@ -175,7 +187,12 @@ mod tests {
             value["status"]["secretName"] = json!("orders");
         });
         assert_eq!(orphans(&[listed(|_| {})], &[another]), []);
-        let owned = listed(|metadata| metadata["ownerReferences"] = json!([{ "kind": "DataKey", "name": "orders" }]));
+        let owned_by = |api_version: &str| {
+            let owner = json!({ "apiVersion": api_version, "kind": "DataKey", "name": "orders" });
+            listed(|metadata| metadata["ownerReferences"] = json!([owner]))
+        };
+        assert_eq!(orphans(&[owned_by("example.com/v1alpha1")], &[]).len(), 1, "of another group");
+        let owned = owned_by("datakey.dev/v1alpha1");
         let deleted = listed(|metadata| metadata["deletionTimestamp"] = json!("2027-01-15T08:00:00Z"));
         assert_eq!(orphans(&[owned, deleted], &[]), []);
     }

@@ -84,13 +84,14 @@ fn print(pair: Object<'_>, versions: Option<&Versions>, format: PublicKeyFormat)
     Ok(Printed { out: encode(pair, &keys, format)?, notes })
 }
 
-/// Returns a warning about a version that a pin brought: a user who may write the spec chose its public key.
+/// Returns a warning about a version that is pinned. The record does not say of a version whether a pin brought it, so a pin that was
+/// removed is not noticed.
 fn note_of_a_pin(pair: Object<'_>, version: i32) -> Option<String> {
     let is_pinned = pair.spec.pins.iter().any(|pin| pin.version == version);
     is_pinned.then(|| {
         format!(
-            "version {version} was pinned in spec.wrappedKeys, not issued here: check where it comes from, and that both halves \
-             belong together (kubectl datakey verify --decrypt), before others trust it"
+            "spec.wrappedKeys pins version {version}, so a user who may write the spec can have chosen its public key: before \
+             others trust it, check where it comes from, and that both halves belong together (kubectl datakey verify --decrypt)"
         )
     })
 }

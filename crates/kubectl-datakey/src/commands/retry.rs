@@ -15,7 +15,7 @@ use crate::{
     cli::Retry,
     cluster::{Cluster, FetchedKey, Listing},
     output::{CommandError, Health, Output, Terminal, printable},
-    reference::plural,
+    reference::{Reference, plural},
     view::summary::KeySummary,
 };
 
@@ -241,16 +241,31 @@ fn progress(listing: Listing, requested: &BTreeSet<(String, String)>) -> Waited 
         late.push(why);
         health = Health::Unknown;
     }
+    // They could be listed before.
+    let is_requested =
+        |kind| requested.iter().any(|(_, shown)| Reference::parse(shown).is_ok_and(|one| one.is_of(kind)));
+    for unlisted in listing.unlisted.into_iter().filter(|unlisted| is_requested(unlisted.kind)) {
+        late.push(unlisted.note);
+        health = Health::Unknown;
+    }
     Waited { ready: ready.len(), late, health }
 }
 
 #[cfg(test)]
 mod tests {
-    use datakey::{condition::failed, names::RETRY_AT_ANNOTATION, reason::Reason};
+    use datakey::{
+        api::{DataKeyPair, KeyKind as _},
+        condition::failed,
+        names::RETRY_AT_ANNOTATION,
+        reason::Reason,
+    };
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{at, edited, pair, ready, recorded, with_status};
+    use crate::{
+        cluster::Unlisted,
+        fixtures::{at, edited, pair, ready, recorded, with_status},
+    };
 
     fn denied(name: &str) -> FetchedKey {
         let fetched = with_status(recorded(&[]), |key| failed(key, &Reason::AccessDenied.into(), at(9)));
@@ -343,6 +358,16 @@ mod tests {
         assert!(late[0].starts_with("a in namespace shop: AccessDenied: "), "{late:?}");
         let Waited { ready, late, health } = progress(listing(&["gone", "other"]), &requested);
         assert_eq!((ready, late.len(), &*late[1], health), (1, 2, "gone can't be read", Health::Unknown));
+
+        // A kind that could be listed before is not deleted.
+        let without_pairs = || Listing {
+            unlisted: vec![Unlisted { kind: DataKeyPair::KIND, has_no_definition: false, note: "left out".to_owned() }],
+            ..Listing::default()
+        };
+        for (name, late, health) in [("datakeypair/tokens", 1, Health::Unknown), ("orders", 0, Health::Healthy)] {
+            let waited = progress(without_pairs(), &[of_shop(name)].into());
+            assert_eq!((waited.late.len(), waited.health), (late, health), "{name}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum SecretVerdict {
     Missing,
     /// The Secret differs from the record; the operator restores it.
     Changed,
-    /// The Secret belongs to another owner or holds another data key; the operator does not change it.
+    /// The Secret belongs to another owner or holds something else than is recorded; the operator does not change it.
     Conflict,
     /// No version is recorded, and there is no Secret.
     NotIssued,

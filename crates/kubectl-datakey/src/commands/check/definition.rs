@@ -26,17 +26,25 @@ fn wanted(kind: &Kind) -> (&'static str, String) {
     (version, format!("{INSTALL}{without}"))
 }
 
-/// Checks the definition, or else the versions that are served.
-pub fn check(kind: &Kind, found: Result<Option<Value>, CommandError>, served: &[String]) -> Finding {
+/// Checks the definition, or else whether the kind is served.
+pub fn check(
+    kind: &Kind,
+    found: Result<Option<Value>, CommandError>,
+    is_served: &Result<bool, CommandError>,
+) -> Finding {
     let (wanted, install) = wanted(kind);
     match found {
         Ok(None) => Finding::failed(name(kind), format!("{} is not installed", definition_name(kind)), install),
         Ok(Some(definition)) => check_definition(kind, &definition),
-        Err(_) if served.iter().any(|version| *version == wanted) => Finding::ok(
+        Err(CommandError::Forbidden(_)) if *is_served == Ok(true) => Finding::ok(
             name(kind),
             format!("{wanted} is served; you may not read the definition, so what is stored was not looked at"),
         ),
-        Err(_) => Finding::failed(name(kind), format!("the API server does not serve {}", kind.api_version), install),
+        Err(_) if *is_served == Ok(false) => {
+            let detail = format!("the API server does not serve {} of {}", kind.plural, kind.api_version);
+            Finding::failed(name(kind), detail, install)
+        }
+        Err(error) => Finding::unknown(name(kind), error.to_string(), "run the command again"),
     }
 }
 
@@ -80,17 +88,18 @@ mod tests {
 
     #[test]
     fn served_and_stored_versions_are_compared() {
-        let result =
-            |served: &[&str], stored: &[&str]| check(DataKey::KIND, Ok(Some(definition(served, stored))), &[]).result;
+        let result = |served: &[&str], stored: &[&str]| {
+            check(DataKey::KIND, Ok(Some(definition(served, stored))), &Ok(true)).result
+        };
         assert_eq!(result(&["v1alpha1"], &["v1alpha1"]), CheckResult::Ok);
         assert_eq!(result(&["v1alpha1", "v1"], &["v1alpha1", "v1"]), CheckResult::Ok);
         assert_eq!(result(&["v1"], &["v1"]), CheckResult::Failed);
         assert_eq!(result(&["v1alpha1"], &["v1alpha1", "v1alpha0"]), CheckResult::Failed);
         let mut new = definition(&["v1alpha1"], &["v1alpha1"]);
         new["status"]["conditions"] = json!([]);
-        assert_eq!(check(DataKey::KIND, Ok(Some(new)), &[]).result, CheckResult::Failed);
-        assert_eq!(check(DataKey::KIND, Ok(None), &[]).result, CheckResult::Failed);
-        let pairs = check(DataKeyPair::KIND, Ok(None), &["v1alpha1".to_owned()]);
+        assert_eq!(check(DataKey::KIND, Ok(Some(new)), &Ok(true)).result, CheckResult::Failed);
+        assert_eq!(check(DataKey::KIND, Ok(None), &Ok(false)).result, CheckResult::Failed);
+        let pairs = check(DataKeyPair::KIND, Ok(None), &Ok(false));
         assert_eq!(
             (pairs.check.as_str(), pairs.detail.as_str()),
             ("definition of pairs", "datakeypairs.datakey.dev is not installed")
@@ -101,7 +110,12 @@ mod tests {
     #[test]
     fn user_who_may_not_read_it_sees_what_is_served() {
         let forbidden = || Err(CommandError::Forbidden("you may not".to_owned()));
-        assert_eq!(check(DataKey::KIND, forbidden(), &["v1alpha1".to_owned()]).result, CheckResult::Ok);
-        assert_eq!(check(DataKey::KIND, forbidden(), &[]).result, CheckResult::Failed);
+        for kind in datakey::api::KINDS {
+            assert_eq!(check(kind, forbidden(), &Ok(true)).result, CheckResult::Ok);
+            assert_eq!(check(kind, forbidden(), &Ok(false)).result, CheckResult::Failed);
+            let unanswered = || CommandError::Unanswered("no answer".to_owned());
+            assert_eq!(check(kind, forbidden(), &Err(unanswered())).result, CheckResult::NotChecked);
+            assert_eq!(check(kind, Err(unanswered()), &Ok(true)).result, CheckResult::NotChecked);
+        }
     }
 }

@@ -60,15 +60,23 @@ fn pairs(metrics: &str) -> Option<Finding> {
     let pairs = samples(metrics, "datakey_datakeys")
         .filter(|(labels, value)| *value > 0.0 && labels.get("kind") == Some(&DataKeyPair::KIND.name));
     let by_reason: BTreeMap<_, _> = pairs.filter_map(|(labels, value)| Some((*labels.get("reason")?, value))).collect();
-    if let Some(denied) = by_reason.get(Reason::AccessDenied.as_str()) {
-        let next = format!(
-            "the role of the operator needs kms:{}: kubectl datakey policy datakeypair/NAME prints the policies",
-            DataKeyPair::KIND.operation
-        );
-        return Some(Finding::failed("kms of pairs", reads(*denied, DataKeyPair::KIND.name, "AccessDenied"), next));
+    let denied = by_reason.get(Reason::AccessDenied.as_str());
+    let denied = denied.map(|denied| reads(*denied, DataKeyPair::KIND.name, "AccessDenied"));
+    // A user can name a KMS key that the operator may not use. Only where no pair is issued is the action itself in doubt.
+    match (by_reason.get(ISSUED), denied) {
+        (Some(issued), denied) => {
+            let denied = denied.map_or_else(String::new, |denied| format!("; {denied}"));
+            Some(Finding::ok("kms of pairs", format!("{issued} DataKeyPairs are issued{denied}")))
+        }
+        (None, Some(denied)) => {
+            let next = format!(
+                "the role of the operator may need kms:{}: kubectl datakey policy datakeypair/NAME prints the policies",
+                DataKeyPair::KIND.operation
+            );
+            Some(Finding::failed("kms of pairs", denied, next))
+        }
+        (None, None) => None,
     }
-    let issued = by_reason.get(ISSUED)?;
-    Some(Finding::ok("kms of pairs", format!("{issued} DataKeyPairs are issued")))
 }
 
 /// How many objects of a kind have a reason.
@@ -150,7 +158,10 @@ mod tests {
         assert_eq!(pairs(of_keys), None);
         let issued = pairs(&[ok, of_keys].join("\n")).unwrap();
         assert_eq!((issued.result, issued.detail.as_str()), (CheckResult::Ok, "2 DataKeyPairs are issued"));
-        let denied = pairs(&[ok, denied].join("\n")).unwrap();
+        let both = pairs(&[ok, denied].join("\n")).unwrap();
+        let detail = "2 DataKeyPairs are issued; 1 DataKeyPair reads AccessDenied";
+        assert_eq!((both.result, both.detail.as_str()), (CheckResult::Ok, detail));
+        let denied = pairs(denied).unwrap();
         assert_eq!((denied.result, denied.detail.as_str()), (CheckResult::Failed, "1 DataKeyPair reads AccessDenied"));
         assert!(denied.next.unwrap().contains("kms:GenerateDataKeyPairWithoutPlaintext"));
         let unreached = r#"datakey_datakeys{reason="KmsTimeout",kind="DataKeyPair"} 3"#;

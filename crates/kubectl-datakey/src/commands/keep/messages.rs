@@ -63,9 +63,9 @@ pub fn saved(kind: &Kind, file: &Path) -> String {
 }
 
 /// A run stopped while the object may be deleted.
-pub fn unfinished(why: &impl Display, file: &Path) -> String {
+pub fn unfinished(why: &impl Display, named: &str, file: &Path) -> String {
     let file = file.display();
-    format!("{why}; to finish, run the same command again (with --to {file}), or kubectl create -f {file}")
+    format!("{why}; to finish, run the same command again (with {named} and --to {file}), or kubectl create -f {file}")
 }
 
 pub fn still_being_deleted(found: &FetchedKey) -> String {
@@ -148,7 +148,7 @@ mod tests {
             question_without_object(DataKey::KIND, "orders", "shop", "https://192.0.2.1:6443/", file),
             NOT_CONFIRMED.to_owned(),
             saved(DataKey::KIND, file),
-            unfinished(&"no answer from the API server", file),
+            unfinished(&"no answer from the API server", "datakey/orders", file),
             still_being_deleted(&fetched),
             created_again(&fetched, file),
             still_owned(DataKey::KIND, "orders"),

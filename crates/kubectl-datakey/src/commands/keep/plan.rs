@@ -155,7 +155,8 @@ pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
                 format!("version {} is not recorded yet ({}: {})", pin["version"], summary.reason, summary.message);
             return if summary.stalled { Progress::Failed(why) } else { Progress::Pending(why) };
         };
-        if ["ciphertextBlob", "keyId", "request"].iter().any(|&field| found[field] != pin[field]) {
+        // A DataKey has no public key on both sides.
+        if ["ciphertextBlob", "publicKey", "keyId", "request"].iter().any(|&field| found[field] != pin[field]) {
             return Progress::Failed(format!(
                 "it records another {} as version {} than the file",
                 fetched.kind().noun,
@@ -289,6 +290,11 @@ mod tests {
         assert!(matches!(progress(&delete(&[1, 2]), &manifest), Progress::Failed(why) if why.contains("Delete")));
         let another = edited(ready(&[1, 2]), |value| value["status"]["versions"][0]["ciphertextBlob"] = json!("eA=="));
         assert!(matches!(progress(&another, &manifest), Progress::Failed(why) if why.contains("another data key")));
+        let pair = crate::fixtures::pair(&[1]);
+        let mut pinned = pinned_manifest(&pair).unwrap();
+        assert_eq!(progress(&pair, &pinned), Progress::Done);
+        pinned["spec"]["wrappedKeys"][0]["publicKey"] = json!("AQID");
+        assert!(matches!(progress(&pair, &pinned), Progress::Failed(why) if why.contains("another key pair")));
         let unseen = edited(ready(&[1, 2]), |value| value["metadata"]["generation"] = json!(9));
         assert!(matches!(progress(&unseen, &manifest), Progress::Pending(_)));
     }

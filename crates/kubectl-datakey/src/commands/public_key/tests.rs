@@ -187,7 +187,7 @@ fn pinned_versions_are_noted() {
     let notes = |versions: &Versions| print(pinned.key.object(), Some(versions), PublicKeyFormat::Pem).unwrap().notes;
     assert!(notes(&these(&[1])).is_empty());
     assert_eq!(notes(&Versions::All).len(), 1);
-    assert!(notes(&these(&[2]))[0].starts_with("version 2 was pinned in spec.wrappedKeys, not issued here"));
+    assert!(notes(&these(&[2]))[0].starts_with("spec.wrappedKeys pins version 2, so a user"));
 }
 
 #[test]
