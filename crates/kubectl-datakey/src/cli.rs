@@ -5,6 +5,8 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
+use datakey::text::clause;
+
 use crate::cluster::Connection;
 
 pub mod aws;
@@ -46,6 +48,7 @@ pub struct Cli {
 /// The error with tips: the nearest command alone, where clap suggests several, and what to do about an option of the AWS CLI that
 /// has no use here.
 pub fn with_tips(mut error: clap::Error) -> clap::Error {
+    escape_values(&mut error);
     // clap sorts them, and the nearest one is the last.
     if let Some(ContextValue::Strings(near)) = error.get(ContextKind::SuggestedSubcommand)
         && let Some(nearest) = near.last().cloned()
@@ -64,6 +67,20 @@ pub fn with_tips(mut error: clap::Error) -> clap::Error {
         return other;
     }
     error
+}
+
+/// Shows control characters of the words that the error repeats as escape sequences: a word can be copied from what a tenant wrote.
+fn escape_values(error: &mut clap::Error) {
+    let texts = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, ContextValue::String(clause(text)))),
+        ContextValue::Strings(texts) => {
+            Some((kind, ContextValue::Strings(texts.iter().map(|text| clause(text)).collect())))
+        }
+        _ => None,
+    });
+    for (kind, escaped) in texts.collect::<Vec<_>>() {
+        error.insert(kind, escaped);
+    }
 }
 
 /// A tip where an option of the AWS CLI was given that has no use here.
@@ -195,6 +212,20 @@ mod tests {
         ] {
             let error = parse(&line.split(' ').collect::<Vec<_>>()).unwrap_err().to_string();
             assert!(error.contains("a similar ") && error.contains(near), "{error}");
+        }
+    }
+
+    #[test]
+    fn control_characters_of_a_word_are_escaped() {
+        for words in [
+            &["status", "a\u{1b}[2J\u{202e}"][..],
+            &["list", "--lab\u{202e}"],
+            &["st\u{202e}"],
+            &["list", "-o", "\u{202e}"],
+        ] {
+            let error = with_tips(parse(words).unwrap_err()).to_string();
+            let is_plain = |character: char| character == '\n' || datakey::text::is_printable(character);
+            assert!(error.chars().all(is_plain) && error.contains(r"\u{202e}"), "{error:?}");
         }
     }
 
