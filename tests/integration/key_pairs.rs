@@ -257,6 +257,33 @@ async fn one_secret_name_is_that_of_one_kind() {
 }
 
 #[tokio::test]
+async fn one_refusal_leaves_no_pairs_out() {
+    let test = TestNamespace::new("pair-refused-once").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    // An API server that has just started does not know all roles yet.
+    api.fail_next(1, "list", "datakeypairs", Fault::Refuse(403, "Forbidden", "datakeypairs is forbidden"));
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.is_ready().await;
+    issue(&test, "tokens", &json!({})).await;
+    assert!(!operator.process.log().contains("are not watched"), "{}", operator.process.log());
+    assert_eq!(api.count("list", "datakeypairs"), 2);
+}
+
+#[tokio::test]
+async fn another_reason_why_pairs_are_not_watched_is_logged() {
+    let test = TestNamespace::new("pair-reasons").await;
+    let (api, kubeconfig) = test.api_proxy().await;
+    api.fail_always("list", "datakeypairs", Fault::Refuse(404, "", "404 page not found"));
+    let operator = test.operator_by(&kubeconfig, &[]);
+    operator.logs("CustomResourceDefinition datakeypairs.datakey.dev is not installed").await;
+    api.clear_faults();
+    api.fail_always("list", "datakeypairs", Fault::Refuse(403, "Forbidden", "datakeypairs is forbidden"));
+    operator.logs("DataKeyPairs are still not watched: the API server refuses to list DataKeyPairs").await;
+    api.clear_faults();
+    operator.logs("DataKeyPairs can be listed now, and are watched").await;
+}
+
+#[tokio::test]
 async fn missing_definition_of_pairs_stops_no_data_keys() {
     let test = TestNamespace::with_own_control_plane("pair-missing").await;
     test.plane.kubectl(&["delete", "crd", "datakeypairs.datakey.dev"]).await.unwrap();

@@ -63,6 +63,23 @@ async fn one_replica_works_and_the_other_stands_by() {
 }
 
 #[tokio::test]
+async fn standby_looks_for_key_pairs_when_it_leads() {
+    let test = TestNamespace::with_own_control_plane("standby-pairs").await;
+    let definition = "datakeypairs.datakey.dev";
+    test.plane.kubectl(&["delete", "crd", definition]).await.unwrap();
+    let (mut leader, standby) = start_pair(&test, None, &[SHORT]).await;
+    leader.logs("DataKeyPairs are not watched until they can be listed").await;
+    let definitions = testbed::repository().join("deploy/crd.yaml");
+    test.plane.kubectl(&["apply", "-f", &definitions.display().to_string()]).await.unwrap();
+    test.plane.kubectl(&["wait", "--for=condition=Established", &format!("crd/{definition}")]).await.unwrap();
+    leader.process.signal("TERM");
+    assert_eq!(leader.process.ended().await, 0);
+    // It is ready once both kinds are listed.
+    becomes_leader(&standby).await;
+    assert!(!standby.process.log().contains("are not watched"), "{}", standby.process.log());
+}
+
+#[tokio::test]
 async fn standby_takes_over_at_once_after_a_clean_stop() {
     // As in production.
     let test = TestNamespace::new("handover").await;
