@@ -22,8 +22,8 @@ for_each_kind! {
 const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 const KEY_FORMS: &str = "keyId must be a key ID";
 
-/// Creates a `DataKey` with these changes to an accepted spec; null removes a field.
-async fn try_spec<K: TestKind>(test: &TestNamespace<K>, changes: Value) -> Result<String, Box<kube::core::Status>> {
+/// Creates an object with these changes to an accepted spec; null removes a field.
+pub async fn try_spec<K: TestKind>(test: &TestNamespace<K>, changes: Value) -> Result<String, Box<kube::core::Status>> {
     let mut spec = json!({ "keyId": "alias/orders" });
     K::complete(spec.as_object_mut().unwrap());
     for (field, value) in changes.as_object().unwrap() {

@@ -10,16 +10,13 @@ use datakey::{
     public_key::PublicKey,
     secret::sha256,
 };
-use futures::{StreamExt, stream};
-use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
-};
-use serde_json::{Value, json};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use testbed::{
     api_proxy::{Fault, STREAMED_LIST},
     eventually,
     http::Stop,
+    proxy::ISSUE_PAIR,
 };
 
 use crate::{
@@ -27,53 +24,9 @@ use crate::{
     plugin::User,
 };
 
-pub const PAIR_OPERATION: &str = "GenerateDataKeyPairWithoutPlaintext";
-
-pub fn pairs(test: &TestNamespace) -> Api<DataKeyPair> {
-    Api::namespaced(test.client.clone(), &test.namespace)
-}
-
-/// Creates a `DataKeyPair`. The defaults are the key ID of the namespace and `ECC_NIST_P256`.
-pub async fn create(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
-    let mut whole = json!({ "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" });
-    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-    let manifest = json!({
-        "apiVersion": DataKeyPair::KIND.api_version, "kind": DataKeyPair::KIND.name,
-        "metadata": { "name": name }, "spec": whole,
-    });
-    pairs(test).create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await
-}
-
-/// Waits until the condition `Ready` of the current generation has this reason.
-pub async fn condition(test: &TestNamespace, name: &str, reason: &str) -> DataKeyPair {
-    let mut last = None;
-    eventually(SOON, &format!("{name} reads {reason}"), async || {
-        let pair = pairs(test).get(name).await.unwrap();
-        let ready = condition::find(&pair, api::READY);
-        let is_reached =
-            ready.is_some_and(|ready| ready.reason == reason && ready.observed_generation == pair.metadata.generation);
-        last = Some(pair);
-        is_reached
-    })
-    .await;
-    last.unwrap()
-}
-
-/// Creates a `DataKeyPair` and waits until it is ready.
-pub async fn issue(test: &TestNamespace, name: &str, spec: &Value) -> DataKeyPair {
-    create(test, name, spec).await.unwrap();
-    condition(test, name, condition::ISSUED).await
-}
-
-/// Changes the spec of a `DataKeyPair`; an error where the API server refuses it.
-pub async fn patch(test: &TestNamespace, name: &str, spec: &Value) -> Result<DataKeyPair, kube::Error> {
-    let patch = json!({ "spec": spec });
-    pairs(test).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
-}
-
-pub async fn delete(test: &TestNamespace, name: &str) {
-    pairs(test).delete(name, &DeleteParams::default()).await.unwrap();
-    eventually(SOON, "it is gone", async || pairs(test).get_opt(name).await.unwrap().is_none()).await;
+/// The `DataKeyPair`s of a namespace.
+pub fn pairs(test: &TestNamespace) -> TestNamespace<DataKeyPair> {
+    test.of_kind()
 }
 
 /// The public key that belongs to the private key of a Secret, in PEM, as OpenSSL derives it.
@@ -102,9 +55,9 @@ pub fn missing(program: &str, package: &str, error: &std::io::Error) -> ! {
 async fn pair_is_issued_once_and_both_halves_belong_together() {
     let test = TestNamespace::new("pair-issued").await;
     let operator = test.operator();
-    let pair = issue(&test, "tokens", &json!({ "encryptionContext": { "purpose": "tokens" } })).await;
-    assert_eq!(test.proxy.operations(), [PAIR_OPERATION]);
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+    let pair = pairs(&test).issue("tokens", &json!({ "encryptionContext": { "purpose": "tokens" } })).await;
+    assert_eq!(test.proxy.operations(), [ISSUE_PAIR]);
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 1);
 
     let (secret, data) = (test.secret("tokens").await, test.data("tokens").await);
     assert_eq!(secret.type_.as_deref(), Some("datakey.dev/wrapped-key-pair"));
@@ -135,8 +88,8 @@ async fn pair_is_issued_once_and_both_halves_belong_together() {
     test.delete_secret("tokens").await;
     let _operator = test.operator();
     test.secret_becomes("tokens", &data).await;
-    condition(&test, "tokens", condition::ISSUED).await;
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+    pairs(&test).ready("tokens").await;
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 1);
 }
 
 #[tokio::test]
@@ -146,7 +99,7 @@ async fn every_kind_of_pair_that_the_kms_server_has_is_issued() {
     let specs = ["RSA_2048", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"];
     for spec in specs {
         let name = spec.to_lowercase().replace('_', "-");
-        issue(&test, &name, &json!({ "keyPairSpec": spec })).await;
+        pairs(&test).issue(&name, &json!({ "keyPairSpec": spec })).await;
         let data = test.data(&name).await;
         assert_eq!(text(&data, "publicKey"), public_half(&test, &data, ".v1").await, "{spec}");
     }
@@ -156,25 +109,29 @@ async fn every_kind_of_pair_that_the_kms_server_has_is_issued() {
 async fn pair_is_rotated_and_goes_back_without_a_call() {
     let test = TestNamespace::new("pair-rotated").await;
     let _operator = test.operator();
-    issue(&test, "tokens", &json!({})).await;
+    pairs(&test).issue("tokens", &json!({})).await;
     let first = test.data("tokens").await;
-    patch(&test, "tokens", &json!({ "version": 2 })).await.unwrap();
-    condition(&test, "tokens", condition::ISSUED).await;
+    pairs(&test).patch("tokens", &json!({ "spec": { "version": 2 } })).await;
+    pairs(&test).ready("tokens").await;
     let second = test.data("tokens").await;
     assert_eq!(second["publicKey.v1"], first["publicKey"]);
     assert_ne!(second["publicKey"], first["publicKey"]);
-    patch(&test, "tokens", &json!({ "version": 1 })).await.unwrap();
-    let back = condition(&test, "tokens", condition::ISSUED).await;
+    pairs(&test).patch("tokens", &json!({ "spec": { "version": 1 } })).await;
+    let back = pairs(&test).ready("tokens").await;
     assert_eq!(test.data("tokens").await["publicKey"], first["publicKey"]);
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 2);
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 2);
 
     // What is issued is fixed.
-    let refused = patch(&test, "tokens", &json!({ "keyPairSpec": "RSA_2048" })).await.unwrap_err().to_string();
+    let refused = pairs(&test)
+        .try_patch("tokens", &json!({ "spec": { "keyPairSpec": "RSA_2048" } }))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("this version's key pair is issued"), "{refused}");
     let mut versions = serde_json::to_value(back.status.unwrap().versions).unwrap();
     versions[0]["publicKey"] = versions[1]["publicKey"].clone();
     let status = json!({ "status": { "versions": versions } });
-    let changed = pairs(&test).patch_status("tokens", &PatchParams::default(), &Patch::Merge(&status)).await;
+    let changed = pairs(&test).keys().patch_status("tokens", &PatchParams::default(), &Patch::Merge(&status)).await;
     let refused = changed.unwrap_err().to_string();
     assert!(refused.contains("status.versions is write-once: an issued key pair"), "{refused}");
 }
@@ -183,15 +140,15 @@ async fn pair_is_rotated_and_goes_back_without_a_call() {
 async fn secret_is_adopted_and_pins_are_published() {
     let test = TestNamespace::new("pair-adopted").await;
     let _operator = test.operator();
-    let pair = issue(&test, "tokens", &json!({})).await;
+    let pair = pairs(&test).issue("tokens", &json!({})).await;
     let data = test.data("tokens").await;
-    delete(&test, "tokens").await;
-    let adopted = issue(&test, "tokens", &json!({})).await;
+    pairs(&test).delete("tokens").await;
+    let adopted = pairs(&test).issue("tokens", &json!({})).await;
     assert_eq!(adopted.as_object().record(), pair.as_object().record());
-    assert_eq!((test.data("tokens").await, test.proxy.calls_of(PAIR_OPERATION)), (data.clone(), 1));
+    assert_eq!((test.data("tokens").await, test.proxy.calls_of(ISSUE_PAIR)), (data.clone(), 1));
 
     let pins = serde_json::to_value(pair.as_object().record()).unwrap();
-    issue(&test, "copy", &json!({ "wrappedKeys": pins })).await;
+    pairs(&test).issue("copy", &json!({ "wrappedKeys": pins })).await;
     let copy = test.data("copy").await;
     assert_eq!(
         (copy["ciphertextBlob"].clone(), copy["publicKey"].clone()),
@@ -199,8 +156,8 @@ async fn secret_is_adopted_and_pins_are_published() {
     );
     let mut other = pins.clone();
     other[0]["request"]["keyPairSpec"] = json!("RSA_2048");
-    create(&test, "wrong", &json!({ "keyPairSpec": "RSA_2048", "wrappedKeys": other })).await.unwrap();
-    let failed = condition(&test, "wrong", "PinInvalid").await;
+    pairs(&test).create("wrong", &json!({ "keyPairSpec": "RSA_2048", "wrappedKeys": other })).await;
+    let failed = pairs(&test).failed("wrong", "PinInvalid").await;
     let message = &condition::find(&failed, api::READY).unwrap().message;
     assert!(message.contains("publicKey is not a public key of the kind"), "{message}");
     let mut manifest = json!({
@@ -213,7 +170,7 @@ async fn secret_is_adopted_and_pins_are_published() {
     std::fs::write(&path, manifest.to_string()).unwrap();
     let refused = test.plane.kubectl(&["create", "-f", &path.display().to_string()]).await;
     assert!(refused.is_err());
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 1);
 }
 
 #[tokio::test]
@@ -222,11 +179,11 @@ async fn one_secret_name_is_that_of_one_kind() {
     let mut operator = test.operator_without_retries();
     // The DataKey first, and the DataKeyPair first.
     test.issue("first", &json!({})).await;
-    issue(&test, "second", &json!({})).await;
-    create(&test, "first", &json!({})).await.unwrap();
+    pairs(&test).issue("second", &json!({})).await;
+    pairs(&test).create("first", &json!({})).await;
     test.create("second", &json!({})).await;
     for round in 0..2 {
-        let pair = condition(&test, "first", "SecretConflict").await;
+        let pair = pairs(&test).failed("first", "SecretConflict").await;
         let message = condition::find(&pair, api::READY).unwrap().message.clone();
         assert!(message.contains("it belongs to DataKey first"), "{message}");
         let key = test.failed("second", "SecretConflict").await;
@@ -244,15 +201,15 @@ async fn one_secret_name_is_that_of_one_kind() {
     }
     test.secret_becomes("first", &data[0]).await;
     test.secret_becomes("second", &data[1]).await;
-    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (2, 1));
+    assert_eq!((test.proxy.calls(), test.proxy.calls_of(ISSUE_PAIR)), (2, 1));
 
     // Once the object and its Secret are gone, the name is free.
-    delete(&test, "second").await;
+    pairs(&test).delete("second").await;
     test.delete_secret("second").await;
     test.ready("second").await;
     test.delete("first").await;
     test.delete_secret("first").await;
-    condition(&test, "first", condition::ISSUED).await;
+    pairs(&test).ready("first").await;
     drop(operator);
 }
 
@@ -264,7 +221,7 @@ async fn one_refusal_leaves_no_pairs_out() {
     api.fail_next(1, "list", "datakeypairs", Fault::Refuse(403, "Forbidden", "datakeypairs is forbidden"));
     let operator = test.operator_by(&kubeconfig, &[]);
     operator.is_ready().await;
-    issue(&test, "tokens", &json!({})).await;
+    pairs(&test).issue("tokens", &json!({})).await;
     assert!(!operator.process.log().contains("are not watched"), "{}", operator.process.log());
     assert_eq!(api.count("list", "datakeypairs"), 2);
 }
@@ -302,11 +259,14 @@ async fn missing_definition_of_pairs_stops_no_data_keys() {
     let definitions = testbed::repository().join("deploy/crd.yaml");
     test.plane.kubectl(&["apply", "-f", &definitions.display().to_string()]).await.unwrap();
     test.plane.kubectl(&["wait", "--for=condition=Established", "crd/datakeypairs.datakey.dev"]).await.unwrap();
-    let created = async || create(&test, "tokens", &json!({ "wrappedKeys": [pin(&test)] })).await.is_ok();
+    let created = async || {
+        let pairs = pairs(&test);
+        pairs.try_create(&pairs.manifest("tokens", &json!({ "wrappedKeys": [pairs.pin(1)] }))).await.is_ok()
+    };
     eventually(SOON, "the definition works", created).await;
     let limit = SOON + Duration::from_secs(15);
     let issued = async || {
-        let pair = pairs(&test).get("tokens").await.unwrap();
+        let pair = pairs(&test).get("tokens").await;
         condition::find(&pair, api::READY).is_some_and(|ready| ready.status == "True")
     };
     eventually(limit, "the pair is published", issued).await;
@@ -320,13 +280,7 @@ async fn waiting_rsa_pairs_delay_nothing_else() {
     let test = TestNamespace::with_stub_kms("pair-waits").await;
     let other = test.another_namespace("pair-waits-not").await;
     let operator = test.operator_with(&["--namespace=pair-waits-not"], &[]);
-    let rsa = json!({ "keyPairSpec": "RSA_4096" });
-    let created = stream::iter(0..MANY).map(|number| {
-        let (name, test, rsa) = (format!("rsa-{number}"), &test, &rsa);
-        async move { create(test, &name, rsa).await.map(drop) }
-    });
-    let created: Vec<_> = created.buffer_unordered(16).collect().await;
-    assert!(created.iter().all(Result::is_ok), "{created:?}");
+    pairs(&test).create_many("rsa", MANY, &json!({ "keyPairSpec": "RSA_4096" })).await;
     let waiting = async || {
         let metrics = operator.admin("/metrics").await.1;
         let line = metrics.lines().find_map(|line| line.strip_prefix("datakey_kms_queue_length ").map(str::to_owned));
@@ -335,7 +289,7 @@ async fn waiting_rsa_pairs_delay_nothing_else() {
     eventually(SOON, "nearly all wait for KMS", async || waiting().await > MANY - 50).await;
     // Others of the same namespace, and of another one.
     test.issue("orders", &json!({})).await;
-    issue(&test, "tokens", &json!({})).await;
+    pairs(&test).issue("tokens", &json!({})).await;
     other.issue("orders", &json!({})).await;
     assert!(waiting().await > MANY - 50, "the others still wait");
 }
@@ -350,7 +304,7 @@ async fn unclear_record_keeps_the_name_for_its_pair() {
     for fault in [Fault::StopBefore(stop.clone()), Fault::LoseAnswer] {
         api.fail_next(1, "update", "datakeypairs/status", fault);
     }
-    create(&test, "tokens", &json!({})).await.unwrap();
+    pairs(&test).create("tokens", &json!({})).await;
     stop.reached().await;
     test.create("tokens", &json!({})).await;
     let waits = r#"datakey_datakeys{reason="Pending",kind="DataKey"} 1"#;
@@ -358,10 +312,10 @@ async fn unclear_record_keeps_the_name_for_its_pair() {
     // The record is written, and the operator learns it neither from the answer nor soon from the watch.
     api.lag(Duration::from_secs(3));
     stop.release();
-    condition(&test, "tokens", condition::ISSUED).await;
+    pairs(&test).ready("tokens").await;
     let key = test.failed("tokens", "SecretConflict").await;
     assert_eq!(key.record(), []);
-    assert_eq!((test.proxy.calls(), test.proxy.calls_of(PAIR_OPERATION)), (1, 1));
+    assert_eq!((test.proxy.calls(), test.proxy.calls_of(ISSUE_PAIR)), (1, 1));
 }
 
 #[tokio::test]
@@ -394,19 +348,7 @@ async fn namespace_without_rights_on_pairs_serves_data_keys() {
         };
         assert_eq!(log.lines().filter(says).count(), 1, "{log}");
     }
-    issue(&test, "tokens", &json!({})).await;
-}
-
-/// A pinned key pair as another cluster exports it.
-fn pin(test: &TestNamespace) -> Value {
-    json!({
-        "version": 1,
-        "request": { "keyId": test.alias(), "keyPairSpec": "ECC_NIST_P256" },
-        "ciphertextBlob": "AQID0001",
-        "publicKey": datakey::fixtures::PUBLIC_KEYS[0],
-        "keyId": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-        "issuedAt": "2026-11-23T00:00:00Z",
-    })
+    pairs(&test).issue("tokens", &json!({})).await;
 }
 
 /// kubectl takes the name of a category before that of a resource: with the category `datakeys`, `kubectl delete datakeys --all`
@@ -415,7 +357,7 @@ fn pin(test: &TestNamespace) -> Value {
 async fn plural_of_data_keys_means_no_key_pairs() {
     let test = TestNamespace::new("pair-category").await;
     test.create("orders", &json!({})).await;
-    create(&test, "tokens", &json!({})).await.unwrap();
+    pairs(&test).create("tokens", &json!({})).await;
     let kubectl = async |words: &[&str]| {
         let printed = test.plane.kubectl(&[words, &["-n", &test.namespace, "-o", "name"]].concat()).await.unwrap();
         printed.lines().map(str::to_owned).collect::<Vec<_>>()

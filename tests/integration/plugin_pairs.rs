@@ -9,11 +9,14 @@ use datakey::{
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use testbed::{eventually, proxy::Fault};
+use testbed::{
+    eventually,
+    proxy::{Fault, ISSUE_PAIR},
+};
 
 use crate::{
     harness::{SOON, TestNamespace, to_json},
-    key_pairs::{self, PAIR_OPERATION, pairs},
+    key_pairs::pairs,
     plugin::{User, row, text},
 };
 
@@ -31,12 +34,12 @@ async fn pair_is_created_shown_verified_and_rotated() {
     let words = create("tokens", &alias);
     let applied = user.ends(0, &[&words[..], &["--apply"]].concat()).await;
     assert_eq!(text(&applied), "datakeypair/tokens created: Secret tokens holds key pair version 1\n");
-    assert_eq!(test.proxy.operations(), [PAIR_OPERATION]);
+    assert_eq!(test.proxy.operations(), [ISSUE_PAIR]);
     user.ends(0, &[&words[..], &["--apply"]].concat()).await;
     let other = ["create", "tokens", "--key-id", &alias, "--key-pair-spec=RSA_2048", "--apply"];
     let other = user.ends(1, &other).await;
     assert!(other.err.contains("keyPairSpec RSA_2048 in the command, ECC_NIST_P256 in the cluster"), "{other:?}");
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 1);
 
     // Lists have both kinds.
     test.issue("orders", &json!({})).await;
@@ -55,7 +58,7 @@ async fn pair_is_created_shown_verified_and_rotated() {
     assert_eq!(all.err, "All is well: 2 of 2 DataKeys and DataKeyPairs are Ready.\n");
 
     // A bare name is that of the pair, where no DataKey has it.
-    let key = pairs(&test).get("tokens").await.unwrap();
+    let key = pairs(&test).get("tokens").await;
     let public_key = &key.as_object().record()[0].public_key.as_ref().unwrap().0;
     for name in ["tokens", "dkp/tokens", "datakeypair.datakey.dev/tokens"] {
         let status = user.json(0, &["status", name]).await;
@@ -79,7 +82,7 @@ async fn pair_is_created_shown_verified_and_rotated() {
 
     let rotated = user.ends(0, &["rotate", "dkp/tokens", "--wait"]).await;
     assert_eq!(text(&rotated), "version 2 of datakeypair/tokens is issued and current\n");
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 2);
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 2);
     let found = user.json(0, &["verify", "tokens", "--decrypt"]).await;
     assert_eq!([&found["versions"][0]["decrypt"], &found["versions"][1]["decrypt"]], [&expected, &expected]);
     let words = words + &text(&user.ends(0, &["verify", "--decrypt"]).await) + &found.to_string();
@@ -108,7 +111,7 @@ async fn exported_pair_is_the_record_and_its_secret_is_found_again() {
     let test = TestNamespace::new("plugin-pair-export").await;
     let _operator = test.operator();
     let user = User::of(&test);
-    let pair = key_pairs::issue(&test, "tokens", &json!({ "encryptionContext": { "purpose": "tokens" } })).await;
+    let pair = pairs(&test).issue("tokens", &json!({ "encryptionContext": { "purpose": "tokens" } })).await;
     let issued = pair.as_object().record()[0].clone();
     let data = test.data("tokens").await;
 
@@ -134,15 +137,15 @@ async fn exported_pair_is_the_record_and_its_secret_is_found_again() {
     // The Secret stays, is an orphan, and has its pair again from the pinned manifest.
     let pinned = user.ends(0, &["export", "datakeypair/tokens", "--pin"]).await;
     std::fs::write(&file, &pinned.out).unwrap();
-    key_pairs::delete(&test, "tokens").await;
+    pairs(&test).delete("tokens").await;
     let orphans = user.json(0, &["orphans"]).await;
     assert_eq!((&orphans["items"][0]["kind"], &orphans["items"][0]["name"]), (&json!("DataKeyPair"), &json!("tokens")));
     assert!(text(&user.ends(0, &["orphans"]).await).contains("datakeypair/tokens"));
     test.plane.kubectl(&["apply", "-f", &file]).await.unwrap();
-    let again = key_pairs::condition(&test, "tokens", "Issued").await;
+    let again = pairs(&test).ready("tokens").await;
     assert_eq!(again.as_object().record(), [issued]);
     assert_eq!(user.json(0, &["orphans"]).await["items"], json!([]));
-    assert_eq!((test.data("tokens").await, test.proxy.calls_of(PAIR_OPERATION)), (data, 1));
+    assert_eq!((test.data("tokens").await, test.proxy.calls_of(ISSUE_PAIR)), (data, 1));
 }
 
 #[tokio::test]
@@ -154,16 +157,16 @@ async fn verify_detects_halves_that_do_not_belong_together() {
         ["RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519"];
     for spec in specs {
         let name = spec.to_lowercase().replace('_', "-");
-        key_pairs::issue(&test, &name, &json!({ "keyPairSpec": spec })).await;
+        pairs(&test).issue(&name, &json!({ "keyPairSpec": spec })).await;
     }
     let all = user.json(0, &["verify", "--decrypt"]).await;
     let halves = all["items"].as_array().unwrap().iter().map(|item| &item["versions"][0]["decrypt"]["publicHalf"]);
     assert_eq!(halves.collect::<Vec<_>>(), [&json!("Equal"); 6]);
 
-    let other = key_pairs::issue(&test, "other", &json!({})).await;
-    let mut pin = to_json(&pairs(&test).get("ecc-nist-p256").await.unwrap().as_object().record()[0]);
+    let other = pairs(&test).issue("other", &json!({})).await;
+    let mut pin = to_json(&pairs(&test).get("ecc-nist-p256").await.as_object().record()[0]);
     pin["publicKey"] = to_json(&other.as_object().record()[0].public_key);
-    key_pairs::issue(&test, "belied", &json!({ "wrappedKeys": [pin] })).await;
+    pairs(&test).issue("belied", &json!({ "wrappedKeys": [pin] })).await;
     let belied = user.json(2, &["verify", "belied", "--decrypt"]).await;
     let why = belied["versions"][0]["decrypt"]["why"].as_str().unwrap();
     assert!(why.contains("does not belong to the recorded public key"), "{why}");
@@ -175,7 +178,7 @@ async fn name_of_both_kinds_must_be_explicit() {
     let test = TestNamespace::new("plugin-both").await;
     let _operator = test.operator();
     test.issue("both", &json!({})).await;
-    key_pairs::issue(&test, "both", &json!({ "secretName": "other" })).await;
+    pairs(&test).issue("both", &json!({ "secretName": "other" })).await;
     let user = User::of(&test);
     for command in ["status", "rotate", "keep"] {
         let ambiguous = user.ends(64, &[command, "both"]).await;
@@ -201,7 +204,7 @@ async fn dry_run_asks_kms_for_a_pair_and_keeps_none() {
     assert!(dropped.err.contains("it issued a key pair, which was dropped"), "{dropped:?}");
     let request = test.proxy.pair_requests().pop().unwrap();
     assert_eq!((&request.body["DryRun"], &request.body["KeyPairSpec"]), (&json!(true), &json!("ECC_NIST_P256")));
-    assert_eq!(test.proxy.operations(), [PAIR_OPERATION]);
+    assert_eq!(test.proxy.operations(), [ISSUE_PAIR]);
     test.proxy.fail_next(1, Fault::Error(412, "DryRunOperationException".into(), "it would have succeeded".into()));
     let success = user.ends(0, &words).await;
     assert!(success.err.contains("AWS KMS would issue this key pair"), "{success:?}");
@@ -219,7 +222,7 @@ async fn keep_changes_the_policy_of_a_pair() {
         return;
     }
     let _operator = test.operator();
-    let before = key_pairs::issue(&test, "tokens", &json!({ "deletionPolicy": "Delete" })).await;
+    let before = pairs(&test).issue("tokens", &json!({ "deletionPolicy": "Delete" })).await;
     let secret = test.secret("tokens").await;
     assert_eq!(secret.owner_references().len(), 1);
     let file = test.plane.workdir().file("plugin-pair-keep.yaml");
@@ -227,17 +230,17 @@ async fn keep_changes_the_policy_of_a_pair() {
     let user = User::of(&test);
     let kept = user.ends(0, &["keep", "tokens", "--yes", &to]).await;
     assert!(text(&kept).contains("datakeypair/tokens has deletionPolicy Retain"), "{kept:?}");
-    let pair = pairs(&test).get("tokens").await.unwrap();
+    let pair = pairs(&test).get("tokens").await;
     assert_ne!(pair.uid(), before.uid());
     assert_eq!(pair.as_object().spec.deletion_policy, DeletionPolicy::Retain);
     assert_eq!(pair.as_object().record(), before.as_object().record());
     let after = test.secret("tokens").await;
     assert_eq!((after.uid(), &after.data, after.owner_references().len()), (secret.uid(), &secret.data, 0));
-    assert_eq!(test.proxy.calls_of(PAIR_OPERATION), 1);
+    assert_eq!(test.proxy.calls_of(ISSUE_PAIR), 1);
     // The file names the kind, where the pair is gone.
-    key_pairs::delete(&test, "tokens").await;
+    pairs(&test).delete("tokens").await;
     user.ends(0, &["keep", "tokens", "--yes", &to]).await;
-    assert_eq!(pairs(&test).get("tokens").await.unwrap().as_object().record(), before.as_object().record());
+    assert_eq!(pairs(&test).get("tokens").await.as_object().record(), before.as_object().record());
 }
 
 /// The commands on DataKeys. Each ends with 0.
@@ -295,7 +298,7 @@ async fn commands_on_data_keys_need_no_rights_on_pairs() {
     let test = TestNamespace::new("plugin-pair-rights").await;
     let _operator = test.operator();
     test.issue("orders", &json!({})).await;
-    key_pairs::issue(&test, "tokens", &json!({})).await;
+    pairs(&test).issue("tokens", &json!({})).await;
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": verbs });
     test.apply(&[json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",

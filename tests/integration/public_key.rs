@@ -15,7 +15,7 @@ use testbed::{commands, eventually, key_pairs::KeyPair, tools};
 
 use crate::{
     harness::{SOON, TestNamespace},
-    key_pairs::{condition, issue, missing, openssl, patch},
+    key_pairs::{missing, openssl, pairs},
     plugin::{User, text},
 };
 
@@ -78,7 +78,7 @@ async fn openssl_and_openssh_read_what_is_printed() {
         ("ECC_SECG_P256K1", None),
     ] {
         let name = spec.to_lowercase().replace('_', "-");
-        issue(&test, &name, &json!({ "keyPairSpec": spec })).await;
+        pairs(&test).issue(&name, &json!({ "keyPairSpec": spec })).await;
         let private = test.decrypt(&test.data(&name).await, "").await;
         let derived = openssl(&["pkey", "-inform", "DER", "-pubout", "-outform", "DER"], &private);
 
@@ -141,9 +141,9 @@ async fn jwt_library_verifies_tokens_against_the_key_set() {
     let user = User::of(&test);
     for (spec, algorithm) in [("ECC_NIST_P256", "ES256"), ("ECC_NIST_EDWARDS25519", "EdDSA"), ("RSA_2048", "RS256")] {
         let name = algorithm.to_lowercase();
-        issue(&test, &name, &json!({ "keyPairSpec": spec })).await;
-        patch(&test, &name, &json!({ "version": 2 })).await.unwrap();
-        condition(&test, &name, datakey::condition::ISSUED).await;
+        pairs(&test).issue(&name, &json!({ "keyPairSpec": spec })).await;
+        pairs(&test).patch(&name, &json!({ "spec": { "version": 2 } })).await;
+        pairs(&test).ready(&name).await;
         let data = test.data(&name).await;
         let all = printed(&user, &test, &format!("{name}-all"), &[&name, "-o", "jwks"]).await;
         let last = printed(&user, &test, &format!("{name}-last"), &[&name, "-o", "jwks", "--versions", "2"]).await;
@@ -176,9 +176,9 @@ async fn library_with_ml_kem_encapsulates_to_the_public_key() {
     let user = User::of(&test);
     for spec in ["ML_KEM_768", "ML_KEM_1024"] {
         let name = spec.to_lowercase().replace('_', "-");
-        issue(&test, &name, &json!({ "keyPairSpec": spec })).await;
-        patch(&test, &name, &json!({ "version": 2 })).await.unwrap();
-        condition(&test, &name, datakey::condition::ISSUED).await;
+        pairs(&test).issue(&name, &json!({ "keyPairSpec": spec })).await;
+        pairs(&test).patch(&name, &json!({ "spec": { "version": 2 } })).await;
+        pairs(&test).ready(&name).await;
         let data = test.data(&name).await;
         let published = printed(&user, &test, &format!("{name}.pem"), &[&name, "--versions", "1"]).await;
         let mut files = vec![published.display().to_string()];
@@ -193,8 +193,8 @@ async fn library_with_ml_kem_encapsulates_to_the_public_key() {
         assert!(refused.ends_with("has no JSON Web Key form: use one of -o pem, der, configmap\n"), "{refused}");
     }
     // Python's library has no ML-KEM-512.
-    issue(&test, "small", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
-    issue(&test, "other", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
+    pairs(&test).issue("small", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
+    pairs(&test).issue("other", &json!({ "keyPairSpec": "ML_KEM_512" })).await;
     let published = user.ends(0, &["public-key", "small", "-o", "der"]).await.out;
     for (name, shares) in [("small", true), ("other", false)] {
         let private = test.decrypt(&test.data(name).await, "").await;
@@ -206,9 +206,9 @@ async fn library_with_ml_kem_encapsulates_to_the_public_key() {
 async fn public_keys_are_read_from_the_record_alone() {
     let test = TestNamespace::new("public-key-record").await;
     let operator = test.operator();
-    let pair = issue(&test, "tokens", &json!({})).await;
-    patch(&test, "tokens", &json!({ "version": 2 })).await.unwrap();
-    condition(&test, "tokens", datakey::condition::ISSUED).await;
+    let pair = pairs(&test).issue("tokens", &json!({})).await;
+    pairs(&test).patch("tokens", &json!({ "spec": { "version": 2 } })).await;
+    pairs(&test).ready("tokens").await;
     let data = test.data("tokens").await;
     // A user of the role `view` may not read Secrets, and has no AWS credentials.
     let kubeconfig = test.kubeconfig_with_role("view").await;

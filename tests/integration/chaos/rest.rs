@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use datakey::{
-    condition::ISSUED,
+    api::DataKeyPair,
     reason::{Reason, RetryPolicy},
 };
 use serde_json::json;
@@ -14,7 +14,7 @@ use testbed::{
 use tokio::time::{Instant, sleep};
 
 use super::{patience, scaled};
-use crate::{harness::TestNamespace, key_pairs};
+use crate::harness::TestNamespace;
 
 /// How many key pairs are beside the DataKeys: few, because their quotas are small.
 const PAIRS: usize = 10;
@@ -34,12 +34,9 @@ async fn ready_data_keys_cause_no_requests_even_after_a_restart() {
     let operator = test.operator_by(&kubeconfig, &["--kms-rate=1000"]);
     test.create_many("k", count, &json!({})).await;
     test.all_ready(count, patience(count)).await;
-    for number in 0..PAIRS {
-        key_pairs::create(&test, &format!("p-{number}"), &json!({})).await.unwrap();
-    }
-    for number in 0..PAIRS {
-        key_pairs::condition(&test, &format!("p-{number}"), ISSUED).await;
-    }
+    let pairs = test.of_kind::<DataKeyPair>();
+    pairs.create_many("p", PAIRS, &json!({})).await;
+    pairs.all_ready(PAIRS, patience(PAIRS)).await;
     let window = Duration::from_secs(scaled(5, 60).try_into().unwrap());
     // Events of what was issued are written one a second, long after everything else.
     let without_events =

@@ -10,7 +10,6 @@ use std::{
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
-use datakey::condition::ISSUED;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
 use testbed::{commands, kms};
@@ -19,7 +18,7 @@ use tokio::process::Command;
 use super::{Mount, Mutex, Workload, assert_failed, folder};
 use crate::{
     harness::TestNamespace,
-    key_pairs::{condition, issue, missing, patch},
+    key_pairs::{missing, pairs},
     plugin::{User, text},
 };
 
@@ -43,7 +42,7 @@ impl Workload {
             [(secret, secret, spec), (ANOTHER, "another", spec), (KIND, secret, other), (TWIN, secret, spec)]
         {
             let pair = json!({ "encryptionContext": { "purpose": purpose }, "keyPairSpec": spec });
-            issue(&test, name, &pair).await;
+            pairs(&test).issue(name, &pair).await;
         }
         let keys = Mount::new(&test.plane.workdir().file(&format!("{namespace}-keys")));
         keys.show(&test.data(secret).await);
@@ -52,8 +51,8 @@ impl Workload {
 
     /// Issues version 2 and mounts it as workloads can see it for a moment: new entries have no links yet.
     async fn rotate_key_pair(&self) {
-        patch(&self.test, self.secret, &json!({ "version": 2 })).await.unwrap();
-        condition(&self.test, self.secret, ISSUED).await;
+        pairs(&self.test).patch(self.secret, &json!({ "spec": { "version": 2 } })).await;
+        pairs(&self.test).ready(self.secret).await;
         self.keys.replace(&self.test.data(self.secret).await);
     }
 
@@ -324,7 +323,7 @@ async fn samples_of_pairs_end_where_kms_does_not_answer() {
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let test = TestNamespace::new("consume-silent-pair").await;
     let operator = test.operator();
-    issue(&test, "pairs", &json!({})).await;
+    pairs(&test).issue("pairs", &json!({})).await;
     let keys = Mount::new(&test.plane.workdir().file("consume-silent-pair-keys"));
     keys.show(&test.data("pairs").await);
     let workload = Workload { test, _operator: operator, secret: "pairs", keys, said: Mutex::default() };

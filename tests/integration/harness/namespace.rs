@@ -50,13 +50,13 @@ pub struct TestNamespace<K: TestKind = DataKey> {
     /// The KMS key.
     pub key: Key,
     /// Counts the calls to KMS and makes them fail.
-    pub proxy: KmsProxy,
+    pub proxy: Arc<KmsProxy>,
     pub plane: Arc<ControlPlane>,
     pub kms: &'static KmsServer,
     /// The kubeconfig of its operators.
     pub(super) operator: PathBuf,
     /// How many operators were started.
-    pub(super) operators: AtomicUsize,
+    pub(super) operators: Arc<AtomicUsize>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -111,8 +111,8 @@ impl TestNamespace {
         Self {
             client: plane.admin().await,
             operator: plane.operator_kubeconfig().await,
-            proxy: KmsProxy::start(kms.address()).await,
-            operators: AtomicUsize::new(0),
+            proxy: Arc::new(KmsProxy::start(kms.address()).await),
+            operators: Arc::default(),
             namespace,
             key,
             plane,
@@ -129,19 +129,13 @@ impl TestNamespace {
             namespace: name.to_owned(),
             client: plane.admin().await,
             key: kms.key_with_alias(name).await,
-            proxy,
+            proxy: Arc::new(proxy),
             plane,
             kms,
             operator,
-            operators: AtomicUsize::new(0),
+            operators: Arc::default(),
             kind: PhantomData,
         }
-    }
-
-    /// The same namespace for objects of another kind.
-    pub fn of_kind<K: TestKind>(self) -> TestNamespace<K> {
-        let Self { namespace, client, key, proxy, plane, kms, operator, operators, kind: _ } = self;
-        TestNamespace { namespace, client, key, proxy, plane, kms, operator, operators, kind: PhantomData }
     }
 
     /// The address of the shared KMS server.
@@ -151,6 +145,21 @@ impl TestNamespace {
 }
 
 impl<K: TestKind> TestNamespace<K> {
+    /// The same namespace, for objects of another kind.
+    pub fn of_kind<Other: TestKind>(&self) -> TestNamespace<Other> {
+        TestNamespace {
+            namespace: self.namespace.clone(),
+            client: self.client.clone(),
+            key: self.key.clone(),
+            proxy: Arc::clone(&self.proxy),
+            plane: Arc::clone(&self.plane),
+            kms: self.kms,
+            operator: self.operator.clone(),
+            operators: Arc::clone(&self.operators),
+            kind: PhantomData,
+        }
+    }
+
     /// The alias of the KMS key of this namespace.
     pub fn alias(&self) -> String {
         format!("alias/{}", self.namespace)

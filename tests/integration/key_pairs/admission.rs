@@ -1,42 +1,22 @@
 //! What the API server accepts and refuses of a `DataKeyPair`, and with which message. The rules that both kinds share have one
 //! row each here, and all their cases in `tests/integration/admission.rs`.
 
-use datakey::api::{DataKeyPair, KeyKind as _, KeyPairSpec};
-use kube::{
-    api::{Patch, PatchParams},
-    core::Status,
-};
+use datakey::api::KeyPairSpec;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{create, pairs, patch, pin};
-use crate::harness::{TestNamespace, assert_refused};
+use super::pairs;
 
-/// Creates a `DataKeyPair` with these changes to an accepted spec; null removes a field.
-async fn try_spec(test: &TestNamespace, changes: &Value) -> Result<Value, Box<Status>> {
-    let mut spec = json!({ "keyId": "alias/tokens", "keyPairSpec": "ECC_NIST_P256" });
-    let fields = spec.as_object_mut().unwrap();
-    fields.extend(changes.as_object().unwrap().clone());
-    fields.retain(|_, value| !value.is_null());
-    let kind = DataKeyPair::KIND;
-    let manifest = json!({
-        "apiVersion": kind.api_version, "kind": kind.name, "metadata": { "generateName": "p-" }, "spec": spec,
-    });
-    let path = format!("/apis/{}/namespaces/{}/{}", kind.api_version, test.namespace, kind.plural);
-    let request =
-        http::Request::post(format!("{path}?fieldValidation=Strict")).header("content-type", "application/json");
-    // Not through the typed client, which would drop or refuse fields.
-    match test.client.request(request.body(serde_json::to_vec(&manifest).unwrap()).unwrap()).await {
-        Ok(object) => Ok(object),
-        Err(kube::Error::Api(status)) => Err(status),
-        Err(error) => panic!("{error}"),
-    }
-}
+use crate::{
+    admission::try_spec,
+    harness::{TestNamespace, assert_refused},
+};
 
 #[tokio::test]
 async fn every_kind_of_pair_is_accepted_and_no_other() {
-    let test = TestNamespace::new("pair-specs").await;
+    let test = pairs(&TestNamespace::new("pair-specs").await);
     for spec in KeyPairSpec::ALL {
-        let accepted = try_spec(&test, &json!({ "keyPairSpec": spec.as_str() })).await;
+        let accepted = try_spec(&test, json!({ "keyPairSpec": spec.as_str() })).await;
         assert!(accepted.is_ok(), "{spec:?}: {accepted:?}");
     }
     for (spec, words) in [
@@ -46,20 +26,20 @@ async fn every_kind_of_pair_is_accepted_and_no_other() {
         (json!(2048), "must be of type string"),
         (Value::Null, "spec.keyPairSpec: Required value"),
     ] {
-        assert_refused(try_spec(&test, &json!({ "keyPairSpec": spec })).await, words);
+        assert_refused(try_spec(&test, json!({ "keyPairSpec": spec })).await, words);
     }
 }
 
 #[tokio::test]
 async fn pairs_have_the_rules_of_data_keys_and_no_length() {
-    let test = TestNamespace::new("pair-fields").await;
+    let test = pairs(&TestNamespace::new("pair-fields").await);
     let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     for accepted in [
         json!({ "keyId": arn, "encryptionContext": { "purpose": "tokens" }, "grantTokens": ["t"], "version": 7 }),
         json!({ "region": "eu-west-1", "secretName": "tokens.key-1", "deletionPolicy": "Delete" }),
         json!({ "secretTemplate": { "metadata": { "labels": { "team": "shop" } } } }),
     ] {
-        try_spec(&test, &accepted).await.unwrap();
+        try_spec(&test, accepted).await.unwrap();
     }
     for (changes, words) in [
         (json!({ "keySpec": "AES_256" }), r#"unknown field "spec.keySpec""#),
@@ -80,21 +60,21 @@ async fn pairs_have_the_rules_of_data_keys_and_no_length() {
             "in secretTemplate.metadata is reserved",
         ),
     ] {
-        assert_refused(try_spec(&test, &changes).await, words);
+        assert_refused(try_spec(&test, changes).await, words);
     }
-    let long = create(&test, &"n".repeat(64), &json!({})).await.unwrap_err().to_string();
+    let long = test.try_create(&test.manifest(&"n".repeat(64), &json!({}))).await.unwrap_err().message;
     assert!(long.contains("metadata.name: Too long: may not be more than 63 bytes"), "{long}");
 }
 
 #[tokio::test]
 async fn a_pin_of_a_pair_has_its_public_key() {
-    let test = TestNamespace::new("pair-pins").await;
+    let test = pairs(&TestNamespace::new("pair-pins").await);
     let pinned = |edit: &dyn Fn(&mut Value)| {
-        let mut pin = pin(&test);
+        let mut pin = test.pin(1);
         edit(&mut pin);
         json!({ "keyId": test.alias(), "wrappedKeys": [pin] })
     };
-    try_spec(&test, &pinned(&|_| {})).await.unwrap();
+    try_spec(&test, pinned(&|_| {})).await.unwrap();
     for (edit, words) in [
         (&(|pin: &mut Value| pin["publicKey"] = Value::Null) as &dyn Fn(&mut Value), "publicKey"),
         (
@@ -103,22 +83,22 @@ async fn a_pin_of_a_pair_has_its_public_key() {
         ),
         (&|pin: &mut Value| pin["ciphertextBlob"] = json!(""), "ciphertextBlob"),
     ] {
-        assert_refused(try_spec(&test, &pinned(edit)).await, words);
+        assert_refused(try_spec(&test, pinned(edit)).await, words);
     }
 }
 
 #[tokio::test]
 async fn what_is_recorded_of_a_pair_is_fixed() {
-    let test = TestNamespace::new("pair-fixed").await;
-    create(&test, "tokens", &json!({ "encryptionContext": { "a": "b" } })).await.unwrap();
+    let test = pairs(&TestNamespace::new("pair-fixed").await);
+    test.create("tokens", &json!({ "encryptionContext": { "a": "b" } })).await;
     // Until something is recorded, every field may be corrected.
-    patch(&test, "tokens", &json!({ "keyPairSpec": "RSA_2048", "secretName": "wrong" })).await.unwrap();
-    patch(&test, "tokens", &json!({ "keyPairSpec": "ECC_NIST_P256", "secretName": null })).await.unwrap();
-    let mut version = pin(&test);
+    test.patch("tokens", &json!({ "spec": { "keyPairSpec": "RSA_2048", "secretName": "wrong" } })).await;
+    test.patch("tokens", &json!({ "spec": { "keyPairSpec": "ECC_NIST_P256", "secretName": null } })).await;
+    let mut version = test.pin(1);
     version["request"]["encryptionContext"] = json!({ "a": "b" });
     let record = async |versions: &[Value]| {
         let status = Patch::Merge(json!({ "status": { "secretName": "tokens", "versions": versions } }));
-        pairs(&test).patch_status("tokens", &PatchParams::default(), &status).await.map_err(|error| error.to_string())
+        test.keys().patch_status("tokens", &PatchParams::default(), &status).await.map_err(|error| error.to_string())
     };
     record(&[version.clone()]).await.unwrap();
     for (change, words) in [
@@ -129,11 +109,11 @@ async fn what_is_recorded_of_a_pair_is_fixed() {
         (json!({ "secretName": "other" }), "secretName is fixed once a version is issued"),
         (json!({ "deletionPolicy": "Delete" }), "deletionPolicy is fixed once a version is issued"),
     ] {
-        let refused = patch(&test, "tokens", &change).await.unwrap_err().to_string();
+        let refused = test.try_patch("tokens", &json!({ "spec": change })).await.unwrap_err().to_string();
         assert!(refused.contains(words), "{change}: {refused}");
     }
-    patch(&test, "tokens", &json!({ "version": 2, "keyPairSpec": "ECC_NIST_P384" })).await.unwrap();
-    patch(&test, "tokens", &json!({ "version": 1, "keyPairSpec": "ECC_NIST_P256" })).await.unwrap();
+    test.patch("tokens", &json!({ "spec": { "version": 2, "keyPairSpec": "ECC_NIST_P384" } })).await;
+    test.patch("tokens", &json!({ "spec": { "version": 1, "keyPairSpec": "ECC_NIST_P256" } })).await;
     for (field, value) in [
         ("publicKey", json!(datakey::fixtures::PUBLIC_KEYS[1])),
         ("ciphertextBlob", json!("AQID0002")),
@@ -150,8 +130,8 @@ async fn what_is_recorded_of_a_pair_is_fixed() {
 
 #[tokio::test]
 async fn kubectl_shows_and_explains_pairs() {
-    let test = TestNamespace::new("pair-columns").await;
-    create(&test, "tokens", &json!({})).await.unwrap();
+    let test = pairs(&TestNamespace::new("pair-columns").await);
+    test.create("tokens", &json!({})).await;
     for kind in ["dkp", "datakeypair", "datakeypairs", "datakeypairs.datakey.dev"] {
         let listed = test.plane.kubectl(&["get", kind, "-n", &test.namespace, "-o", "wide"]).await.unwrap();
         let header: Vec<_> = listed.lines().next().unwrap().split_whitespace().collect();

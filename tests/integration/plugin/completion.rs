@@ -44,8 +44,9 @@ async fn kubectl_completes_commands_flags_and_names() {
         let words: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect();
         words
     };
-    crate::key_pairs::create(&test, "tokens", &json!({})).await.unwrap();
+    crate::key_pairs::pairs(&test).create("tokens", &json!({})).await;
     assert_eq!(offers(&["public-key", "-n", "plugin-complete", ""]).await, ["tokens", ":4"]);
+    assert_eq!(offers(&["public-key", "-n", "plugin-complete", "dkp/t"]).await, ["dkp/tokens", ":4"]);
     assert_eq!(offers(&["sta"]).await, ["status", ":4"]);
     assert_eq!(offers(&["status", "-n", "plugin-complete", "o"]).await, ["orders", ":4"]);
     assert_eq!(
