@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::{Cluster, FetchedKey, Listing},
-    output::CommandError,
+    output::{CommandError, Output, Terminal},
     reference::plural,
     view::secret_check::SecretCheck,
 };
@@ -132,6 +132,34 @@ fn has_grant_tokens(fetched: &FetchedKey) -> bool {
 /// Returns the grant tokens of the `DataKey`. A message of the API server about it can repeat them.
 fn grant_tokens(fetched: &FetchedKey) -> &[String] {
     fetched.key.object().spec.grant_tokens
+}
+
+/// What an output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Text. With secrets, other users must not read the file.
+    Text { is_secret: bool },
+    /// Bytes that a terminal must not show.
+    Bytes,
+}
+
+/// Writes an output to the file that the user names instead of standard output.
+fn deliver(
+    mut output: Output,
+    to: Option<&Path>,
+    content: Content,
+    terminal: &Terminal,
+) -> Result<Output, CommandError> {
+    if let Some(file) = to {
+        write_new_file(file, &output.out, content == Content::Text { is_secret: true })?;
+        output.notes.push(format!("wrote {}", file.display()));
+        output.out.clear();
+    } else if content == Content::Bytes && terminal.shows_output() {
+        return Err(CommandError::Usage(
+            "raw bytes would garble the terminal: name a file by --to, or redirect".to_owned(),
+        ));
+    }
+    Ok(output)
 }
 
 /// Writes a new file, and refuses to overwrite an existing one. Only the user may read a private one.

@@ -118,10 +118,8 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
     let cluster = || Cluster::connect(&connection);
     let listed = async || cluster().await?.all(in_all_namespaces(before)).await;
     Ok(match source {
-        Source::DataKeys => names(last, &listed().await?.keys),
-        Source::KeyPairs => {
-            cluster().await?.of_kind(DataKeyPair::KIND).await?.keys.iter().map(FetchedKey::name).collect()
-        }
+        Source::DataKeys => names(last, &listed().await?.keys, FetchedKey::shown),
+        Source::KeyPairs => names(last, &cluster().await?.of_kind(DataKeyPair::KIND).await?.keys, FetchedKey::name),
         Source::Labels => {
             let listing = listed().await?;
             let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata().labels.iter().flatten());
@@ -150,11 +148,11 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
 }
 
 /// The names of these objects: those of `DataKey`s alone and, once a kind is typed, those of that kind with it.
-fn names(typed: &str, keys: &[FetchedKey]) -> Vec<String> {
+fn names(typed: &str, keys: &[FetchedKey], without_kind: impl Fn(&FetchedKey) -> String) -> Vec<String> {
     let names = |fetched: &FetchedKey| {
         let kind = typed.split_once('/').map(|(kind, _)| format!("{kind}/{}", fetched.name()));
         let is_meant = |name: &String| Reference::parse(name).is_ok_and(|read| read.kind == Some(fetched.kind()));
-        kind.map_or_else(|| Some(fetched.shown()), |name| Some(name).filter(is_meant))
+        kind.map_or_else(|| Some(without_kind(fetched)), |name| Some(name).filter(is_meant))
     };
     keys.iter().filter_map(names).collect()
 }
@@ -279,6 +277,7 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
+    use crate::fixtures::{pair, ready};
 
     fn words(line: &str) -> Vec<String> {
         line.split(' ').map(str::to_owned).collect()
@@ -315,6 +314,16 @@ mod tests {
         for line in ["status orders ", "list "] {
             assert_eq!(found(line), [""; 0], "{line}");
         }
+    }
+
+    #[test]
+    fn kind_before_a_name_stays_as_it_is_typed() {
+        let keys = [ready(&[1]), pair(&[1])];
+        assert_eq!(names("", &keys, FetchedKey::shown), ["orders", "datakeypair/orders"]);
+        assert_eq!(names("dkp/o", &keys, FetchedKey::shown), ["dkp/orders"]);
+        assert_eq!(names("datakey/", &keys, FetchedKey::shown), ["datakey/orders"]);
+        assert_eq!(names("t", &keys[1..], FetchedKey::name), ["orders"]);
+        assert_eq!(names("datakeypair/", &keys[1..], FetchedKey::name), ["datakeypair/orders"]);
     }
 
     #[test]

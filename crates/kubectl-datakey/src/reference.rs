@@ -50,6 +50,16 @@ pub fn shown(kind: &Kind, name: &str) -> String {
     }
 }
 
+/// How a sentence names an object.
+pub fn titled(kind: &Kind, name: &str) -> String {
+    format!("{} {name}", kind.name)
+}
+
+/// Whether an owner reference is to this kind, in any version of the API.
+pub fn is_owner(kind: &Kind, api_version: &str, owner: &str) -> bool {
+    owner == kind.name && api_version.split('/').next() == Some(GROUP)
+}
+
 /// How an object is named together with its kind.
 pub fn explicit(kind: &Kind, name: &str) -> String {
     format!("{}/{name}", singular(kind))

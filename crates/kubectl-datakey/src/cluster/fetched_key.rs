@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::answer;
 use crate::{
     output::{CommandError, Health},
-    reference::{plural, shown},
+    reference::{plural, shown, titled},
 };
 
 /// A `DataKey` or a `DataKeyPair` from the API server.
@@ -195,7 +195,7 @@ impl FetchedKey {
 
     /// Returns the kind and the name, as a sentence has them.
     pub fn titled(&self) -> String {
-        format!("{} {}", self.kind().name, self.name())
+        titled(self.kind(), &self.name())
     }
 }
 

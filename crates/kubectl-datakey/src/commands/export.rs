@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{has_grant_tokens, selected::select_version, write_new_file};
+use super::{Content, deliver, has_grant_tokens, selected::select_version};
 use crate::{
     cli::{Export, ExportFormat},
     cluster::{Cluster, FetchedKey},
@@ -25,32 +25,19 @@ use crate::{
 /// Exports a wrapped data key or key pair or, with `--pin`, the object with all of them.
 pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Export) -> Result<Output, CommandError> {
     let fetched = cluster.resolve(&args.name).await?;
-    let mut output = if args.pin {
+    if args.pin {
+        let is_secret = has_grant_tokens(&fetched);
         let mut output = Output::text(yaml(&pinned_manifest(&fetched)?)?);
-        if has_grant_tokens(&fetched) {
+        if is_secret {
             output.notes.push(
                 "note: spec.grantTokens is in the manifest; what is issued needs none, so you may remove it".to_owned(),
             );
         }
-        output
-    } else {
-        let out = encode(&fetched, select_version(fetched.key.object(), args.version)?, args.output)?;
-        Output { out, ..Output::default() }
-    };
-    match &args.to {
-        Some(file) => {
-            write_new_file(file, &output.out, args.pin && has_grant_tokens(&fetched))?;
-            output.notes.push(format!("wrote {}", file.display()));
-            output.out.clear();
-        }
-        None if args.output == ExportFormat::Raw && !args.pin && terminal.shows_output() => {
-            return Err(CommandError::Usage(
-                "raw bytes would garble the terminal: name a file by --to, or redirect".to_owned(),
-            ));
-        }
-        None => {}
+        return deliver(output, args.to.as_deref(), Content::Text { is_secret }, terminal);
     }
-    Ok(output)
+    let out = encode(&fetched, select_version(fetched.key.object(), args.version)?, args.output)?;
+    let content = if args.output == ExportFormat::Raw { Content::Bytes } else { Content::Text { is_secret: false } };
+    deliver(Output { out, ..Output::default() }, args.to.as_deref(), content, terminal)
 }
 
 fn encode(fetched: &FetchedKey, issued: &IssuedVersion, format: ExportFormat) -> Result<Vec<u8>, CommandError> {

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use datakey::names::{GROUP, NAME_LABEL, VERSION_ANNOTATION_PREFIX};
+use datakey::names::{NAME_LABEL, VERSION_ANNOTATION_PREFIX};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Items;
 use crate::{
     cli::Orphans,
     cluster::{Cluster, FetchedKey, ListedSecret},
     output::{CommandError, ListFormat, Output, render_list},
-    reference::shown,
+    reference::{is_owner, shown},
     view::table::{age, table},
 };
 
@@ -85,12 +84,10 @@ fn orphans(secrets: &[ListedSecret], keys: &[FetchedKey]) -> Vec<Orphan> {
 fn is_leaving(ListedSecret { kind, metadata }: &ListedSecret) -> bool {
     let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
     !metadata["deletionTimestamp"].is_null()
-        || owners.any(|owner| owner["kind"] == kind.name && is_of_the_group(&owner["apiVersion"]))
-}
-
-/// Whether an owner reference is to the API group of the operator, in any version.
-fn is_of_the_group(api_version: &Value) -> bool {
-    api_version.as_str().is_some_and(|version| version.split('/').next() == Some(GROUP))
+        || owners.any(|owner| {
+            let text = |field: &str| owner[field].as_str().unwrap_or_default();
+            is_owner(kind, text("apiVersion"), text("kind"))
+        })
 }
 
 fn names(items: &[Orphan]) -> Vec<String> {
@@ -101,7 +98,7 @@ fn render_table(items: &[Orphan], with_namespace: bool, now: Timestamp) -> Strin
     if items.is_empty() {
         return String::new();
     }
-    let headers = ["NAMESPACE", "SECRET", "DATAKEY", "VERSIONS", "AGE"];
+    let headers = ["NAMESPACE", "SECRET", "OBJECT", "VERSIONS", "AGE"];
     let first = usize::from(!with_namespace);
     let row = |orphan: &Orphan| {
         let versions: Vec<_> = orphan.versions.iter().map(ToString::to_string).collect();

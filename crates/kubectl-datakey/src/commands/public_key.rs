@@ -11,11 +11,12 @@ use datakey::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{selected::select_version, write_new_file};
+use super::{Content, deliver, selected::select_version};
 use crate::{
     cli::public_key::{PublicKey as Args, PublicKeyFormat, Versions},
     cluster::Cluster,
     output::{CommandError, Output, Terminal, json as to_json, yaml},
+    reference::titled,
 };
 
 /// The entry of a ConfigMap with the JSON Web Key Set.
@@ -42,20 +43,8 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Args) -> Result<
     }
     let pair = cluster.get(kind, &args.name.name).await?;
     let Printed { out, notes } = print(pair.key.object(), args.versions.as_ref(), args.output)?;
-    let mut output = Output { notes, ..Output::default() };
-    match &args.to {
-        Some(file) => {
-            write_new_file(file, &out, false)?;
-            output.notes.push(format!("wrote {}", file.display()));
-        }
-        None if args.output == PublicKeyFormat::Der && terminal.shows_output() => {
-            return Err(CommandError::Usage(
-                "raw bytes would garble the terminal: name a file by --to, or redirect".to_owned(),
-            ));
-        }
-        None => output.out = out,
-    }
-    Ok(output)
+    let content = if args.output == PublicKeyFormat::Der { Content::Bytes } else { Content::Text { is_secret: false } };
+    deliver(Output { out, notes, ..Output::default() }, args.to.as_deref(), content, terminal)
 }
 
 /// What is printed of a key pair, and what to know about it.
@@ -222,7 +211,7 @@ fn no_such_form(pair: Object<'_>, issued: &Issued, why: &str) -> CommandError {
 }
 
 fn named(pair: Object<'_>) -> String {
-    format!("{} {}", pair.kind.name, pair.name().unwrap_or_default())
+    titled(pair.kind, pair.name().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use datakey::api::{IssuedVersion, Object};
 
-use crate::{output::CommandError, reference::shown};
+use crate::{
+    output::CommandError,
+    reference::{shown, titled},
+};
 
 /// Returns the version that was asked for, else the current one: that of the Secret's plain entries, or of the spec as long as
 /// there is none.
@@ -10,17 +13,15 @@ pub fn select_version(object: Object<'_>, asked: Option<i32>) -> Result<&IssuedV
     let published = object.status.and_then(|status| status.version);
     let version = asked.or(published).unwrap_or_else(|| object.wanted_version());
     object.recorded_version(version).ok_or_else(|| {
-        let (kind, name) = (object.kind.name, object.name().unwrap_or_default());
+        let name = object.name().unwrap_or_default();
+        let titled = titled(object.kind, name);
         let issued: Vec<_> = object.record().iter().map(|issued| issued.version.to_string()).collect();
         if !issued.is_empty() && asked.is_some() {
-            return CommandError::Usage(format!(
-                "{kind} {name} has no version {version}: it has {}",
-                issued.join(", ")
-            ));
+            return CommandError::Usage(format!("{titled} has no version {version}: it has {}", issued.join(", ")));
         }
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         CommandError::NotReady(format!(
-            "{kind} {name} has no version {version} yet: see why by kubectl datakey status {} -n {namespace}",
+            "{titled} has no version {version} yet: see why by kubectl datakey status {} -n {namespace}",
             shown(object.kind, name)
         ))
     })

@@ -1,10 +1,7 @@
 //! The decisions of `keep`. Pure: the next step, the manifest, and whether the new object has all that the old one
 //! had.
 
-use datakey::{
-    api::{DeletionPolicy, Kind},
-    names::GROUP,
-};
+use datakey::api::{DeletionPolicy, Kind};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
@@ -12,6 +9,7 @@ use crate::{
     cluster::FetchedKey,
     commands::{Progress, export::pinned_manifest},
     output::CommandError,
+    reference::is_owner,
     view::{
         secret_check::{SecretCheck, SecretVerdict},
         summary::KeySummary,
@@ -135,9 +133,8 @@ pub fn is_created_again(found: &FetchedKey, old: Option<&FetchedKey>) -> bool {
 
 /// Returns whether a Secret has an owner reference to the object of this kind and name.
 pub fn is_owned(secret: &Secret, kind: &Kind, name: &str) -> bool {
-    secret.metadata.owner_references.iter().flatten().any(|owner| {
-        owner.kind == kind.name && owner.api_version.split('/').next() == Some(GROUP) && owner.name == name
-    })
+    let mut owners = secret.metadata.owner_references.iter().flatten();
+    owners.any(|owner| is_owner(kind, &owner.api_version, &owner.kind) && owner.name == name)
 }
 
 /// Returns how far the new object is from being Ready with all that the manifest pins.
