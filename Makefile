@@ -58,7 +58,8 @@ dev-build: need-rust
 		--package datakey-operator --bin datakey-operator --package testbed --bin playground \
 		--package kubectl-datakey --bin kubectl-datakey
 
-build-debug: need-rust
+# After the operator: this build puts another operator, with the features of all packages, where that one is copied from.
+build-debug: need-rust | operator
 	@$(STEP) workspace 'the workspace' cargo build --locked --workspace
 	@mkdir -p $(dir $(DATAKEY_PLUGIN))
 	@install -m 0755 $(TARGET)/debug/kubectl-datakey $(DATAKEY_PLUGIN)
@@ -81,7 +82,7 @@ test-build: test-crates servers-tools chart-tools $(TOOLS)/shellcheck/installed 
 
 test-crates: need-rust
 	@$(CLIPPY)
-	@$(MAKE) --no-print-directory operator build-debug
+	@$(MAKE) --no-print-directory build-debug
 	@$(STEP) tests 'all tests: compiled' $(CARGO_TEST) --no-run --lib --bins $(UNIT_TESTS) --test repository --test integration
 
 fmt: need-rust ## Formatting
