@@ -129,20 +129,29 @@ async fn main() {
         cluster.summary(measured, &mut summary);
     }
 
+    write(&[summary, limit, bursts, latency, growth, restart, repair, quota, cost], begun, &folder);
+}
+
+/// Writes the page.
+fn write(parts: &[Report], begun: Instant, folder: &Path) {
     let mut report = Report::default();
-    for part in [summary, limit, bursts, latency, growth, restart, repair, quota, cost] {
-        report.append(&part);
+    for part in parts {
+        report.append(part);
     }
     let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    report.paragraph(&format!(
-        "Measured in {} minutes on {processors} processors, version {} of the operator.",
-        begun.elapsed().as_secs().div_ceil(60),
-        env!("CARGO_PKG_VERSION"),
-    ));
+    report.section(
+        "This run",
+        &format!(
+            "Measured in {} minutes on {processors} processors, version {} of the operator. A run can be of some sections only; the \
+             others are of an earlier one.",
+            begun.elapsed().as_secs().div_ceil(60),
+            env!("CARGO_PKG_VERSION"),
+        ),
+    );
     std::fs::write(folder.join("results.md"), report.text()).unwrap();
     println!("\n{} has this page and the plots", folder.display());
     if std::env::var_os("BENCH_DOCS").is_some() {
-        document(&report, &folder);
+        document(&report, folder);
     }
 }
 
@@ -153,8 +162,9 @@ fn document(report: &Report, folder: &Path) {
     let page = docs.join("performance.md");
     let text = std::fs::read_to_string(&page).unwrap();
     let (before, rest) = text.split_once(MARKS.0).unwrap();
-    let (_, after) = rest.split_once(MARKS.1).unwrap();
-    std::fs::write(&page, format!("{before}{}\n{}\n{}{after}", MARKS.0, report.text().trim(), MARKS.1)).unwrap();
+    let (earlier, after) = rest.split_once(MARKS.1).unwrap();
+    let results = report.merged_into(earlier);
+    std::fs::write(&page, format!("{before}{}\n{results}\n{}{after}", MARKS.0, MARKS.1)).unwrap();
     for plot in [growth::SPEED, growth::MEMORY] {
         // There are none where another scenario was run alone.
         if folder.join(plot).exists() {

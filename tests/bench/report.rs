@@ -59,6 +59,23 @@ impl Report {
         self.text.trim_start()
     }
 
+    /// An earlier page with the sections of this one in place of its own: a run can be of some scenarios only.
+    pub fn merged_into(&self, earlier: &str) -> String {
+        let sections = |page: &str| -> Vec<String> {
+            page.split("\n### ").map(|section| section.trim_start_matches("### ").trim().to_owned()).collect()
+        };
+        let title = |section: &str| section.lines().next().unwrap_or_default().to_owned();
+        let new = sections(self.text());
+        let mut merged: Vec<_> = sections(earlier).into_iter().filter(|section| !section.is_empty()).collect();
+        for section in new.into_iter().filter(|section| !section.is_empty()) {
+            match merged.iter_mut().find(|old| title(old) == title(&section)) {
+                Some(old) => *old = section,
+                None => merged.push(section),
+            }
+        }
+        merged.iter().map(|section| format!("### {section}")).collect::<Vec<_>>().join("\n\n")
+    }
+
     fn add(&mut self, text: &str) {
         println!("{}", text.trim_end());
         self.text.push_str(text);

@@ -118,10 +118,6 @@ impl Growth {
 
     /// What most readers want to know: speed, latency, memory and restart by the number of DataKeys.
     pub fn summary(&self, latency: Option<[Duration; 2]>, report: &mut Report) {
-        let latency = latency.map_or_else(
-            || "not measured".to_owned(),
-            |[median, most]| format!("{}, 99 % within {}", ms(median), ms(most)),
-        );
         let rows = self.rows.iter().map(|row| {
             vec![
                 row.size.to_string(),
@@ -141,7 +137,9 @@ impl Growth {
             "restart until a new DataKey is Ready",
         ];
         report.table(&header, &rows.collect::<Vec<_>>());
-        report.paragraph(&format!("One new DataKey is Ready after {latency}."));
+        if let Some([median, most]) = latency {
+            report.paragraph(&format!("One new DataKey is Ready after {}, 99 % within {}.", ms(median), ms(most)));
+        }
     }
 
     /// The tables and the plots.

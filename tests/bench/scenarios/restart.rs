@@ -53,7 +53,7 @@ fn asked(api: &ApiProxy) -> String {
         *counts.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
     }
     for request in counts.keys() {
-        assert!(request.starts_with("list ") || request.starts_with("watch "), "{counts:?}");
+        assert!(["list ", "watch ", "watchlist "].iter().any(|verb| request.starts_with(verb)), "{counts:?}");
     }
     counts.iter().map(|(request, count)| format!("{count} {request}")).collect::<Vec<_>>().join(", ")
 }
