@@ -114,6 +114,12 @@ pub struct RunArgs {
     )]
     pub key_pairs: bool,
 
+    /// Whether each DataKey and DataKeyPair needs a DataKeyClass. With --classes=required, one without spec.className is of the
+    /// class named default, and nothing is issued, adopted or pinned that no class allows. With --classes=optional, a class binds
+    /// only those that name one, so it is no boundary between tenants.
+    #[arg(long, env = "DATAKEY_CLASSES", default_value = "optional", value_name = "WHEN")]
+    pub classes: ClassRequirement,
+
     /// Calls to KMS for data keys a second, at most, in each Region. The quota of AWS KMS is shared by everything in the account
     /// that encrypts, S3 and EBS included. Calls for key pairs count against other quotas: see --kms-pair-rates.
     #[arg(
@@ -301,6 +307,15 @@ pub struct RunArgs {
     /// How it is logged.
     #[arg(long, env = "DATAKEY_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Which objects need a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClassRequirement {
+    /// Those that name one.
+    Optional,
+    /// All.
+    Required,
 }
 
 /// How it is logged.

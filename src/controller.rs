@@ -22,12 +22,14 @@ use crate::{
     place::Place,
     reconcile::{self, Context, Error, Loaded, Next, load, reconcile},
 };
+use classes::ScopeOfClasses;
 use resync::{resync, save_revisions};
 use scope::WatchScope;
 use slots::{Slot, Slots};
 use store::Store;
 use watch::{key_changes, secret_changes};
 
+mod classes;
 mod listing;
 mod readiness;
 mod resync;
@@ -68,8 +70,10 @@ pub async fn run(
     readiness: Readiness,
     stop: CancellationToken,
 ) {
+    let is_cluster_wide = targets.iter().all(|target| target.namespace.is_none());
     let begun = targets.into_iter().map(|target| start_scope(target, &readiness, &context, settings, stop.clone()));
     let (scopes, runs): (Vec<_>, Vec<_>) = begun.unzip();
+    let (scopes, of_classes): (Vec<_>, Vec<_>) = scopes.into_iter().unzip();
     readiness.set_watches(scopes, Arc::clone(&context));
 
     let mut work = Box::pin(future::join_all(runs));
@@ -77,7 +81,9 @@ pub async fn run(
         let context = Arc::clone(&context);
         async move {
             let events = context.events.run(context.kube_timeout);
-            future::join3(context.kms.run(), context.reads.queue.run(), events).await
+            // An operator of some namespaces does not know all objects of a class.
+            let classes = classes::run(&context, &of_classes, is_cluster_wide);
+            future::join4(context.kms.run(), context.reads.queue.run(), events, classes).await
         }
     });
     tokio::select! {
@@ -93,19 +99,20 @@ pub async fn run(
     queues.abort();
 }
 
-/// Starts the watches of a target. Returns them, and the future that reconciles what they deliver.
+/// Starts the watches of a target. Returns them, what a change of a class concerns, and the future that reconciles what they deliver.
 fn start_scope(
     target: WatchTarget,
     readiness: &Readiness,
     context: &Arc<Context>,
     settings: ControllerSettings,
     stop: CancellationToken,
-) -> (Arc<WatchScope>, impl Future<Output = ()>) {
+) -> ((Arc<WatchScope>, ScopeOfClasses), impl Future<Output = ()>) {
     let connectivity = readiness.connectivity.clone();
     let expected: &[KindId] = if settings.pairs { &[KindId::DataKey, KindId::DataKeyPair] } else { &[KindId::DataKey] };
     let store = Arc::new(Store::new(Arc::clone(&context.working_set), expected));
     let scope = Arc::new(WatchScope { target, connectivity, store: Arc::clone(&store), listed: Notify::new() });
     let (requeue, requeued) = mpsc::unbounded();
+    let of_classes = ScopeOfClasses { store: Arc::clone(&store), requeue: requeue.clone() };
     let of_pairs =
         if settings.pairs { changes_once_listable::<DataKeyPair>(&scope, context) } else { stream::empty().boxed() };
     let all = stream::select(changes::<DataKey>(&scope, context), of_pairs);
@@ -132,7 +139,7 @@ fn start_scope(
         };
         runner::run(queue, usize::from(begun), store.wait_until_listed(), stop, one).await;
     };
-    (scope, work)
+    ((scope, of_classes), work)
 }
 
 /// Objects of a kind to reconcile because one of them or its Secret changed.

@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::metrics::Metrics;
 use datakey::{
-    api::{KeyRequest, QuotaClass, RequestView},
+    api::{KeyRequest, QuotaClass},
     arn,
     reason::{Failure, Reason},
 };
@@ -111,12 +111,12 @@ impl Kms {
     /// # Errors
     /// [`Reason::RegionMissing`] if neither the request nor the configuration names a Region, [`Reason::RegionUnknown`] if it may
     /// not be called.
-    pub fn lane(&self, request: RequestView<'_>, class: QuotaClass) -> Result<LaneId, Failure> {
+    pub fn lane(&self, request: &KeyRequest, class: QuotaClass) -> Result<LaneId, Failure> {
         Ok(LaneId::new(self.region(request)?, class))
     }
 
-    fn region<'a>(&'a self, request: RequestView<'a>) -> Result<&'a str, Failure> {
-        let region = arn::resolve_region(request.key_id, request.region, self.own_region());
+    fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
+        let region = arn::resolve_region(&request.key_id, request.region.as_deref(), self.own_region());
         let region = region.ok_or(Reason::RegionMissing)?;
         let unknown = || Failure::new(Reason::RegionUnknown, region);
         self.regions.is_known(region).then_some(region).ok_or_else(unknown)
@@ -208,7 +208,7 @@ mod tests {
         let kms = Kms::new(config, settings, Vec::new(), Arc::default());
         let place = Place::new(KindId::DataKey, "shop", "orders");
         for class in QuotaClass::ALL {
-            let lane = kms.lane(request().view(), *class).unwrap();
+            let lane = kms.lane(&request(), *class).unwrap();
             let permit = kms.queue.acquire_or_enqueue(&lane, "uid", &place, &mpsc::unbounded().0).unwrap();
             let begun = Instant::now();
             let Err(failed) = kms.generate(permit, &request(), &[]).await else { panic!("{class:?}") };

@@ -13,6 +13,7 @@
 //! | [`leader`] | leader election by a `Lease`: one replica works, the others stand by |
 //! | [`controller`] | watches, store and work queue: which `DataKey` is reconciled when |
 //! | [`reconcile`] | carries out the steps of `datakey::protocol`; the only module that knows both KMS and Kubernetes |
+//! | [`classes`] | what is known of the classes of the cluster |
 //! | [`kms`] | the one call to AWS KMS, and the queue of permits for it |
 //! | [`api_server`] | the client of the API server: requests, time limits, and the meaning of answers |
 //! | `round_robin`, `place` | a queue that serves namespaces in turn; namespace and name of an object |
@@ -27,6 +28,7 @@
 pub mod admin;
 pub mod api_server;
 pub mod args;
+pub mod classes;
 pub mod controller;
 pub mod exit_code;
 pub mod kms;

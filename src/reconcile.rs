@@ -93,6 +93,9 @@ pub async fn reconcile<K: KeyKind>(
             report::log_retry(&reconciler.place, error);
         }
     }
+    if result.is_ok() && reconciler.has_missed_its_class() {
+        result = Ok(Next::After(Duration::ZERO));
+    }
     context.metrics.reconciled(outcome, begun.elapsed());
     result
 }
@@ -129,6 +132,7 @@ impl<K: KeyKind> Reconciler<'_, K> {
         let Self { context, .. } = *self;
         for step in 0..MAX_STEPS {
             self.failure_inputs.rival = self.rival();
+            self.failure_inputs.class = context.classes.of(self.object());
             context.retries.retry_requested(&self.uid, self.failure_inputs.retry_at.as_deref());
             let wait =
                 context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.object()));
@@ -161,20 +165,20 @@ impl<K: KeyKind> Reconciler<'_, K> {
                         return Ok(later);
                     }
                 }
-                Step::AcquirePermit => {
-                    if !self.acquire_permit()? {
+                Step::AcquirePermit(ask) => {
+                    if !self.acquire_permit(&ask)? {
                         return Ok(Next::OnChange);
                     }
                 }
-                Step::DryRunRecord => self.dry_run_record().await?,
-                Step::CallKms | Step::Record(_) if self.needs_a_claim() => {
+                Step::DryRunRecord(ask) => self.dry_run_record(&ask).await?,
+                Step::CallKms(_) | Step::Record(_) if self.needs_a_claim() => {
                     self.claim = self.store.claim(&self.secret_place(), &self.uid);
                     if self.claim.is_none() {
                         return Ok(Next::After(CLAIM_AGAIN));
                     }
                     // The next iteration decides again: another object may have recorded its data key just before the claim.
                 }
-                Step::CallKms => self.call_kms().await?,
+                Step::CallKms(ask) => self.call_kms(*ask).await?,
                 Step::Record(record) => self.record(record).await?,
                 Step::CreateSecret(secret) => self.create_secret(&secret).await?,
                 Step::ReplaceSecret(secret, changes) => self.replace_secret(&secret, changes.as_deref()).await?,

@@ -9,7 +9,8 @@ use tracing::{error, info};
 use crate::{
     admin,
     api_server::ApiServer,
-    args::RunArgs,
+    args::{ClassRequirement, RunArgs},
+    classes::Classes,
     controller::store::WorkingSet,
     controller::{self, ControllerSettings, Readiness, WatchTarget},
     kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
@@ -79,6 +80,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         working_set,
         issue,
         key_pairs,
+        classes,
         kms_rate,
         kms_pair_rates,
         extra_regions,
@@ -149,6 +151,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let context = Arc::new(Context {
         kube_timeout,
         resync,
+        classes: Classes::new(classes == ClassRequirement::Required),
         may_issue: issue,
         connectivity: readiness.connectivity.clone(),
         conflicts: ConflictWatches::new(new_client()?),

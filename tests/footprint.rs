@@ -111,13 +111,15 @@ fn ready(number: usize) -> DataKey {
     }));
     let issued = IssuedVersion {
         version: 1,
-        request: key.spec.request(),
+        request: key.spec.request().unwrap(),
         ciphertext_blob: ByteString(vec![number.to_le_bytes()[0]; 184]),
         public_key: None,
-        key_id: key.spec.key_id.clone(),
+        key_id: key.spec.key_id.clone().unwrap(),
         key_material_id: Some("ab".repeat(32)),
         issued_at: datakey::api::truncate_to_seconds(Timestamp::UNIX_EPOCH),
         request_id: Some(uid(number)),
+        as_written: None,
+        class: None,
         rest: Rest::new(),
     };
     key.status = Some(with_recorded(&key, vec![issued.clone()]));

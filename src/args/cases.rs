@@ -92,6 +92,14 @@ pub const ROWS: &[FlagCases] = &[
         write: "write true or false",
     },
     FlagCases {
+        flag: "--classes",
+        variable: "DATAKEY_CLASSES",
+        chart: Some("classes.required"),
+        accepted: &[("optional", "classes: Optional"), ("required", "classes: Required")],
+        refused: &["", "true", "REQUIRED", "optional,required"],
+        write: "write optional or required",
+    },
+    FlagCases {
         flag: "--kms-rate",
         variable: "DATAKEY_KMS_RATE",
         chart: Some("config.kmsRate"),

@@ -1,7 +1,11 @@
-//! The wait until the objects of a kind can be listed: at the start for `DataKey`s, later for a kind that is not installed.
+//! The wait until the objects of a kind can be listed: at the start for `DataKey`s, later for a kind that is not installed, and for
+//! classes.
+
+use std::fmt::Debug;
 
 use datakey::api::{DataKey, KeyKind, KindId};
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, Resource, api::ListParams};
+use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -13,13 +17,13 @@ use crate::api_server::{
 };
 
 /// How often the operator lists `DataKey`s until that works.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the operator looks for the definition of another kind, which may never be installed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Why the objects of a kind cannot be listed.
-enum Obstacle {
+pub(super) enum Obstacle {
     /// The definition is not there, or the operator may not list its objects. The API server decided.
     Missing(String),
     /// The API server did not decide.
@@ -29,15 +33,22 @@ enum Obstacle {
 /// Lists one object of a kind.
 async fn probe<K: KeyKind>(client: &Client, namespace: Option<&str>, limit: Duration) -> Result<(), Obstacle> {
     let api: Api<WatchedKey<K>> = keys::api(client, namespace);
-    let name = K::KIND.name;
+    list_one(&api, &format!("{}s", K::KIND.name), limit).await
+}
+
+/// Lists one object; `objects` is what they are called.
+pub(super) async fn list_one<T>(api: &Api<T>, objects: &str, limit: Duration) -> Result<(), Obstacle>
+where
+    T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let plural = T::plural(&());
     match timeout(limit, api.list(&ListParams::default().limit(1))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Obstacle::Missing(format!(
-            "the CustomResourceDefinition {}.datakey.dev is not installed: apply deploy/crd.yaml",
-            K::KIND.plural
+            "the CustomResourceDefinition {plural}.datakey.dev is not installed: apply deploy/crd.yaml"
         ))),
         Ok(Err(kube::Error::Api(status))) => {
-            let why = format!("the API server refuses to list {name}s: {}", status.message);
+            let why = format!("the API server refuses to list {objects}: {}", status.message);
             Err(if status.code == 403 { Obstacle::Missing(why) } else { Obstacle::Unknown(why) })
         }
         Ok(Err(error)) => Err(Obstacle::Unknown(format!("the API server can't be reached: {}", describe(&error)))),

@@ -336,6 +336,24 @@ impl Store {
         rows.keys().filter(|(_, key)| key.is_open()).map(|(place, _)| place.clone()).collect()
     }
 
+    /// The objects for which there is something to do and that this concerns: the name of the class in the spec, and what the
+    /// `Ready` condition says.
+    pub fn open_where(&self, concerns: impl Fn(Option<&str>, ReadyState) -> bool) -> Vec<Place> {
+        let rows = self.rows.lock();
+        let open =
+            rows.keys().filter(|(_, key)| key.is_open() && concerns(key.facts.class.as_deref(), key.facts.state));
+        open.map(|(place, _)| place.clone()).collect()
+    }
+
+    /// How many objects name each class, and how many name none.
+    pub fn class_counts(&self) -> (Vec<(Arc<str>, i64)>, i64) {
+        let rows = self.rows.lock();
+        let named: Vec<_> = rows.classes.iter().map(|(name, count)| (Arc::clone(name), *count)).collect();
+        let all: i64 = rows.keys().map(|_| 1).sum();
+        let unnamed = all - named.iter().map(|(_, count)| count).sum::<i64>();
+        (named, unnamed)
+    }
+
     /// Another object, of any kind, with a recorded data key or key pair that the Secret of `key` holds or must hold. The name of
     /// the Secret stays reserved while the Secret is deleted: nothing else may be created under that name.
     pub fn rival<'a>(&self, key: impl Into<Object<'a>>) -> Option<Place> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datakey::{
     api::{IssuedVersion, KeyKind, Material, Object, QuotaClass, Rest, truncate_to_seconds, with_recorded},
+    class::Ask,
     protocol::{Answer, Change, Record, Source, size},
     reason::{Failure, Reason},
 };
@@ -28,11 +29,10 @@ use crate::{
 impl<K: KeyKind> Reconciler<'_, K> {
     /// Acquires a permit to call KMS, or queues for one. Returns whether the reconcile goes on: with the permit, or with the
     /// failure that no Region can be called.
-    pub(super) fn acquire_permit(&mut self) -> Result<bool, Error> {
+    pub(super) fn acquire_permit(&mut self, ask: &Ask) -> Result<bool, Error> {
         let kms = &self.context.kms;
-        let request = self.object().spec.request;
-        let class = request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
-        match kms.lane(request, class) {
+        let class = ask.request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
+        match kms.lane(&ask.request, class) {
             Ok(lane) => {
                 self.permit = kms.queue.acquire_or_enqueue(&lane, &self.uid, &self.place, self.requeue);
                 if self.permit.is_none() {
@@ -48,11 +48,11 @@ impl<K: KeyKind> Reconciler<'_, K> {
 
     /// Calls KMS; no other function does. The issued data key is kept in memory until it is recorded, and dropped if it is
     /// unclear whether the record was written.
-    pub(super) async fn call_kms(&mut self) -> Result<(), Error> {
+    pub(super) async fn call_kms(&mut self, ask: Ask) -> Result<(), Error> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
         let key = Arc::clone(self.key());
         let object = key.as_object();
-        let request = object.spec.request.to_request();
+        let Ask { request, as_written, class } = ask;
         let version = object.wanted_version();
         let tokens = object.spec.grant_tokens;
         // KMS may answer slowly or never, so the slot is free meanwhile. Boxed, because the future of the AWS SDK would make that
@@ -65,6 +65,8 @@ impl<K: KeyKind> Reconciler<'_, K> {
                 return Ok(());
             }
         };
+        // An earlier answer that the class no longer allows is not kept.
+        self.log_dropped();
         let (namespace, name) = (&self.namespace, &self.name);
         let (arn, request_id) = (&generated.key_arn, &generated.request_id);
         info!(namespace, name, version, key = arn, request_id, "KMS issued a {}", K::KIND.noun);
@@ -78,6 +80,8 @@ impl<K: KeyKind> Reconciler<'_, K> {
             key_material_id: generated.key_material_id,
             issued_at: issued_at(key.as_object()),
             request_id: generated.request_id,
+            as_written,
+            class,
             rest: Rest::new(),
         }))
     }
@@ -163,9 +167,10 @@ impl<K: KeyKind> Reconciler<'_, K> {
     }
 
     /// Writes the record with a data key of the largest size, as a dry run.
-    pub(super) async fn dry_run_record(&mut self) -> Result<(), Error> {
+    pub(super) async fn dry_run_record(&mut self, ask: &Ask) -> Result<(), Error> {
         let region = self.context.kms.own_region();
-        let largest = IssuedVersion { issued_at: issued_at(self.object()), ..size::largest(self.object(), region) };
+        let largest =
+            IssuedVersion { issued_at: issued_at(self.object()), ..size::largest(self.object(), ask, region) };
         let object = self.key().with_status(with_recorded(self.object(), vec![largest]));
         let tried = keys::put_status(&self.context.client, &object, true);
         match classify_write(self.with_timeout(tried).await?, object.as_object())? {

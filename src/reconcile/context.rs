@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     api_server::{connectivity::Connectivity, events::Events},
+    classes::Classes,
     controller::store::WorkingSet,
     kms::Kms,
     metrics::Metrics,
@@ -55,6 +56,8 @@ pub struct Context {
     pub kube_timeout: Duration,
     /// How often the objects that are not settled are queued without any event.
     pub resync: Duration,
+    /// What is known of the classes.
+    pub classes: Classes,
     /// Whether data keys may be issued.
     pub may_issue: bool,
     /// Keys that the template of a Secret may not have.
@@ -80,6 +83,7 @@ impl Context {
             working_set: Arc::new(WorkingSet::new(8 << 20)),
             kube_timeout: Duration::from_secs(10),
             resync: Duration::from_hours(10),
+            classes: Classes::new(false),
             may_issue: true,
             reserved: Reserved::default(),
         }

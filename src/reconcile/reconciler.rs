@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::{context::Context, error::Error, retry::FailureInputs};
 use crate::{
+    classes::ClassInView,
     controller::{
         slots::Slot,
         store::{Claim, Store},
@@ -171,6 +172,7 @@ impl<'a, K: KeyKind> Reconciler<'a, K> {
                 .rival
                 .as_ref()
                 .map(|rival| Rival { kind: rival.kind().kind(), name: rival.name() }),
+            tenancy: self.failure_inputs.class.tenancy(self.context.classes.is_required()),
             ..self.context.inputs(K::KIND)
         }
     }
@@ -185,6 +187,16 @@ impl<'a, K: KeyKind> Reconciler<'a, K> {
     pub fn rival(&self) -> Option<Place> {
         let has_no_record = self.object().record().is_empty();
         has_no_record.then(|| self.store.rival(self.object())).flatten()
+    }
+
+    /// Whether the object waits for its class, and that has changed since the decision. The change may have come before the status
+    /// said so, and then it has woken nothing.
+    pub fn has_missed_its_class(&self) -> bool {
+        let waits = match self.attempt.failure() {
+            Some(failure) => failure.reason.depends_on_class(),
+            None => self.failure_inputs.class == ClassInView::Unlisted,
+        };
+        waits && self.context.classes.of(self.object()) != self.failure_inputs.class
     }
 
     /// The place of the Secret.
@@ -225,7 +237,7 @@ pub(super) fn revision_of(known: Option<&KnownSecret>) -> Option<String> {
     known.map(|known| known.metadata.revision.resource_version.clone())
 }
 
-/// What a failure of this object depends on, except its Secret and its rival.
+/// What a failure of this object depends on, except its Secret, its rival and its class.
 pub(super) fn failure_inputs(key: Object<'_>) -> FailureInputs {
     FailureInputs {
         generation: key.metadata.generation,
@@ -233,6 +245,7 @@ pub(super) fn failure_inputs(key: Object<'_>) -> FailureInputs {
         recorded: key.recorded_version(key.wanted_version()).is_some(),
         secret: None,
         rival: None,
+        class: ClassInView::None,
         retry_at: key.retry_at().map(str::to_owned),
     }
 }

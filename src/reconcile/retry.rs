@@ -55,7 +55,12 @@ impl RetryTable {
         let now = Instant::now();
         let is_known = self.known(uid).is_some_and(|state| state.gate.is_some() || state.failures > 0);
         // A data key that was restored while the operator did not run is taken over at once.
-        let is_back = |reason| inputs.is_past(reason) || passes_with_a_restore(reason) && inputs.secret.is_some();
+        // A class is judged again at once, too: that costs no request.
+        let is_back = |reason: Reason| {
+            reason.depends_on_class()
+                || inputs.is_past(reason)
+                || passes_with_a_restore(reason) && inputs.secret.is_some()
+        };
         let shown = shown.filter(|&reason| !is_back(reason) && !reason.depends_on_object());
         if let (false, Some(reason)) = (is_known, shown) {
             let not_before = now + self.bounds.initial_delay(reason.retry_policy());

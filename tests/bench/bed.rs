@@ -170,9 +170,18 @@ impl Bed {
 
     /// Starts one with another way to the API server.
     pub async fn operator_by(&self, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Operator {
+        self.start(kubeconfig, &[&["--namespace", namespace], flags].concat()).await
+    }
+
+    /// Starts one that watches every namespace, and waits until it is ready.
+    pub async fn operator_of_all(&self, flags: &[&str]) -> Operator {
+        self.start(&self.kubeconfig, flags).await
+    }
+
+    async fn start(&self, kubeconfig: &Path, flags: &[&str]) -> Operator {
         let program = std::env::var_os("BENCH_OPERATOR").map_or_else(testbed::operator, PathBuf::from);
         let address = format!("127.0.0.1:{}", free_port());
-        let mut arguments = vec!["run", "--log-format=json", "--namespace", namespace, "--admin-address", &address];
+        let mut arguments = vec!["run", "--log-format=json", "--admin-address", &address];
         arguments.extend(flags);
         let mut environment: Vec<_> = kms::environment(&self.kms.url()).into();
         environment.push(("KUBECONFIG", kubeconfig.display().to_string()));

@@ -43,13 +43,15 @@ impl Work {
         let now = Timestamp::now();
         let issued = IssuedVersion {
             version: key.wanted_version(),
-            request: key.spec.request(),
+            request: key.spec.request().unwrap(),
             ciphertext_blob: ByteString(std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect()),
             public_key: None,
             key_id: "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab".to_owned(),
             key_material_id: None,
             issued_at: datakey::api::truncate_to_seconds(now),
             request_id: Some(format!("{:032x}", fastrand::u128(..))),
+            as_written: None,
+            class: None,
             rest: Rest::new(),
         };
         let mut recorded = key.clone();

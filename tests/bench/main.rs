@@ -29,7 +29,7 @@ use std::{
 use bed::{Bed, Best};
 use report::Report;
 use scenarios::{
-    bursts,
+    bursts, classes,
     growth::{self, Growth},
     latency, quota, repair, restart, rules,
 };
@@ -55,8 +55,18 @@ async fn main() {
     );
     std::fs::create_dir_all(&folder).unwrap();
     let mut measured = None;
-    let [mut summary, mut limit, mut bursts, mut restart, mut latency, mut repair, mut quota, mut cost, mut growth] =
-        std::array::from_fn(|_| Report::default());
+    let [
+        mut summary,
+        mut limit,
+        mut bursts,
+        mut restart,
+        mut latency,
+        mut repair,
+        mut quota,
+        mut cost,
+        mut classes,
+        mut growth,
+    ] = std::array::from_fn(|_| Report::default());
 
     let mut first = Bed::new(Best { connections: 1, concurrency: 32 }).await;
     let tried = bursts::calibrate(&mut first, scaled(500)).await;
@@ -116,6 +126,10 @@ async fn main() {
         rules::run(&bed, scaled(1500), 6, &mut cost).await;
     }
     drop(bed);
+    if wanted("classes") {
+        classes.section("Classes", "What a changed DataKeyClass costs the operator.");
+        classes::run(&Bed::new(best).await, scaled(10_000), &mut classes).await;
+    }
     if wanted("growth") {
         let window = std::env::var("BENCH_REST").map_or(scaled(300), |rest| rest.parse().expect("BENCH_REST: seconds"));
         let mut cluster = Growth::start(best, scaled(3000)).await;
@@ -129,7 +143,7 @@ async fn main() {
         cluster.summary(measured, &mut summary);
     }
 
-    write(&[summary, limit, bursts, latency, growth, restart, repair, quota, cost], begun, &folder);
+    write(&[summary, limit, bursts, latency, growth, restart, repair, quota, cost, classes], begun, &folder);
 }
 
 /// Writes the page.

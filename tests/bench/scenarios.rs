@@ -1,6 +1,7 @@
 //! What is measured, one scenario a file.
 
 pub mod bursts;
+pub mod classes;
 pub mod growth;
 pub mod latency;
 pub mod quota;

@@ -147,7 +147,7 @@ async fn malformed_key_ids_are_refused<K: TestKind>(test: TestNamespace<K>) {
         refuses(&test, json!({ "keyId": malformed }), KEY_FORMS).await;
     }
     refuses(&test, json!({ "keyId": "" }), "should be at least 1 chars long").await;
-    refuses(&test, json!({ "keyId": null }), "spec.keyId: Required value").await;
+    refuses(&test, json!({ "keyId": null }), "spec: Invalid value: set keyId, or set className").await;
     let aws_managed = "name a customer managed key";
     refuses(&test, json!({ "keyId": "alias/aws/s3" }), aws_managed).await;
     refuses(&test, json!({ "keyId": "arn:aws:kms:eu-west-1:111122223333:alias/aws/ebs" }), aws_managed).await;

@@ -108,6 +108,25 @@ async fn upgrade_rollback_and_reinstall_keep_secrets_without_calls() {
 }
 
 #[tokio::test]
+async fn classes_in_values_need_their_definition_first() {
+    let plane = ControlPlane::bare().await;
+    let items = json!({ "shop": { "namespaces": ["shop"], "allow": [{ "keyIds": ["alias/shop"] }] } });
+    let with_classes = ["--set-json", &format!("classes.items={items}")];
+    let release = ("datakey-operator", "datakey-system");
+    let error = install(&plane, release.0, release.1, &with_classes).await.unwrap_err();
+    assert!(error.contains(r#"no matches for kind "DataKeyClass""#), "{error}");
+    let releases = helm(&plane, &["list", "-A", "-q"]).await.unwrap();
+    assert_eq!(releases.trim(), "", "nothing is installed");
+
+    let classes = async || plane.kubectl(&["get", "datakeyclasses", "-o", "name"]).await.unwrap();
+    install(&plane, release.0, release.1, &[]).await.unwrap();
+    install(&plane, release.0, release.1, &with_classes).await.unwrap();
+    assert_eq!(classes().await.trim(), "datakeyclass.datakey.dev/shop");
+    install(&plane, release.0, release.1, &[]).await.unwrap();
+    assert_eq!(classes().await.trim(), "", "a class that is not in the values any more is deleted");
+}
+
+#[tokio::test]
 async fn pods_are_admitted_under_the_restricted_standard() {
     let test = TestNamespace::new("pod-security").await;
     let get = ["get", "deployment", "datakey-operator", "-n", "datakey-system", "-o", "json"];

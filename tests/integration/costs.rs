@@ -15,6 +15,7 @@ use crate::harness::{NO_RETRY, Operator, SOON, TestKind, TestNamespace};
 
 for_each_kind! {
     a_new_data_key_costs_one_kms_call_four_requests_an_event: with_stub_kms("costs-new"),
+    a_new_data_key_of_a_class_costs_the_same: with_stub_kms("costs-class"),
     a_new_version_costs_one_kms_call_four_requests_an_event: with_stub_kms("costs-version"),
     a_lost_secret_costs_a_read_two_writes_and_an_event: with_stub_kms("costs-lost"),
     a_changed_secret_costs_two_reads_two_writes_and_an_event: with_stub_kms("costs-changed"),
@@ -103,6 +104,21 @@ async fn a_new_data_key_costs_one_kms_call_four_requests_an_event<K: TestKind>(t
     let (requests, calls) = costs
         .of(async {
             costs.test.create_many("k", COUNT, &json!({})).await;
+            costs.test.all_ready(COUNT, SOON).await;
+        })
+        .await;
+    let issued = [("get secrets", 1), ("update {}/status", 2), ("create secrets", 1), ("create events", 1)];
+    assert_eq!(requests, each::<K>(&issued));
+    assert_eq!(calls, COUNT);
+}
+
+async fn a_new_data_key_of_a_class_costs_the_same<K: TestKind>(test: TestNamespace<K>) {
+    let pairs = json!([{ "key": "namespace", "valueFrom": "Namespace", "mode": "Inject" }]);
+    test.class(&json!({ "allow": [{ "keyIds": [test.alias()] }], "encryptionContext": { "pairs": pairs } })).await;
+    let costs = Costs::of_new(test, &[]).await;
+    let (requests, calls) = costs
+        .of(async {
+            costs.test.create_many("k", COUNT, &json!({ "className": costs.test.namespace })).await;
             costs.test.all_ready(COUNT, SOON).await;
         })
         .await;
@@ -273,19 +289,19 @@ fn requests_of_a_start(costs: &Costs) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_restart_costs_four_streamed_lists_or_eight_requests_more() {
+async fn a_restart_costs_five_streamed_lists_or_ten_requests_more() {
     let mut costs = Costs::with_ready("costs-restart").await;
     drop(costs.operator.take());
     let calls = costs.test.proxy.calls();
     costs.api.forget();
     costs.start(&[]).await;
-    // For each kind, a list asks whether there is a definition. A streamed list goes on as a watch.
-    let probes = ["list datakeypairs", "list datakeys"];
-    let begun = ["watchlist datakeypairs", "watchlist datakeys", "watchlist secrets", "watchlist secrets"];
-    let streamed = [&probes[..], &begun].concat();
-    let mut refused = [&streamed[..], &["list datakeypairs", "list datakeys", "list secrets", "list secrets"]].concat();
-    refused.extend(["watch datakeypairs", "watch datakeys", "watch secrets", "watch secrets"]);
-    refused.sort_unstable();
+    // For each kind and for classes, a list asks whether there is a definition. A streamed list goes on as a watch.
+    let probes = ["list datakeyclasses", "list datakeypairs", "list datakeys"];
+    let watched = ["datakeyclasses", "datakeypairs", "datakeys", "secrets", "secrets"];
+    let each = |verb: &str| watched.map(|resource| format!("{verb} {resource}")).to_vec();
+    let streamed = [probes.map(str::to_owned).to_vec(), each("watchlist")].concat();
+    let mut refused = [streamed.clone(), each("list"), each("watch")].concat();
+    refused.sort();
     let streams = costs.test.plane.release().streams_lists();
     assert_eq!(requests_of_a_start(&costs), if streams { streamed } else { refused.clone() });
 

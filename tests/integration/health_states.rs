@@ -270,6 +270,35 @@ async fn failures_of_restores() -> States {
     states
 }
 
+/// Objects that no class allows.
+async fn failures_of_classes() -> States {
+    let (test, mut states) = (TestNamespace::new("recorded-classes").await, States::default());
+    test.class(&json!({ "namespaces": ["bank"] })).await;
+    let (missing, unavailable) = (file_name(Reason::ClassMissing), file_name(Reason::ClassesUnavailable));
+    {
+        let _operator = test.operator_with(&["--classes=required"], &[]);
+        test.create(&missing, &json!({})).await;
+        states.add_failure(&test, &test.failed(&missing, "ClassMissing").await, Reason::ClassMissing);
+        for (reason, class) in [(Reason::ClassNotFound, "shop"), (Reason::ClassRefused, &*test.namespace)] {
+            let name = file_name(reason);
+            test.create(&name, &json!({ "className": class })).await;
+            states.add_failure(&test, &test.failed(&name, reason.as_str()).await, reason);
+        }
+        test.delete(&missing).await;
+    }
+    let (api, kubeconfig) = test.api_proxy().await;
+    api.fail_always(
+        "list",
+        "datakeyclasses",
+        api_proxy::Fault::Refuse(403, "Forbidden", "datakeyclasses is forbidden"),
+    );
+    let _operator = test.operator_by(&kubeconfig, &[]);
+    test.create(&unavailable, &json!({ "className": test.namespace })).await;
+    let key = test.failed(&unavailable, "ClassesUnavailable").await;
+    states.add_failure(&test, &key, Reason::ClassesUnavailable);
+    states
+}
+
 /// Records without room, and conflicts over Secrets.
 async fn failures_of_the_cluster() -> States {
     let (test, mut states) = (TestNamespace::new("recorded-cluster").await, States::default());
@@ -374,7 +403,7 @@ async fn failures_of_pins() -> States {
     // A record of a newer release: the definition keeps unknown fields of a version.
     let name = file_name(Reason::SpecNewer);
     let mut newer = pin("alias/orders", ARN);
-    newer[0]["asWritten"] = json!({ "keyId": "alias/short" });
+    newer[0]["madeBy"] = json!({ "keyId": "alias/short" });
     test.create(&name, &json!({ "keyId": "alias/orders", "wrappedKeys": newer })).await;
     states.add_failure(&test, &test.failed(&name, "SpecNewer").await, Reason::SpecNewer);
 
@@ -406,18 +435,19 @@ async fn failures_of_an_outdated_definition() -> States {
 #[tokio::test]
 async fn the_recorded_states_are_what_the_operator_leaves_today() {
     let kms = TestNamespace::new("recorded-kms").await;
-    let (life, kms, tls, settings, restores, cluster, around, pins, definition) = tokio::join!(
+    let (life, kms, tls, settings, restores, classes, cluster, around, pins, definition) = tokio::join!(
         async { a_life(TestNamespace::new("recorded-life").await).await },
         failures_of_kms(&kms),
         failure_of_tls(),
         failures_of_the_settings(),
         failures_of_restores(),
+        failures_of_classes(),
         failures_of_the_cluster(),
         failures_around_the_cluster(),
         failures_of_pins(),
         failures_of_an_outdated_definition(),
     );
-    let states: BTreeMap<_, _> = [life, kms, tls, settings, restores, cluster, around, pins, definition]
+    let states: BTreeMap<_, _> = [life, kms, tls, settings, restores, classes, cluster, around, pins, definition]
         .into_iter()
         .flat_map(|part| part.0)
         .collect();

@@ -19,11 +19,11 @@ fn definition(newer: bool) -> Value {
     if newer {
         let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
         let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
-        schema["spec"]["properties"]["className"] = json!({ "type": "string", "maxLength": 63 });
+        schema["spec"]["properties"]["tier"] = json!({ "type": "string", "maxLength": 63 });
         schema["status"]["properties"]["inUse"] = any.clone();
         for entry in ["/spec/properties/wrappedKeys/items", "/status/properties/versions/items"] {
             let entry = schema.pointer_mut(entry).unwrap();
-            entry["properties"]["asWritten"] = any.clone();
+            entry["properties"]["madeBy"] = any.clone();
             entry["properties"]["request"]["properties"]["origin"] = json!({ "type": "string", "maxLength": 63 });
         }
     }
@@ -33,7 +33,7 @@ fn definition(newer: bool) -> Value {
 /// Installs a definition and waits until the API server uses it.
 async fn install_definition(test: &TestNamespace, newer: bool) {
     test.apply(&[definition(newer)]).await;
-    let probe = test.manifest("probe", &json!({ "className": "shop" }));
+    let probe = test.manifest("probe", &json!({ "tier": "shop" }));
     // The others are refused by strict validation.
     eventually(SOON, "the definition works", async || {
         let dry_run = test.plane.workdir().file(&format!("{}-probe.json", test.namespace));
@@ -50,7 +50,7 @@ fn newer_version(test: &TestNamespace, key: &DataKey) -> Value {
     let mut version = test.pin(key.wanted_version());
     version["request"] = to_json(&key.spec.request());
     version["request"]["origin"] = json!("EXTERNAL");
-    version["asWritten"] = invented();
+    version["madeBy"] = invented();
     version
 }
 
@@ -96,7 +96,7 @@ async fn a_record_survives_one_release_down_and_up_again() {
         for version in [3, 1, 2] {
             test.patch("orders", &json!({ "spec": { "version": version } })).await;
             let key = test.failed("orders", "RecordNewer").await;
-            assert!(message(&key).contains("version 2 has asWritten, request.origin"), "{}", message(&key));
+            assert!(message(&key).contains("version 2 has madeBy, request.origin"), "{}", message(&key));
             assert_eq!(to_json(&key.record()), record);
             let status = to_json(&key.status);
             assert!(status["conditions"].as_array().unwrap().contains(&foreign), "{status}");
@@ -110,12 +110,12 @@ async fn a_record_survives_one_release_down_and_up_again() {
     assert_eq!(test.proxy.calls(), calls + 3, "only the three that show that it has settled");
 
     let mut other = record.clone();
-    other[1]["asWritten"]["keyId"] = json!("alias/other");
+    other[1]["madeBy"]["keyId"] = json!("alias/other");
     assert_refused(
         test.try_patch_status("orders", &json!({ "versions": other })).await,
         "status.versions is write-once",
     );
-    other[1].as_object_mut().unwrap().remove("asWritten");
+    other[1].as_object_mut().unwrap().remove("madeBy");
     assert_refused(
         test.try_patch_status("orders", &json!({ "versions": other })).await,
         "status.versions is write-once",
@@ -148,7 +148,7 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
         test.issue(name, &json!({})).await;
     }
     let data = test.data("orders").await;
-    let class = json!({ "spec": { "className": "shop" } });
+    let class = json!({ "spec": { "tier": "shop" } });
     test.patch("orders", &class).await;
     test.ready("orders").await;
     test.delete_secret("orders").await;
@@ -164,12 +164,12 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
     test.create("adopted", &class["spec"]).await;
     for name in ["orders", "created", "pinned", "adopted"] {
         let key = test.failed(name, "SpecNewer").await;
-        assert!(message(&key).contains(" recorded: spec.className. "), "{}", message(&key));
+        assert!(message(&key).contains(" recorded: spec.tier. "), "{}", message(&key));
         assert_eq!(key.record().len(), usize::from(name == "orders"), "{name}");
     }
     assert_eq!(test.proxy.calls(), calls);
     for name in ["orders", "created", "pinned", "adopted"] {
-        test.patch(name, &json!({ "spec": { "className": null } })).await;
+        test.patch(name, &json!({ "spec": { "tier": null } })).await;
         test.ready(name).await;
     }
     assert_eq!(test.proxy.calls(), calls + 2, "version 2 of one, version 1 of another");
@@ -179,10 +179,10 @@ async fn a_field_of_a_newer_spec_stops_issuing_not_restoring() {
 async fn a_pin_with_unknown_fields_is_not_recorded() {
     let test = TestNamespace::new("newer-pin").await;
     let mut pin = test.pin(1);
-    pin["asWritten"] = invented();
+    pin["madeBy"] = invented();
     pin["request"]["origin"] = json!("EXTERNAL");
     let mut deep = test.pin(1);
-    deep["asWritten"] = json!("DEEP");
+    deep["madeBy"] = json!("DEEP");
     let deep = test.manifest("deep", &json!({ "wrappedKeys": [deep] })).to_string();
     let nested = format!("{}1{}", r#"{"a":"#.repeat(300), "}".repeat(300));
     let file = test.plane.workdir().file("newer-deep.json");
@@ -194,7 +194,7 @@ async fn a_pin_with_unknown_fields_is_not_recorded() {
     let operator = test.operator();
     operator.is_ready().await;
     let key = test.failed("orders", "SpecNewer").await;
-    let fields = "spec.wrappedKeys[0].asWritten, spec.wrappedKeys[0].request.origin";
+    let fields = "spec.wrappedKeys[0].madeBy, spec.wrappedKeys[0].request.origin";
     assert!(message(&key).contains(fields), "{}", message(&key));
     assert!(key.record().is_empty());
     assert_eq!(to_json(&key.pinned_versions()), json!([pin]), "it is as it was");
@@ -223,7 +223,7 @@ async fn the_secret_of_a_newer_release_is_adopted_whole() {
     test.delete_secret("orders").await;
     let annotation = secret.annotations_mut().get_mut("datakey.dev/issued.v1").unwrap();
     let mut provenance: Value = serde_json::from_str(annotation).unwrap();
-    provenance["asWritten"] = invented();
+    provenance["madeBy"] = invented();
     provenance["request"] = json!({ "origin": "EXTERNAL" });
     *annotation = provenance.to_string();
     let secret = test.create_secret(&secret).await;
@@ -232,7 +232,7 @@ async fn the_secret_of_a_newer_release_is_adopted_whole() {
     test.create("orders", &json!({})).await;
     let key = test.failed("orders", "RecordNewer").await;
     let mut expected = to_json(&before.record());
-    expected[0]["asWritten"] = invented();
+    expected[0]["madeBy"] = invented();
     expected[0]["request"]["origin"] = json!("EXTERNAL");
     assert_eq!(to_json(&key.record()), expected);
     assert_eq!(test.secret("orders").await, secret, "the Secret is left as it is");

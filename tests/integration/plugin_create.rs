@@ -222,7 +222,7 @@ async fn apply_waits_until_ready_and_never_changes_other_keys() {
     test.create("foreign", &json!({ "keyId": "alias/plugin-apply-foreign" })).await;
     let foreign = user.ends(1, &["create", "foreign", "--key-id", &alias, "--key-spec=AES_256", "--apply"]).await;
     assert!(foreign.err.contains("which another client set"), "{foreign:?}");
-    assert_eq!(test.get("foreign").await.spec.key_id, "alias/plugin-apply-foreign");
+    assert_eq!(test.get("foreign").await.spec.key_id.as_deref(), Some("alias/plugin-apply-foreign"));
 
     let stalled = user.ends(2, &["create", "k", "--key-id", &alias, "--key-spec=AES_256", "--apply"]).await;
     assert!(

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::flags;
 
+mod classes;
 mod release;
 mod values;
 
@@ -258,6 +259,7 @@ fn the_operator_accepts_the_flags_of_the_chart() {
             // Helm writes numbers of this size as 1e+06.
             "config": { "reservedTemplateKeys": ["example.com/", "a.b/C"], "kmsRate": 1_000_000, "kmsPairRates": ["RSA_4096=0.001", "SM2=1000000"], "issue": false, "logLevel": "info,kube=debug", "retryMax": "1h30m" },
             "leaderElection": { "duration": "1m" },
+            "classes": { "required": true },
         }),
     ] {
         let all = objects(&values);
@@ -446,19 +448,6 @@ fn probes_and_metrics_are_served_on_ipv6_and_ipv4() {
     let pod = pod(&json!({ "metrics": { "port": 9090 } }));
     let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
     assert!(arguments.contains(&json!("--admin-address=[::]:9090")), "{arguments:?}");
-}
-
-#[test]
-fn operator_of_listed_namespaces_has_no_cluster_wide_rights() {
-    let all = objects(&json!({ "watchNamespaces": ["shop", "bank", "shop"], "rbac": { "aggregate": false } }));
-    let kinds: Vec<_> = all.iter().map(|object| object["kind"].as_str().unwrap()).collect();
-    assert!(!kinds.contains(&"ClusterRole") && !kinds.contains(&"ClusterRoleBinding"), "{kinds:?}");
-    let roles: Vec<_> = all
-        .iter()
-        .filter(|object| object["kind"] == "Role")
-        .map(|role| role["metadata"]["namespace"].as_str().unwrap())
-        .collect();
-    assert_eq!(roles, ["shop", "bank", "datakey-system"]);
 }
 
 /// The alerts and the dashboard name metrics that the operator has, and every alert has a runbook.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use datakey::names::{RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, VELERO_RESTORE_LABEL};
 
 mod links;
+mod tenancy;
 mod versions;
 
 /// All files below a folder with this extension.

@@ -17,8 +17,25 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, update]
-# Events report what was issued, and why an object is not ready.
+# Events report what was issued, why an object is not ready, and why a class cannot be used (in the namespace default,
+# because a class is in none).
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- end -}}
+
+{{- /* Classes are in no namespace, so only a ClusterRole can grant these. */ -}}
+{{- define "datakey.classRules" -}}
+# A class says what the objects of a namespace may ask of KMS. list, watch: the operator has all of them in memory, so a decision
+# costs no request. It never changes one.
+- apiGroups: [datakey.dev]
+  resources: [datakeyclasses]
+  verbs: [list, watch]
+{{- if not .Values.watchNamespaces }}
+# The status of a class says whether the operator can use it and how many objects use it, by server-side apply. An operator
+# of some namespaces does not see all of these objects and leaves the status alone.
+- apiGroups: [datakey.dev]
+  resources: [datakeyclasses/status]
+  verbs: [patch]
+{{- end }}
 {{- end -}}

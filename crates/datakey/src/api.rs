@@ -5,6 +5,7 @@ mod bounds;
 mod conditions;
 mod crd;
 mod data_key;
+mod data_key_class;
 mod data_key_pair;
 pub(crate) mod flaws;
 mod key_pair_spec;
@@ -19,14 +20,19 @@ mod template;
 
 pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
 pub use conditions::{Conditions, PENDING, READY, STALLED};
-pub use crd::{KINDS, crd, crds};
+pub use crd::{KINDS, class_crd, crd, crds};
 pub use data_key::{DataKey, DataKeySpec};
+pub use data_key_class::{
+    ACCEPTED, ClassContext, ClassDefaults, ClassLimits, ContextPair, DataKeyClass, DataKeyClassSpec,
+    DataKeyClassStatus, Mode, NumberRange, Others, ValueFrom,
+};
 pub use data_key_pair::{DataKeyPair, DataKeyPairSpec};
 pub use flaws::{RequestFlaw, flaw};
 pub use key_pair_spec::{KeyPairSpec, QuotaClass};
 pub use kind::{KeyKind, Kind, KindId, Object, SpecView, ToJson, with_adopted, with_recorded};
 pub use lenient::Rest;
 pub use material::{KeySpec, Material};
-pub use request::{EncryptionContext, KeyRequest, RequestView};
-pub use status::{IssuedVersion, KeyStatus, VerifiedSecret, initial_status, truncate_to_seconds};
+pub use request::{EncryptionContext, KeyRequest, RequestView, WrittenRequest};
+pub(crate) use rules::issued::a_key_or_a_class;
+pub use status::{ClassRef, IssuedVersion, KeyStatus, VerifiedSecret, initial_status, truncate_to_seconds};
 pub use template::{DeletionPolicy, SecretTemplate, TemplateMetadata};

@@ -83,7 +83,7 @@ pub fn failed<'a>(object: impl Into<Object<'a>>, failure: &Failure, now: Timesta
     KeyStatus {
         observed_generation: object.metadata.generation,
         conditions: Conditions::beside(own, old.conditions),
-        key_id: if old.versions.is_empty() { Some(object.spec.request.key_id.to_owned()) } else { old.key_id },
+        key_id: if old.versions.is_empty() { object.spec.request.key_id.map(str::to_owned) } else { old.key_id },
         ..old
     }
 }

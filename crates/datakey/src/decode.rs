@@ -114,6 +114,19 @@ impl Encoded {
         object.map_err(|why| Unreadable { why: why.into(), status: status.clone() })
     }
 
+    /// The spec alone.
+    ///
+    /// # Errors
+    /// Why it cannot be decoded.
+    pub fn decode_spec<T: DeserializeOwned>(&self) -> Result<T, String> {
+        part("spec", self.spec.as_deref())
+    }
+
+    /// The status alone; `None` where there is none, or it cannot be decoded.
+    pub fn decode_status<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(self.status.as_deref()?.get()).ok()
+    }
+
     /// What can be read of it, if it cannot be decoded as a whole. The name of its Secret stays reserved for it then, so the fields
     /// that decide about that are read by themselves.
     pub fn remains(&self) -> Remains {
@@ -159,7 +172,7 @@ fn knows_enough(spec: SpecView<'_>) -> bool {
     let template = spec.secret_template.into_iter();
     let of_the_template = template.clone().map(|template| &template.rest);
     let of_its_metadata = template.flat_map(|template| &template.metadata).map(|metadata| &metadata.rest);
-    let of_pins = spec.pins.iter().flat_map(|pin| [&pin.rest, &pin.request.rest]);
+    let of_pins = spec.pins.iter().flat_map(|pin| pin.rests().map(|(_, rest)| rest));
     let rests = of_pins.chain(of_the_template).chain(of_its_metadata).chain([spec.rest]);
     let rests = rests.filter(|rest| !rest.is_empty());
     let size = |rest| serde_json::to_vec(rest).map_or(usize::MAX, |json| json.len());
@@ -364,7 +377,10 @@ mod tests {
                 "spec.deletionPolicy: expected `Retain` or `Delete`",
             ),
             (|key| key["spec"]["grantTokens"] = json!([7]), "spec.grantTokens[0]: expected a string"),
-            (|key| _ = key["spec"].as_object_mut().unwrap().remove("keyId"), "spec: missing field `keyId`"),
+            (
+                |key| _ = key["spec"]["wrappedKeys"][0]["request"].as_object_mut().unwrap().remove("keyId"),
+                "spec.wrappedKeys[0].request: missing field `keyId`",
+            ),
             (|key| key["spec"] = Value::Null, "spec is missing"),
             (|key| key["spec"] = json!("text"), "spec: expected an object DataKeySpec"),
             (

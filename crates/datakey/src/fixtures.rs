@@ -38,7 +38,8 @@ pub fn data_key() -> DataKey {
     let mut key = DataKey::new(
         "orders",
         DataKeySpec {
-            key_id,
+            key_id: Some(key_id),
+            class_name: None,
             key_spec,
             number_of_bytes,
             encryption_context,
@@ -65,7 +66,7 @@ pub type Edit<T> = fn(&mut T);
 
 /// Edits of a spec that change its request, each with the field that differs.
 pub const OTHER_REQUESTS: [(Edit<DataKey>, &str); 4] = [
-    (|key| key.spec.key_id = "alias/other".into(), "keyId"),
+    (|key| key.spec.key_id = Some("alias/other".into()), "keyId"),
     (|key| key.spec.key_spec = Some(KeySpec::Aes128), "keySpec"),
     (|key| key.spec.encryption_context = None, "encryptionContext"),
     (|key| key.spec.region = Some("eu-north-1".into()), "region"),
@@ -82,6 +83,8 @@ pub fn issued(version: i32) -> IssuedVersion {
         key_material_id: Some("ab".repeat(32)),
         issued_at: truncate_to_seconds(at(i64::from(version))),
         request_id: Some(format!("request-{version}")),
+        as_written: None,
+        class: None,
         rest: Rest::new(),
     }
 }
@@ -189,6 +192,9 @@ fn pair_request(request: &mut Value) {
 
 fn pair_entry(entry: &mut Value) {
     pair_request(&mut entry["request"]);
+    if let Some(written) = entry.get_mut("asWritten") {
+        pair_request(written);
+    }
     let version = i32::try_from(entry["version"].as_i64().unwrap()).unwrap();
     entry["publicKey"] = json!(public_key_of(version));
 }

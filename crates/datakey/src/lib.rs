@@ -24,6 +24,7 @@
 //! | [`api`] | the custom resource: spec, status, validation rules, definition |
 //! | [`names`] | what is stored under a name: API group, labels, annotations, Secret type; the form of users' names |
 //! | [`arn`] | the forms of a KMS key identifier, and what they say of Region and key |
+//! | [`class`] | what a `DataKeyClass` allows, and what it fills in |
 //! | [`protocol`] | every decision, as the next step of an attempt |
 //! | [`public_key`] | the public half of a key pair: its check, and the forms that other programs read |
 //! | [`secret`] | the Secret from the record, its comparison, its adoption, its template |
@@ -53,11 +54,11 @@
 //! }))?;
 //! let mut attempt = Attempt::new(Arc::new(key), None);
 //! let next = |attempt: &Attempt<_>| attempt.next(Inputs::default(), Timestamp::UNIX_EPOCH);
-//! assert!(matches!(next(&attempt), Step::AcquirePermit));
+//! assert!(matches!(next(&attempt), Step::AcquirePermit(_)));
 //! attempt.learn(Answer::Permit).unwrap();
 //! assert!(matches!(next(&attempt), Step::GetSecretMetadata));
 //! attempt.learn(Answer::Metadata(None)).unwrap();
-//! assert!(matches!(next(&attempt), Step::CallKms));
+//! assert!(matches!(next(&attempt), Step::CallKms(_)));
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
@@ -65,6 +66,7 @@
 
 pub mod api;
 pub mod arn;
+pub mod class;
 pub mod condition;
 pub mod decode;
 #[cfg(any(test, feature = "fixtures"))]

@@ -95,6 +95,14 @@ pub enum Reason {
     RestoredWithoutKey,
     /// The operator was started with `--issue=false`.
     IssuingDisabled,
+    /// The operator requires classes, the spec names none, and there is none of the name `default`.
+    ClassMissing,
+    /// There is no class of that name.
+    ClassNotFound,
+    /// The class does not allow what the spec, a pin or the Secret asks for.
+    ClassRefused,
+    /// The operator cannot read classes.
+    ClassesUnavailable,
     /// A newer release recorded a version with fields that this one does not know.
     RecordNewer,
     /// The spec has a field that this release does not know.
@@ -142,6 +150,12 @@ impl Reason {
     /// because it may be a different release.
     pub const fn depends_on_object(self) -> bool {
         matches!(self, Self::SpecInvalid | Self::RecordNewer | Self::SpecNewer)
+    }
+
+    /// Whether a change of the class, or of its name in the spec, is a reason to retry at once. To judge again costs no request, so
+    /// a restart of the operator is one, too.
+    pub const fn depends_on_class(self) -> bool {
+        matches!(self, Self::ClassMissing | Self::ClassNotFound | Self::ClassRefused | Self::ClassesUnavailable)
     }
 
     /// Whether a change of the Secret is a reason to retry at once. `PinConflict` and `PinInvalid` are among these: the Secret of
@@ -231,7 +245,9 @@ mod tests {
     fn message_names_the_kind() {
         for &reason in Reason::ALL {
             let message = Failure::from(reason).message(DataKeyPair::KIND);
-            assert!(!message.replace("DataKeyPair", "").contains("DataKey"), "{message}");
+            // A class is of both kinds.
+            let rest = message.replace("DataKeyPair", "").replace("DataKeyClass", "");
+            assert!(!rest.contains("DataKey"), "{message}");
             assert!(!message.contains("data key") && !message.contains("PairPair"), "{message}");
         }
         let denied = Failure::from(Reason::AccessDenied).message(DataKeyPair::KIND);

@@ -1,5 +1,7 @@
 //! What the store knows of an object without its content.
 
+use std::sync::Arc;
+
 use super::compact::Text;
 use crate::place::Place;
 use datakey::{
@@ -16,6 +18,8 @@ pub struct Facts {
     pub secret_name: Option<Text>,
     /// What the `Ready` condition says.
     pub state: ReadyState,
+    /// The name of its class in the spec.
+    pub class: Option<Arc<str>>,
     /// Whether its record holds a data key. Also true where it can hold one, because its status cannot be decoded.
     pub has_record: bool,
     /// Whether it can be decoded.
@@ -32,6 +36,7 @@ impl Facts {
         Self {
             secret_name: name.map(Text::from),
             state: ReadyState::of(key.status),
+            class: key.spec.class_name.map(Arc::from),
             has_record: !key.record().is_empty(),
             is_readable: true,
         }
@@ -56,6 +61,7 @@ impl Facts {
                 .as_deref()
                 .map(Text::from),
             state: ReadyState::Failed(Reason::SpecInvalid),
+            class: None,
             has_record: may_have_record,
             is_readable: false,
         }

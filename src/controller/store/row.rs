@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ops::{Index, IndexMut},
+    sync::Arc,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -27,6 +28,8 @@ pub(super) struct Rows {
     pub by_place: HashMap<Place, Box<Row>>,
     pub key_list: ByKind<List>,
     pub secret_list: ByKind<List>,
+    /// How many objects name each class. The rows share the names.
+    pub classes: HashMap<Arc<str>, i64>,
 }
 
 /// A value for each kind.
@@ -238,8 +241,10 @@ impl Rows {
     }
 
     /// Stores an object in place of an earlier state of it or of another one.
-    pub fn set_key(&mut self, place: &Place, key: KeyRow) {
+    pub fn set_key(&mut self, place: &Place, mut key: KeyRow) {
         let (before, now) = (self.wanted_elsewhere(place), key.facts.other_place(place));
+        key.facts.class = key.facts.class.map(|class| self.count_class(class));
+        self.uncount_class(place);
         self.row(place).key = Some(key);
         if before != now {
             self.forget_wish(place, before);
@@ -254,6 +259,7 @@ impl Rows {
     pub fn remove_key(&mut self, place: &Place) -> Option<KeyRow> {
         let wanted = self.wanted_elsewhere(place);
         self.forget_wish(place, wanted);
+        self.uncount_class(place);
         let gone = self.by_place.get_mut(place)?.key.take();
         self.prune(place);
         gone
@@ -287,6 +293,23 @@ impl Rows {
             (Some(secret), Some(revision)) => secret.is_at(revision),
             (None, None) => true,
             _ => false,
+        }
+    }
+
+    /// Counts an object that names a class. Returns the name that all rows share.
+    fn count_class(&mut self, class: Arc<str>) -> Arc<str> {
+        let shared = self.classes.get_key_value(&class).map_or(class, |(shared, _)| Arc::clone(shared));
+        *self.classes.entry(Arc::clone(&shared)).or_default() += 1;
+        shared
+    }
+
+    fn uncount_class(&mut self, place: &Place) {
+        let Some(class) = self.key(place).and_then(|key| key.facts.class.clone()) else { return };
+        if let Some(count) = self.classes.get_mut(&class) {
+            *count -= 1;
+            if *count == 0 {
+                self.classes.remove(&class);
+            }
         }
     }
 

@@ -67,6 +67,51 @@ fn must_be_read(store: &Store, name: &str) -> bool {
     matches!(store.find(&place(name)), Some(Found::NotHeld(_)))
 }
 
+// === classes ===
+
+fn of_class(name: &str, version: &str, class: Option<&str>) -> DataKey {
+    let mut key = named(name, name, version);
+    key.spec.class_name = class.map(str::to_owned);
+    key
+}
+
+#[test]
+fn objects_of_each_class_are_counted() {
+    let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
+    let counts = || {
+        let (mut named, unnamed) = store.class_counts();
+        named.sort();
+        (named.into_iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", "), unnamed)
+    };
+    for (name, class) in [("a", Some("shop")), ("b", Some("shop")), ("c", Some("bank")), ("d", None)] {
+        deliver(&store, &of_class(name, "1", class), Verdict::Open);
+    }
+    assert_eq!(counts(), ("bank 1, shop 2".to_owned(), 1));
+    deliver(&store, &of_class("a", "2", Some("bank")), Verdict::Settled);
+    answer(&store, &of_class("b", "2", None));
+    assert_eq!(counts(), ("bank 2".to_owned(), 2));
+    store.remove(KindId::DataKey, &of_class("c", "1", None).metadata);
+    store.key_list_begins(KindId::DataKey);
+    store.key_list_ends(KindId::DataKey);
+    assert_eq!(counts(), (String::new(), 0), "no name is kept");
+}
+
+#[test]
+fn open_objects_are_found_by_class_and_state() {
+    let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
+    let refused = |mut key: DataKey| {
+        key.status = Some(condition::failed(&key, &Reason::ClassRefused.into(), at(0)));
+        key
+    };
+    deliver(&store, &refused(of_class("refused", "1", Some("shop"))), Verdict::Open);
+    deliver(&store, &of_class("new", "1", Some("shop")), Verdict::Open);
+    deliver(&store, &refused(of_class("settled", "1", Some("shop"))), Verdict::Settled);
+    deliver(&store, &refused(of_class("other", "1", Some("bank"))), Verdict::Open);
+    let found =
+        store.open_where(|class, state| class == Some("shop") && state == ReadyState::Failed(Reason::ClassRefused));
+    assert_eq!(found, [place("refused")]);
+}
+
 // === Secrets ===
 
 fn secret(name: &str, uid: &str, version: &str, belongs_to: &str) -> WatchedSecret {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::place::Place;
+use crate::{classes::ClassInView, place::Place};
 use datakey::reason::Reason;
 
 /// What a failure depends on: when that changes, the next try does not wait. For `retry_at` there is a limit.
@@ -20,6 +20,8 @@ pub struct FailureInputs {
     pub secret: Option<String>,
     /// The other object that the name of the Secret is reserved for.
     pub rival: Option<Place>,
+    /// The class of the object.
+    pub class: ClassInView,
     /// What the annotation `datakey.dev/retry-at` holds: the retry that a user asked for last.
     pub retry_at: Option<String>,
 }
@@ -54,7 +56,8 @@ impl RetryGate {
         let same_spec = self.inputs.generation == inputs.generation;
         let same_secret = !self.reason.depends_on_secret()
             || (&self.inputs.secret, &self.inputs.rival) == (&inputs.secret, &inputs.rival);
-        !same_spec || !same_secret || inputs.is_past(self.reason)
+        let same_class = !self.reason.depends_on_class() || self.inputs.class == inputs.class;
+        !same_spec || !same_secret || !same_class || inputs.is_past(self.reason)
     }
 
     /// Whether this value of the annotation `datakey.dev/retry-at` came after the wait began.

@@ -5,6 +5,8 @@ use super::{
     *,
 };
 
+use crate::classes::ClassInView;
+
 const BOUNDS: RetryBounds = RetryBounds { min: Duration::from_secs(1), max: Duration::from_mins(10) };
 
 fn inputs(generation: i64, secret: &str) -> FailureInputs {
@@ -14,6 +16,7 @@ fn inputs(generation: i64, secret: &str) -> FailureInputs {
         recorded: false,
         secret: Some(secret.to_owned()),
         rival: None,
+        class: ClassInView::None,
         retry_at: None,
     }
 }

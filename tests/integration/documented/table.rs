@@ -2,7 +2,7 @@
 //! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
-pub const FILES: [&str; 18] = [
+pub const FILES: [&str; 19] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -11,6 +11,7 @@ pub const FILES: [&str; 18] = [
     "docs/key-pairs.md",
     "docs/kubectl-datakey.md",
     "docs/disaster-recovery.md",
+    "docs/tenancy.md",
     "docs/security.md",
     "docs/reliability.md",
     "docs/performance.md",

@@ -3,6 +3,7 @@
 //! The tests of GitOps tools include this module by its path, so it names its own parts by `super`, not by `crate`.
 
 mod admission;
+mod classes;
 mod events;
 mod invariants;
 mod kind;
@@ -14,7 +15,7 @@ mod secrets;
 use std::{fmt::Debug, time::Duration};
 
 use datakey::{
-    api::{self, DataKey, IssuedVersion},
+    api::{self, IssuedVersion},
     condition,
 };
 use kube::{ResourceExt, core::Status};
@@ -32,9 +33,12 @@ pub use self::{
 /// Longest wait for anything that happens at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// A version that a `DataKey` records.
-pub fn recorded_version(key: &DataKey, version: i32) -> IssuedVersion {
-    key.recorded_version(version).unwrap_or_else(|| panic!("{} has no version {version}", key.name_any())).clone()
+/// A version that an object records.
+pub fn recorded_version<K: TestKind>(key: &K, version: i32) -> IssuedVersion {
+    key.as_object()
+        .recorded_version(version)
+        .unwrap_or_else(|| panic!("{} has no version {version}", key.name_any()))
+        .clone()
 }
 
 /// The message of the condition `Ready`.

@@ -44,7 +44,7 @@ async fn pairs_have_the_rules_of_data_keys_and_no_length() {
     for (changes, words) in [
         (json!({ "keySpec": "AES_256" }), r#"unknown field "spec.keySpec""#),
         (json!({ "numberOfBytes": 32 }), r#"unknown field "spec.numberOfBytes""#),
-        (json!({ "keyId": null }), "spec.keyId: Required value"),
+        (json!({ "keyId": null }), "spec: Invalid value: set keyId, or set className"),
         (json!({ "keyId": "tokens" }), "keyId must be a key ID"),
         (json!({ "keyId": "alias/aws/s3" }), "name a customer managed key"),
         (json!({ "keyId": arn, "region": "eu-west-1" }), "remove region: the ARN in keyId names the Region"),

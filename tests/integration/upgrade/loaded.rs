@@ -131,7 +131,8 @@ impl Loaded {
     }
 
     fn is_failing(&self) -> bool {
-        self.key.spec.key_id.starts_with(FAILING) || self.secret.as_ref().is_some_and(is_foreign)
+        self.key.spec.key_id.as_deref().is_some_and(|key_id| key_id.starts_with(FAILING))
+            || self.secret.as_ref().is_some_and(is_foreign)
     }
 
     /// Waits until the current operator has taken the object over, and asserts that nothing was lost.

@@ -99,6 +99,21 @@ pub fn cases() -> Vec<Case> {
             "/metadata/annotations/helm.sh~1resource-policy",
             Value::Null,
         ),
+        flag("classes.required", json!(true), "--classes=required", |flag| starts(flag, "--classes")),
+        case(
+            "classes.items",
+            json!({ "shop": { "namespaces": ["shop"], "allow": [{ "keyIds": ["alias/shop"] }] } }),
+            "DataKeyClass/shop",
+            "/spec",
+            json!({ "namespaces": ["shop"], "allow": [{ "keyIds": ["alias/shop"] }] }),
+        ),
+        case(
+            "classes.usePolicy.enabled",
+            json!(true),
+            "ValidatingAdmissionPolicy",
+            NAME,
+            json!("datakey-system.datakey-operator-use-classes"),
+        ),
         case("serviceAccount.create", json!(false), "ServiceAccount", NAME, Value::Null)
             .with(json!({ "serviceAccount": { "name": "there" } })),
         handed_on("serviceAccount.name", json!("a"), "Deployment", pod!("/serviceAccountName")).with(account.clone()),
@@ -106,6 +121,8 @@ pub fn cases() -> Vec<Case> {
         case("serviceAccount.labels", json!({ "l": "m" }), "ServiceAccount", "/metadata/labels/l", json!("m")),
         case("rbac.create", json!(false), "ClusterRoleBinding", NAME, Value::Null),
         case("rbac.aggregate", json!(false), "ClusterRole/datakey-system:datakey-operator:edit", NAME, Value::Null),
+        case("rbac.classes", json!(false), "ClusterRole/datakey-system:datakey-operator", NAME, Value::Null)
+            .with(json!({ "watchNamespaces": ["shop"] })),
         flag("watchNamespaces", json!(["shop"]), "--namespace=shop", |flag| starts(flag, "--namespace")),
         case("leaderElection.enabled", json!(false), "Role", NAME, Value::Null),
         flag("leaderElection.duration", json!("30s"), "--lease-duration=30s", |flag| starts(flag, "--lease-duration")),

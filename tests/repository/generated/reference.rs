@@ -4,7 +4,7 @@ use std::fs;
 
 use clap::CommandFactory;
 use datakey::{
-    api::{DataKey, DataKeyPair, KeyKind as _, KindId, PENDING, crd},
+    api::{DataKey, DataKeyPair, KeyKind as _, KindId, PENDING, class_crd, crd},
     condition::{ISSUED, ReadyState},
     reason::{Failure, Reason, RetryPolicy},
 };
@@ -144,6 +144,7 @@ fn exit_codes_of_the_plugin() -> String {
 #[test]
 fn tables_of_the_reference_are_as_the_code_says() {
     let pair = serde_json::to_value(crd::<DataKeyPair>()).unwrap();
+    let class = serde_json::to_value(class_crd()).unwrap();
     let crd = serde_json::to_value(crd::<DataKey>()).unwrap();
     let text = fs::read_to_string(repository().join(FILE)).unwrap();
     let parts = [
@@ -154,6 +155,9 @@ fn tables_of_the_reference_are_as_the_code_says() {
         ("pair spec", fields::spec(&pair)),
         ("pair version", fields::version(&pair)),
         ("pair columns", fields::columns(&pair)),
+        ("class spec", fields::spec(&class)),
+        ("class status", fields::status(&class)),
+        ("class columns", fields::columns(&class)),
         ("reasons", reasons()),
         ("flags", flags()),
         ("metrics", metrics()),
@@ -185,6 +189,10 @@ fn every_flag_reason_metric_and_field_is_in_its_table() {
     let spec = fields::spec(&crd);
     for field in ["keyId", "secretTemplate.metadata.labels", "wrappedKeys"] {
         assert!(spec.contains(&format!("| `{field}` | ")), "{field}: {spec}");
+    }
+    let class = fields::spec(&serde_json::to_value(class_crd()).unwrap());
+    for field in ["namespaces", "defaults.keyId", "allow[].numberOfBytes.min", "encryptionContext.pairs[].valueFrom"] {
+        assert!(class.contains(&format!("| `{field}` | ")), "{field}: {class}");
     }
     assert!(exit_codes().contains("\n| 64 | ") && exit_codes_of_the_plugin().contains("\n| 64 | "));
 }

@@ -246,7 +246,7 @@ fn copy_plain(secret: &mut Secret) {
 /// Sets the request in the spec to that of the wanted version.
 fn answer(key: &mut DataKey, versions: &[IssuedVersion]) {
     if let Some(issued) = versions.iter().find(|issued| issued.version == key.wanted_version()) {
-        let request = issued.request.clone();
+        let request = issued.written().to_written();
         key.spec.key_id = request.key_id;
         key.spec.key_spec = request.key_spec;
         key.spec.number_of_bytes = request.number_of_bytes;

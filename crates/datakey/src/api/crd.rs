@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     data_key::DataKey,
+    data_key_class::DataKeyClass,
     data_key_pair::DataKeyPair,
     kind::{KeyKind, Kind, KindId},
     rules, schema,
@@ -15,9 +16,25 @@ use super::{
 /// All kinds, in the order of their numbers.
 pub const KINDS: [&Kind; 2] = [DataKey::KIND, DataKeyPair::KIND];
 
-/// The `CustomResourceDefinition`s of all kinds, in the order of [`KINDS`], as `datakey-operator crd` prints them.
-pub fn crds() -> [CustomResourceDefinition; 2] {
-    [crd::<DataKey>(), crd::<DataKeyPair>()]
+/// All `CustomResourceDefinition`s: those of [`KINDS`] in their order, then that of the class, as `datakey-operator crd` prints
+/// them.
+pub fn crds() -> [CustomResourceDefinition; 3] {
+    [crd::<DataKey>(), crd::<DataKeyPair>(), class_crd()]
+}
+
+/// The `CustomResourceDefinition` of `DataKeyClass`.
+pub fn class_crd() -> CustomResourceDefinition {
+    let mut crd = DataKeyClass::crd();
+    for version in &mut crd.spec.versions {
+        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        schema::tidy(root);
+        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            schema::bound_conditions(status);
+        }
+    }
+    crd
 }
 
 /// The `CustomResourceDefinition` of a kind.
@@ -82,9 +99,10 @@ mod tests {
     #[test]
     fn each_definition_has_the_fields_of_its_kind() {
         let spec = ["keyId", "encryptionContext", "grantTokens", "region", "version", "secretName", "secretTemplate"];
-        let spec: Vec<_> = spec.into_iter().chain(["deletionPolicy", "wrappedKeys"]).collect();
+        let spec: Vec<_> = spec.into_iter().chain(["deletionPolicy", "wrappedKeys", "className"]).collect();
         let request = vec!["keyId", "encryptionContext", "region"];
-        let entry = vec!["version", "request", "ciphertextBlob", "keyId", "keyMaterialId", "issuedAt", "requestId"];
+        let entry = ["version", "request", "ciphertextBlob", "keyId", "keyMaterialId", "issuedAt", "requestId"];
+        let entry: Vec<_> = entry.into_iter().chain(["asWritten", "class"]).collect();
         let status = ["observedGeneration", "conditions", "version", "keyId", "issuedAt", "secretName", "adopted"];
         let status: Vec<_> = status.into_iter().chain(["secret", "versions"]).collect();
         let expected = |all: &[&str], more: &[&str]| {
@@ -104,12 +122,16 @@ mod tests {
             assert_eq!(fields(kind, &["spec"]), expected(&spec, of_the_request));
             assert_eq!(fields(kind, &["status"]), expected(&status, of_the_status));
             assert_eq!(fields(kind, &["status", "versions", "[]"]), expected(&entry, of_the_entry));
-            assert_eq!(fields(kind, &["status", "versions", "[]", "request"]), expected(&request, of_the_request));
+            for part in ["request", "asWritten"] {
+                assert_eq!(fields(kind, &["status", "versions", "[]", part]), expected(&request, of_the_request));
+            }
             // Pins name the fields of all kinds, and refuse those of others.
             let of_a_pin = [vec!["publicKey"], plaintexts(kind.id)].concat();
             assert_eq!(fields(kind, &["spec", "wrappedKeys", "[]"]), expected(&entry, &of_a_pin));
             let of_a_request = ["keySpec", "numberOfBytes", "keyPairSpec"];
-            assert_eq!(fields(kind, &["spec", "wrappedKeys", "[]", "request"]), expected(&request, &of_a_request));
+            for part in ["request", "asWritten"] {
+                assert_eq!(fields(kind, &["spec", "wrappedKeys", "[]", part]), expected(&request, &of_a_request));
+            }
         }
     }
 

@@ -74,10 +74,21 @@ pub struct DataKeySpec {
     /// The symmetric KMS key that wraps the data key, in one of the four forms that AWS KMS accepts: a key ID
     /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
     /// (`alias/orders`) or an alias ARN. A key of another AWS account needs an ARN. The AWS identity of the operator needs
-    /// `kms:GenerateDataKeyWithoutPlaintext` on the key, and nothing else. Fixed once the version is issued.
+    /// `kms:GenerateDataKeyWithoutPlaintext` on the key, and nothing else. It may be absent if `className` is set: then the
+    /// class names the key. Fixed once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = rules::key_id())]
-    pub key_id: String,
+    pub key_id: Option<String>,
+
+    /// The DataKeyClass that says what this DataKey may ask for, and that fills in what it leaves out. Ask your platform team,
+    /// or run `kubectl datakey classes`, for the classes of this namespace. What is issued stays as it is when the class changes,
+    /// and you can change this field at any time. Without it, no class applies; if the operator requires classes, the class
+    /// `default` applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::class::class_name())]
+    pub class_name: Option<String>,
 
     /// The kind of the data key: `AES_256` (32 bytes) or `AES_128` (16 bytes). Set either this field or `numberOfBytes`.
     /// Fixed once the version is issued.
@@ -189,6 +200,7 @@ impl KeyKind for DataKey {
             version: spec.version,
             secret_name: spec.secret_name.as_deref(),
             secret_template: spec.secret_template.as_ref(),
+            class_name: spec.class_name.as_deref(),
             grant_tokens: spec.grant_tokens.as_deref().unwrap_or_default(),
             deletion_policy: spec.deletion_policy(),
             pins: spec.wrapped_keys.as_deref().unwrap_or_default(),
@@ -250,8 +262,8 @@ impl DataKey {
 // === impl DataKeySpec ===
 
 impl DataKeySpec {
-    /// The part of the spec that determines the request to KMS.
-    pub fn request(&self) -> KeyRequest {
+    /// The part of the spec that determines the request to KMS; `None` where the spec leaves the KMS key to its class.
+    pub fn request(&self) -> Option<KeyRequest> {
         self.request_view().to_request()
     }
 
@@ -262,7 +274,7 @@ impl DataKeySpec {
 
     fn request_view(&self) -> RequestView<'_> {
         RequestView {
-            key_id: &self.key_id,
+            key_id: self.key_id.as_deref(),
             key_spec: self.key_spec,
             number_of_bytes: self.number_of_bytes,
             key_pair_spec: None,

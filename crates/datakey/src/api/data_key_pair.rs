@@ -74,10 +74,20 @@ pub struct DataKeyPairSpec {
     /// (`1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 hexadecimal digits), a key ARN, an alias name
     /// (`alias/tokens`) or an alias ARN. A key of another AWS account needs an ARN, and a key of a custom key store can't be
     /// used. The AWS identity of the operator needs `kms:GenerateDataKeyPairWithoutPlaintext` on the key, and nothing else.
-    /// Fixed once the version is issued.
+    /// It may be absent if `className` is set: then the class names the key. Fixed once the version is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = rules::key_id())]
-    pub key_id: String,
+    pub key_id: Option<String>,
+
+    /// The DataKeyClass that says what this DataKeyPair may ask for, and that fills in what it leaves out. Ask your platform
+    /// team, or run `kubectl datakey classes`, for the classes of this namespace. What is issued stays as it is when the class
+    /// changes, and you can change this field at any time. Without it, no class applies; if the operator requires classes, the
+    /// class `default` applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::class::class_name())]
+    pub class_name: Option<String>,
 
     /// The kind of the key pair: RSA (`RSA_2048`, `RSA_3072`, `RSA_4096`), elliptic curves (`ECC_NIST_P256`, `ECC_NIST_P384`,
     /// `ECC_NIST_P521`, `ECC_SECG_P256K1`, `ECC_NIST_EDWARDS25519` for Ed25519), ML-KEM (`ML_KEM_512`, `ML_KEM_768`,
@@ -181,7 +191,7 @@ impl KeyKind for DataKeyPair {
     fn view(spec: &DataKeyPairSpec) -> SpecView<'_> {
         SpecView {
             request: RequestView {
-                key_id: &spec.key_id,
+                key_id: spec.key_id.as_deref(),
                 key_spec: None,
                 number_of_bytes: None,
                 key_pair_spec: Some(spec.key_pair_spec),
@@ -191,6 +201,7 @@ impl KeyKind for DataKeyPair {
             version: spec.version,
             secret_name: spec.secret_name.as_deref(),
             secret_template: spec.secret_template.as_ref(),
+            class_name: spec.class_name.as_deref(),
             grant_tokens: spec.grant_tokens.as_deref().unwrap_or_default(),
             deletion_policy: spec.deletion_policy.unwrap_or_default(),
             pins: spec.wrapped_keys.as_deref().unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{
     bounds::has_blob_length,
     kind::{Kind, KindId},
-    request::{EncryptionContext, KeyRequest},
+    request::{EncryptionContext, KeyRequest, RequestView, WrittenRequest},
     rules,
     status::IssuedVersion,
 };
@@ -40,7 +40,18 @@ pub fn flaw(kind: &Kind, issued: &IssuedVersion) -> Option<&'static str> {
     if issued.request_id.as_deref().is_some_and(|id| !arn::is_request_id(id)) {
         return Some("requestId may have letters, digits and '+', '/', '=', '.', '_', ':', '-', at most 256");
     }
-    RequestFlaw::of(kind, &issued.request).map(RequestFlaw::in_record).or_else(|| flaw_of_the_public_key(issued))
+    let written = issued.as_written.as_ref().and_then(|written| flaw_of_the_written_request(kind, written));
+    RequestFlaw::of(kind, &issued.request)
+        .map(RequestFlaw::in_record)
+        .or(written)
+        .or_else(|| flaw_of_the_public_key(issued))
+}
+
+/// What is wrong with a request as its spec has it. It may name no key.
+fn flaw_of_the_written_request(kind: &Kind, written: &WrittenRequest) -> Option<&'static str> {
+    // Any key, so that the rest is checked.
+    let named = RequestView { key_id: written.key_id.as_deref().or(Some("alias/a")), ..written.view() };
+    RequestFlaw::of(kind, &named.to_request()?).map(|_| "asWritten is not a request that a spec can have")
 }
 
 /// What is wrong with the public key of a version whose request is right.
@@ -107,7 +118,7 @@ impl RequestFlaw {
     }
 
     /// The first flaw of an encryption context.
-    fn of_context(context: &EncryptionContext) -> Option<Self> {
+    pub fn of_context(context: &EncryptionContext) -> Option<Self> {
         if context.len() > MAX_PAIRS {
             return Some(Self::ContextPairs);
         }

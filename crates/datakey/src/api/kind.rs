@@ -95,6 +95,8 @@ impl Kind {
             KindId::DataKey => Cow::Borrowed(text),
             KindId::DataKeyPair => {
                 let text = text.replace("data key", self.noun).replace("DataKey", self.name);
+                // A class is of both kinds.
+                let text = text.replace("DataKeyPairClass", "DataKeyClass");
                 Cow::Owned(text.replace("datakey NAME", "datakeypair NAME"))
             }
         }
@@ -125,6 +127,8 @@ pub struct SpecView<'a> {
     pub secret_name: Option<&'a str>,
     /// Labels and annotations of the Secret.
     pub secret_template: Option<&'a SecretTemplate>,
+    /// The name of the class.
+    pub class_name: Option<&'a str>,
     /// The grant tokens of the call.
     pub grant_tokens: &'a [String],
     /// What becomes of the Secret when the object is deleted.

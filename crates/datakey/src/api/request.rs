@@ -56,14 +56,57 @@ pub struct KeyRequest {
     pub rest: Rest,
 }
 
+/// The request as the spec has it, where a class changes it: the class fills in what the spec leaves out, and adds pairs to the
+/// encryption context.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct WrittenRequest {
+    /// The KMS key, if the spec names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::key_id())]
+    pub key_id: Option<String>,
+
+    /// The kind of the data key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+
+    /// The length in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub number_of_bytes: Option<i32>,
+
+    /// The kind of the key pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_pair_spec: Option<KeyPairSpec>,
+
+    /// The encryption context, without the pairs that the class adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::encryption_context")]
+    #[x_kube(validation = rules::encryption_context())]
+    pub encryption_context: Option<EncryptionContext>,
+
+    /// The Region, if the spec names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = rules::region())]
+    pub region: Option<String>,
+
+    /// Fields that only a newer release knows.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
 /// The longest value of a field in a message, in characters: a message has room for two.
 const MAX_SHOWN: usize = 200;
 
 /// A request, borrowed from a spec or from a record.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
-    /// The requested KMS key.
-    pub key_id: &'a str,
+    /// The requested KMS key; `None` in a spec that leaves it to its class.
+    pub key_id: Option<&'a str>,
     /// The requested key spec.
     pub key_spec: Option<KeySpec>,
     /// The requested length in bytes.
@@ -112,7 +155,7 @@ impl<'a> RequestView<'a> {
     /// The value of a field, as a message shows it.
     fn shown(self, field: &str) -> String {
         let value = match field {
-            "keyId" => Some(self.key_id.to_owned()),
+            "keyId" => self.key_id.map(str::to_owned),
             "keySpec" => self.key_spec.map(|spec| spec.as_str().to_owned()),
             "numberOfBytes" => self.number_of_bytes.map(|bytes| bytes.to_string()),
             "keyPairSpec" => self.key_pair_spec.map(|pair| pair.as_str().to_owned()),
@@ -137,10 +180,23 @@ impl<'a> RequestView<'a> {
         Material::new(self.key_spec, self.number_of_bytes, self.key_pair_spec)
     }
 
-    /// The request, without fields that only a newer release knows.
-    pub fn to_request(self) -> KeyRequest {
-        KeyRequest {
-            key_id: self.key_id.to_owned(),
+    /// The request to KMS, without fields that only a newer release knows; `None` where no KMS key is named.
+    pub fn to_request(self) -> Option<KeyRequest> {
+        Some(KeyRequest {
+            key_id: self.key_id?.to_owned(),
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            key_pair_spec: self.key_pair_spec,
+            encryption_context: self.encryption_context.cloned(),
+            region: self.region.map(str::to_owned),
+            rest: Rest::new(),
+        })
+    }
+
+    /// The request as it is recorded beside one that a class changed.
+    pub fn to_written(self) -> WrittenRequest {
+        WrittenRequest {
+            key_id: self.key_id.map(str::to_owned),
             key_spec: self.key_spec,
             number_of_bytes: self.number_of_bytes,
             key_pair_spec: self.key_pair_spec,
@@ -157,7 +213,7 @@ impl KeyRequest {
     /// The fields that requests are compared by.
     pub fn view(&self) -> RequestView<'_> {
         RequestView {
-            key_id: &self.key_id,
+            key_id: Some(&self.key_id),
             key_spec: self.key_spec,
             number_of_bytes: self.number_of_bytes,
             key_pair_spec: self.key_pair_spec,
@@ -174,5 +230,21 @@ impl KeyRequest {
     /// What KMS generates; `None` where the request does not name exactly one length or kind of key pair.
     pub fn material(&self) -> Option<Material> {
         self.view().material()
+    }
+}
+
+// === impl WrittenRequest ===
+
+impl WrittenRequest {
+    /// The fields that requests are compared by.
+    pub fn view(&self) -> RequestView<'_> {
+        RequestView {
+            key_id: self.key_id.as_deref(),
+            key_spec: self.key_spec,
+            number_of_bytes: self.number_of_bytes,
+            key_pair_spec: self.key_pair_spec,
+            encryption_context: self.encryption_context.as_ref(),
+            region: self.region.as_deref(),
+        }
     }
 }

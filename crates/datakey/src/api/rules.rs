@@ -18,8 +18,9 @@ use self::demand::{Demand, rule_of, rule_of_new_values};
 use super::kind::{Kind, KindId};
 use crate::names::{APP_DOMAIN, MANAGED_BY_LABEL, RESERVED_DOMAINS};
 
+pub(super) mod class;
 mod demand;
-pub(super) mod issued;
+pub(crate) mod issued;
 pub(super) mod record;
 #[cfg(test)]
 mod tests;
@@ -61,10 +62,17 @@ fn is_same_request(kind: &Kind, one: &str, other: &str) -> String {
         KindId::DataKeyPair => format!("[{one}.keyPairSpec] == [{other}.keyPairSpec]"),
     };
     format!(
-        "[{one}.keyId] == [{other}.keyId] && {same_material} && {} && {}",
+        "{} && {same_material} && {} && {}",
+        same("keyId", "''"),
         same("region", "''"),
         same("encryptionContext", "{}")
     )
+}
+
+/// A CEL expression for the request of a version as its spec has it. It has no type, because the two alternatives have different
+/// ones.
+fn written(entry: &str) -> String {
+    format!("has({entry}.asWritten) ? dyn({entry}.asWritten) : dyn({entry}.request)")
 }
 
 /// The fields that are fixed once a version is issued, in messages.
@@ -140,7 +148,7 @@ fn has_one_length(object: &str) -> String {
 
 pub(super) fn no_region_beside_an_arn(object: &str) -> Demand {
     Demand {
-        holds: format!("!has({object}.region) || !{object}.keyId.startsWith('arn:')"),
+        holds: format!("!has({object}.region) || !has({object}.keyId) || !{object}.keyId.startsWith('arn:')"),
         message: "remove region: the ARN in keyId names the Region".to_owned(),
     }
 }

@@ -89,6 +89,9 @@ pub fn keep_fields_of(root: &mut JSONSchemaProps, kind: &Kind) {
         if let Some(request) = property(entry, "request") {
             keep_fields(request, kind, of_others, record::of_a_request);
         }
+        if let Some(written) = property(entry, "asWritten") {
+            keep_fields(written, kind, of_others, record::of_a_written_request);
+        }
         keep_fields(entry, kind, of_others, record::of_a_version);
         if kind.id == KindId::DataKeyPair
             && let Some(blob) = property(entry, "ciphertextBlob")
@@ -131,7 +134,7 @@ fn keep_fields(schema: &mut JSONSchemaProps, kind: &Kind, of_others: OfOthers, o
     }
     let mut required: Vec<_> = own.required.iter().map(|&name| name.to_owned()).collect();
     required.sort();
-    schema.required = Some(required);
+    schema.required = (!required.is_empty()).then_some(required);
 }
 
 /// Writes the noun and the name of the kind into descriptions that are written for data keys.
@@ -180,6 +183,7 @@ pub fn bound_name(root: &mut JSONSchemaProps) {
 pub fn add_rules_of_entries(root: &mut JSONSchemaProps, kind: &Kind) {
     if let Some(pin) = entry(root, PINS) {
         add_rule(property(pin, "request"), rules::request_of_entries(kind));
+        add_rule(property(pin, "asWritten"), rules::request_of_entries(kind));
     }
     add_rule(list(root, RECORD), record::recorded_versions_are_not_removed(kind));
     let Some(entry) = entry(root, RECORD) else { return };
@@ -195,6 +199,10 @@ pub fn add_rules_of_entries(root: &mut JSONSchemaProps, kind: &Kind) {
         add_rule(Some(&mut *request), record::request_of_new_versions(kind));
         add_rule(Some(request), record::recorded_request_stays(kind));
     }
+    for name in ["asWritten", "class"] {
+        add_rule(property(entry, name), record::recorded_part_stays(kind));
+    }
+    add_rule(property(entry, "asWritten"), record::request_of_new_versions(kind));
     add_rule(Some(entry), record::recorded_version_stays(kind));
 }
 

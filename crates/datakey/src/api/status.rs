@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     conditions::{Conditions, PENDING, READY},
     lenient::{self, Rest},
-    request::KeyRequest,
+    request::{KeyRequest, RequestView, WrittenRequest},
     rules, schema,
 };
 
@@ -105,8 +105,16 @@ pub struct IssuedVersion {
     #[x_kube(validation = rules::version_is_an_integer())]
     pub version: i32,
 
-    /// The settings that the operator sent to KMS, as in the spec.
+    /// The settings that the operator sent to KMS: those of the spec, with what the class filled in.
     pub request: KeyRequest,
+
+    /// The settings of the spec, if the class changed them. The spec is compared with these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_written: Option<WrittenRequest>,
+
+    /// The class that allowed the version, as it was then. What is recorded is not judged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassRef>,
 
     /// The wrapped data key that KMS returned (`CiphertextBlob`), 1 to 6144 bytes, in base64.
     #[serde(deserialize_with = "lenient::bytes")]
@@ -144,6 +152,28 @@ pub struct IssuedVersion {
     pub rest: Rest,
 }
 
+/// One state of a class.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct ClassRef {
+    /// The name of the DataKeyClass.
+    #[schemars(length(max = 253))]
+    pub name: String,
+
+    /// `metadata.uid` of the DataKeyClass.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+
+    /// `metadata.generation` of the DataKeyClass.
+    pub generation: i64,
+
+    /// Fields that only a newer release knows.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
 /// The default status in the definition, which every new object has.
 pub fn initial_status() -> KeyStatus {
     KeyStatus {
@@ -169,10 +199,21 @@ pub fn truncate_to_seconds(now: Timestamp) -> Time {
 // === impl IssuedVersion ===
 
 impl IssuedVersion {
+    /// The request as a spec has it: what the settings of a spec and of a pin are compared with.
+    pub fn written(&self) -> RequestView<'_> {
+        self.as_written.as_ref().map_or_else(|| self.request.view(), WrittenRequest::view)
+    }
+
+    /// The fields, by the place where they are, that this release does not know.
+    pub fn rests(&self) -> impl Iterator<Item = (&'static str, &Rest)> {
+        let of_the_written = self.as_written.iter().map(|written| ("asWritten.", &written.rest));
+        let of_the_class = self.class.iter().map(|class| ("class.", &class.rest));
+        [("", &self.rest), ("request.", &self.request.rest)].into_iter().chain(of_the_written).chain(of_the_class)
+    }
+
     /// The paths, within the entry, of fields that this release does not know. Only a newer release knows what they mean for the
     /// Secret.
     pub fn unknown_fields(&self) -> impl Iterator<Item = String> {
-        let of_the_request = self.request.rest.keys().map(|field| format!("request.{field}"));
-        self.rest.keys().cloned().chain(of_the_request)
+        self.rests().flat_map(|(place, rest)| rest.keys().map(move |field| format!("{place}{field}")))
     }
 }

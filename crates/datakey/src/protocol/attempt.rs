@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::{IssuedVersion, KeyKind, Object},
+    class::{Ask, Refusal},
     reason::Failure,
 };
 
@@ -116,7 +117,7 @@ impl Change {
             return Self::Object;
         }
         let is_wanted = |issued: &IssuedVersion| {
-            issued.version == now.wanted_version() && issued.request.view().is_same_request(now.spec.request)
+            issued.version == now.wanted_version() && issued.written().is_same_request(now.spec.request)
         };
         if before.metadata.generation == now.metadata.generation {
             Self::Other
@@ -251,8 +252,20 @@ impl<K: Deref<Target: KeyKind + Sized>> Attempt<K> {
             inputs: Inputs { record_failed: inputs.record_failed && !self.rehearsed, ..inputs },
         };
         match (plan(&observed, now), &self.unrecorded) {
-            (Step::CallKms, Some(issued)) => {
-                Step::Record(Record { versions: vec![issued.clone()], source: Source::Kms })
+            (Step::CallKms(ask), Some(issued)) if issued.request != ask.request => {
+                // The class has changed, and fills in something else now: this answer is not to what would be asked.
+                if self.has_permit { Step::CallKms(ask) } else { Step::AcquirePermit(ask) }
+            }
+            (Step::CallKms(ask), Some(issued)) => {
+                match inputs.tenancy.judge_answer(observed.object, inputs.default_region, issued) {
+                    Ok(()) => {
+                        let Ask { as_written, class, .. } = *ask;
+                        let version = IssuedVersion { as_written, class, ..issued.clone() };
+                        Step::Record(Record { versions: vec![version], source: Source::Kms })
+                    }
+                    Err(Refusal::Failed(failure)) => Step::ReportFailure(failure),
+                    Err(refusal @ Refusal::NotYet) => Step::refused(&observed, refusal),
+                }
             }
             (step, _) => step,
         }
@@ -299,7 +312,7 @@ mod tests {
     #[test]
     fn answer_of_kms_is_recorded_without_a_second_call() {
         let mut attempt = permitted();
-        assert!(matches!(next(&attempt), Step::CallKms));
+        assert!(matches!(next(&attempt), Step::CallKms(_)));
         attempt.learn(Answer::Issued(issued(1))).unwrap();
         let Step::Record(record) = next(&attempt) else { panic!() };
         assert_eq!((record.versions, record.source), (vec![issued(1)], Source::Kms));
@@ -322,7 +335,7 @@ mod tests {
 
         let other = |key: &mut DataKey| (key.metadata.generation, key.spec.version) = (Some(3), Some(2));
         overtaken_by(&mut attempt, with_spec(other)).unwrap();
-        assert!(matches!(next(&attempt), Step::AcquirePermit), "the permit is used up");
+        assert!(matches!(next(&attempt), Step::AcquirePermit(_)), "the permit is used up");
         assert_eq!(attempt.unrecorded_answer(), None);
     }
 
@@ -350,9 +363,9 @@ mod tests {
         let mut attempt = permitted();
         let next =
             |attempt: &Whole| attempt.next(Inputs { record_failed: true, ..Inputs::default() }, Timestamp::UNIX_EPOCH);
-        assert!(matches!(next(&attempt), Step::DryRunRecord));
+        assert!(matches!(next(&attempt), Step::DryRunRecord(_)));
         attempt.learn(Answer::DryRunAccepted).unwrap();
-        assert!(matches!(next(&attempt), Step::CallKms));
+        assert!(matches!(next(&attempt), Step::CallKms(_)));
     }
 
     #[test]

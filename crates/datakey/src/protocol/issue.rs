@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     api::MAX_VERSIONS,
-    reason::{Failure, Reason},
+    class::Ask,
+    reason::Reason,
     secret::{
         self,
         compare::{self, Comparison},
@@ -30,7 +31,7 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
     }
     match observed.secret {
         // Only with a permit: otherwise thousands of queued objects would each cost the API server a request.
-        SecretState::Unwatched => with_permit(observed, Step::GetSecretMetadata),
+        SecretState::Unwatched => with_permit(observed, |_| Step::GetSecretMetadata),
         SecretState::Watched(known) => match observed.published_projection() {
             Some(earlier) if known.holds(object, &earlier) => call_kms(observed),
             _ => Step::GetSecret,
@@ -38,7 +39,7 @@ pub(super) fn issue(observed: &Observed<'_>) -> Step {
         SecretState::Present(metadata) => Step::get_if_managed(object, metadata),
         SecretState::Absent => call_kms(observed),
         SecretState::Loaded(secret) if object.record().is_empty() => match secret::adopt(object, secret) {
-            Ok(versions) => Step::record(object, versions, Source::Secret),
+            Ok(versions) => Step::record(observed, versions, Source::Secret),
             // With neither record nor Secret, this object does not differ from a new one.
             Err(conflict) => Step::conflict(object, &conflict),
         },
@@ -57,15 +58,21 @@ fn call_kms(observed: &Observed<'_>) -> Step {
     with_permit(observed, if observed.inputs.record_failed { Step::DryRunRecord } else { Step::CallKms })
 }
 
-/// A step on the way to KMS: only where a data key may be issued, and with a permit.
-fn with_permit(observed: &Observed<'_>, step: Step) -> Step {
+/// A step on the way to KMS: only where a data key may be issued, the class allows it, and with a permit.
+fn with_permit(observed: &Observed<'_>, step: impl FnOnce(Box<Ask>) -> Step) -> Step {
     let object = observed.object;
-    let obstacle = must_not_be_issued(observed).map(Failure::from);
-    let largest = || size::largest(object, observed.inputs.default_region);
-    match obstacle.or_else(|| size::excess(object, &[largest()])) {
+    if let Some(reason) = must_not_be_issued(observed) {
+        return Step::ReportFailure(reason.into());
+    }
+    let ask = match observed.ask() {
+        Ok(ask) => Box::new(ask),
+        Err(refusal) => return Step::refused(observed, refusal),
+    };
+    let largest = size::largest(object, &ask, observed.inputs.default_region);
+    match size::excess(object, &[largest]) {
         Some(failure) => Step::ReportFailure(failure),
-        None if observed.has_permit => step,
-        None => Step::AcquirePermit,
+        None if observed.has_permit => step(ask),
+        None => Step::AcquirePermit(ask),
     }
 }
 

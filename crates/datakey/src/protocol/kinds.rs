@@ -66,9 +66,9 @@ fn secret_like<K: Sample>(key: &DataKey) -> Secret {
 fn carry_out<K: Sample>(attempt: &mut Whole<K>, step: Step) -> Option<Secret> {
     let store = |status| Answer::Stored(Arc::new(attempt.object().with_status(status)));
     let (answer, secret) = match step {
-        Step::AcquirePermit => (Answer::Permit, None),
+        Step::AcquirePermit(_) => (Answer::Permit, None),
         Step::GetSecretMetadata => (Answer::Metadata(None), None),
-        Step::CallKms => (Answer::Issued(K::version_like(&issued(1))), None),
+        Step::CallKms(_) => (Answer::Issued(K::version_like(&issued(1))), None),
         Step::Record(record) => (store(record.status(attempt.object())), None),
         Step::PutStatus(status) => (store(*status), None),
         Step::CreateSecret(secret) => {
@@ -149,11 +149,11 @@ fn pins_are_recorded_as_they_are<K: Sample>() {
 fn unknown_fields_are_kept_and_named<K: Sample>() {
     let mut key = recorded(&[1]);
     let version = &mut key.status.as_mut().unwrap().versions[0];
-    version.rest = [("asWritten".to_owned(), json!({ "keyId": "alias/short" }))].into();
+    version.rest = [("madeBy".to_owned(), json!({ "keyId": "alias/short" }))].into();
     version.request.rest = [("origin".to_owned(), json!("EXTERNAL"))].into();
     let key = like::<K>(&key);
     let failure = newer::in_the_record(&key).unwrap();
-    assert_eq!(failure.detail.as_deref(), Some("version 1 has asWritten, request.origin"));
+    assert_eq!(failure.detail.as_deref(), Some("version 1 has madeBy, request.origin"));
     let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
     assert_eq!(adopt(&like::<K>(&data_key()), &secret).as_deref(), Ok(key.as_object().record()));
 }

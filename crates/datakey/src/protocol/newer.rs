@@ -59,7 +59,7 @@ mod tests {
     /// A version as a newer release records it.
     fn newer(version: i32) -> IssuedVersion {
         let mut newer = issued(version);
-        newer.rest = [("asWritten".to_owned(), json!({ "keyId": "alias/short", "n": [1, null] }))].into();
+        newer.rest = [("madeBy".to_owned(), json!({ "keyId": "alias/short", "n": [1, null] }))].into();
         newer.request.rest = [("origin".to_owned(), json!("EXTERNAL"))].into();
         newer
     }
@@ -69,13 +69,13 @@ mod tests {
         let mut key = recorded(&[1]);
         assert_eq!((in_the_record(&key), in_the_spec(&key)), (None, None));
         key.status.as_mut().unwrap().versions.push(newer(2));
-        let failure = Failure::new(Reason::RecordNewer, "version 2 has asWritten, request.origin");
+        let failure = Failure::new(Reason::RecordNewer, "version 2 has madeBy, request.origin");
         assert_eq!(in_the_record(&key), Some(failure));
 
         let mut key = pinned(&[1, 2]);
         key.spec.wrapped_keys = Some(vec![issued(1), newer(2)]);
         key.spec.rest = [("class\nName".to_owned(), json!("shop"))].into();
-        let expected = "spec.class\\nName, spec.wrappedKeys[1].asWritten, spec.wrappedKeys[1].request.origin";
+        let expected = "spec.class\\nName, spec.wrappedKeys[1].madeBy, spec.wrappedKeys[1].request.origin";
         assert_eq!(in_the_spec(&key), Some(Failure::new(Reason::SpecNewer, expected)));
         key.spec.rest = (0..70).map(|number| (format!("{number}-{}", "x".repeat(100_000)), json!(1))).collect();
         let detail = in_the_spec(&key).unwrap().detail.unwrap();

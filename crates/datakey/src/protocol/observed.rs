@@ -5,7 +5,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    api::{Kind, Object},
+    api::{IssuedVersion, Kind, Object},
+    class::{Ask, Refusal, Tenancy},
     reason::Failure,
     secret::{Projection, known::KnownSecret, metadata::SecretMetadata, template::Reserved},
 };
@@ -47,6 +48,8 @@ pub struct Inputs<'a> {
     pub rival: Option<Rival<'a>>,
     /// The keys that the template of the Secret must not have.
     pub reserved: &'a Reserved,
+    /// What the installation and the class of the object say.
+    pub tenancy: Tenancy<'a>,
 }
 
 /// Another object, of any kind, that a Secret is reserved for by its record.
@@ -88,6 +91,7 @@ impl Default for Inputs<'_> {
             may_issue: true,
             rival: None,
             reserved: Reserved::ALWAYS,
+            tenancy: Tenancy::default(),
         }
     }
 }
@@ -115,6 +119,16 @@ impl<'a> Observed<'a> {
     /// The projection that the Secret was last published with. It holds this until another client changes it.
     pub(super) fn published_projection(&self) -> Option<Projection> {
         self.project(self.object.status?.version?)
+    }
+
+    /// What KMS is asked for the wanted version.
+    pub(super) fn ask(&self) -> Result<Ask, Refusal> {
+        self.inputs.tenancy.ask(self.object, self.inputs.default_region)
+    }
+
+    /// Versions of pins or of the Secret as they may be recorded.
+    pub(super) fn admit(&self, versions: Vec<IssuedVersion>) -> Result<Vec<IssuedVersion>, Refusal> {
+        self.inputs.tenancy.admit(self.object, self.inputs.default_region, versions)
     }
 
     /// The other object that the Secret is reserved for by a record. Until that object is gone, this one records nothing for the

@@ -25,12 +25,12 @@ pub(super) fn pin(observed: &Observed<'_>, pins: Vec<IssuedVersion>) -> Step {
     }
     match observed.secret {
         SecretState::Unwatched => Step::GetSecretMetadata,
-        SecretState::Watched(known) if intact(known) => Step::record(object, pins, Source::Pins),
+        SecretState::Watched(known) if intact(known) => Step::record(observed, pins, Source::Pins),
         SecretState::Watched(_) => Step::GetSecret,
         SecretState::Present(metadata) => Step::get_if_managed(object, metadata),
-        SecretState::Absent => Step::record(object, pins, Source::Pins),
+        SecretState::Absent => Step::record(observed, pins, Source::Pins),
         SecretState::Loaded(secret) => match pins::merge_with_secret(object, pins, secret) {
-            Ok(versions) => Step::record(object, versions, Source::Pins),
+            Ok(versions) => Step::record(observed, versions, Source::Pins),
             Err(conflict) => Step::conflict(object, &conflict),
         },
     }

@@ -134,8 +134,8 @@ fn validate(object: Object<'_>, pin: &IssuedVersion, own: Option<&str>) -> Resul
     if !arn::may_answer(&request.key_id, region, &recorded.key_id) {
         return Err(invalid(pin, "keyId is not the ARN of the key that its request asks for"));
     }
-    if pin.version == object.wanted_version() && !request.view().is_same_request(object.spec.request) {
-        let differs = request.view().differing_values("the pin", object.spec.request, "the spec").join(", ");
+    if pin.version == object.wanted_version() && !pin.written().is_same_request(object.spec.request) {
+        let differs = pin.written().differing_values("the pin", object.spec.request, "the spec").join(", ");
         return Err(invalid(pin, &format!("its request differs from the spec: {differs}")));
     }
     Ok(recorded)
@@ -149,6 +149,10 @@ fn invalid(pin: &IssuedVersion, why: &str) -> Failure {
 fn differences(version: &IssuedVersion, place: &str, pin: &IssuedVersion) -> Vec<String> {
     let of_the_request = version.request.view().differing_values(place, pin.request.view(), "the pin");
     let mut all: Vec<_> = of_the_request.into_iter().map(|field| format!("request.{field}")).collect();
+    if version.as_written.is_some() || pin.as_written.is_some() {
+        let of_the_spec = version.written().differing_values(place, pin.written(), "the pin");
+        all.extend(of_the_spec.into_iter().map(|field| format!("asWritten.{field}")));
+    }
     if !arn::decrypts_for(&pin.key_id, &version.key_id) {
         all.push(format!("keyId {} in {place}, {} in the pin", version.key_id, pin.key_id));
     }

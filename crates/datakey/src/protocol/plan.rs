@@ -7,7 +7,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::{issue::issue, newer, observed::Observed, pin::pin, pins, publish::publish, step::Step};
-use crate::{condition, reason::Reason, secret::template};
+use crate::{class::Refusal, condition, reason::Reason, secret::template};
 
 /// Decides on the next step of the reconcile of one object.
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
@@ -27,14 +27,17 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
     let newer = newer::in_the_spec(object);
     let refused = template::refused(object, observed.inputs.reserved);
     let pins = match (pins::unrecorded(object, observed.inputs.default_region), &newer) {
-        (Ok(pins), Some(failure)) if !pins.is_empty() => Err(failure.clone()),
-        (Ok(pins), _) => refused.map_or(Ok(pins), Err),
-        (pins, _) => pins,
+        (Ok(pins), Some(failure)) if !pins.is_empty() => Err(Refusal::Failed(failure.clone())),
+        (Ok(_), _) if refused.is_some() => refused.map_or(Ok(Vec::new()), |failure| Err(Refusal::Failed(failure))),
+        (Ok(pins), _) if pins.is_empty() => Ok(pins),
+        (Ok(pins), _) => observed.admit(pins),
+        (Err(failure), _) => Err(Refusal::Failed(failure)),
     };
     match (object.recorded_version(object.wanted_version()), observed.project(object.wanted_version())) {
         (Some(issued), Some(wanted)) => publish(observed, issued, &wanted, pins, now),
         _ => match (pins, newer) {
-            (Err(failure), _) | (Ok(_), Some(failure)) => Step::report_once(observed, failure),
+            (Err(refusal), _) => Step::refused(observed, refusal),
+            (Ok(_), Some(failure)) => Step::report_once(observed, failure),
             (Ok(pins), None) if pins.is_empty() => issue(observed),
             (Ok(pins), None) => pin(observed, pins),
         },

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     api::{IssuedVersion, Object, VerifiedSecret},
+    class::Refusal,
     condition,
     reason::{Failure, Reason},
     secret::{
@@ -26,7 +27,7 @@ pub(super) fn publish(
     observed: &Observed<'_>,
     issued: &IssuedVersion,
     wanted: &Projection,
-    pins: Result<Vec<IssuedVersion>, Failure>,
+    pins: Result<Vec<IssuedVersion>, Refusal>,
     now: Timestamp,
 ) -> Step {
     let object = observed.object;
@@ -36,7 +37,7 @@ pub(super) fn publish(
                 Step::put_status_if_changed(observed, condition::ready(object, issued, to_save(object, known), now))
             }
             Ok(pins) => pin(observed, pins),
-            Err(failure) => Step::report_once(observed, failure),
+            Err(refusal) => Step::refused(observed, refusal),
         },
         SecretState::Watched(_) => restore(observed, || Step::GetSecret),
         SecretState::Unwatched => {

@@ -9,6 +9,7 @@ use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Tim
 use crate::{
     api::{IssuedVersion, MAX_BLOB, Object, Rest, ToJson, with_recorded},
     arn,
+    class::Ask,
     public_key::MAX_PUBLIC_KEY,
     reason::{Failure, Reason},
     secret::Projection,
@@ -36,7 +37,9 @@ const FEW: usize = 6;
 pub(super) fn excess(object: Object<'_>, versions: &[IssuedVersion]) -> Option<Failure> {
     let count = object.record().len() + object.spec.pins.len() + versions.len();
     let mut entries = object.record().iter().chain(object.spec.pins).chain(versions);
-    if count <= FEW && object.spec.rest.is_empty() && entries.all(|entry| entry.unknown_fields().next().is_none()) {
+    // A class can make a second copy of the encryption context.
+    let is_usual = |entry: &IssuedVersion| entry.as_written.is_none() && entry.unknown_fields().next().is_none();
+    if count <= FEW && object.spec.rest.is_empty() && entries.all(is_usual) {
         return None;
     }
     let status = with_recorded(object, versions.to_vec());
@@ -53,11 +56,11 @@ pub(super) fn excess(object: Object<'_>, versions: &[IssuedVersion]) -> Option<F
     Some(Failure::new(Reason::SecretTooLarge, format!("{what} would have {size} bytes; at most {max} are possible")))
 }
 
-/// The largest version that KMS can issue for the spec. Its time is the beginning of 1970.
-pub fn largest<'a>(object: impl Into<Object<'a>>, own_region: Option<&str>) -> IssuedVersion {
+/// The largest version that KMS can issue for what it is asked. Its time is the beginning of 1970.
+pub fn largest<'a>(object: impl Into<Object<'a>>, ask: &Ask, own_region: Option<&str>) -> IssuedVersion {
     let object = object.into();
-    let request = object.spec.request;
-    let region = arn::resolve_region(request.key_id, request.region, own_region).unwrap_or_default();
+    let Ask { request, as_written, class } = ask;
+    let region = arn::resolve_region(&request.key_id, request.region.as_deref(), own_region).unwrap_or_default();
     IssuedVersion {
         version: object.wanted_version(),
         key_id: format!("arn:aws:kms:{region}:000000000000:key/mrk-00000000000000000000000000000000"),
@@ -67,7 +70,9 @@ pub fn largest<'a>(object: impl Into<Object<'a>>, own_region: Option<&str>) -> I
         issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
         rest: Rest::new(),
-        request: request.to_request(),
+        request: request.clone(),
+        as_written: as_written.clone(),
+        class: class.clone(),
     }
 }
 

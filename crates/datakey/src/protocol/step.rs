@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     api::{IssuedVersion, KeyStatus, Object, with_adopted, with_recorded},
+    class::{Ask, Refusal},
     condition,
     reason::{Failure, Reason},
     secret::{
@@ -19,6 +20,9 @@ use crate::{
         ownership,
     },
 };
+
+/// How long an object waits for its class while classes are not listed yet. The end of the list wakes it, too.
+const CLASSES_AGAIN: Duration = Duration::from_secs(5);
 
 /// One step of a reconcile, as `plan` decides on it.
 #[derive(Clone, Debug)]
@@ -31,13 +35,13 @@ pub enum Step {
     GetSecretMetadata,
     /// Get the whole Secret.
     GetSecret,
-    /// Acquire a permit to call KMS, or queue for one.
-    AcquirePermit,
+    /// Acquire a permit to ask KMS this, or queue for one.
+    AcquirePermit(Box<Ask>),
     /// Write the record with a data key of the largest size, as a dry run: an admission policy that refuses every record must
     /// not cost a call to KMS for each try.
-    DryRunRecord,
-    /// Call KMS.
-    CallKms,
+    DryRunRecord(Box<Ask>),
+    /// Ask KMS this.
+    CallKms(Box<Ask>),
     /// Write these versions into the record.
     Record(Record),
     /// Create the Secret. An existing one is never overwritten.
@@ -108,9 +112,21 @@ impl Step {
         }
     }
 
-    /// Records these versions, if Kubernetes can store what the record becomes.
-    pub(super) fn record(object: Object<'_>, versions: Vec<IssuedVersion>, source: Source) -> Self {
-        match size::excess(object, &versions) {
+    /// Reports that a class refuses something, or waits until the class is known.
+    pub(super) fn refused(observed: &Observed<'_>, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotYet => Self::RequeueAfter(CLASSES_AGAIN),
+            Refusal::Failed(failure) => Self::report_once(observed, failure),
+        }
+    }
+
+    /// Records these versions of pins or of a Secret, if the class allows them and Kubernetes can store what the record becomes.
+    pub(super) fn record(observed: &Observed<'_>, versions: Vec<IssuedVersion>, source: Source) -> Self {
+        let versions = match observed.admit(versions) {
+            Ok(versions) => versions,
+            Err(refusal) => return Self::refused(observed, refusal),
+        };
+        match size::excess(observed.object, &versions) {
             Some(failure) => Self::ReportFailure(failure),
             None => Self::Record(Record { versions, source }),
         }

@@ -204,6 +204,30 @@ impl Reason {
                  spec.wrappedKeys nor in a Secret",
                 "Restore the Secret, pin the data key, or ask the platform team to turn issuing on",
             ),
+            Self::ClassMissing => (
+                RetryRarely,
+                "the operator requires a DataKeyClass",
+                "Name a class in spec.className (kubectl datakey classes lists those of this namespace), or ask the platform team \
+                 for one",
+            ),
+            Self::ClassNotFound => (
+                RetryRarely,
+                "there is no DataKeyClass of the name in spec.className",
+                "Correct the name (kubectl datakey classes lists the classes of this namespace), or ask the platform team for the \
+                 class. Recorded data keys are not affected",
+            ),
+            Self::ClassRefused => (
+                RetryRarely,
+                "the DataKeyClass does not allow this",
+                "Change the spec, name another class in spec.className (kubectl datakey classes shows what they allow), or ask the \
+                 platform team. Recorded data keys are not affected",
+            ),
+            Self::ClassesUnavailable => (
+                RetrySlowly,
+                "the operator cannot read DataKeyClasses, and this DataKey needs one",
+                "Install the definition of DataKeyClass, and allow the operator to list and watch datakeyclasses. The operator \
+                 tries again. Recorded data keys are not affected",
+            ),
             Self::RecordNewer => (
                 RetryRarely,
                 "a newer release of the operator recorded a version in status.versions with fields that this release \

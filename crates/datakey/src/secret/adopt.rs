@@ -51,8 +51,8 @@ pub fn adopt<'a>(object: impl Into<Object<'a>>, secret: &Secret) -> Result<Vec<I
         return Err(damaged(format!("its versions {one} and {other} are the same {noun}")));
     }
     match versions.iter().find(|found| found.version == object.wanted_version()) {
-        Some(found) if !found.request.view().is_same_request(object.spec.request) => {
-            let both = found.request.view().differing_values("the Secret", object.spec.request, "the spec");
+        Some(found) if !found.written().is_same_request(object.spec.request) => {
+            let both = found.written().differing_values("the Secret", object.spec.request, "the spec");
             let why =
                 format!("its {noun} version {} was asked for with other settings: {}", found.version, both.join(", "));
             Err(Obstacle::OtherSettings.because(why))
@@ -104,7 +104,7 @@ mod tests {
     fn earlier_versions_are_adopted_when_the_spec_wants_a_new_one() {
         let mut key = data_key();
         key.spec.version = Some(3);
-        key.spec.key_id = "alias/new".to_owned();
+        key.spec.key_id = Some("alias/new".to_owned());
         assert_eq!(adopt(&key, &secret(&[1, 2])).map(|versions| versions.len()), Ok(2));
     }
 
@@ -188,7 +188,7 @@ mod tests {
         version.request.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
         let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
         let mut created = data_key();
-        created.spec.key_id = crate::fixtures::ARN.replace("1234abcd", "99999999");
+        created.spec.key_id = Some(crate::fixtures::ARN.replace("1234abcd", "99999999"));
         assert!(adopt(&created, &secret).unwrap_err().why.contains("not the ARN"));
     }
 }

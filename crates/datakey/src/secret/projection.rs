@@ -14,7 +14,7 @@ use super::{
     template::{self, Applied, Reserved, Wanted},
 };
 use crate::{
-    api::{DeletionPolicy, EncryptionContext, IssuedVersion, Material, Object, Rest},
+    api::{ClassRef, DeletionPolicy, EncryptionContext, IssuedVersion, Material, Object, Rest, WrittenRequest},
     names::{
         CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, VERSION_ANNOTATION_PREFIX,
     },
@@ -44,6 +44,12 @@ pub struct VersionAnnotation {
     /// Request ID of the KMS call, from the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// The request as its spec has it, from the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_written: Option<WrittenRequest>,
+    /// The class that allowed the version, from the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassRef>,
     /// Fields of the request that only a newer release knows.
     #[serde(default, skip_serializing_if = "Rest::is_empty")]
     pub request: Rest,
@@ -134,6 +140,8 @@ impl VersionAnnotation {
             key_material_id: issued.key_material_id.clone(),
             issued_at: issued.issued_at.clone(),
             request_id: issued.request_id.clone(),
+            as_written: issued.as_written.clone(),
+            class: issued.class.clone(),
             request: issued.request.rest.clone(),
             rest: issued.rest.clone(),
         }

@@ -96,6 +96,8 @@ pub(crate) fn parse_version(kind: &Kind, secret: &Secret, version: i32) -> Resul
         key_material_id: provenance.key_material_id,
         issued_at: provenance.issued_at,
         request_id: provenance.request_id,
+        as_written: provenance.as_written,
+        class: provenance.class,
         rest: provenance.rest,
     };
     if names_fields_twice(&found) {
@@ -114,5 +116,5 @@ fn names_fields_twice(issued: &IssuedVersion) -> bool {
         return false;
     }
     let written = serde_json::to_value(issued).and_then(serde_json::from_value::<IssuedVersion>);
-    !written.is_ok_and(|read| read.rest == issued.rest && read.request.rest == issued.request.rest)
+    !written.is_ok_and(|read| read.rests().eq(issued.rests()))
 }

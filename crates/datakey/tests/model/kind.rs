@@ -48,7 +48,8 @@ impl Modeled for DataKey {
     fn whole(parts: Parts) -> DataKeySpec {
         let Parts { key_id, encryption_context, version, deletion_policy, pins } = parts;
         DataKeySpec {
-            key_id,
+            key_id: Some(key_id),
+            class_name: None,
             key_spec: Some(KeySpec::Aes256),
             number_of_bytes: None,
             encryption_context,
@@ -72,7 +73,8 @@ impl Modeled for DataKeyPair {
     fn whole(parts: Parts) -> DataKeyPairSpec {
         let Parts { key_id, encryption_context, version, deletion_policy, pins } = parts;
         DataKeyPairSpec {
-            key_id,
+            key_id: Some(key_id),
+            class_name: None,
             key_pair_spec: KeyPairSpec::EccNistP256,
             encryption_context,
             grant_tokens: None,

@@ -89,7 +89,7 @@ pub fn issued(uid: u16, version: i32, number: u8, variant: RequestVariant) -> Is
 /// A version that is older than every `DataKey`.
 fn of_unknown_origin(version: i32, number: u8, variant: RequestVariant) -> IssuedVersion {
     let spec = Spec { version, variant, ..Spec::FIRST };
-    let request = Key::view(&spec.whole()).request.to_request();
+    let request = Key::view(&spec.whole()).request.to_request().unwrap();
     IssuedVersion {
         version,
         key_id: request.key_id.clone(),
@@ -99,6 +99,8 @@ fn of_unknown_origin(version: i32, number: u8, variant: RequestVariant) -> Issue
         key_material_id: None,
         issued_at: Time(Timestamp::UNIX_EPOCH),
         request_id: None,
+        as_written: None,
+        class: None,
         rest: Rest::new(),
     }
 }
@@ -127,7 +129,7 @@ pub fn summarize_key(key: &Key) -> KeySummary {
         record,
         record_answers_spec: object
             .recorded_version(spec.version)
-            .is_none_or(|issued| issued.request == request.to_request()),
+            .is_none_or(|issued| issued.written().is_same_request(request)),
         pins_agree: answers && spec.pins.data_keys().iter().all(agrees),
     }
 }
@@ -151,7 +153,7 @@ impl RequestVariant {
     }
 
     fn of_request(request: RequestView<'_>) -> Self {
-        Self::of(request.key_id, request.encryption_context).unwrap()
+        Self::of(request.key_id.unwrap(), request.encryption_context).unwrap()
     }
 
     pub fn of(key_id: &str, context: Option<&EncryptionContext>) -> Option<Self> {

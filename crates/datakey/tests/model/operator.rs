@@ -108,11 +108,11 @@ impl Model {
         let step = attempt.next(Inputs::default(), now());
         match self.mistaken_step(&key, &secret, step) {
             Step::Settled | Step::RequeueAfter(_) => Decision::End,
-            Step::AcquirePermit => Decision::AcquirePermit,
-            Step::DryRunRecord => unreachable!("no dry run is asked for"),
+            Step::AcquirePermit(_) => Decision::AcquirePermit,
+            Step::DryRunRecord(_) => unreachable!("no dry run is asked for"),
             Step::GetSecretMetadata => Decision::GetSecretMetadata,
             Step::GetSecret => Decision::GetSecret,
-            Step::CallKms => Decision::CallKms,
+            Step::CallKms(_) => Decision::CallKms,
             Step::Record(record) => {
                 let to = self.with_status(id, Some(self.mistaken_record(record.status(&key), record.source)));
                 if record.source == Source::Kms { Decision::RecordIssued(to) } else { Decision::RecordExisting(to) }

@@ -172,7 +172,7 @@ fn refuse_other_settings(existing: &FetchedKey, manifest: &Value) -> Result<(), 
     let version = wanted.object().spec.version.unwrap_or_else(|| existing.key.wanted_version());
     let Some(issued) = existing.key.recorded_version(version) else { return Ok(()) };
     let request = wanted.object().spec.request;
-    let differences = request.differing_values("the command", issued.request.view(), "the cluster");
+    let differences = request.differing_values("the command", issued.written(), "the cluster");
     if differences.is_empty() {
         return Ok(());
     }

@@ -136,7 +136,7 @@ impl KeySummary {
             deleting: key.metadata().deletion_timestamp.is_some(),
             wanted_version: key.wanted_version(),
             version: published,
-            key_id: known.unwrap_or_else(|| key.object().spec.request.key_id.to_owned()),
+            key_id: known.unwrap_or_else(|| key.object().spec.request.key_id.unwrap_or_default().to_owned()),
             secret_name: key.secret_name().to_owned(),
             secret: None,
             versions: key.record().iter().map(|issued| VersionSummary::of(issued, published)).collect(),

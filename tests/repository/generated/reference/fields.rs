@@ -40,7 +40,7 @@ pub fn columns(crd: &Value) -> String {
     table(&["column", "value", "shown with"], rows)
 }
 
-/// One row for each field of an object, and for the fields below it.
+/// One row for each field of an object, and for the fields below it, also of objects in a list.
 fn rows(object: &Value, path: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (name, field) in object["properties"].as_object().into_iter().flatten() {
@@ -54,6 +54,7 @@ fn rows(object: &Value, path: &str) -> Vec<Vec<String>> {
         rows.push(vec![code(&path), of, sentence(field["description"].as_str().unwrap())]);
         if !SEPARATE.contains(&name.as_str()) {
             rows.extend(self::rows(field, &format!("{path}.")));
+            rows.extend(self::rows(&field["items"], &format!("{path}[].")));
         }
     }
     rows

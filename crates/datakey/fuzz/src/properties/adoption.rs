@@ -129,7 +129,7 @@ fn plan_adopts(key: &DataKey, recorded: &DataKey, versions: &[IssuedVersion], se
         Step::AcceptRevision(..) => {}
         Step::ReplaceSecret(secret, _) => holds_the_record(recorded, &secret),
         Step::ReportFailure(failure) if failure.reason == Reason::SecretImmutable => {}
-        Step::CallKms => assert!(recorded.recorded_version(recorded.wanted_version()).is_none()),
+        Step::CallKms(_) => assert!(recorded.recorded_version(recorded.wanted_version()).is_none()),
         Step::ReportFailure(failure) => {
             assert!(matches!(failure.reason, Reason::TooManyVersions | Reason::SecretTooLarge), "{failure:?}");
         }

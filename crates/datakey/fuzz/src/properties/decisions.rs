@@ -91,11 +91,11 @@ fn keeps_the_protocol(key: &DataKey, observed: &Observed<'_>, step: Step) {
             assert!(has_permit || pins.is_ok_and(|pins| !pins.is_empty()), "without a permit");
         }
         Step::GetSecret => assert!(matches!(view, SecretState::Watched(_) | SecretState::Present(_))),
-        Step::AcquirePermit => {
+        Step::AcquirePermit(_) => {
             assert!(inputs.may_issue && !key.is_restored() && !recorded && !has_permit && pins == Ok(vec![]));
         }
-        Step::DryRunRecord => panic!("no record failed"),
-        Step::CallKms => {
+        Step::DryRunRecord(_) => panic!("no record failed"),
+        Step::CallKms(_) => {
             assert!(inputs.may_issue && !key.is_restored(), "issued where nothing may be");
             assert!(!recorded && has_permit, "issued again, or without a permit");
             assert!(inputs.rival.is_none() || !key.record().is_empty(), "issued under another DataKey's name");

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 use kube::core::{Message, Rule};
 
 /// Something that must be true.
-pub(in crate::api) struct Demand {
+pub(crate) struct Demand {
     /// The CEL expression.
     pub holds: String,
     /// What the user must do if it is false.
@@ -39,6 +39,11 @@ pub(super) fn rule_of(demands: &[Demand]) -> ValidationRule {
 pub(super) fn rule_of_new_values(demands: &[Demand]) -> Rule {
     let rule = Rule::new(format!("oldSelf.hasValue() && self == oldSelf.value() || {}", all_hold(demands)));
     with_message(rule.optional_old_self(true), demands)
+}
+
+/// A rule with these demands on a value of a small object.
+pub(super) fn rule_of_values(demands: &[Demand]) -> Rule {
+    with_message(Rule::new(all_hold(demands)), demands)
 }
 
 /// The expression of a message must not name `oldSelf` where it is optional: the API server gives it the value that it has where it

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 
 use super::{
     demand::{Demand, all_hold, message_of_the_first_broken},
-    fixed_fields, has_one_length, is_same_request, no_region_beside_an_arn, write_once_message,
+    fixed_fields, has_one_length, is_same_request, no_region_beside_an_arn, write_once_message, written,
 };
 use crate::api::kind::{Kind, KindId};
 
@@ -105,7 +105,7 @@ pub(super) fn demands_on_the_status(kind: &Kind) -> Vec<Demand> {
 pub(super) fn demands_on_a_new_spec(kind: &Kind) -> Vec<Demand> {
     // The schema demands the kind of a key pair.
     let length = (kind.id == KindId::DataKey).then(one_length);
-    let others = [no_region_beside_an_arn("spec"), pin_of_the_version_answers_the_spec(kind)];
+    let others = [a_key_or_a_class(), no_region_beside_an_arn("spec"), pin_of_the_version_answers_the_spec(kind)];
     length.into_iter().chain(others).collect()
 }
 
@@ -137,11 +137,20 @@ pub(in crate::api) fn one_length() -> Demand {
     }
 }
 
+/// A class can name the key.
+pub(crate) fn a_key_or_a_class() -> Demand {
+    Demand {
+        holds: "has(spec.keyId) || has(spec.className)".to_owned(),
+        message: "set keyId, or set className to a class that names the KMS key".to_owned(),
+    }
+}
+
 pub(super) fn pin_of_the_version_answers_the_spec(kind: &Kind) -> Demand {
     Demand {
         holds: format!(
             "!has(spec.wrappedKeys) || [spec.?version.orValue(1)].all(wanted, self.spec.wrappedKeys.all(pin, \
-             pin.version != wanted || [pin.request].all(request, {})))",
+             pin.version != wanted || [{}].all(request, {})))",
+            written("pin"),
             is_same_request(kind, "request", "spec")
         ),
         message: format!(
@@ -184,7 +193,8 @@ pub(super) fn recorded_versions_are_different_data_keys(kind: &Kind) -> Demand {
 pub(super) fn spec_answers_the_record(kind: &Kind) -> Demand {
     Demand {
         holds: format!(
-            "size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, entry.version != wanted || [entry.request].all(request, {})))",
+            "size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, entry.version != wanted || [{}].all(request, {})))",
+            written("entry"),
             is_same_request(kind, "request", "spec")
         ),
         message: format!(
@@ -239,7 +249,9 @@ pub(super) fn pins_agree_with_the_record(kind: &Kind) -> Demand {
              [self.status.versions[index]].all(entry, [entry.ciphertextBlob] == [pin.ciphertextBlob] && {same_public_key}\
              ([entry.keyId] == [pin.keyId] || \
              self.status.versions[index].keyId.contains(':key/mrk-') && pin.keyId.contains(':key/mrk-')) && \
-             [entry.request].all(recorded, [pin.request].all(pinned, {}))))))",
+             [{}].all(recorded, [{}].all(pinned, {}))))))",
+            written("entry"),
+            written("pin"),
             is_same_request(kind, "recorded", "pinned")
         ),
         message: format!(

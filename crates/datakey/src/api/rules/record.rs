@@ -35,7 +35,7 @@ pub(in crate::api) fn of_a_version(kind: &Kind) -> Fields {
         KindId::DataKey => &["version", "request", "ciphertextBlob", "keyId", "issuedAt"],
         KindId::DataKeyPair => &["version", "request", "ciphertextBlob", "publicKey", "keyId", "issuedAt"],
     };
-    Fields { required, optional: &["requestId", "keyMaterialId"] }
+    Fields { required, optional: &["requestId", "keyMaterialId", "class", "asWritten"] }
 }
 
 /// The fields of its request.
@@ -50,9 +50,26 @@ pub(in crate::api) fn of_a_request(kind: &Kind) -> Fields {
     }
 }
 
+/// The fields of the request as its spec has it.
+pub(in crate::api) fn of_a_written_request(kind: &Kind) -> Fields {
+    match kind.id {
+        KindId::DataKey => {
+            Fields { required: &[], optional: &["keyId", "keySpec", "encryptionContext", "region", "numberOfBytes"] }
+        }
+        KindId::DataKeyPair => {
+            Fields { required: &["keyPairSpec"], optional: &["keyId", "encryptionContext", "region"] }
+        }
+    }
+}
+
 /// A rule of each recorded version. Its request has a rule of its own.
 pub(in crate::api) fn recorded_version_stays(kind: &Kind) -> ValidationRule {
     write_once(kind, stays(of_a_version(kind)))
+}
+
+/// A rule of a part of a recorded version that most versions do not have.
+pub(in crate::api) fn recorded_part_stays(kind: &Kind) -> ValidationRule {
+    write_once(kind, "self == oldSelf && oldSelf == self".to_owned())
 }
 
 /// A rule of the request of each recorded version.

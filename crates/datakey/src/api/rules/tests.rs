@@ -10,16 +10,17 @@ use serde_json::{Value, json};
 
 use self::evaluator::{for_this_evaluator, rewrite};
 use super::{
+    class::{class_name, class_name_has_a_valid_form},
     issued::{
-        deletion_policy_is_fixed_once_issued, demands_on_a_new_spec, demands_on_pins, demands_on_the_spec,
-        demands_on_the_status, issued_settings_stay, new_spec_agrees_with_itself, one_length,
+        a_key_or_a_class, deletion_policy_is_fixed_once_issued, demands_on_a_new_spec, demands_on_pins,
+        demands_on_the_spec, demands_on_the_status, issued_settings_stay, new_spec_agrees_with_itself, one_length,
         pin_of_the_version_answers_the_spec, pins_agree_with_the_record, pins_are_not_other_recorded_versions,
         record_is_not_removed, recorded_versions_are_different_data_keys, secret_name_is_fixed_once_issued,
         secret_name_stays, spec_answers_the_record,
     },
     record::{
-        of_a_request, of_a_version, recorded_request_stays, recorded_value_stays, recorded_version_stays,
-        recorded_versions_are_not_removed, request_of_new_versions,
+        of_a_request, of_a_version, recorded_part_stays, recorded_request_stays, recorded_value_stays,
+        recorded_version_stays, recorded_versions_are_not_removed, request_of_new_versions,
     },
     *,
 };
@@ -28,6 +29,7 @@ use crate::{
     fixtures::{ARN, Sample, data_key, issued, pinned, recorded},
 };
 
+mod class;
 mod evaluator;
 mod selections;
 
@@ -249,6 +251,9 @@ fn of_a_changed_spec(kind: &Kind) -> Vec<Case> {
         case!(one_length() of issued_settings_stay(kind), of(kind, &unissued(data_key())),
             refused: [("/spec/numberOfBytes", json!(32))],
             accepted: [("/spec/numberOfBytes", json!(32)), ("/spec/keySpec", Value::Null)]),
+        case!(a_key_or_a_class() of issued_settings_stay(kind), of(kind, &unissued(data_key())),
+            refused: [("/spec/keyId", Value::Null)],
+            accepted: [("/spec/keyId", Value::Null), ("/spec/className", json!("shop"))]),
         case!("no_region_beside_an_arn", in_rule(&issued_settings_stay(kind), &no_region_beside_an_arn("spec")), of(kind, &unissued(data_key())),
             refused: [("/spec/keyId", json!(ARN)), ("/spec/region", json!("eu-west-1"))],
             accepted: [("/spec/region", json!("eu-west-1"))]),
@@ -277,6 +282,9 @@ fn of_fields_of_the_spec(kind: &Kind) -> Vec<Case> {
         case!(region_has_a_known_form() of region(), of(kind, &data_key()),
             refused: [("/spec/region", json!("Ireland"))],
             accepted: [("/spec/region", json!("us-gov-east-1"))]),
+        case!(class_name_has_a_valid_form() of class_name(), of(kind, &data_key()),
+            refused: [("/spec/className", json!("Shop"))],
+            accepted: [("/spec/className", json!("shop.eu"))]),
         case!(secret_name_has_a_valid_form() of secret_name(), of(kind, &data_key()),
             refused: [("/spec/secretName", json!("Orders"))],
             accepted: [("/spec/secretName", json!("orders.v1"))]),
@@ -306,8 +314,26 @@ fn of_the_encryption_context(kind: &Kind) -> Vec<Case> {
     ]
 }
 
+/// A `DataKey` whose version a class allowed and changed.
+fn recorded_by_a_class() -> DataKey {
+    let mut key = recorded(&[1]);
+    let version = &mut key.status.as_mut().unwrap().versions[0];
+    version.as_written = Some(version.request.view().to_written());
+    version.class = Some(serde_json::from_value(json!({ "name": "shop", "uid": "a", "generation": 7 })).unwrap());
+    key
+}
+
 fn of_the_record_and_pins(kind: &Kind) -> Vec<Case> {
     vec![
+        Case {
+            also: Some(in_definition(&recorded_version_stays(kind))),
+            ..case!(recorded_part_stays(kind), of(kind, &recorded_by_a_class()),
+                refused: [("/status/versions/0/class/generation", json!(8))],
+                accepted: [("/status/versions/1", entry(kind, &issued(2)))])
+        },
+        case!(spec_answers_the_record(kind) of issued_settings_stay(kind), of(kind, &recorded_by_a_class()),
+            refused: [("/spec/keyId", json!("alias/other"))],
+            accepted: [("/status/versions/1", entry(kind, &issued(2)))]),
         case!(recorded_version_stays(kind), of(kind, &recorded(&[1])),
             refused: [("/status/versions/0/requestId", json!("another"))],
             accepted: [("/status/versions/1", entry(kind, &issued(2)))]),

@@ -29,7 +29,7 @@ fn multi_region(key_id: &str, region: Option<&str>) -> DataKey {
     pin.key_id = REPLICATED.to_owned();
     pin.request.key_id = key_id.to_owned();
     pin.request.region = region.map(str::to_owned);
-    key.spec.key_id = key_id.to_owned();
+    key.spec.key_id = Some(key_id.to_owned());
     key.spec.region = region.map(str::to_owned);
     key
 }

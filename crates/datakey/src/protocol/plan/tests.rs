@@ -110,7 +110,7 @@ fn record_of_a_newer_release_is_only_reported() {
 #[test]
 fn unknown_spec_field_stops_issuing_but_not_restoring() {
     let mut key = recorded(&[1]);
-    key.spec.rest.insert("className".into(), "shop".into());
+    key.spec.rest.insert("classTier".into(), "shop".into());
     assert!(matches!(next(&key, SecretState::Absent), Step::CreateSecret(_)), "the recorded version is restored");
     assert!(matches!(next(&key, intact(&key)), Step::PutStatus(_)), "and ready");
     let mut new = data_key();
@@ -133,7 +133,7 @@ fn unknown_spec_field_stops_issuing_but_not_restoring() {
 #[test]
 fn secret_metadata_is_read_before_kms_is_called() {
     assert!(matches!(next(&data_key(), SecretState::Unwatched), Step::GetSecretMetadata));
-    assert!(matches!(next(&data_key(), SecretState::Absent), Step::CallKms));
+    assert!(matches!(next(&data_key(), SecretState::Absent), Step::CallKms(_)));
 }
 
 #[test]
@@ -236,10 +236,10 @@ fn restored_data_key_is_never_issued() {
 fn data_key_without_a_restore_mark_is_issued() {
     let mut key = restored();
     key.metadata.generation = Some(2);
-    assert!(matches!(next(&key, SecretState::Absent), Step::CallKms), "the spec was changed");
+    assert!(matches!(next(&key, SecretState::Absent), Step::CallKms(_)), "the spec was changed");
     let mut key = restored();
     key.metadata.labels = None;
-    assert!(matches!(next(&key, SecretState::Absent), Step::CallKms));
+    assert!(matches!(next(&key, SecretState::Absent), Step::CallKms(_)));
     key.metadata.annotations = Some([(RESTORED_ANNOTATION.to_owned(), String::new())].into());
     assert_eq!(failure(next(&key, SecretState::Absent)).reason, Reason::RestoredWithoutKey);
 }
@@ -292,7 +292,7 @@ fn secret_without_a_record_is_adopted_without_calling_kms() {
 #[test]
 fn secret_that_does_not_match_the_spec_is_a_conflict() {
     let mut key = data_key();
-    key.spec.key_id = "alias/other".into();
+    key.spec.key_id = Some("alias/other".into());
     assert_eq!(failure(next(&key, read(&recorded(&[1])))).reason, Reason::SecretConflict);
 }
 
@@ -425,7 +425,7 @@ fn new_version_is_issued_without_reading_an_intact_secret() {
     let before = intact(&key);
     let mut key = key;
     key.spec.version = Some(2);
-    assert!(matches!(next(&key, before), Step::CallKms));
+    assert!(matches!(next(&key, before), Step::CallKms(_)));
     assert!(matches!(next(&key, changed()), Step::GetSecret));
     assert!(matches!(next(&key, SecretState::Unwatched), Step::GetSecretMetadata));
 }
@@ -504,7 +504,7 @@ fn unpinned_version_is_issued_once_the_pins_are_recorded() {
     key.spec.version = Some(2);
     assert!(matches!(next(&key, SecretState::Absent), Step::Record(Record { source: Source::Pins, .. })));
     key.status = Some(with_recorded(&key, vec![issued(1)]));
-    assert!(matches!(next(&key, SecretState::Absent), Step::CallKms));
+    assert!(matches!(next(&key, SecretState::Absent), Step::CallKms(_)));
 }
 
 #[test]
@@ -634,7 +634,7 @@ fn no_request_is_sent_without_a_permit() {
         (bumped.clone(), before),
         (bumped, read(&recorded(&[1]))),
     ] {
-        assert!(matches!(plan(&Observed::new(&key, &view), at(0)), Step::AcquirePermit));
+        assert!(matches!(plan(&Observed::new(&key, &view), at(0)), Step::AcquirePermit(_)));
     }
     let adoptable = (data_key(), read(&recorded(&[1])));
     assert!(
@@ -677,8 +677,8 @@ fn failed_record_is_dry_run_before_the_next_call_to_kms() {
             at(0),
         )
     };
-    assert!(matches!(step_with(true), Step::DryRunRecord));
-    assert!(matches!(step_with(false), Step::AcquirePermit));
+    assert!(matches!(step_with(true), Step::DryRunRecord(_)));
+    assert!(matches!(step_with(false), Step::AcquirePermit(_)));
 }
 
 #[test]

@@ -132,6 +132,8 @@ impl Found {
             key_material_id: candidate.wrapped.key_material_id.clone(),
             issued_at: truncate_to_seconds(candidate.issued_at.unwrap_or(now)),
             request_id: None,
+            as_written: None,
+            class: None,
             rest: Rest::new(),
         })
     }

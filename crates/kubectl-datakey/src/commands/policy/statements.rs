@@ -76,7 +76,7 @@ impl Policies {
         let current = key.recorded_version(key.wanted_version());
         let issuing = current
             .and_then(|issued| KmsKey::from_arn(&issued.key_id))
-            .unwrap_or_else(|| KmsKey::from_spec(request.key_id, request.region));
+            .unwrap_or_else(|| KmsKey::from_spec(request.key_id.unwrap_or("KEY-ID"), request.region));
         let wanted = (issuing.clone(), request.context());
         let recorded = key
             .record()

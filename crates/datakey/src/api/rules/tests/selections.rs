@@ -13,13 +13,16 @@ fn rules_of_objects_select_few_fields() {
         let crd = json!(crds()[kind.id as usize]);
         count_selections("", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut counted);
         let (of_the_object, of_a_pin, of_a_request) = match kind.id {
-            KindId::DataKey => (173, 4, 12),
-            KindId::DataKeyPair => (159, 2, 6),
+            KindId::DataKey => (194, 5, 13),
+            KindId::DataKeyPair => (180, 3, 7),
         };
         let expected = [
             ("", 2, of_the_object),
+            ("spec.wrappedKeys[].asWritten", 1, of_a_pin),
             ("spec.wrappedKeys[].request", 1, of_a_pin),
-            ("status.versions[]", 1, 4),
+            ("status.versions[]", 1, 8),
+            ("status.versions[].asWritten", 2, of_a_pin),
+            ("status.versions[].class", 1, 0),
             ("status.versions[].request", 2, of_a_request),
         ];
         let expected: Vec<_> = expected.map(|(path, rules, selections)| (path.to_owned(), rules, selections)).into();

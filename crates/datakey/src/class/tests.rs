@@ -1,0 +1,495 @@
+//! Each check by name: a class, what an object asks for, and the check that refuses it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::{DataKey, DataKeyPair, EncryptionContext, KeyKind as _},
+    fixtures::{ARN, Sample as _, data_key, issued, recorded},
+};
+
+const OTHER_ARN: &str = "arn:aws:kms:eu-west-1:444455556666:key/99999999-12ab-34cd-56ef-1234567890ab";
+
+fn class(spec: Value) -> Class {
+    Class::new("shop", "class-uid", 7, serde_json::from_value(spec).map_err(|error| error.to_string()))
+}
+
+/// A class that allows what the fixtures ask for.
+fn allowing() -> Value {
+    json!({ "namespaces": ["shop"], "allow": [{ "keyIds": ["alias/orders"] }] })
+}
+
+/// The same with other fields.
+fn with(pointer: &str, value: Value) -> Class {
+    let mut spec = allowing();
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    spec.pointer_mut(parent).unwrap()[field] = value;
+    class(spec)
+}
+
+fn object(edit: impl FnOnce(&mut DataKey)) -> DataKey {
+    let mut key = data_key();
+    key.spec.class_name = Some("shop".to_owned());
+    edit(&mut key);
+    key
+}
+
+fn tenancy(class: &Class) -> Tenancy<'_> {
+    Tenancy { is_required: false, class: Lookup::Found(class) }
+}
+
+fn ask(class: &Class, key: &DataKey) -> Result<Ask, String> {
+    tenancy(class).ask(key.into(), Some("eu-west-1")).map_err(why)
+}
+
+fn why(refusal: Refusal) -> String {
+    let Refusal::Failed(failure) = refusal else { panic!("{refusal:?}") };
+    assert_eq!(failure.reason, Reason::ClassRefused);
+    failure.detail.unwrap()
+}
+
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(result: Result<T, String>, check: Check, words: &str) {
+    let why = result.unwrap_err();
+    let named = format!("class shop, check {}: ", check.name());
+    assert!(why.starts_with(&named) && why.contains(words), "expected {named}...{words}, but: {why}");
+    assert!(!why.contains("444455556666"), "{why}");
+}
+
+// === what is filled in ===
+
+#[test]
+fn request_that_the_class_leaves_alone_is_recorded_as_it_is() {
+    let asked = ask(&class(allowing()), &object(|_| {})).unwrap();
+    assert_eq!(asked.request, data_key().spec.request().unwrap());
+    assert_eq!(asked.as_written, None);
+    let reference = asked.class.unwrap();
+    assert_eq!((&*reference.name, &*reference.uid, reference.generation), ("shop", "class-uid", 7));
+}
+
+#[test]
+fn defaults_fill_in_key_and_region() {
+    let class = with("/defaults", json!({ "keyId": "alias/orders", "region": "eu-north-1" }));
+    let key = object(|key| key.spec.key_id = None);
+    let asked = ask(&class, &key).unwrap();
+    assert_eq!((&*asked.request.key_id, asked.request.region.as_deref()), ("alias/orders", Some("eu-north-1")));
+    let written = asked.as_written.unwrap();
+    assert_eq!((written.key_id.as_deref(), written.region.as_deref()), (None, None));
+    assert!(written.view().is_same_request(key.as_object().spec.request));
+    let key = object(|key| key.spec.region = Some("eu-west-1".to_owned()));
+    assert_eq!(ask(&class, &key).unwrap().request.region.as_deref(), Some("eu-west-1"), "the spec has one");
+}
+
+#[test]
+fn default_region_is_not_added_to_an_arn() {
+    let mut spec = allowing();
+    spec["defaults"] = json!({ "region": "eu-north-1" });
+    spec["allow"][0]["keyIds"] = json!([ARN]);
+    let asked = ask(&class(spec), &object(|key| key.spec.key_id = Some(ARN.to_owned()))).unwrap();
+    assert_eq!((asked.request.region, asked.as_written), (None, None));
+}
+
+#[test]
+fn inject_adds_a_pair_and_takes_an_equal_one() {
+    let pairs = json!([
+        { "key": "namespace", "valueFrom": "Namespace", "mode": "Inject" },
+        { "key": "name", "valueFrom": "Name", "mode": "Inject" },
+        { "key": "cluster", "value": "prod-eu", "mode": "Inject" },
+    ]);
+    let class = with("/encryptionContext", json!({ "pairs": pairs }));
+    let asked = ask(&class, &object(|_| {})).unwrap();
+    let expected = [("cluster", "prod-eu"), ("name", "orders"), ("namespace", "shop"), ("purpose", "orders")];
+    let expected: EncryptionContext = expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    assert_eq!(asked.request.encryption_context.as_ref(), Some(&expected));
+    assert_eq!(asked.as_written.unwrap().encryption_context, data_key().spec.encryption_context);
+    let asked = ask(&class, &object(|key| key.spec.encryption_context = Some(expected))).unwrap();
+    assert_eq!(asked.as_written, None, "the spec has all pairs");
+}
+
+// === each check ===
+
+/// A check, a field of the class and its value, the field of the spec that it refuses, one that it allows, and words of the refusal.
+struct Case {
+    check: Check,
+    class: (&'static str, Value),
+    refused: (&'static str, Value),
+    allowed: (&'static str, Value),
+    words: &'static str,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |check, class, refused, allowed, words| Case { check, class, refused, allowed, words };
+    let keys = |keys: Value| ("/allow/0/keyIds", keys);
+    let key = |key: &str| ("keyId", json!(key));
+    let context = |context: Value| ("encryptionContext", context);
+    let pairs = |pairs: Value| ("/encryptionContext", json!({ "pairs": pairs }));
+    let inject = json!([{ "key": "namespace", "valueFrom": "Namespace", "mode": "Inject" }]);
+    let own = || context(json!({ "namespace": "shop" }));
+    vec![
+        case(Check::KeyIds, keys(json!(["alias/shop"])), key("alias/shop2"), key("alias/shop"), "it allows alias/shop"),
+        case(Check::KeyIds, keys(json!(["alias/shop/*"])), key("alias/shop"), key("alias/shop/a"), "alias/shop/*"),
+        case(Check::KeyIds, keys(json!(["alias/shop"])), key("alias/Shop"), key("alias/shop"), "alias/Shop"),
+        case(
+            Check::KeyIds,
+            keys(json!(["alias/*"])),
+            key("arn:aws:kms:eu-west-1:444455556666:alias/a".replace("444455556666", "111122223333").leak()),
+            key("alias/a"),
+            "alias/*",
+        ),
+        case(
+            Check::KeyIds,
+            keys(json!(["arn:aws:kms:eu-west-1:111122223333:alias/shop-*"])),
+            key("alias/shop-a"),
+            key("arn:aws:kms:eu-west-1:111122223333:alias/shop-a"),
+            "by their ARNs only",
+        ),
+        case(Check::KeyIds, keys(json!([ARN])), key(&ARN[ARN.len() - 36..]), key(ARN), "by their ARNs only"),
+        case(
+            Check::Regions,
+            ("/allow/0/regions", json!(["eu-west-1"])),
+            ("region", json!("eu-north-1")),
+            ("region", json!("eu-west-1")),
+            "must be in eu-west-1",
+        ),
+        case(
+            Check::Lengths,
+            ("/allow/0/keySpecs", json!(["AES_256"])),
+            ("keySpec", json!("AES_128")),
+            ("keySpec", json!("AES_256")),
+            "must be keySpec AES_256",
+        ),
+        case(
+            Check::Lengths,
+            ("/allow/0/numberOfBytes", json!({ "min": 32, "max": 64 })),
+            ("numberOfBytes", json!(16)),
+            ("numberOfBytes", json!(64)),
+            "numberOfBytes 32 to 64",
+        ),
+        case(
+            Check::Lengths,
+            ("/allow/0/keySpecs", json!(["AES_256"])),
+            ("numberOfBytes", json!(16)),
+            ("keySpec", json!("AES_256")),
+            "must be keySpec AES_256",
+        ),
+        case(
+            Check::Pairs,
+            pairs(inject.clone()),
+            context(json!({ "namespace": "bank" })),
+            own(),
+            "must have namespace=shop",
+        ),
+        case(Check::Pairs, pairs(inject.clone()), context(json!({ "Namespace": "bank" })), own(), "only in case"),
+        // The same letters in another form: full width, and a long s.
+        case(
+            Check::Pairs,
+            pairs(inject.clone()),
+            context(json!({ "\u{ff4e}amespace": "bank" })),
+            own(),
+            "only in case",
+        ),
+        case(Check::Pairs, pairs(inject), context(json!({ "name\u{17f}pace": "bank" })), own(), "only in case"),
+        case(
+            Check::Pairs,
+            pairs(json!([{ "key": "stage", "mode": "Require" }])),
+            context(json!({ "purpose": "orders" })),
+            context(json!({ "stage": "anything" })),
+            "needs a pair with the key stage",
+        ),
+        case(
+            Check::Pairs,
+            pairs(json!([{ "key": "stage", "value": "test", "mode": "Require" }])),
+            context(json!({})),
+            context(json!({ "stage": "test" })),
+            "needs the pair stage=test",
+        ),
+        case(
+            Check::OtherPairs,
+            ("/encryptionContext", json!({ "others": "Deny", "pairs": [{ "key": "a", "mode": "Require" }] })),
+            context(json!({ "a": "1", "purpose": "orders" })),
+            context(json!({ "a": "1" })),
+            "may not have the key purpose, only a",
+        ),
+    ]
+}
+
+fn with_field((field, value): (&str, Value)) -> DataKey {
+    let mut key = json!(object(|_| {}));
+    if field == "numberOfBytes" {
+        key["spec"].as_object_mut().unwrap().remove("keySpec");
+    }
+    key["spec"][field] = value;
+    serde_json::from_value(key).unwrap()
+}
+
+#[test]
+fn each_check_refuses_and_says_what_is_allowed() {
+    for Case { check, class: (field, value), refused, allowed, words } in cases() {
+        let class = with(field, value);
+        assert_eq!(class.flaw(), None);
+        assert_refused(ask(&class, &with_field(refused)), check, words);
+        ask(&class, &with_field(allowed.clone())).unwrap_or_else(|why| panic!("{allowed:?}: {why}"));
+    }
+}
+
+#[test]
+fn namespaces_are_names_or_beginnings() {
+    for (patterns, is_admitted) in [
+        (json!([]), false),
+        (json!(["*"]), true),
+        (json!(["shop"]), true),
+        (json!(["sho"]), false),
+        (json!(["shop-"]), false),
+        (json!(["sh*"]), true),
+        (json!(["shop*"]), true),
+        (json!(["shop-*"]), false),
+        (json!(["bank", "shop"]), true),
+    ] {
+        let mut spec = allowing();
+        spec["namespaces"] = patterns.clone();
+        let asked = tenancy(&class(spec)).ask((&object(|_| {})).into(), None);
+        assert_eq!(asked.is_ok(), is_admitted, "{patterns}");
+    }
+    let elsewhere = object(|key| key.metadata.namespace = Some("bank".to_owned()));
+    assert_refused(ask(&class(allowing()), &elsewhere), Check::Namespaces, "does not admit namespace bank");
+}
+
+#[test]
+fn kinds_of_key_pairs_are_checked() {
+    let pair = DataKeyPair::like(&object(|_| {}));
+    let ask = |class: &Class| tenancy(class).ask((&pair).into(), None).map_err(why);
+    for allowed in [json!(["ECC_NIST_P256"]), Value::Null] {
+        ask(&with("/allow/0/keyPairSpecs", allowed)).unwrap();
+    }
+    for refused in [json!(["ECC_NIST_P384"]), json!([])] {
+        assert_refused(ask(&with("/allow/0/keyPairSpecs", refused)), Check::KeyPairSpecs, "keyPairSpec must be");
+    }
+    // Lengths are about data keys.
+    ask(&with("/allow/0/keySpecs", json!(["AES_256"]))).unwrap();
+}
+
+#[test]
+fn request_that_kms_cannot_be_asked_is_refused() {
+    assert_refused(ask(&class(allowing()), &object(|key| key.spec.key_id = None)), Check::Request, "set spec.keyId");
+    let mut spec = allowing();
+    spec["defaults"] = json!({ "keyId": ARN });
+    spec["allow"][0]["keyIds"] = json!([ARN]);
+    let key = object(|key| (key.spec.key_id, key.spec.region) = (None, Some("eu-west-1".to_owned())));
+    assert_refused(ask(&class(spec), &key), Check::Request, "remove spec.region");
+    let pairs: Vec<_> =
+        (0..32).map(|number| json!({ "key": format!("k{number}"), "value": "v", "mode": "Inject" })).collect();
+    let class = with("/encryptionContext", json!({ "pairs": pairs }));
+    assert_refused(ask(&class, &object(|_| {})), Check::Request, "more than 32 pairs");
+}
+
+#[test]
+fn one_entry_must_allow_all_of_a_request() {
+    let class = class(json!({ "namespaces": ["*"], "allow": [
+        { "keyIds": ["alias/orders"], "regions": ["eu-west-1"] },
+        { "keyIds": ["alias/other"], "regions": ["eu-north-1"] },
+    ] }));
+    let asked = |key_id: &str, region: &str| {
+        ask(&class, &object(|key| (key.spec.key_id, key.spec.region) = (Some(key_id.into()), Some(region.into()))))
+    };
+    assert!(asked("alias/orders", "eu-west-1").is_ok() && asked("alias/other", "eu-north-1").is_ok());
+    assert_refused(asked("alias/orders", "eu-north-1"), Check::Regions, "must be in eu-west-1");
+    assert_refused(asked("alias/third", "eu-north-1"), Check::KeyIds, "alias/orders or alias/other");
+}
+
+#[test]
+fn region_is_that_of_the_arn_or_of_the_operator() {
+    let class = with("/allow/0/regions", json!(["eu-west-1"]));
+    let key = object(|_| {});
+    assert!(tenancy(&class).ask((&key).into(), Some("eu-west-1")).is_ok());
+    for own in [Some("eu-north-1"), None] {
+        assert_refused(tenancy(&class).ask((&key).into(), own).map_err(why), Check::Regions, "eu-west-1");
+    }
+}
+
+// === answers, pins and Secrets ===
+
+#[test]
+fn answer_must_be_of_a_key_of_the_class() {
+    let judge = |class: &Class, arn: &str| {
+        let issued = IssuedVersion { key_id: arn.to_owned(), ..issued(1) };
+        tenancy(class).judge_answer((&object(|_| {})).into(), None, &issued).map_err(why)
+    };
+    assert!(judge(&class(allowing()), OTHER_ARN).is_ok(), "without keyArns the alias decides");
+    let class = with("/allow/0/keyArns", json!([ARN]));
+    assert!(judge(&class, ARN).is_ok());
+    assert_refused(judge(&class, OTHER_ARN), Check::KeyArns, "not among keyArns");
+}
+
+#[test]
+fn pins_and_secrets_are_judged_by_the_arn() {
+    let admit = |class: &Class, version: IssuedVersion| {
+        let versions = tenancy(class).admit((&object(|_| {})).into(), None, vec![version]);
+        versions.map(|mut versions| versions.remove(0)).map_err(why)
+    };
+    let of = |arn: &str| IssuedVersion { key_id: arn.to_owned(), ..issued(1) };
+    assert_refused(admit(&class(allowing()), of(ARN)), Check::KeyArns, "must add the ARN of the KMS key to keyArns");
+    let class = with("/allow/0/keyArns", json!([ARN]));
+    assert_refused(admit(&class, of(OTHER_ARN)), Check::KeyArns, "not among keyArns");
+    // The alias has another name by now.
+    let mut earlier = of(ARN);
+    earlier.request.key_id = "alias/earlier".to_owned();
+    let recorded = admit(&class, earlier.clone()).unwrap();
+    assert_eq!(IssuedVersion { class: None, ..recorded.clone() }, earlier);
+    assert_eq!(recorded.class.map(|class| class.name).as_deref(), Some("shop"));
+    // What it says of its class is a claim.
+    let claimed =
+        ClassRef { name: "bank".to_owned(), uid: "x".to_owned(), generation: 1, rest: crate::api::Rest::new() };
+    let recorded = admit(&class, IssuedVersion { class: Some(claimed.clone()), ..of(ARN) }).unwrap();
+    assert_eq!(recorded.class.map(|class| class.uid).as_deref(), Some("class-uid"));
+    let without =
+        Tenancy::default().admit((&data_key()).into(), None, vec![IssuedVersion { class: Some(claimed), ..of(ARN) }]);
+    assert_eq!(without.unwrap()[0].class, None);
+}
+
+#[test]
+fn nothing_is_filled_into_pins_and_secrets() {
+    let mut spec = allowing();
+    spec["allow"][0]["keyArns"] = json!([ARN]);
+    let pairs = json!([{ "key": "namespace", "valueFrom": "Namespace", "mode": "Inject" }]);
+    spec["encryptionContext"] = json!({ "pairs": pairs });
+    let class = class(spec);
+    let admit = |context: &[(&str, &str)]| {
+        let mut version = issued(1);
+        let context = context.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        version.request.encryption_context = Some(context.collect());
+        tenancy(&class).admit((&object(|_| {})).into(), None, vec![version]).map_err(why)
+    };
+    assert!(admit(&[("namespace", "shop")]).is_ok());
+    assert_refused(admit(&[("namespace", "bank")]), Check::Pairs, "version 1 of the pins or the Secret");
+    assert_refused(admit(&[("purpose", "orders")]), Check::Pairs, "needs the pair namespace=shop");
+}
+
+// === which class ===
+
+#[test]
+fn class_that_is_missing_allows_nothing() {
+    let (named, unnamed) = (object(|_| {}), data_key());
+    let ask = |is_required, class, key: &DataKey| {
+        Tenancy { is_required, class }.ask(key.into(), None).map(|ask| ask.class.is_some())
+    };
+    let reason = |result: Result<bool, Refusal>| match result {
+        Err(Refusal::Failed(failure)) => Some(failure.reason),
+        _ => None,
+    };
+    assert_eq!(ask(false, Lookup::Absent, &unnamed), Ok(false));
+    assert_eq!(ask(false, Lookup::Unlisted, &unnamed), Ok(false));
+    assert_eq!(ask(true, Lookup::Unlisted, &unnamed), Err(Refusal::NotYet));
+    assert_eq!(ask(false, Lookup::Unlisted, &named), Err(Refusal::NotYet));
+    assert_eq!(reason(ask(true, Lookup::Absent, &unnamed)), Some(Reason::ClassMissing));
+    assert_eq!(reason(ask(true, Lookup::Absent, &named)), Some(Reason::ClassNotFound));
+    assert_eq!(reason(ask(false, Lookup::Absent, &named)), Some(Reason::ClassNotFound));
+    assert_eq!(reason(ask(false, Lookup::Unavailable("forbidden"), &named)), Some(Reason::ClassesUnavailable));
+    let class = class(allowing());
+    assert_eq!(ask(true, Lookup::Found(&class), &unnamed), Ok(true));
+    assert_eq!((class_name(&unnamed, true), class_name(&unnamed, false)), (Some("default"), None));
+}
+
+#[test]
+fn spec_without_a_key_and_without_a_class_is_invalid() {
+    let mut key = data_key();
+    key.spec.key_id = None;
+    let Err(Refusal::Failed(failure)) = Tenancy::default().ask((&key).into(), None) else { panic!() };
+    assert_eq!(failure.reason, Reason::SpecInvalid);
+    assert!(failure.detail.unwrap().starts_with("set keyId"));
+}
+
+// === the class itself ===
+
+#[test]
+fn class_with_a_flaw_allows_nothing_and_says_where() {
+    let mut entry = json!({ "keyIds": ["alias/orders"], "regions": ["eu-west-1"] });
+    for (pointer, value, flaw) in [
+        ("/namespaces", json!(["Shop"]), "spec.namespaces[0] is neither"),
+        ("/namespaces", json!(["shop", "*-shop"]), "spec.namespaces[1]"),
+        ("/allow", json!([]), "spec.allow is empty"),
+        ("/allow/0/keyIds", json!([]), "spec.allow[0].keyIds is empty"),
+        ("/allow/0/keyIds", json!(["*"]), "spec.allow[0].keyIds[0] is no key ID"),
+        ("/allow/0/keyIds", json!(["alias/orders", "alias/a*b"]), "spec.allow[0].keyIds[1]"),
+        ("/allow/0/keyIds", json!(["alias/aws/*"]), "spec.allow[0].keyIds[0]"),
+        ("/allow/0/keyIds", json!([format!("{}*", &ARN[..60])]), "spec.allow[0].keyIds[0]"),
+        ("/allow/0/keyArns", json!(["alias/orders"]), "spec.allow[0].keyArns[0] is not the ARN"),
+        ("/allow/0/regions", json!(["Ireland"]), "spec.allow[0].regions[0]"),
+        ("/allow/0/numberOfBytes", json!({ "min": 9, "max": 8 }), "spec.allow[0].numberOfBytes"),
+        ("/allow/0/keyArn", json!([ARN]), "spec.allow[0].keyArn: this release"),
+        ("/aws", json!({}), "spec.aws: this release"),
+        ("/defaults", json!({ "keyId": "alias/other" }), "is allowed by no entry"),
+        ("/defaults", json!({ "keyId": ARN, "region": "eu-west-1" }), "spec.defaults.region must be absent"),
+        ("/defaults", json!({ "region": "x" }), "spec.defaults.region"),
+        ("/defaults", json!({ "keyID": "alias/orders" }), "spec.defaults.keyID: this release"),
+        ("/encryptionContext", json!({ "other": "Deny" }), "spec.encryptionContext.other: this release"),
+        ("/encryptionContext", json!({ "pairs": [{ "key": "a", "mode": "Inject" }] }), "pairs[0] has the mode Inject"),
+        (
+            "/encryptionContext",
+            json!({ "pairs": [{ "key": "a", "mode": "Require" }, { "key": "A", "mode": "Require" }] }),
+            "pairs[1].key is that of pairs[0]",
+        ),
+        (
+            "/encryptionContext",
+            json!({ "pairs": [{ "key": "a", "value": "b", "valueFrom": "Name", "mode": "Require" }] }),
+            "value and valueFrom",
+        ),
+        ("/encryptionContext", json!({ "pairs": [{ "key": "AWS:a", "mode": "Require" }] }), "reserved"),
+    ] {
+        let class = with(pointer, value.clone());
+        let found = class.flaw().unwrap_or_default();
+        assert!(found.contains(flaw), "{pointer} {value}: expected {flaw}, but: {found}");
+        assert_refused(ask(&class, &object(|_| {})), Check::Accepted, "contradicts itself");
+        assert!(!class.admits("shop"));
+    }
+    entry["keyArns"] = json!([ARN.replace("eu-west-1", "eu-north-1")]);
+    assert!(with("/allow", json!([entry])).flaw().unwrap().contains("keyArns[0] is in a Region"));
+    for unreadable in
+        [json!({}), json!({ "namespaces": "shop", "allow": [] }), json!({ "namespaces": [], "allow": [{}] })]
+    {
+        assert!(class(unreadable.clone()).flaw().is_some(), "{unreadable}");
+    }
+}
+
+#[test]
+fn status_of_a_class_says_whether_it_can_be_used() {
+    let now = crate::fixtures::at(0);
+    let accepted = wanted_status(&class(allowing()), 3, &crate::api::DataKeyClassStatus::default(), now);
+    let condition = |status: &crate::api::DataKeyClassStatus| status.conditions.clone().unwrap()[0].clone();
+    assert_eq!(
+        (condition(&accepted).status.as_str(), accepted.in_use, accepted.observed_generation),
+        ("True", Some(3), Some(7))
+    );
+    let later = wanted_status(&class(allowing()), 4, &accepted, crate::fixtures::at(9));
+    assert_eq!(condition(&later), condition(&accepted), "only the number is another one");
+    let invalid = wanted_status(&with("/allow", json!([])), 4, &later, crate::fixtures::at(9));
+    assert_eq!(condition(&invalid).status, "False");
+    assert_eq!(
+        condition(&invalid).message,
+        "the class allows nothing: spec.allow is empty: add what objects may ask for"
+    );
+}
+
+#[test]
+fn what_is_recorded_is_not_judged_again() {
+    use crate::{
+        protocol::{Inputs, Observed, SecretState, Step, plan},
+        secret::{
+            Projection,
+            digest::Digest,
+            known::{KnownSecret, Verified},
+            metadata::SecretMetadata,
+        },
+    };
+    let mut key = recorded(&[1]);
+    key.spec.class_name = Some("shop".to_owned());
+    let secret = Projection::of(&key, 1).unwrap().into_secret(&key);
+    let verified = Some(Verified::written(Digest::of(&secret)));
+    let view = SecretState::Watched(KnownSecret { metadata: SecretMetadata::of(&secret.metadata), verified });
+    let narrow = with("/namespaces", json!([]));
+    for class in [Lookup::Absent, Lookup::Unlisted, Lookup::Unavailable("x"), Lookup::Found(&narrow)] {
+        let inputs = Inputs { tenancy: Tenancy { is_required: true, class }, ..Inputs::default() };
+        let step = plan(&Observed { inputs, ..Observed::new(&key, &view) }, crate::fixtures::at(1));
+        let Step::PutStatus(status) = step else { panic!("{class:?}: {step:?}") };
+        assert_eq!(status.conditions[0].status, "True", "{class:?}");
+    }
+}

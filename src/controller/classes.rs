@@ -1,0 +1,204 @@
+//! The watch over classes, and what a change of one wakes.
+//!
+//! One watch serves all namespaces. Where classes cannot be listed, only objects that need one wait.
+
+use std::{borrow::Cow, sync::Arc};
+
+use datakey::{api::DataKeyClass, class::DEFAULT_CLASS, condition::ReadyState, decode::Encoded};
+use futures::{StreamExt, future};
+use k8s_openapi::ClusterResourceScope;
+use kube::{
+    Api, Resource,
+    core::ObjectMeta,
+    runtime::watcher::{self, Event, watcher},
+};
+use serde::{Deserialize, Deserializer};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::{
+    listing::listing_watch,
+    startup::{LOOK_INTERVAL, Obstacle, PROBE_INTERVAL, list_one},
+    store::Store,
+};
+use crate::{
+    api_server::{
+        errors::{describe_watch, is_watch_unanswered},
+        outage::Repeats,
+    },
+    classes::Classes,
+    kms::queue::Requeue,
+    reconcile::Context,
+};
+
+use status::keep_status;
+
+mod status;
+
+/// The objects of one watched namespace, or of all, and the queue of their reconciles.
+pub(super) struct ScopeOfClasses {
+    /// The objects.
+    pub store: Arc<Store>,
+    /// Their queue.
+    pub requeue: Requeue,
+}
+
+/// A class as the watch delivers it. One that cannot be decoded must not fail the list.
+#[derive(Clone, Debug)]
+struct WatchedClass(Encoded);
+
+/// Watches classes, wakes what a change concerns and, if `writes_status`, keeps their status, until it is dropped.
+pub(super) async fn run(context: &Context, scopes: &[ScopeOfClasses], writes_status: bool) {
+    let watched = watch(context, scopes);
+    if writes_status {
+        future::join(watched, keep_status(context, scopes)).await;
+    } else {
+        watched.await;
+    }
+}
+
+async fn watch(context: &Context, scopes: &[ScopeOfClasses]) {
+    let api: Api<WatchedClass> = Api::all(context.client.clone());
+    wait_until_listable(&api, context, scopes).await;
+    let connectivity = context.connectivity.clone();
+    let config = match connectivity.watch_timeout() {
+        Some(seconds) => watcher::Config::default().timeout(seconds),
+        None => watcher::Config::default(),
+    };
+    let mut events = Box::pin(listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), connectivity));
+    let mut logged = Repeats::default();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => apply(event, &context.classes, scopes),
+            Err(error) => log_interruption(&error, &mut logged),
+        }
+    }
+}
+
+/// Waits until classes can be listed. Their definition may never be installed.
+async fn wait_until_listable(api: &Api<WatchedClass>, context: &Context, scopes: &[ScopeOfClasses]) {
+    let mut refusals = 0;
+    loop {
+        match list_one(api, "DataKeyClasses", context.kube_timeout).await {
+            Ok(()) => return,
+            Err(Obstacle::Unknown(_)) => sleep(PROBE_INTERVAL).await,
+            // An API server that has just started can refuse what it allows a moment later.
+            Err(Obstacle::Missing(_)) if refusals == 0 => {
+                refusals += 1;
+                sleep(PROBE_INTERVAL).await;
+            }
+            Err(Obstacle::Missing(why)) => {
+                refused(&why, &context.classes, scopes);
+                sleep(LOOK_INTERVAL).await;
+            }
+        }
+    }
+}
+
+fn apply(event: Event<WatchedClass>, classes: &Classes, scopes: &[ScopeOfClasses]) {
+    match event {
+        Event::Init => classes.list_begins(),
+        // What a list changes is woken at its end: a class can also be gone.
+        Event::InitApply(WatchedClass(object)) => _ = classes.put(&object),
+        Event::InitDone => {
+            classes.list_ends();
+            wake_waiting(classes, scopes);
+        }
+        Event::Apply(WatchedClass(object)) => {
+            if classes.put(&object) {
+                wake_refused(&object, classes, scopes);
+            }
+        }
+        Event::Delete(WatchedClass(object)) => {
+            if classes.remove(&object) {
+                wake_refused(&object, classes, scopes);
+            }
+        }
+    }
+}
+
+/// Wakes the objects that a class refused, or that it was missing for.
+fn wake_refused(object: &Encoded, classes: &Classes, scopes: &[ScopeOfClasses]) {
+    let name = object.metadata.name.as_deref();
+    let is_default = classes.is_required() && name == Some(DEFAULT_CLASS);
+    wake(scopes, |class, state| {
+        let waits = matches!(state, ReadyState::Failed(reason) if reason.depends_on_class());
+        waits && (class == name || is_default && class.is_none())
+    });
+}
+
+/// Wakes the objects that wait until classes are known, and those that any class refused.
+fn wake_waiting(classes: &Classes, scopes: &[ScopeOfClasses]) {
+    wake(scopes, |class, state| match state {
+        ReadyState::Issued => false,
+        ReadyState::Pending => class.is_some() || classes.is_required(),
+        ReadyState::Failed(reason) => reason.depends_on_class(),
+    });
+}
+
+/// Queues the objects that are not settled and that this concerns: by the name of the class in the spec, and by the state.
+fn wake(scopes: &[ScopeOfClasses], concerns: impl Fn(Option<&str>, ReadyState) -> bool) {
+    for ScopeOfClasses { store, requeue } in scopes {
+        for place in store.open_where(&concerns) {
+            // The receiver is gone only while the operator stops.
+            let _ = requeue.unbounded_send(place);
+        }
+    }
+}
+
+fn refused(why: &str, classes: &Classes, scopes: &[ScopeOfClasses]) {
+    if !classes.list_is_refused(why) {
+        return;
+    }
+    if classes.is_required() {
+        warn!("DataKeyClasses cannot be listed, so nothing is issued: {why}");
+    } else {
+        info!("DataKeyClasses cannot be listed; only objects with spec.className wait for them: {why}");
+    }
+    wake_waiting(classes, scopes);
+}
+
+fn log_interruption(error: &watcher::Error, logged: &mut Repeats) {
+    let is_answered = !is_watch_unanswered(error);
+    let error = describe_watch(error);
+    if is_answered && logged.is_due(&error, Instant::now()) {
+        warn!(error, "the watch over DataKeyClasses was interrupted; it is resumed");
+    }
+}
+
+// === impl WatchedClass ===
+
+impl<'de> Deserialize<'de> for WatchedClass {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Encoded::deserialize(deserializer).map(Self)
+    }
+}
+
+impl Resource for WatchedClass {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        DataKeyClass::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        DataKeyClass::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        DataKeyClass::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        DataKeyClass::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.0.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.0.metadata
+    }
+}
