@@ -291,7 +291,7 @@ mod tests {
         key.metadata.name = Some("other".to_owned());
         key.metadata.uid = Some("b".to_owned());
         fixture.put(&key);
-        let Fixture { context, store, requests } = fixture;
+        let Fixture { context, store, requests, .. } = fixture;
         let (requeue, _requeued) = mpsc::unbounded();
         let places = ["other", "orders"].map(|name| Place::new(KindId::DataKey, "shop", name));
 

@@ -178,6 +178,11 @@ impl<K: KeyKind> Reconciler<'_, K> {
                     }
                     // The next iteration decides again: another object may have recorded its data key just before the claim.
                 }
+                Step::CallKms(ask) if self.has_permit_elsewhere(&ask) => {
+                    if !self.acquire_permit(&ask)? {
+                        return Ok(Next::OnChange);
+                    }
+                }
                 Step::CallKms(ask) => self.call_kms(*ask).await?,
                 Step::Record(record) => self.record(record).await?,
                 Step::CreateSecret(secret) => self.create_secret(&secret).await?,

@@ -24,17 +24,19 @@ use crate::{
         secrets::RequestError,
     },
     controller::store::Facts,
+    kms::lane_id::LaneId,
 };
 
 impl<K: KeyKind> Reconciler<'_, K> {
     /// Acquires a permit to call KMS, or queues for one. Returns whether the reconcile goes on: with the permit, or with the
     /// failure that no Region can be called.
     pub(super) fn acquire_permit(&mut self, ask: &Ask) -> Result<bool, Error> {
-        let kms = &self.context.kms;
-        let class = ask.request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
-        match kms.lane(&ask.request, class) {
+        match self.lane(ask) {
             Ok(lane) => {
-                self.permit = kms.queue.acquire_or_enqueue(&lane, &self.uid, &self.place, self.requeue);
+                // One of another lane is returned first.
+                self.permit = None;
+                let queue = &self.context.kms.queue;
+                self.permit = queue.acquire_or_enqueue(&lane, &self.uid, &self.place, self.requeue);
                 if self.permit.is_none() {
                     self.queued_for = Some(Queue::Kms);
                     return Ok(false);
@@ -44,6 +46,16 @@ impl<K: KeyKind> Reconciler<'_, K> {
             Err(failure) => self.fail(failure),
         }
         Ok(true)
+    }
+
+    /// Whether the permit is for another lane than that of the call: the class can name another Region since it was acquired.
+    pub(super) fn has_permit_elsewhere(&self, ask: &Ask) -> bool {
+        self.permit.as_ref().is_some_and(|permit| self.lane(ask).as_ref() != Ok(permit.lane()))
+    }
+
+    fn lane(&self, ask: &Ask) -> Result<LaneId, Failure> {
+        let class = ask.request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
+        self.context.kms.lane(&ask.request, class)
     }
 
     /// Calls KMS; no other function does. The issued data key is kept in memory until it is recorded, and dropped if it is

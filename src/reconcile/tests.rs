@@ -2,6 +2,7 @@
 
 use datakey::{
     api::{DataKey, KindId},
+    decode::Encoded,
     fixtures::{data_key, recorded},
 };
 use futures::channel::mpsc;
@@ -37,7 +38,11 @@ pub struct Fixture {
     pub store: Arc<Store>,
     /// Method and path of each request.
     pub requests: Arc<Mutex<Vec<String>>>,
+    /// Is called with the path of each request, before it is answered.
+    pub on_request: OnRequest,
 }
+
+type OnRequest = Arc<Mutex<Box<dyn FnMut(&str) + Send>>>;
 
 // === impl Fixture ===
 
@@ -48,10 +53,13 @@ impl Fixture {
         let stored = serde_json::to_value(key).unwrap();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let answered = Arc::clone(&requests);
+        let on_request: OnRequest = Arc::new(Mutex::new(Box::new(|_| {})));
+        let called = Arc::clone(&on_request);
         let client = Client::new(
             service_fn(move |request: Request<Body>| {
                 let path = request.uri().path().to_owned();
                 answered.lock().push(format!("{} {path}", request.method()));
+                called.lock()(&path);
                 let (code, body) = if path == path_of_key { (StatusCode::OK, stored.clone()) } else { not_found() };
                 let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
                 *answer.status_mut() = code;
@@ -65,7 +73,7 @@ impl Fixture {
         let store = Arc::new(Store::new(Arc::clone(&context.working_set), &[KindId::DataKey]));
         store.key_list_begins(KindId::DataKey);
         store.key_list_ends(KindId::DataKey);
-        let fixture = Self { context: Arc::new(context), store, requests };
+        let fixture = Self { context: Arc::new(context), store, requests, on_request };
         fixture.put(key);
         fixture
     }
@@ -148,6 +156,39 @@ async fn hanging_call_to_kms_holds_no_permit_to_read() {
         let _call = listener.accept().await.unwrap();
         assert!(fixture.context.kms.queue.is_busy("eu-west-1"));
         assert!(!fixture.context.reads.queue.is_busy(""));
+    };
+    tokio::select! {
+        next = fixture.reconcile() => panic!("{next:?} without a call: {:?}", fixture.requests.lock()),
+        () = called => {}
+    }
+}
+
+#[tokio::test]
+async fn permit_is_acquired_again_in_another_region_of_the_class() {
+    let class = |generation: i64, region: &str| -> Encoded {
+        let spec = json!({
+            "namespaces": ["*"],
+            "defaults": { "region": region },
+            "allow": [{ "keyIds": ["alias/orders"], "regions": [region] }],
+        });
+        let metadata = json!({ "name": "shop", "uid": "class", "generation": generation });
+        serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut key = data_key();
+    key.spec.class_name = Some("shop".to_owned());
+    let fixture = Fixture::new(&key, &format!("http://{}", listener.local_addr().unwrap()));
+    fixture.context.classes.put(&class(1, "eu-west-1"));
+    let context = Arc::clone(&fixture.context);
+    *fixture.on_request.lock() = Box::new(move |path| {
+        if path == SECRET {
+            context.classes.put(&class(2, "eu-north-1"));
+        }
+    });
+    let called = async {
+        let _call = listener.accept().await.unwrap();
+        let queue = &fixture.context.kms.queue;
+        assert!(queue.is_busy("eu-north-1") && !queue.is_busy("eu-west-1"));
     };
     tokio::select! {
         next = fixture.reconcile() => panic!("{next:?} without a call: {:?}", fixture.requests.lock()),

@@ -28,6 +28,11 @@ impl Permit {
         Self { lane, lanes }
     }
 
+    /// The lane of the call.
+    pub fn lane(&self) -> &LaneId {
+        &self.lane
+    }
+
     /// Waits until the rate allows the call.
     pub async fn start_call(self) -> CallInFlight {
         // There is a lane as long as one of its permits is held.
