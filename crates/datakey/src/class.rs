@@ -120,7 +120,12 @@ impl Class {
 
     /// Whether objects of a namespace may use the class.
     pub fn admits(&self, namespace: &str) -> bool {
-        self.flaw.is_none() && self.spec.namespaces.iter().any(|pattern| forms::matches(pattern, namespace))
+        self.flaw.is_none() && self.lists(namespace)
+    }
+
+    /// Whether `namespaces` has a namespace.
+    fn lists(&self, namespace: &str) -> bool {
+        self.spec.namespaces.iter().any(|pattern| forms::matches(pattern, namespace))
     }
 
     fn reference(&self) -> ClassRef {

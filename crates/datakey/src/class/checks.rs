@@ -87,18 +87,30 @@ const OF_ENTRIES: [OfEntry; 5] = [
     (Check::KeyArns, allows_the_arn),
 ];
 
+/// All checks.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = Check> {
+    OF_REQUESTS.iter().map(|(check, _)| *check).chain(OF_ENTRIES.iter().map(|(check, _)| *check))
+}
+
 /// Judges by all checks, in their order.
 ///
 /// # Errors
 /// The first check that fails, and what the object may do.
 pub(super) fn judge(case: &Case<'_>) -> Result<(), (Check, String)> {
-    for (check, holds) in OF_REQUESTS {
+    judge_by(case, |_| true)
+}
+
+/// Judges by the checks that apply, in their order. A test leaves each of them out in turn.
+pub(super) fn judge_by(case: &Case<'_>, applies: impl Fn(Check) -> bool) -> Result<(), (Check, String)> {
+    for (check, holds) in OF_REQUESTS.into_iter().filter(|(check, _)| applies(*check)) {
         holds(case).map_err(|why| (check, why))?;
     }
     // The entry that passes the most checks says best what the object may do.
     let mut best: Option<(usize, &ClassLimits)> = None;
     for entry in &case.class.spec().allow {
-        let Some(number) = OF_ENTRIES.iter().position(|(_, holds)| !holds(case, entry)) else { return Ok(()) };
+        let fails = |(check, holds): &OfEntry| applies(*check) && !holds(case, entry);
+        let Some(number) = OF_ENTRIES.iter().position(fails) else { return Ok(()) };
         if best.is_none_or(|(most, _)| number > most) {
             best = Some((number, entry));
         }
@@ -122,7 +134,7 @@ fn is_accepted(case: &Case<'_>) -> Result<(), String> {
 
 fn admits_the_namespace(case: &Case<'_>) -> Result<(), String> {
     let namespace = case.object.metadata.namespace.as_deref().unwrap_or_default();
-    if case.class.admits(namespace) {
+    if case.class.lists(namespace) {
         return Ok(());
     }
     Err(format!("the class does not admit namespace {namespace}"))
@@ -215,9 +227,7 @@ fn allows_the_region(case: &Case<'_>, entry: &ClassLimits) -> bool {
     let Some(regions) = &entry.regions else { return true };
     let region = match case.subject {
         Subject::Claim(arn) => KmsArn::parse(arn).map(|arn| arn.region),
-        Subject::Question | Subject::Answer(_) => {
-            arn::resolve_region(case.request.key_id.unwrap_or_default(), case.request.region, case.own_region)
-        }
+        Subject::Question | Subject::Answer(_) => case.region(),
     };
     region.is_some_and(|region| regions.iter().any(|allowed| allowed == region))
 }
@@ -243,7 +253,12 @@ fn allows_the_pair(case: &Case<'_>, entry: &ClassLimits) -> bool {
 fn allows_the_arn(case: &Case<'_>, entry: &ClassLimits) -> bool {
     let names = |list: &[String], arn: &str| list.iter().any(|allowed| allowed == arn);
     match (case.subject, &entry.key_arns) {
-        (Subject::Question, _) | (Subject::Answer(_), None) => true,
+        (Subject::Question | Subject::Answer(_), None) => true,
+        // Where none of them can answer, a call would only be refused afterwards.
+        (Subject::Question, Some(arns)) => case.region().is_none_or(|region| {
+            let key_id = case.request.key_id.unwrap_or_default();
+            arns.iter().any(|arn| arn::may_answer(key_id, region, arn))
+        }),
         (Subject::Answer(arn) | Subject::Claim(arn), Some(arns)) => names(arns, arn),
         (Subject::Claim(arn), None) => names(&entry.key_ids, arn),
     }
@@ -252,6 +267,11 @@ fn allows_the_arn(case: &Case<'_>, entry: &ClassLimits) -> bool {
 // === impl Case ===
 
 impl Case<'_> {
+    /// The Region that is or was called.
+    fn region(&self) -> Option<&str> {
+        arn::resolve_region(self.request.key_id.unwrap_or_default(), self.request.region, self.own_region)
+    }
+
     /// What the object may ask for instead, as far as it may know that.
     fn what_is_allowed(&self, check: Check, entry: &ClassLimits) -> String {
         match check {
@@ -288,6 +308,13 @@ impl Case<'_> {
                     "the class names KMS keys by their aliases only, so nothing can be pinned or \
                                               adopted: the platform team must add the ARN of the KMS key to keyArns"
                         .to_owned()
+                }
+                (Subject::Question, _) => {
+                    let asked = printable(self.request.key_id.unwrap_or_default(), MAX_VALUE);
+                    format!(
+                        "none of keyArns of the class can be the KMS key {asked} in its Region: the platform team must add \
+                         it, or name another Region"
+                    )
                 }
                 _ => {
                     "the KMS key that wrapped it is not among keyArns of the class: the platform team must add it, or \

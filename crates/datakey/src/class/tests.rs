@@ -8,6 +8,8 @@ use crate::{
     fixtures::{ARN, Sample as _, data_key, issued, recorded},
 };
 
+mod alone;
+
 const OTHER_ARN: &str = "arn:aws:kms:eu-west-1:444455556666:key/99999999-12ab-34cd-56ef-1234567890ab";
 
 fn class(spec: Value) -> Class {
@@ -362,6 +364,41 @@ fn nothing_is_filled_into_pins_and_secrets() {
     assert!(admit(&[("namespace", "shop")]).is_ok());
     assert_refused(admit(&[("namespace", "bank")]), Check::Pairs, "version 1 of the pins or the Secret");
     assert_refused(admit(&[("purpose", "orders")]), Check::Pairs, "needs the pair namespace=shop");
+}
+
+#[test]
+fn nothing_is_asked_that_no_key_of_the_class_can_answer() {
+    let class = with("/allow/0/keyArns", json!([ARN]));
+    let in_region = |region: &str| object(|key| key.spec.region = Some(region.to_owned()));
+    assert!(ask(&class, &in_region("eu-west-1")).is_ok());
+    assert_refused(ask(&class, &in_region("eu-north-1")), Check::KeyArns, "can be the KMS key alias/orders");
+    assert!(tenancy(&class).ask((&object(|_| {})).into(), None).is_ok(), "there is no Region to call");
+    assert_refused(ask(&with("/allow/0/keyArns", json!([])), &object(|_| {})), Check::KeyArns, "none of keyArns");
+}
+
+#[test]
+fn versions_that_accompany_pins_are_judged() {
+    use crate::{
+        protocol::{Inputs, Observed, SecretState, Step, plan},
+        secret::Projection,
+    };
+    let secret = {
+        let mut key = recorded(&[1, 2]);
+        key.status.as_mut().unwrap().versions[1].key_id = OTHER_ARN.to_owned();
+        SecretState::Loaded(Box::new(Projection::of(&key, 1).unwrap().into_secret(&key)))
+    };
+    let mut key = object(|key| key.spec.wrapped_keys = Some(vec![issued(1)]));
+    key.status = None;
+    let reason = |class: &Class| {
+        let inputs = Inputs { tenancy: tenancy(class), ..Inputs::default() };
+        match plan(&Observed { inputs, ..Observed::new(&key, &secret) }, crate::fixtures::at(1)) {
+            Step::Record(record) => Ok(record.versions.len()),
+            Step::ReportFailure(failure) => Err(failure.reason),
+            step => panic!("{step:?}"),
+        }
+    };
+    assert_eq!(reason(&with("/allow/0/keyArns", json!([ARN, OTHER_ARN]))), Ok(2));
+    assert_eq!(reason(&with("/allow/0/keyArns", json!([ARN]))), Err(Reason::ClassRefused));
 }
 
 // === which class ===
