@@ -41,6 +41,14 @@ pub struct Budget {
     pub settle: u8,
     /// Writes of a Secret that the server carries out although their `DataKey` was deleted meanwhile.
     pub outlived: u8,
+    /// Changes of what the class allows that the objects name. With this or one of the next two, all objects name a class.
+    pub class: u8,
+    /// Times that the class becomes unusable: contradictory, deleted, or not to be listed. It can be created again at once.
+    pub unusable: u8,
+    /// Moves of the alias to another KMS key.
+    pub alias: u8,
+    /// Whether there is only one operator: a world that is much smaller.
+    pub alone: bool,
 }
 
 pub const NOTHING: Budget = Budget {
@@ -63,6 +71,10 @@ pub const NOTHING: Budget = Budget {
     migrate: 0,
     settle: 0,
     outlived: 0,
+    class: 0,
+    unusable: 0,
+    alias: 0,
+    alone: false,
 };
 
 /// Budgets that every run explores.
@@ -107,6 +119,35 @@ pub const SMALL: &[(&str, Budget)] = &[
     ("pinned and unpinned", Budget { pin: 2, ..NOTHING }),
     ("pinned, DataKey re-created", Budget { pin: 1, recreate: 1, ..NOTHING }),
     ("pinned, cluster rebuilt", Budget { pin: 1, rebuild: 1, ..NOTHING }),
+    ("class unusable, stops", Budget { unusable: 1, stops: 1, ..NOTHING }),
+    ("class changed, late writes", Budget { class: 1, late: 1, ..NOTHING }),
+    ("class changed, alias moved", Budget { class: 1, alias: 1, ..NOTHING }),
+    ("class changed, variant corrected", Budget { class: 1, correct: 1, ..NOTHING }),
+    ("class changed, DataKey re-created", Budget { class: 1, recreate: 1, ..NOTHING }),
+    (
+        "class changed and unusable, version raised, Secret deleted",
+        Budget { class: 1, unusable: 1, version: 1, delete_secret: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed and unusable, version raised, alias moved",
+        Budget { class: 1, unusable: 1, version: 1, alias: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed, pinned and unpinned, version raised",
+        Budget { class: 1, pin: 2, version: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed, pinned, DataKey re-created, then corrected",
+        Budget { class: 1, pin: 1, recreate: 1, correct: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed and unusable, pinned, cluster rebuilt",
+        Budget { class: 1, unusable: 1, pin: 1, rebuild: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed, DataKey re-created with other variant, Secret edited",
+        Budget { class: 2, respec: 1, edit: 1, alone: true, ..NOTHING },
+    ),
 ];
 
 /// Larger budgets, which take minutes.
@@ -197,6 +238,43 @@ pub const LARGE: &[(&str, Budget)] = &[
     ("pinned, Secret edited", Budget { pin: 1, edit: 1, ..NOTHING }),
     ("pinned, a foreign Secret", Budget { pin: 1, foreign: 1, ..NOTHING }),
     ("pinned, a lookalike", Budget { pin: 1, lookalike: 1, ..NOTHING }),
+    ("class changed often", Budget { class: 3, ..NOTHING }),
+    ("class changed and unusable, stops", Budget { class: 1, unusable: 1, stops: 1, ..NOTHING }),
+    ("class changed, late writes and stops", Budget { class: 1, late: 1, stops: 1, ..NOTHING }),
+    ("class unusable, late writes", Budget { unusable: 1, late: 1, ..NOTHING }),
+    ("class changed, Secret deleted", Budget { class: 1, delete_secret: 1, ..NOTHING }),
+    ("class changed, version raised", Budget { class: 1, version: 1, ..NOTHING }),
+    ("class changed, pinned", Budget { class: 1, pin: 1, ..NOTHING }),
+    ("class changed twice, DataKey re-created", Budget { class: 2, recreate: 1, ..NOTHING }),
+    ("class unusable, DataKey re-created", Budget { unusable: 1, recreate: 1, ..NOTHING }),
+    ("class changed, DataKey re-created with other variant", Budget { class: 1, respec: 1, ..NOTHING }),
+    ("class changed, DataKey re-created, alias moved", Budget { class: 1, recreate: 1, alias: 1, ..NOTHING }),
+    ("class changed, variant corrected, alias moved", Budget { class: 1, correct: 1, alias: 1, ..NOTHING }),
+    ("class changed, pinned, cluster rebuilt", Budget { class: 1, pin: 1, rebuild: 1, ..NOTHING }),
+    ("class changed, Secret edited", Budget { class: 1, edit: 1, ..NOTHING }),
+    ("class changed, Secret unmarked", Budget { class: 1, unmark: 1, ..NOTHING }),
+    ("class changed, a lookalike", Budget { class: 1, lookalike: 1, ..NOTHING }),
+    ("class changed, moved to another cluster", Budget { class: 1, migrate: 1, ..NOTHING }),
+    (
+        "class changed, pinned, version raised, late writes",
+        Budget { class: 2, pin: 1, version: 1, late: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed and unusable, pinned, DataKey re-created, version raised, late writes",
+        Budget { class: 2, unusable: 1, pin: 1, recreate: 1, version: 1, late: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed and unusable, version raised, variant corrected, alias moved, Secret deleted",
+        Budget { class: 2, unusable: 1, version: 2, correct: 1, alias: 1, delete_secret: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed and unusable, Secret deleted and restored, DataKey re-created with other variant",
+        Budget { class: 2, unusable: 1, delete_secret: 1, restore: 1, respec: 1, alone: true, ..NOTHING },
+    ),
+    (
+        "class changed, a foreign Secret, a lookalike, DataKey re-created, pinned",
+        Budget { class: 2, foreign: 1, lookalike: 1, delete_secret: 1, recreate: 1, pin: 1, alone: true, ..NOTHING },
+    ),
 ];
 
 /// Properties that the protocol does not promise, each with the beginning of the violation: the server has no condition on
@@ -212,7 +290,7 @@ pub const LIMITS: &[(&str, Budget, &str)] = &[(
 impl Budget {
     /// Every budget with one fault fewer.
     pub fn lesser(self) -> impl Iterator<Item = Self> {
-        let faults: [fn(&mut Self) -> &mut u8; 19] = [
+        let faults: [fn(&mut Self) -> &mut u8; 22] = [
             |budget| &mut budget.late,
             |budget| &mut budget.stops,
             |budget| &mut budget.delete_secret,
@@ -232,6 +310,9 @@ impl Budget {
             |budget| &mut budget.migrate,
             |budget| &mut budget.settle,
             |budget| &mut budget.outlived,
+            |budget| &mut budget.class,
+            |budget| &mut budget.unusable,
+            |budget| &mut budget.alias,
         ];
         faults.into_iter().filter_map(move |fault| self.without(fault))
     }

@@ -4,7 +4,8 @@ use datakey::api::KeyKind as _;
 
 use crate::{
     Derivation, Model, Violation,
-    objects::{Id, Pins, RequestVariant, Spec},
+    objects::{Id, Pins, Spec},
+    requests::{AskAt, DataKeyAt, RequestVariant},
     secrets,
     server::Writer,
     world::{Action, Held, Origin, SecretAt, State},
@@ -20,6 +21,7 @@ impl Model {
             None => self.place_secret(state, next)?,
         }
         self.change_key(state, next);
+        Self::change_class(state, next);
         self.recreate_key(state, next)
     }
 
@@ -99,7 +101,9 @@ impl Model {
         };
         let variant = match now.variant {
             RequestVariant::First => RequestVariant::OtherContext,
-            RequestVariant::OtherContext | RequestVariant::OtherKey => RequestVariant::First,
+            RequestVariant::OtherContext | RequestVariant::OtherKey | RequestVariant::OtherKeyAndContext => {
+                RequestVariant::First
+            }
         };
         change(state.spend(|budget| &mut budget.correct), Spec { variant, ..now }, Action::CorrectSettings);
         change(
@@ -116,7 +120,8 @@ impl Model {
         }
         for version in [1, 2].into_iter().filter(|&version| now.pins.get(version).is_none()) {
             let mut pins = now.pins;
-            pins.set(version, self.fresh(state), now.variant);
+            let (number, ask) = (self.fresh(state), AskAt::without_class(now.variant));
+            pins.set(DataKeyAt { number, version, ask, key: now.variant.key() });
             change(state.spend(|budget| &mut budget.pin), Spec { pins, ..now }, Action::PinAnothers);
         }
     }

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     Model, Violation,
+    classes::{ClassAt, ClassView, Terms},
     environment::Successors,
     objects::Spec,
     operator::Decision,
@@ -31,8 +32,10 @@ struct Seen {
 impl Model {
     /// Explores every state within the budget, and returns the number of states or the first violation.
     pub fn explore(&self) -> Result<usize, Caught> {
-        let key = self.new_key(0, Spec::FIRST);
-        let first = State::first(key, self.budget);
+        let in_class = self.has_class();
+        let key = self.new_key(0, Spec { in_class, ..Spec::FIRST });
+        let class = in_class.then_some(ClassAt { terms: Terms::Open, uid: 0 });
+        let first = State::first(key, class, self.budget);
         let mut seen = Seen { numbers: HashMap::new(), reached: Vec::new() };
         let mut settled = HashSet::new();
         let mut queue = VecDeque::new();
@@ -48,7 +51,8 @@ impl Model {
                     .secret
                     .map(|at| state.key.saved.map(|saved| [saved.uid == at.uid, saved.revision == at.revision]));
                 let secret = state.secret.map(|at| at.object);
-                let world = (state.key.object, names, secret, verified.map(|(_, held)| held));
+                let aws = (state.class, state.alias_moved);
+                let world = (state.key.object, names, secret, verified.map(|(_, held)| held), aws);
                 if settled.insert(world) {
                     self.settles(&state, verified).map_err(caught)?;
                 }
@@ -66,11 +70,13 @@ impl Model {
     /// Everything that can happen next.
     fn successors(&self, state: &State) -> Result<Successors, Violation> {
         let mut next = Vec::new();
-        for (who, operator) in state.operators.iter().enumerate() {
+        let operators = if self.budget.alone { 1 } else { 2 };
+        for (who, operator) in state.operators.iter().enumerate().take(operators) {
+            self.sync_class(state, who, operator, &mut next);
             if operator.run.is_some() {
                 self.continue_run(state, who, &mut next)?;
             } else {
-                // A reconcile does not read the caches again, so they need not change before it ends.
+                // A reconcile does not read these caches again, so they need not change before it ends.
                 self.sync_or_start(state, who, operator, &mut next);
             }
         }
@@ -94,6 +100,7 @@ impl Model {
         if let Some(mut stopped) = state.spend(|budget| &mut budget.stops) {
             stopped.operators[who].run = None;
             stopped.operators[who].verified = None;
+            stopped.operators[who].class = ClassView::Unlisted;
             next.push((Action::Stop, stopped));
         }
         Ok(())
@@ -114,7 +121,7 @@ impl Model {
         }
         next.extend(Self::settle(state, who).map(|settled| (Action::Settle, settled)));
         // A reconcile that ends at once changes nothing.
-        if let Some(run) = Self::start(operator).filter(|run| !matches!(self.decide(run), Decision::End)) {
+        if let Some(run) = Self::start(operator).filter(|run| self.decide(run, operator.class) != Decision::End) {
             let mut started = state.clone();
             started.operators[who].run = Some(run);
             next.push((Action::Reconcile, started));

@@ -30,6 +30,7 @@ impl Explores for Target<true> {
 /// The parts of a spec that the model changes.
 pub struct Parts {
     pub key_id: String,
+    pub class_name: Option<String>,
     pub encryption_context: Option<EncryptionContext>,
     pub version: i32,
     pub deletion_policy: DeletionPolicy,
@@ -46,10 +47,10 @@ pub trait Modeled: KeyKind {
 
 impl Modeled for DataKey {
     fn whole(parts: Parts) -> DataKeySpec {
-        let Parts { key_id, encryption_context, version, deletion_policy, pins } = parts;
+        let Parts { key_id, class_name, encryption_context, version, deletion_policy, pins } = parts;
         DataKeySpec {
             key_id: Some(key_id),
-            class_name: None,
+            class_name,
             key_spec: Some(KeySpec::Aes256),
             number_of_bytes: None,
             encryption_context,
@@ -71,10 +72,10 @@ impl Modeled for DataKey {
 
 impl Modeled for DataKeyPair {
     fn whole(parts: Parts) -> DataKeyPairSpec {
-        let Parts { key_id, encryption_context, version, deletion_policy, pins } = parts;
+        let Parts { key_id, class_name, encryption_context, version, deletion_policy, pins } = parts;
         DataKeyPairSpec {
             key_id: Some(key_id),
-            class_name: None,
+            class_name,
             key_pair_spec: KeyPairSpec::EccNistP256,
             encryption_context,
             grant_tokens: None,

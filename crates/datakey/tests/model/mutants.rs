@@ -14,6 +14,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use crate::{
     Model, Violation,
     budgets::{Budget, NOTHING},
+    classes::ClassView,
     kind::Key,
     objects::{self, Id, Spec},
     operator::{Learned, THIS, now},
@@ -21,6 +22,8 @@ use crate::{
     server::Writer,
     world::{KeyAt, Operator, SecretAt, State, View, Write},
 };
+
+mod classes;
 
 /// The precaution that a mutant omits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,42 @@ pub enum Mutant {
     // === deletion ===
     /// Under `Delete` every new Secret gets an owner reference.
     OwnerOfAdopted,
+
+    // === the class ===
+    /// KMS is called whatever the class allows.
+    CallNotJudged,
+    /// The answer of KMS is judged by the class as it was before the call.
+    AnswerOutlivesClass,
+    /// The answer of KMS is recorded although the class fills in something else by now.
+    AnswerToAnotherClass,
+    /// Pins are recorded whatever the class allows.
+    PinsNotJudged,
+    /// What the Secret holds is recorded whatever the class allows.
+    AdoptionNotJudged,
+    /// A recorded version is Ready only while the class allows it.
+    JudgedAgain,
+    /// Before classes are listed, no class applies.
+    UnlistedIsNoClass,
+    /// Where classes cannot be listed, no class applies.
+    UnavailableIsNoClass,
+    /// Where the class does not exist, no class applies.
+    AbsentIsNoClass,
+    /// The check `Accepted` is omitted.
+    FlawIgnored,
+    /// The check `keyIds` is omitted.
+    KeyIdsNotChecked,
+    /// The check `keyArns` of the answers of KMS is omitted.
+    KeyArnsNotChecked,
+    /// The check `encryptionContext.pairs` of what a Secret holds is omitted.
+    PairsNotChecked,
+    /// The record does not say what the spec says.
+    WrittenForgotten,
+    /// The record has the request of the spec instead of what KMS was asked.
+    RequestAsWritten,
+    /// A pin is compared with the spec by what KMS was asked.
+    PinsComparedAsAsked,
+    /// A Secret is compared with the spec by what KMS was asked.
+    AdoptedAsAsked,
 }
 
 /// Every mutant, with the smallest budget with which the model catches it.
@@ -114,7 +153,7 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::RecordReplaced, Budget { version: 1, ..NOTHING }),
     (Mutant::RefusedRecordIgnored, NOTHING),
     (Mutant::RecordAgainUndecided, NOTHING),
-    (Mutant::AnswerToAnother, Budget { correct: 1, ..NOTHING }),
+    (Mutant::AnswerToAnother, Budget { version: 1, ..NOTHING }),
     (Mutant::TimeoutIsSuccess, Budget { late: 1, ..NOTHING }),
     (Mutant::SecretFirst, Budget { delete_secret: 1, ..NOTHING }),
     (Mutant::ApplyInsteadOfCreate, Budget { foreign: 1, ..NOTHING }),
@@ -132,12 +171,29 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::LoadedIsAbsent, NOTHING),
     (Mutant::FailureForgotten, Budget { foreign: 1, ..NOTHING }),
     (Mutant::OwnerOfAdopted, Budget { policy: 1, recreate: 1, ..NOTHING }),
+    (Mutant::CallNotJudged, Budget { class: 1, ..NOTHING }),
+    (Mutant::AnswerOutlivesClass, Budget { class: 1, ..NOTHING }),
+    (Mutant::AnswerToAnotherClass, Budget { class: 1, ..NOTHING }),
+    (Mutant::PinsNotJudged, Budget { class: 1, pin: 1, ..NOTHING }),
+    (Mutant::AdoptionNotJudged, Budget { class: 1, ..NOTHING }),
+    (Mutant::JudgedAgain, Budget { class: 1, ..NOTHING }),
+    (Mutant::UnlistedIsNoClass, Budget { unusable: 1, stops: 1, ..NOTHING }),
+    (Mutant::UnavailableIsNoClass, Budget { unusable: 1, stops: 1, ..NOTHING }),
+    (Mutant::AbsentIsNoClass, Budget { unusable: 1, ..NOTHING }),
+    (Mutant::FlawIgnored, Budget { unusable: 1, ..NOTHING }),
+    (Mutant::KeyIdsNotChecked, Budget { class: 1, ..NOTHING }),
+    (Mutant::KeyArnsNotChecked, Budget { alias: 1, ..NOTHING }),
+    (Mutant::PairsNotChecked, Budget { class: 1, ..NOTHING }),
+    (Mutant::WrittenForgotten, Budget { class: 1, ..NOTHING }),
+    (Mutant::RequestAsWritten, Budget { class: 1, ..NOTHING }),
+    (Mutant::PinsComparedAsAsked, Budget { class: 1, pin: 1, ..NOTHING }),
+    (Mutant::AdoptedAsAsked, Budget { class: 1, recreate: 1, ..NOTHING }),
 ];
 
 impl Model {
     /// The `DataKey` as the mutant sees it.
-    pub fn mistaken_key(&self, key: &Key, view: &View) -> Key {
-        let mut taken = key.clone();
+    pub fn mistaken_key(&self, key: &Key, view: &View, class: ClassView) -> Key {
+        let mut taken = self.without_class(key.clone(), class);
         if let (Mutant::AdoptOtherSettings, View::Loaded(at)) = (self.mutant, view)
             && let Some(variant) = self.secret_summary(at.object).asked_with(key.as_object().wanted_version())
             && key.as_object().record().is_empty()
@@ -163,6 +219,9 @@ impl Model {
     /// The knowledge of the Secret as the mutant sees it.
     pub fn mistaken_view(&self, key: &Key, seen: SecretState) -> SecretState {
         match (self.mutant, seen) {
+            (Mutant::AdoptedAsAsked, SecretState::Loaded(secret)) if key.as_object().record().is_empty() => {
+                SecretState::Loaded(Box::new(classes::as_asked(*secret)))
+            }
             (Mutant::NameNotChecked, SecretState::Unwatched) => SecretState::Absent,
             (Mutant::NoAdoption, SecretState::Present(_) | SecretState::Loaded(_))
                 if key.as_object().record().is_empty() =>
@@ -247,6 +306,9 @@ impl Model {
     pub fn mistaken_record(&self, mut status: KeyStatus, source: Source) -> KeyStatus {
         if self.mutant == Mutant::RecordReplaced && source == Source::Kms {
             status.versions.drain(..status.versions.len() - 1);
+        }
+        if source == Source::Kms {
+            status.versions.iter_mut().rev().take(1).for_each(|issued| self.misrecord(issued));
         }
         status
     }

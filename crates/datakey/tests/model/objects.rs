@@ -2,28 +2,20 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use datakey::api::{
-    DeletionPolicy, EncryptionContext, IssuedVersion, KeyKind, RequestView, Rest, initial_status, truncate_to_seconds,
-};
-use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use datakey::api::{DeletionPolicy, IssuedVersion, KeyKind, initial_status, truncate_to_seconds};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
+    classes::CLASS_NAME,
     kind::{Key, Modeled as _, Parts},
     operator::now,
+    requests::{AskAt, DataKeyAt, RequestVariant},
 };
 
 pub const KEY_NAME: &str = "k";
 
 /// The number of an object. Equal objects have the same number, so that states are small and comparable.
 pub type Id = u32;
-
-/// The variant of a request to KMS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RequestVariant {
-    First,
-    OtherContext,
-    OtherKey,
-}
 
 /// The parts of a `DataKey`'s spec that change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,11 +24,13 @@ pub struct Spec {
     pub delete: bool,
     pub variant: RequestVariant,
     pub pins: Pins,
+    /// Whether it names the class.
+    pub in_class: bool,
 }
 
-/// The data keys that the spec pins, each with the variant of its request.
+/// The data keys that the spec pins, by version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pins([Option<(u8, RequestVariant)>; 2]);
+pub struct Pins([Option<DataKeyAt>; 2]);
 
 /// Data keys by version, each as the number of the answer of KMS. The model has at most two versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,32 +71,9 @@ fn created(uid: u16) -> Timestamp {
     Timestamp::from_second(now().as_second() + i64::from(uid)).unwrap()
 }
 
-fn wrapped(number: u8) -> ByteString {
-    ByteString(format!("blob {number}").into_bytes())
-}
-
-/// A version that KMS issues for the `DataKey` of this uid, with these variant.
-pub fn issued(uid: u16, version: i32, number: u8, variant: RequestVariant) -> IssuedVersion {
-    IssuedVersion { issued_at: truncate_to_seconds(created(uid)), ..of_unknown_origin(version, number, variant) }
-}
-
-/// A version that is older than every `DataKey`.
-fn of_unknown_origin(version: i32, number: u8, variant: RequestVariant) -> IssuedVersion {
-    let spec = Spec { version, variant, ..Spec::FIRST };
-    let request = Key::view(&spec.whole()).request.to_request().unwrap();
-    IssuedVersion {
-        version,
-        key_id: request.key_id.clone(),
-        request,
-        ciphertext_blob: wrapped(number),
-        public_key: Key::public_key(),
-        key_material_id: None,
-        issued_at: Time(Timestamp::UNIX_EPOCH),
-        request_id: None,
-        as_written: None,
-        class: None,
-        rest: Rest::new(),
-    }
+/// A version that KMS issues for the `DataKey` of this uid.
+pub fn issued(uid: u16, answer: DataKeyAt) -> IssuedVersion {
+    answer.issued_at(truncate_to_seconds(created(uid)))
 }
 
 /// Whether the `DataKey` issued all that it records.
@@ -119,10 +90,11 @@ pub fn summarize_key(key: &Key) -> KeySummary {
         delete: object.spec.deletion_policy == DeletionPolicy::Delete,
         variant: RequestVariant::of_request(request),
         pins: Pins::of(object.spec.pins),
+        in_class: object.spec.class_name.is_some(),
     };
     let record = Pins::of(object.record()).data_keys();
     let agrees = |(version, number)| record.get(version).is_none_or(|recorded| recorded == number);
-    let answers = spec.pins.get(spec.version).is_none_or(|(_, variant)| variant == spec.variant);
+    let answers = spec.pins.get(spec.version).is_none_or(|pin| pin.ask.written() == spec.variant);
     KeySummary {
         uid: uid_number(key.metadata.uid.as_deref().unwrap()),
         spec,
@@ -138,40 +110,16 @@ pub fn uid_number(uid: &str) -> u16 {
     uid.strip_prefix("uid-").unwrap().parse().unwrap()
 }
 
-// === impl RequestVariant ===
-
-impl RequestVariant {
-    pub fn key_id(self) -> &'static str {
-        match self {
-            Self::OtherKey => "arn:aws:kms:eu-west-1:111122223333:key/99999999-12ab-34cd-56ef-1234567890ab",
-            _ => "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-        }
-    }
-
-    pub fn context(self) -> Option<EncryptionContext> {
-        (self == Self::OtherContext).then(|| [("purpose".to_owned(), "other".to_owned())].into())
-    }
-
-    fn of_request(request: RequestView<'_>) -> Self {
-        Self::of(request.key_id.unwrap(), request.encryption_context).unwrap()
-    }
-
-    pub fn of(key_id: &str, context: Option<&EncryptionContext>) -> Option<Self> {
-        let context = context.filter(|context| !context.is_empty());
-        [Self::First, Self::OtherContext, Self::OtherKey]
-            .into_iter()
-            .find(|known| known.key_id() == key_id && known.context().as_ref() == context)
-    }
-}
-
 // === impl Spec ===
 
 impl Spec {
-    pub const FIRST: Self = Self { version: 1, delete: false, variant: RequestVariant::First, pins: Pins([None; 2]) };
+    pub const FIRST: Self =
+        Self { version: 1, delete: false, variant: RequestVariant::First, pins: Pins([None; 2]), in_class: false };
 
     pub fn whole(self) -> <Key as KeyKind>::Spec {
         Key::whole(Parts {
             key_id: self.variant.key_id().to_owned(),
+            class_name: self.in_class.then(|| CLASS_NAME.to_owned()),
             encryption_context: self.variant.context(),
             version: self.version,
             deletion_policy: if self.delete { DeletionPolicy::Delete } else { DeletionPolicy::Retain },
@@ -181,13 +129,9 @@ impl Spec {
 
     /// The generation. It is a function of the spec and not a count, because generations are only compared for equality.
     pub fn generation(self) -> i64 {
-        let pinned =
-            self.pins.0.map(|pin| pin.map_or(0, |(number, variant)| 1 + 3 * i64::from(number) + variant as i64));
-        i64::from(self.version)
-            + 4 * i64::from(self.delete)
-            + 8 * i64::from(self.variant as u8)
-            + 32 * pinned[0]
-            + 4096 * pinned[1]
+        let [one, two] = self.pins.0.map(|pin| pin.map_or(0, |pin| 1 + Pins::ordinal(pin)));
+        let flags = i64::from(self.version) + 4 * i64::from(self.delete) + 8 * self.variant as i64;
+        flags + 32 * (one + 4096 * two)
     }
 }
 
@@ -198,28 +142,38 @@ impl Pins {
     pub fn of(issued: &[IssuedVersion]) -> Self {
         let mut pins = Self::default();
         for issued in issued {
-            let blob = std::str::from_utf8(&issued.ciphertext_blob.0).unwrap();
-            let number = blob.strip_prefix("blob ").unwrap().parse().unwrap();
-            pins.set(issued.version, number, RequestVariant::of_request(issued.request.view()));
+            pins.set(DataKeyAt::of(issued));
         }
         pins
     }
 
-    pub fn get(self, version: i32) -> Option<(u8, RequestVariant)> {
+    pub fn get(self, version: i32) -> Option<DataKeyAt> {
         self.0[DataKeys::slot(version)]
     }
 
-    pub fn set(&mut self, version: i32, number: u8, variant: RequestVariant) {
-        self.0[DataKeys::slot(version)] = Some((number, variant));
+    /// A pin says nothing of the class: what it says would not be used.
+    pub fn set(&mut self, pin: DataKeyAt) {
+        self.0[DataKeys::slot(pin.version)] = Some(pin.without_class());
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = DataKeyAt> {
+        self.0.into_iter().flatten()
     }
 
     pub fn data_keys(self) -> DataKeys {
-        DataKeys(self.0.map(|pin| pin.map(|(number, _)| number)))
+        DataKeys(self.0.map(|pin| pin.map(|pin| pin.number)))
     }
 
+    /// The entries of the spec. Their times are older than every `DataKey`.
     fn whole(self) -> Vec<IssuedVersion> {
-        let pin = |version| self.get(version).map(|(number, variant)| of_unknown_origin(version, number, variant));
-        [1, 2].into_iter().filter_map(pin).collect()
+        self.iter().map(|pin| pin.issued_at(Time(Timestamp::UNIX_EPOCH))).collect()
+    }
+
+    /// A number that no other pin of this version has.
+    fn ordinal(pin: DataKeyAt) -> i64 {
+        let DataKeyAt { number, ask: AskAt { request, as_written, .. }, key, .. } = pin;
+        let as_written = as_written.map_or(0, |written| 1 + written as i64);
+        ((i64::from(number) * 4 + request as i64) * 5 + as_written) * 3 + key as i64
     }
 }
 

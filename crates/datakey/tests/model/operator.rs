@@ -3,9 +3,10 @@
 use std::{rc::Rc, time::Instant};
 
 use datakey::{
-    api::{IssuedVersion, KeyKind as _, KeyStatus, READY},
+    api::{KeyKind as _, KeyStatus, READY},
+    class::Tenancy,
     identity::Revision,
-    protocol::{Answer, Attempt, Change, Inputs, Record, SecretState, Source, Step},
+    protocol::{Answer, Attempt, Change, Inputs, SecretState, Source, Step},
     secret::{
         Projection,
         digest::Digest,
@@ -17,32 +18,34 @@ use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 
 use crate::{
     Derivation, Model, Violation,
+    classes::ClassView,
     kind::Key,
     mutants::Mutant,
-    objects::{self, Id, Spec},
+    objects::Id,
+    requests::{AskAt, DataKeyAt},
     secrets,
     world::{
-        Action, DataKeyAt, Effect, Held, KeyAt, Operator, Origin, Outcome, Run, Saved, SecretAt, State, View, Write,
-        plain, secret_in,
+        Action, Effect, Held, KeyAt, Operator, Origin, Outcome, Run, Saved, SecretAt, State, View, Write, plain,
+        secret_in,
     },
 };
 
 /// An attempt, as far as a decision rests on it: the `DataKey` and whether its status names the uid and the revision of the
-/// Secret; no uids and revisions.
-pub type Question = Attempt<(Id, [bool; 2]), View, DataKeyAt, Id>;
+/// Secret; no uids and revisions. Beside it, what the operator sees of the class.
+pub type Question = (Attempt<(Id, [bool; 2]), View, DataKeyAt, Id>, ClassView);
 
 /// The uid and the revision of the Secret in view; decisions depend only on equality with them.
 pub const THIS: &str = "1";
 const ANOTHER: &str = "2";
 
 /// A step in numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     End,
     GetSecretMetadata,
     GetSecret,
     AcquirePermit,
-    CallKms,
+    CallKms(AskAt),
     /// Record the answer of KMS.
     RecordIssued(Id),
     /// Record versions of the pins or of the Secret.
@@ -54,6 +57,8 @@ pub enum Decision {
     },
     /// Write Ready=True although the Secret in view does not hold the recorded bytes.
     UnfoundedReady,
+    /// Another step than without the class, although all is recorded.
+    JudgedAgain,
     Create(Id),
     Replace(Id),
     AcceptRevision(Id),
@@ -75,7 +80,7 @@ impl Model {
         operator.secret.map(|at| (at, verified))
     }
 
-    pub fn decide(&self, run: &Run) -> Decision {
+    pub fn decide(&self, run: &Run, class: ClassView) -> Decision {
         if self.mutant == Mutant::RecordAgainUndecided
             && let Some(answer) = run.unrecorded_answer()
         {
@@ -85,34 +90,53 @@ impl Model {
             );
         }
         let view = *run.secret();
-        let question = run.map(|key| (key.object, key.names(view)), plain, |answer| answer, |failure| failure);
-        if let Some(decision) = self.decisions.borrow().get(&question) {
+        let asked = run.map(|key| (key.object, key.names(view)), plain, |answer| answer, |failure| failure);
+        if let Some(decision) = self.decisions.borrow().get(&(asked, class)) {
             return *decision;
         }
-        let decision = self.ask_plan(question);
-        self.decisions.borrow_mut().insert(question, decision);
+        let decision = self.decide_anew((asked, class));
+        self.decisions.borrow_mut().insert((asked, class), decision);
         decision
     }
 
-    fn ask_plan(&self, question: Question) -> Decision {
-        let (id, names) = *question.object();
-        let view = *question.secret();
+    fn decide_anew(&self, (attempt, class): Question) -> Decision {
+        let decision = self.ask_plan((attempt, class));
+        let (id, _) = *attempt.object();
+        if self.has_class() && self.is_recorded(id) && decision != self.ask_plan((attempt, ClassView::Unlisted)) {
+            return Decision::JudgedAgain;
+        }
+        decision
+    }
+
+    /// Whether the record has the wanted version and all pins. Then no class matters any more.
+    fn is_recorded(&self, id: Id) -> bool {
+        let record = self.record(id);
+        record.get(self.key_summary(id).spec.version).is_some() && self.pins(id).not_in(record).is_none()
+    }
+
+    fn ask_plan(&self, (asked, class): Question) -> Decision {
+        let (id, names) = *asked.object();
+        let view = *asked.secret();
         let key = self.key_that_names(id, names);
         let secret = self.mistaken_view(&key, self.secret_view(&view));
-        let attempt = question.map(
-            |_| Rc::new(self.mistaken_key(&key, &view)),
+        let attempt = asked.map(
+            |_| Rc::new(self.mistaken_key(&key, &view, class)),
             |_| secret.clone(),
             |answer| self.issued(id, answer),
             |failure| self.failures.borrow()[failure as usize].clone(),
         );
-        let step = attempt.next(Inputs::default(), now());
+        let seen = self.mistaken_class(class, asked.unrecorded_answer());
+        let found = seen.found().map(|at| at.with_spec(self.mistaken_spec(at.terms, &view)));
+        let next = |tenancy: Tenancy<'_>| attempt.next(Inputs { tenancy, ..Inputs::default() }, now());
+        let tenancy = seen.tenancy(found.as_ref());
+        let step = self.mistaken_judgment(next(tenancy), &attempt, (seen, tenancy), next);
         match self.mistaken_step(&key, &secret, step) {
             Step::Settled | Step::RequeueAfter(_) => Decision::End,
             Step::AcquirePermit(_) => Decision::AcquirePermit,
             Step::DryRunRecord(_) => unreachable!("no dry run is asked for"),
             Step::GetSecretMetadata => Decision::GetSecretMetadata,
             Step::GetSecret => Decision::GetSecret,
-            Step::CallKms(_) => Decision::CallKms,
+            Step::CallKms(ask) => Decision::CallKms(AskAt::of(&ask)),
             Step::Record(record) => {
                 let to = self.with_status(id, Some(self.mistaken_record(record.status(&key), record.source)));
                 if record.source == Source::Kms { Decision::RecordIssued(to) } else { Decision::RecordExisting(to) }
@@ -193,39 +217,37 @@ impl Model {
         Decision::PutStatus { to: self.with_status(id, Some(status)), saves_view }
     }
 
-    /// The answer of KMS to the request of the `DataKey`.
-    fn answer(&self, state: &State, id: Id) -> DataKeyAt {
-        let Spec { version, variant, .. } = self.key_summary(id).spec;
-        DataKeyAt { number: self.fresh(state), version, variant }
-    }
-
-    fn issued(&self, id: Id, DataKeyAt { number, version, variant }: DataKeyAt) -> IssuedVersion {
-        objects::issued(self.key_summary(id).uid, version, number, variant)
-    }
-
-    /// The `DataKey` with the answer of KMS in its record.
-    fn recorded(&self, id: Id, answer: DataKeyAt) -> Id {
-        let record = Record { versions: vec![self.issued(id, answer)], source: Source::Kms };
-        self.with_status(id, Some(record.status(&*self.key(id))))
-    }
-
     /// Carries out one effect of a running reconcile. `late`: the answer to a write times out.
     pub fn step(&self, state: &State, who: usize, late: bool) -> Result<Option<(Action, State)>, Violation> {
         let mut run = state.operators[who].run.unwrap();
         let by = self.key_summary(run.object().object).uid;
-        let mut decision = self.decide(&run);
+        let class = state.operators[who].class;
+        let mut decision = self.decide(&run, class);
         if let Decision::AcquirePermit = decision {
             run = self.learned(run, Answer::Permit);
-            decision = self.decide(&run);
+            decision = self.decide(&run, class);
         }
-        if let Decision::CallKms = decision {
-            run = self.learned(run, Answer::Issued(self.answer(state, run.object().object)));
-            decision = self.decide(&run);
+        if let Decision::CallKms(ask) = decision {
+            self.may_ask(&run, class, ask)?;
+            run = self.learned(run, Answer::Issued(self.answer(state, run.object().object, ask)));
+            if self.has_class() {
+                // The class can change before the answer is recorded.
+                let mut next = state.clone();
+                next.operators[who].run = Some(run);
+                return Ok((!late).then_some((Action::CallKms, next)));
+            }
+            decision = self.decide(&run, class);
         }
         let on = *run.object();
         let (effect, write) = match decision {
-            Decision::RecordIssued(to) => (Effect::Issue, Write::Status { on, to, saved: on.saved }),
-            Decision::RecordExisting(to) => (Effect::Adopt, Write::Status { on, to, saved: on.saved }),
+            Decision::RecordIssued(to) => {
+                self.may_record_answer(&run, class, to)?;
+                (Effect::Issue, Write::Status { on, to, saved: on.saved })
+            }
+            Decision::RecordExisting(to) => {
+                self.may_record_claims(&run, class, to)?;
+                (Effect::Adopt, Write::Status { on, to, saved: on.saved })
+            }
             Decision::PutStatus { to, saves_view } => {
                 let saved = if saves_view { secret_in(run.secret()).map(Saved::of) } else { on.saved };
                 (Effect::SetStatus, Write::Status { on, to, saved })
@@ -277,6 +299,7 @@ impl Model {
             Decision::UnfoundedReady => {
                 return Err("Ready is True, but the Secret was not seen to hold the data key".to_owned());
             }
+            Decision::JudgedAgain => return Err("what is recorded is judged again".to_owned()),
             _ => (Action::Reconcile, None),
         };
         next.operators[who].run = run;
@@ -284,7 +307,7 @@ impl Model {
     }
 
     /// The attempt after an answer that does not end it.
-    fn learned(&self, mut run: Run, answer: Learned) -> Run {
+    pub fn learned(&self, mut run: Run, answer: Learned) -> Run {
         run.learn(self.mistaken_answer(answer)).unwrap();
         run
     }

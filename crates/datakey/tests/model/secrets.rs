@@ -2,13 +2,15 @@
 
 use datakey::{
     api::{EncryptionContext, KeyKind as _},
-    names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL},
+    names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, VERSION_ANNOTATION_PREFIX},
+    secret::VersionAnnotation,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use crate::{
     kind::Key,
-    objects::{DataKeys, KEY_NAME, RequestVariant, uid_number},
+    objects::{DataKeys, KEY_NAME, uid_number},
+    requests::{AskAt, DataKeyAt, KmsKey, RequestVariant},
 };
 
 const EDITED: &[u8] = b"edited";
@@ -19,8 +21,8 @@ const EDITED: &[u8] = b"edited";
 pub struct SecretSummary {
     /// The data keys that a reader finds.
     pub held: DataKeys,
-    /// The variant that they were requested with, by version.
-    variant: [Option<RequestVariant>; 2],
+    /// The same with what the Secret says of them.
+    pub claims: [Option<DataKeyAt>; 2],
     /// Whether it belongs to another owner: it is of another type, or names another `DataKey`.
     pub foreign: bool,
     /// Whether the watch, which selects by type, sees it.
@@ -101,9 +103,10 @@ pub fn summarize_secret(secret: &Secret) -> SecretSummary {
     let label = |name: &str| secret.metadata.labels.as_ref()?.get(name).map(String::as_str);
     let owner = secret.metadata.owner_references.iter().flatten().next();
     let watched = secret.type_.as_deref() == Some(Key::KIND.secret_type);
+    let held = data_keys(secret);
     SecretSummary {
-        held: data_keys(secret),
-        variant: [1, 2].map(|version| variant(secret, version)),
+        held,
+        claims: [1, 2].map(|version| claim(secret, version, held.get(version)?)),
         foreign: !watched || label(NAME_LABEL).is_some_and(|name| name != KEY_NAME),
         watched,
         owner: owner.map(|owner| uid_number(&owner.uid)),
@@ -129,17 +132,26 @@ fn data_keys(secret: &Secret) -> DataKeys {
     found
 }
 
-fn variant(secret: &Secret, version: i32) -> Option<RequestVariant> {
+/// What the Secret says of a data key.
+fn claim(secret: &Secret, version: i32, number: u8) -> Option<DataKeyAt> {
     let entry = |name: &str| text(secret, &format!("{name}.v{version}"));
     let context: EncryptionContext = serde_json::from_str(entry("encryptionContext")?).ok()?;
-    RequestVariant::of(entry("keyId")?, Some(&context))
+    let key = KmsKey::of(entry("keyId")?)?;
+    let request = RequestVariant::of_answer(key, &context)?;
+    let annotation = secret.metadata.annotations.as_ref().and_then(|all| {
+        let annotation = all.get(&format!("{VERSION_ANNOTATION_PREFIX}{version}"))?;
+        serde_json::from_str::<VersionAnnotation>(annotation).ok()
+    });
+    let as_written = annotation.and_then(|annotation| annotation.as_written);
+    let as_written = as_written.map(|written| RequestVariant::of_request(written.view()));
+    Some(DataKeyAt { number, version, ask: AskAt { as_written, ..AskAt::without_class(request) }, key })
 }
 
 // === impl SecretSummary ===
 
 impl SecretSummary {
-    /// The variant that the data key of a version was requested with.
+    /// The variant of the spec that the data key of a version was requested for.
     pub fn asked_with(&self, version: i32) -> Option<RequestVariant> {
-        self.held.get(version).and_then(|_| self.variant[DataKeys::slot(version)])
+        self.claims[DataKeys::slot(version)].map(|claim| claim.ask.written())
     }
 }

@@ -28,7 +28,8 @@ impl Model {
         if self.is_garbage(&state) {
             self.remove_secret(&mut state);
         }
-        state.operators[0] = Operator { verified, ..Operator::default() };
+        let class = self.class_in_view(&state);
+        state.operators[0] = Operator { verified, class, ..Operator::default() };
         let found = state.clone();
         for _ in 0..MAX_RECONCILES {
             let before = (state.key, state.secret, state.operators[0].verified);
@@ -47,7 +48,7 @@ impl Model {
         operator.run = Self::start(operator);
         for _ in 0..MAX_STEPS {
             let Some(run) = state.operators[0].run else { return Ok(()) };
-            if matches!(self.decide(&run), Decision::End) {
+            if self.decide(&run, state.operators[0].class) == Decision::End {
                 state.operators[0].run = None;
                 return Ok(());
             }
@@ -65,7 +66,7 @@ impl Model {
         let key = self.key(state.key.object);
         let ready = condition::find(&*key, READY).unwrap();
         let is_ready = ready.status == "True" && ready.observed_generation == key.metadata.generation;
-        if is_ready && matches!(self.decide(&run), Decision::End) && !self.is_published(state) {
+        if is_ready && self.decide(&run, operator.class) == Decision::End && !self.is_published(state) {
             return Err("Ready, nothing to do, and the Secret is not what is recorded".to_owned());
         }
         Ok(())
@@ -97,6 +98,15 @@ impl Model {
                     Err("a conflict with a Secret that is its own".to_owned())
                 }
             }
+            "False" if ready.reason == "ClassNotFound" && state.class.is_none() && self.has_class() => Ok(()),
+            "False" if ready.reason == "ClassRefused" && state.class.is_some() => {
+                let is_refused = self.class_refuses(state);
+                if is_refused {
+                    Ok(())
+                } else {
+                    Err("refused, although the class allows all that is asked for".to_owned())
+                }
+            }
             other => Err(format!("settled, but Ready is {other} ({})", ready.reason)),
         }
     }
@@ -107,6 +117,22 @@ impl Model {
         let Some(wanted) = Projection::of(&*key, key.as_object().wanted_version()) else { return false };
         let (secret, expected) = (self.secret_summary(at.object), self.key_summary(state.key.object));
         self.secret(at.object).data == Some(wanted.data) && secret.held == expected.record && secret.has_own_labels
+    }
+
+    /// Whether the class refuses a pin that is not recorded or, if the wanted version is not recorded, what would be asked of KMS,
+    /// what it would answer, or what the Secret holds.
+    fn class_refuses(&self, state: &State) -> bool {
+        let (class, key) = (self.class_in_view(state), self.key_summary(state.key.object));
+        let pins = key.spec.pins.iter().filter(|pin| key.record.get(pin.version).is_none());
+        if pins.into_iter().any(|pin| !class.allows_claim(pin)) {
+            return true;
+        }
+        let of_the_secret = state.secret.map(|at| self.secret_summary(at.object).claims);
+        let answer = key.spec.variant.key_now(state.alias_moved);
+        key.record.get(key.spec.version).is_none()
+            && (class.request_for(key.spec.variant).is_none()
+                || !class.allows_key(answer)
+                || of_the_secret.iter().flatten().flatten().any(|claim| !class.allows_claim(*claim)))
     }
 
     /// Whether a conflict between this `DataKey` and this Secret is correct.

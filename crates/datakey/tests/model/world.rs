@@ -6,7 +6,9 @@ use datakey::protocol::{Attempt, SecretState};
 
 use crate::{
     budgets::Budget,
-    objects::{DataKeys, Id, RequestVariant},
+    classes::{ClassAt, ClassView},
+    objects::{DataKeys, Id},
+    requests::DataKeyAt,
 };
 
 /// A uid of a Secret or a resource version. They are only compared for equality.
@@ -57,14 +59,6 @@ pub type View = SecretState<(SecretAt, Option<Held>), SecretAt, SecretAt>;
 /// A running reconcile.
 pub type Run = Attempt<KeyAt, View, DataKeyAt, Id>;
 
-/// A data key, with the version and the variant that it was requested with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DataKeyAt {
-    pub number: u8,
-    pub version: i32,
-    pub variant: RequestVariant,
-}
-
 /// An operator: its caches and its reconcile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Operator {
@@ -72,6 +66,7 @@ pub struct Operator {
     pub secret: Option<SecretAt>,
     /// The revision that this operator read or wrote, with its content.
     pub verified: Option<(SecretAt, Held)>,
+    pub class: ClassView,
     pub run: Option<Run>,
 }
 
@@ -88,6 +83,11 @@ pub enum Write {
 pub struct State {
     pub key: KeyAt,
     pub secret: Option<SecretAt>,
+    /// The class that the objects name; `None` also where they name none.
+    pub class: Option<ClassAt>,
+    pub classes_deleted: u8,
+    /// Whether the alias names another KMS key than before.
+    pub alias_moved: bool,
     pub operators: [Operator; 2],
     pub flight: Vec<Write>,
     /// The Secret in the backup.
@@ -108,9 +108,12 @@ pub enum Action {
     Begin,
     SyncDataKey,
     SyncSecret,
+    SyncClass,
+    RefuseClasses,
     Reconcile,
     GetMetadata,
     GetSecret,
+    CallKms,
     AcceptRevision,
     Fail,
     Write(Effect, Outcome),
@@ -137,6 +140,10 @@ pub enum Action {
     RebuildCluster,
     MoveCluster,
     Settle,
+    ChangeClass,
+    DeleteClass,
+    RecreateClass,
+    MoveAlias,
 }
 
 /// A write of an operator.
@@ -207,11 +214,15 @@ fn with_key(run: Run, change: impl FnOnce(&mut KeyAt)) -> Run {
 // === impl State ===
 
 impl State {
-    pub fn first(key: Id, budget: Budget) -> Self {
+    pub fn first(key: Id, class: Option<ClassAt>, budget: Budget) -> Self {
         Self {
             key: KeyAt { object: key, revision: 1, saved: None },
             secret: None,
-            operators: [Operator::default(); 2],
+            class,
+            classes_deleted: 0,
+            alias_moved: false,
+            operators: [Operator { class: class.map_or(ClassView::Unlisted, ClassView::Found), ..Operator::default() };
+                2],
             flight: Vec::new(),
             backup: None,
             earlier: None,
@@ -240,7 +251,9 @@ impl State {
             let (now, cached) = (self.secret, operator.secret);
             operator.verified = operator.verified.filter(|(at, _)| now == Some(*at) || cached == Some(*at));
         }
-        self.operators.sort_unstable();
+        if !self.budget.alone {
+            self.operators.sort_unstable();
+        }
         self.flight.sort_unstable();
         let mut names = [0; 64];
         let mut next = 0;
