@@ -177,7 +177,7 @@ book: $(TOOLS)/mdbook-$(MDBOOK) ## The documentation as a site with search, targ
 	@python3 docs/book/build.py $(TOOLS)/bin/mdbook $(TARGET)/book $(BOOK_SOURCE)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= adoption data_key key_id public_key
+FUZZ_TARGETS ?= adoption class data_key key_id public_key
 
 fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz the parsers of what comes from outside, each for FUZZ_SECONDS (60)
 	@crates/datakey/fuzz/run.sh $(TOOLS)/bin/cargo-fuzz $(TARGET)/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)

@@ -67,7 +67,7 @@ fn mutants(target: &str, property: fn(&[u8]) -> Reached) {
 
 #[test]
 fn every_corpus_has_a_test() {
-    assert_eq!(names(corpora()), ["adoption", "data_key", "key_id", "public_key"].map(str::to_owned).into());
+    assert_eq!(names(corpora()), ["adoption", "class", "data_key", "key_id", "public_key"].map(str::to_owned).into());
 }
 
 #[test]
@@ -78,6 +78,16 @@ fn adoption() {
 #[test]
 fn adoption_of_mutants() {
     mutants("adoption", properties::adoption);
+}
+
+#[test]
+fn class() {
+    replay("class", properties::class);
+}
+
+#[test]
+fn class_of_mutants() {
+    mutants("class", properties::class);
 }
 
 #[test]

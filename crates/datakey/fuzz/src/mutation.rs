@@ -162,6 +162,22 @@ impl Mutator<'_> {
         }
     }
 
+    /// Lets the class allow what the object asks for, in some respects.
+    fn fit(&mut self, key: &mut DataKey, class: &mut Value) {
+        let edits = [
+            ("/spec/namespaces", json!([key.metadata.namespace])),
+            ("/spec/allow/0/keyIds/0", json!(key.spec.key_id)),
+            ("/spec/allow/0/keyArns/0", json!(key.record().first().map(|issued| &issued.key_id))),
+        ];
+        for (place, value) in edits {
+            if let Some(place) = class.pointer_mut(place)
+                && self.one_in(2)
+            {
+                *place = value;
+            }
+        }
+    }
+
     /// Repairs relations that random edits hardly ever keep: checksums, copies, and matching names.
     fn repair(&mut self, objects: &mut Objects) {
         if self.one_in(8)
@@ -172,7 +188,10 @@ impl Mutator<'_> {
         if self.one_in(4) {
             self.pin(&mut objects.key);
         }
-        let Objects { key, secret: Some(secret) } = objects else {
+        if let Some(class) = &mut objects.class {
+            self.fit(&mut objects.key, class);
+        }
+        let Objects { key, secret: Some(secret), .. } = objects else {
             return;
         };
         if self.one_in(4) {

@@ -20,7 +20,7 @@ use super::{Objects, Reached, decode, holds_the_record, is_deleted, is_whole, ne
 
 /// Adoption rebuilds the record exactly, or fails.
 pub fn adoption(data: &[u8]) -> Reached {
-    let Some(Objects { key, secret: Some(secret) }) = decode(data) else {
+    let Some(Objects { key, secret: Some(secret), .. }) = decode(data) else {
         return Reached::Nothing;
     };
     if let Some(wanted) = Projection::of(&key, key.wanted_version()) {

@@ -23,7 +23,7 @@ const MAX_MESSAGE: usize = 1024;
 
 /// No decision on a `DataKey`, whatever is in it, breaks the protocol.
 pub fn data_key(data: &[u8]) -> Reached {
-    let Some(Objects { key, secret }) = decode(data) else {
+    let Some(Objects { key, secret, .. }) = decode(data) else {
         return Reached::Nothing;
     };
     let wanted = Projection::of(&key, key.wanted_version());

@@ -2,6 +2,7 @@
 //! does not hold, and returns how far the input got: a corpus that never passes the checks tests nothing.
 
 mod adoption;
+mod classes;
 mod decisions;
 mod key_id;
 mod public_key;
@@ -16,8 +17,10 @@ use datakey::{
 };
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 pub use adoption::adoption;
+pub use classes::class;
 pub use decisions::data_key;
 pub use key_id::key_id;
 pub use public_key::public_key;
@@ -36,7 +39,7 @@ pub enum Reached {
     All,
 }
 
-/// A `DataKey` and the Secret of its name as the API server sends them.
+/// A `DataKey`, the Secret of its name and its class as the API server sends them.
 #[derive(Serialize, Deserialize)]
 pub struct Objects {
     /// The `DataKey`.
@@ -44,10 +47,13 @@ pub struct Objects {
     /// The Secret, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// The `DataKeyClass`, whatever is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Value>,
 }
 
 fn decode(data: &[u8]) -> Option<Objects> {
-    let Objects { key, secret } = serde_json::from_slice(data).ok()?;
+    let Objects { key, secret, class } = serde_json::from_slice(data).ok()?;
     let mut key = written(&key)?;
     // Every object at the API server has a name.
     key.metadata.name.as_ref()?;
@@ -58,7 +64,7 @@ fn decode(data: &[u8]) -> Option<Objects> {
     };
     key.status.iter_mut().for_each(|status| once(&mut status.versions));
     key.spec.wrapped_keys.iter_mut().for_each(once);
-    Some(Objects { key, secret })
+    Some(Objects { key, secret, class })
 }
 
 /// The object after a write and a read. Times have whole seconds then; an object with a time before the year 0 is lost.
