@@ -6,7 +6,7 @@ use std::{
 };
 
 use datakey::{
-    api::{DataKeyClassSpec, DataKeyClassStatus, Object},
+    api::{DataKeyClassStatus, Object},
     class::{Class, Lookup, Tenancy, class_name},
     decode::Encoded,
 };
@@ -146,14 +146,7 @@ impl Classes {
 
 impl Entry {
     fn of(object: &Encoded) -> Self {
-        let metadata = &object.metadata;
-        let class = Class::new(
-            metadata.name.as_deref().unwrap_or_default(),
-            metadata.uid.as_deref().unwrap_or_default(),
-            metadata.generation.unwrap_or_default(),
-            object.decode_spec::<DataKeyClassSpec>(),
-        );
-        Self { class: Arc::new(class), status: object.decode_status().unwrap_or_default() }
+        Self { class: Arc::new(Class::of(object)), status: object.decode_status().unwrap_or_default() }
     }
 }
 

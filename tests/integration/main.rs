@@ -35,6 +35,7 @@ mod logs;
 mod newer;
 mod pins;
 mod plugin;
+mod plugin_classes;
 mod plugin_create;
 mod plugin_import;
 mod plugin_pairs;

@@ -6,11 +6,14 @@
 //! A class is judged by an ordered list of named checks ([`Check`]); the first one that fails is the refusal. A refusal names the
 //! check and what the object may do. It never names an ARN that the object does not: the class can be that of other tenants, too.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::{
     api::{
         ClassRef, ContextPair, DataKeyClassSpec, IssuedVersion, KeyRequest, Mode, Object, Rest, ValueFrom,
         WrittenRequest, a_key_or_a_class,
     },
+    decode::Encoded,
     reason::{Failure, Reason},
     text::printable,
 };
@@ -89,7 +92,18 @@ pub struct Ask {
 // === impl Class ===
 
 impl Class {
-    /// A class from its object. `spec`: what is decoded, or why it cannot be.
+    /// The class of an object as the API server sends it.
+    pub fn of(object: &Encoded) -> Self {
+        let ObjectMeta { name, uid, generation, .. } = &object.metadata;
+        Self::new(
+            name.as_deref().unwrap_or_default(),
+            uid.as_deref().unwrap_or_default(),
+            generation.unwrap_or_default(),
+            object.decode_spec(),
+        )
+    }
+
+    /// A class from its parts. `spec`: what is decoded, or why it cannot be.
     pub fn new(name: &str, uid: &str, generation: i64, spec: Result<DataKeyClassSpec, String>) -> Self {
         let flaw = match &spec {
             Ok(spec) => flaws::flaw(spec),
@@ -148,10 +162,10 @@ impl Class {
         }
         for pair in self.spec.encryption_context.iter().flat_map(|context| &context.pairs) {
             if pair.mode == Mode::Inject
-                && let Some(value) = value_of(pair, object)
+                && let Some(value) = demanded_value(pair, object.metadata)
             {
                 let context = request.encryption_context.get_or_insert_default();
-                context.entry(pair.key.clone()).or_insert(value);
+                context.entry(pair.key.clone()).or_insert_with(|| value.to_owned());
             }
         }
         request
@@ -163,12 +177,12 @@ impl Class {
     }
 }
 
-/// The value that a class demands of a pair; `None` for any value.
-fn value_of(pair: &ContextPair, object: Object<'_>) -> Option<String> {
+/// The value that a class demands of a pair in an object with these metadata; `None` for any value.
+pub fn demanded_value<'a>(pair: &'a ContextPair, metadata: &'a ObjectMeta) -> Option<&'a str> {
     match (&pair.value, pair.value_from) {
-        (Some(value), _) => Some(value.clone()),
-        (None, Some(ValueFrom::Namespace)) => object.metadata.namespace.clone(),
-        (None, Some(ValueFrom::Name)) => object.metadata.name.clone(),
+        (Some(value), _) => Some(value),
+        (None, Some(ValueFrom::Namespace)) => metadata.namespace.as_deref(),
+        (None, Some(ValueFrom::Name)) => metadata.name.as_deref(),
         (None, None) => None,
     }
 }

@@ -18,7 +18,7 @@ pub mod public_key;
 mod values;
 
 use create::Create;
-pub use flags::{Check, Export, Keep, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
+pub use flags::{Check, Classes, Export, Keep, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
 use import::Import;
 use public_key::PublicKey;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
@@ -115,6 +115,11 @@ pub enum Command {
     /// should be. Exit code 2 says that there is one.
     #[command(after_help = examples::STATUS)]
     Status(Status),
+    /// Show which DataKeyClasses the namespace may use, what they allow, and why not.
+    ///
+    /// With --for it shows which of them allow an object as it is, and what they refuse. The plugin judges as the operator does.
+    #[command(after_help = examples::CLASSES)]
+    Classes(Classes),
     /// Print a wrapped data key or key pair and what is needed to unwrap it: never the plaintext.
     #[command(after_help = examples::EXPORT)]
     Export(Export),
@@ -198,7 +203,9 @@ mod tests {
 
     #[test]
     fn near_misses_suggest_the_nearest_command() {
-        for (typed, meant) in [("statu", "status"), ("verfy", "verify"), ("lsit", "list"), ("rotat", "rotate")] {
+        for (typed, meant) in
+            [("statu", "status"), ("verfy", "verify"), ("lsit", "list"), ("rotat", "rotate"), ("clases", "classes")]
+        {
             let error = with_tips(parse(&[typed]).unwrap_err()).to_string();
             assert!(error.contains(&format!("a similar subcommand exists: '{meant}'")), "{error}");
         }
@@ -209,6 +216,7 @@ mod tests {
             ("list -o jsn", "'json'"),
             ("create --generate-cli-skeleton yaml-inptu", "'yaml-input'"),
             ("policy orders --only wrkload", "'workload'"),
+            ("create k --clas-name shop", "'--class-name'"),
         ] {
             let error = parse(&line.split(' ').collect::<Vec<_>>()).unwrap_err().to_string();
             assert!(error.contains("a similar ") && error.contains(near), "{error}");
@@ -283,6 +291,10 @@ mod tests {
             &["export", "orders", "--pin", "-o", "json"],
             &["export", "orders", "--pin", "--version", "1"],
             &["export", "orders", "--version", "0"],
+            &["classes", "Shop"],
+            &["classes", "datakey/shop"],
+            &["classes", "--for", "secret/orders"],
+            &["create", "k", "--class-name", "a/b"],
             &["public-key"],
             &["public-key", "tokens", "--versions", "0"],
             &["public-key", "tokens", "-o", "json"],

@@ -24,17 +24,19 @@ use serde_json::{Value, json};
 use crate::output::{CommandError, printable};
 
 mod answer;
+mod classes;
 mod config;
 mod errors;
 mod fetched_key;
 mod inspect;
 mod lookup;
 
+pub use classes::{CLASSES, FetchedClass};
 use config::config;
 pub use config::{Connection, contexts};
 use errors::{chain, explain, is_about_fields, is_missing};
 pub use fetched_key::{AnyKey, FetchedKey, Listing, Unlisted};
-pub use inspect::{ListedSecret, Right, definition_name};
+pub use inspect::{ListedSecret, Right, ServiceAccount, definition_name};
 
 /// The longest wait for an answer of the API server. kube sets no limit by default.
 const TIMEOUT: Duration = Duration::from_secs(30);

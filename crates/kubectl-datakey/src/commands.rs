@@ -22,6 +22,7 @@ use crate::{
 
 mod apply;
 pub mod check;
+pub mod classes;
 pub mod create;
 pub mod export;
 pub mod import;

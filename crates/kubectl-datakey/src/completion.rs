@@ -57,6 +57,7 @@ enum Candidates {
 enum Source {
     DataKeys,
     KeyPairs,
+    Classes,
     Labels,
     SecretEntries,
     ConfigMapEntries,
@@ -65,9 +66,10 @@ enum Source {
 }
 
 /// Each source, the ID of the candidate that clap returns in its place, and the arguments that it completes.
-const SOURCES: [(Source, &str, &[&str]); 7] = [
-    (Source::DataKeys, "data-keys", &["name"]),
+const SOURCES: [(Source, &str, &[&str]); 8] = [
+    (Source::DataKeys, "data-keys", &["name", "for_object"]),
     (Source::KeyPairs, "key-pairs", &["key_pair"]),
+    (Source::Classes, "classes", &["class", "class_name"]),
     (Source::Labels, "labels", &["selector"]),
     (Source::SecretEntries, "secret-entries", &["from_secret"]),
     (Source::ConfigMapEntries, "config-map-entries", &["from_configmap"]),
@@ -120,6 +122,7 @@ async fn find(source: Source, last: &str, before: &[String]) -> Result<Vec<Strin
     Ok(match source {
         Source::DataKeys => names(last, &listed().await?.keys, FetchedKey::shown),
         Source::KeyPairs => names(last, &cluster().await?.of_kind(DataKeyPair::KIND).await?.keys, FetchedKey::name),
+        Source::Classes => cluster().await?.class_names().await?,
         Source::Labels => {
             let listing = listed().await?;
             let labels = listing.keys.iter().flat_map(|fetched| fetched.key.metadata().labels.iter().flatten());
@@ -300,15 +303,21 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 16, "without the hidden one");
+        assert_eq!(found("").len(), 17, "without the hidden one");
         assert_eq!(found("-n shop st"), ["status"]);
     }
 
     #[test]
     fn names_of_data_keys_are_completed() {
-        for line in
-            ["status or", "-n shop export ", "export -o json ", "export --output=json ", "keep ", "rotate --wait "]
-        {
+        for line in [
+            "status or",
+            "-n shop export ",
+            "export -o json ",
+            "export --output=json ",
+            "keep ",
+            "rotate --wait ",
+            "classes --for ",
+        ] {
             assert_eq!(found(line), ["DATAKEYS"], "{line}");
         }
         for line in ["status orders ", "list "] {
@@ -353,6 +362,10 @@ mod tests {
             ("import orders --from-secret=old/k", "SecretEntries"),
             ("import orders --from-configmap old", "ConfigMapEntries"),
             ("public-key -o jwks to", "KeyPairs"),
+            ("classes sh", "Classes"),
+            ("classes shop ", "Classes"),
+            ("create k --class-name ", "Classes"),
+            ("create k --class-name=sh", "Classes"),
             ("list -n ", "Namespaces"),
             ("-n sh", "Namespaces"),
             ("check --operator-namespace ", "Namespaces"),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 pub use datakey::fixtures::{ARN, at, issued};
 
-use crate::cluster::{AnyKey, FetchedKey};
+use crate::cluster::{AnyKey, FetchedClass, FetchedKey};
 
 /// A `DataKey` with these recorded versions and without a published one. The spec asks for the last of them.
 pub fn recorded(versions: &[i32]) -> FetchedKey {
@@ -58,4 +58,27 @@ pub fn secret(key: &AnyKey, version: i32) -> Secret {
 /// A recorded version of a `DataKey`.
 pub fn version(fetched: &FetchedKey, version: i32) -> &IssuedVersion {
     fetched.key.recorded_version(version).unwrap()
+}
+
+/// A class for the namespace `shop` with this name, after a change of its JSON.
+pub fn class(name: &str, edit: impl FnOnce(&mut Value)) -> FetchedClass {
+    let mut class = json!({
+        "apiVersion": "datakey.dev/v1alpha1",
+        "kind": "DataKeyClass",
+        "metadata": { "name": name, "uid": format!("uid-of-{name}"), "generation": 1 },
+        "spec": {
+            "namespaces": ["shop", "shop-*"],
+            "defaults": { "keyId": "alias/shop", "region": "eu-west-1" },
+            "allow": [{
+                "keyIds": ["alias/shop", "alias/shop/*"],
+                "keyArns": [ARN],
+                "regions": ["eu-west-1"],
+                "keySpecs": ["AES_256"],
+                "numberOfBytes": { "min": 32, "max": 64 },
+                "keyPairSpecs": ["ECC_NIST_P256"],
+            }],
+        },
+    });
+    edit(&mut class);
+    FetchedClass::decode(&class.to_string()).unwrap()
 }

@@ -1,5 +1,5 @@
 //! The kubectl plugin `kubectl datakey`: it creates, imports, lists, verifies, exports, retries and rotates DataKeys, keeps their
-//! Secrets, checks the installation, and prints the policies that DataKeys need and the public keys of DataKeyPairs.
+//! Secrets, shows which classes they may use, checks the installation, and prints the policies that DataKeys need and the public keys of DataKeyPairs.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
 //! [`datakey_unwrap`] only, and `GenerateDataKeyWithoutPlaintext` through [`datakey_dry_run`] only, which keeps no data
@@ -89,6 +89,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::Create(args) => commands::create::run(&connection, terminal, &args).await,
         Command::Import(args) => commands::import::run(&connection, terminal, &args).await,
         Command::List(args) => commands::list::run(&cluster().await?, &args).await,
+        Command::Classes(args) => commands::classes::run(&cluster().await?, &args).await,
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,
         Command::PublicKey(args) => commands::public_key::run(&cluster().await?, terminal, &args).await,

@@ -1,4 +1,4 @@
-//! How a user names a `DataKey` or a `DataKeyPair`: `NAME`, `datakey/NAME` or `datakeypair/NAME`, as kubectl does.
+//! How a user names a `DataKey` or a `DataKeyPair`: `NAME`, `datakey/NAME` or `datakeypair/NAME`, as kubectl does; and a class.
 
 use datakey::{
     api::{KINDS, Kind, KindId},
@@ -40,6 +40,30 @@ impl Reference {
     pub fn is_of(&self, kind: &Kind) -> bool {
         self.kind.unwrap_or(KindId::DataKey.kind()) == kind
     }
+}
+
+/// The name of a class in the singular.
+const CLASS: &str = "datakeyclass";
+
+/// Reads the name of a class: bare, or with the kind before it, as kubectl prints and takes it.
+///
+/// # Errors
+/// Returns a message if no class can have the name, or another kind is named.
+pub fn class_name(text: &str) -> Result<String, String> {
+    let name = match text.split_once('/') {
+        None => Some(text),
+        Some((kind, name)) => {
+            ["datakeyclasses", CLASS, "dkc"].contains(&without_group(&kind.to_lowercase())).then_some(name)
+        }
+    };
+    name.filter(|name| is_subdomain(name)).map(str::to_owned).ok_or_else(|| {
+        "no DataKeyClass can have such a name: write it in lower-case letters, digits, '-' and '.'".to_owned()
+    })
+}
+
+/// How kubectl names a class with `-o name`.
+pub fn qualified_class(name: &str) -> String {
+    format!("{CLASS}.{GROUP}/{name}")
 }
 
 /// How messages and tables name an object: a `DataKey` by its name alone.
@@ -89,9 +113,14 @@ const fn short_name(id: KindId) -> &'static str {
     }
 }
 
+/// A kind without the group, if that is named.
+fn without_group(kind: &str) -> &str {
+    kind.strip_suffix(GROUP).and_then(|rest| rest.strip_suffix('.')).unwrap_or(kind)
+}
+
 fn kind_of(text: &str) -> Result<&'static Kind, String> {
     let text = text.to_lowercase();
-    let resource = text.strip_suffix(GROUP).and_then(|rest| rest.strip_suffix('.')).unwrap_or(&text);
+    let resource = without_group(&text);
     let is_meant =
         |kind: &&&Kind| resource == singular(kind) || resource == kind.plural || resource == short_name(kind.id);
     KINDS.iter().find(is_meant).copied().ok_or_else(|| "write datakey/NAME or datakeypair/NAME".to_owned())
@@ -99,7 +128,7 @@ fn kind_of(text: &str) -> Result<&'static Kind, String> {
 
 #[cfg(test)]
 mod tests {
-    use datakey::api::{DataKey, DataKeyPair, KeyKind as _, crds};
+    use datakey::api::{DataKey, DataKeyPair, KeyKind as _, class_crd, crds};
 
     use super::*;
 
@@ -128,6 +157,22 @@ mod tests {
         for (kind, crd) in KINDS.into_iter().zip(crds()) {
             assert_eq!(crd.spec.names.short_names, Some(vec![short_name(kind.id).to_owned()]));
             assert_eq!(crd.spec.names.singular.as_deref(), Some(singular(kind).as_str()));
+        }
+    }
+
+    #[test]
+    fn class_is_named_with_or_without_its_kind() {
+        let names = class_crd().spec.names;
+        let kinds =
+            [names.plural, names.singular.unwrap(), names.short_names.unwrap().remove(0), "DataKeyClass".to_owned()];
+        for kind in kinds {
+            assert_eq!(class_name(&format!("{kind}/shop")).as_deref(), Ok("shop"), "{kind}");
+        }
+        for text in ["shop", &qualified_class("shop")] {
+            assert_eq!(class_name(text).as_deref(), Ok("shop"), "{text}");
+        }
+        for wrong in ["", "Shop", "datakey/shop", "dkc/a/b", "../x", "datakeyclass.example.com/shop"] {
+            assert!(class_name(wrong).unwrap_err().contains("no DataKeyClass can have"), "{wrong}");
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
         verify::KeyCheck,
         version::Versions,
     },
-    view::summary::KeySummary,
+    view::{class_summary::ClassSummary, summary::KeySummary},
 };
 
 /// Returns the schema: a definition for each output, and any of them as a whole.
@@ -23,6 +23,7 @@ fn schema() -> Value {
     let outputs = [
         output::<Items<KeySummary>>(&mut generator),
         output::<KeySummary>(&mut generator),
+        output::<Items<ClassSummary>>(&mut generator),
         output::<Items<KeyCheck>>(&mut generator),
         output::<KeyCheck>(&mut generator),
         output::<Exported<'_>>(&mut generator),
@@ -50,9 +51,9 @@ mod tests {
     use crate::{
         cluster::ListedSecret,
         commands::{check::CheckResult, policy::statements::Roles, version::OperatorVersion},
-        fixtures::{pair, ready, recorded, secret},
+        fixtures::{class, edited, pair, ready, recorded, secret},
         output::json as to_json,
-        view::secret_check::SecretCheck,
+        view::{class_summary::Place, secret_check::SecretCheck},
     };
 
     #[test]
@@ -81,6 +82,30 @@ mod tests {
         let summary = KeySummary::of(&key).with_secret(SecretCheck::from_secret(&key, Some(&secret(&key, 2))));
         assert_valid("KeySummary", &json!(summary));
         assert_valid("KeySummaryList", &json!(Items { items: vec![KeySummary::of(&recorded(&[]).key), summary] }));
+        let by_class = edited(recorded(&[1]), |value| {
+            value["spec"].as_object_mut().unwrap().remove("keyId");
+            value["spec"]["className"] = json!("shop");
+            value["status"]["versions"][0]["class"] = json!({ "name": "shop", "uid": "u", "generation": 1 });
+        });
+        let unissued = edited(by_class.clone(), |value| value["status"] = json!({}));
+        for fetched in [by_class, unissued] {
+            assert_valid("KeySummary", &json!(KeySummary::of(&fetched.key)));
+        }
+        let classes = ["shop", "bank"].map(|namespace| {
+            let place = Place { namespace, object: None, region: None };
+            let pairs = json!([
+                { "key": "namespace", "valueFrom": "Namespace", "mode": "Inject" },
+                { "key": "name", "valueFrom": "Name", "mode": "Inject" },
+                { "key": "purpose", "mode": "Require" },
+            ]);
+            let context = json!({ "pairs": pairs, "others": "Deny" });
+            ClassSummary::of(&class("shop", |value| value["spec"]["encryptionContext"] = context), place)
+        });
+        let open =
+            class("open", |value| value["spec"] = json!({ "namespaces": [], "allow": [{ "keyIds": ["alias/a"] }] }));
+        let open = ClassSummary::of(&open, Place { namespace: "shop", object: None, region: None });
+        assert_valid("ClassSummaryList", &json!(Items { items: [&classes[..], &[open]].concat() }));
+        assert_valid("ClassSummaryList", &json!(Items::<ClassSummary> { items: Vec::new() }));
         let mut check = KeyCheck::of(&key, SecretCheck::from_secret(&key, None));
         check.versions[0].decrypt = Some(datakey_unwrap::Decryption::Unwrapped { length: 8, plaintext_sha256: None });
         check.versions[1].decrypt = Some(datakey_unwrap::Decryption::Unknown { why: "no credentials".into() });

@@ -25,7 +25,7 @@ pub const FILES: [&str; 19] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 18] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 19] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -71,6 +71,7 @@ pub const SUBSTITUTED: [(&str, &str, &str); 18] = [
     ),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("datakey check", "datakey check --help", "it fails here, where no operator runs in pods"),
+    ("datakey classes --for accounts", "datakey classes --for orders", "the reader's name"),
     ("datakey retry payments", "datakey retry orders", "the reader's name"),
     ("get secret NAME", "get secret orders -n shop", "the reader's name"),
     ("datakey keep orders", "datakey keep --help", "it needs garbage collection: tests/integration/keep.rs runs it"),
@@ -129,11 +130,17 @@ pub const MENTIONED: [&str; 23] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 10] = [
+pub const MEANWHILE: [(&str, &str, &str); 11] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
         "the examples are of the reader's namespace",
+    ),
+    (
+        "## What you may use, and why not",
+        "printf '%s\\n' 'apiVersion: datakey.dev/v1alpha1' 'kind: DataKeyClass' 'metadata: {name: shop}' \
+           'spec: {namespaces: [shop], allow: [{keyIds: [alias/shop]}]}' | kubectl apply -f -",
+        "the class of docs/tenancy.md is there",
     ),
     (
         "## Publish a public key",

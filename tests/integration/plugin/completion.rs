@@ -44,6 +44,10 @@ async fn kubectl_completes_commands_flags_and_names() {
         let words: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect();
         words
     };
+    test.class(&json!({})).await;
+    assert_eq!(offers(&["classes", "plugin-compl"]).await, ["plugin-complete", ":4"]);
+    assert_eq!(offers(&["create", "k", "--class-name", "plugin-compl"]).await, ["plugin-complete", ":4"]);
+    assert_eq!(offers(&["classes", "-n", "plugin-complete", "--for", "o"]).await, ["orders", ":4"]);
     crate::key_pairs::pairs(&test).create("tokens", &json!({})).await;
     assert_eq!(offers(&["public-key", "-n", "plugin-complete", ""]).await, ["tokens", ":4"]);
     assert_eq!(offers(&["public-key", "-n", "plugin-complete", "dkp/t"]).await, ["dkp/tokens", ":4"]);

@@ -49,9 +49,7 @@ pub fn flaw(kind: &Kind, issued: &IssuedVersion) -> Option<&'static str> {
 
 /// What is wrong with a request as its spec has it. It may name no key.
 fn flaw_of_the_written_request(kind: &Kind, written: &WrittenRequest) -> Option<&'static str> {
-    // Any key, so that the rest is checked.
-    let named = RequestView { key_id: written.key_id.as_deref().or(Some("alias/a")), ..written.view() };
-    RequestFlaw::of(kind, &named.to_request()?).map(|_| "asWritten is not a request that a spec can have")
+    RequestFlaw::of_written(kind, written).map(|_| "asWritten is not a request that a spec can have")
 }
 
 /// What is wrong with the public key of a version whose request is right.
@@ -115,6 +113,13 @@ impl RequestFlaw {
             Some(_) if request.key_id.starts_with("arn:") => Some(Self::RegionBesideArn),
             _ => Self::of_context(request.context()),
         }
+    }
+
+    /// The same for a request that may leave the key to a class.
+    pub fn of_written(kind: &Kind, written: &WrittenRequest) -> Option<Self> {
+        // Any key, so that the rest is checked.
+        let named = RequestView { key_id: written.key_id.as_deref().or(Some("alias/a")), ..written.view() };
+        Self::of(kind, &named.to_request()?)
     }
 
     /// The first flaw of an encryption context.

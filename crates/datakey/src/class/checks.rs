@@ -1,9 +1,8 @@
 //! The checks of a class, in their order.
 
 use super::{
-    Class,
+    Class, demanded_value,
     forms::{folded, matches},
-    value_of,
 };
 use crate::{
     api::{ClassLimits, KeySpec, Object, Others, RequestFlaw, RequestView},
@@ -173,14 +172,14 @@ fn has_the_pairs(case: &Case<'_>) -> Result<(), String> {
                 shown(alike)
             ));
         }
-        let wanted = value_of(pair, case.object);
+        let wanted = demanded_value(pair, case.object.metadata);
         match (context.get(&pair.key), wanted) {
             (None, None) => return Err(format!("the encryption context needs a pair with the key {key}: add it")),
             (None, Some(value)) => {
-                return Err(format!("the encryption context needs the pair {key}={}: add it", shown(&value)));
+                return Err(format!("the encryption context needs the pair {key}={}: add it", shown(value)));
             }
             (Some(found), Some(value)) if *found != value => {
-                return Err(format!("the encryption context must have {key}={}, or leave it out", shown(&value)));
+                return Err(format!("the encryption context must have {key}={}, or leave it out", shown(value)));
             }
             (Some(_), _) => {}
         }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use datakey::api::{EncryptionContext, KeyPairSpec, KeySpec};
 
 use super::aws::{AwsArgs, data_key_name, key_pair_spec, key_spec};
-use crate::aws_cli;
+use crate::{aws_cli, reference::class_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +22,9 @@ Examples:
   # Create it in the cluster, and wait until the data key is in its Secret
   kubectl datakey create orders -n shop --key-id alias/orders \\
     --key-spec AES_256 --apply
+
+  # Leave the KMS key to a class
+  kubectl datakey create orders -n shop --class-name shop --key-spec AES_256
 
   # Print a DataKeyPair
   kubectl datakey create tokens --key-id alias/tokens \\
@@ -38,9 +41,15 @@ pub struct Create {
     #[arg(id = "new-name", value_name = "NAME", value_parser = data_key_name, required_unless_present = "generate_cli_skeleton")]
     pub name: Option<String>,
 
-    /// The symmetric KMS key that wraps the data key or the private key: a key ID, a key ARN, an alias name or an alias ARN.
+    /// The symmetric KMS key that wraps the data key or the private key: a key ID, a key ARN, an alias name or an alias ARN. With
+    /// --class-name it may be absent, if the class names one.
     #[arg(long, value_parser = aws_cli::key_id)]
     pub key_id: Option<String>,
+
+    /// The DataKeyClass, which can name the KMS key and add to the encryption context. kubectl datakey classes shows those of the
+    /// namespace.
+    #[arg(long, value_parser = class_name, value_name = "NAME")]
+    pub class_name: Option<String>,
 
     /// The kind of the data key: AES_256 (32 bytes) or AES_128 (16 bytes).
     #[arg(long, value_parser = key_spec)]

@@ -12,6 +12,12 @@ Examples:
   kubectl datakey status orders -n shop
   kubectl datakey status -A -o json";
 
+pub const CLASSES: &str = "\
+Examples:
+  kubectl datakey classes -n shop
+  kubectl datakey classes shop
+  kubectl datakey classes --for orders";
+
 pub const EXPORT: &str = "\
 Examples:
   kubectl datakey export orders --version 1 > orders.yaml

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use super::values::{Document, ExportFormat, PolicyFormat, role_arn};
 use crate::{
     output::{Format, ListFormat},
-    reference::Reference,
+    reference::{Reference, class_name},
 };
 
 /// Flags of `list`.
@@ -40,6 +40,23 @@ pub struct Status {
     /// How to print it. Without a name json and yaml have all, the ready ones too.
     #[arg(short, long, default_value = "table")]
     pub output: Format,
+}
+
+/// Flags of `classes`.
+#[derive(Debug, Args)]
+pub struct Classes {
+    /// The classes, with all that they allow; without a name all, in a table.
+    #[arg(id = "class", value_name = "NAME", value_parser = class_name)]
+    pub names: Vec<String>,
+
+    /// Judge this DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME, by each class. Exit code 2 says that its own
+    /// class refuses it.
+    #[arg(long = "for", id = "for_object", value_name = "OBJECT", value_parser = Reference::parse)]
+    pub object: Option<Reference>,
+
+    /// How to print it; wide has all that they allow.
+    #[arg(short, long, default_value = "table")]
+    pub output: ListFormat,
 }
 
 /// Flags of `export`.

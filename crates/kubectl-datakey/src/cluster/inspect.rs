@@ -1,13 +1,16 @@
 //! The requests of `check` and `orphans`: about the definition, the operator, rights, and Secrets without a `DataKey`.
 
 use datakey::{
-    api::{KINDS, Kind},
+    api::{DataKey, KINDS, KeyKind as _, Kind},
     names::GROUP,
 };
 use futures::{AsyncRead, AsyncReadExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+        SubjectAccessReviewSpec,
+    },
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Secret, Service},
 };
@@ -27,9 +30,9 @@ const OPERATOR: &str = "app.kubernetes.io/name=datakey-operator";
 /// The largest answer that is read as metrics, in bytes. The operator's take less than one MiB, and another program can answer.
 const MAX_METRICS: u64 = 8 * 1024 * 1024;
 
-/// The name of the definition of a kind.
-pub fn definition_name(kind: &Kind) -> String {
-    format!("{}.{GROUP}", kind.plural)
+/// The name of the definition of a resource.
+pub fn definition_name(plural: &str) -> String {
+    format!("{plural}.{GROUP}")
 }
 
 /// A right of the user.
@@ -39,8 +42,17 @@ pub struct Right {
     pub verb: &'static str,
     /// The API group.
     pub group: &'static str,
-    /// The resource.
+    /// The resource, with the subresource after a slash.
     pub resource: &'static str,
+}
+
+/// The account of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
 }
 
 /// A Secret of one of the operator's types, without its data. Only what is used is decoded: a time that no Rust type can hold must not
@@ -53,12 +65,46 @@ pub struct ListedSecret {
     pub metadata: Value,
 }
 
+// === impl Right ===
+
+impl Right {
+    fn attributes(self, namespace: Option<&str>) -> ResourceAttributes {
+        let (resource, subresource) = match self.resource.split_once('/') {
+            None => (self.resource, None),
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        };
+        ResourceAttributes {
+            verb: Some(self.verb.to_owned()),
+            group: Some(self.group.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource,
+            namespace: namespace.map(str::to_owned),
+            ..ResourceAttributes::default()
+        }
+    }
+}
+
+// === impl ServiceAccount ===
+
+impl ServiceAccount {
+    /// The name of the user (Kubernetes documentation, "Authenticating").
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+
+    /// The groups that each account is in.
+    fn groups(&self) -> Vec<String> {
+        let own = format!("system:serviceaccounts:{}", self.namespace);
+        vec!["system:serviceaccounts".to_owned(), own, "system:authenticated".to_owned()]
+    }
+}
+
 // === impl Cluster ===
 
 impl Cluster {
-    /// Gets the definition of a kind, or `None` if it does not exist.
-    pub async fn definition(&self, kind: &Kind) -> Result<Option<Value>, CommandError> {
-        let name = definition_name(kind);
+    /// Gets the definition of a resource, or `None` if it does not exist.
+    pub async fn definition(&self, plural: &str) -> Result<Option<Value>, CommandError> {
+        let name = definition_name(plural);
         let definitions = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&definitions));
         match api.get_opt(&name).await {
@@ -74,10 +120,11 @@ impl Cluster {
         Ok(group.into_iter().flat_map(|group| group.versions).map(|version| version.version).collect())
     }
 
-    /// Whether the API server serves a kind. Every authenticated user may read that.
-    pub async fn serves(&self, kind: &Kind) -> Result<bool, CommandError> {
-        match self.client.list_api_group_resources(kind.api_version).await {
-            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == kind.plural)),
+    /// Whether the API server serves a resource. Every authenticated user may read that.
+    pub async fn serves(&self, plural: &str) -> Result<bool, CommandError> {
+        // All kinds have one version.
+        match self.client.list_api_group_resources(DataKey::KIND.api_version).await {
+            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(explain(&error, "API resources")),
         }
@@ -104,13 +151,7 @@ impl Cluster {
     pub async fn may(&self, right: Right, namespace: Option<&str>) -> Result<bool, CommandError> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    verb: Some(right.verb.to_owned()),
-                    group: Some(right.group.to_owned()),
-                    resource: Some(right.resource.to_owned()),
-                    namespace: namespace.map(str::to_owned),
-                    ..ResourceAttributes::default()
-                }),
+                resource_attributes: Some(right.attributes(namespace)),
                 ..SelfSubjectAccessReviewSpec::default()
             },
             ..SelfSubjectAccessReview::default()
@@ -118,6 +159,23 @@ impl Cluster {
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
         let answer = api.create(&PostParams::default(), &review).await;
         let answer = answer.map_err(|error| explain(&error, "SelfSubjectAccessReview"))?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Whether an account has a right in all namespaces, or on what is in none. Few users may ask that of another one.
+    pub async fn account_may(&self, account: &ServiceAccount, right: Right) -> Result<bool, CommandError> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                resource_attributes: Some(right.attributes(None)),
+                user: Some(account.user()),
+                groups: Some(account.groups()),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let answer = api.create(&PostParams::default(), &review).await;
+        let answer = answer.map_err(|error| explain(&error, "SubjectAccessReview"))?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
@@ -175,7 +233,7 @@ impl Cluster {
         Ok(secrets)
     }
 
-    async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
+    pub(super) async fn names(&self, path: String, what: &str) -> Result<Vec<String>, CommandError> {
         let request = Request::new(path).list_metadata(&ListParams::default());
         let found = self.objects(request).await.map_err(|error| explain(&error, what))?;
         let name = |object: Value| object["metadata"]["name"].as_str().map(str::to_owned);
@@ -206,6 +264,17 @@ async fn text_of(answer: impl AsyncRead, limit: u64) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subresource_is_an_attribute_of_its_own() {
+        let attributes = |resource| Right { verb: "patch", group: GROUP, resource }.attributes(Some("shop"));
+        let status = attributes("datakeyclasses/status");
+        assert_eq!(
+            (status.resource.as_deref(), status.subresource.as_deref()),
+            (Some("datakeyclasses"), Some("status"))
+        );
+        assert_eq!(attributes("secrets").subresource, None);
+    }
 
     #[tokio::test]
     async fn endless_answer_is_not_read_to_its_end() {

@@ -111,7 +111,7 @@ impl Cluster {
                 // Without the kind the answer is plain text.
                 Err(kube::Error::Api(status)) if is_optional(kind) && status.code == 404 => {
                     // A definition that is replaced is missing for a moment only.
-                    let (has_no_definition, note) = match self.serves(kind).await {
+                    let (has_no_definition, note) = match self.serves(kind.plural).await {
                         Ok(false) => {
                             (true, format!("note: {what} are not installed: the API server does not know them"))
                         }

@@ -129,6 +129,7 @@ fn refuse_losses(existing: &FetchedKey, applied: &FetchedKey) -> Result<(), Comm
             pin.version == other.version
                 && pin.ciphertext_blob == other.ciphertext_blob
                 && pin.request == other.request
+                && pin.as_written == other.as_written
                 && pin.key_id == other.key_id
         })
     };
@@ -216,6 +217,19 @@ mod tests {
     }
 
     #[test]
+    fn issued_version_is_compared_as_it_was_written() {
+        let by_class = edited(ready(&[1]), |value| {
+            value["status"]["versions"][0]["asWritten"] = json!({ "keySpec": "AES_256" });
+        });
+        let mut bare = manifest();
+        bare["spec"] = json!({ "className": "shop", "keySpec": "AES_256" });
+        assert_eq!(refuse_other_settings(&by_class, &bare), Ok(()));
+        let error = refuse_other_settings(&by_class, &manifest()).unwrap_err().to_string();
+        assert!(error.contains("keyId alias/orders in the command"), "{error}");
+        assert!(refuse_other_settings(&ready(&[1]), &bare).is_err());
+    }
+
+    #[test]
     fn pin_of_another_data_key_is_refused() {
         let mut pinned = manifest();
         pinned["spec"]["wrappedKeys"] = json!([issued(1)]);
@@ -252,6 +266,10 @@ mod tests {
         let other = json!({ "stage": "test" });
         let replaced = edited(after(&[1, 2]), |value| {
             value["spec"]["wrappedKeys"][0]["request"]["encryptionContext"] = other;
+        });
+        assert!(refuse_losses(&existing, &replaced).is_err());
+        let replaced = edited(after(&[1, 2]), |value| {
+            value["spec"]["wrappedKeys"][0]["asWritten"] = json!({ "keySpec": "AES_256" });
         });
         assert!(refuse_losses(&existing, &replaced).is_err());
         // What is recorded stays without its pin.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
 use futures::{StreamExt, stream};
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use schemars::JsonSchema;
@@ -11,17 +10,19 @@ use serde::Serialize;
 use super::{CONCURRENT_READS, Items};
 use crate::{
     cli::Check,
-    cluster::Cluster,
+    cluster::{CLASSES, Cluster},
     output::{CommandError, Health, Output, printable, render},
 };
 
 mod access;
+mod classes;
 mod definition;
 mod flags;
 mod kms;
 mod operator;
 mod watched;
 
+use definition::{Defined, OF_KEYS, OF_PAIRS};
 use operator::Installed;
 use watched::Scope;
 
@@ -56,9 +57,11 @@ pub enum CheckResult {
 /// Checks everything.
 pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError> {
     // Every authenticated user may read this, so an error here is one of the connection.
-    cluster.serves(DataKey::KIND).await?;
-    let definition = async |kind| definition::check(kind, cluster.definition(kind).await, &cluster.serves(kind).await);
-    let mut findings = vec![definition(DataKey::KIND).await];
+    cluster.serves(OF_KEYS.plural).await?;
+    let definition = async |defined: Defined| {
+        definition::check(defined, cluster.definition(defined.plural).await, &cluster.serves(defined.plural).await)
+    };
+    let mut findings = vec![definition(OF_KEYS).await];
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     match find_operators(cluster, args.operator_namespace.as_deref()).await {
         Ok(Operators { deployments, searched }) if deployments.is_empty() => {
@@ -67,8 +70,9 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         Ok(Operators { deployments, searched }) => {
             let (installed, elsewhere) = by_namespace(&deployments, args.operator_namespace.as_deref());
             if installed.iter().any(|installed| installed.key_pairs && installed.wanted > 0) {
-                findings.push(definition(DataKeyPair::KIND).await);
+                findings.push(definition(OF_PAIRS).await);
             }
+            findings.extend(classes::check(cluster, &installed, args.all_namespaces).await);
             for installed in &installed {
                 findings.extend(check_operator(cluster, installed).await);
             }
@@ -80,7 +84,7 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
         }
         Err(error) => findings.push(operator::unknown(&error)),
     }
-    let pairs = cluster.serves(DataKeyPair::KIND).await;
+    let pairs = cluster.serves(OF_PAIRS.plural).await;
     let rights: Vec<_> = stream::iter(access::needed(matches!(pairs, Ok(true))))
         .map(async |right| access::check(right, namespace, cluster.may(right.right, namespace).await))
         .buffered(CONCURRENT_READS)
@@ -89,6 +93,11 @@ pub async fn run(cluster: &Cluster, args: &Check) -> Result<Output, CommandError
     findings.extend(rights);
     if let Err(error) = pairs {
         findings.push(Finding::unknown("rights on pairs", error.to_string(), "run the command again"));
+    }
+    if cluster.serves(CLASSES).await == Ok(true) {
+        for right in &access::CLASS_RIGHTS {
+            findings.push(access::check_on_classes(right, cluster.may(right.right, None).await));
+        }
     }
     let health = health(&findings);
     let out = render(args.output, &Items { items: findings }, |list| describe(&list.items))?;
@@ -110,6 +119,28 @@ pub struct Operators {
     pub deployments: Vec<Deployment>,
     /// The only namespace that was searched; `None` for all.
     searched: Option<String>,
+}
+
+/// What can be seen of the operator of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenOperator {
+    /// Whether each object needs a class.
+    pub requires_classes: bool,
+    /// The Region in its environment.
+    pub region: Option<String>,
+}
+
+/// The operator that watches the namespace; `None` if it cannot be seen, or if it is not known which one it is.
+pub async fn seen_operator(cluster: &Cluster) -> Option<SeenOperator> {
+    let found = find_operators(cluster, None).await.ok()?;
+    only_one(by_namespace(&found.deployments, None).0, &cluster.namespace)
+}
+
+fn only_one(installed: Vec<Installed>, namespace: &str) -> Option<SeenOperator> {
+    let is_meant = |installed: &Installed| installed.wanted > 0 && installed.watched.has(namespace);
+    let mut watching = installed.into_iter().filter(is_meant);
+    let Installed { requires_classes, region, .. } = watching.next()?;
+    watching.next().is_none().then_some(SeenOperator { requires_classes, region })
 }
 
 /// Looks in all namespaces and, where the user may not, in the usual one.
@@ -170,6 +201,11 @@ impl Finding {
         Self::new(check, CheckResult::Ok, detail)
     }
 
+    /// It is as it should be, but the user may want something else.
+    fn note(check: impl Into<String>, detail: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { next: Some(next.into()), ..Self::new(check, CheckResult::Ok, detail) }
+    }
+
     fn failed(check: impl Into<String>, detail: impl Into<String>, next: impl Into<String>) -> Self {
         Self { next: Some(next.into()), ..Self::new(check, CheckResult::Failed, detail) }
     }
@@ -210,6 +246,24 @@ mod tests {
         assert!(
             finding.detail.contains("namespace shop") && finding.next.unwrap().contains("--operator-namespace shop")
         );
+    }
+
+    #[test]
+    fn operator_of_a_namespace_is_seen_if_it_is_the_only_one() {
+        let operator = |flags: &[&str]| {
+            let container = serde_json::json!({ "name": "operator", "args": flags });
+            let spec = serde_json::json!({ "selector": {}, "template": { "spec": { "containers": [container] } } });
+            let deployment = serde_json::json!({ "metadata": { "name": "keys" }, "spec": spec });
+            Installed::of(&serde_json::from_value(deployment).unwrap())
+        };
+        let requires = |all: Vec<Installed>| only_one(all, "shop").map(|seen| seen.requires_classes);
+        assert_eq!(requires(vec![operator(&["--classes=required"])]), Some(true));
+        assert_eq!(requires(vec![operator(&["--classes=required", "--namespace=bank"]), operator(&[])]), Some(false));
+        assert_eq!(requires(vec![operator(&["--classes=required"]), operator(&[])]), None);
+        assert_eq!(requires(vec![operator(&["--namespace=bank"])]), None);
+        let mut stopped = operator(&[]);
+        stopped.wanted = 0;
+        assert_eq!(requires(vec![stopped]), None);
     }
 
     #[test]

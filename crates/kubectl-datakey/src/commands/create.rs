@@ -71,12 +71,18 @@ fn printed(manifest: &Value, parameters: &Parameters) -> Result<Output, CommandE
 
 /// Asks KMS by a dry run under the user's own credentials.
 async fn ask_kms(args: &Create, parameters: &Parameters) -> Result<String, CommandError> {
-    let (request, tokens) = (&parameters.request, &parameters.grant_tokens);
-    let verdict = datakey_dry_run::dry_run(APP, &args.aws.overrides(), request, tokens).await;
+    let tokens = &parameters.grant_tokens;
+    // Without a key the parameters are refused.
+    let request = parameters.request.view().to_request();
+    let request = request.ok_or_else(|| CommandError::Usage("a dry run needs --key-id".to_owned()))?;
+    let verdict = datakey_dry_run::dry_run(APP, &args.aws.overrides(), &request, tokens).await;
     match verdict.map_err(CommandError::Usage)? {
         Verdict::WouldIssue => {
             let noun = parameters.kind().noun;
-            Ok(format!("AWS KMS would issue this {noun} under your credentials (dry run)"))
+            let by_class = parameters.class_name.as_ref().map_or_else(String::new, |name| {
+                format!("; without the class {name}, which can refuse it, or add to its encryption context")
+            });
+            Ok(format!("AWS KMS would issue this {noun} under your credentials (dry run){by_class}"))
         }
         Verdict::Refused(why) | Verdict::Unknown(why) | Verdict::Unsupported(why) => Err(CommandError::Failed(why)),
     }

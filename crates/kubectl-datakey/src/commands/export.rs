@@ -253,8 +253,12 @@ mod tests {
             value["metadata"]["annotations"] = json!({ "x": "y" });
             value["spec"]["field-of-tomorrow"] = json!([1]);
             value["status"]["versions"][0]["field-of-tomorrow"] = json!("x");
+            value["status"]["versions"][0]["asWritten"] = json!({ "keySpec": "AES_256" });
+            value["status"]["versions"][0]["class"] = json!({ "name": "shop", "uid": "u", "generation": 2 });
         });
         let manifest: Value = serde_saphyr::from_str(&yaml(&pinned_manifest(&fetched).unwrap()).unwrap()).unwrap();
+        let pinned = FetchedKey::decode(fetched.kind(), &manifest.to_string()).unwrap();
+        assert_eq!(pinned.key.pinned_versions(), fetched.key.record(), "as they are elsewhere");
         let mut spec = fetched.value["spec"].clone();
         spec["wrappedKeys"] = fetched.value["status"]["versions"].clone();
         assert_eq!(

@@ -62,7 +62,7 @@ fn render_table(items: &[KeySummary], columns: Columns, now: Timestamp) -> Strin
                 if item.deleting { "Deleting".to_owned() } else { item.reason.clone() },
                 item.version.map(|version| version.to_string()).unwrap_or_default(),
                 current.map(|version| age(version.issued_at.0, now)).unwrap_or_default(),
-                if columns.wide { item.key_id.clone() } else { last_part(&item.key_id).to_owned() },
+                if columns.wide { item.key() } else { last_part(&item.key()).to_owned() },
                 item.secret_name.clone(),
                 item.age(now),
                 current.map(VersionSummary::material).unwrap_or_default(),
@@ -83,8 +83,10 @@ fn last_part(key_id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::fixtures::{ARN, at, pair, ready, recorded};
+    use crate::fixtures::{ARN, at, edited, pair, ready, recorded};
 
     const ALL: Columns = Columns { namespace: true, wide: true };
 
@@ -117,7 +119,11 @@ mod tests {
 
     #[test]
     fn list_is_printed_as_recorded() {
-        let keys = [ready(&[1, 2]), recorded(&[]), pair(&[1])];
+        let by_class = edited(recorded(&[]), |value| {
+            value["spec"].as_object_mut().unwrap().remove("keyId");
+            value["spec"]["className"] = json!("shop");
+        });
+        let keys = [ready(&[1, 2]), recorded(&[]), pair(&[1]), by_class];
         let items = keys.each_ref().map(|fetched| KeySummary::of(&fetched.key));
         insta::assert_snapshot!("list", render_table(&items, Columns { namespace: false, wide: false }, at(90)));
         insta::assert_snapshot!("list-wide", render_table(&items, ALL, at(90)));

@@ -119,7 +119,10 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
     for advice in &summary.advice {
         line("Next", advice);
     }
-    line("Key", &summary.key_id);
+    line("Key", &summary.key());
+    if let Some(class) = &summary.class_name {
+        line("Class", class);
+    }
     let current = summary.versions.iter().find(|version| version.current);
     if let Some(sha256) = current.and_then(|version| version.public_key_sha256.as_ref()) {
         line("Public", &format!("public key with SHA-256 {sha256}"));
@@ -141,12 +144,15 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
 }
 
 fn version_table(summary: &KeySummary) -> String {
-    let headers = ["VERSION", "CURRENT", "ISSUED", "SPEC", "KEY", "CONTEXT", "REQUEST"];
+    let headers = ["VERSION", "CURRENT", "ISSUED", "SPEC", "KEY", "CONTEXT", "REQUEST", "CLASS"];
+    // Most clusters have no classes.
+    let has_classes = summary.versions.iter().any(|version| version.class.is_some());
+    let shown = if has_classes { headers.len() } else { headers.len() - 1 };
     let rows: Vec<_> = summary
         .versions
         .iter()
         .map(|version| {
-            vec![
+            let row = [
                 version.version.to_string(),
                 if version.current { "yes" } else { "no" }.to_owned(),
                 version.issued_at.0.to_string(),
@@ -154,10 +160,12 @@ fn version_table(summary: &KeySummary) -> String {
                 version.key_id.clone(),
                 pairs(&version.encryption_context),
                 version.request_id.clone().unwrap_or_default(),
-            ]
+                version.class.as_ref().map(|class| class.name.clone()).unwrap_or_default(),
+            ];
+            row[..shown].to_vec()
         })
         .collect();
-    table(&headers, &rows)
+    table(&headers[..shown], &rows)
 }
 
 fn event_table(summary: &KeySummary, now: Timestamp) -> String {
@@ -187,11 +195,15 @@ fn pairs(context: &EncryptionContext) -> String {
 
 #[cfg(test)]
 mod tests {
-    use datakey::{condition::failed, reason::Reason};
+    use datakey::{
+        condition::failed,
+        reason::{Failure, Reason},
+    };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+    use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{at, pair, ready, recorded, secret, with_status};
+    use crate::fixtures::{at, edited, pair, ready, recorded, secret, with_status};
 
     #[test]
     fn failure_has_its_cause_and_the_next_steps() {
@@ -262,6 +274,25 @@ mod tests {
         let pair = pair(&[1, 2]).key;
         let pair = KeySummary::of(&pair).with_secret(SecretCheck::from_secret(&pair, Some(&secret(&pair, 2))));
         insta::assert_snapshot!("status-pair", describe(&pair, at(90)));
+        let of_class = edited(ready(&[1, 2]), |value| {
+            value["spec"].as_object_mut().unwrap().remove("keyId");
+            value["spec"]["className"] = json!("shop");
+            let class = json!({ "name": "shop", "uid": "uid-of-shop", "generation": 1 });
+            value["status"]["versions"][1]["class"] = class;
+            value["status"]["versions"][1]["asWritten"] =
+                json!({ "keySpec": "AES_256", "encryptionContext": { "purpose": "orders" } });
+        });
+        let refusal = "class shop, check namespaces: the class does not admit namespace shop";
+        let refusal = Failure::new(Reason::ClassRefused, refusal);
+        let refused = edited(of_class.clone(), |value| value["status"] = json!({}));
+        let refused = with_status(refused, |key| failed(key, &refusal, at(0)));
+        let refused = KeySummary::of(&refused.key).with_secret(SecretCheck::from_secret(&refused.key, None));
+        insta::assert_snapshot!("status-refused", describe(&refused, at(150)));
+        let of_class = of_class.key;
+        let of_class =
+            KeySummary::of(&of_class).with_secret(SecretCheck::from_secret(&of_class, Some(&secret(&of_class, 2))));
+        insta::assert_snapshot!("status-class", describe(&of_class, at(90)));
+        insta::assert_snapshot!("status-class-json", crate::output::json(&of_class).unwrap());
         insta::assert_snapshot!("status-json", crate::output::json(&good).unwrap());
         insta::assert_snapshot!("status-yaml", crate::output::yaml(&bad).unwrap());
     }

@@ -22,6 +22,9 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
             "the operator acts on a change of the spec at once, and within seconds after the Secret is changed or removed (it \
              watches up to 100 such names, and looks at others within ten minutes); {retry}"
         )],
+        RetryPolicy::RetryRarely if reason.depends_on_class() => {
+            vec![format!("the operator acts on a change of the spec or of the class at once; {retry}")]
+        }
         RetryPolicy::RetryRarely => vec![format!(
             "the operator acts on a change of the spec at once, and on others within about ten minutes; {retry}"
         )],
@@ -33,6 +36,15 @@ pub fn advice(reason: &str, namespace: &str, name: &str) -> Vec<String> {
         }
         Reason::SecretConflict | Reason::SecretContested => {
             advice.push(format!("see what differs: {}", command("verify")));
+        }
+        Reason::ClassMissing | Reason::ClassNotFound => {
+            advice.push(format!("see which classes this namespace may use: kubectl datakey classes -n {namespace}"));
+        }
+        Reason::ClassRefused => advice.push(format!(
+            "see what each class allows, and which would allow it: kubectl datakey classes --for {name} -n {namespace}"
+        )),
+        Reason::ClassesUnavailable => {
+            advice.push(format!("see what the operator may do: kubectl datakey check -n {namespace}"));
         }
         Reason::CredentialsMissing
         | Reason::CredentialsRejected
@@ -76,6 +88,24 @@ mod tests {
             let advice = advice(reason.as_str(), "shop", "orders");
             let retry = "to try now: kubectl datakey retry orders -n shop (at most once a minute)";
             assert!(advice[0].ends_with(retry), "{advice:?}");
+        }
+    }
+
+    #[test]
+    fn class_that_refuses_leads_to_the_classes() {
+        for (reason, command) in [
+            (Reason::ClassMissing, "kubectl datakey classes -n shop"),
+            (Reason::ClassNotFound, "kubectl datakey classes -n shop"),
+            (Reason::ClassRefused, "kubectl datakey classes --for datakeypair/tokens -n shop"),
+            (Reason::ClassesUnavailable, "kubectl datakey check -n shop"),
+        ] {
+            let advice = advice(reason.as_str(), "shop", "datakeypair/tokens");
+            assert!(advice[1].ends_with(command), "{advice:?}");
+            assert_eq!(
+                advice[0].contains("or of the class at once"),
+                reason != Reason::ClassesUnavailable,
+                "{advice:?}"
+            );
         }
     }
 

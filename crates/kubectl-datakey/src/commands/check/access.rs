@@ -3,7 +3,10 @@
 use datakey::api::{DataKey, DataKeyPair, KeyKind as _};
 
 use super::Finding;
-use crate::{cluster::Right, output::CommandError};
+use crate::{
+    cluster::{CLASSES, Right},
+    output::CommandError,
+};
 
 /// A right, and the commands that need it.
 pub struct NeededRight {
@@ -17,6 +20,10 @@ const fn on_keys(verb: &'static str, commands: &'static str) -> NeededRight {
 
 const fn on_pairs(verb: &'static str, commands: &'static str) -> NeededRight {
     NeededRight { right: Right { verb, group: "datakey.dev", resource: DataKeyPair::KIND.plural }, commands }
+}
+
+const fn on_classes(verb: &'static str, commands: &'static str) -> NeededRight {
+    NeededRight { right: Right { verb, group: "datakey.dev", resource: CLASSES }, commands }
 }
 
 const fn on_core(verb: &'static str, resource: &'static str, commands: &'static str) -> NeededRight {
@@ -45,6 +52,9 @@ pub const PAIR_RIGHTS: [NeededRight; 5] = [
     on_pairs("delete", "keep"),
 ];
 
+/// Those on classes, which are in no namespace.
+pub const CLASS_RIGHTS: [NeededRight; 2] = [on_classes("get", "classes NAME"), on_classes("list", "classes")];
+
 /// The rights that matter in a cluster with or without DataKeyPairs: the chart can leave out their definition, and rights on them
 /// with it.
 pub fn needed(serves_key_pairs: bool) -> impl Iterator<Item = &'static NeededRight> {
@@ -67,6 +77,21 @@ pub fn check(needed: &NeededRight, namespace: Option<&str>, answer: Result<bool,
     }
 }
 
+/// Whether the user has a right on classes. Few users have it, and without it all other commands work, so it is no failure.
+pub fn check_on_classes(needed: &NeededRight, answer: Result<bool, CommandError>) -> Finding {
+    let NeededRight { right: Right { verb, resource, .. }, commands } = needed;
+    let check = format!("{verb} {resource}");
+    match answer {
+        Ok(true) => Finding::ok(check, format!("you may; for {commands}")),
+        Ok(false) => Finding::note(
+            check,
+            format!("you may not, and only {commands} would use it"),
+            "if you need it, ask for a ClusterRoleBinding to the ClusterRole RELEASE:classes-reader of the chart",
+        ),
+        Err(error) => Finding::unknown(check, error.to_string(), format!("kubectl auth can-i {verb} {resource}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::CheckResult, *};
@@ -77,7 +102,9 @@ mod tests {
 
         let without = ["completion", "version", "check", "__complete"];
         for command in crate::cli::Cli::command().get_subcommands().map(clap::Command::get_name) {
-            let has = needed(true).any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
+            let has = needed(true)
+                .chain(&CLASS_RIGHTS)
+                .any(|needed| needed.commands.split([' ', ',']).any(|word| word == command));
             assert!(has || without.contains(&command), "{command}");
         }
     }
@@ -87,6 +114,16 @@ mod tests {
         let of_pairs = |serves| needed(serves).filter(|needed| needed.right.resource == "datakeypairs").count();
         assert_eq!((of_pairs(true), of_pairs(false)), (PAIR_RIGHTS.len(), 0));
         assert_eq!(needed(false).count(), RIGHTS.len());
+    }
+
+    #[test]
+    fn right_on_classes_is_needed_by_few_users() {
+        let missing = check_on_classes(&CLASS_RIGHTS[1], Ok(false));
+        assert_eq!((missing.check.as_str(), missing.result), ("list datakeyclasses", CheckResult::Ok));
+        assert!(missing.next.unwrap().contains("RELEASE:classes-reader"));
+        assert_eq!(check_on_classes(&CLASS_RIGHTS[1], Ok(true)).next, None);
+        let unknown = check_on_classes(&CLASS_RIGHTS[1], Err(CommandError::Failed(String::new())));
+        assert_eq!(unknown.result, CheckResult::NotChecked);
     }
 
     #[test]

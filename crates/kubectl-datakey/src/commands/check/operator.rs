@@ -16,7 +16,7 @@ use super::{
     flags::{setting, switch, variable},
     watched::Watched,
 };
-use crate::{output::CommandError, view::table::age};
+use crate::{cluster::ServiceAccount, output::CommandError, view::table::age};
 
 /// The Lease of an operator without `--lease-name`.
 const DEFAULT_LEASE: &str = "datakey-operator";
@@ -32,6 +32,10 @@ pub struct Installed {
     pub watched: Watched,
     /// Whether it watches DataKeyPairs.
     pub key_pairs: bool,
+    /// Whether each object needs a class.
+    pub requires_classes: bool,
+    /// The account of its pods.
+    pub account: ServiceAccount,
     /// Namespace and name of the Lease, with `--leader-elect`.
     pub lease: Option<(String, String)>,
     /// The Region in its environment.
@@ -60,6 +64,12 @@ impl Installed {
             wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             available: deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
             key_pairs: switch("--key-pairs", "DATAKEY_KEY_PAIRS").unwrap_or(true),
+            requires_classes: setting("--classes", "DATAKEY_CLASSES").as_deref() == Some("required"),
+            account: ServiceAccount {
+                namespace: namespace.clone(),
+                // Kubernetes gives a pod without a name this one.
+                name: pod.and_then(|pod| pod.service_account_name.clone()).unwrap_or_else(|| "default".to_owned()),
+            },
             lease,
             region: ["AWS_REGION", "AWS_DEFAULT_REGION"]
                 .into_iter()
@@ -196,6 +206,18 @@ mod tests {
         let watches_pairs = |flags: &[&str], env: &Value| installed(flags, env, 1, 1).key_pairs;
         assert!(watches_pairs(&["run"], &json!([])) && watches_pairs(&["--key-pairs"], &off));
         assert!(!watches_pairs(&["run"], &off) && !watches_pairs(&["run", "--key-pairs=false"], &json!([])));
+    }
+
+    #[test]
+    fn requirement_of_classes_is_read_as_the_operator_reads_it() {
+        let env = json!([{ "name": "DATAKEY_CLASSES", "value": "required" }]);
+        let reads = |flags: &[&str], env: &Value| installed(flags, env, 1, 1).requires_classes;
+        for flags in [&["run", "--classes=required"][..], &["run", "--classes", "required"]] {
+            assert!(reads(flags, &json!([])), "{flags:?}");
+        }
+        assert!(reads(&["run"], &env) && !reads(&["run", "--classes=optional"], &env));
+        assert!(!reads(&["run"], &json!([])));
+        assert_eq!(installed(&[], &json!([]), 1, 1).account.user(), "system:serviceaccount:keys:default");
     }
 
     #[test]

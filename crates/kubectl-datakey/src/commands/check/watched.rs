@@ -46,7 +46,8 @@ impl Watched {
         }
     }
 
-    fn has(&self, namespace: &str) -> bool {
+    /// Whether a namespace is among them. What is not known is not.
+    pub fn has(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,
             Self::Only(names) => names.iter().any(|name| name == namespace),

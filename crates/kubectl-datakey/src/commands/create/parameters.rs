@@ -1,7 +1,7 @@
 //! The parameters of `create`: flags, and what `--cli-input-json` and `--cli-input-yaml` add. Pure.
 
 use datakey::{
-    api::{DataKey, DataKeyPair, KeyKind as _, KeyRequest, Kind, RequestFlaw, Rest},
+    api::{DataKey, DataKeyPair, KeyKind as _, Kind, RequestFlaw, Rest, WrittenRequest},
     arn::KmsArn,
 };
 use serde_json::{Map, Value, json};
@@ -19,8 +19,10 @@ const MAX_GRANT_TOKEN: usize = 8192;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parameters {
     name: String,
-    /// The request to KMS.
-    pub request: KeyRequest,
+    /// The name of the class.
+    pub class_name: Option<String>,
+    /// The request to KMS; without a key ID, the class names one.
+    pub request: WrittenRequest,
     /// Grant tokens; empty for none.
     pub grant_tokens: Vec<String>,
     /// The dry run that takes the place of a change.
@@ -37,11 +39,12 @@ impl Parameters {
     pub fn of(args: &Create) -> Result<Self, String> {
         let document = document(args)?;
         let key_id = args.key_id.clone().or(document.key_id);
-        let Some(key_id) = key_id else {
-            return Err("name the KMS key by --key-id, for example --key-id alias/orders".to_owned());
-        };
-        let region = region_of_spec(&key_id, args.aws.region.as_deref())?;
-        let request = KeyRequest {
+        if key_id.is_none() && args.class_name.is_none() {
+            return Err("name the KMS key by --key-id, for example --key-id alias/orders, or a class that names one by --class-name"
+                .to_owned());
+        }
+        let region = region_of_spec(key_id.as_deref().unwrap_or_default(), args.aws.region.as_deref())?;
+        let request = WrittenRequest {
             key_id,
             key_spec: args.key_spec.or(document.key_spec),
             number_of_bytes: args.number_of_bytes.or(document.number_of_bytes),
@@ -50,7 +53,7 @@ impl Parameters {
             region,
             rest: Rest::new(),
         };
-        if let Some(flaw) = RequestFlaw::of(kind(&request), &request) {
+        if let Some(flaw) = RequestFlaw::of_written(kind(&request), &request) {
             return Err(match flaw {
                 RequestFlaw::Length | RequestFlaw::KeyPairSpec => ONE_MATERIAL.to_owned(),
                 flaw => by_flags(flaw),
@@ -62,7 +65,13 @@ impl Parameters {
         check_grant_tokens(&grant_tokens)?;
         let by_document = document.dry_run.unwrap_or_default() && !args.no_dry_run;
         let dry_run = args.dry_run.or(by_document.then_some(DryRun::Aws));
-        Ok(Self { name: args.name.clone().unwrap_or_default(), request, grant_tokens, dry_run })
+        if dry_run == Some(DryRun::Aws) && request.key_id.is_none() {
+            return Err("a dry run asks AWS KMS about a KMS key, and the class names it, which this command does not read: give \
+                        --key-id, too, or check the manifest by --dry-run=server"
+                .to_owned());
+        }
+        let (name, class_name) = (args.name.clone().unwrap_or_default(), args.class_name.clone());
+        Ok(Self { name, class_name, request, grant_tokens, dry_run })
     }
 
     /// Returns the kind of the object.
@@ -77,6 +86,9 @@ impl Parameters {
             metadata.insert("namespace".to_owned(), json!(namespace));
         }
         let mut spec = json!(self.request);
+        if let Some(class_name) = &self.class_name {
+            spec["className"] = json!(class_name);
+        }
         if !self.grant_tokens.is_empty() {
             spec["grantTokens"] = json!(self.grant_tokens);
         }
@@ -90,7 +102,7 @@ const ONE_MATERIAL: &str = "give exactly one of --key-spec (AES_256 or AES_128),
                             --key-pair-spec";
 
 /// The kind of the object for a request.
-fn kind(request: &KeyRequest) -> &'static Kind {
+fn kind(request: &WrittenRequest) -> &'static Kind {
     if request.key_pair_spec.is_some() { DataKeyPair::KIND } else { DataKey::KIND }
 }
 
@@ -218,6 +230,28 @@ mod tests {
     }
 
     #[test]
+    fn class_can_name_the_key() {
+        assert_eq!(spec(&["--class-name=shop", LENGTH]), json!({ "className": "shop", "keySpec": "AES_256" }));
+        assert_eq!(
+            spec(&["--class-name=dkc/shop", "--key-id=alias/a", "--key-pair-spec=ECC_NIST_P256", "--region=eu-west-1"]),
+            json!({ "className": "shop", "keyId": "alias/a", "keyPairSpec": "ECC_NIST_P256", "region": "eu-west-1" })
+        );
+        for (words, message) in [
+            (&["--class-name=shop"][..], "exactly one of --key-spec"),
+            (&["--class-name=shop", LENGTH, "--encryption-context=aws:a=b"], "reserved"),
+            (&["--class-name=shop", LENGTH, "--dry-run"], "give --key-id, too"),
+            (&["--class-name=shop", LENGTH, r#"--cli-input-json={"DryRun": true}"#], "give --key-id, too"),
+        ] {
+            let error = parameters(words).unwrap_err();
+            assert!(error.contains(message), "{words:?}: {error}");
+        }
+        for by in ["--dry-run=client", "--dry-run=server"] {
+            assert!(parameters(&["--class-name=shop", LENGTH, by]).is_ok(), "{by}");
+        }
+        assert!(parameters(&["--class-name=shop", "--key-id=alias/a", LENGTH, "--dry-run"]).is_ok());
+    }
+
+    #[test]
     fn region_is_in_the_spec_only_beside_no_arn() {
         assert_eq!(spec(&["--key-id", ARN, LENGTH, "--region=eu-west-1"]).get("region"), None);
         let other = parameters(&["--key-id", ARN, LENGTH, "--region=eu-north-1"]).unwrap_err();
@@ -244,7 +278,7 @@ mod tests {
     #[test]
     fn wrong_parameters_are_refused_with_what_to_do() {
         for (words, message) in [
-            (&[LENGTH][..], "name the KMS key by --key-id"),
+            (&[LENGTH][..], "name the KMS key by --key-id, for example --key-id alias/orders, or a class"),
             (&["--key-id=orders", LENGTH], "--key-id must be a key ID"),
             (&["--key-id=alias/aws/s3", LENGTH], "name a customer managed key"),
             (&["--key-id=alias/a"], "exactly one of --key-spec"),

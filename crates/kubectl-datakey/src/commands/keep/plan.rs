@@ -152,8 +152,11 @@ pub fn progress(fetched: &FetchedKey, manifest: &Value) -> Progress {
                 format!("version {} is not recorded yet ({}: {})", pin["version"], summary.reason, summary.message);
             return if summary.stalled { Progress::Failed(why) } else { Progress::Pending(why) };
         };
-        // A DataKey has no public key on both sides.
-        if ["ciphertextBlob", "publicKey", "keyId", "request"].iter().any(|&field| found[field] != pin[field]) {
+        // A DataKey has no public key on both sides. The class of a pin is that which let it in.
+        if ["ciphertextBlob", "publicKey", "keyId", "request", "asWritten"]
+            .iter()
+            .any(|&field| found[field] != pin[field])
+        {
             return Progress::Failed(format!(
                 "it records another {} as version {} than the file",
                 fetched.kind().noun,
@@ -292,6 +295,19 @@ mod tests {
         assert_eq!(progress(&pair, &pinned), Progress::Done);
         pinned["spec"]["wrappedKeys"][0]["publicKey"] = json!("AQID");
         assert!(matches!(progress(&pair, &pinned), Progress::Failed(why) if why.contains("another key pair")));
+        let written = |class: Value| {
+            edited(ready(&[1, 2]), |value| {
+                value["status"]["versions"][0]["asWritten"] = json!({ "keySpec": "AES_256" });
+                value["status"]["versions"][0]["class"] = class;
+            })
+        };
+        let class = |generation: i64| json!({ "name": "shop", "uid": "u", "generation": generation });
+        let of_class = pinned_manifest(&written(class(1))).unwrap();
+        assert_eq!(of_class["spec"]["wrappedKeys"][0]["class"], class(1));
+        assert_eq!(progress(&written(class(2)), &of_class), Progress::Done, "the class was changed since");
+        assert!(
+            matches!(progress(&ready(&[1, 2]), &of_class), Progress::Failed(why) if why.contains("another data key"))
+        );
         let unseen = edited(ready(&[1, 2]), |value| value["metadata"]["generation"] = json!(9));
         assert!(matches!(progress(&unseen, &manifest), Progress::Pending(_)));
     }

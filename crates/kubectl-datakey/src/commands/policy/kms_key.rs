@@ -9,6 +9,9 @@ pub const ACCOUNT: &str = "ACCOUNT";
 /// The placeholder for a Region that is not known before KMS issues a data key.
 pub const REGION: &str = "REGION";
 
+/// The placeholder for the ID of a KMS key that only a class names.
+pub const KEY_ID: &str = "KEY-ID";
+
 /// A KMS key, with placeholders for what is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KmsKey {
@@ -40,8 +43,9 @@ impl KmsKey {
         })
     }
 
-    /// Returns the key that a spec asks for, before KMS has issued a data key.
-    pub fn from_spec(key_id: &str, region: Option<&str>) -> Self {
+    /// Returns the key that a spec asks for, before KMS has issued a data key. A spec without a key ID leaves it to a class.
+    pub fn from_spec(key_id: Option<&str>, region: Option<&str>) -> Self {
+        let key_id = key_id.unwrap_or(KEY_ID);
         Self::from_arn(key_id).unwrap_or_else(|| {
             let region = region.unwrap_or(REGION);
             let resource = if key_id.starts_with("alias/") { key_id.to_owned() } else { format!("key/{key_id}") };
@@ -91,6 +95,11 @@ impl KmsKey {
         self.region != REGION
     }
 
+    /// Returns whether the key is known, by its ID or an alias.
+    pub fn is_named(&self) -> bool {
+        self.resource != Resource::unnamed()
+    }
+
     /// Returns whether only an alias of the key is known.
     pub const fn is_alias(&self) -> bool {
         matches!(self.resource, Resource::Alias(_))
@@ -105,6 +114,11 @@ impl KmsKey {
 // === impl Resource ===
 
 impl Resource {
+    /// That of a key that only a class names.
+    fn unnamed() -> Self {
+        Self::Key(format!("key/{KEY_ID}"))
+    }
+
     fn parse(text: &str) -> Self {
         if text.starts_with("alias/") { Self::Alias(text.to_owned()) } else { Self::Key(text.to_owned()) }
     }
@@ -134,12 +148,12 @@ mod tests {
         let key = KmsKey::from_arn(ARN).unwrap();
         assert_eq!((key.arn(), key.name(), key.alias_condition()), (ARN.to_owned(), ARN.to_owned(), None));
         assert!(key.has_account() && key.has_region() && !key.is_alias());
-        assert_eq!(key, KmsKey::from_spec(ARN, Some("eu-north-1")));
+        assert_eq!(key, KmsKey::from_spec(Some(ARN), Some("eu-north-1")));
     }
 
     #[test]
     fn alias_is_a_condition_on_all_keys_of_the_account() {
-        let key = KmsKey::from_spec("arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders", None);
+        let key = KmsKey::from_spec(Some("arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders"), None);
         assert_eq!(key.arn(), "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/*");
         assert_eq!(key.name(), "arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders");
         let condition = json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": "alias/orders" } });
@@ -148,9 +162,14 @@ mod tests {
 
     #[test]
     fn partition_follows_from_the_region() {
-        let key = KmsKey::from_spec("1234abcd-12ab-34cd-56ef-1234567890ab", Some("cn-north-1"));
+        let key = KmsKey::from_spec(Some("1234abcd-12ab-34cd-56ef-1234567890ab"), Some("cn-north-1"));
         assert_eq!(key.arn(), "arn:aws-cn:kms:cn-north-1:ACCOUNT:key/1234abcd-12ab-34cd-56ef-1234567890ab");
         assert_eq!(key.placeholder_role("ROLE"), "arn:aws-cn:iam::ACCOUNT:role/ROLE");
-        assert!(!key.has_account() && key.has_region());
+        assert!(!key.has_account() && key.has_region() && key.is_named());
+        let unnamed = KmsKey::from_spec(None, Some("cn-north-1"));
+        assert_eq!(
+            (unnamed.arn().as_str(), unnamed.is_named()),
+            ("arn:aws-cn:kms:cn-north-1:ACCOUNT:key/KEY-ID", false)
+        );
     }
 }

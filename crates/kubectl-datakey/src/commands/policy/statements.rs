@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::kms_key::{ACCOUNT, KmsKey, REGION};
+use super::kms_key::{ACCOUNT, KEY_ID, KmsKey, REGION};
 use crate::cluster::AnyKey;
 
 /// The action of the workload.
@@ -76,7 +76,7 @@ impl Policies {
         let current = key.recorded_version(key.wanted_version());
         let issuing = current
             .and_then(|issued| KmsKey::from_arn(&issued.key_id))
-            .unwrap_or_else(|| KmsKey::from_spec(request.key_id.unwrap_or("KEY-ID"), request.region));
+            .unwrap_or_else(|| KmsKey::from_spec(request.key_id, request.region));
         let wanted = (issuing.clone(), request.context());
         let recorded = key
             .record()
@@ -108,7 +108,10 @@ impl Policies {
             let condition = merged(Some(condition), kms_key.alias_condition());
             decrypt.push(Statement { condition, ..statement });
         }
+        let class_name = key.object().spec.class_name.filter(|_| current.is_none());
+        let of_class = class_name.iter().flat_map(|name| notes_of_a_class(name, &key.namespace(), &issuing));
         let notes = notes(kind, &issuing, unwrapping.iter().map(|(kms_key, _)| kms_key));
+        let notes = of_class.chain(notes).collect();
         Self {
             operator: PolicyDocument::of(vec![generate]),
             workload: PolicyDocument::of(decrypt),
@@ -153,6 +156,22 @@ const fn sids(kind: &Kind) -> (&'static str, &'static str) {
         KindId::DataKey => ("OperatorIssuesWrappedDataKeys", "WorkloadUnwrapsDataKeys"),
         KindId::DataKeyPair => ("OperatorIssuesWrappedKeyPairs", "WorkloadUnwrapsPrivateKeys"),
     }
+}
+
+/// Returns what the user must know where a class decides on what is issued next.
+fn notes_of_a_class(name: &str, namespace: &str, issuing: &KmsKey) -> Vec<String> {
+    let look = format!("kubectl datakey classes {name} -n {namespace}");
+    let mut notes = Vec::new();
+    if !issuing.is_named() {
+        notes.push(format!(
+            "note: fill in {KEY_ID}, the KMS key: spec.keyId is absent, so the class {name} names it ({look})"
+        ));
+    }
+    notes.push(format!(
+        "note: the class {name} can add pairs to the encryption context, which the policies lack until the version of the spec is \
+         issued: add them ({look}), or print the policies again afterwards"
+    ));
+    notes
 }
 
 /// Returns what the user must know or fill in.
@@ -347,6 +366,30 @@ mod tests {
         for word in ["fill in ACCOUNT", "fill in REGION", "by an alias only"] {
             assert!(policies.notes.iter().any(|note| note.contains(word)), "{word}: {:?}", policies.notes);
         }
+    }
+
+    #[test]
+    fn key_of_a_class_is_to_be_filled_in() {
+        let by_class = |fetched, key_id: Option<&str>| {
+            let edit = |value: &mut Value| {
+                value["spec"]["keyId"] = json!(key_id);
+                value["spec"]["className"] = json!("shop");
+            };
+            of(&edited(fetched, edit).key)
+        };
+        let policies = by_class(recorded(&[]), None);
+        let statement = &policies.operator.statement[0];
+        assert_eq!(
+            (statement.resource.as_str(), &statement.condition),
+            ("arn:aws:kms:REGION:ACCOUNT:key/KEY-ID", &None)
+        );
+        let command = "kubectl datakey classes shop -n shop";
+        assert!(policies.notes[0].starts_with("note: fill in KEY-ID") && policies.notes[0].contains(command));
+        assert!(policies.notes[1].contains("can add pairs") && policies.notes[1].contains(command));
+        let named = by_class(recorded(&[]), Some("alias/orders"));
+        assert!(named.notes[0].contains("can add pairs"), "{:?}", named.notes);
+        let issued = by_class(ready(&[1]), None);
+        assert_eq!((issued.operator.statement[0].resource.as_str(), issued.notes.len()), (ARN, 1));
     }
 
     #[test]
