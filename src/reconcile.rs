@@ -132,7 +132,11 @@ impl<K: KeyKind> Reconciler<'_, K> {
         let Self { context, .. } = *self;
         for step in 0..MAX_STEPS {
             self.failure_inputs.rival = self.rival();
-            self.failure_inputs.class = context.classes.of(self.object());
+            // A failure depends on the class that it was decided with. While the failure is written, the class can change, and that
+            // wakes nothing yet.
+            if self.attempt.failure().is_none() {
+                self.failure_inputs.class = context.classes.of(self.object());
+            }
             context.retries.retry_requested(&self.uid, self.failure_inputs.retry_at.as_deref());
             let wait =
                 context.retries.delay_left(&self.uid, &self.failure_inputs, condition::reported_failure(self.object()));

@@ -1,9 +1,12 @@
 //! Tests of single reconciles against an API server that answers from a function.
 
+use std::sync::OnceLock;
+
 use datakey::{
     api::{DataKey, KindId},
     decode::Encoded,
     fixtures::{data_key, recorded},
+    reason::Failure,
 };
 use futures::channel::mpsc;
 use http::{Request, Response, StatusCode};
@@ -49,6 +52,12 @@ type OnRequest = Arc<Mutex<Box<dyn FnMut(&str) + Send>>>;
 impl Fixture {
     /// The API server has no object but this one, and KMS is at this URL.
     pub fn new(key: &DataKey, kms: &str) -> Self {
+        Self::answering(key, kms, |_| None)
+    }
+
+    /// The same, where this answers some requests, by method and path.
+    fn answering(key: &DataKey, kms: &str, answers: impl Fn(&str) -> Option<Value> + Send + Sync + 'static) -> Self {
+        let answers = Arc::new(answers);
         let path_of_key = format!("{}/orders", DataKey::url_path(&(), Some("shop")));
         let stored = serde_json::to_value(key).unwrap();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -58,9 +67,14 @@ impl Fixture {
         let client = Client::new(
             service_fn(move |request: Request<Body>| {
                 let path = request.uri().path().to_owned();
-                answered.lock().push(format!("{} {path}", request.method()));
+                let asked = format!("{} {path}", request.method());
+                answered.lock().push(asked.clone());
                 called.lock()(&path);
-                let (code, body) = if path == path_of_key { (StatusCode::OK, stored.clone()) } else { not_found() };
+                let (code, body) = match answers(&asked) {
+                    Some(body) => (StatusCode::OK, body),
+                    None if path == path_of_key => (StatusCode::OK, stored.clone()),
+                    None => not_found(),
+                };
                 let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
                 *answer.status_mut() = code;
                 async move { Ok::<_, BoxError>(answer) }
@@ -209,4 +223,33 @@ async fn failed_read_of_a_key_counts_as_a_failed_reconcile() {
     assert!(matches!(loaded, Err(Error::Gone)));
     let metrics = fixture.context.metrics.render(Gauges::default()).unwrap();
     assert!(metrics.contains("outcome=\"Error\"} 1"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn class_that_comes_while_its_absence_is_written_counts() {
+    let mut key = data_key();
+    key.spec.class_name = Some("shop".to_owned());
+    let failure = Failure::new(Reason::ClassNotFound, "shop");
+    let mut reported = key.with_status(condition::failed(&key, &failure, Timestamp::now()));
+    reported.metadata.resource_version = Some("101".to_owned());
+    let reported = serde_json::to_value(&reported).unwrap();
+    let operator: Arc<OnceLock<Arc<Context>>> = Arc::default();
+    let during_the_write = Arc::clone(&operator);
+    // The watch delivers the class before the API server answers. The object has no failure yet, so that wakes nothing.
+    let fixture = Fixture::answering(&key, "http://127.0.0.1:9", move |asked| {
+        asked.starts_with("PUT ").then(|| {
+            let class = json!({
+                "metadata": { "name": "shop", "uid": "u", "generation": 1 },
+                "spec": { "namespaces": ["*"], "allow": [{ "keyIds": ["alias/orders"] }] },
+            });
+            assert!(during_the_write.get().unwrap().classes.put(&serde_json::from_value(class).unwrap()));
+            reported.clone()
+        })
+    });
+    fixture.context.classes.list_begins();
+    fixture.context.classes.list_ends();
+    assert!(operator.set(Arc::clone(&fixture.context)).is_ok());
+    let next = fixture.reconcile().await.unwrap();
+    assert!(fixture.requests.lock().iter().any(|asked| asked.starts_with("PUT ")), "{:?}", fixture.requests.lock());
+    assert_eq!(next, Next::After(Duration::ZERO), "it is decided again, with the class");
 }
