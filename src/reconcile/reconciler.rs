@@ -193,7 +193,7 @@ impl<'a, K: KeyKind> Reconciler<'a, K> {
     /// said so, and then it has woken nothing.
     pub fn has_missed_its_class(&self) -> bool {
         let waits = match self.attempt.failure() {
-            Some(failure) => failure.reason.depends_on_class(),
+            Some(failure) => failure.reason.depends_on_class() || failure.reason.depends_on_request(),
             None => self.failure_inputs.class == ClassInView::Unlisted,
         };
         waits && self.context.classes.of(self.object()) != self.failure_inputs.class

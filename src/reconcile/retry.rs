@@ -69,7 +69,9 @@ impl RetryTable {
         let mut state = self.known(uid)?;
         let gate = state.gate.as_ref()?;
         if gate.is_open(inputs) {
-            *state = RetryState { record_failed: state.record_failed, ..RetryState::default() };
+            // The failure that the status shows for this spec would make the object wait like after a restart.
+            let failures = u32::from(gate.inputs.generation == inputs.generation);
+            *state = RetryState { record_failed: state.record_failed, failures, ..RetryState::default() };
             return None;
         }
         gate.left(now)

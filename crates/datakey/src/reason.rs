@@ -158,8 +158,25 @@ impl Reason {
         matches!(self, Self::ClassMissing | Self::ClassNotFound | Self::ClassRefused | Self::ClassesUnavailable)
     }
 
-    /// Whether a change of the Secret is a reason to retry at once. `PinConflict` and `PinInvalid` are among these: the Secret of
-    /// the recorded versions is restored although the pin cannot be recorded.
+    /// Whether another request to KMS may succeed. A class fills in requests, so a change of the class of an object is a reason to
+    /// retry at once.
+    pub const fn depends_on_request(self) -> bool {
+        matches!(
+            self,
+            Self::KeyNotFound
+                | Self::KeyDisabled
+                | Self::KeyStateInvalid
+                | Self::KeyUsageInvalid
+                | Self::AccessDenied
+                | Self::RequestInvalid
+                | Self::RegionMissing
+                | Self::RegionUnknown
+                | Self::SecretTooLarge
+        )
+    }
+
+    /// Whether a change of the Secret is a reason to retry at once. The reasons of pins are among these, and those of classes, which
+    /// can refuse a pin: the Secret of the recorded versions is restored although the pin cannot be recorded.
     pub const fn depends_on_secret(self) -> bool {
         matches!(
             self,
@@ -172,7 +189,7 @@ impl Reason {
                 | Self::PinInvalid
                 | Self::RestoredWithoutKey
                 | Self::IssuingDisabled
-        )
+        ) || self.depends_on_class()
     }
 }
 

@@ -56,7 +56,10 @@ impl RetryGate {
         let same_spec = self.inputs.generation == inputs.generation;
         let same_secret = !self.reason.depends_on_secret()
             || (&self.inputs.secret, &self.inputs.rival) == (&inputs.secret, &inputs.rival);
-        let same_class = !self.reason.depends_on_class() || self.inputs.class == inputs.class;
+        let same_class = match (&self.inputs.class, &inputs.class) {
+            (ClassInView::Found(before), ClassInView::Found(now)) if self.reason.depends_on_request() => before == now,
+            (before, now) => !self.reason.depends_on_class() || before == now,
+        };
         !same_spec || !same_secret || !same_class || inputs.is_past(self.reason)
     }
 

@@ -5,6 +5,8 @@ use super::{
     *,
 };
 
+use datakey::class::Class;
+
 use crate::classes::ClassInView;
 
 const BOUNDS: RetryBounds = RetryBounds { min: Duration::from_secs(1), max: Duration::from_mins(10) };
@@ -346,4 +348,45 @@ async fn request_of_a_settled_object_leaves_no_row() {
     tokio::time::advance(request::REQUEST_EVERY).await;
     retries.settled("a");
     assert!(retries.rows.lock().by_uid.is_empty());
+}
+
+/// A class that was changed this often.
+fn class(generation: i64) -> ClassInView {
+    ClassInView::Found(Class::new("shop", "u", generation, Err("x".to_owned())).into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_waits_for_another_class_or_another_secret() {
+    let of = |class| FailureInputs { class, ..inputs(1, "s") };
+    let refused = [Reason::ClassMissing, Reason::ClassNotFound, Reason::ClassRefused, Reason::ClassesUnavailable];
+    let begun = of(class(1));
+    // The Secret of the recorded versions is restored although the class refuses a pin.
+    let restored = FailureInputs { secret: None, ..begun.clone() };
+    for reason in refused {
+        for there in [of(class(2)), of(ClassInView::Absent), restored.clone()] {
+            let retries = RetryTable::new(BOUNDS);
+            retries.on_failure("a", begun.clone(), &reason.into());
+            assert!(retries.delay_left("a", &begun, None).is_some());
+            assert_eq!(retries.delay_left("a", &there, None), None, "{reason:?} {there:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_failed_is_retried_with_another_class() {
+    let of = |class| FailureInputs { class, ..inputs(1, "s") };
+    let retries = RetryTable::new(BOUNDS);
+    retries.on_failure("a", of(class(1)), &Reason::KeyNotFound.into());
+    assert!(retries.delay_left("a", &of(class(1)), None).is_some());
+    for _step in 0..2 {
+        let left = retries.delay_left("a", &of(class(2)), Some(Reason::KeyNotFound));
+        assert_eq!(left, None, "it can fill in another key");
+    }
+    retries.on_failure("a", of(class(2)), &Reason::Throttled.into());
+    assert!(retries.delay_left("a", &of(class(3)), None).is_some(), "no class ends that");
+    // The first list of classes after a start is no change of one.
+    let restarted = RetryTable::new(BOUNDS);
+    let shown = Some(Reason::KeyNotFound);
+    restarted.delay_left("a", &of(ClassInView::Unlisted), shown);
+    assert!(restarted.delay_left("a", &of(class(2)), shown).is_some());
 }
