@@ -130,14 +130,13 @@ impl Classes {
         known.listing = Listing::Complete;
     }
 
-    /// The API server refuses to list classes. Returns whether that is new. What is known already stays in force.
+    /// The API server refuses to list classes, or to watch them. Returns whether that is new. What is known goes out of force: it
+    /// could be narrowed or deleted by now.
     pub fn list_is_refused(&self, why: &str) -> bool {
         let mut known = self.known.write();
         let refused = Listing::Refused(why.into());
-        let is_new = known.listing != Listing::Complete && known.listing != refused;
-        if is_new {
-            known.listing = refused;
-        }
+        let is_new = known.listing != refused;
+        *known = Known { listing: refused, ..Known::default() };
         is_new
     }
 }
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn class_that_a_list_lacks_is_gone_a_refusal_forgets_none() {
+    fn class_that_a_list_lacks_is_gone_and_so_are_refused_ones() {
         let classes = Classes::new(false);
         for names in [["a", "b"], ["b", "c"]] {
             classes.list_begins();
@@ -228,7 +227,10 @@ mod tests {
             classes.list_ends();
         }
         assert_eq!(in_view(&classes, Some("a")), ClassInView::Absent);
-        assert!(!classes.list_is_refused("forbidden"), "what was listed stays in force");
         assert!(matches!(in_view(&classes, Some("c")), ClassInView::Found(_)));
+        // What was listed may be narrowed or deleted by now.
+        assert!(classes.list_is_refused("forbidden"));
+        assert_eq!(in_view(&classes, Some("c")), ClassInView::Unavailable("forbidden".into()));
+        assert!(classes.all().is_empty());
     }
 }

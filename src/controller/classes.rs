@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api_server::{
-        errors::{describe_watch, is_watch_unanswered},
+        errors::{describe_watch, is_watch_unanswered, watch_refusal},
         outage::Repeats,
     },
     classes::Classes,
@@ -34,6 +34,9 @@ use crate::{
 use status::keep_status;
 
 mod status;
+
+/// The number of refusals in a row after which what is known of classes is out of force.
+const MAX_REFUSALS: u32 = 5;
 
 /// The objects of one watched namespace, or of all, and the queue of their reconciles.
 pub(super) struct ScopeOfClasses {
@@ -59,29 +62,69 @@ pub(super) async fn run(context: &Context, scopes: &[ScopeOfClasses], writes_sta
 
 async fn watch(context: &Context, scopes: &[ScopeOfClasses]) {
     let api: Api<WatchedClass> = Api::all(context.client.clone());
-    wait_until_listable(&api, context, scopes).await;
+    let mut logged = Repeats::default();
+    loop {
+        wait_until_listable(&api, context, scopes, &mut logged).await;
+        let why = follow(&api, context, scopes, &mut logged).await;
+        let why = match list_one(&api, "DataKeyClasses", context.kube_timeout).await {
+            // It says whether the definition is missing.
+            Err(Obstacle::Missing(why)) => why,
+            _ => why,
+        };
+        refused(&why, &context.classes, scopes);
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Follows the changes of classes until the API server refuses that. Returns why. The role or the definition can be removed, and
+/// the right to watch can be missing beside that to list.
+async fn follow(api: &Api<WatchedClass>, context: &Context, scopes: &[ScopeOfClasses], logged: &mut Repeats) -> String {
     let connectivity = context.connectivity.clone();
     let config = match connectivity.watch_timeout() {
         Some(seconds) => watcher::Config::default().timeout(seconds),
         None => watcher::Config::default(),
     };
-    let mut events = Box::pin(listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), connectivity));
-    let mut logged = Repeats::default();
+    let mut events = Box::pin(listing_watch(|listing| watcher(api.clone(), listing.of(&config)), connectivity));
+    let mut refusals = 0;
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => apply(event, &context.classes, scopes),
-            Err(error) => log_interruption(&error, &mut logged),
+            Ok(event) => {
+                // The beginning of a list is not yet an answer.
+                if !matches!(event, Event::Init) {
+                    refusals = 0;
+                }
+                apply(event, &context.classes, scopes);
+            }
+            Err(error) => {
+                log_interruption(&error, logged);
+                refusals += u32::from(watch_refusal(&error).is_some());
+                // An API server that has just started can refuse what it allows a moment later.
+                if let Some(why) = watch_refusal(&error).filter(|_| refusals >= MAX_REFUSALS) {
+                    return format!("the API server refuses to watch DataKeyClasses: {why}");
+                }
+            }
         }
     }
+    "the watch over DataKeyClasses has ended".to_owned()
 }
 
 /// Waits until classes can be listed. Their definition may never be installed.
-async fn wait_until_listable(api: &Api<WatchedClass>, context: &Context, scopes: &[ScopeOfClasses]) {
+async fn wait_until_listable(
+    api: &Api<WatchedClass>,
+    context: &Context,
+    scopes: &[ScopeOfClasses],
+    logged: &mut Repeats,
+) {
     let mut refusals = 0;
     loop {
         match list_one(api, "DataKeyClasses", context.kube_timeout).await {
             Ok(()) => return,
-            Err(Obstacle::Unknown(_)) => sleep(PROBE_INTERVAL).await,
+            Err(Obstacle::Unknown(why)) => {
+                if logged.is_due(&why, Instant::now()) {
+                    warn!("waiting to know whether there are DataKeyClasses: {why}");
+                }
+                sleep(PROBE_INTERVAL).await;
+            }
             // An API server that has just started can refuse what it allows a moment later.
             Err(Obstacle::Missing(_)) if refusals == 0 => {
                 refusals += 1;
@@ -121,10 +164,7 @@ fn apply(event: Event<WatchedClass>, classes: &Classes, scopes: &[ScopeOfClasses
 fn wake_refused(object: &Encoded, classes: &Classes, scopes: &[ScopeOfClasses]) {
     let name = object.metadata.name.as_deref();
     let is_default = classes.is_required() && name == Some(DEFAULT_CLASS);
-    wake(scopes, |class, state| {
-        let waits = matches!(state, ReadyState::Failed(reason) if reason.depends_on_class());
-        waits && (class == name || is_default && class.is_none())
-    });
+    wake(scopes, |class, state| waits_for_a_change(state) && (class == name || is_default && class.is_none()));
 }
 
 /// Wakes the objects that wait until classes are known, and those that any class refused.
@@ -132,8 +172,13 @@ fn wake_waiting(classes: &Classes, scopes: &[ScopeOfClasses]) {
     wake(scopes, |class, state| match state {
         ReadyState::Issued => false,
         ReadyState::Pending => class.is_some() || classes.is_required(),
-        ReadyState::Failed(reason) => reason.depends_on_class(),
+        ReadyState::Failed(_) => waits_for_a_change(state) && (class.is_some() || classes.is_required()),
     });
+}
+
+/// Whether another class can end the failure: the class refused the object, or KMS refused a request that a class fills in.
+fn waits_for_a_change(state: ReadyState) -> bool {
+    matches!(state, ReadyState::Failed(reason) if reason.depends_on_class() || reason.depends_on_request())
 }
 
 /// Queues the objects that are not settled and that this concerns: by the name of the class in the spec, and by the state.
