@@ -276,13 +276,17 @@ impl Case<'_> {
         match check {
             Check::KeyIds => {
                 let names = self.class.spec().allow.iter().flat_map(|entry| &entry.key_ids);
-                let (arns, names): (Vec<_>, Vec<_>) = names.partition(|key_id| key_id.starts_with("arn:"));
+                // A key ID names a KMS key of another tenant as its ARN does.
+                let (names, keys): (Vec<_>, Vec<_>) = names.partition(|key_id| key_id.starts_with("alias/"));
                 let asked = printable(self.request.key_id.unwrap_or_default(), MAX_VALUE);
-                let allowed = match (names.is_empty(), arns.len()) {
-                    (true, _) => "it allows keys by their ARNs only".to_owned(),
+                let allowed = match (names.is_empty(), keys.len()) {
+                    (true, _) => "it allows keys by their IDs or ARNs only".to_owned(),
                     (false, 0) => format!("it allows {}", named(names.into_iter().map(String::as_str), "name")),
                     (false, _) => {
-                        format!("it allows {}, and some ARNs", named(names.into_iter().map(String::as_str), "name"))
+                        format!(
+                            "it allows {}, and some IDs or ARNs",
+                            named(names.into_iter().map(String::as_str), "name")
+                        )
                     }
                 };
                 format!("the class does not allow the KMS key {asked}; {allowed}")

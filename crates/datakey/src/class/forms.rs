@@ -39,6 +39,8 @@ pub(super) fn is_key_pattern(pattern: &str) -> bool {
 /// ignore the case of context keys, and readers do not see the form.
 pub(super) fn folded(text: &str) -> String {
     let normalizer = ComposingNormalizerBorrowed::new_nfkc();
-    let lower = normalizer.normalize(text).to_lowercase();
+    // Letters of one upper case can have several lower cases: the two forms of the Greek sigma, and the i without a dot. A sharp s
+    // has several upper cases.
+    let lower = normalizer.normalize(text).to_lowercase().to_uppercase().to_lowercase();
     normalizer.normalize(&lower).into_owned()
 }

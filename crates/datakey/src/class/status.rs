@@ -21,10 +21,15 @@ pub fn wanted_status(class: &Class, in_use: i64, old: &DataKeyClassStatus, now: 
         last_transition_time: same.map_or_else(|| truncate_to_seconds(now), |old| old.last_transition_time.clone()),
         observed_generation: Some(class.generation),
     };
-    let others = old.conditions.iter().flatten().filter(|condition| condition.type_ != ACCEPTED).cloned();
+    // Their order stays: otherwise a condition of another client before this one would make each status differ from the stored one.
+    let mut conditions = old.conditions.clone().unwrap_or_default();
+    match conditions.iter_mut().find(|condition| condition.type_ == ACCEPTED) {
+        Some(old) => *old = accepted,
+        None => conditions.push(accepted),
+    }
     DataKeyClassStatus {
         observed_generation: Some(class.generation),
-        conditions: Some(std::iter::once(accepted).chain(others).collect()),
+        conditions: Some(conditions),
         in_use: Some(in_use),
     }
 }

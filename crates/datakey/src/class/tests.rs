@@ -143,9 +143,9 @@ fn cases() -> Vec<Case> {
             keys(json!(["arn:aws:kms:eu-west-1:111122223333:alias/shop-*"])),
             key("alias/shop-a"),
             key("arn:aws:kms:eu-west-1:111122223333:alias/shop-a"),
-            "by their ARNs only",
+            "by their IDs or ARNs only",
         ),
-        case(Check::KeyIds, keys(json!([ARN])), key(&ARN[ARN.len() - 36..]), key(ARN), "by their ARNs only"),
+        case(Check::KeyIds, keys(json!([ARN])), key(&ARN[ARN.len() - 36..]), key(ARN), "by their IDs or ARNs only"),
         case(
             Check::Regions,
             ("/allow/0/regions", json!(["eu-west-1"])),
@@ -528,5 +528,41 @@ fn what_is_recorded_is_not_judged_again() {
         let step = plan(&Observed { inputs, ..Observed::new(&key, &view) }, crate::fixtures::at(1));
         let Step::PutStatus(status) = step else { panic!("{class:?}: {step:?}") };
         assert_eq!(status.conditions[0].status, "True", "{class:?}");
+    }
+}
+
+#[test]
+fn condition_of_another_client_keeps_its_place() {
+    let mut stored = wanted_status(&class(allowing()), 3, &<_>::default(), crate::fixtures::at(0));
+    let accepted = stored.conditions.take().unwrap();
+    let other = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: "Reviewed".to_owned(),
+        ..accepted[0].clone()
+    };
+    stored.conditions = Some([vec![other], accepted].concat());
+    assert_eq!(wanted_status(&class(allowing()), 3, &stored, crate::fixtures::at(9)), stored, "nothing is written");
+}
+
+#[test]
+fn refusal_names_no_key_id_that_the_object_does_not() {
+    let id = &OTHER_ARN[OTHER_ARN.len() - 36..];
+    let class = with("/allow/0/keyIds", json!(["alias/shop", id]));
+    let why = ask(&class, &object(|_| {})).unwrap_err();
+    assert!(why.ends_with("it allows alias/shop, and some IDs or ARNs") && !why.contains(id), "{why}");
+}
+
+#[test]
+fn letters_that_differ_in_case_only_are_the_same() {
+    for (of_the_class, written) in
+        [("\u{39f}\u{3a3}", "\u{3bf}\u{3c3}"), ("stadion", "stad\u{131}on"), ("ss", "\u{1e9e}")]
+    {
+        let pairs = json!([{ "key": of_the_class, "valueFrom": "Namespace", "mode": "Inject" }]);
+        let class = with("/encryptionContext", json!({ "pairs": pairs }));
+        let context = [(written.to_owned(), "bank".to_owned())].into();
+        assert_refused(
+            ask(&class, &object(|key| key.spec.encryption_context = Some(context))),
+            Check::Pairs,
+            "only in case",
+        );
     }
 }
