@@ -279,6 +279,7 @@ mod tests {
     use super::*;
     use crate::{
         api::DataKey,
+        class::{Class, Lookup, Tenancy},
         fixtures::{data_key, issued},
         reason::Reason,
     };
@@ -374,5 +375,51 @@ mod tests {
         attempt.learn(Answer::Failed(Reason::KeyDisabled.into())).unwrap();
         let Step::PutStatus(status) = next(&attempt) else { panic!() };
         assert!(status.conditions.iter().any(|condition| condition.reason == Reason::KeyDisabled.as_str()));
+    }
+
+    // === a class that changes between the answer and the record ===
+
+    fn class(spec: serde_json::Value) -> Class {
+        Class::new("shop", "u", 1, serde_json::from_value(spec).map_err(|error| error.to_string()))
+    }
+
+    /// A class that adds this value of a pair.
+    fn adding(stage: &str) -> Class {
+        class(serde_json::json!({
+            "namespaces": ["shop"],
+            "allow": [{ "keyIds": ["alias/orders"] }],
+            "encryptionContext": { "pairs": [{ "key": "stage", "value": stage, "mode": "Inject" }] },
+        }))
+    }
+
+    fn next_under(attempt: &Whole, class: Lookup<'_>) -> Step {
+        let tenancy = Tenancy { is_required: false, class };
+        attempt.next(Inputs { tenancy, ..Inputs::default() }, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn answer_is_recorded_only_if_the_class_asks_the_same_now() {
+        let mut attempt = Whole::new(with_spec(|key| key.spec.class_name = Some("shop".to_owned())), None);
+        attempt.learn(Answer::Permit).unwrap();
+        attempt.learn(Answer::Metadata(None)).unwrap();
+        let before = adding("test");
+        let Step::CallKms(ask) = next_under(&attempt, Lookup::Found(&before)) else { panic!() };
+        let Ask { request, as_written, class: by } = *ask;
+        attempt.learn(Answer::Issued(IssuedVersion { request, as_written, class: by, ..issued(1) })).unwrap();
+        assert!(matches!(next_under(&attempt, Lookup::Found(&before)), Step::Record(_)));
+
+        let other = adding("prod");
+        let Step::AcquirePermit(ask) = next_under(&attempt, Lookup::Found(&other)) else { panic!() };
+        assert_eq!(ask.request.context()["stage"], "prod", "KMS is asked again");
+        assert!(matches!(next_under(&attempt, Lookup::Unlisted), Step::RequeueAfter(_)));
+        let narrow = class(serde_json::json!({ "namespaces": [], "allow": [{ "keyIds": ["alias/orders"] }] }));
+        for (class, reason) in [
+            (Lookup::Found(&narrow), Reason::ClassRefused),
+            (Lookup::Absent, Reason::ClassNotFound),
+            (Lookup::Unavailable("forbidden"), Reason::ClassesUnavailable),
+        ] {
+            let Step::ReportFailure(failure) = next_under(&attempt, class) else { panic!("{class:?}") };
+            assert_eq!(failure.reason, reason);
+        }
     }
 }
