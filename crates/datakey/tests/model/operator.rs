@@ -94,12 +94,12 @@ impl Model {
         if let Some(decision) = self.decisions.borrow().get(&(asked, class)) {
             return *decision;
         }
-        let decision = self.decide_anew((asked, class));
+        let decision = self.decide_uncached((asked, class));
         self.decisions.borrow_mut().insert((asked, class), decision);
         decision
     }
 
-    fn decide_anew(&self, (attempt, class): Question) -> Decision {
+    fn decide_uncached(&self, (attempt, class): Question) -> Decision {
         let decision = self.ask_plan((attempt, class));
         let (id, _) = *attempt.object();
         if self.has_class() && self.is_recorded(id) && decision != self.ask_plan((attempt, ClassView::Unlisted)) {

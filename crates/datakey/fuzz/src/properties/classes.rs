@@ -116,7 +116,7 @@ fn has_the_pairs(key: &DataKey, class: &Class, context: &datakey::api::Encryptio
     })
 }
 
-/// What is asked is what the spec says with what the class says, and the spec can be told from it.
+/// What is asked is what the spec says with what the class says, and the spec follows from the record.
 fn is_filled_in(key: &DataKey, class: &Class, ask: &Ask) {
     let Ask { request, as_written, .. } = ask;
     let spec = key.as_object().spec.request;
@@ -182,7 +182,7 @@ fn answer(key: &DataKey, tenancy: &Tenancy<'_>, ask: &Ask) -> Option<IssuedVersi
     let arns = class.spec().allow.iter().flat_map(|entry| entry.key_arns.iter().flatten());
     let mut possible = arns.chain(&made).filter(|arn| arn::may_answer(key_id, region, arn));
     let mut ask = ask.clone();
-    // A Secret does not tell an empty context from an absent one.
+    // In a Secret, an empty context and an absent one are the same.
     ask.request.encryption_context = ask.request.encryption_context.filter(|context| !context.is_empty());
     let version = |arn: &String| IssuedVersion {
         key_id: arn.clone(),
