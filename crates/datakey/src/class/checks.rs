@@ -86,12 +86,6 @@ const OF_ENTRIES: [OfEntry; 5] = [
     (Check::KeyArns, allows_the_arn),
 ];
 
-/// All checks.
-#[cfg(test)]
-pub(super) fn all() -> impl Iterator<Item = Check> {
-    OF_REQUESTS.iter().map(|(check, _)| *check).chain(OF_ENTRIES.iter().map(|(check, _)| *check))
-}
-
 /// Judges by all checks, in their order.
 ///
 /// # Errors
@@ -344,6 +338,11 @@ fn named<'a>(values: impl Iterator<Item = &'a str>, what: &str) -> String {
 // === impl Check ===
 
 impl Check {
+    /// All checks, in their order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        OF_REQUESTS.iter().map(|(check, _)| *check).chain(OF_ENTRIES.iter().map(|(check, _)| *check))
+    }
+
     /// The name, as messages have it: the field of the class.
     pub const fn name(self) -> &'static str {
         match self {

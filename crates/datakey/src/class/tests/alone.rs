@@ -66,7 +66,7 @@ fn all() -> Vec<Judged> {
 
 #[test]
 fn each_check_is_needed() {
-    let checks: Vec<_> = checks::all().collect();
+    let checks: Vec<_> = Check::all().collect();
     let mut needed = BTreeSet::new();
     for (number, judged) in all().iter().enumerate() {
         for check in &checks {
