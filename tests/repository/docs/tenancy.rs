@@ -29,9 +29,9 @@ fn manifests(page: &str) -> Vec<Value> {
 
 /// The samples of the API.
 fn samples() -> Vec<Value> {
-    let folder = fs::read_dir(repository().join("deploy/samples")).unwrap();
-    let files =
-        folder.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|own| own == "yaml"));
+    let folders = ["deploy/samples", "deploy/samples/class"];
+    let files = folders.into_iter().flat_map(|folder| fs::read_dir(repository().join(folder)).unwrap());
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|own| own == "yaml"));
     files.flat_map(|path| serde_saphyr::from_multiple::<Value>(&fs::read_to_string(path).unwrap()).unwrap()).collect()
 }
 
