@@ -401,6 +401,50 @@ fn versions_that_accompany_pins_are_judged() {
     assert_eq!(reason(&with("/allow/0/keyArns", json!([ARN]))), Err(Reason::ClassRefused));
 }
 
+#[test]
+fn replicas_of_a_multi_region_key_are_other_keys() {
+    let id = "mrk-1234abcd12ab34cd56ef1234567890ab";
+    let replica = |region: &str| format!("arn:aws:kms:{region}:111122223333:key/{id}");
+    let (here, there) = (replica("eu-west-1"), replica("eu-north-1"));
+    let ask_for = |class: &Class, key_id: &str, region: Option<&str>| {
+        ask(class, &object(|key| (key.spec.key_id, key.spec.region) = (Some(key_id.into()), region.map(str::to_owned))))
+    };
+    let by_arn = with("/allow/0/keyIds", json!([here]));
+    assert!(ask_for(&by_arn, &here, None).is_ok());
+    assert_refused(ask_for(&by_arn, &there, None), Check::KeyIds, "by their IDs or ARNs only");
+    assert_refused(ask_for(&by_arn, id, None), Check::KeyIds, "by their IDs or ARNs only");
+
+    // The ID is that of all replicas, so the Region restricts it.
+    let by_id = class(json!({ "namespaces": ["*"], "allow": [{ "keyIds": [id], "regions": ["eu-west-1"] }] }));
+    assert!(ask_for(&by_id, id, None).is_ok());
+    assert_refused(ask_for(&by_id, id, Some("eu-north-1")), Check::Regions, "must be in eu-west-1");
+    assert_refused(ask_for(&by_id, &there, None), Check::KeyIds, "does not allow the KMS key");
+
+    let claims = with("/allow/0/keyArns", json!([here]));
+    let admit = |arn: &str| {
+        let version = IssuedVersion { key_id: arn.to_owned(), ..issued(1) };
+        tenancy(&claims).admit((&object(|_| {})).into(), None, vec![version]).map_err(why)
+    };
+    assert!(admit(&here).is_ok());
+    assert_refused(admit(&there), Check::KeyArns, "not among keyArns");
+}
+
+#[test]
+fn pin_of_a_replica_is_judged_as_it_is_recorded() {
+    use crate::protocol::{Inputs, Observed, SecretState, Step, plan};
+    let replica = |region: &str| format!("arn:aws:kms:{region}:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab");
+    let (here, there) = (replica("eu-west-1"), replica("eu-north-1"));
+    let key = object(|key| key.spec.wrapped_keys = Some(vec![IssuedVersion { key_id: there.clone(), ..issued(1) }]));
+    let step = |arns: &[&String]| {
+        let class = with("/allow/0/keyArns", json!(arns));
+        let inputs = Inputs { tenancy: tenancy(&class), default_region: Some("eu-west-1"), ..Inputs::default() };
+        plan(&Observed { inputs, ..Observed::new(&key, &SecretState::Absent) }, crate::fixtures::at(0))
+    };
+    let Step::Record(record) = step(&[&here]) else { panic!() };
+    assert_eq!(record.versions[0].key_id, here, "the replica of this Region");
+    assert!(matches!(step(&[&there]), Step::ReportFailure(failure) if failure.reason == Reason::ClassRefused));
+}
+
 // === which class ===
 
 #[test]
