@@ -177,7 +177,7 @@ impl Store {
                 if !listed.secrets {
                     expects = revision.map(Box::new);
                     Settlement::Expected
-                } else if rows.is_at(&facts.secret_place(&place), revision.as_ref()) {
+                } else if rows.is_at(&facts.row.secret_place(&place), revision.as_ref()) {
                     Settlement::SettledWithSecret
                 } else {
                     Settlement::Open
@@ -191,7 +191,9 @@ impl Store {
             self.working_set.remove(&uid);
         }
         let list = rows.key_list[kind];
-        rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list });
+        let Facts { row: facts, class } = facts;
+        let row = KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list };
+        rows.set_key(&place, row, class);
         Some(Stored { is_open, replaced })
     }
 
@@ -259,7 +261,8 @@ impl Store {
         self.working_set.put(&uid, Arc::clone(object));
         let list = row.list;
         let (settlement, expects, source) = (Settlement::Open, None, Source::Answer(rows.key_list[kind]));
-        rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source, list });
+        let Facts { row: facts, class } = facts;
+        rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source, list }, class);
     }
 
     /// Records that there is nothing to do for this state of an object beside this Secret, unless one of them has changed.
@@ -340,8 +343,8 @@ impl Store {
     /// `Ready` condition says.
     pub fn open_where(&self, concerns: impl Fn(Option<&str>, ReadyState) -> bool) -> Vec<Place> {
         let rows = self.rows.lock();
-        let open =
-            rows.keys().filter(|(_, key)| key.is_open() && concerns(key.facts.class.as_deref(), key.facts.state));
+        let class = |place| rows.class_of.get(place).map(|class| &**class);
+        let open = rows.keys().filter(|(place, key)| key.is_open() && concerns(class(place), key.facts.state));
         open.map(|(place, _)| place.clone()).collect()
     }
 

@@ -14,12 +14,19 @@ use datakey::{
 /// What is known of an object without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
+    /// What its row has.
+    pub row: RowFacts,
+    /// The name of its class in the spec. It is beside the row, because objects without a class take no memory for it.
+    pub class: Option<Arc<str>>,
+}
+
+/// What the row of each object has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowFacts {
     /// The name of its Secret, where it is not that of the object.
     pub secret_name: Option<Text>,
     /// What the `Ready` condition says.
     pub state: ReadyState,
-    /// The name of its class in the spec.
-    pub class: Option<Arc<str>>,
     /// Whether its record holds a data key. Also true where it can hold one, because its status cannot be decoded.
     pub has_record: bool,
     /// Whether it can be decoded.
@@ -33,15 +40,34 @@ impl Facts {
     pub fn of<'a>(key: impl Into<Object<'a>>) -> Self {
         let key = key.into();
         let name = Some(key.secret_name()).filter(|name| Some(*name) != key.name());
-        Self {
+        let row = RowFacts {
             secret_name: name.map(Text::from),
             state: ReadyState::of(key.status),
-            class: key.spec.class_name.map(Arc::from),
             has_record: !key.record().is_empty(),
             is_readable: true,
-        }
+        };
+        Self { row, class: key.spec.class_name.map(Arc::from) }
     }
 
+    /// What is known of an object that cannot be decoded. It keeps the name of its Secret reserved, as any other.
+    pub fn unreadable(object: &Encoded) -> Self {
+        let Remains { secret_name, may_have_record } = object.remains();
+        let row = RowFacts {
+            secret_name: secret_name
+                .filter(|name| Some(name) != object.metadata.name.as_ref())
+                .as_deref()
+                .map(Text::from),
+            state: ReadyState::Failed(Reason::SpecInvalid),
+            has_record: may_have_record,
+            is_readable: false,
+        };
+        Self { row, class: None }
+    }
+}
+
+// === impl RowFacts ===
+
+impl RowFacts {
     /// The place of its Secret, from its own place.
     pub(super) fn secret_place(&self, place: &Place) -> Place {
         self.other_place(place).unwrap_or_else(|| place.clone())
@@ -50,20 +76,5 @@ impl Facts {
     /// The same, where it is not its own place.
     pub(super) fn other_place(&self, place: &Place) -> Option<Place> {
         self.secret_name.as_deref().map(|name| place.beside(name))
-    }
-
-    /// What is known of an object that cannot be decoded. It keeps the name of its Secret reserved, as any other.
-    pub fn unreadable(object: &Encoded) -> Self {
-        let Remains { secret_name, may_have_record } = object.remains();
-        Self {
-            secret_name: secret_name
-                .filter(|name| Some(name) != object.metadata.name.as_ref())
-                .as_deref()
-                .map(Text::from),
-            state: ReadyState::Failed(Reason::SpecInvalid),
-            class: None,
-            has_record: may_have_record,
-            is_readable: false,
-        }
     }
 }

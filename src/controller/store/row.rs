@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
     compact::{Text, Uid, Version},
-    facts::Facts,
+    facts::RowFacts,
 };
 use crate::place::Place;
 use datakey::{
@@ -28,8 +28,10 @@ pub(super) struct Rows {
     pub by_place: HashMap<Place, Box<Row>>,
     pub key_list: ByKind<List>,
     pub secret_list: ByKind<List>,
-    /// How many objects name each class. The rows share the names.
+    /// How many objects name each class.
     pub classes: HashMap<Arc<str>, i64>,
+    /// The class of each object that names one. They share the names.
+    pub class_of: HashMap<Place, Arc<str>>,
 }
 
 /// A value for each kind.
@@ -67,7 +69,7 @@ pub(super) struct KeyRow {
     pub uid: Uid,
     /// The newest state that is known.
     pub version: Version,
-    pub facts: Facts,
+    pub facts: RowFacts,
     pub settlement: Settlement,
     /// The revision of its Secret that [`Settlement::Expected`] means.
     pub expects: Option<Box<(Uid, Version)>>,
@@ -241,10 +243,9 @@ impl Rows {
     }
 
     /// Stores an object in place of an earlier state of it or of another one.
-    pub fn set_key(&mut self, place: &Place, mut key: KeyRow) {
+    pub fn set_key(&mut self, place: &Place, key: KeyRow, class: Option<Arc<str>>) {
         let (before, now) = (self.wanted_elsewhere(place), key.facts.other_place(place));
-        key.facts.class = key.facts.class.map(|class| self.count_class(class));
-        self.uncount_class(place);
+        self.set_class(place, class);
         self.row(place).key = Some(key);
         if before != now {
             self.forget_wish(place, before);
@@ -259,7 +260,7 @@ impl Rows {
     pub fn remove_key(&mut self, place: &Place) -> Option<KeyRow> {
         let wanted = self.wanted_elsewhere(place);
         self.forget_wish(place, wanted);
-        self.uncount_class(place);
+        self.set_class(place, None);
         let gone = self.by_place.get_mut(place)?.key.take();
         self.prune(place);
         gone
@@ -296,21 +297,20 @@ impl Rows {
         }
     }
 
-    /// Counts an object that names a class. Returns the name that all rows share.
-    fn count_class(&mut self, class: Arc<str>) -> Arc<str> {
-        let shared = self.classes.get_key_value(&class).map_or(class, |(shared, _)| Arc::clone(shared));
-        *self.classes.entry(Arc::clone(&shared)).or_default() += 1;
-        shared
-    }
-
-    fn uncount_class(&mut self, place: &Place) {
-        let Some(class) = self.key(place).and_then(|key| key.facts.class.clone()) else { return };
-        if let Some(count) = self.classes.get_mut(&class) {
+    /// Stores the class that an object names, or that it names none.
+    fn set_class(&mut self, place: &Place, class: Option<Arc<str>>) {
+        if let Some(before) = self.class_of.remove(place)
+            && let Some(count) = self.classes.get_mut(&before)
+        {
             *count -= 1;
             if *count == 0 {
-                self.classes.remove(&class);
+                self.classes.remove(&before);
             }
         }
+        let Some(class) = class else { return };
+        let shared = self.classes.get_key_value(&class).map_or(class, |(shared, _)| Arc::clone(shared));
+        *self.classes.entry(Arc::clone(&shared)).or_default() += 1;
+        self.class_of.insert(place.clone(), shared);
     }
 
     fn wanted_elsewhere(&self, place: &Place) -> Option<Place> {
