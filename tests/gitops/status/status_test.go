@@ -35,6 +35,9 @@ var expected = map[string]flux.Status{
 
 	// A person must act: Stalled.
 	"access-denied":        flux.FailedStatus,
+	"class-missing":        flux.FailedStatus,
+	"class-not-found":      flux.FailedStatus,
+	"class-refused":        flux.FailedStatus,
 	"grant-token-invalid":  flux.FailedStatus,
 	"key-disabled":         flux.FailedStatus,
 	"secret-immutable":     flux.FailedStatus,
@@ -57,6 +60,7 @@ var expected = map[string]flux.Status{
 	// A retry can help.
 	"admission-unavailable": flux.InProgressStatus,
 	"api-server-failed":     flux.InProgressStatus,
+	"classes-unavailable":   flux.InProgressStatus,
 	"internal-error":        flux.InProgressStatus,
 	"issuing-disabled":      flux.InProgressStatus,
 	"credentials-missing":   flux.InProgressStatus,
