@@ -383,5 +383,6 @@ async fn a_secret_that_changes_all_the_time_is_read_rarely() {
     // Twenty at once, and one in ten seconds after that.
     let most = 21 + usize::try_from(begun.elapsed().as_secs()).unwrap() / 10;
     assert!((20..=most).contains(&count("get secrets")), "{requests:?}, {most} at most");
-    assert!((20..=most).contains(&count("get datakeys")), "{requests:?}, {most} at most");
+    // A change during a reconcile finds the DataKey in the working set.
+    assert!(count("get datakeys") <= most, "{requests:?}, {most} at most");
 }
