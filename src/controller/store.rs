@@ -348,13 +348,16 @@ impl Store {
         open.map(|(place, _)| place.clone()).collect()
     }
 
-    /// How many objects name each class, and how many name none.
-    pub fn class_counts(&self) -> (Vec<(Arc<str>, i64)>, i64) {
+    /// How many objects name each class.
+    pub fn class_counts(&self) -> Vec<(Arc<str>, i64)> {
         let rows = self.rows.lock();
-        let named: Vec<_> = rows.classes.iter().map(|(name, count)| (Arc::clone(name), *count)).collect();
-        let all: i64 = rows.keys().map(|_| 1).sum();
-        let unnamed = all - named.iter().map(|(_, count)| count).sum::<i64>();
-        (named, unnamed)
+        rows.classes.iter().map(|(name, count)| (Arc::clone(name), *count)).collect()
+    }
+
+    /// How many objects name no class. It goes through all of them.
+    pub fn count_without_class(&self) -> i64 {
+        let rows = self.rows.lock();
+        rows.keys().filter(|(place, _)| !rows.class_of.contains_key(*place)).map(|_| 1).sum()
     }
 
     /// Another object, of any kind, with a recorded data key or key pair that the Secret of `key` holds or must hold. The name of

@@ -60,12 +60,11 @@ pub(super) async fn keep_status(context: &Context, scopes: &[ScopeOfClasses]) {
 fn counts(classes: &Classes, scopes: &[ScopeOfClasses]) -> BTreeMap<String, i64> {
     let mut counts = BTreeMap::new();
     for ScopeOfClasses { store, .. } in scopes {
-        let (named, unnamed) = store.class_counts();
-        for (name, count) in named {
+        for (name, count) in store.class_counts() {
             *counts.entry(name.to_string()).or_default() += count;
         }
         if classes.is_required() {
-            *counts.entry(DEFAULT_CLASS.to_owned()).or_default() += unnamed;
+            *counts.entry(DEFAULT_CLASS.to_owned()).or_default() += store.count_without_class();
         }
     }
     counts

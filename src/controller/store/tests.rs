@@ -79,8 +79,9 @@ fn of_class(name: &str, version: &str, class: Option<&str>) -> DataKey {
 fn objects_of_each_class_are_counted() {
     let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
     let counts = || {
-        let (mut named, unnamed) = store.class_counts();
+        let mut named = store.class_counts();
         named.sort();
+        let unnamed = store.count_without_class();
         (named.into_iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", "), unnamed)
     };
     for (name, class) in [("a", Some("shop")), ("b", Some("shop")), ("c", Some("bank")), ("d", None)] {
