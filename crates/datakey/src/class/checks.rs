@@ -121,7 +121,7 @@ fn is_accepted(case: &Case<'_>) -> Result<(), String> {
     match case.class.flaw() {
         None => Ok(()),
         // The field, but not its value: it can be that of another tenant.
-        Some(_) => Err("the class contradicts itself and allows nothing; its condition Accepted says why".to_owned()),
+        Some(_) => Err("the class is not accepted and allows nothing; its condition Accepted says why".to_owned()),
     }
 }
 

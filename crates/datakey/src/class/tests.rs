@@ -519,7 +519,7 @@ fn class_with_a_flaw_allows_nothing_and_says_where() {
         let class = with(pointer, value.clone());
         let found = class.flaw().unwrap_or_default();
         assert!(found.contains(flaw), "{pointer} {value}: expected {flaw}, but: {found}");
-        assert_refused(ask(&class, &object(|_| {})), Check::Accepted, "contradicts itself");
+        assert_refused(ask(&class, &object(|_| {})), Check::Accepted, "is not accepted and allows nothing");
         assert!(!class.admits("shop"));
     }
     entry["keyArns"] = json!([ARN.replace("eu-west-1", "eu-north-1")]);
