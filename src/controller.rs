@@ -45,7 +45,7 @@ mod watched;
 pub use readiness::Readiness;
 pub use scope::WatchTarget;
 pub use startup::wait_until_listable;
-pub use watched::WatchedKey;
+pub use watched::Watched;
 
 /// The most reconciles that wait for a slot, where namespaces are served round robin. Further objects wait before that in the
 /// order of their arrival, where each of them needs less memory.

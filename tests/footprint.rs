@@ -12,7 +12,7 @@ use datakey::{
     secret::Projection,
 };
 use datakey_operator::controller::{
-    WatchedKey,
+    Watched,
     store::{Delivery, Facts, Store, Verdict, WorkingSet},
 };
 use k8s_openapi::{ByteString, jiff::Timestamp};
@@ -44,7 +44,7 @@ fn settled_data_key_and_secret_take_the_documented_memory() {
             store.key_list_begins(KindId::DataKey);
             for number in 0..count {
                 let key = ready(number);
-                let WatchedKey::<DataKey>(object, _) = read(&wire(&key));
+                let Watched::<DataKey>(object, _) = read(&wire(&key));
                 let revision = Revision { uid: uid(number), resource_version: object_version(number) };
                 assert!(store.is_news(KindId::DataKey, &object.metadata, Delivery::List));
                 let verdict = Verdict::SettledWith(Some(revision));

@@ -2,17 +2,14 @@
 //!
 //! One watch serves all namespaces. Where classes cannot be listed, only objects that need one wait.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use datakey::{api::DataKeyClass, class::DEFAULT_CLASS, condition::ReadyState, decode::Encoded};
 use futures::{StreamExt, future};
-use k8s_openapi::ClusterResourceScope;
 use kube::{
-    Api, Resource,
-    core::ObjectMeta,
+    Api,
     runtime::watcher::{self, Event, watcher},
 };
-use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -20,6 +17,7 @@ use super::{
     listing::listing_watch,
     startup::{LOOK_INTERVAL, Obstacle, PROBE_INTERVAL, list_one},
     store::Store,
+    watched::Watched,
 };
 use crate::{
     api_server::{
@@ -46,10 +44,6 @@ pub(super) struct ScopeOfClasses {
     pub requeue: Requeue,
 }
 
-/// A class as the watch delivers it. One that cannot be decoded must not fail the list.
-#[derive(Clone, Debug)]
-struct WatchedClass(Encoded);
-
 /// Watches classes, wakes what a change concerns and, if `writes_status`, keeps their status, until it is dropped.
 pub(super) async fn run(context: &Context, scopes: &[ScopeOfClasses], writes_status: bool) {
     let watched = watch(context, scopes);
@@ -61,7 +55,7 @@ pub(super) async fn run(context: &Context, scopes: &[ScopeOfClasses], writes_sta
 }
 
 async fn watch(context: &Context, scopes: &[ScopeOfClasses]) {
-    let api: Api<WatchedClass> = Api::all(context.client.clone());
+    let api: Api<Watched<DataKeyClass>> = Api::all(context.client.clone());
     let mut logged = Repeats::default();
     loop {
         wait_until_listable(&api, context, scopes, &mut logged).await;
@@ -78,7 +72,12 @@ async fn watch(context: &Context, scopes: &[ScopeOfClasses]) {
 
 /// Follows the changes of classes until the API server refuses that. Returns why. The role or the definition can be removed, and
 /// the right to watch can be missing beside that to list.
-async fn follow(api: &Api<WatchedClass>, context: &Context, scopes: &[ScopeOfClasses], logged: &mut Repeats) -> String {
+async fn follow(
+    api: &Api<Watched<DataKeyClass>>,
+    context: &Context,
+    scopes: &[ScopeOfClasses],
+    logged: &mut Repeats,
+) -> String {
     let connectivity = context.connectivity.clone();
     let config = match connectivity.watch_timeout() {
         Some(seconds) => watcher::Config::default().timeout(seconds),
@@ -110,7 +109,7 @@ async fn follow(api: &Api<WatchedClass>, context: &Context, scopes: &[ScopeOfCla
 
 /// Waits until classes can be listed. Their definition may never be installed.
 async fn wait_until_listable(
-    api: &Api<WatchedClass>,
+    api: &Api<Watched<DataKeyClass>>,
     context: &Context,
     scopes: &[ScopeOfClasses],
     logged: &mut Repeats,
@@ -138,21 +137,21 @@ async fn wait_until_listable(
     }
 }
 
-fn apply(event: Event<WatchedClass>, classes: &Classes, scopes: &[ScopeOfClasses]) {
+fn apply(event: Event<Watched<DataKeyClass>>, classes: &Classes, scopes: &[ScopeOfClasses]) {
     match event {
         Event::Init => classes.list_begins(),
         // What a list changes is woken at its end: a class can also be gone.
-        Event::InitApply(WatchedClass(object)) => _ = classes.put(&object),
+        Event::InitApply(Watched(object, _)) => _ = classes.put(&object),
         Event::InitDone => {
             classes.list_ends();
             wake_waiting(classes, scopes);
         }
-        Event::Apply(WatchedClass(object)) => {
+        Event::Apply(Watched(object, _)) => {
             if classes.put(&object) {
                 wake_refused(&object, classes, scopes);
             }
         }
-        Event::Delete(WatchedClass(object)) => {
+        Event::Delete(Watched(object, _)) => {
             if classes.remove(&object) {
                 wake_refused(&object, classes, scopes);
             }
@@ -208,42 +207,5 @@ fn log_interruption(error: &watcher::Error, logged: &mut Repeats) {
     let error = describe_watch(error);
     if is_answered && logged.is_due(&error, Instant::now()) {
         warn!(error, "the watch over DataKeyClasses was interrupted; it is resumed");
-    }
-}
-
-// === impl WatchedClass ===
-
-impl<'de> Deserialize<'de> for WatchedClass {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Encoded::deserialize(deserializer).map(Self)
-    }
-}
-
-impl Resource for WatchedClass {
-    type DynamicType = ();
-    type Scope = ClusterResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        DataKeyClass::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        DataKeyClass::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        DataKeyClass::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        DataKeyClass::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.0.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.0.metadata
     }
 }

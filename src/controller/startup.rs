@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::{WatchTarget, WatchedKey, scope::WatchScope};
+use super::{WatchTarget, Watched, scope::WatchScope};
 use crate::api_server::{
     errors::describe,
     keys,
@@ -32,7 +32,7 @@ pub(super) enum Obstacle {
 
 /// Lists one object of a kind.
 async fn probe<K: KeyKind>(client: &Client, namespace: Option<&str>, limit: Duration) -> Result<(), Obstacle> {
-    let api: Api<WatchedKey<K>> = keys::api(client, namespace);
+    let api: Api<Watched<K>> = keys::api(client, namespace);
     list_one(&api, &format!("{}s", K::KIND.name), limit).await
 }
 

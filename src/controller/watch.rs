@@ -15,7 +15,7 @@ use super::{
     startup,
     store::{Delivery, Facts, Store, Stored},
     unreadable,
-    watched::WatchedKey,
+    watched::Watched,
 };
 use crate::{
     api_server::{
@@ -39,7 +39,7 @@ pub(super) fn key_changes<K: KeyKind>(
     context: &Arc<Context>,
 ) -> impl Stream<Item = Place> + Send + use<K> {
     let WatchTarget { namespace, client } = &scope.target;
-    let api: Api<WatchedKey<K>> = keys::api(client, namespace.as_deref());
+    let api: Api<Watched<K>> = keys::api(client, namespace.as_deref());
     let config = watch_config(scope);
     let events = listing_watch(move |listing| watcher(api.clone(), listing.of(&config)), scope.connectivity.clone());
     let events = events.inspect_err({
@@ -89,7 +89,7 @@ fn concerned<K: Send>(
 }
 
 /// Applies an event of the watch over a kind. Returns the objects to reconcile.
-fn key_changed<K: KeyKind>(event: Event<WatchedKey<K>>, scope: &WatchScope, context: &Context) -> Vec<Place> {
+fn key_changed<K: KeyKind>(event: Event<Watched<K>>, scope: &WatchScope, context: &Context) -> Vec<Place> {
     let (store, kind) = (&scope.store, K::KIND.id);
     let removed = match event {
         Event::Init => {
@@ -97,16 +97,16 @@ fn key_changed<K: KeyKind>(event: Event<WatchedKey<K>>, scope: &WatchScope, cont
             return Vec::new();
         }
         // What a list has, and is not settled, is queued once the list is complete.
-        Event::InitApply(WatchedKey(object, _)) => {
+        Event::InitApply(Watched(object, _)) => {
             put::<K>(object, Delivery::List, store, context);
             return Vec::new();
         }
-        Event::Apply(WatchedKey(object, _)) => {
+        Event::Apply(Watched(object, _)) => {
             let place = Place::of(kind, &object.metadata);
             // The watch also delivers the operator's own writes, after which most objects are settled.
             return put::<K>(object, Delivery::Event, store, context).then_some(place).into_iter().collect();
         }
-        Event::Delete(WatchedKey(gone, _)) => store.remove(kind, &gone.metadata),
+        Event::Delete(Watched(gone, _)) => store.remove(kind, &gone.metadata),
         Event::InitDone => {
             let removed = store.key_list_ends(kind);
             scope.listed.notify_one();
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::{api_server::connectivity::Connectivity, kms::lane_id::LaneId, reconcile::tests::context};
 
-    fn watched(uid: &str) -> WatchedKey<DataKey> {
+    fn watched(uid: &str) -> Watched<DataKey> {
         let mut key = data_key();
         key.metadata.uid = Some(uid.to_owned());
         serde_json::from_value(serde_json::to_value(&key).unwrap()).unwrap()

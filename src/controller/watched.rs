@@ -1,32 +1,31 @@
-//! An object as the watch delivers it. It is decoded only where it is news.
+//! An object as a watch delivers it. It is decoded only where it is news, and one that cannot be decoded does not fail the list.
 
 use std::{borrow::Cow, marker::PhantomData};
 
-use k8s_openapi::NamespaceResourceScope;
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
-use datakey::{api::KeyKind, decode::Encoded};
+use datakey::decode::Encoded;
 
 /// An object of the watch over a kind.
 #[derive(Debug)]
-pub struct WatchedKey<K>(pub Encoded, pub PhantomData<fn() -> K>);
+pub struct Watched<K>(pub Encoded, pub PhantomData<fn() -> K>);
 
-impl<K> Clone for WatchedKey<K> {
+impl<K> Clone for Watched<K> {
     fn clone(&self) -> Self {
         Self(self.0.clone(), PhantomData)
     }
 }
 
-impl<'de, K> Deserialize<'de> for WatchedKey<K> {
+impl<'de, K> Deserialize<'de> for Watched<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(Encoded::deserialize(deserializer)?, PhantomData))
     }
 }
 
-impl<K: KeyKind> Resource for WatchedKey<K> {
+impl<K: Resource<DynamicType = ()>> Resource for Watched<K> {
     type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+    type Scope = K::Scope;
 
     fn kind((): &()) -> Cow<'_, str> {
         K::kind(&())
