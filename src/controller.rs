@@ -154,24 +154,26 @@ fn changes_once_listable<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Cont
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     let probed = {
         let (scope, limit) = (Arc::clone(&scope), context.kube_timeout);
-        async move { startup::is_listable::<K>(&scope, limit).await }
+        async move { startup::obstacle_to_lists::<K>(&scope, limit).await }
     };
-    let begin = move |is_listable| {
-        if is_listable {
-            return changes::<K>(&scope, &context).boxed();
-        }
-        changes_once_installed::<K>(&scope, &context)
+    let begin = move |obstacle| match obstacle {
+        None => changes::<K>(&scope, &context).boxed(),
+        Some(why) => changes_once_installed::<K>(&scope, &context, why),
     };
     stream::once(probed).flat_map(begin).boxed()
 }
 
-/// The same, from the time when its objects can be listed. They are listed after its Secrets: reconciles do not wait for the lists
-/// any more.
-fn changes_once_installed<K: KeyKind>(scope: &Arc<WatchScope>, context: &Arc<Context>) -> BoxStream<'static, Place> {
+/// The same, from the time when its objects can be listed; `obstacle` is why they cannot be, as it is logged. They are listed after
+/// its Secrets: reconciles do not wait for the lists any more.
+fn changes_once_installed<K: KeyKind>(
+    scope: &Arc<WatchScope>,
+    context: &Arc<Context>,
+    obstacle: String,
+) -> BoxStream<'static, Place> {
     let (scope, context) = (Arc::clone(scope), Arc::clone(context));
     let installed = {
         let (scope, limit) = (Arc::clone(&scope), context.kube_timeout);
-        async move { startup::wait_for::<K>(&scope.target, limit).await }
+        async move { startup::wait_for::<K>(&scope.target, obstacle, limit).await }
     };
     let begin = move |()| {
         let secrets = secret_changes(&scope, K::KIND);

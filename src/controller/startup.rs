@@ -74,18 +74,18 @@ pub async fn wait_until_listable(client: &Client, namespaces: &[String], limit: 
     }
 }
 
-/// Whether the objects of a kind can be listed. Waits until the API server decides, and until `DataKey`s are listed: an API server
-/// that has just started can refuse what it allows a moment later.
-pub(super) async fn is_listable<K: KeyKind>(scope: &WatchScope, limit: Duration) -> bool {
+/// Why the objects of a kind cannot be listed, which is logged; nothing if they can be. Waits until the API server decides, and until
+/// `DataKey`s are listed: an API server that has just started can refuse what it allows a moment later.
+pub(super) async fn obstacle_to_lists<K: KeyKind>(scope: &WatchScope, limit: Duration) -> Option<String> {
     let WatchTarget { namespace, client } = &scope.target;
     let mut warned = Repeats::default();
     let mut is_certain = false;
     loop {
         match probe::<K>(client, namespace.as_deref(), limit).await {
-            Ok(()) => return true,
+            Ok(()) => return None,
             Err(Obstacle::Missing(why)) if is_certain => {
                 expect_no_list::<K>(scope, &why);
-                return false;
+                return Some(why);
             }
             Err(Obstacle::Missing(_)) => {
                 scope.store.wait_until_keys_are_listed(KindId::DataKey).await;
@@ -108,17 +108,15 @@ pub(super) fn expect_no_list<K: KeyKind>(scope: &WatchScope, why: &str) {
     scope.store.expect_no_list(K::KIND.id);
 }
 
-/// Waits until the objects of a kind can be listed that could not be at the start.
-pub(super) async fn wait_for<K: KeyKind>(target: &WatchTarget, limit: Duration) {
+/// Waits until the objects of a kind can be listed that could not be at the start. `logged` is why they could not.
+pub(super) async fn wait_for<K: KeyKind>(target: &WatchTarget, mut logged: String, limit: Duration) {
     let WatchTarget { namespace, client } = target;
-    // The first obstacle is logged already.
-    let mut known = None;
     while let Err(obstacle) = probe::<K>(client, namespace.as_deref(), limit).await {
-        if let Obstacle::Missing(why) = obstacle {
-            if known.is_some_and(|known| known != why) {
-                warn!(namespace, "{}s are still not watched: {why}", K::KIND.name);
-            }
-            known = Some(why);
+        if let Obstacle::Missing(why) = obstacle
+            && why != logged
+        {
+            warn!(namespace, "{}s are still not watched: {why}", K::KIND.name);
+            logged = why;
         }
         sleep(LOOK_INTERVAL).await;
     }
