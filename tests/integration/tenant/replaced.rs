@@ -1,5 +1,6 @@
 //! Another data key in the Secret: the operator always notices it, whatever field manager wrote it.
 
+use datakey::{api, condition};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use testbed::eventually;
@@ -135,13 +136,18 @@ async fn admission_that_changes_the_operators_write_is_reported() {
         for kind in ["mutatingadmissionpolicybinding", "mutatingadmissionpolicy"] {
             test.plane.kubectl(&["delete", kind, name]).await.unwrap();
         }
-        eventually(2 * SOON, "the Secret holds what is recorded", async || {
+        // The API server applies a deleted policy for a moment longer.
+        eventually(2 * SOON, "the DataKey is ready", async || {
             test.edit_secret("orders", &json!({ "metadata": { "labels": { "try": fastrand::u16(..).to_string() } } }))
                 .await;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            test.data("orders").await["ciphertextBlob"] == test.get("orders").await.record()[0].ciphertext_blob.0
+            condition::find(&test.get("orders").await, api::READY).is_some_and(|ready| ready.status == "True")
         })
         .await;
+        let secret = test.secret("orders").await;
+        let record = test.get("orders").await.record().to_vec();
+        assert_eq!(secret.data.unwrap()["ciphertextBlob"].0, record[0].ciphertext_blob.0);
+        assert_eq!(secret.metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "datakey-operator");
         test.ready("orders").await;
     }
 }
