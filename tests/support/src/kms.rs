@@ -157,10 +157,11 @@ pub async fn unwrap_key<'a>(
     }
 }
 
-/// The environment in which the operator, or any AWS tool, uses a KMS at an address with static credentials.
-pub fn environment(endpoint: &str) -> [(&'static str, String); 5] {
+/// The environment in which the operator, or any AWS tool, uses a KMS and an STS at an address with static credentials.
+pub fn environment(endpoint: &str) -> [(&'static str, String); 6] {
     [
         ("AWS_ENDPOINT_URL_KMS", endpoint.to_owned()),
+        ("AWS_ENDPOINT_URL_STS", endpoint.to_owned()),
         ("AWS_REGION", REGION.to_owned()),
         ("AWS_ACCESS_KEY_ID", ACCOUNT.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),

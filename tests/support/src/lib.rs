@@ -12,6 +12,7 @@ pub mod commands;
 pub mod control_plane;
 pub mod flux;
 pub mod http;
+pub mod iam;
 pub mod key_pairs;
 pub mod kms;
 pub mod kubernetes;
@@ -20,6 +21,7 @@ mod pki;
 pub mod process;
 pub mod proxy;
 pub mod silence;
+pub mod sts;
 
 use std::{
     path::{Path, PathBuf},

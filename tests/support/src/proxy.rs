@@ -1,9 +1,11 @@
-//! A proxy before the KMS server: it counts and keeps the calls, and makes them fail as a test asks. No KMS server for tests
-//! throttles or breaks.
+//! A proxy before the KMS server, and its STS: it counts and keeps the calls, and makes them fail as a test asks. No KMS server for
+//! tests throttles or breaks.
+
+mod answers;
+mod quota;
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard},
@@ -12,7 +14,6 @@ use std::{
 
 use aws_sdk_kms::types::DataKeyPairSpec;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use datakey::fixtures;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{
@@ -27,10 +28,14 @@ use hyper_util::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::{
+    answers::{json_answer, made_up},
+    quota::Quota,
+};
 use crate::{
     http::{Answer, Reset, Server, Stop, whole},
     key_pairs::KeyPair,
-    kms,
+    sts::{self, ASSUME_ROLE, Session},
 };
 
 /// The operation that the operator calls.
@@ -45,7 +50,7 @@ pub const FAILING: &str = "alias/failing/";
 /// What becomes of a call instead of its answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// An error of KMS: HTTP status, code, message.
+    /// An error of KMS or STS: HTTP status, code, message.
     Error(u16, String, String),
     /// This answer, with HTTP status 200.
     Answer(Value),
@@ -76,19 +81,15 @@ struct Rule {
 struct State {
     calls: BTreeMap<String, Vec<Call>>,
     rule: Option<Rule>,
+    /// What becomes of the calls of STS.
+    sts_rule: Option<Rule>,
+    /// The sessions that STS issued, in the order of its answers.
+    sessions: Vec<Session>,
     /// What becomes of the calls of a Region, whatever the rule.
     regional: BTreeMap<String, Fault>,
     /// The key with which nothing decrypts.
     incorrect_key: Option<String>,
     quota: Option<Quota>,
-}
-
-/// A token bucket of one second's calls, as KMS throttles.
-#[derive(Debug)]
-struct Quota {
-    per_second: f64,
-    left: f64,
-    at: Instant,
 }
 
 /// A call as it came.
@@ -98,7 +99,7 @@ pub struct Call {
     pub at: Instant,
     /// Whether it was throttled for the quota.
     pub is_throttled: bool,
-    /// The request's JSON.
+    /// The request's JSON; of a call of STS, its form.
     pub body: Value,
     /// The Region that it was signed for.
     pub region: String,
@@ -166,6 +167,16 @@ impl KmsProxy {
         self.lock().calls.get(ISSUE_PAIR).cloned().unwrap_or_default()
     }
 
+    /// The calls for sessions, in their order.
+    pub fn assume_role_requests(&self) -> Vec<Call> {
+        self.lock().calls.get(ASSUME_ROLE).cloned().unwrap_or_default()
+    }
+
+    /// The sessions that STS issued, in the order of its answers.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.lock().sessions.clone()
+    }
+
     /// How many calls of another operation there were.
     pub fn calls_of(&self, operation: &str) -> usize {
         self.lock().calls.get(operation).map_or(0, Vec::len)
@@ -186,6 +197,16 @@ impl KmsProxy {
         self.lock().rule = Some(Rule { fault, left: Some(calls) });
     }
 
+    /// Makes every call for a session meet this fault, until [`clear_faults`](Self::clear_faults).
+    pub fn fail_sessions_always(&self, fault: Fault) {
+        self.lock().sts_rule = Some(Rule { fault, left: None });
+    }
+
+    /// Makes the next calls for a session meet this fault.
+    pub fn fail_next_sessions(&self, calls: usize, fault: Fault) {
+        self.lock().sts_rule = Some(Rule { fault, left: Some(calls) });
+    }
+
     /// Makes every call for a data key in these Regions meet this fault, besides any other rule.
     pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
         let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
@@ -202,35 +223,17 @@ impl KmsProxy {
     pub fn clear_faults(&self) {
         let mut state = self.lock();
         state.rule = None;
+        state.sts_rule = None;
         state.regional.clear();
     }
 
     /// From now on more calls a second than this are throttled; none are without a number.
     pub fn quota(&self, per_second: Option<NonZeroU32>) {
-        self.lock().quota = per_second.map(|per_second| {
-            let per_second = f64::from(per_second.get());
-            Quota { per_second, left: per_second, at: Instant::now() }
-        });
+        self.lock().quota = per_second.map(Quota::new);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the state")
-    }
-}
-
-// === impl Quota ===
-
-impl Quota {
-    fn take(&mut self) -> bool {
-        let now = Instant::now();
-        let earned = now.duration_since(self.at).as_secs_f64() * self.per_second;
-        self.at = now;
-        self.left = (self.left + earned).min(self.per_second);
-        let taken = self.left >= 1.0;
-        if taken {
-            self.left -= 1.0;
-        }
-        taken
     }
 }
 
@@ -247,12 +250,15 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Reset)?.to_bytes();
     let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
     let authorization = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     // AWS4-HMAC-SHA256 Credential=ACCESS-KEY-ID/DATE/REGION/kms/aws4_request, ...
     let scope: Vec<_> = authorization.split(['=', '/']).map(str::to_owned).collect();
     let part = |index: usize| scope.get(index).cloned().unwrap_or_default();
-    let body_json = serde_json::from_slice(&body).unwrap_or_default();
+    // STS has the operation in a form.
+    let is_form = target.is_empty();
+    let body_json = if is_form { sts::form(&body) } else { serde_json::from_slice(&body).unwrap_or_default() };
+    let operation = if is_form { body_json["Action"].as_str() } else { target.rsplit('.').next() };
+    let operation = operation.unwrap_or_default().to_owned();
     let call =
         Call { at: Instant::now(), is_throttled: false, body: body_json, region: part(3), access_key_id: part(1) };
     let fault = take(&mut state.lock().expect("the state"), &operation, call.clone());
@@ -262,7 +268,10 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     match fault {
         Some(Fault::Error(status, code, message)) => {
             let status = StatusCode::from_u16(status).expect("an HTTP status");
-            return Ok(json_answer(status, &json!({ "__type": code, "message": message })));
+            return Ok(match &*operation {
+                ASSUME_ROLE => sts::error(status, &code, &message),
+                _ => json_answer(status, &json!({ "__type": code, "message": message })),
+            });
         }
         Some(Fault::Answer(answer)) => return Ok(json_answer(StatusCode::OK, &answer)),
         Some(Fault::Reset) => return Err(Reset),
@@ -280,6 +289,11 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     let pair =
         (operation == ISSUE_PAIR).then(|| DataKeyPairSpec::from(call.body["KeyPairSpec"].as_str().unwrap_or_default()));
     let Upstream::Server(client, upstream) = upstream else {
+        if operation == ASSUME_ROLE {
+            let answer = sts::made_up();
+            state.lock().expect("the state").sessions.extend(Session::of(&call.body, answer.as_bytes()));
+            return Ok(sts::xml(StatusCode::OK, &answer));
+        }
         let key = call.body["KeyId"].as_str().unwrap_or_default();
         return Ok(match key.strip_prefix(FAILING) {
             Some(code) => {
@@ -303,6 +317,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     let response = client.request(Request::from_parts(parts, Full::new(body))).await.map_err(|_| Reset)?;
     let (mut parts, body) = response.into_parts();
     let mut body = body.collect().await.map_err(|_| Reset)?.to_bytes();
+    if operation == ASSUME_ROLE {
+        state.lock().expect("the state").sessions.extend(Session::of(&call.body, &body));
+    }
     if let (Some((pair, spec)), StatusCode::OK) = (lacking, parts.status) {
         let encrypted: Value = serde_json::from_slice(&body).map_err(|_| Reset)?;
         let answer = json!({
@@ -337,8 +354,10 @@ fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
         call.is_throttled = !state.quota.as_mut().is_none_or(Quota::take);
         let throttled = call.is_throttled.then(|| Fault::code("ThrottlingException"));
         let regional = state.regional.get(&call.region).cloned();
-        fault = throttled.or(regional).or_else(|| state.rule.as_mut().and_then(Rule::take));
-        state.rule.take_if(|rule| rule.left == Some(0));
+        fault = throttled.or(regional).or_else(|| Rule::take(&mut state.rule));
+    }
+    if operation == ASSUME_ROLE {
+        fault = Rule::take(&mut state.sts_rule);
     }
     if operation == "Decrypt" && state.incorrect_key.as_deref().is_some_and(|key_id| call.body["KeyId"] == key_id) {
         fault = Some(Fault::code("IncorrectKeyException"));
@@ -347,42 +366,17 @@ fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
     fault
 }
 
-/// A blob of the usual size that no other call is answered with; the public keys of a kind are the same in each answer.
-fn made_up(call: &Call, pair: Option<&DataKeyPairSpec>) -> Value {
-    let key = call.body["KeyId"].as_str().unwrap_or_default();
-    let arn = if key.starts_with("arn:") && key.contains(":key/") {
-        key.to_owned()
-    } else {
-        format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
-    };
-    let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
-    let blob = BASE64_STANDARD.encode(&blob);
-    let Some(spec) = pair else { return json!({ "KeyId": arn, "CiphertextBlob": blob }) };
-    let public_key = serde_json::from_value(json!(spec.as_str())).map(fixtures::public_key).unwrap_or_default();
-    json!({
-        "KeyId": arn,
-        "KeyPairSpec": spec.as_str(),
-        "PrivateKeyCiphertextBlob": blob,
-        "PublicKey": BASE64_STANDARD.encode(public_key),
-    })
-}
-
 // === impl Rule ===
 
 impl Rule {
-    fn take(&mut self) -> Option<Fault> {
-        if let Some(left) = &mut self.left {
+    /// The fault that a call meets, if any. A rule that is used up is removed.
+    fn take(rule: &mut Option<Self>) -> Option<Fault> {
+        let Self { fault, left } = rule.as_mut()?;
+        let fault = fault.clone();
+        if let Some(left) = left {
             *left = left.checked_sub(1)?;
         }
-        Some(self.fault.clone())
+        rule.take_if(|rule| rule.left == Some(0));
+        Some(fault)
     }
-}
-
-fn json_answer(status: StatusCode, body: &Value) -> Answer {
-    let mut id = String::new();
-    for _ in 0..4 {
-        let _ = write!(id, "{:08x}", fastrand::u32(..));
-    }
-    let answer = Response::builder().status(status).header("content-type", "application/x-amz-json-1.1");
-    answer.header("x-amzn-requestid", id).body(whole(body.to_string())).expect("an answer")
 }

@@ -1,0 +1,45 @@
+//! Answers of KMS that no KMS server made.
+
+use std::fmt::Write as _;
+
+use aws_sdk_kms::types::DataKeyPairSpec;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use datakey::fixtures;
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::{
+    http::{Answer, whole},
+    kms,
+};
+
+/// A blob of the usual size that no other call is answered with; the public keys of a kind are the same in each answer.
+pub(super) fn made_up(call: &Call, pair: Option<&DataKeyPairSpec>) -> Value {
+    let key = call.body["KeyId"].as_str().unwrap_or_default();
+    let arn = if key.starts_with("arn:") && key.contains(":key/") {
+        key.to_owned()
+    } else {
+        format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
+    };
+    let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
+    let blob = BASE64_STANDARD.encode(&blob);
+    let Some(spec) = pair else { return json!({ "KeyId": arn, "CiphertextBlob": blob }) };
+    let public_key = serde_json::from_value(json!(spec.as_str())).map(fixtures::public_key).unwrap_or_default();
+    json!({
+        "KeyId": arn,
+        "KeyPairSpec": spec.as_str(),
+        "PrivateKeyCiphertextBlob": blob,
+        "PublicKey": BASE64_STANDARD.encode(public_key),
+    })
+}
+
+/// An answer of KMS.
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Answer {
+    let mut id = String::new();
+    for _ in 0..4 {
+        let _ = write!(id, "{:08x}", fastrand::u32(..));
+    }
+    let answer = Response::builder().status(status).header("content-type", "application/x-amz-json-1.1");
+    answer.header("x-amzn-requestid", id).body(whole(body.to_string())).expect("an answer")
+}
