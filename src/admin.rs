@@ -103,8 +103,13 @@ async fn readyz(State((_, readiness)): State<Shared>) -> impl IntoResponse {
 
 async fn scrape(State((metrics, readiness)): State<Shared>) -> impl IntoResponse {
     let (states, unreadable) = readiness.states();
-    let gauges =
-        Gauges { states, unreadable, kms_queue_length: readiness.kms_queue_length(), leads: readiness.leads() };
+    let gauges = Gauges {
+        states,
+        unreadable,
+        kms_queue_length: readiness.kms_queue_length(),
+        role_sessions: readiness.role_sessions(),
+        leads: readiness.leads(),
+    };
     match metrics.render(gauges) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

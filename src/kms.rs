@@ -10,12 +10,13 @@ use aws_config::SdkConfig;
 use aws_sdk_kms::error::SdkError;
 use datakey_aws::Aws;
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 use datakey::{
     api::{KeyRequest, QuotaClass},
     arn,
+    class::{Identity, Role},
     reason::{Failure, Reason},
 };
 
@@ -25,6 +26,7 @@ use queue::{Permit, RateQueue};
 use rates::Rates;
 use region_map::IDLE_TIMEOUT;
 use regions::Regions;
+use roles::{Caller, Roles, Session, SessionKey};
 use shares::Shares;
 
 pub use answer::GeneratedKey;
@@ -42,6 +44,7 @@ pub mod queue;
 pub mod rates;
 mod region_map;
 pub mod regions;
+pub mod roles;
 mod sdk_request;
 pub mod shares;
 mod tls;
@@ -63,6 +66,8 @@ pub struct Kms {
     clients: Clients,
     /// The queue for permits to call KMS.
     pub queue: RateQueue,
+    /// The roles of classes.
+    pub roles: Roles,
 }
 
 // === impl Kms ===
@@ -98,7 +103,8 @@ impl Kms {
         let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
         let regions = Regions::new(extra_regions, own_region.as_deref());
         let clients = Clients::new(aws, config, time_limits);
-        Self { own_region, metrics, regions, clients, queue: RateQueue::new(rates, Shares::DEFAULT) }
+        let queue = RateQueue::new(rates, Shares::DEFAULT);
+        Self { own_region, metrics, regions, clients, queue, roles: Roles::default() }
     }
 
     /// The operator's own Region.
@@ -106,13 +112,15 @@ impl Kms {
         self.own_region.as_deref()
     }
 
-    /// The lane of the call for a request that counts against a quota of this class.
+    /// The lane of the call for a request that counts against a quota of this class, by this identity.
     ///
     /// # Errors
     /// [`Reason::RegionMissing`] if neither the request nor the configuration names a Region, [`Reason::RegionUnknown`] if it may
     /// not be called.
-    pub fn lane(&self, request: &KeyRequest, class: QuotaClass) -> Result<LaneId, Failure> {
-        Ok(LaneId::new(self.region(request)?, class))
+    pub fn lane(&self, request: &KeyRequest, class: QuotaClass, identity: &Identity) -> Result<LaneId, Failure> {
+        let account = identity.role().and_then(Role::account);
+        let other = account.filter(|account| self.clients.account().as_deref() != Some(*account));
+        Ok(LaneId::new(self.region(request)?, class).of_account(other.map(str::to_owned)))
     }
 
     fn region<'a>(&'a self, request: &'a KeyRequest) -> Result<&'a str, Failure> {
@@ -133,6 +141,60 @@ impl Kms {
         tokio::join!(self.queue.run(), drop_idle);
     }
 
+    /// The session of a role for a namespace, by the uid of the namespace, or why STS has just refused it; `None` if STS must be asked.
+    pub fn known_session(&self, role: &Role, namespace_uid: &str) -> Option<Result<Session, KmsFailure>> {
+        let key = SessionKey::new(role, namespace_uid);
+        let known = self.roles.sessions.known(&key, Instant::now())?;
+        Some(known.map(|opened| Session { role: role.clone(), key, opened }))
+    }
+
+    /// The session of a role for a namespace. Asks STS if nothing is known of it.
+    ///
+    /// # Errors
+    /// Why there is no session. No other credentials may be used then.
+    pub async fn open_session(&self, role: &Role, namespace_uid: &str) -> Result<Session, KmsFailure> {
+        let key = SessionKey::new(role, namespace_uid);
+        let opened = self.roles.sessions.open(&key, async || self.assume(role).await).await?;
+        Ok(Session { role: role.clone(), key, opened })
+    }
+
+    async fn assume(&self, role: &Role) -> Result<roles::Opened, KmsFailure> {
+        let Some(sts) = self.clients.sts() else {
+            let failure =
+                Failure::new(Reason::RegionMissing, "the operator has no Region, in which it would call AWS STS")
+                    .with_advice("Set AWS_REGION for the operator");
+            return Err(KmsFailure::not_called(failure));
+        };
+        let result = Box::pin(roles::assume(&sts, role)).await;
+        self.metrics.role_assumption(result.as_ref().map_or_else(|failed| failed.known_code, |_| "OK"));
+        let (class, namespace) = (&role.class, &role.namespace);
+        match &result {
+            Ok(_) => {
+                if self.roles.outcomes.assumed(class, namespace) {
+                    info!(class = class.name, namespace, role = role.arn, "the role of the class can be assumed again");
+                }
+            }
+            Err(failed) => {
+                let KmsFailure { code, message, request_id, failure, .. } = failed;
+                warn!(
+                    class = class.name,
+                    namespace,
+                    role = role.arn,
+                    code,
+                    request_id,
+                    message,
+                    "the role of the class is not assumed"
+                );
+                if failed.concerns_own_credentials() {
+                    self.clients.renew_credentials(sts.generation).await;
+                } else if failure.reason == Reason::CredentialsRejected {
+                    self.roles.outcomes.refused(class, namespace, code, Instant::now());
+                }
+            }
+        }
+        result
+    }
+
     /// Generates a data key or a key pair in the Region of the permit.
     ///
     /// # Errors
@@ -140,43 +202,49 @@ impl Kms {
     pub async fn generate(
         &self,
         permit: Permit,
+        caller: &Caller,
         request: &KeyRequest,
         grant_tokens: &[String],
     ) -> Result<GeneratedKey, KmsFailure> {
         let material = sdk_request::checked_material(request).map_err(KmsFailure::not_called)?;
         let call = permit.start_call().await;
-        let LaneId { region, class } = call.lane();
+        let LaneId { region, class, .. } = call.lane();
         let RegionalClient { client, label, generation } = self.clients.get(region);
 
         let begun = Instant::now();
         let limits = self.clients.time_limits(*class);
-        let answer = Call::new(&client, request, material, grant_tokens).send(limits).await;
+        let answer = Call::new(&client, request, material, grant_tokens).send(caller.credentials(), limits).await;
         call.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let result = match answer {
             Ok(output) => answer::validate_answer(output, request, region),
             Err(error) => {
-                let account = self.clients.account();
-                let call = Called { key_id: &request.key_id, region, own_account: account.as_deref() };
+                let by_role = matches!(caller, Caller::Session(_));
+                let account = self.clients.account().filter(|_| !by_role);
+                let call = Called { key_id: &request.key_id, region, own_account: account.as_deref(), by_role };
                 Err(KmsFailure::from_sdk_error(&error, call, grant_tokens))
             }
         };
-        match result.as_ref().map_err(|failed| failed.failure.reason) {
-            Err(Reason::Throttled) => self.queue.on_throttled(call.lane()),
-            Err(Reason::CredentialsRejected | Reason::CredentialsMissing) => {
-                self.clients.renew_credentials(generation).await;
+        if let Err(failed) = &result {
+            match (failed.failure.reason, caller) {
+                (Reason::Throttled, _) => self.queue.on_throttled(call.lane()),
+                (Reason::CredentialsRejected | Reason::CredentialsMissing, Caller::Operator) => {
+                    self.clients.renew_credentials(generation).await;
+                }
+                (Reason::CredentialsRejected, Caller::Session(session)) => self.roles.rejected(session, failed),
+                _ => {}
             }
-            _ => {}
         }
         let code = result.as_ref().map_or_else(|failed| failed.known_code, |_| "OK");
         self.metrics.kms_call(label, code, begun.elapsed());
         result
     }
 
-    /// Drops the clients and metrics of idle Regions. Those of the operator's own Region stay: a counter that disappears and
-    /// starts again is hard to read.
+    /// Drops idle sessions, and the clients and metrics of idle Regions. Those of the operator's own Region stay: a counter that
+    /// disappears and starts again is hard to read.
     fn drop_idle(&self) {
         let is_busy = |region: &str| self.own_region() == Some(region) || self.queue.is_busy(region);
         self.clients.drop_idle(is_busy, |region| self.metrics.forget_region(region));
+        self.roles.drop_idle();
     }
 }
 
@@ -208,13 +276,64 @@ mod tests {
         let kms = Kms::new(config, settings, Vec::new(), Arc::default());
         let place = Place::new(KindId::DataKey, "shop", "orders");
         for class in QuotaClass::ALL {
-            let lane = kms.lane(&request(), *class).unwrap();
+            let lane = kms.lane(&request(), *class, &Identity::Operator).unwrap();
             let permit = kms.queue.acquire_or_enqueue(&lane, "uid", &place, &mpsc::unbounded().0).unwrap();
             let begun = Instant::now();
-            let Err(failed) = kms.generate(permit, &request(), &[]).await else { panic!("{class:?}") };
+            let Err(failed) = kms.generate(permit, &Caller::Operator, &request(), &[]).await else {
+                panic!("{class:?}")
+            };
             assert_eq!(failed.known_code, "Timeout", "{class:?}");
             let limit = if class.is_rsa() { rsa } else { usual };
             assert_eq!(begun.elapsed().as_secs(), limit.as_secs(), "{class:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn account_of_a_role_has_lanes_of_its_own() {
+        let settings = KmsSettings {
+            rates: Rates::new(Rate::parse("10").unwrap(), []),
+            time_limits: TimeLimits { usual: Duration::from_secs(2), rsa: Duration::from_secs(3) },
+        };
+        let config = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
+        let kms = Kms::new(config, settings, vec!["eu-west-1".to_owned()], Arc::default());
+        let mut asked = request();
+        asked.region = Some("eu-west-1".to_owned());
+        let account = |identity: &Identity| kms.lane(&asked, QuotaClass::Symmetric, identity).unwrap().account;
+        assert_eq!(account(&Identity::Operator), None);
+        // The account of the operator is not known here.
+        assert_eq!(account(&Identity::Role(Box::new(role("shop")))).as_deref(), Some("444455556666"));
+    }
+
+    fn role(name: &str) -> Role {
+        Role {
+            arn: format!("arn:aws:iam::444455556666:role/{name}"),
+            external_id: None,
+            tags: [].into(),
+            namespace: "shop".to_owned(),
+            class: datakey::api::ClassRef {
+                name: "team".to_owned(),
+                uid: "u".to_owned(),
+                generation: 5,
+                rest: datakey::api::Rest::new(),
+            },
+        }
+    }
+
+    /// After a restore of etcd, or under a definition that prunes a field, the same uid and generation can have another spec.
+    #[tokio::test]
+    async fn session_is_never_that_of_another_role() {
+        let settings = KmsSettings {
+            rates: Rates::new(Rate::parse("10").unwrap(), []),
+            time_limits: TimeLimits { usual: Duration::from_secs(2), rsa: Duration::from_secs(3) },
+        };
+        let config = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
+        let kms = Kms::new(config, settings, Vec::new(), Arc::default());
+        let key = SessionKey::new(&role("shop"), "uid of the namespace");
+        let of_shop = Credentials::new("ASIASHOP", "secret", None, None, "test");
+        let opened = async || Ok(roles::Opened::new(of_shop, roles::SESSION_LENGTH, Instant::now()));
+        kms.roles.sessions.open(&key, opened).await.ok().unwrap();
+        let found = kms.known_session(&role("bank"), "uid of the namespace");
+        let signer = found.and_then(Result::ok).filter(|session| session.serves(&role("bank")));
+        assert_eq!(signer.map(|session| session.opened.credentials.access_key_id().to_owned()), None);
     }
 }

@@ -40,6 +40,8 @@ pub struct Metrics {
     data_keys: Family<DataKeyState, Gauge>,
     data_keys_unreadable: Gauge,
     kms_queue_length: Gauge,
+    role_assumptions: Family<RoleAssumption, Counter>,
+    role_sessions: Gauge,
     leader: Gauge,
 }
 
@@ -52,6 +54,8 @@ pub struct Gauges {
     pub unreadable: usize,
     /// How many objects wait for a permit to call KMS.
     pub kms_queue_length: usize,
+    /// How many sessions of roles are open.
+    pub role_sessions: usize,
     /// Whether this replica leads.
     pub leads: bool,
 }
@@ -83,6 +87,11 @@ struct KmsCall {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KmsRegion {
     region: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleAssumption {
+    code: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -120,6 +129,8 @@ impl Default for Metrics {
             data_keys: Family::default(),
             data_keys_unreadable: Gauge::default(),
             kms_queue_length: Gauge::default(),
+            role_assumptions: Family::default(),
+            role_sessions: Gauge::default(),
             leader: Gauge::default(),
             registry: Mutex::default(),
         };
@@ -162,6 +173,16 @@ impl Default for Metrics {
             "DataKeys and DataKeyPairs that wait for a permit to call KMS",
             metrics.kms_queue_length.clone(),
         );
+        registry.register(
+            "role_assumptions",
+            "Calls of AssumeRole for the roles of DataKeyClasses, by the code of the answer",
+            metrics.role_assumptions.clone(),
+        );
+        registry.register(
+            "role_sessions",
+            "Open sessions of the roles of DataKeyClasses",
+            metrics.role_sessions.clone(),
+        );
         registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         *metrics.registry.lock() = all;
@@ -185,6 +206,11 @@ impl Metrics {
             self.kms_calls.remove(&KmsCall { region: region.to_owned(), code });
         }
         self.kms_seconds.remove(&KmsRegion { region: region.to_owned() });
+    }
+
+    /// Counts a call of `AssumeRole`.
+    pub fn role_assumption(&self, code: &'static str) {
+        self.role_assumptions.get_or_create(&RoleAssumption { code }).inc();
     }
 
     /// Counts a reconcile.
@@ -212,6 +238,7 @@ impl Metrics {
         self.data_keys.clear();
         self.kms_queue_length.set(i64::try_from(gauges.kms_queue_length).unwrap_or(i64::MAX));
         self.data_keys_unreadable.set(i64::try_from(gauges.unreadable).unwrap_or(i64::MAX));
+        self.role_sessions.set(i64::try_from(gauges.role_sessions).unwrap_or(i64::MAX));
         self.leader.set(i64::from(gauges.leads));
         for (kind, state) in gauges.states {
             self.data_keys.get_or_create(&DataKeyState { reason: state.reason(), kind: kind.kind().name }).inc();
@@ -235,12 +262,15 @@ mod tests {
         metrics.reconciled(ReconcileOutcome::Success, Duration::from_millis(20));
         metrics.secret_written(SecretWrite::Create);
         metrics.resynced();
+        metrics.role_assumption("AccessDenied");
         let states = vec![
             (KindId::DataKey, ReadyState::Issued),
             (KindId::DataKey, ReadyState::Issued),
             (KindId::DataKeyPair, ReadyState::Failed(Reason::KeyDisabled)),
         ];
-        let text = metrics.render(Gauges { states, unreadable: 2, kms_queue_length: 3, leads: true }).unwrap();
+        let text = metrics
+            .render(Gauges { states, unreadable: 2, kms_queue_length: 3, role_sessions: 4, leads: true })
+            .unwrap();
         for line in [
             r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
             r#"datakey_kms_request_duration_seconds_count{region="eu-west-1"} 1"#,
@@ -252,6 +282,8 @@ mod tests {
             r#"datakey_datakeys{reason="KeyDisabled",kind="DataKeyPair"} 1"#,
             "datakey_datakeys_unreadable 2",
             "datakey_kms_queue_length 3",
+            r#"datakey_role_assumptions_total{code="AccessDenied"} 1"#,
+            "datakey_role_sessions 4",
             "datakey_leader 1",
             "datakey_build_info",
         ] {

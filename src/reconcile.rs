@@ -24,6 +24,7 @@ use crate::{
 use reconciler::{Queue, Reconciler};
 
 mod call_kms;
+mod caller;
 mod conflict_watches;
 mod context;
 mod error;
@@ -175,6 +176,11 @@ impl<K: KeyKind> Reconciler<'_, K> {
                     }
                 }
                 Step::DryRunRecord(ask) => self.dry_run_record(&ask).await?,
+                Step::CallKms(ask) if self.caller(&ask).is_none() => {
+                    if !self.open_session(&ask).await? {
+                        return Ok(Next::OnChange);
+                    }
+                }
                 Step::CallKms(_) | Step::Record(_) if self.needs_a_claim() => {
                     self.claim = self.store.claim(&self.secret_place(), &self.uid);
                     if self.claim.is_none() {

@@ -47,6 +47,11 @@ impl Readiness {
         self.watches.get().map_or(0, |watches| watches.context.kms.queue.waiting())
     }
 
+    /// How many sessions of roles are open.
+    pub fn role_sessions(&self) -> usize {
+        self.watches.get().map_or(0, |watches| watches.context.kms.roles.sessions.count())
+    }
+
     /// Whether the API server answers and every watch has its first list, so that an object that is missing in the store does
     /// not exist. A standby replica is ready, too, because it can take over.
     pub fn is_ready(&self) -> bool {

@@ -1,4 +1,5 @@
-//! The clients of the AWS SDK, one for each Region in use, all with the same credentials.
+//! The clients of the AWS SDK, one for each Region in use, all with the credentials of the operator. The credentials of a role go with
+//! the call, so the roles share the clients and their connections.
 
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ struct Inner {
     /// The number of times that the credentials were read again.
     generation: u64,
     by_region: RegionMap<Client>,
+    /// Kept, because a client keeps the credentials that it was given: a new one would ask for them again.
+    sts: Option<aws_sdk_sts::Client>,
 }
 
 /// A client for calls in one Region.
@@ -52,23 +55,53 @@ pub struct RegionalClient<'a> {
     pub generation: u64,
 }
 
+/// A client for AWS STS.
+pub struct StsClient {
+    /// The client of the AWS SDK.
+    pub client: aws_sdk_sts::Client,
+    /// The Region that it calls.
+    pub region: String,
+    /// Which credentials the client has, for [`Clients::renew_credentials`].
+    pub generation: u64,
+}
+
 // === impl Clients ===
 
 impl Clients {
     /// No clients yet. Without a source, the configuration never changes.
     pub fn new(aws: Option<Aws>, config: SdkConfig, time_limits: TimeLimits) -> Self {
-        Self { aws, time_limits, state: Mutex::new(Inner { config, generation: 0, by_region: RegionMap::default() }) }
+        Self {
+            aws,
+            time_limits,
+            state: Mutex::new(Inner { config, generation: 0, by_region: RegionMap::default(), sts: None }),
+        }
     }
 
     /// The client for a Region. If too many other Regions are in use, the client is for this call only.
     pub fn get<'a>(&self, region: &'a str) -> RegionalClient<'a> {
         let mut state = self.state.lock();
-        let Inner { config, generation, by_region } = &mut *state;
+        let Inner { config, generation, by_region, .. } = &mut *state;
         let generation = *generation;
         match by_region.get_or_make(region, Instant::now(), || self.new_client(config, region)) {
             Some(client) => RegionalClient { client, label: region, generation },
             None => RegionalClient { client: self.new_client(config, region), label: OTHER_REGION, generation },
         }
+    }
+
+    /// A client for STS in the operator's own Region; `None` if it has none. It calls the endpoint of that Region, never the global one.
+    pub fn sts(&self) -> Option<StsClient> {
+        let mut state = self.state.lock();
+        let region = state.config.region().map(ToString::to_string).filter(|region| !region.is_empty())?;
+        let Inner { config, generation, sts, .. } = &mut *state;
+        let client = sts.get_or_insert_with(|| {
+            let config = aws_sdk_sts::config::Builder::from(&*config)
+                // The operator has its own back-off.
+                .retry_config(RetryConfig::disabled())
+                .timeout_config(self.time_limits.of(QuotaClass::Symmetric))
+                .build();
+            aws_sdk_sts::Client::from_conf(config)
+        });
+        Some(StsClient { client: client.clone(), region, generation: *generation })
     }
 
     /// The time limits of a call that counts against a quota of this class, where they are not those of the client.
@@ -94,6 +127,7 @@ impl Clients {
         if state.generation == generation {
             state.by_region.replace_all(|region| self.new_client(&config, region));
             (state.config, state.generation) = (config, generation.wrapping_add(1));
+            state.sts = None;
         }
     }
 

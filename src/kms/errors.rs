@@ -26,7 +26,7 @@ pub(super) type CallError = SdkError<ErrorMetadata>;
 #[derive(Clone, Debug)]
 pub struct KmsFailure {
     /// What the condition says.
-    pub failure: Failure,
+    pub failure: Box<Failure>,
     /// The error code of KMS, or one of the operator's own codes.
     pub code: Box<str>,
     /// The same from a closed set, because it becomes a metric label: `Unknown` for a code that AWS documents nowhere.
@@ -44,21 +44,24 @@ pub struct Called<'a> {
     pub key_id: &'a str,
     /// The Region.
     pub region: &'a str,
-    /// The operator's own account, if it is known.
+    /// The operator's own account, if that calls and is known. The account of a role is for the platform team.
     pub own_account: Option<&'a str>,
+    /// Whether the role of a class calls.
+    pub by_role: bool,
 }
 
 /// The longest error code that is shown, in characters.
-const MAX_CODE: usize = 64;
+pub(super) const MAX_CODE: usize = 64;
 
 // === impl Called ===
 
 impl fmt::Display for Called<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key_id, region, own_account } = self;
+        let Self { key_id, region, own_account, by_role } = self;
         let named = KmsArn::parse(key_id).map(|arn| arn.account);
         match named.or(*own_account) {
             Some(account) => write!(f, "{key_id} in Region {region} and account {account}"),
+            None if *by_role => write!(f, "{key_id} in Region {region} and the account of the role of the class"),
             None => write!(f, "{key_id} in Region {region} and the operator's account"),
         }
     }
@@ -70,13 +73,25 @@ impl KmsFailure {
     /// The request is invalid, so KMS was not called.
     pub(super) fn not_called(failure: Failure) -> Self {
         let message = failure.detail.clone().unwrap_or_default().into();
-        Self { failure, code: "NotCalled".into(), known_code: "NotCalled", message, request_id: None }
+        Self { failure: failure.into(), code: "NotCalled".into(), known_code: "NotCalled", message, request_id: None }
+    }
+
+    /// Whether AWS rejected the credentials of the operator itself, and not only what it asked for with them.
+    pub(super) fn concerns_own_credentials(&self) -> bool {
+        let Classification(_, reason) = error_codes::reason_for(Some(self.known_code), 0);
+        reason == Reason::CredentialsRejected || self.failure.reason == Reason::CredentialsMissing
     }
 
     /// KMS answered without an error, but not with a usable data key.
     pub(super) fn unusable_answer(why: String, request_id: Option<String>) -> Self {
         let failure = Failure::new(Reason::KmsAnswerInvalid, why.clone());
-        Self { failure, code: "AnswerInvalid".into(), known_code: "AnswerInvalid", message: why.into(), request_id }
+        Self {
+            failure: failure.into(),
+            code: "AnswerInvalid".into(),
+            known_code: "AnswerInvalid",
+            message: why.into(),
+            request_id,
+        }
     }
 
     /// The call failed.
@@ -95,6 +110,14 @@ impl KmsFailure {
                 // role and other accounts. The request ID would change the condition at every retry, and so cost a write.
                 let failure = Failure::new(reason, format!("{call} ({code})"));
                 let failure = match reason {
+                    Reason::AccessDenied if call.by_role => {
+                        failure.with_what("the AWS role of the class may not use the KMS key")
+                    }
+                    Reason::CredentialsRejected if call.by_role => {
+                        failure.with_what("AWS refused the session of the role of the class").with_advice(
+                            "The operator opens another one. If that does not help, check the clock of its node",
+                        )
+                    }
                     // An ARN names the Region and the account already.
                     Reason::KeyNotFound if KmsArn::parse(call.key_id).is_some() => {
                         failure.with_advice("Correct the ARN in spec.keyId, or create the key or alias there")
@@ -116,12 +139,12 @@ impl KmsFailure {
         let message = printable(&redact(&message(error), grant_tokens), MAX_ERROR_LENGTH).into();
         let request_id = error.request_id().map(str::to_owned);
         let code = shown.unwrap_or_else(|| known_code.to_owned()).into();
-        Self { failure, code, known_code, message, request_id }
+        Self { failure: failure.into(), code, known_code, message, request_id }
     }
 }
 
 /// The message of KMS, or else what the SDK says, with its causes. The code is a field of its own.
-fn message(error: &CallError) -> String {
+pub(super) fn message(error: &CallError) -> String {
     match error {
         SdkError::ServiceError(service) => {
             let status = || format!("no message, HTTP status {}", service.raw().status().as_u16());
@@ -132,7 +155,7 @@ fn message(error: &CallError) -> String {
 }
 
 /// The reason for a call that did not reach KMS, other than TLS.
-fn not_sent(error: &CallError) -> (&'static str, Reason) {
+pub(super) fn not_sent(error: &CallError) -> (&'static str, Reason) {
     match error {
         _ if has_source::<CredentialsError>(error) => ("NoCredentials", Reason::CredentialsMissing),
         SdkError::DispatchFailure(_) => ("Unreachable", Reason::KmsUnreachable),
@@ -152,7 +175,8 @@ mod tests {
 
     use super::*;
 
-    const CALL: Called<'static> = Called { key_id: "alias/orders", region: "eu-west-1", own_account: None };
+    const CALL: Called<'static> =
+        Called { key_id: "alias/orders", region: "eu-west-1", own_account: None, by_role: false };
 
     /// The failure for an error answer of KMS.
     fn failed(call: Called<'_>, code: Option<&str>, message: &str, status: u16) -> KmsFailure {
@@ -173,7 +197,23 @@ mod tests {
             (arn, Some("111122223333"), &format!("{arn} in Region eu-west-1 and account 444455556666")),
         ] {
             let failed = failed(Called { key_id, own_account, ..CALL }, Some("NotFoundException"), "no", 400);
-            assert_eq!(failed.failure.detail.unwrap(), format!("{facts} (NotFoundException)"));
+            assert_eq!(failed.failure.detail.as_deref().unwrap(), format!("{facts} (NotFoundException)"));
+        }
+    }
+
+    #[test]
+    fn failure_of_a_role_does_not_blame_the_operator() {
+        for (code, what) in [
+            (
+                "AccessDeniedException",
+                "The AWS role of the class may not use the KMS key: alias/orders in Region eu-west-1",
+            ),
+            ("ExpiredTokenException", "AWS refused the session of the role of the class: alias/orders"),
+        ] {
+            let failed = failed(Called { by_role: true, ..CALL }, Some(code), "no", 400);
+            let message = failed.failure.message(<datakey::api::DataKey as datakey::api::KeyKind>::KIND);
+            assert!(message.starts_with(what) && message.contains("the account of the role of the class"), "{message}");
+            assert!(!message.contains("operator's account"), "{message}");
         }
     }
 
@@ -200,7 +240,7 @@ mod tests {
         ] {
             let failed = failed(CALL, code, "no", 418);
             assert_eq!((failed.known_code, &*failed.code), ("Unknown", &*shown));
-            assert!(failed.failure.detail.unwrap().ends_with(&format!("({shown})")));
+            assert!(failed.failure.detail.as_deref().unwrap().ends_with(&format!("({shown})")));
         }
     }
 

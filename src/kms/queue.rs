@@ -1,5 +1,5 @@
-//! Decides when a call to KMS may start. Each Region and each request quota of KMS in it has a lane with a [rate](super::rates)
-//! of its own, so that key pairs, whose quotas are small, do not delay data keys. A lane serves waiting objects round robin by
+//! Decides when a call to KMS may start. Each account that calls has, in each Region and for each request quota of KMS there, a lane with a
+//! [rate](super::rates) of its own, so that key pairs, whose quotas are small, do not delay data keys. A lane serves waiting objects round robin by
 //! namespace, so that one namespace with thousands of new DataKeys does not delay the others.
 //!
 //! A reconcile acquires a [`Permit`], or else enqueues its object and ends. Once the lane has a permit for the object, it offers
@@ -17,7 +17,7 @@
 //!
 //! `reconcile::reads` limits the reads of objects with a queue of its own, in which all reads share one lane.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -41,6 +41,30 @@ pub struct RateQueue {
     lanes: Arc<Lanes>,
 }
 
+/// The lanes of one quota in one Region: one for each account that calls.
+struct Group {
+    lanes: usize,
+    /// Their calls in flight.
+    calls: usize,
+}
+
+/// The groups of the lanes, in the order of the lanes.
+fn groups(lanes: &BTreeMap<LaneId, Lane>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut last: Option<&LaneId> = None;
+    for (id, lane) in lanes {
+        match groups.last_mut().filter(|_| last.is_some_and(|last| last.is_of_the_group(id))) {
+            Some(group) => {
+                group.lanes += 1;
+                group.calls += lane.in_flight();
+            }
+            None => groups.push(Group { lanes: 1, calls: lane.in_flight() }),
+        }
+        last = Some(id);
+    }
+    groups
+}
+
 // === impl RateQueue ===
 
 impl RateQueue {
@@ -57,17 +81,20 @@ impl RateQueue {
         let now = Instant::now();
         let mut lanes = self.lanes.lock();
         if !lanes.contains_key(id) {
-            lanes.insert(id.clone(), Lane::new(self.rates.of(id), now));
+            let is_answering = lanes.iter().any(|(of, lane)| of.is_of_the_group(id) && lane.is_answering());
+            lanes.insert(id.clone(), Lane::new(self.rates.of(id), is_answering, now));
         }
         for (_, lane) in lanes.iter_mut().filter(|(of, _)| *of != id) {
             if lane.release(uid) {
                 self.lanes.changed.notify_one();
             }
         }
-        let in_use = self.shares.in_use(lanes.values().map(Lane::in_flight));
+        let in_use = self.shares.in_use(groups(&lanes).into_iter().map(|group| group.calls));
+        let of_the_group =
+            lanes.iter().filter(|(of, _)| of.is_of_the_group(id)).map(|(_, lane)| lane.in_flight()).sum();
         // Inserted above if it was missing.
         let lane = lanes.get_mut(id)?;
-        if lane.acquire(uid, self.shares, in_use, now) {
+        if lane.acquire(uid, self.shares, (in_use, of_the_group), now) {
             return Some(Permit::new(id.clone(), Arc::clone(&self.lanes)));
         }
         if lane.enqueue(uid, Waiter { object: object.clone(), requeue: requeue.clone() }) {
@@ -125,9 +152,13 @@ impl RateQueue {
             lane.expire_offers(now);
         }
         // Counted once all lanes are up to date: they share a reserve.
-        let mut in_use = self.shares.in_use(lanes.values().map(Lane::in_flight));
-        for lane in lanes.values_mut() {
-            lane.offer_permits(self.shares, &mut in_use, now);
+        let groups = groups(&lanes);
+        let mut in_use = self.shares.in_use(groups.iter().map(|group| group.calls));
+        let mut all = lanes.values_mut();
+        for Group { lanes, mut calls } in groups {
+            for lane in all.by_ref().take(lanes) {
+                lane.offer_permits(self.shares, &mut in_use, &mut calls, now);
+            }
         }
         lanes.retain(|_, lane| !lane.is_idle(now));
         lanes.values_mut().filter_map(|lane| lane.next_change(now)).min()
@@ -289,6 +320,29 @@ mod tests {
         assert_eq!(start_more(&mut calls).await, 63, "it does not answer any more");
         calls.truncate(3);
         assert_eq!(start_more(&mut calls).await, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_have_a_rate_each_and_share_what_may_hang() {
+        let queue = RateQueue::new(limit(20), Shares::DEFAULT);
+        let (requeue, _requeued) = mpsc::unbounded();
+        let of = |account: &str| lane("r").of_account(Some(account.to_owned()));
+        let acquire = |lane: &LaneId, number| {
+            let (uid, object) = object("shop", number);
+            queue.acquire_or_enqueue(lane, &uid, &object, &requeue)
+        };
+        let first: Vec<_> = (0..10).filter_map(|number| acquire(&of("111122223333"), number)).collect();
+        assert_eq!(first.len(), 3, "what the rate offers ahead");
+        let second: Vec<_> = (10..20).filter_map(|number| acquire(&of("444455556666"), number)).collect();
+        assert_eq!(second.len(), 1, "the Region has four calls until one of them is answered");
+        let call = first.into_iter().next().unwrap().start_call().await;
+        call.complete(true);
+        assert!(
+            acquire(&of("777788889999"), 20).is_some(),
+            "an account without a call has one where the Region answers"
+        );
+        queue.offer_permits(Instant::now());
+        assert!((10..20).filter(|number| queue.has_offer(&object("shop", *number).0)).count() > 0);
     }
 
     #[tokio::test(start_paused = true)]

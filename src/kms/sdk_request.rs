@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aws_credential_types::Credentials;
 use aws_sdk_kms::{
     Client, Config,
     config::timeout::TimeoutConfig,
@@ -59,12 +60,22 @@ impl Call {
         Self::Key(key.set_encryption_context(context).set_grant_tokens(tokens))
     }
 
-    /// Sends the call, with these time limits where they are not those of the client.
+    /// Sends the call with these credentials and time limits, where they are not those of the client.
     ///
     /// # Errors
     /// The error of the AWS SDK.
-    pub async fn send(self, limits: Option<TimeoutConfig>) -> Result<Output, CallError> {
-        let config = limits.map(|limits| Config::builder().timeout_config(limits));
+    pub async fn send(
+        self,
+        credentials: Option<Credentials>,
+        limits: Option<TimeoutConfig>,
+    ) -> Result<Output, CallError> {
+        let mut config = Config::builder();
+        let is_changed = credentials.is_some() || limits.is_some();
+        if let Some(credentials) = credentials {
+            config = config.credentials_provider(credentials);
+        }
+        config.set_timeout_config(limits);
+        let config = is_changed.then_some(config);
         match self {
             Self::Key(call) => {
                 let call = call.customize();
@@ -81,7 +92,7 @@ impl Call {
 }
 
 /// An error of either operation by its code and message.
-fn without_type<E: ProvideErrorMetadata>(error: SdkError<E>) -> CallError {
+pub(super) fn without_type<E: ProvideErrorMetadata>(error: SdkError<E>) -> CallError {
     error.map_service_error(|error| error.meta().clone())
 }
 

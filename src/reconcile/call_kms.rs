@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datakey::{
     api::{IssuedVersion, KeyKind, Material, Object, QuotaClass, Rest, truncate_to_seconds, with_recorded},
     class::Ask,
-    protocol::{Answer, Change, Record, Source, size},
+    protocol::{Answer, Change, Record, Source, Unrecorded, size},
     reason::{Failure, Reason},
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -55,21 +55,23 @@ impl<K: KeyKind> Reconciler<'_, K> {
 
     fn lane(&self, ask: &Ask) -> Result<LaneId, Failure> {
         let class = ask.request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
-        self.context.kms.lane(&ask.request, class)
+        self.context.kms.lane(&ask.request, class, &ask.identity)
     }
 
     /// Calls KMS; no other function does. The issued data key is kept in memory until it is recorded, and dropped if it is
     /// unclear whether the record was written.
     pub(super) async fn call_kms(&mut self, ask: Ask) -> Result<(), Error> {
+        // The session has ended meanwhile: the next step opens another one.
+        let Some(caller) = self.caller(&ask) else { return Ok(()) };
         let Some(permit) = self.permit.take() else { return Ok(()) };
         let key = Arc::clone(self.key());
         let object = key.as_object();
-        let Ask { request, as_written, class } = ask;
+        let Ask { request, as_written, class, identity } = ask;
         let version = object.wanted_version();
         let tokens = object.spec.grant_tokens;
         // KMS may answer slowly or never, so the slot is free meanwhile. Boxed, because the future of the AWS SDK would make that
         // of each reconcile twice as large, and most call no KMS.
-        let call = Box::pin(self.context.kms.generate(permit, &request, tokens));
+        let call = Box::pin(self.context.kms.generate(permit, &caller, &request, tokens));
         let generated = match self.slot.free_during(call).await {
             Ok(generated) => generated,
             Err(failed) => {
@@ -83,7 +85,7 @@ impl<K: KeyKind> Reconciler<'_, K> {
         let (arn, request_id) = (&generated.key_arn, &generated.request_id);
         info!(namespace, name, version, key = arn, request_id, "KMS issued a {}", K::KIND.noun);
         self.unrecorded = Some((version, request_id.clone()));
-        self.learn(Answer::Issued(IssuedVersion {
+        let issued = IssuedVersion {
             version,
             request,
             ciphertext_blob: ByteString(generated.ciphertext_blob),
@@ -95,7 +97,8 @@ impl<K: KeyKind> Reconciler<'_, K> {
             as_written,
             class,
             rest: Rest::new(),
-        }))
+        };
+        self.learn(Answer::Issued(Unrecorded { version: issued, identity }))
     }
 
     /// Writes versions into the record.

@@ -20,7 +20,7 @@ use crate::{
 const RATE: Rate = Rate::new(NonZeroU64::new(250).unwrap());
 
 /// All reads share one lane, which is none of KMS.
-const LANE: LaneId = LaneId { region: String::new(), class: QuotaClass::Symmetric };
+const LANE: LaneId = LaneId { region: String::new(), class: QuotaClass::Symmetric, account: None };
 
 /// The reads of all objects. Namespaces are served in turn.
 pub struct Reads {

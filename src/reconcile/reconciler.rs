@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use datakey::{
     api::{KeyKind, Object},
-    protocol::{Answer, Attempt, Inputs, Restart, Rival, SecretState},
+    protocol::{Answer, Attempt, Inputs, Restart, Rival, SecretState, Unrecorded},
     reason::{Failure, Reason},
     secret::{
         known::{KnownSecret, Verified},
@@ -22,7 +22,10 @@ use crate::{
         slots::Slot,
         store::{Claim, Store},
     },
-    kms::queue::{CallInFlight, Permit, Requeue},
+    kms::{
+        queue::{CallInFlight, Permit, Requeue},
+        roles::Session,
+    },
     place::Place,
 };
 
@@ -53,6 +56,8 @@ pub(super) struct Reconciler<'a, K: KeyKind> {
     /// While this reconcile holds the claim, no other object records its first data key for the same Secret.
     pub claim: Option<Claim<'a>>,
     pub permit: Option<Permit>,
+    /// The session of the role that the class names.
+    pub session: Option<Session>,
     pub queued_for: Option<Queue>,
     /// Version and request ID of a data key that KMS issued, until the record has it.
     pub unrecorded: Option<(i32, Option<String>)>,
@@ -67,8 +72,7 @@ pub(super) struct Reconciler<'a, K: KeyKind> {
 }
 
 /// An answer to a step of the operator.
-pub(super) type Learned<K> =
-    Answer<Arc<K>, KnownSecret, SecretMetadata, Box<Secret>, datakey::api::IssuedVersion, Failure>;
+pub(super) type Learned<K> = Answer<Arc<K>, KnownSecret, SecretMetadata, Box<Secret>, Unrecorded, Failure>;
 
 // === impl Reconciler ===
 
@@ -98,6 +102,7 @@ impl<'a, K: KeyKind> Reconciler<'a, K> {
             attempt: Attempt::new(key, known),
             claim: None,
             permit: None,
+            session: None,
             queued_for: None,
             unrecorded: None,
             issued: None,

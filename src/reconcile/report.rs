@@ -76,7 +76,7 @@ impl<K: KeyKind> Reconciler<'_, K> {
         let (namespace, name, version) = (&self.namespace, &self.name, self.object().wanted_version());
         let reason = failure.reason.as_str();
         warn!(namespace, name, version, reason, code, request_id, kms_message, "the {} is not ready", K::KIND.name);
-        self.fail(failure);
+        self.fail(*failure);
         self.is_logged = true;
         self.context.retries.logged(&self.uid);
     }

@@ -49,6 +49,11 @@ impl RetryTable {
         Self { bounds, rows: Mutex::default() }
     }
 
+    /// No delay between two attempts of an object is longer.
+    pub fn longest_delay(&self) -> Duration {
+        self.bounds.longest_delay()
+    }
+
     /// The rest of an object's delay. `shown` is the failure that its status shows for the present spec: after
     /// a restart it is all that is known.
     pub fn delay_left(&self, uid: &str, inputs: &FailureInputs, shown: Option<Reason>) -> Option<Duration> {

@@ -10,6 +10,7 @@ use testbed::{
 use crate::harness::{NO_RETRY, SOON, TestKind, TestNamespace, message, recorded_version, text, to_json};
 
 mod attack;
+mod identity;
 mod tenants;
 
 for_each_kind! {

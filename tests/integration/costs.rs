@@ -16,6 +16,7 @@ use crate::harness::{NO_RETRY, Operator, SOON, TestKind, TestNamespace};
 for_each_kind! {
     a_new_data_key_costs_one_kms_call_four_requests_an_event: with_stub_kms("costs-new"),
     a_new_data_key_of_a_class_costs_the_same: with_stub_kms("costs-class"),
+    a_new_data_key_of_a_role_costs_one_more_read: with_stub_kms("costs-role"),
     a_new_version_costs_one_kms_call_four_requests_an_event: with_stub_kms("costs-version"),
     a_lost_secret_costs_a_read_two_writes_and_an_event: with_stub_kms("costs-lost"),
     a_changed_secret_costs_two_reads_two_writes_and_an_event: with_stub_kms("costs-changed"),
@@ -125,6 +126,33 @@ async fn a_new_data_key_of_a_class_costs_the_same<K: TestKind>(test: TestNamespa
     let issued = [("get secrets", 1), ("update {}/status", 2), ("create secrets", 1), ("create events", 1)];
     assert_eq!(requests, each::<K>(&issued));
     assert_eq!(calls, COUNT);
+}
+
+/// The namespace is read for each call. STS is called once for all of them; objects that wait for that read again.
+async fn a_new_data_key_of_a_role_costs_one_more_read<K: TestKind>(test: TestNamespace<K>) {
+    let aws = json!({
+        "roleArn": "arn:aws:iam::222233334444:role/shop",
+        "sessionTags": [{ "key": "datakey-namespace", "valueFrom": "Namespace" }],
+    });
+    test.class(&json!({ "allow": [{ "keyIds": [test.alias()] }], "aws": aws })).await;
+    let costs = Costs::of_new(test, &[]).await;
+    costs.test.issue("first", &json!({ "className": costs.test.namespace })).await;
+    costs.is_quiet().await;
+    let (requests, calls) = costs
+        .of(async {
+            costs.test.create_many("k", COUNT, &json!({ "className": costs.test.namespace })).await;
+            costs.test.all_ready(COUNT + 1, SOON).await;
+        })
+        .await;
+    let issued = [
+        ("get namespaces", 1),
+        ("get secrets", 1),
+        ("update {}/status", 2),
+        ("create secrets", 1),
+        ("create events", 1),
+    ];
+    assert_eq!(requests, each::<K>(&issued));
+    assert_eq!((calls, costs.test.proxy.sessions().len()), (COUNT, 1));
 }
 
 async fn a_new_version_costs_one_kms_call_four_requests_an_event<K: TestKind>(test: TestNamespace<K>) {

@@ -12,7 +12,7 @@ use tokio::{
     sync::Mutex,
 };
 
-use crate::harness::{SOON, TestNamespace, UNSET};
+use crate::harness::{SOON, TestNamespace, UNSET, message};
 
 /// No static credentials, and no files of the user who runs the tests.
 const NONE: [(&str, &str); 4] = [
@@ -253,4 +253,29 @@ async fn endpoints_follow_region_fips_and_dual_stack() {
         test.failed("orders", "KmsUnreachable").await;
     }
     assert_eq!(test.proxy.calls(), 0);
+}
+
+#[tokio::test]
+async fn sts_is_called_in_the_operators_own_region_only() {
+    let test = TestNamespace::new("endpoints-sts").await;
+    let (proxy, wanted) = proxy().await;
+    let role = json!({ "roleArn": "arn:aws:iam::444455556666:role/shop" });
+    test.class(&json!({ "allow": [{ "keyIds": [test.alias()] }], "aws": role })).await;
+    test.create("orders", &json!({ "className": test.namespace, "region": "eu-north-1" })).await;
+    for (settings, host) in [
+        (&[][..], "sts.eu-west-1.amazonaws.com:443"),
+        (&[("AWS_REGION", "us-east-1")], "sts.us-east-1.amazonaws.com:443"),
+        (&[("AWS_USE_FIPS_ENDPOINT", "true")], "sts-fips.eu-west-1.amazonaws.com:443"),
+        (&[("AWS_USE_DUALSTACK_ENDPOINT", "true")], "sts.eu-west-1.api.aws:443"),
+    ] {
+        let unset = [("AWS_ENDPOINT_URL_KMS", UNSET), ("AWS_ENDPOINT_URL_STS", UNSET)];
+        let common = [&[("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", "127.0.0.1")], &unset[..], settings].concat();
+        wanted.lock().await.clear();
+        let _operator = test.operator_with(&["--kms-timeout=2s"], &common);
+        eventually(SOON, host, async || wanted.lock().await.iter().any(|wanted| wanted == host)).await;
+        let failed = test.failed("orders", "KmsUnreachable").await;
+        assert!(message(&failed).starts_with("No connection to AWS STS"), "{}", message(&failed));
+        let wanted = wanted.lock().await.clone();
+        assert!(wanted.iter().all(|wanted| wanted == host), "KMS is called by no other identity: {wanted:?}");
+    }
 }

@@ -45,7 +45,18 @@ async fn each_verb_of_the_role_is_needed() {
     let mut all = rules();
     // Operators of some namespaces, as those of this test, do not write it.
     all.retain(|(_, resource, _)| resource != CLASS_STATUS);
-    assert_eq!(all.len(), 16);
+    assert_eq!(all.len(), 17);
+    let assuming = json!({
+        "apiVersion": "datakey.dev/v1alpha1",
+        "kind": "DataKeyClass",
+        "metadata": { "name": "assuming" },
+        "spec": {
+            "namespaces": ["*"],
+            "allow": [{ "keyIds": [test.key.arn] }],
+            "aws": { "roleArn": "arn:aws:iam::111122223333:role/shop" },
+        },
+    });
+    test.apply(&[assuming]).await;
     // Slow enough that a DataKey can change during the call.
     test.proxy.fail_always(proxy::Fault::Delay(Duration::from_secs(1)));
     let mut watched = Vec::new();
@@ -85,7 +96,9 @@ async fn each_verb_of_the_role_is_needed() {
             Some("datakeypairs") => ("DataKeyPair", "keyPairSpec", "ECC_NIST_P256"),
             _ => ("DataKey", "keySpec", "AES_256"),
         };
-        let spec = json!({ "keyId": test.key.arn, field: value });
+        // A namespace is read for the role of a class.
+        let class = (resource == "namespaces").then_some("assuming");
+        let spec = json!({ "keyId": test.key.arn, field: value, "className": class });
         let manifest = json!({
             "apiVersion": "datakey.dev/v1alpha1",
             "kind": kind,
@@ -154,6 +167,7 @@ async fn the_operators_identity_may_do_nothing_else() {
         "datakeys.datakey.dev [] [] [get list watch]",
         "datakeys.datakey.dev/status [] [] [update]",
         "events.events.k8s.io [] [] [create]",
+        "namespaces [] [] [get]",
         "secrets [] [] [get list watch create update]",
     ];
     let at_home = [
@@ -166,6 +180,7 @@ async fn the_operators_identity_may_do_nothing_else() {
         "events.events.k8s.io [] [] [create]",
         "leases.coordination.k8s.io [] [] [create]",
         "leases.coordination.k8s.io [] [datakey-operator] [get update]",
+        "namespaces [] [] [get]",
         "secrets [] [] [get list watch create update]",
     ];
     for (within, expected) in [("rbac", &everywhere[..]), (OPERATOR.0, &at_home)] {

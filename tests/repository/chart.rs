@@ -179,16 +179,19 @@ fn unknown_and_wrong_values_are_refused() {
         ("aws.region", json!("eu-a123456789-123456789-123456789-1")),
         ("aws.region", json!("eu-abcdefghijklmnopqrstuvwxyzabcdefg-1")),
         ("aws.kmsEndpoint", json!("kms.example.com")),
+        ("aws.stsEndpoint", json!("sts.example.com")),
         ("metrics.port", json!(70000)),
     ] {
         assert!(rendered(&nested(path, &value)).is_err(), "{path} = {value} is taken");
     }
     for variant in ["useFipsEndpoint", "useDualstackEndpoint"] {
-        let endpoint = "https://kms.example.com";
-        assert!(rendered(&json!({ "aws": { variant: true, "kmsEndpoint": "" } })).is_ok());
-        assert!(rendered(&json!({ "aws": { variant: false, "kmsEndpoint": endpoint } })).is_ok());
-        let both = rendered(&json!({ "aws": { variant: true, "kmsEndpoint": endpoint } }));
-        assert!(both.is_err_and(|error| error.contains(&format!("'/aws/{variant}'"))), "{variant}");
+        for value in ["kmsEndpoint", "stsEndpoint"] {
+            let endpoint = "https://kms.example.com";
+            assert!(rendered(&json!({ "aws": { variant: true, value: "" } })).is_ok());
+            assert!(rendered(&json!({ "aws": { variant: false, value: endpoint } })).is_ok());
+            let both = rendered(&json!({ "aws": { variant: true, value: endpoint } }));
+            assert!(both.is_err_and(|error| error.contains(&format!("'/aws/{variant}'"))), "{variant} {value}");
+        }
     }
     let no_account = json!({ "serviceAccount": { "create": false } });
     assert!(rendered(&no_account).unwrap_err().contains("serviceAccount.name is needed"));
@@ -457,6 +460,7 @@ fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
     metrics.kms_call("r", "OK", std::time::Duration::ZERO);
     metrics.reconciled(datakey_operator::metrics::ReconcileOutcome::Error, std::time::Duration::ZERO);
     metrics.secret_written(datakey_operator::metrics::SecretWrite::Create);
+    metrics.role_assumption("AccessDenied");
     let states = vec![(datakey::api::KindId::DataKey, datakey::condition::ReadyState::Issued)];
     let gauges = datakey_operator::metrics::Gauges { states, ..<_>::default() };
     let shown = metrics.render(gauges).unwrap();

@@ -17,6 +17,13 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, update]
+{{- if .Values.rbac.classes }}
+# The uid of a namespace, before KMS is called as the role of a class: a namespace that is created again under the same name gets no
+# session of the earlier one.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
+{{- end }}
 # Events report what was issued, why an object is not ready, and why a class cannot be used (in the namespace default,
 # because a class is in none).
 - apiGroups: [events.k8s.io]

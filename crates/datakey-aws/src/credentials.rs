@@ -72,7 +72,8 @@ impl ProvideCredentials for Checked {
     }
 }
 
-fn unusable_part(credentials: &Credentials) -> Option<&'static str> {
+/// The part of credentials that no request can carry: the AWS SDK panics over it. `None` if they are usable.
+pub fn unusable_part(credentials: &Credentials) -> Option<&'static str> {
     let parts = [
         ("access key ID", Some(credentials.access_key_id())),
         ("secret access key", Some(credentials.secret_access_key())),

@@ -18,6 +18,7 @@ use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 
+pub use credentials::unusable_part;
 use credentials::{Account, Checked};
 pub use overrides::Overrides;
 use settings::AwsSettings;

@@ -23,8 +23,8 @@ pub use conditions::{Conditions, PENDING, READY, STALLED};
 pub use crd::{KINDS, class_crd, crd, crds};
 pub use data_key::{DataKey, DataKeySpec};
 pub use data_key_class::{
-    ACCEPTED, ClassContext, ClassDefaults, ClassLimits, ContextPair, DataKeyClass, DataKeyClassSpec,
-    DataKeyClassStatus, Mode, NumberRange, Others, ValueFrom,
+    ACCEPTED, ClassAws, ClassContext, ClassDefaults, ClassLimits, ContextPair, DataKeyClass, DataKeyClassSpec,
+    DataKeyClassStatus, Mode, NumberRange, Others, ROLE_ASSUMED, SessionTag, TagSource, ValueFrom,
 };
 pub use data_key_pair::{DataKeyPair, DataKeyPairSpec};
 pub use flaws::{RequestFlaw, flaw};

@@ -133,9 +133,66 @@ impl<'a> KmsArn<'a> {
     }
 }
 
+/// The parts of the ARN of an IAM role that decide something: `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleArn<'a> {
+    /// The AWS account that owns the role, 12 digits.
+    pub account: &'a str,
+    /// The name, without the path.
+    pub name: &'a str,
+}
+
+// === impl RoleArn ===
+
+impl<'a> RoleArn<'a> {
+    /// Parses the ARN of a role; `None` for anything else. A path has at most 512 characters and a name 64 (IAM User Guide, "IAM and
+    /// AWS STS quotas").
+    pub fn parse(arn: &'a str) -> Option<Self> {
+        let mut parts = arn.splitn(6, ':');
+        let mut next = || parts.next();
+        let (prefix, partition, service, region, account, resource) =
+            (next()?, next()?, next()?, next()?, next()?, next()?);
+        let is_partition = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let path_and_name = resource.strip_prefix("role/")?;
+        let (path, name) = path_and_name.rsplit_once('/').unwrap_or(("", path_and_name));
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+        let whole = prefix == "arn"
+            && partition.strip_prefix("aws").is_some_and(is_partition)
+            && service == "iam"
+            && region.is_empty()
+            && is_account(account)
+            && path.len() <= 510
+            && path.bytes().all(|byte| byte.is_ascii_graphic())
+            && (1..=64).contains(&name.len())
+            && name.bytes().all(of_a_name);
+        whole.then_some(Self { account, name })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn role_arn_has_an_account_and_a_name() {
+        for (arn, parts) in [
+            ("arn:aws:iam::111122223333:role/shop", Some(("111122223333", "shop"))),
+            ("arn:aws-cn:iam::111122223333:role/teams/shop/keys-1", Some(("111122223333", "keys-1"))),
+            ("arn:aws:iam::111122223333:role/", None),
+            ("arn:aws:iam::111122223333:role/a b", None),
+            ("arn:aws:iam::111122223333:role/a\u{e9}/b", None),
+            ("arn:aws:iam::111122223333:user/shop", None),
+            ("arn:aws:iam::11112222333:role/shop", None),
+            ("arn:aws:iam:eu-west-1:111122223333:role/shop", None),
+            ("arn:aws:sts::111122223333:role/shop", None),
+            ("arn:other:iam::111122223333:role/shop", None),
+            ("shop", None),
+        ] {
+            assert_eq!(RoleArn::parse(arn).map(|role| (role.account, role.name)), parts, "{arn}");
+        }
+        let long = |length| format!("arn:aws:iam::111122223333:role/{}", "n".repeat(length));
+        assert!(RoleArn::parse(&long(64)).is_some() && RoleArn::parse(&long(65)).is_none());
+    }
 
     const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     const ALIAS: &str = "arn:aws-cn:kms:cn-north-1:111122223333:alias/orders";

@@ -6,12 +6,12 @@
 //! A class is judged by an ordered list of named checks ([`Check`]); the first one that fails is the refusal. A refusal names the
 //! check and what the object may do. It never names an ARN that the object does not: the class can be that of other tenants, too.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
 use crate::{
     api::{
-        ClassRef, ContextPair, DataKeyClassSpec, IssuedVersion, KeyRequest, Mode, Object, Rest, ValueFrom,
-        WrittenRequest, a_key_or_a_class,
+        ClassRef, ContextPair, DataKeyClassSpec, DataKeyClassStatus, IssuedVersion, KeyRequest, Mode, Object,
+        ROLE_ASSUMED, Rest, ValueFrom, WrittenRequest, a_key_or_a_class,
     },
     decode::Encoded,
     reason::{Failure, Reason},
@@ -21,12 +21,14 @@ use crate::{
 mod checks;
 mod flaws;
 mod forms;
+mod identity;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use checks::Check;
-pub use status::wanted_status;
+pub use identity::{Identity, Role};
+pub use status::{RoleOutcome, wanted_status};
 
 use checks::{Case, Subject};
 
@@ -87,6 +89,8 @@ pub struct Ask {
     pub as_written: Option<WrittenRequest>,
     /// The class that allows it.
     pub class: Option<ClassRef>,
+    /// With which AWS identity it is asked.
+    pub identity: Identity,
 }
 
 // === impl Class ===
@@ -95,12 +99,30 @@ impl Class {
     /// The class of an object as the API server sends it.
     pub fn of(object: &Encoded) -> Self {
         let ObjectMeta { name, uid, generation, .. } = &object.metadata;
-        Self::new(
+        let class = Self::new(
             name.as_deref().unwrap_or_default(),
             uid.as_deref().unwrap_or_default(),
             generation.unwrap_or_default(),
             object.decode_spec(),
-        )
+        );
+        class.without_a_lost_role(&object.decode_status().unwrap_or_default())
+    }
+
+    /// The class with a flaw if its condition says that it had a role, and its spec has none although nothing has changed it since: an
+    /// older definition drops the field. The operator must not call KMS as itself then.
+    fn without_a_lost_role(mut self, status: &DataKeyClassStatus) -> Self {
+        let is_of_a_role = |condition: &Condition| {
+            condition.type_ == ROLE_ASSUMED && status::is_of_this_state(condition, self.generation)
+        };
+        let had_a_role = status.conditions.iter().flatten().any(is_of_a_role);
+        if had_a_role && self.spec.aws.is_none() {
+            self.flaw.get_or_insert_with(|| {
+                "spec.aws is missing, although this state of the class had a role: the installed definition drops it; install the \
+                 definition of this release, and apply the class again"
+                    .to_owned()
+            });
+        }
+        self
     }
 
     /// A class from its parts. `spec`: what is decoded, or why it cannot be.
@@ -205,7 +227,7 @@ impl<'a> Tenancy<'a> {
         let incomplete = || Failure::new(Reason::SpecInvalid, a_key_or_a_class().message);
         let Some(class) = self.class_of(object)? else {
             let request = written.to_request().ok_or_else(|| Refusal::Failed(incomplete()))?;
-            return Ok(Ask { request, as_written: None, class: None });
+            return Ok(Ask { request, as_written: None, class: None, identity: Identity::Operator });
         };
         let filled = class.fill_in(object);
         let judge = |subject| checks::judge(&Case { class, object, request: filled.view(), own_region, subject });
@@ -213,7 +235,8 @@ impl<'a> Tenancy<'a> {
         // The checks refuse a request without a key.
         let request = filled.view().to_request().ok_or_else(|| Refusal::Failed(incomplete()))?;
         let as_written = (!request.view().is_same_request(written)).then(|| written.to_written());
-        Ok(Ask { request, as_written, class: Some(class.reference()) })
+        let identity = class.identity(object.metadata.namespace.as_deref().unwrap_or_default());
+        Ok(Ask { request, as_written, class: Some(class.reference()), identity })
     }
 
     /// Whether what KMS answered to this question may be recorded.

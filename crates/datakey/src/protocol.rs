@@ -27,7 +27,7 @@ mod publish;
 pub mod size;
 mod step;
 
-pub use attempt::{Answer, Attempt, Change, MAX_STEPS, RECORD_AGAIN, Restart};
+pub use attempt::{Answer, Attempt, Change, MAX_STEPS, RECORD_AGAIN, Restart, Unrecorded};
 pub use observed::{Inputs, Observed, Rival, SecretState};
 pub use plan::plan;
 pub use step::{Record, Source, Step};

@@ -118,6 +118,8 @@ pub struct Failure {
     pub detail: Option<String>,
     /// What to do in this case, if that differs from the advice of the reason.
     pub advice: Option<Box<str>>,
+    /// What is wrong in this case, if that differs from what the reason says.
+    pub what: Option<&'static str>,
 }
 
 // === impl Reason ===
@@ -172,6 +174,8 @@ impl Reason {
                 | Self::RegionMissing
                 | Self::RegionUnknown
                 | Self::SecretTooLarge
+                // A class names the role.
+                | Self::CredentialsRejected
         )
     }
 
@@ -198,7 +202,13 @@ impl Reason {
 impl Failure {
     /// A failure with the facts of this case.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: Some(detail.into()), advice: None }
+        Self { reason, detail: Some(detail.into()), advice: None, what: None }
+    }
+
+    /// The same failure with what is wrong in this case: a clause that the facts can follow.
+    #[must_use]
+    pub fn with_what(self, what: &'static str) -> Self {
+        Self { what: Some(what), ..self }
     }
 
     /// The same failure with advice for this case.
@@ -210,14 +220,14 @@ impl Failure {
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, advice: None }
+        Self { reason, detail: None, advice: None, what: None }
     }
 }
 
 impl Failure {
     /// The message for an object of this kind.
     pub fn message(&self, kind: &Kind) -> String {
-        let what = kind.reword(self.reason.what());
+        let what = kind.reword(self.what.unwrap_or(self.reason.what()));
         // The advice of a case is written for its object.
         let advice = self.advice.as_deref().map_or_else(|| kind.reword(self.reason.advice()), Cow::Borrowed);
         let detail = self.detail.as_deref().map(|detail| {
@@ -253,6 +263,7 @@ mod tests {
             (reason.into(), format!("The KMS key is disabled. {general}")),
             (Failure::new(reason, "alias/a."), format!("The KMS key is disabled: alias/a. {general}")),
             (Failure::new(reason, "x").with_advice("Ask"), "The KMS key is disabled: x. Ask.".to_owned()),
+            (Failure::new(reason, "x").with_what("it is off"), format!("It is off: x. {general}")),
         ] {
             assert_eq!(failure.message(DataKey::KIND), message);
         }

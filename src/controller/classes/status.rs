@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use datakey::{
-    api::{ACCEPTED, DataKeyClass, DataKeyClassStatus},
+    api::{ACCEPTED, DataKeyClass, DataKeyClassStatus, ROLE_ASSUMED},
     class::{Class, DEFAULT_CLASS, wanted_status},
     names::FIELD_MANAGER,
     text::error_chain,
 };
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Api, Resource,
     api::{Patch, PatchParams},
@@ -22,6 +22,7 @@ use super::ScopeOfClasses;
 use crate::{
     api_server::outage::Repeats,
     classes::{Classes, Entry},
+    kms::roles::MAX_REFUSED_FOR,
     reconcile::Context,
 };
 
@@ -35,12 +36,15 @@ pub(super) async fn keep_status(context: &Context, scopes: &[ScopeOfClasses]) {
     for ScopeOfClasses { store, .. } in scopes {
         store.wait_until_listed().await;
     }
+    // Twice the longest time between two calls of STS for an object: what its own back-off and an earlier refusal delay.
+    let refusals_count_for = 2 * (context.retries.longest_delay() + MAX_REFUSED_FOR);
     loop {
         let all = context.classes.all();
         let counts = if all.is_empty() { BTreeMap::new() } else { counts(&context.classes, scopes) };
         for Entry { class, status } in all {
             let in_use = counts.get(class.name()).copied().unwrap_or_default();
-            let wanted = wanted_status(&class, in_use, &status, Timestamp::now());
+            let role = context.kms.roles.outcomes.of(class.state(), refusals_count_for, Instant::now());
+            let wanted = wanted_status(&class, in_use, &role, &status, Timestamp::now());
             if wanted == status {
                 continue;
             }
@@ -73,7 +77,8 @@ fn counts(classes: &Classes, scopes: &[ScopeOfClasses]) -> BTreeMap<String, i64>
 /// Writes the status of exactly this class.
 async fn write(context: &Context, class: &Class, status: &DataKeyClassStatus) -> Result<(), String> {
     // A condition of another client stays that client's.
-    let own = status.conditions.iter().flatten().filter(|condition| condition.type_ == ACCEPTED).cloned().collect();
+    let is_own = |condition: &&Condition| [ACCEPTED, ROLE_ASSUMED].contains(&&*condition.type_);
+    let own = status.conditions.iter().flatten().filter(is_own).cloned().collect();
     let status = DataKeyClassStatus { conditions: Some(own), ..status.clone() };
     let patch = json!({
         "apiVersion": DataKeyClass::api_version(&()),
@@ -94,16 +99,8 @@ async fn write(context: &Context, class: &Class, status: &DataKeyClassStatus) ->
     }
 }
 
-/// Writes an event where the class becomes usable or unusable.
+/// Writes an event where the class becomes usable or unusable, and where its role does.
 async fn report(context: &Context, class: &Class, before: &DataKeyClassStatus, now: &DataKeyClassStatus) {
-    let accepted = |status: &DataKeyClassStatus| {
-        let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == ACCEPTED);
-        condition.map(|condition| (condition.status.clone(), condition.message.clone()))
-    };
-    let (before, now) = (accepted(before), accepted(now));
-    if before == now {
-        return;
-    }
     let about = ObjectReference {
         api_version: Some(DataKeyClass::api_version(&()).into_owned()),
         kind: Some(DataKeyClass::kind(&()).into_owned()),
@@ -111,10 +108,28 @@ async fn report(context: &Context, class: &Class, before: &DataKeyClassStatus, n
         uid: Some(class.state().0.to_owned()),
         ..ObjectReference::default()
     };
-    match class.flaw() {
-        Some(flaw) => context.emit(&about, EventType::Warning, "Invalid", flaw).await,
-        // A new class that can be used needs no event.
-        None if before.is_some() => context.emit(&about, EventType::Normal, ACCEPTED, "The class can be used").await,
-        None => {}
+    let condition = |status: &DataKeyClassStatus, type_: &str| {
+        status.conditions.iter().flatten().find(|condition| condition.type_ == type_).cloned()
+    };
+    let (was_accepted, is_accepted) = (condition(before, ACCEPTED), condition(now, ACCEPTED));
+    let said = |condition: &Option<Condition>| condition.as_ref().map(|is| (is.status.clone(), is.message.clone()));
+    if said(&was_accepted) != said(&is_accepted) {
+        match class.flaw() {
+            Some(flaw) => context.emit(&about, EventType::Warning, "Invalid", flaw).await,
+            // A new class that can be used needs no event.
+            None if was_accepted.is_some() => {
+                context.emit(&about, EventType::Normal, ACCEPTED, "The class can be used").await;
+            }
+            None => {}
+        }
+    }
+    // Not where only the number of namespaces changed. Events of a class are in the namespace default, so they do not name the role.
+    let (was, is) = (condition(before, ROLE_ASSUMED), condition(now, ROLE_ASSUMED));
+    let Some(is) = is.filter(|is| was.as_ref().is_none_or(|was| was.status != is.status)) else { return };
+    if is.status == "False" {
+        let note = "AWS STS refuses the role of the class; the condition RoleAssumed names it";
+        context.emit(&about, EventType::Warning, "RoleRefused", note).await;
+    } else if was.is_some() {
+        context.emit(&about, EventType::Normal, ROLE_ASSUMED, "The operator can assume the role of the class").await;
     }
 }

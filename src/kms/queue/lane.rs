@@ -15,7 +15,7 @@ use crate::{
     kms::{
         lane_id::LaneId,
         rates::Rate,
-        shares::{InUse, Shares},
+        shares::{InUse, Own, Shares},
     },
     place::Place,
 };
@@ -54,7 +54,8 @@ pub struct Lane {
     offers: HashMap<String, Instant>,
     /// The number of permits that are held.
     held: usize,
-    /// Whether the last call was answered. False in a new lane: a Region that may not exist starts with the guaranteed calls.
+    /// Whether the last call of any account was answered. False in the first lane of a Region: one that may not exist starts with the
+    /// guaranteed calls.
     is_answering: bool,
 }
 
@@ -83,22 +84,23 @@ impl Lanes {
 // === impl Lane ===
 
 impl Lane {
-    /// A lane without objects and calls, at the full rate.
-    pub fn new(limit: Rate, now: Instant) -> Self {
+    /// A lane without objects and calls, at the full rate. `is_answering`: the last call of other accounts was answered.
+    pub fn new(limit: Rate, is_answering: bool, now: Instant) -> Self {
         Self {
             rate: AdaptiveRate::new(limit, now),
             window: CallWindow::new(limit),
             waiting: FairQueue::default(),
             offers: HashMap::new(),
             held: 0,
-            is_answering: false,
+            is_answering,
         }
     }
 
-    /// Counts one more held permit if one was offered to the object, or if no other object waits and a permit is free.
-    pub fn acquire(&mut self, uid: &str, shares: Shares, in_use: InUse, now: Instant) -> bool {
+    /// Counts one more held permit if one was offered to the object, or if no other object waits and a permit is free. The calls are
+    /// those of all lanes, and those of the group of this lane.
+    pub fn acquire(&mut self, uid: &str, shares: Shares, (in_use, group): (InUse, usize), now: Instant) -> bool {
         let was_offered = self.offers.remove(uid).is_some();
-        let is_acquired = was_offered || self.waiting.is_empty() && self.can_offer(shares, in_use, now);
+        let is_acquired = was_offered || self.waiting.is_empty() && self.can_offer(shares, in_use, group, now);
         self.held += usize::from(is_acquired);
         is_acquired
     }
@@ -126,6 +128,11 @@ impl Lane {
         self.rate.schedule(now)?;
         self.window.start();
         Ok(())
+    }
+
+    /// Whether the last call was answered.
+    pub fn is_answering(&self) -> bool {
+        self.is_answering
     }
 
     /// Records whether the last call was answered.
@@ -170,12 +177,12 @@ impl Lane {
     }
 
     /// Whether another permit may be offered.
-    fn can_offer(&mut self, shares: Shares, in_use: InUse, now: Instant) -> bool {
+    fn can_offer(&mut self, shares: Shares, in_use: InUse, group: usize, now: Instant) -> bool {
         let calls = self.rate.current(now) * PREFETCH;
         // At least one: at a low rate, no whole call fits into that time.
         let ahead = (1..=MAX_PREFETCH).rev().find(|ahead| f64::from(*ahead) <= calls).unwrap_or(1);
         self.offers.len() + self.held < usize::from(ahead)
-            && shares.allow(in_use, self.in_flight(), self.is_answering)
+            && shares.allow(in_use, self.own(group))
             && self.next_start(now) <= now + LEAD
     }
 
@@ -185,12 +192,17 @@ impl Lane {
         admitted.max(self.rate.next_start(now))
     }
 
-    /// Offers permits to waiting objects as long as there are permits.
-    pub fn offer_permits(&mut self, shares: Shares, in_use: &mut InUse, now: Instant) {
-        while self.can_offer(shares, *in_use, now)
+    fn own(&self, group: usize) -> Own {
+        Own { lane: self.in_flight(), group, is_answering: self.is_answering }
+    }
+
+    /// Offers permits to waiting objects as long as there are permits. `group`: the calls of its group.
+    pub fn offer_permits(&mut self, shares: Shares, in_use: &mut InUse, group: &mut usize, now: Instant) {
+        while self.can_offer(shares, *in_use, *group, now)
             && let Some((uid, Waiter { object, requeue })) = self.waiting.next()
         {
-            shares.count_one_more(in_use, self.in_flight());
+            shares.count_one_more(in_use, self.own(*group));
+            *group += 1;
             self.offers.insert(uid, now);
             // Fails only while the operator stops, when no controller receives any more.
             let _ = requeue.unbounded_send(object);

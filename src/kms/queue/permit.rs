@@ -58,9 +58,14 @@ impl CallInFlight {
         &self.lane
     }
 
-    /// Records whether the server answered, with success or an error. A lane that answers may have more calls in flight.
+    /// Records whether the server answered, with success or an error. Lanes that answer may have more calls in flight. It is the same
+    /// server for all accounts.
     pub fn complete(&self, was_answered: bool) {
-        self.lanes.with(&self.lane, |lane| lane.set_answering(was_answered));
+        for (id, lane) in self.lanes.lock().iter_mut() {
+            if id.is_of_the_group(&self.lane) {
+                lane.set_answering(was_answered);
+            }
+        }
     }
 }
 

@@ -33,6 +33,11 @@ impl RetryBounds {
         doubled.min(last).mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
+    /// No [`Self::delay`] is longer.
+    pub fn longest_delay(self) -> Duration {
+        self.max.saturating_mul(5) / 4
+    }
+
     /// The delay before the first try of an object that failed before a restart.
     pub(super) fn initial_delay(self, policy: RetryPolicy) -> Duration {
         let (first, last) = self.bounds(policy);

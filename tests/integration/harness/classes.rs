@@ -1,6 +1,7 @@
 //! Classes of a test: each has the name of the namespace, because classes are of the whole cluster.
 
-use datakey::api::{ACCEPTED, DataKeyClass};
+use datakey::api::{ACCEPTED, DataKeyClass, ROLE_ASSUMED};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
@@ -61,5 +62,24 @@ impl<K: TestKind> TestNamespace<K> {
         })
         .await;
         message
+    }
+
+    /// The condition `RoleAssumed` of the class of this namespace, if it is about the class as it is now.
+    pub async fn role_assumed(&self) -> Option<Condition> {
+        let class = self.classes().get(&self.namespace).await.unwrap();
+        let mut conditions = class.status.unwrap_or_default().conditions.into_iter().flatten();
+        let is_current = |found: &Condition| found.observed_generation == class.metadata.generation;
+        conditions.find(|condition| condition.type_ == ROLE_ASSUMED && is_current(condition))
+    }
+
+    /// Waits until the condition `RoleAssumed` of the class of this namespace has this status, and returns its message.
+    pub async fn role_becomes_assumed(&self, status: &str) -> String {
+        let mut found = None;
+        eventually(SOON, &format!("RoleAssumed is {status}"), async || {
+            found = self.role_assumed().await;
+            found.as_ref().is_some_and(|found| found.status == status)
+        })
+        .await;
+        found.unwrap().message
     }
 }

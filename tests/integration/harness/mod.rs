@@ -11,6 +11,7 @@ mod namespace;
 mod objects;
 mod operator;
 mod secrets;
+mod teams;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -28,6 +29,7 @@ pub use self::{
     namespace::TestNamespace,
     operator::{NO_RETRY, Operator, UNSET},
     secrets::{Data, restored, text},
+    teams::{Accounts, Team},
 };
 
 /// Longest wait for anything that happens at once, on a busy machine.

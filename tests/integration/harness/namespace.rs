@@ -121,15 +121,26 @@ impl TestNamespace {
         }
     }
 
+    /// The control plane that all share, and the kubeconfig of operators there.
+    pub(super) async fn shared_control_plane() -> (Arc<ControlPlane>, PathBuf) {
+        let Shared { plane, operator, .. } = shared().await;
+        (Arc::clone(plane), operator.clone())
+    }
+
     /// A namespace on this control plane, with this kubeconfig for its operators and this proxy before KMS.
-    pub async fn on_control_plane(name: &str, plane: Arc<ControlPlane>, operator: PathBuf, proxy: KmsProxy) -> Self {
+    pub async fn on_control_plane(
+        name: &str,
+        plane: Arc<ControlPlane>,
+        operator: PathBuf,
+        proxy: impl Into<Arc<KmsProxy>>,
+    ) -> Self {
         let kms = &shared().await.kms;
         plane.namespace(name).await;
         Self {
             namespace: name.to_owned(),
             client: plane.admin().await,
             key: kms.key_with_alias(name).await,
-            proxy: Arc::new(proxy),
+            proxy: proxy.into(),
             plane,
             kms,
             operator,

@@ -63,7 +63,12 @@ impl<K: TestKind> TestNamespace<K> {
 
     /// Starts one that watches every namespace. Only for a control plane that no other test uses.
     pub fn operator_of_all(&self, flags: &[&str]) -> Operator {
-        self.start(&testbed::operator(), flags, &[])
+        self.operator_of_all_with(flags, &[])
+    }
+
+    /// The same with another environment.
+    pub fn operator_of_all_with(&self, flags: &[&str], environment: &[(&str, &str)]) -> Operator {
+        self.start(&testbed::operator(), flags, environment)
     }
 
     /// Starts the binary of another release.

@@ -139,6 +139,12 @@ pub fn cases() -> Vec<Case> {
             |variable| variable["name"] == "AWS_ENDPOINT_URL_KMS",
         ),
         variable(
+            "aws.stsEndpoint",
+            json!("https://sts.example.com"),
+            json!({ "name": "AWS_ENDPOINT_URL_STS", "value": "https://sts.example.com" }),
+            |variable| variable["name"] == "AWS_ENDPOINT_URL_STS",
+        ),
+        variable(
             "aws.useFipsEndpoint",
             json!(true),
             json!({ "name": "AWS_USE_FIPS_ENDPOINT", "value": "true" }),

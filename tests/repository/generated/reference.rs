@@ -94,6 +94,7 @@ fn metrics() -> String {
     metrics.kms_call("eu-west-1", "OK", std::time::Duration::ZERO);
     metrics.reconciled(ReconcileOutcome::Success, std::time::Duration::ZERO);
     metrics.secret_written(SecretWrite::Create);
+    metrics.role_assumption("OK");
     let scraped =
         metrics.render(Gauges { states: vec![(KindId::DataKey, ReadyState::Issued)], ..Gauges::default() }).unwrap();
     let after = |keyword: &str| {

@@ -14,8 +14,11 @@ use super::{
     rules::class,
 };
 
-/// The type of the condition of a class.
+/// The type of the condition that says whether a class can be used.
 pub const ACCEPTED: &str = "Accepted";
+
+/// The type of the condition that says whether the operator can assume the role of a class.
+pub const ROLE_ASSUMED: &str = "RoleAssumed";
 
 /// What namespaces may have of AWS KMS, and what is filled in for them. A platform team writes it; a DataKey or DataKeyPair names
 /// it in `className`. The operator applies it before it calls KMS, and before it records a pin or what a Secret holds. What is
@@ -72,6 +75,13 @@ pub struct DataKeyClassSpec {
     /// What the class demands of the encryption context, and what it adds. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_context: Option<ClassContext>,
+
+    /// The AWS role that the operator assumes before it calls KMS for objects of the class, in a session for each namespace. The KMS
+    /// keys are then those that the role may use, and an alias name is an alias in the account of the role. Absent: the operator
+    /// calls KMS as itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = class::aws())]
+    pub aws: Option<ClassAws>,
 
     /// Fields that only a newer release knows.
     #[serde(flatten)]
@@ -204,6 +214,63 @@ pub struct ContextPair {
     pub rest: Rest,
 }
 
+/// The AWS role that the operator assumes for a class (AWS STS API reference, `AssumeRole`).
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassAws {
+    /// The ARN of the role: `arn:aws:iam::ACCOUNT:role/NAME`, with the path of the role if it has one, at most 640 characters.
+    #[schemars(length(min = 1, max = 640))]
+    pub role_arn: String,
+
+    /// The external ID that the trust policy of the role demands: 2 to 1224 letters, digits and characters of `_+=,.@:/-`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1224))]
+    pub external_id: Option<String>,
+
+    /// Tags of the session, at most 50. Policies read them as `aws:PrincipalTag/KEY`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    #[x_kube(validation = class::session_tags())]
+    pub session_tags: Vec<SessionTag>,
+
+    /// Fields that only a newer release knows.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// One tag of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionTag {
+    /// The key: 1 to 128 letters, digits, blanks and characters of `_.:/=+-@`. It does not begin with `aws:`, and the keys of a class
+    /// differ in more than case.
+    #[schemars(length(min = 1, max = 128))]
+    pub key: String,
+
+    /// The value: at most 256 such characters. Either `value` or `valueFrom` is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub value: Option<String>,
+
+    /// Where the value comes from: the `Namespace` of the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<TagSource>,
+
+    /// Fields that only a newer release knows.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// Where the value of a tag comes from. All objects of a namespace share a session, so it is never the name of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum TagSource {
+    Namespace,
+}
+
 /// Where the value of a pair comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -241,7 +308,8 @@ pub struct DataKeyClassStatus {
     pub observed_generation: Option<i64>,
 
     /// `Accepted` is True if the class has no contradictions. A class that is not accepted allows nothing; the message names the
-    /// field.
+    /// field. `RoleAssumed` says whether AWS STS lets the operator assume the role in `spec.aws`: False if it
+    /// refuses at least one namespace. It is absent until the operator has asked STS, and if a refusal is not repeated.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::derived")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 
 use super::forms::{folded, is_key_pattern, is_namespace_pattern, matches};
 use crate::{
-    api::{ClassContext, ClassLimits, DataKeyClassSpec, EncryptionContext, Mode, RequestFlaw, Rest},
-    arn::{self, KmsArn},
+    api::{ClassAws, ClassContext, ClassLimits, DataKeyClassSpec, EncryptionContext, Mode, RequestFlaw, Rest},
+    arn::{self, KmsArn, RoleArn},
     text::printable,
 };
 
 /// The longest name of an unknown field in a message, in characters.
 const MAX_NAME: usize = 64;
+
+/// The most tags of a session.
+const MAX_TAGS: usize = 50;
 
 /// The first flaw of a class, with the path of the field, and without values of others; `None` if it can be used.
 pub(super) fn flaw(spec: &DataKeyClassSpec) -> Option<String> {
@@ -23,6 +26,7 @@ pub(super) fn flaw(spec: &DataKeyClassSpec) -> Option<String> {
         })
         .or_else(|| of_defaults(spec))
         .or_else(|| spec.encryption_context.as_ref().and_then(of_context))
+        .or_else(|| spec.aws.as_ref().and_then(of_aws))
 }
 
 /// A field that this release does not know can be a limit that a newer one enforces.
@@ -129,4 +133,56 @@ fn of_context(context: &ClassContext) -> Option<String> {
         }
     }
     unknown("spec.encryptionContext", &context.rest)
+}
+
+/// The forms of AWS STS (API reference, `AssumeRole` and `Tag`). A class that STS would refuse in each call is refused here.
+fn of_aws(aws: &ClassAws) -> Option<String> {
+    if let Some(flaw) = unknown("spec.aws", &aws.rest) {
+        return Some(flaw);
+    }
+    if RoleArn::parse(&aws.role_arn).is_none() {
+        return Some("spec.aws.roleArn is not the ARN of an IAM role (arn:aws:iam::ACCOUNT:role/NAME)".to_owned());
+    }
+    let of_an_id = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
+    let is_id = |id: &str| (2..=1224).contains(&id.len()) && id.bytes().all(of_an_id);
+    if aws.external_id.as_deref().is_some_and(|id| !is_id(id)) {
+        return Some("spec.aws.externalId must have 2 to 1224 letters, digits and characters of _+=,.@:/-".to_owned());
+    }
+    if aws.session_tags.len() > MAX_TAGS {
+        return Some(format!("spec.aws.sessionTags has more than {MAX_TAGS} entries"));
+    }
+    let mut seen = BTreeMap::new();
+    for (number, tag) in aws.session_tags.iter().enumerate() {
+        let path = format!("spec.aws.sessionTags[{number}]");
+        if let Some(flaw) = unknown(&path, &tag.rest) {
+            return Some(flaw);
+        }
+        if tag.value.is_some() == tag.value_from.is_some() {
+            return Some(format!("{path} needs either value or valueFrom"));
+        }
+        let is_text = |text: &str, most| text.chars().count() <= most && text.chars().all(is_of_a_tag);
+        if tag.key.is_empty() || !is_text(&tag.key, 128) {
+            return Some(format!("{path}.key must have 1 to 128 letters, digits, blanks and characters of _.:/=+-@"));
+        }
+        if tag.key.to_ascii_lowercase().starts_with("aws:") {
+            return Some(format!("{path}.key begins with aws:, which is reserved for AWS: choose another key"));
+        }
+        if tag.value.as_deref().is_some_and(|value| !is_text(value, 256)) {
+            return Some(format!(
+                "{path}.value must have at most 256 letters, digits, blanks and characters of _.:/=+-@"
+            ));
+        }
+        if let Some(other) = seen.insert(folded(&tag.key), number) {
+            return Some(format!(
+                "{path}.key is that of sessionTags[{other}], or differs only in case or in the form of its characters"
+            ));
+        }
+    }
+    None
+}
+
+/// Whether a session tag may have a character. Close to `[\p{L}\p{Z}\p{N}_.:/=+\-@]` of STS: of the blanks only the usual one,
+/// because the others look the same to a reader; the definition has the exact letters.
+fn is_of_a_tag(character: char) -> bool {
+    character.is_alphanumeric() || " _.:/=+-@".contains(character)
 }

@@ -481,6 +481,34 @@ fn spec_without_a_key_and_without_a_class_is_invalid() {
 
 // === the class itself ===
 
+const ROLE: &str = "arn:aws:iam::111122223333:role/shop";
+
+fn tagged(tags: &Value) -> Value {
+    json!({ "roleArn": ROLE, "sessionTags": tags })
+}
+
+#[test]
+fn role_of_a_class_has_the_tags_of_the_namespace() {
+    let mut aws = tagged(&json!([
+        { "key": "datakey-namespace", "valueFrom": "Namespace" },
+        { "key": "team", "value": "Shop + co" },
+        { "key": "empty", "value": "" },
+    ]));
+    aws["externalId"] = json!("prod-eu");
+    let class = with("/aws", aws);
+    assert_eq!(class.flaw(), None);
+    let asked = ask(&class, &object(|_| {})).unwrap();
+    let role = asked.identity.role().unwrap();
+    let tags: Vec<_> = role.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(tags, [("datakey-namespace", "shop"), ("empty", ""), ("team", "Shop + co")]);
+    assert_eq!((role.arn.as_str(), role.external_id.as_deref()), (ROLE, Some("prod-eu")));
+    assert_eq!((role.account(), role.namespace.as_str()), (Some("111122223333"), "shop"));
+    assert_eq!(Some(&role.class), asked.class.as_ref());
+    let without = with("/namespaces", json!(["shop"]));
+    assert_eq!(ask(&without, &object(|_| {})).unwrap().identity, Identity::Operator);
+    assert_eq!(Tenancy::default().ask((&data_key()).into(), None).unwrap().identity, Identity::Operator);
+}
+
 #[test]
 fn class_with_a_flaw_allows_nothing_and_says_where() {
     let mut entry = json!({ "keyIds": ["alias/orders"], "regions": ["eu-west-1"] });
@@ -497,7 +525,32 @@ fn class_with_a_flaw_allows_nothing_and_says_where() {
         ("/allow/0/regions", json!(["Ireland"]), "spec.allow[0].regions[0]"),
         ("/allow/0/numberOfBytes", json!({ "min": 9, "max": 8 }), "spec.allow[0].numberOfBytes"),
         ("/allow/0/keyArn", json!([ARN]), "spec.allow[0].keyArn: this release"),
-        ("/aws", json!({}), "spec.aws: this release"),
+        ("/aws", json!({}), "missing field `roleArn`"),
+        ("/aws", json!({ "roleArn": ROLE, "roleArns": [] }), "spec.aws.roleArns: this release"),
+        ("/aws", json!({ "roleArn": "shop" }), "spec.aws.roleArn is not the ARN of an IAM role"),
+        ("/aws", json!({ "roleArn": ROLE, "externalId": "a" }), "spec.aws.externalId must have 2 to 1224"),
+        ("/aws", json!({ "roleArn": ROLE, "externalId": "a b" }), "spec.aws.externalId must have"),
+        ("/aws", tagged(&json!([{ "key": "team" }])), "sessionTags[0] needs either value or valueFrom"),
+        (
+            "/aws",
+            tagged(&json!([{ "key": "a", "value": "b", "valueFrom": "Namespace" }])),
+            "sessionTags[0] needs either value or valueFrom",
+        ),
+        ("/aws", tagged(&json!([{ "key": "a", "value": "b", "values": [] }])), "sessionTags[0].values: this release"),
+        ("/aws", tagged(&json!([{ "key": "AWS:a", "value": "b" }])), "sessionTags[0].key begins with aws:"),
+        ("/aws", tagged(&json!([{ "key": "a*", "value": "b" }])), "sessionTags[0].key must have 1 to 128"),
+        ("/aws", tagged(&json!([{ "key": "a".repeat(129), "value": "b" }])), "sessionTags[0].key must have"),
+        ("/aws", tagged(&json!([{ "key": "a", "value": "b\n" }])), "sessionTags[0].value must have at most 256"),
+        (
+            "/aws",
+            tagged(&json!([{ "key": "\u{3c3}", "value": "b" }, { "key": "\u{3c2}", "value": "b" }])),
+            "sessionTags[1].key is that of sessionTags[0]",
+        ),
+        (
+            "/aws",
+            tagged(&(0..51).map(|number| json!({ "key": number.to_string(), "value": "b" })).collect()),
+            "sessionTags has more than 50",
+        ),
         ("/defaults", json!({ "keyId": "alias/other" }), "is allowed by no entry"),
         ("/defaults", json!({ "keyId": ARN, "region": "eu-west-1" }), "spec.defaults.region must be absent"),
         ("/defaults", json!({ "region": "x" }), "spec.defaults.region"),
@@ -534,15 +587,16 @@ fn class_with_a_flaw_allows_nothing_and_says_where() {
 #[test]
 fn status_of_a_class_says_whether_it_can_be_used() {
     let now = crate::fixtures::at(0);
-    let accepted = wanted_status(&class(allowing()), 3, &crate::api::DataKeyClassStatus::default(), now);
+    let accepted =
+        wanted_status(&class(allowing()), 3, &RoleOutcome::Unknown, &crate::api::DataKeyClassStatus::default(), now);
     let condition = |status: &crate::api::DataKeyClassStatus| status.conditions.clone().unwrap()[0].clone();
     assert_eq!(
         (condition(&accepted).status.as_str(), accepted.in_use, accepted.observed_generation),
         ("True", Some(3), Some(7))
     );
-    let later = wanted_status(&class(allowing()), 4, &accepted, crate::fixtures::at(9));
+    let later = wanted_status(&class(allowing()), 4, &RoleOutcome::Unknown, &accepted, crate::fixtures::at(9));
     assert_eq!(condition(&later), condition(&accepted), "only the number is another one");
-    let invalid = wanted_status(&with("/allow", json!([])), 4, &later, crate::fixtures::at(9));
+    let invalid = wanted_status(&with("/allow", json!([])), 4, &RoleOutcome::Unknown, &later, crate::fixtures::at(9));
     assert_eq!(condition(&invalid).status, "False");
     assert_eq!(
         condition(&invalid).message,
@@ -577,14 +631,19 @@ fn what_is_recorded_is_not_judged_again() {
 
 #[test]
 fn condition_of_another_client_keeps_its_place() {
-    let mut stored = wanted_status(&class(allowing()), 3, &<_>::default(), crate::fixtures::at(0));
+    let mut stored =
+        wanted_status(&class(allowing()), 3, &RoleOutcome::Unknown, &<_>::default(), crate::fixtures::at(0));
     let accepted = stored.conditions.take().unwrap();
     let other = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
         type_: "Reviewed".to_owned(),
         ..accepted[0].clone()
     };
     stored.conditions = Some([vec![other], accepted].concat());
-    assert_eq!(wanted_status(&class(allowing()), 3, &stored, crate::fixtures::at(9)), stored, "nothing is written");
+    assert_eq!(
+        wanted_status(&class(allowing()), 3, &RoleOutcome::Unknown, &stored, crate::fixtures::at(9)),
+        stored,
+        "nothing is written"
+    );
 }
 
 #[test]
@@ -608,5 +667,76 @@ fn letters_that_differ_in_case_only_are_the_same() {
             Check::Pairs,
             "only in case",
         );
+    }
+}
+
+#[test]
+fn condition_of_the_role_is_that_of_this_state_of_the_class() {
+    let (at, nothing) = (crate::fixtures::at, crate::api::DataKeyClassStatus::default());
+    let with_role = with("/aws", json!({ "roleArn": ROLE, "externalId": "prod-eu" }));
+    let role_of = |status: &crate::api::DataKeyClassStatus| {
+        status.conditions.iter().flatten().find(|condition| condition.type_ == crate::api::ROLE_ASSUMED).cloned()
+    };
+    let wanted = |class: &Class, role: &RoleOutcome, old: &crate::api::DataKeyClassStatus| {
+        wanted_status(class, 1, role, old, at(0))
+    };
+    assert_eq!(role_of(&wanted(&with_role, &RoleOutcome::Unknown, &nothing)), None);
+    let refused =
+        |others| RoleOutcome::Refused { namespace: "bank".to_owned(), code: "AccessDenied".to_owned(), others };
+    for (others, words) in [(0, "for namespace bank ("), (1, "bank and 1 other ("), (2, "bank and 2 others (")] {
+        let status = wanted(&with_role, &refused(others), &nothing);
+        let condition = role_of(&status).unwrap();
+        assert_eq!((&*condition.status, condition.observed_generation), ("False", Some(7)));
+        for part in [ROLE, "AccessDenied", words] {
+            assert!(condition.message.contains(part), "{}", condition.message);
+        }
+        assert!(!condition.message.contains("prod-eu"));
+        // After a restart, nothing is known of it.
+        assert_eq!(wanted(&with_role, &RoleOutcome::Unknown, &status), status);
+    }
+    let refused = wanted(&with_role, &refused(0), &nothing);
+    let assumed = wanted_status(&with_role, 1, &RoleOutcome::Assumed, &refused, at(9));
+    let condition = role_of(&assumed).unwrap();
+    assert_eq!((&*condition.status, condition.last_transition_time.0), ("True", at(9)));
+    assert_eq!(wanted_status(&with_role, 1, &RoleOutcome::Assumed, &assumed, at(99)), assumed);
+    assert_eq!(role_of(&wanted(&with_role, &RoleOutcome::Lapsed, &refused)), None, "nothing asks for it any more");
+    let mut changed = assumed.clone();
+    changed.conditions.as_mut().unwrap()[1].observed_generation = Some(6);
+    assert_eq!(role_of(&wanted(&with_role, &RoleOutcome::Unknown, &changed)), None, "of an earlier state");
+}
+
+#[test]
+fn class_whose_role_the_definition_drops_allows_nothing() {
+    let class = |aws: Value, observed: i64| {
+        let mut spec = allowing();
+        if !aws.is_null() {
+            spec["aws"] = aws;
+        }
+        let condition = json!({
+            "type": "RoleAssumed", "status": "True", "reason": "Assumed", "message": "", "observedGeneration": observed,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        let object = json!({
+            "metadata": { "name": "shop", "uid": "u", "generation": 7 },
+            "spec": spec,
+            "status": { "conditions": [condition] },
+        });
+        Class::of(&serde_json::from_value(object).unwrap())
+    };
+    assert_eq!(class(json!({ "roleArn": ROLE }), 7).flaw(), None);
+    assert_eq!(class(Value::Null, 6).flaw(), None, "a change of the spec removed it");
+    let lost = class(Value::Null, 7);
+    assert!(lost.flaw().unwrap().starts_with("spec.aws is missing"), "{:?}", lost.flaw());
+    // Without the condition, nothing would show the loss any more.
+    let old = wanted_status(
+        &Class { generation: 7, ..with("/aws", json!({ "roleArn": ROLE })) },
+        1,
+        &RoleOutcome::Assumed,
+        &crate::api::DataKeyClassStatus::default(),
+        crate::fixtures::at(0),
+    );
+    for role in [RoleOutcome::Unknown, RoleOutcome::Assumed, RoleOutcome::Lapsed] {
+        let kept = wanted_status(&lost, 1, &role, &old, crate::fixtures::at(0));
+        assert!(kept.conditions.unwrap().iter().any(|condition| condition.type_ == "RoleAssumed"), "{role:?}");
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{IssuedVersion, KeyKind, Object},
-    class::{Ask, Refusal},
+    class::{Ask, Identity, Refusal},
     reason::Failure,
 };
 
@@ -24,10 +24,19 @@ pub const RECORD_AGAIN: u8 = 5;
 /// The most steps of an attempt. Every path through the protocol has fewer, unless another client keeps writing.
 pub const MAX_STEPS: usize = 15 + RECORD_AGAIN as usize;
 
+/// What KMS answered, and who asked it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unrecorded {
+    /// The version, as it would be recorded.
+    pub version: IssuedVersion,
+    /// With which AWS identity KMS was asked.
+    pub identity: Identity,
+}
+
 /// An attempt to bring one object to Ready. The parameters are how the object, what is known of its Secret, an answer of KMS and
 /// a failure are kept: the operator keeps the objects themselves, the model of the protocol their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attempt<K, S = SecretState, I = IssuedVersion, F = Failure> {
+pub struct Attempt<K, S = SecretState, I = Unrecorded, F = Failure> {
     object: K,
     secret: S,
     failure: Option<F>,
@@ -103,6 +112,15 @@ pub enum Restart {
     TooManyConflicts(u8),
 }
 
+// === impl Unrecorded ===
+
+impl Unrecorded {
+    /// Whether it is the answer to what would be asked now.
+    fn is_to(&self, ask: &Ask) -> bool {
+        self.version.request == ask.request && self.identity.is_same_caller(&ask.identity)
+    }
+}
+
 // === impl Change ===
 
 impl Change {
@@ -110,14 +128,14 @@ impl Change {
     pub fn between<'a, 'b>(
         before: impl Into<Object<'a>>,
         now: impl Into<Object<'b>>,
-        issued: Option<&IssuedVersion>,
+        issued: Option<&Unrecorded>,
     ) -> Self {
         let (before, now) = (before.into(), now.into());
         if before.metadata.uid != now.metadata.uid {
             return Self::Object;
         }
-        let is_wanted = |issued: &IssuedVersion| {
-            issued.version == now.wanted_version() && issued.written().is_same_request(now.spec.request)
+        let is_wanted = |Unrecorded { version, .. }: &Unrecorded| {
+            version.version == now.wanted_version() && version.written().is_same_request(now.spec.request)
         };
         if before.metadata.generation == now.metadata.generation {
             Self::Other
@@ -252,15 +270,16 @@ impl<K: Deref<Target: KeyKind + Sized>> Attempt<K> {
             inputs: Inputs { record_failed: inputs.record_failed && !self.rehearsed, ..inputs },
         };
         match (plan(&observed, now), &self.unrecorded) {
-            (Step::CallKms(ask), Some(issued)) if issued.request != ask.request => {
-                // The class has changed, and fills in something else now: this answer is not to what would be asked.
+            (Step::CallKms(ask), Some(answer)) if !answer.is_to(&ask) => {
+                // The class has changed, and fills in something else now or names another role: this answer is not to what would
+                // be asked.
                 if self.has_permit { Step::CallKms(ask) } else { Step::AcquirePermit(ask) }
             }
-            (Step::CallKms(ask), Some(issued)) => {
-                match inputs.tenancy.judge_answer(observed.object, inputs.default_region, issued) {
+            (Step::CallKms(ask), Some(Unrecorded { version, .. })) => {
+                match inputs.tenancy.judge_answer(observed.object, inputs.default_region, version) {
                     Ok(()) => {
                         let Ask { as_written, class, .. } = *ask;
-                        let version = IssuedVersion { as_written, class, ..issued.clone() };
+                        let version = IssuedVersion { as_written, class, ..version.clone() };
                         Step::Record(Record { versions: vec![version], source: Source::Kms })
                     }
                     Err(Refusal::Failed(failure)) => Step::ReportFailure(failure),
@@ -285,6 +304,15 @@ mod tests {
     };
 
     type Whole = Attempt<Arc<DataKey>>;
+
+    fn answer() -> Unrecorded {
+        Unrecorded { version: issued(1), identity: Identity::Operator }
+    }
+
+    fn answer_to(ask: Ask) -> Unrecorded {
+        let Ask { request, as_written, class, identity } = ask;
+        Unrecorded { version: IssuedVersion { request, as_written, class, ..issued(1) }, identity }
+    }
 
     fn permitted() -> Whole {
         let mut attempt = Whole::new(Arc::new(data_key()), None);
@@ -314,7 +342,7 @@ mod tests {
     fn answer_of_kms_is_recorded_without_a_second_call() {
         let mut attempt = permitted();
         assert!(matches!(next(&attempt), Step::CallKms(_)));
-        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        attempt.learn(Answer::Issued(answer())).unwrap();
         let Step::Record(record) = next(&attempt) else { panic!() };
         assert_eq!((record.versions, record.source), (vec![issued(1)], Source::Kms));
     }
@@ -322,7 +350,7 @@ mod tests {
     #[test]
     fn answer_of_kms_is_kept_while_the_spec_wants_it() {
         let mut attempt = permitted();
-        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        attempt.learn(Answer::Issued(answer())).unwrap();
         let mut labeled = data_key();
         labeled.metadata.resource_version = Some("101".to_owned());
         overtaken_by(&mut attempt, Arc::new(labeled)).unwrap();
@@ -343,7 +371,7 @@ mod tests {
     #[test]
     fn answer_of_kms_is_not_recorded_in_a_recreated_object() {
         let mut attempt = permitted();
-        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        attempt.learn(Answer::Issued(answer())).unwrap();
         let namesake = with_spec(|key| key.metadata.uid = Some("another".to_owned()));
         assert_eq!(overtaken_by(&mut attempt, namesake), Err(Restart::Gone));
     }
@@ -351,7 +379,7 @@ mod tests {
     #[test]
     fn too_many_conflicts_end_the_attempt() {
         let mut attempt = permitted();
-        attempt.learn(Answer::Issued(issued(1))).unwrap();
+        attempt.learn(Answer::Issued(answer())).unwrap();
         for _ in 0..RECORD_AGAIN {
             assert_eq!(attempt.learn(Answer::Conflict), Ok(()));
         }
@@ -404,8 +432,7 @@ mod tests {
         attempt.learn(Answer::Metadata(None)).unwrap();
         let before = adding("test");
         let Step::CallKms(ask) = next_under(&attempt, Lookup::Found(&before)) else { panic!() };
-        let Ask { request, as_written, class: by } = *ask;
-        attempt.learn(Answer::Issued(IssuedVersion { request, as_written, class: by, ..issued(1) })).unwrap();
+        attempt.learn(Answer::Issued(answer_to(*ask))).unwrap();
         assert!(matches!(next_under(&attempt, Lookup::Found(&before)), Step::Record(_)));
 
         let other = adding("prod");
@@ -420,6 +447,37 @@ mod tests {
         ] {
             let Step::ReportFailure(failure) = next_under(&attempt, class) else { panic!("{class:?}") };
             assert_eq!(failure.reason, reason);
+        }
+    }
+
+    #[test]
+    fn answer_is_recorded_only_if_the_same_identity_would_ask_now() {
+        let with = |aws: serde_json::Value| {
+            let mut spec = serde_json::json!({ "namespaces": ["shop"], "allow": [{ "keyIds": ["alias/orders"] }] });
+            if !aws.is_null() {
+                spec["aws"] = aws;
+            }
+            class(spec)
+        };
+        let role = |name: &str| serde_json::json!({ "roleArn": format!("arn:aws:iam::111122223333:role/{name}") });
+        let mut tagged = role("shop");
+        tagged["sessionTags"] = serde_json::json!([{ "key": "team", "value": "shop" }]);
+        let mut foreign = role("shop");
+        foreign["externalId"] = serde_json::json!("prod");
+        let all = [serde_json::Value::Null, role("shop"), role("bank"), tagged, foreign].map(with);
+        for (before, asked_by) in all.iter().enumerate() {
+            let mut attempt = Whole::new(with_spec(|key| key.spec.class_name = Some("shop".to_owned())), None);
+            attempt.learn(Answer::Permit).unwrap();
+            attempt.learn(Answer::Metadata(None)).unwrap();
+            let Step::CallKms(ask) = next_under(&attempt, Lookup::Found(asked_by)) else { panic!() };
+            attempt.learn(Answer::Issued(answer_to(*ask))).unwrap();
+            for (now, class) in all.iter().enumerate() {
+                match next_under(&attempt, Lookup::Found(class)) {
+                    Step::Record(_) => assert_eq!(before, now),
+                    Step::AcquirePermit(_) => assert_ne!(before, now),
+                    other => panic!("{other:?}"),
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::json;
 
-use super::{Answer, Attempt, Inputs, Rival, Step, newer, pins};
+use super::{Answer, Attempt, Inputs, Rival, Step, Unrecorded, newer, pins};
 use crate::{
     api::{DataKey, DataKeyPair, IssuedVersion, KeyKind, READY, with_recorded},
     condition::find,
@@ -68,7 +68,10 @@ fn carry_out<K: Sample>(attempt: &mut Whole<K>, step: Step) -> Option<Secret> {
     let (answer, secret) = match step {
         Step::AcquirePermit(_) => (Answer::Permit, None),
         Step::GetSecretMetadata => (Answer::Metadata(None), None),
-        Step::CallKms(_) => (Answer::Issued(K::version_like(&issued(1))), None),
+        Step::CallKms(ask) => {
+            let version = K::version_like(&issued(1));
+            (Answer::Issued(Unrecorded { version, identity: ask.identity }), None)
+        }
         Step::Record(record) => (store(record.status(attempt.object())), None),
         Step::PutStatus(status) => (store(*status), None),
         Step::CreateSecret(secret) => {

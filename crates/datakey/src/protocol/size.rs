@@ -59,7 +59,7 @@ pub(super) fn excess(object: Object<'_>, versions: &[IssuedVersion]) -> Option<F
 /// The largest version that KMS can issue for what it is asked. Its time is the beginning of 1970.
 pub fn largest<'a>(object: impl Into<Object<'a>>, ask: &Ask, own_region: Option<&str>) -> IssuedVersion {
     let object = object.into();
-    let Ask { request, as_written, class } = ask;
+    let Ask { request, as_written, class, .. } = ask;
     let region = arn::resolve_region(&request.key_id, request.region.as_deref(), own_region).unwrap_or_default();
     IssuedVersion {
         version: object.wanted_version(),

@@ -1,9 +1,11 @@
 //! The class that the objects name: how it changes, what an operator sees of it, and what it allows. What it allows is written
 //! here once more, apart from the protocol.
 
+use std::collections::BTreeMap;
+
 use datakey::{
     api::{ClassRef, IssuedVersion, KeyKind as _, Rest},
-    class::{Class, Lookup, Tenancy},
+    class::{Class, Identity, Lookup, Role, Tenancy},
     protocol::Answer,
 };
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ use crate::{
 
 pub const CLASS_NAME: &str = "c";
 
+const ROLE: &str = "arn:aws:iam::111122223333:role/c";
+
 /// What a class says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Terms {
@@ -27,7 +31,7 @@ pub enum Terms {
     Open,
     /// It allows the one that is named by its ARN.
     Narrow,
-    /// It allows both, and adds the pair that makes the other encryption context.
+    /// It allows both to a role, and adds the pair that makes the other encryption context.
     Injecting,
     /// It says what `Open` says, and something that this release does not know.
     Invalid,
@@ -39,6 +43,14 @@ pub struct ClassAt {
     pub terms: Terms,
     /// How often a class of this name was deleted before.
     pub uid: u8,
+}
+
+/// Who asks KMS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Caller {
+    Operator,
+    /// The role of the class, which the operator assumes.
+    Role,
 }
 
 /// What an operator sees of the class.
@@ -73,6 +85,7 @@ impl Terms {
             Self::Injecting => {
                 let pairs = json!([{ "key": "purpose", "value": "other", "mode": "Inject" }]);
                 spec["encryptionContext"] = json!({ "pairs": pairs });
+                spec["aws"] = json!({ "roleArn": ROLE });
             }
             Self::Invalid => spec["newer"] = json!(true),
             Self::Open | Self::Narrow => {}
@@ -88,6 +101,11 @@ impl Terms {
             Self::Injecting => Some(written.with_other_context()),
             Self::Invalid => None,
         }
+    }
+
+    /// Who asks KMS.
+    fn caller(self) -> Caller {
+        if self == Self::Injecting { Caller::Role } else { Caller::Operator }
     }
 
     /// Whether this KMS key may have wrapped a data key.
@@ -127,6 +145,31 @@ impl ClassAt {
     }
 }
 
+// === impl Caller ===
+
+impl Caller {
+    pub fn of(identity: &Identity) -> Self {
+        if identity.role().is_some() { Self::Role } else { Self::Operator }
+    }
+
+    pub fn identity(self) -> Identity {
+        match self {
+            Self::Operator => Identity::Operator,
+            Self::Role => {
+                let at = ClassAt { terms: Terms::Injecting, uid: 0 };
+                let role = Role {
+                    arn: ROLE.to_owned(),
+                    external_id: None,
+                    tags: BTreeMap::new(),
+                    namespace: "n".to_owned(),
+                    class: at.reference(),
+                };
+                Identity::Role(Box::new(role))
+            }
+        }
+    }
+}
+
 // === impl ClassView ===
 
 impl ClassView {
@@ -152,6 +195,11 @@ impl ClassView {
 
     pub fn allows_key(self, key: KmsKey) -> bool {
         self.found().is_some_and(|at| at.terms.allows_key(key))
+    }
+
+    /// Who asks KMS.
+    pub fn caller(self) -> Caller {
+        self.found().map_or(Caller::Operator, |at| at.terms.caller())
     }
 
     /// Whether KMS's answer for a spec may be recorded.
@@ -246,6 +294,9 @@ impl Model {
             false if ask.request != written => Err("KMS is asked for something else than the spec says".to_owned()),
             _ if ask.written() != written => Err("what KMS is asked does not say what the spec says".to_owned()),
             _ if ask.class != class.found() => Err("KMS is asked by another class".to_owned()),
+            _ if ask.caller != class.caller() => {
+                Err("KMS is asked by another identity than that of the class".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -253,6 +304,9 @@ impl Model {
     /// Checks the answer of KMS that is recorded.
     pub fn may_record_answer(&self, run: &Run, class: ClassView, to: Id) -> Result<(), Violation> {
         let (spec, answer) = (self.key_summary(run.object().object).spec, run.unrecorded_answer());
+        if answer.is_some_and(|answer| answer.ask.caller != class.caller()) {
+            return Err("an answer is recorded that another identity asked for".to_owned());
+        }
         let is_allowed = |new: DataKeyAt| class.allows_answer(spec.variant, new);
         for new in self.new_versions(run, class, to, is_allowed)? {
             // The class can allow the same in another state by now.

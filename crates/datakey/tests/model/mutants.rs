@@ -110,6 +110,10 @@ pub enum Mutant {
     AnswerOutlivesClass,
     /// The answer of KMS is recorded although the class fills in something else by now.
     AnswerToAnotherClass,
+    /// KMS is called as the operator, although the class names a role.
+    RoleNotAssumed,
+    /// An answer is recorded although another identity would ask now.
+    AnswerToAnotherIdentity,
     /// Pins are recorded whatever the class allows.
     PinsNotJudged,
     /// What the Secret holds is recorded whatever the class allows.
@@ -174,6 +178,8 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::CallNotJudged, Budget { class: 1, ..NOTHING }),
     (Mutant::AnswerOutlivesClass, Budget { class: 1, ..NOTHING }),
     (Mutant::AnswerToAnotherClass, Budget { class: 1, ..NOTHING }),
+    (Mutant::RoleNotAssumed, Budget { class: 1, ..NOTHING }),
+    (Mutant::AnswerToAnotherIdentity, Budget { class: 1, correct: 1, ..NOTHING }),
     (Mutant::PinsNotJudged, Budget { class: 1, pin: 1, ..NOTHING }),
     (Mutant::AdoptionNotJudged, Budget { class: 1, ..NOTHING }),
     (Mutant::JudgedAgain, Budget { class: 1, ..NOTHING }),

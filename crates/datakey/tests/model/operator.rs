@@ -122,7 +122,7 @@ impl Model {
         let attempt = asked.map(
             |_| Rc::new(self.mistaken_key(&key, &view, class)),
             |_| secret.clone(),
-            |answer| self.issued(id, answer),
+            |answer| self.mistaken_identity(self.unrecorded(id, answer), class),
             |failure| self.failures.borrow()[failure as usize].clone(),
         );
         let seen = self.mistaken_class(class, asked.unrecorded_answer());
@@ -346,7 +346,7 @@ impl Model {
     fn overtaken(&self, state: &State, who: usize, mut run: Run) -> Option<Run> {
         run.learn(Answer::Conflict).ok()?;
         let (before, object) = (run.object().object, state.key);
-        let issued = run.unrecorded_answer().map(|answer| self.issued(before, *answer));
+        let issued = run.unrecorded_answer().map(|answer| self.unrecorded(before, *answer));
         let change = Change::between(&*self.key(before), &*self.key(object.object), issued.as_ref());
         let change = match change {
             Change::Spec { .. } if self.mutant == Mutant::AnswerToAnother => Change::Spec { still_wanted: true },

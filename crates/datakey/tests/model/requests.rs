@@ -2,14 +2,14 @@
 
 use datakey::{
     api::{EncryptionContext, IssuedVersion, KeyKind as _, RequestView, Rest},
-    class::Ask,
-    protocol::{Record, Source},
+    class::{Ask, Identity},
+    protocol::{Record, Source, Unrecorded},
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
 
 use crate::{
     Model,
-    classes::ClassAt,
+    classes::{Caller, ClassAt},
     kind::{Key, Modeled as _},
     objects::{self, Id, Spec},
     world::State,
@@ -46,6 +46,8 @@ pub struct AskAt {
     pub as_written: Option<RequestVariant>,
     /// The class that allowed it.
     pub class: Option<ClassAt>,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// A data key: the number of the answer of KMS, its version, what was asked, and the KMS key that wrapped it.
@@ -134,17 +136,18 @@ impl KmsKey {
 
 impl AskAt {
     pub fn of(ask: &Ask) -> Self {
-        let Ask { request, as_written, class } = ask;
+        let Ask { request, as_written, class, identity } = ask;
         Self {
             request: RequestVariant::of_request(request.view()),
             as_written: as_written.as_ref().map(|written| RequestVariant::of_request(written.view())),
             class: class.as_ref().map(ClassAt::of),
+            caller: Caller::of(identity),
         }
     }
 
     /// What is asked for a spec where no class applies.
     pub fn without_class(request: RequestVariant) -> Self {
-        Self { request, as_written: None, class: None }
+        Self { request, as_written: None, class: None, caller: Caller::Operator }
     }
 
     /// The variant of the spec.
@@ -163,7 +166,8 @@ impl DataKeyAt {
         Self {
             number: blob.strip_prefix("blob ").unwrap().parse().unwrap(),
             version: *version,
-            ask: AskAt::of(&Ask { request, as_written, class }),
+            // The record does not say who asked.
+            ask: AskAt::of(&Ask { request, as_written, class, identity: Identity::Operator }),
             key: KmsKey::of(&issued.key_id).unwrap(),
         }
     }
@@ -175,7 +179,7 @@ impl DataKeyAt {
 
     /// The entry of a record.
     pub fn issued_at(self, issued_at: Time) -> IssuedVersion {
-        let Self { number, version, ask: AskAt { request, as_written, class }, key } = self;
+        let Self { number, version, ask: AskAt { request, as_written, class, .. }, key } = self;
         let spec = |variant| Spec { variant, ..Spec::FIRST }.whole();
         IssuedVersion {
             version,
@@ -202,6 +206,11 @@ impl Model {
 
     pub fn issued(&self, id: Id, answer: DataKeyAt) -> IssuedVersion {
         objects::issued(self.key_summary(id).uid, answer)
+    }
+
+    /// The same with who asked, as the operator keeps it until it is recorded.
+    pub fn unrecorded(&self, id: Id, answer: DataKeyAt) -> Unrecorded {
+        Unrecorded { version: self.issued(id, answer), identity: answer.ask.caller.identity() }
     }
 
     /// The `DataKey` with the answer of KMS in its record.

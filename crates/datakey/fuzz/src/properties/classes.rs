@@ -6,7 +6,7 @@ use datakey::{
         ValueFrom, flaw, with_recorded,
     },
     arn::{self, KmsArn},
-    class::{Ask, Class, Lookup, Refusal, Tenancy, wanted_status},
+    class::{Ask, Class, Lookup, Refusal, RoleOutcome, Tenancy, wanted_status},
     decode::Encoded,
     protocol::{Inputs, Observed, Record, SecretState, Step, newer, pins, plan, size},
     reason::Failure,
@@ -36,7 +36,7 @@ pub fn class(data: &[u8]) -> Reached {
     let class = Class::new(name, uid.unwrap_or_default(), generation, encoded.decode_spec::<DataKeyClassSpec>());
     key.spec.class_name = Some(name.to_owned());
 
-    let status = wanted_status(&class, 1, &DataKeyClassStatus::default(), now(0));
+    let status = wanted_status(&class, 1, &RoleOutcome::Unknown, &DataKeyClassStatus::default(), now(0));
     let accepted = &status.conditions.unwrap()[0];
     assert_eq!(accepted.status == "True", class.flaw().is_none());
     assert!(accepted.message.chars().count() <= MAX_MESSAGE, "{}", accepted.message);

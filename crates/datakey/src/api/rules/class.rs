@@ -103,3 +103,43 @@ pub(in crate::api) fn pairs() -> Rule {
         },
     ])
 }
+
+/// The forms are those of AWS (STS API reference, `AssumeRole`; IAM User Guide, "IAM and AWS STS quotas").
+pub(in crate::api) fn aws() -> Rule {
+    rule_of_values(&[
+        Demand {
+            holds: "self.roleArn.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]*/)?[A-Za-z0-9_+=,.@-]+$')"
+                .to_owned(),
+            message: "roleArn must be the ARN of an IAM role: arn:aws:iam::ACCOUNT:role/NAME".to_owned(),
+        },
+        Demand {
+            holds: "!has(self.externalId) || self.externalId.matches('^[A-Za-z0-9_+=,.@:/-]*$')".to_owned(),
+            message: "externalId may have letters, digits and _+=,.@:/- only".to_owned(),
+        },
+    ])
+}
+
+/// Shorter than the operator's check, which also counts keys as equal that differ in the case of letters outside ASCII.
+pub(in crate::api) fn session_tags() -> Rule {
+    rule_of_values(&[
+        Demand {
+            holds: "self.all(t, has(t.value) != has(t.valueFrom))".to_owned(),
+            message: "a session tag needs either value or valueFrom".to_owned(),
+        },
+        Demand {
+            holds: format!("self.all(t, t.key.matches('^{TAG}+$') && (!has(t.value) || t.value.matches('^{TAG}*$')))"),
+            message: "keys and values of session tags may have letters, digits, blanks and _.:/=+-@ only".to_owned(),
+        },
+        Demand {
+            holds: "self.all(t, !t.key.matches('^(?i)aws:'))".to_owned(),
+            message: "keys that begin with aws: are reserved for AWS: choose another key".to_owned(),
+        },
+        Demand {
+            holds: "self.all(a, self.exists_one(b, a.key.lowerAscii() == b.key.lowerAscii()))".to_owned(),
+            message: "two session tags have keys that are equal or differ in case only: rename one".to_owned(),
+        },
+    ])
+}
+
+/// A character of the key or of the value of a session tag.
+const TAG: &str = r"[\\p{L}\\p{Z}\\p{N}_.:/=+@-]";

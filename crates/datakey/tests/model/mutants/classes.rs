@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use datakey::{
     api::{IssuedVersion, KeyKind as _},
-    class::{Refusal, Tenancy},
+    class::{Ask, Identity, Refusal, Tenancy},
     names::VERSION_ANNOTATION_PREFIX,
-    protocol::{Attempt, Record, Source, Step},
+    protocol::{Attempt, Record, Source, Step, Unrecorded},
     reason::Reason,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -56,6 +56,14 @@ impl Model {
         }
     }
 
+    /// The answer of KMS as the mutant takes it.
+    pub fn mistaken_identity(&self, mut answer: Unrecorded, class: ClassView) -> Unrecorded {
+        if self.mutant == Mutant::AnswerToAnotherIdentity {
+            answer.identity = class.caller().identity();
+        }
+        answer
+    }
+
     /// The spec of the class as the mutant takes it.
     pub fn mistaken_spec(&self, terms: Terms, view: &View) -> Value {
         let mut spec = terms.spec();
@@ -90,8 +98,11 @@ impl Model {
                     return judged;
                 };
                 let (as_written, class) = (ask.as_written.clone(), ask.class.clone());
-                let versions = vec![IssuedVersion { as_written, class, ..answer.clone() }];
+                let versions = vec![IssuedVersion { as_written, class, ..answer.version.clone() }];
                 Step::Record(Record { versions, source: Source::Kms })
+            }
+            (Mutant::RoleNotAssumed, Step::CallKms(ask)) => {
+                Step::CallKms(Box::new(Ask { identity: Identity::Operator, ..*ask }))
             }
             (Mutant::JudgedAgain, judged)
                 if attempt.failure().is_none() && object.recorded_version(object.wanted_version()).is_some() =>
