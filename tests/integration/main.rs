@@ -39,6 +39,7 @@ mod plugin_classes;
 mod plugin_create;
 mod plugin_import;
 mod plugin_pairs;
+mod plugin_policy;
 mod privilege;
 mod process;
 mod protection;

@@ -157,7 +157,8 @@ pub enum Command {
     /// List Secrets with data keys or key pairs that were kept when their DataKey or DataKeyPair was deleted.
     #[command(after_help = examples::ORPHANS)]
     Orphans(Orphans),
-    /// Print the IAM and key policies that a DataKey or DataKeyPair needs, for the operator and for the workload.
+    /// Print the IAM and key policies that a DataKey or DataKeyPair needs, for the operator and for the workload; with --class those
+    /// that a DataKeyClass needs, with the trust policy of its AWS role.
     #[command(after_help = examples::POLICY)]
     Policy(Policy),
     /// Print a completion script for a shell, or for kubectl itself.
@@ -310,6 +311,10 @@ mod tests {
             &["keep", "orders", "--dry-run", "--yes"],
             &["policy", "orders", "--role-arn", "arn:aws:iam::1111:role/x"],
             &["policy", "orders", "--role-arn", "orders"],
+            &["policy"],
+            &["policy", "orders", "--class", "shop"],
+            &["policy", "--class", "Shop"],
+            &["policy", "--class", "shop", "--only", "assumeRole"],
             &["export"],
             &["list", "-o", "xml"],
             &["import", "k", "--apply", "--from-csv=x", "--to=y"],

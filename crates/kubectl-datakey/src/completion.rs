@@ -415,6 +415,10 @@ mod tests {
     #[test]
     fn names_of_commands_are_accepted_as_values() {
         assert_eq!(found("-n policy status "), ["DATAKEYS"]);
+        assert_eq!(
+            (found("policy "), found("policy --class ")),
+            (vec!["DATAKEYS".to_owned()], vec!["Classes".to_owned()])
+        );
         assert_eq!(found("--context list export orders -o j"), ["json"]);
         assert_eq!(found("-n status st"), ["status"]);
         assert_eq!(found("status list"), ["DATAKEYS"]);

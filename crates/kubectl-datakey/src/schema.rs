@@ -10,7 +10,11 @@ use crate::{
         check::Finding,
         export::Exported,
         orphans::Orphan,
-        policy::statements::{KeyPolicyStatements, Policies, PolicyDocument},
+        policy::{
+            document::{KeyPolicyStatements, PolicyDocument},
+            of_class::ClassPolicies,
+            statements::Policies,
+        },
         verify::KeyCheck,
         version::Versions,
     },
@@ -30,6 +34,7 @@ fn schema() -> Value {
         output::<Items<Finding>>(&mut generator),
         output::<Items<Orphan>>(&mut generator),
         output::<Policies>(&mut generator),
+        output::<ClassPolicies>(&mut generator),
         output::<PolicyDocument>(&mut generator),
         output::<KeyPolicyStatements>(&mut generator),
         output::<Versions>(&mut generator),
@@ -99,7 +104,16 @@ mod tests {
                 { "key": "purpose", "mode": "Require" },
             ]);
             let context = json!({ "pairs": pairs, "others": "Deny" });
-            ClassSummary::of(&class("shop", |value| value["spec"]["encryptionContext"] = context), place)
+            let tags = json!([{ "key": "datakey-namespace", "valueFrom": "Namespace" }]);
+            let shop = class("shop", |value| {
+                value["spec"]["encryptionContext"] = context;
+                value["spec"]["aws"] = json!({ "roleArn": "arn:aws:iam::111122223333:role/shop", "sessionTags": tags });
+                value["status"] = json!({ "conditions": [{
+                    "type": "RoleAssumed", "status": "True", "reason": "x", "message": "why", "observedGeneration": 1,
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }] });
+            });
+            ClassSummary::of(&shop, place)
         });
         let open =
             class("open", |value| value["spec"] = json!({ "namespaces": [], "allow": [{ "keyIds": ["alias/a"] }] }));
@@ -135,6 +149,14 @@ mod tests {
             assert_valid("Policies", &json!(policies));
             assert_valid("PolicyDocument", &json!(policies.workload));
             assert_valid("KeyPolicyStatements", &json!(policies.key_policy_statements));
+        }
+        let with_role = class("shop", |value| {
+            let tags = json!([{ "key": "datakey-namespace", "valueFrom": "Namespace" }]);
+            value["spec"]["aws"] = json!({ "roleArn": "arn:aws:iam::111122223333:role/shop", "sessionTags": tags });
+        });
+        for fetched in [with_role, class("shop", |_| {})] {
+            let policies = ClassPolicies::of(&fetched.class, &Roles { operator: None, workload: None }).unwrap();
+            assert_valid("ClassPolicies", &json!(policies));
         }
     }
 

@@ -58,7 +58,9 @@ Examples:
 pub const POLICY: &str = "\
 Examples:
   kubectl datakey policy orders
-  kubectl datakey policy orders --only workload -o yaml";
+  kubectl datakey policy orders --only workload -o yaml
+  kubectl datakey policy --class shop
+  kubectl datakey policy --class shop --only trust";
 
 pub const VERSION: &str = "\
 Examples:

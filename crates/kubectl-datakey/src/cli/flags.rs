@@ -229,16 +229,22 @@ pub struct Version {
 
 /// Flags of `policy`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("subject").required(true))]
 pub struct Policy {
     /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
-    #[arg(value_parser = Reference::parse)]
-    pub name: Reference,
+    #[arg(group = "subject", value_parser = Reference::parse)]
+    pub name: Option<Reference>,
+
+    /// The DataKeyClass, instead of a DataKey or DataKeyPair: the policies for all that it allows, and, if it has an AWS role, those
+    /// by which the operator assumes that role.
+    #[arg(long, group = "subject", value_name = "CLASS", value_parser = class_name)]
+    pub class: Option<String>,
 
     /// The workload's IAM role, for the key policy.
     #[arg(long, value_parser = role_arn, value_name = "ARN")]
     pub role_arn: Option<String>,
 
-    /// The operator's IAM role, for the key policy.
+    /// The operator's IAM role, for the key policy and the trust policy.
     #[arg(long, value_parser = role_arn, value_name = "ARN")]
     pub operator_role_arn: Option<String>,
 

@@ -45,12 +45,27 @@ pub enum ExportFormat {
 /// One of the policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Document {
-    /// The IAM policy of the operator's role.
+    /// Without --class: the IAM policy of the operator's role.
     Operator,
-    /// The IAM policy of the workload's role.
+    /// Without --class: the IAM policy of the workload's role.
     Workload,
     /// The statements of the KMS key's policy.
     Key,
+    /// With --class: the IAM policy of the operator's role, by which it may assume the role of the class.
+    AssumeRole,
+    /// With --class: the trust policy of the role of the class.
+    Trust,
+    /// With --class: the IAM policy of the role of the class; of the operator's role if the class has none.
+    Role,
+}
+
+// === impl Document ===
+
+impl Document {
+    /// Returns the name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// Checks the ARN of an IAM role.

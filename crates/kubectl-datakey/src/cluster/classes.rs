@@ -1,7 +1,7 @@
 //! The requests that read `DataKeyClass`es.
 
 use datakey::{
-    api::{ACCEPTED, DataKeyClass, DataKeyClassStatus},
+    api::{ACCEPTED, DataKeyClass, DataKeyClassStatus, ROLE_ASSUMED},
     class::Class,
     decode::Encoded,
     text::clause,
@@ -49,9 +49,18 @@ impl FetchedClass {
 
     /// Whether the operator accepts the class as it is now, and its message; `None` if it has not said so.
     pub fn accepted(&self) -> Option<(bool, &str)> {
+        self.condition(ACCEPTED)
+    }
+
+    /// Whether the operator can assume the role of the class as it is now, and its message; `None` if it has not said so.
+    pub fn role_assumed(&self) -> Option<(bool, &str)> {
+        self.condition(ROLE_ASSUMED)
+    }
+
+    fn condition(&self, name: &str) -> Option<(bool, &str)> {
         let (_, generation) = self.class.state();
         let mut conditions = self.status.conditions.iter().flatten();
-        let found = conditions.find(|condition| condition.type_ == ACCEPTED)?;
+        let found = conditions.find(|condition| condition.type_ == name)?;
         let is_current = found.observed_generation == Some(generation);
         is_current.then_some((found.status == "True", found.message.as_str()))
     }
@@ -148,15 +157,19 @@ mod tests {
 
     #[test]
     fn only_a_condition_of_the_present_spec_counts() {
-        let accepted = |status: &str, generation: i64| {
+        let says = |name: &str, status: &str, generation: i64| {
             json!({ "inUse": 2, "conditions": [{
-                "type": "Accepted", "status": status, "reason": "x", "message": "why", "observedGeneration": generation,
+                "type": name, "status": status, "reason": "x", "message": "why", "observedGeneration": generation,
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }] })
         };
+        let accepted = |status: &str, generation| says("Accepted", status, generation);
         assert_eq!(class(&accepted("True", 3)).accepted(), Some((true, "why")));
         assert_eq!(class(&accepted("False", 3)).accepted(), Some((false, "why")));
         assert_eq!(class(&accepted("False", 2)).accepted(), None);
+        let assumed = |status: &str, generation| says("RoleAssumed", status, generation);
+        assert_eq!(class(&assumed("False", 3)).role_assumed(), Some((false, "why")));
+        assert_eq!((class(&assumed("False", 2)).role_assumed(), class(&assumed("True", 3)).accepted()), (None, None));
         assert_eq!((class(&json!({})).accepted(), class(&accepted("True", 3)).in_use()), (None, Some(2)));
     }
 

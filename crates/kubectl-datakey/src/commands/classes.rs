@@ -17,7 +17,7 @@ mod text;
 use text::{describe, render_table};
 
 /// What is printed instead of classes where there is no definition of them.
-const NO_DEFINITION: &str = "This cluster has no DataKeyClasses: their definition is not installed.";
+pub(super) const NO_DEFINITION: &str = "This cluster has no DataKeyClasses: their definition is not installed.";
 
 /// Shows classes, as they are for a namespace or for one object.
 pub async fn run(cluster: &Cluster, args: &Classes) -> Result<Output, CommandError> {

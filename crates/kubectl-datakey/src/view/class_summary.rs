@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use datakey::{
-    api::{ClassContext, ClassLimits, KeyPairSpec, KeySpec, Mode, NumberRange, Object, Others, SpecView, ValueFrom},
+    api::{
+        ClassAws, ClassContext, ClassLimits, KeyPairSpec, KeySpec, Mode, NumberRange, Object, Others, SpecView,
+        TagSource, ValueFrom,
+    },
     class::{Class, DEFAULT_CLASS, Lookup, Refusal, Tenancy, demanded_value},
     protocol::pins,
 };
@@ -47,6 +50,9 @@ pub struct ClassSummary {
     pub allow: Vec<LimitsSummary>,
     /// What the class adds to the encryption context, and demands of it.
     pub encryption_context: ContextSummary,
+    /// The AWS role that the operator assumes for objects of the class. Absent: the operator calls KMS as itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsSummary>,
     /// How many objects of the cluster use it, if the operator counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_use: Option<i64>,
@@ -111,6 +117,44 @@ pub struct PairSummary {
     pub mode: Mode,
 }
 
+/// The AWS role of a class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsSummary {
+    /// The ARN.
+    pub role_arn: String,
+    /// Whether the class has an external ID. It is not printed here.
+    pub has_external_id: bool,
+    /// The tags of sessions.
+    pub session_tags: Vec<TagSummary>,
+    /// The condition `RoleAssumed`, if it is about the class as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_assumed: Option<AssumedSummary>,
+}
+
+/// A tag of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TagSummary {
+    /// The key.
+    pub key: String,
+    /// The value, as it is here.
+    pub value: String,
+    /// Where the value comes from, if it is not the same everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<TagSource>,
+}
+
+/// Whether the operator can assume a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssumedSummary {
+    /// False if AWS STS refuses the role for a namespace.
+    pub status: bool,
+    /// What the operator says about it.
+    pub message: String,
+}
+
 // === impl ClassSummary ===
 
 impl ClassSummary {
@@ -132,6 +176,7 @@ impl ClassSummary {
                 .encryption_context
                 .as_ref()
                 .map_or_else(ContextSummary::default, |context| ContextSummary::of(context, place)),
+            aws: spec.aws.as_ref().map(|aws| AwsSummary::of(aws, fetched, place)),
             in_use: fetched.in_use(),
         }
     }
@@ -219,6 +264,25 @@ impl ContextSummary {
             mode: pair.mode,
         });
         Self { pairs: pairs.collect(), others: context.others.unwrap_or_default() }
+    }
+}
+
+// === impl AwsSummary ===
+
+impl AwsSummary {
+    fn of(aws: &ClassAws, fetched: &FetchedClass, place: Place<'_>) -> Self {
+        let tags = aws.session_tags.iter().map(|tag| TagSummary {
+            key: tag.key.clone(),
+            value: tag.value.clone().unwrap_or_else(|| place.namespace.to_owned()),
+            value_from: tag.value_from,
+        });
+        let assumed = |(status, message): (bool, &str)| AssumedSummary { status, message: message.to_owned() };
+        Self {
+            role_arn: aws.role_arn.clone(),
+            has_external_id: aws.external_id.is_some(),
+            session_tags: tags.collect(),
+            role_assumed: fetched.role_assumed().map(assumed),
+        }
     }
 }
 

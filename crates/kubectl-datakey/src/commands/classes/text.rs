@@ -7,7 +7,7 @@ use datakey::api::{Mode, Others, ValueFrom};
 use crate::{
     output::printable,
     view::{
-        class_summary::{ClassSummary, ContextSummary, LimitsSummary, PairSummary, Usable},
+        class_summary::{AwsSummary, ClassSummary, ContextSummary, LimitsSummary, PairSummary, Usable},
         table::table,
     },
 };
@@ -104,6 +104,11 @@ pub fn describe(item: &ClassSummary, target: &str, marks_default: bool) -> Strin
         line(name, &text);
         name = "";
     }
+    let mut name = "Role";
+    for text in item.aws.iter().flat_map(of_role) {
+        line(name, &text);
+        name = "";
+    }
     if let Some(in_use) = item.in_use {
         line("In use", &format!("by {in_use} {} of the cluster", if in_use == 1 { "object" } else { "objects" }));
     }
@@ -158,6 +163,20 @@ fn of_context(context: &ContextSummary) -> Vec<String> {
         (Others::Deny, false) => "no other pairs are allowed",
     };
     context.pairs.iter().map(of_pair).chain(std::iter::once(others.to_owned())).collect()
+}
+
+/// The AWS role, without its external ID.
+fn of_role(aws: &AwsSummary) -> Vec<String> {
+    let mut texts =
+        vec![aws.role_arn.clone(), format!("external ID: {}", if aws.has_external_id { "yes" } else { "no" })];
+    let tags: Vec<_> = aws.session_tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
+    texts.push(if tags.is_empty() {
+        "no session tags".to_owned()
+    } else {
+        format!("session tags {}", tags.join(", "))
+    });
+    texts.extend(aws.role_assumed.as_ref().map(|assumed| assumed.message.clone()));
+    texts
 }
 
 fn of_pair(pair: &PairSummary) -> String {
@@ -248,7 +267,15 @@ mod tests {
         let full = summary("default", |value| {
             value["spec"]["encryptionContext"] = json!({ "pairs": pairs, "others": "Deny" });
             value["spec"]["allow"].as_array_mut().unwrap().push(json!({ "keyIds": ["alias/old"], "keyPairSpecs": [] }));
-            value["status"] = json!({ "inUse": 3 });
+            let tags =
+                json!([{ "key": "datakey-namespace", "valueFrom": "Namespace" }, { "key": "team", "value": "shop" }]);
+            let role = "arn:aws:iam::111122223333:role/shop";
+            value["spec"]["aws"] = json!({ "roleArn": role, "externalId": "Example987", "sessionTags": tags });
+            let condition = json!({
+                "type": "RoleAssumed", "status": "False", "reason": "x", "message": "AWS STS refuses the role for namespace shop",
+                "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            value["status"] = json!({ "inUse": 3, "conditions": [condition] });
         });
         let elsewhere = summary("bank", |value| {
             value["spec"] = json!({ "namespaces": ["bank"], "allow": [{ "keyIds": ["alias/bank"], "keyArns": [] }] });
@@ -268,6 +295,21 @@ mod tests {
         assert!(render_table(std::slice::from_ref(&default), true).contains("default (default)"));
         assert!(!render_table(std::slice::from_ref(&default), false).contains("(default)"));
         assert!(!describe(&default, "", false).contains("without spec.className"));
+    }
+
+    #[test]
+    fn external_id_is_not_shown() {
+        let with = |fields: Value| {
+            let mut aws = json!({ "roleArn": "arn:aws:iam::111122223333:role/shop" });
+            aws.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            summary("shop", |value| value["spec"]["aws"] = aws)
+        };
+        let secret = with(json!({ "externalId": "Example987" }));
+        let shown = [describe(&secret, "", true), json!(secret).to_string()];
+        assert!(shown.iter().all(|text| !text.contains("Example987")), "{shown:?}");
+        assert!(shown[0].contains("external ID: yes") && shown[1].contains("\"hasExternalId\":true"), "{shown:?}");
+        let plain = describe(&with(json!({})), "", true);
+        assert!(plain.contains("external ID: no") && plain.contains("no session tags"), "{plain}");
     }
 
     #[test]

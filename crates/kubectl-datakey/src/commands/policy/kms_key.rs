@@ -1,13 +1,17 @@
 //! The KMS key that a statement is about. Pure.
 
 use datakey::arn::KmsArn;
-use serde_json::{Value, json};
+
+use super::document::Condition;
 
 /// The placeholder for an AWS account that is not known before KMS issues a data key.
 pub const ACCOUNT: &str = "ACCOUNT";
 
 /// The placeholder for a Region that is not known before KMS issues a data key.
 pub const REGION: &str = "REGION";
+
+/// Every Region, in an ARN of a policy.
+pub const ANY_REGION: &str = "*";
 
 /// The placeholder for the ID of a KMS key that only a class names.
 pub const KEY_ID: &str = "KEY-ID";
@@ -48,14 +52,29 @@ impl KmsKey {
         let key_id = key_id.unwrap_or(KEY_ID);
         Self::from_arn(key_id).unwrap_or_else(|| {
             let region = region.unwrap_or(REGION);
-            let resource = if key_id.starts_with("alias/") { key_id.to_owned() } else { format!("key/{key_id}") };
             Self {
                 partition: partition_of(region).to_owned(),
                 region: region.to_owned(),
                 account: ACCOUNT.to_owned(),
-                resource: Resource::parse(&resource),
+                resource: Resource::of_id(key_id),
             }
         })
+    }
+
+    /// Returns the keys that an entry of `keyIds` of a class names, in each of these Regions if it names none. A pattern of aliases
+    /// stays one.
+    pub fn from_class(key_id: &str, partition: Option<&str>, account: &str, regions: &[&str]) -> Vec<Self> {
+        // A pattern is no ARN, but one more character in place of its * makes one of any beginning.
+        if let (Some(key), Some((_, resource))) = (Self::from_arn(&key_id.replace('*', "a")), key_id.rsplit_once(':')) {
+            return vec![Self { resource: Resource::parse(resource), ..key }];
+        }
+        let of_region = |region: &&str| Self {
+            partition: partition.unwrap_or_else(|| partition_of(region)).to_owned(),
+            region: (*region).to_owned(),
+            account: account.to_owned(),
+            resource: Resource::of_id(key_id),
+        };
+        regions.iter().map(of_region).collect()
     }
 
     /// Returns the resource of a statement. For an alias that is every key of the account, limited by
@@ -77,17 +96,30 @@ impl KmsKey {
         }
     }
 
-    /// Returns the condition that the key has this alias.
-    pub fn alias_condition(&self) -> Option<Value> {
+    /// Returns the condition that the key has this alias; an empty one if the key itself is known.
+    pub fn alias_condition(&self) -> Condition {
+        match self.alias() {
+            None => Condition::default(),
+            Some(alias) => Condition::default().with("ForAnyValue:StringEquals", "kms:ResourceAliases", alias),
+        }
+    }
+
+    /// Returns the alias, as `alias/NAME`; `None` if the key itself is known.
+    pub fn alias(&self) -> Option<&str> {
         match &self.resource {
             Resource::Key(_) => None,
-            Resource::Alias(alias) => Some(json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": alias } })),
+            Resource::Alias(alias) => Some(alias),
         }
     }
 
     /// Returns whether the AWS account is known.
     pub fn has_account(&self) -> bool {
         self.account != ACCOUNT
+    }
+
+    /// Returns whether the key can be in any Region.
+    pub fn is_everywhere(&self) -> bool {
+        self.region == ANY_REGION
     }
 
     /// Returns whether the Region is known.
@@ -119,6 +151,11 @@ impl Resource {
         Self::Key(format!("key/{KEY_ID}"))
     }
 
+    /// That of a key ID or the name of an alias.
+    fn of_id(key_id: &str) -> Self {
+        if key_id.starts_with("alias/") { Self::Alias(key_id.to_owned()) } else { Self::Key(format!("key/{key_id}")) }
+    }
+
     fn parse(text: &str) -> Self {
         if text.starts_with("alias/") { Self::Alias(text.to_owned()) } else { Self::Key(text.to_owned()) }
     }
@@ -140,13 +177,15 @@ fn partition_of(region: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::fixtures::ARN;
 
     #[test]
     fn arn_of_a_key_is_kept() {
         let key = KmsKey::from_arn(ARN).unwrap();
-        assert_eq!((key.arn(), key.name(), key.alias_condition()), (ARN.to_owned(), ARN.to_owned(), None));
+        assert_eq!((key.arn(), key.name(), key.alias()), (ARN.to_owned(), ARN.to_owned(), None));
         assert!(key.has_account() && key.has_region() && !key.is_alias());
         assert_eq!(key, KmsKey::from_spec(Some(ARN), Some("eu-north-1")));
     }
@@ -157,7 +196,25 @@ mod tests {
         assert_eq!(key.arn(), "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/*");
         assert_eq!(key.name(), "arn:aws-us-gov:kms:us-gov-west-1:111122223333:alias/orders");
         let condition = json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": "alias/orders" } });
-        assert_eq!(key.alias_condition(), Some(condition));
+        assert_eq!(json!(key.alias_condition()), condition);
+    }
+
+    #[test]
+    fn key_of_a_class_is_in_each_of_its_regions() {
+        let names = |key_id, regions: &[&str]| -> Vec<_> {
+            KmsKey::from_class(key_id, Some("aws"), "111122223333", regions).iter().map(KmsKey::name).collect()
+        };
+        let in_two =
+            ["eu-west-1", "eu-north-1"].map(|region| format!("arn:aws:kms:{region}:111122223333:alias/shop/*"));
+        assert_eq!(names("alias/shop/*", &["eu-west-1", "eu-north-1"]), in_two);
+        for arn in
+            [ARN, "arn:aws-cn:kms:cn-north-1:999999999999:alias/a", "arn:aws-cn:kms:cn-north-1:999999999999:alias/a*"]
+        {
+            assert_eq!(names(arn, &["eu-west-1"]), [arn]);
+        }
+        let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
+        assert_eq!(names(id, &["*"]), [format!("arn:aws:kms:*:111122223333:key/{id}")]);
+        assert!(names("alias/shop", &[]).is_empty());
     }
 
     #[test]

@@ -1,20 +1,21 @@
-//! The statements of the IAM and key policies. Pure.
+//! The policies of one object. Pure.
 //!
-//! Source: AWS KMS Developer Guide, "AWS KMS condition keys" (`kms:EncryptionContext:`, `kms:EncryptionContextKeys`,
-//! `kms:ResourceAliases`); IAM User Guide, "Policy variables" and "Null condition operator".
+//! Source: AWS KMS Developer Guide, "AWS KMS condition keys" (`kms:DataKeyPairSpec`, `kms:ResourceAliases`).
 
 use std::collections::BTreeMap;
 
-use datakey::api::{EncryptionContext, Kind, KindId};
+use datakey::api::{EncryptionContext, Kind};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::kms_key::{ACCOUNT, KEY_ID, KmsKey, REGION};
+use super::{
+    document::{
+        Condition, DECRYPT, EITHER_OR_BOTH, KeyPolicyStatements, OPERATOR_ROLE, PolicyDocument, Statement,
+        WORKLOAD_ROLE, numbered, role_or_placeholder, sids,
+    },
+    kms_key::{ACCOUNT, KEY_ID, KmsKey, REGION},
+};
 use crate::cluster::AnyKey;
-
-/// The action of the workload.
-const DECRYPT: &str = "kms:Decrypt";
 
 /// The policies of a `DataKey` or a `DataKeyPair`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -31,33 +32,8 @@ pub struct Policies {
     pub notes: Vec<String>,
 }
 
-/// An IAM policy.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "PascalCase")]
-pub struct PolicyDocument {
-    version: &'static str,
-    statement: Vec<Statement>,
-}
-
-/// A statement of an IAM policy or a key policy.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "PascalCase")]
-pub struct Statement {
-    sid: String,
-    effect: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    principal: Option<Value>,
-    action: String,
-    resource: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    condition: Option<Value>,
-}
-
-/// The statements of key policies, by KMS key.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(transparent)]
-#[schemars(extend("minProperties" = 1))]
-pub struct KeyPolicyStatements(BTreeMap<String, Vec<Statement>>);
+/// The condition key of the kind of a key pair.
+pub const PAIR_SPEC: &str = "kms:DataKeyPairSpec";
 
 /// The ARNs of the roles that a key policy names; a placeholder is printed for each missing one.
 pub struct Roles<'a> {
@@ -90,71 +66,34 @@ impl Policies {
         }
 
         let mut statements = BTreeMap::<String, Vec<Statement>>::new();
-        let operator = roles.operator.map_or_else(|| issuing.placeholder_role("OPERATOR-ROLE"), str::to_owned);
+        let operator = role_or_placeholder(roles.operator, &issuing, OPERATOR_ROLE);
         let (issues, unwraps) = sids(kind);
-        let of_pair = request.key_pair_spec.map(|spec| json!({ "StringEquals": { "kms:DataKeyPairSpec": spec } }));
+        let of_pair = request.key_pair_spec.map_or_else(Condition::default, |spec| {
+            Condition::default().with("StringEquals", PAIR_SPEC, spec.as_str())
+        });
         let action = format!("kms:{}", kind.operation);
-        let mut generate = Statement::allow(issues.to_owned(), &action, &issuing, of_pair.clone());
+        let generate = Statement::allow(issues.to_owned(), &action, issuing.arn(), of_pair);
         statements.entry(issuing.name()).or_default().push(generate.clone().for_key_policy(&operator));
-        generate.condition = merged(of_pair, issuing.alias_condition());
         let mut decrypt = Vec::new();
         for (number, (kms_key, context)) in (1..).zip(&unwrapping) {
-            let workload = roles.workload.map_or_else(|| kms_key.placeholder_role("WORKLOAD-ROLE"), str::to_owned);
-            let suffix = if number == 1 { String::new() } else { number.to_string() };
-            let sid = format!("{unwraps}{suffix}");
-            let condition = context_condition(context);
-            let statement = Statement::allow(sid, DECRYPT, kms_key, Some(condition.clone()));
+            let workload = role_or_placeholder(roles.workload, kms_key, WORKLOAD_ROLE);
+            let condition = Condition::of_context(context);
+            let statement = Statement::allow(numbered(unwraps, number), DECRYPT, kms_key.arn(), condition);
             statements.entry(kms_key.name()).or_default().push(statement.clone().for_key_policy(&workload));
-            let condition = merged(Some(condition), kms_key.alias_condition());
-            decrypt.push(Statement { condition, ..statement });
+            decrypt.push(statement.under(kms_key.alias_condition()));
         }
-        let class_name = key.object().spec.class_name.filter(|_| current.is_none());
-        let of_class = class_name.iter().flat_map(|name| notes_of_a_class(name, &key.namespace(), &issuing));
+        let class_name = key.object().spec.class_name;
+        let decides = class_name.filter(|_| current.is_none());
+        let of_class = decides.iter().flat_map(|name| notes_of_a_class(name, &key.namespace(), &issuing));
+        let of_class = of_class.chain(class_name.map(note_of_a_role));
         let notes = notes(kind, &issuing, unwrapping.iter().map(|(kms_key, _)| kms_key));
         let notes = of_class.chain(notes).collect();
         Self {
-            operator: PolicyDocument::of(vec![generate]),
+            operator: PolicyDocument::of(vec![generate.under(issuing.alias_condition())]),
             workload: PolicyDocument::of(decrypt),
             key_policy_statements: KeyPolicyStatements(statements),
             notes,
         }
-    }
-}
-
-/// Returns the condition that a request has each pair of this encryption context, or no pair at all if the context is
-/// empty.
-fn context_condition(context: &EncryptionContext) -> Value {
-    if context.is_empty() {
-        return json!({ "Null": { "kms:EncryptionContextKeys": "true" } });
-    }
-    let pairs: BTreeMap<_, _> = context
-        .iter()
-        .map(|(key, value)| (format!("kms:EncryptionContext:{key}"), escape_policy_variables(value)))
-        .collect();
-    json!({ "StringEquals": pairs })
-}
-
-/// Escapes a text so that IAM finds no policy variable in it: IAM replaces `${$}` with the character `$`.
-fn escape_policy_variables(text: &str) -> String {
-    text.replace("${", "${$}{")
-}
-
-/// Returns both conditions. They have different operators.
-fn merged(one: Option<Value>, other: Option<Value>) -> Option<Value> {
-    match (one, other) {
-        (Some(Value::Object(mut one)), Some(Value::Object(other))) => {
-            one.extend(other);
-            Some(Value::Object(one))
-        }
-        (one, other) => one.or(other),
-    }
-}
-
-/// Returns the names of the statements of the operator and of the workload.
-const fn sids(kind: &Kind) -> (&'static str, &'static str) {
-    match kind.id {
-        KindId::DataKey => ("OperatorIssuesWrappedDataKeys", "WorkloadUnwrapsDataKeys"),
-        KindId::DataKeyPair => ("OperatorIssuesWrappedKeyPairs", "WorkloadUnwrapsPrivateKeys"),
     }
 }
 
@@ -172,6 +111,14 @@ fn notes_of_a_class(name: &str, namespace: &str, issuing: &KmsKey) -> Vec<String
          issued: add them ({look}), or print the policies again afterwards"
     ));
     notes
+}
+
+/// Returns the note that the class can name another role than that of the operator.
+fn note_of_a_role(class: &str) -> String {
+    format!(
+        "note: if the class {class} has an AWS role (spec.aws), the statements of the operator are for that role: kubectl datakey policy \
+         --class {class}"
+    )
 }
 
 /// Returns what the user must know or fill in.
@@ -195,36 +142,14 @@ fn notes<'a>(kind: &Kind, issuing: &'a KmsKey, unwrapping: impl Iterator<Item = 
                 .to_owned(),
         );
     }
-    notes.push(
-        "note: within one account the IAM policies or the key policy will do; a KMS key of another account needs both"
-            .to_owned(),
-    );
+    notes.push(EITHER_OR_BOTH.to_owned());
     notes
-}
-
-// === impl PolicyDocument ===
-
-impl PolicyDocument {
-    fn of(statement: Vec<Statement>) -> Self {
-        Self { version: "2012-10-17", statement }
-    }
-}
-
-// === impl Statement ===
-
-impl Statement {
-    fn allow(sid: String, action: &str, key: &KmsKey, condition: Option<Value>) -> Self {
-        Self { sid, effect: "Allow", principal: None, action: action.to_owned(), resource: key.arn(), condition }
-    }
-
-    /// Returns the statement for a key policy: it names the role, and its resource is the key that has the policy.
-    fn for_key_policy(self, role: &str) -> Self {
-        Self { principal: Some(json!({ "AWS": role })), resource: "*".to_owned(), ..self }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::fixtures::{ARN, edited, pair, ready, recorded};
 
@@ -233,6 +158,14 @@ mod tests {
 
     fn of(key: &AnyKey) -> Policies {
         Policies::of(key, &Roles { operator: None, workload: None })
+    }
+
+    fn resource(statement: &Statement) -> String {
+        json!(statement)["Resource"].as_str().unwrap().to_owned()
+    }
+
+    fn condition(statement: &Statement) -> Value {
+        json!(statement)["Condition"].clone()
     }
 
     fn spec(edit: impl FnOnce(&mut Value)) -> AnyKey {
@@ -278,14 +211,10 @@ mod tests {
         let grants: Vec<_> = statements
             .iter()
             .map(|statement| {
-                (
-                    statement.principal.clone().unwrap()["AWS"].clone(),
-                    statement.action.as_str(),
-                    statement.resource.as_str(),
-                )
+                (statement.principal.clone().unwrap()["AWS"].clone(), statement.action.as_str(), resource(statement))
             })
             .collect();
-        assert_eq!(grants, [(json!(operator), GENERATE, "*"), (json!(workload), DECRYPT, "*")]);
+        assert_eq!(grants, [(json!(operator), GENERATE, "*".to_owned()), (json!(workload), DECRYPT, "*".to_owned())]);
         assert_eq!(statements[1].condition, of(&ready(&[1]).key).workload.statement[0].condition);
         assert_eq!(policies.notes.len(), 1, "nothing to fill in: {:?}", policies.notes);
     }
@@ -306,13 +235,13 @@ mod tests {
         let policies = of(&pair(&[1]).key);
         let only = json!({ "StringEquals": { "kms:DataKeyPairSpec": "ECC_NIST_P256" } });
         for statement in [&policies.operator.statement[0], &policies.key_policy_statements.0[ARN][0]] {
-            assert_eq!((statement.action.as_str(), statement.condition.as_ref()), (GENERATE_PAIR, Some(&only)));
+            assert_eq!((statement.action.as_str(), condition(statement)), (GENERATE_PAIR, only.clone()));
         }
         let unissued = edited(pair(&[1]), |value| value["status"]["versions"] = json!([]));
-        let condition = of(&unissued.key).operator.statement[0].condition.clone().unwrap();
-        assert_eq!(condition["StringEquals"], only["StringEquals"]);
-        assert_eq!(condition["ForAnyValue:StringEquals"]["kms:ResourceAliases"], "alias/orders");
-        let workload = policies.workload.statement[0].condition.clone().unwrap();
+        let both = condition(&of(&unissued.key).operator.statement[0]);
+        assert_eq!(both["StringEquals"], only["StringEquals"]);
+        assert_eq!(both["ForAnyValue:StringEquals"]["kms:ResourceAliases"], "alias/orders");
+        let workload = condition(&policies.workload.statement[0]);
         assert_eq!(workload, json!({ "StringEquals": { "kms:EncryptionContext:purpose": "orders" } }));
     }
 
@@ -321,18 +250,8 @@ mod tests {
         let fetched = edited(ready(&[1]), |value| {
             value["status"]["versions"][0]["request"].as_object_mut().unwrap().remove("encryptionContext");
         });
-        let condition = of(&fetched.key).workload.statement[0].condition.clone();
-        assert_eq!(condition, Some(json!({ "Null": { "kms:EncryptionContextKeys": "true" } })));
-    }
-
-    #[test]
-    fn each_pair_is_required_and_escaped() {
-        let context =
-            [("a", "${aws:username}"), ("b", "$x {y} *")].map(|(key, value)| (key.into(), value.into())).into();
-        assert_eq!(
-            context_condition(&context),
-            json!({ "StringEquals": { "kms:EncryptionContext:a": "${$}{aws:username}", "kms:EncryptionContext:b": "$x {y} *" } })
-        );
+        let condition = condition(&of(&fetched.key).workload.statement[0]);
+        assert_eq!(condition, json!({ "Null": { "kms:EncryptionContextKeys": "true" } }));
     }
 
     #[test]
@@ -343,13 +262,11 @@ mod tests {
             value["status"]["versions"][2]["request"]["encryptionContext"] = json!({ "purpose": "else" });
         });
         let policies = of(&fetched.key);
-        let resources: Vec<_> =
-            policies.workload.statement.iter().map(|one| (one.sid.as_str(), one.resource.as_str())).collect();
-        assert_eq!(
-            resources,
-            [("WorkloadUnwrapsDataKeys", ARN), ("WorkloadUnwrapsDataKeys2", &other), ("WorkloadUnwrapsDataKeys3", ARN)]
-        );
-        assert_eq!(policies.operator.statement[0].resource, ARN, "the current version's");
+        let sids: Vec<_> = policies.workload.statement.iter().map(|one| one.sid.as_str()).collect();
+        assert_eq!(sids, ["WorkloadUnwrapsDataKeys", "WorkloadUnwrapsDataKeys2", "WorkloadUnwrapsDataKeys3"]);
+        let resources: Vec<_> = policies.workload.statement.iter().map(resource).collect();
+        assert_eq!(resources, [ARN, &other, ARN]);
+        assert_eq!(resource(&policies.operator.statement[0]), ARN, "the current version's");
         assert_eq!(policies.key_policy_statements.0.keys().collect::<Vec<_>>(), [ARN, &other]);
     }
 
@@ -357,10 +274,10 @@ mod tests {
     fn alias_becomes_a_condition_before_issuance() {
         let policies = of(&spec(|_| {}));
         let statement = &policies.operator.statement[0];
-        assert_eq!(statement.resource, "arn:aws:kms:REGION:ACCOUNT:key/*");
+        assert_eq!(resource(statement), "arn:aws:kms:REGION:ACCOUNT:key/*");
         let alias = json!({ "ForAnyValue:StringEquals": { "kms:ResourceAliases": "alias/orders" } });
-        assert_eq!(statement.condition, Some(alias));
-        let workload = policies.workload.statement[0].condition.clone().unwrap();
+        assert_eq!(condition(statement), alias);
+        let workload = condition(&policies.workload.statement[0]);
         assert_eq!(workload["ForAnyValue:StringEquals"]["kms:ResourceAliases"], "alias/orders");
         assert_eq!(workload["StringEquals"]["kms:EncryptionContext:purpose"], "orders");
         for word in ["fill in ACCOUNT", "fill in REGION", "by an alias only"] {
@@ -380,8 +297,8 @@ mod tests {
         let policies = by_class(recorded(&[]), None);
         let statement = &policies.operator.statement[0];
         assert_eq!(
-            (statement.resource.as_str(), &statement.condition),
-            ("arn:aws:kms:REGION:ACCOUNT:key/KEY-ID", &None)
+            (resource(statement).as_str(), condition(statement)),
+            ("arn:aws:kms:REGION:ACCOUNT:key/KEY-ID", Value::Null)
         );
         let command = "kubectl datakey classes shop -n shop";
         assert!(policies.notes[0].starts_with("note: fill in KEY-ID") && policies.notes[0].contains(command));
@@ -389,13 +306,14 @@ mod tests {
         let named = by_class(recorded(&[]), Some("alias/orders"));
         assert!(named.notes[0].contains("can add pairs"), "{:?}", named.notes);
         let issued = by_class(ready(&[1]), None);
-        assert_eq!((issued.operator.statement[0].resource.as_str(), issued.notes.len()), (ARN, 1));
+        assert_eq!((resource(&issued.operator.statement[0]).as_str(), issued.notes.len()), (ARN, 2));
+        assert!(issued.notes[0].contains("kubectl datakey policy --class shop"), "{:?}", issued.notes);
     }
 
     #[test]
     fn region_of_the_spec_is_used_before_issuance() {
         let key = spec(|spec| spec["region"] = json!("cn-north-1"));
-        assert_eq!(of(&key).operator.statement[0].resource, "arn:aws-cn:kms:cn-north-1:ACCOUNT:key/*");
+        assert_eq!(resource(&of(&key).operator.statement[0]), "arn:aws-cn:kms:cn-north-1:ACCOUNT:key/*");
     }
 
     #[test]
