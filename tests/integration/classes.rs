@@ -9,6 +9,7 @@ use testbed::{
 
 use crate::harness::{NO_RETRY, SOON, TestKind, TestNamespace, message, recorded_version, text, to_json};
 
+mod account;
 mod attack;
 mod identity;
 mod tenants;

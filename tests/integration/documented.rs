@@ -1,7 +1,7 @@
 //! The commands of README.md and docs/, run one after another in one cluster. What replaces a part of one, and what is not
 //! run, is in one table; a command that is new in the documentation is run, and fails here if it does not work.
 
-mod commands;
+pub mod commands;
 mod shown;
 mod table;
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::Value;
-use testbed::{asset, control_plane::ControlPlane, kms, proxy::KmsProxy, repository, tools};
+use testbed::{asset, control_plane::ControlPlane, iam, kms, proxy::KmsProxy, repository, tools};
 use tokio::process;
 
 use self::table::{FILES, MEANWHILE, MENTIONED, NOT_RUN, SUBSTITUTED};
@@ -26,6 +26,9 @@ use crate::{
 /// The registry whose images can be pulled.
 const IMAGES: &str = "registry.example.com/";
 
+/// The profiles of the AWS CLI in docs/tenancy.md, and their accounts.
+pub const PROFILES: [(&str, &str); 2] = [("platform", kms::ACCOUNT), ("payroll", "222233334444")];
+
 /// The file from which on no command may change a data key.
 const INSTALLS: &str = "docs/install.md";
 
@@ -34,7 +37,7 @@ struct Reader {
     test: TestNamespace,
     folder: PathBuf,
     /// The URL of the KMS server, which also serves IAM.
-    iam: String,
+    iam_url: String,
     /// The operator that is deployed, and what distinguishes it from another one.
     operator: Option<(Value, Operator)>,
     /// The Secrets, and what their `DataKeys` record.
@@ -52,7 +55,7 @@ impl Reader {
         let plane = Arc::new(ControlPlane::bare().await);
         let kubeconfig = plane.admin_kubeconfig();
         let address = TestNamespace::kms_address().await;
-        let iam = format!("http://{address}");
+        let iam_url = format!("http://{address}");
         let kms = KmsProxy::start(address).await;
         let test = TestNamespace::on_control_plane("documented", plane, kubeconfig.clone(), kms).await;
         let folder = test.plane.workdir().file("reader");
@@ -60,6 +63,7 @@ impl Reader {
             fs::create_dir(folder.join(made)).unwrap();
         }
         fs::copy(kubeconfig, folder.join("kubeconfig")).unwrap();
+        iam::write_profiles(&folder, &PROFILES);
         for part in ["charts", "deploy"] {
             symlink(repository().join(part), folder.join(part)).unwrap();
         }
@@ -71,7 +75,7 @@ impl Reader {
         ] {
             symlink(program, folder.join("bin").join(name)).unwrap();
         }
-        Self { test, folder, iam, operator: None, held: None, used: BTreeSet::new(), differing: Vec::new() }
+        Self { test, folder, iam_url, operator: None, held: None, used: BTreeSet::new(), differing: Vec::new() }
     }
 
     /// Runs a script. Returns its output.
@@ -80,7 +84,7 @@ impl Reader {
         let path = format!("{}:/usr/bin:/bin", self.folder.join("bin").display());
         command.args(["-euo", "pipefail", "-c", script]).current_dir(&self.folder).env_clear();
         command.envs(kms::environment(&self.test.proxy.url())).env("AWS_DEFAULT_REGION", kms::REGION);
-        command.env("AWS_ENDPOINT_URL_IAM", &self.iam);
+        command.env("AWS_ENDPOINT_URL_IAM", &self.iam_url);
         command.env("PATH", path).env("HOME", &self.folder).env("KUBECONFIG", self.folder.join("kubeconfig"));
         let run = testbed::commands::run(&mut command);
         let waits_for_pods = script.contains("--rollback-on-failure");

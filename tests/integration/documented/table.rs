@@ -25,7 +25,7 @@ pub const FILES: [&str; 19] = [
 ];
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 19] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 20] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -69,6 +69,7 @@ pub const SUBSTITUTED: [(&str, &str, &str); 19] = [
         "delete secrets --all-namespaces --dry-run=server",
         "the test compares the Secrets after each command",
     ),
+    ("policy --class NAME", "policy --class shop", "the reader's name"),
     ("label datakey NAME", "label datakey orders -n shop", "the reader's name"),
     ("datakey check", "datakey check --help", "it fails here, where no operator runs in pods"),
     ("datakey classes --for accounts", "datakey classes --for orders", "the reader's name"),

@@ -4,12 +4,15 @@ use std::{collections::BTreeMap, fs};
 
 use datakey::{
     api::{DataKey, DataKeyClassSpec},
-    class::{Ask, Check, Class, Lookup, Refusal, Tenancy},
+    class::{Ask, Check, Class, Identity, Lookup, Refusal, Tenancy},
 };
 use serde_json::Value;
 use testbed::repository;
 
 const PAGE: &str = "docs/tenancy.md";
+
+/// What a command of the page finds out.
+const ROLE: &str = "arn:aws:iam::222233334444:role/datakey-payroll";
 
 fn page() -> String {
     fs::read_to_string(repository().join(PAGE)).unwrap()
@@ -18,12 +21,16 @@ fn page() -> String {
 /// The manifests of a page: its blocks of YAML, and what its commands apply.
 fn manifests(page: &str) -> Vec<Value> {
     let blocks = page.split("\n```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
-    let texts = blocks.flat_map(|(language, body)| match language {
-        "yaml" => vec![body],
-        _ => body.split("<<'END'\n").skip(1).map(|rest| rest.split("\nEND").next().unwrap()).collect(),
+    let texts = blocks.flat_map(|(language, body)| {
+        if language == "yaml" {
+            return vec![body.to_owned()];
+        }
+        let quoted = body.replace("<<END\n", "<<'END'\n").replace("$role_arn", ROLE);
+        let manifests = quoted.split("<<'END'\n").skip(1);
+        manifests.map(|rest| rest.split("\nEND").next().unwrap().to_owned()).collect()
     });
     texts
-        .flat_map(|text| serde_saphyr::from_multiple::<Value>(text).unwrap_or_else(|error| panic!("{error}:\n{text}")))
+        .flat_map(|text| serde_saphyr::from_multiple::<Value>(&text).unwrap_or_else(|error| panic!("{error}:\n{text}")))
         .collect()
 }
 
@@ -89,7 +96,10 @@ fn documented_classes_allow_what_the_page_says() {
     let Err(Refusal::Failed(failure)) = &page["accounts"] else { panic!("{:?}", page["accounts"]) };
     assert_eq!(failure.reason.as_str(), "ClassRefused");
     assert!(failure.detail.as_ref().unwrap().starts_with("class bank, check namespaces: "));
-    assert_eq!(page.len(), 3);
+    assert_eq!(context(&page["salaries"]), "cluster=prod-eu namespace=payroll");
+    let Ok(Ask { identity: Identity::Role(role), .. }) = &page["salaries"] else { panic!() };
+    assert_eq!((role.arn.as_str(), role.tags["datakey-namespace"].as_str()), (ROLE, "payroll"));
+    assert_eq!(page.len(), 4);
     assert!(samples.values().all(Result::is_ok));
 }
 
