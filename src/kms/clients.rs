@@ -163,3 +163,51 @@ impl TimeLimits {
             .build()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use aws_credential_types::{
+        Credentials,
+        provider::{ProvideCredentials, SharedCredentialsProvider, future},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Debug, Default)]
+    struct Counting(Arc<AtomicUsize>);
+
+    impl ProvideCredentials for Counting {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            future::ProvideCredentials::ready(Ok(Credentials::for_tests()))
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_of_sts_share_the_credentials_of_the_operator() {
+        let provider = Counting::default();
+        // Nothing listens on this port, which no program can be given.
+        let config = SdkConfig::builder()
+            .region(Region::new("eu-west-1"))
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .credentials_provider(SharedCredentialsProvider::new(provider.clone()))
+            .endpoint_url("http://127.0.0.1:1")
+            .build();
+        let limit = Duration::from_secs(5);
+        let clients = Clients::new(None, config, TimeLimits { usual: limit, rsa: limit });
+        for _ in 0..3 {
+            let sts = clients.sts().unwrap();
+            assert_eq!(sts.region, "eu-west-1");
+            sts.client.get_caller_identity().send().await.unwrap_err();
+        }
+        assert_eq!(provider.0.load(Ordering::Relaxed), 1);
+    }
+}
