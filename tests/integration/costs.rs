@@ -318,7 +318,8 @@ fn requests_of_a_start(costs: &Costs) -> Vec<String> {
 
 #[tokio::test]
 async fn a_restart_costs_five_streamed_lists_or_ten_requests_more() {
-    let mut costs = Costs::with_ready("costs-restart").await;
+    // Classes are of the whole cluster, and those of all tests fill more than one page.
+    let mut costs = Costs::of_ready(TestNamespace::with_own_control_plane("costs-restart").await).await;
     drop(costs.operator.take());
     let calls = costs.test.proxy.calls();
     costs.api.forget();
