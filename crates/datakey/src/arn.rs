@@ -1,5 +1,7 @@
 //! The forms of a KMS key identifier (AWS KMS API reference, `GenerateDataKeyWithoutPlaintext`, `KeyId`). Pure.
 
+use std::borrow::Cow;
+
 /// A parsed ARN of a KMS key or alias: `arn:PARTITION:kms:REGION:ACCOUNT:RESOURCE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KmsArn<'a> {
@@ -73,6 +75,14 @@ pub fn has_known_form(key_id: &str) -> bool {
     is_key_id(key_id) || is_alias(key_id) || KmsArn::parse(key_id).is_some()
 }
 
+/// A key ID that an entry of `keyIds` of a class matches: where it is a pattern of aliases, with a letter in place of its `*`.
+pub fn example_of(pattern: &str) -> Cow<'_, str> {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => Cow::Owned(format!("{beginning}a")),
+        None => Cow::Borrowed(pattern),
+    }
+}
+
 /// Whether this is an alias of a key that AWS manages for its services.
 pub fn is_aws_managed(key_id: &str) -> bool {
     let resource = KmsArn::parse(key_id).map_or(key_id, |arn| arn.resource);
@@ -113,14 +123,8 @@ pub fn is_request_id(text: &str) -> bool {
 impl<'a> KmsArn<'a> {
     /// Parses an ARN of a KMS key or alias; `None` for anything else.
     pub fn parse(arn: &'a str) -> Option<Self> {
-        let mut parts = arn.splitn(6, ':');
-        let mut next = || parts.next();
-        let (prefix, partition, service, region, account, resource) =
-            (next()?, next()?, next()?, next()?, next()?, next()?);
-        let is_partition = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        let whole = prefix == "arn"
-            && partition.strip_prefix("aws").is_some_and(is_partition)
-            && service == "kms"
+        let Fields { partition, service, region, account, resource } = Fields::of(arn)?;
+        let whole = service == "kms"
             && is_region(region)
             && is_account(account)
             && (is_alias(resource) || resource.strip_prefix("key/").is_some_and(is_key_id));
@@ -136,36 +140,54 @@ impl<'a> KmsArn<'a> {
 /// The parts of the ARN of an IAM role that decide something: `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleArn<'a> {
+    /// The partition of AWS, for example `aws` or `aws-cn`.
+    pub partition: &'a str,
     /// The AWS account that owns the role, 12 digits.
     pub account: &'a str,
-    /// The name, without the path.
-    pub name: &'a str,
 }
 
 // === impl RoleArn ===
 
 impl<'a> RoleArn<'a> {
-    /// Parses the ARN of a role; `None` for anything else. A path has at most 512 characters and a name 64 (IAM User Guide, "IAM and
-    /// AWS STS quotas").
+    /// Parses the ARN of a role; `None` for anything else. A path has at most 512 characters with its slashes, and a name 64 (IAM User
+    /// Guide, "IAM and AWS STS quotas").
     pub fn parse(arn: &'a str) -> Option<Self> {
-        let mut parts = arn.splitn(6, ':');
-        let mut next = || parts.next();
-        let (prefix, partition, service, region, account, resource) =
-            (next()?, next()?, next()?, next()?, next()?, next()?);
-        let is_partition = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let Fields { partition, service, region, account, resource } = Fields::of(arn)?;
         let path_and_name = resource.strip_prefix("role/")?;
         let (path, name) = path_and_name.rsplit_once('/').unwrap_or(("", path_and_name));
         let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
-        let whole = prefix == "arn"
-            && partition.strip_prefix("aws").is_some_and(is_partition)
-            && service == "iam"
+        let whole = service == "iam"
             && region.is_empty()
             && is_account(account)
             && path.len() <= 510
             && path.bytes().all(|byte| byte.is_ascii_graphic())
             && (1..=64).contains(&name.len())
             && name.bytes().all(of_a_name);
-        whole.then_some(Self { account, name })
+        whole.then_some(Self { partition, account })
+    }
+}
+
+/// The fields of an ARN of any service.
+struct Fields<'a> {
+    partition: &'a str,
+    service: &'a str,
+    region: &'a str,
+    account: &'a str,
+    resource: &'a str,
+}
+
+// === impl Fields ===
+
+impl<'a> Fields<'a> {
+    /// Splits an ARN of a partition of AWS. The other fields are not checked.
+    fn of(arn: &'a str) -> Option<Self> {
+        let mut parts = arn.splitn(6, ':');
+        let mut next = || parts.next();
+        let (prefix, partition, service, region, account, resource) =
+            (next()?, next()?, next()?, next()?, next()?, next()?);
+        let is_partition = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let is_of_aws = prefix == "arn" && partition.strip_prefix("aws").is_some_and(is_partition);
+        is_of_aws.then_some(Self { partition, service, region, account, resource })
     }
 }
 
@@ -174,10 +196,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn role_arn_has_an_account_and_a_name() {
+    fn role_arn_has_a_partition_and_an_account() {
         for (arn, parts) in [
-            ("arn:aws:iam::111122223333:role/shop", Some(("111122223333", "shop"))),
-            ("arn:aws-cn:iam::111122223333:role/teams/shop/keys-1", Some(("111122223333", "keys-1"))),
+            ("arn:aws:iam::111122223333:role/shop", Some(("aws", "111122223333"))),
+            ("arn:aws-cn:iam::111122223333:role/teams/shop/keys-1", Some(("aws-cn", "111122223333"))),
             ("arn:aws:iam::111122223333:role/", None),
             ("arn:aws:iam::111122223333:role/a b", None),
             ("arn:aws:iam::111122223333:role/a\u{e9}/b", None),
@@ -188,7 +210,7 @@ mod tests {
             ("arn:other:iam::111122223333:role/shop", None),
             ("shop", None),
         ] {
-            assert_eq!(RoleArn::parse(arn).map(|role| (role.account, role.name)), parts, "{arn}");
+            assert_eq!(RoleArn::parse(arn).map(|role| (role.partition, role.account)), parts, "{arn}");
         }
         let long = |length| format!("arn:aws:iam::111122223333:role/{}", "n".repeat(length));
         assert!(RoleArn::parse(&long(64)).is_some() && RoleArn::parse(&long(65)).is_none());

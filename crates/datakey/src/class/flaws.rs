@@ -48,7 +48,7 @@ fn of_entry(path: &str, entry: &ClassLimits) -> Option<String> {
         Some(format!("{path}.{field}[{number}] {why}"))
     };
     let is_key_arn = |arn: &str| KmsArn::parse(arn).is_some_and(|arn| arn.is_key());
-    let is_in_a_region = |key: &str| match (&entry.regions, KmsArn::parse(&key.replace('*', "a"))) {
+    let is_in_a_region = |key: &str| match (&entry.regions, KmsArn::parse(&arn::example_of(key))) {
         (Some(regions), Some(arn)) => regions.iter().any(|region| region == arn.region),
         _ => true,
     };

@@ -24,15 +24,10 @@ pub(super) fn is_namespace_pattern(pattern: &str) -> bool {
 
 /// Whether this can be an entry of `keyIds`: a form that KMS accepts, or such an alias that ends in `*`.
 pub(super) fn is_key_pattern(pattern: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        // One more character makes an alias of any beginning.
-        Some(beginning) => {
-            let alias = format!("{beginning}a");
-            let is_alias = arn::is_alias(&alias) || KmsArn::parse(&alias).is_some_and(|arn| !arn.is_key());
-            is_alias && !arn::is_aws_managed(&alias)
-        }
-        None => arn::has_known_form(pattern) && !arn::is_aws_managed(pattern),
-    }
+    let key_id = arn::example_of(pattern);
+    let is_alias = arn::is_alias(&key_id) || KmsArn::parse(&key_id).is_some_and(|arn| !arn.is_key());
+    let has_a_form = if pattern.ends_with('*') { is_alias } else { arn::has_known_form(pattern) };
+    has_a_form && !arn::is_aws_managed(&key_id)
 }
 
 /// A text in which letters of both cases and all forms of a character are the same (Unicode normalization form KC): policies of AWS

@@ -1,6 +1,7 @@
 //! The values of flags and arguments. clap prints the doc comments of the variants as help.
 
 use clap::ValueEnum;
+use datakey::arn::RoleArn;
 
 /// What a completion script is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,11 +71,8 @@ impl Document {
 
 /// Checks the ARN of an IAM role.
 pub fn role_arn(text: &str) -> Result<String, String> {
-    let parts: Vec<_> = text.splitn(6, ':').collect();
-    let is_role = matches!(parts[..], ["arn", _, "iam", "", account, role]
-        if account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit())
-            && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()));
-    if is_role { Ok(text.to_owned()) } else { Err("write it as arn:aws:iam::111122223333:role/NAME".to_owned()) }
+    let wrong = || "write it as arn:aws:iam::111122223333:role/NAME".to_owned();
+    RoleArn::parse(text).map(|_| text.to_owned()).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The KMS key that a statement is about. Pure.
 
-use datakey::arn::KmsArn;
+use datakey::arn::{self, KmsArn};
 
 use super::document::Condition;
 
@@ -64,8 +64,8 @@ impl KmsKey {
     /// Returns the keys that an entry of `keyIds` of a class names, in each of these Regions if it names none. A pattern of aliases
     /// stays one.
     pub fn from_class(key_id: &str, partition: Option<&str>, account: &str, regions: &[&str]) -> Vec<Self> {
-        // A pattern is no ARN, but one more character in place of its * makes one of any beginning.
-        if let (Some(key), Some((_, resource))) = (Self::from_arn(&key_id.replace('*', "a")), key_id.rsplit_once(':')) {
+        // A pattern is no ARN, but what it matches is one.
+        if let (Some(key), Some((_, resource))) = (Self::from_arn(&arn::example_of(key_id)), key_id.rsplit_once(':')) {
             return vec![Self { resource: Resource::parse(resource), ..key }];
         }
         let of_region = |region: &&str| Self {

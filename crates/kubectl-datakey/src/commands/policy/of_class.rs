@@ -297,8 +297,10 @@ fn notes(class: &Class, roles: &Roles<'_>, tag: Option<&str>, keys: &BTreeSet<&K
 impl<'a> Home<'a> {
     /// Returns the account of the role that calls KMS.
     fn of(role: Option<&'a str>) -> Self {
-        let account = role.and_then(RoleArn::parse).map(|role| role.account);
-        Self { partition: role.and_then(|arn| arn.split(':').nth(1)), account: account.unwrap_or(ACCOUNT) }
+        match role.and_then(RoleArn::parse) {
+            Some(RoleArn { partition, account }) => Self { partition: Some(partition), account },
+            None => Self { partition: None, account: ACCOUNT },
+        }
     }
 
     /// Returns the keys and aliases of `keyIds`.
@@ -323,8 +325,7 @@ impl<'a> Home<'a> {
     fn can_answer(&self, entry: &ClassLimits, arn: &str) -> bool {
         let Some(KmsArn { region, account, .. }) = KmsArn::parse(arn) else { return false };
         let is_at_home = self.account == ACCOUNT || self.account == account;
-        // One more character in place of * makes a name of any beginning.
-        let asks = |key_id: &String| arn::may_answer(&key_id.replace('*', "a"), region, arn);
+        let asks = |key_id: &String| arn::may_answer(&arn::example_of(key_id), region, arn);
         entry.key_ids.iter().filter(|key_id| is_at_home || key_id.starts_with("arn:")).any(asks)
     }
 
