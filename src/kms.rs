@@ -10,7 +10,7 @@ use aws_config::SdkConfig;
 use aws_sdk_kms::error::SdkError;
 use datakey_aws::Aws;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::metrics::Metrics;
 use datakey::{
@@ -31,8 +31,8 @@ use shares::Shares;
 
 pub use answer::GeneratedKey;
 pub use clients::TimeLimits;
-use errors::Called;
 pub use errors::KmsFailure;
+use errors::{Called, CalledBy};
 use sdk_request::Call;
 
 mod answer;
@@ -167,30 +167,9 @@ impl Kms {
         };
         let result = Box::pin(roles::assume(&sts, role)).await;
         self.metrics.role_assumption(result.as_ref().map_or_else(|failed| failed.known_code, |_| "OK"));
-        let (class, namespace) = (&role.class, &role.namespace);
-        match &result {
-            Ok(_) => {
-                if self.roles.outcomes.assumed(class, namespace) {
-                    info!(class = class.name, namespace, role = role.arn, "the role of the class can be assumed again");
-                }
-            }
-            Err(failed) => {
-                let KmsFailure { code, message, request_id, failure, .. } = failed;
-                warn!(
-                    class = class.name,
-                    namespace,
-                    role = role.arn,
-                    code,
-                    request_id,
-                    message,
-                    "the role of the class is not assumed"
-                );
-                if failed.concerns_own_credentials() {
-                    self.clients.renew_credentials(sts.generation).await;
-                } else if failure.reason == Reason::CredentialsRejected {
-                    self.roles.outcomes.refused(class, namespace, code, Instant::now());
-                }
-            }
+        self.roles.record(role, &result);
+        if result.as_ref().is_err_and(KmsFailure::concerns_own_credentials) {
+            self.clients.renew_credentials(sts.generation).await;
         }
         result
     }
@@ -218,9 +197,12 @@ impl Kms {
         let result = match answer {
             Ok(output) => answer::validate_answer(output, request, region),
             Err(error) => {
-                let by_role = matches!(caller, Caller::Session(_));
-                let account = self.clients.account().filter(|_| !by_role);
-                let call = Called { key_id: &request.key_id, region, own_account: account.as_deref(), by_role };
+                let account = self.clients.account();
+                let by = match caller {
+                    Caller::Operator => CalledBy::Operator(account.as_deref()),
+                    Caller::Session(_) => CalledBy::Role,
+                };
+                let call = Called { key_id: &request.key_id, region, by };
                 Err(KmsFailure::from_sdk_error(&error, call, grant_tokens))
             }
         };

@@ -44,25 +44,33 @@ pub struct Called<'a> {
     pub key_id: &'a str,
     /// The Region.
     pub region: &'a str,
-    /// The operator's own account, if that calls and is known. The account of a role is for the platform team.
-    pub own_account: Option<&'a str>,
-    /// Whether the role of a class calls.
-    pub by_role: bool,
+    /// Who calls.
+    pub by: CalledBy<'a>,
+}
+
+/// Who calls KMS.
+#[derive(Clone, Copy, Debug)]
+pub enum CalledBy<'a> {
+    /// The operator, of this account if that is known.
+    Operator(Option<&'a str>),
+    /// The role of a class. Its account is for the platform team.
+    Role,
 }
 
 /// The longest error code that is shown, in characters.
-pub(super) const MAX_CODE: usize = 64;
+const MAX_CODE: usize = 64;
 
 // === impl Called ===
 
 impl fmt::Display for Called<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key_id, region, own_account, by_role } = self;
+        let Self { key_id, region, by } = *self;
         let named = KmsArn::parse(key_id).map(|arn| arn.account);
-        match named.or(*own_account) {
-            Some(account) => write!(f, "{key_id} in Region {region} and account {account}"),
-            None if *by_role => write!(f, "{key_id} in Region {region} and the account of the role of the class"),
-            None => write!(f, "{key_id} in Region {region} and the operator's account"),
+        write!(f, "{key_id} in Region {region} and ")?;
+        match (named, by) {
+            (Some(account), _) | (None, CalledBy::Operator(Some(account))) => write!(f, "account {account}"),
+            (None, CalledBy::Operator(None)) => f.write_str("the operator's account"),
+            (None, CalledBy::Role) => f.write_str("the account of the role of the class"),
         }
     }
 }
@@ -100,26 +108,22 @@ impl KmsFailure {
         let mut shown = None;
         let (known_code, failure) = match error {
             SdkError::ServiceError(service) => {
-                let status = service.raw().status().as_u16();
-                let Classification(known_code, reason) = error_codes::reason_for(error.code(), status);
-                let code = error.code().filter(|code| !code.is_empty()).map_or_else(
-                    || format!("HTTP status {status}"),
-                    |code| printable(&redact(code, grant_tokens), MAX_CODE),
-                );
+                let (Classification(known_code, reason), code) =
+                    classify(error, service.raw().status().as_u16(), grant_tokens);
                 // Only the code goes into the condition. The error message can repeat the request, and name the operator's
                 // role and other accounts. The request ID would change the condition at every retry, and so cost a write.
                 let failure = Failure::new(reason, format!("{call} ({code})"));
-                let failure = match reason {
-                    Reason::AccessDenied if call.by_role => {
+                let failure = match (reason, call.by) {
+                    (Reason::AccessDenied, CalledBy::Role) => {
                         failure.with_what("the AWS role of the class may not use the KMS key")
                     }
-                    Reason::CredentialsRejected if call.by_role => {
+                    (Reason::CredentialsRejected, CalledBy::Role) => {
                         failure.with_what("AWS refused the session of the role of the class").with_advice(
                             "The operator opens another one. If that does not help, check the clock of its node",
                         )
                     }
                     // An ARN names the Region and the account already.
-                    Reason::KeyNotFound if KmsArn::parse(call.key_id).is_some() => {
+                    (Reason::KeyNotFound, _) if KmsArn::parse(call.key_id).is_some() => {
                         failure.with_advice("Correct the ARN in spec.keyId, or create the key or alias there")
                     }
                     _ => failure,
@@ -141,6 +145,15 @@ impl KmsFailure {
         let code = shown.unwrap_or_else(|| known_code.to_owned()).into();
         Self { failure: failure.into(), code, known_code, message, request_id }
     }
+}
+
+/// The reason for an error that AWS answers, and the code as the user sees it. `secrets` are not shown.
+pub(super) fn classify(error: &CallError, http_status: u16, secrets: &[String]) -> (Classification, String) {
+    let code = error
+        .code()
+        .filter(|code| !code.is_empty())
+        .map_or_else(|| format!("HTTP status {http_status}"), |code| printable(&redact(code, secrets), MAX_CODE));
+    (error_codes::reason_for(error.code(), http_status), code)
 }
 
 /// The message of KMS, or else what the SDK says, with its causes. The code is a field of its own.
@@ -175,8 +188,7 @@ mod tests {
 
     use super::*;
 
-    const CALL: Called<'static> =
-        Called { key_id: "alias/orders", region: "eu-west-1", own_account: None, by_role: false };
+    const CALL: Called<'static> = Called { key_id: "alias/orders", region: "eu-west-1", by: CalledBy::Operator(None) };
 
     /// The failure for an error answer of KMS.
     fn failed(call: Called<'_>, code: Option<&str>, message: &str, status: u16) -> KmsFailure {
@@ -196,7 +208,12 @@ mod tests {
             ("alias/orders", Some("111122223333"), "alias/orders in Region eu-west-1 and account 111122223333"),
             (arn, Some("111122223333"), &format!("{arn} in Region eu-west-1 and account 444455556666")),
         ] {
-            let failed = failed(Called { key_id, own_account, ..CALL }, Some("NotFoundException"), "no", 400);
+            let failed = failed(
+                Called { key_id, by: CalledBy::Operator(own_account), ..CALL },
+                Some("NotFoundException"),
+                "no",
+                400,
+            );
             assert_eq!(failed.failure.detail.as_deref().unwrap(), format!("{facts} (NotFoundException)"));
         }
     }
@@ -210,7 +227,7 @@ mod tests {
             ),
             ("ExpiredTokenException", "AWS refused the session of the role of the class: alias/orders"),
         ] {
-            let failed = failed(Called { by_role: true, ..CALL }, Some(code), "no", 400);
+            let failed = failed(Called { by: CalledBy::Role, ..CALL }, Some(code), "no", 400);
             let message = failed.failure.message(<datakey::api::DataKey as datakey::api::KeyKind>::KIND);
             assert!(message.starts_with(what) && message.contains("the account of the role of the class"), "{message}");
             assert!(!message.contains("operator's account"), "{message}");

@@ -6,8 +6,9 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use aws_credential_types::Credentials;
-use datakey::class::Role;
+use datakey::{class::Role, reason::Reason};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::errors::KmsFailure;
 
@@ -61,6 +62,35 @@ impl Default for Roles {
 }
 
 impl Roles {
+    /// Records how a call of STS for a role ended, and logs a failure, and the first success after one.
+    pub fn record(&self, role: &Role, result: &Result<Opened, KmsFailure>) {
+        let Role { arn, namespace, class, .. } = role;
+        match result {
+            Ok(_) => {
+                if self.outcomes.assumed(class, namespace) {
+                    info!(class = class.name, namespace, role = arn, "the role of the class can be assumed again");
+                }
+            }
+            Err(failed) => {
+                let KmsFailure { code, message, request_id, .. } = failed;
+                let class_name = &class.name;
+                warn!(
+                    class = class_name,
+                    namespace,
+                    role = arn,
+                    code,
+                    request_id,
+                    message,
+                    "the role of the class is not assumed"
+                );
+                // Credentials of the operator that AWS rejects say nothing of the role.
+                if failed.failure.reason == Reason::CredentialsRejected && !failed.concerns_own_credentials() {
+                    self.outcomes.refused(class, namespace, code, Instant::now());
+                }
+            }
+        }
+    }
+
     /// Records that KMS rejected the credentials of a session.
     pub fn rejected(&self, session: &Session, failure: &KmsFailure) {
         let is_expired = failure.known_code.starts_with("ExpiredToken");

@@ -3,11 +3,7 @@
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
-use aws_sdk_sts::{
-    error::{ProvideErrorMetadata as _, SdkError},
-    operation::RequestId as _,
-    types::Tag,
-};
+use aws_sdk_sts::{error::SdkError, operation::RequestId as _, types::Tag};
 use datakey::{
     class::Role,
     reason::{Failure, Reason},
@@ -20,8 +16,8 @@ use super::{Opened, SESSION_LENGTH};
 use crate::{
     kms::{
         clients::StsClient,
-        error_codes::{self, Classification},
-        errors::{CallError, KmsFailure, MAX_CODE, message, not_sent},
+        error_codes::Classification,
+        errors::{CallError, KmsFailure, classify, message, not_sent},
         sdk_request::without_type,
         tls,
     },
@@ -49,7 +45,8 @@ pub async fn assume(sts: &StsClient, role: &Role) -> Result<Opened, KmsFailure> 
         .set_tags((!tags.is_empty()).then_some(tags));
     let answer = call.send().await.map_err(without_type).map_err(|error| failure(&error, role, &sts.region))?;
     let Some(given) = answer.credentials else { return Err(unusable(role, "no credentials")) };
-    let (Ok(ends), now) = (SystemTime::try_from(given.expiration), SystemTime::now()) else {
+    let now = SystemTime::now();
+    let Ok(ends) = SystemTime::try_from(given.expiration) else {
         return Err(unusable(role, "no time of expiration"));
     };
     let credentials = Credentials::new(
@@ -61,7 +58,7 @@ pub async fn assume(sts: &StsClient, role: &Role) -> Result<Opened, KmsFailure> 
     );
     // The AWS SDK panics over what no HTTP header can hold.
     if let Some(part) = datakey_aws::unusable_part(&credentials) {
-        return Err(unusable(role, &format!("a {part} with blanks or characters outside ASCII")));
+        return Err(unusable(role, &format!("blanks or characters outside ASCII in the {part}")));
     }
     Ok(Opened::new(credentials, ends.duration_since(now).unwrap_or(Duration::ZERO), Instant::now()))
 }
@@ -90,18 +87,15 @@ fn of_class(role: &Role) -> String {
 }
 
 fn failure(error: &CallError, role: &Role, region: &str) -> KmsFailure {
+    // A message about the form of a request repeats its values.
+    let secrets: Vec<_> = role.external_id.clone().into_iter().collect();
     let there = format!("Region {region}");
     let in_the_region = format!("{there}, {}", of_class(role));
     let again = "Nothing to do: the operator tries again";
     let mut shown = None;
     let (known_code, failure) = match error {
         SdkError::ServiceError(service) => {
-            let status = service.raw().status().as_u16();
-            let Classification(known_code, reason) = error_codes::reason_for(error.code(), status);
-            let code = error.code().filter(|code| !code.is_empty()).map_or_else(
-                || format!("HTTP status {status}"),
-                |code| printable(code, MAX_CODE),
-            );
+            let (Classification(known_code, reason), code) = classify(error, service.raw().status().as_u16(), &secrets);
             let failure = match reason {
                 Reason::Throttled => Failure::new(reason, in_the_region)
                     .with_what("the request quota of AWS STS for the operator's account is used up")
@@ -137,8 +131,6 @@ fn failure(error: &CallError, role: &Role, region: &str) -> KmsFailure {
             (None, (code, reason)) => (code, reason.into()),
         },
     };
-    // A message about the form of a request repeats its values.
-    let secrets: Vec<_> = role.external_id.clone().into_iter().collect();
     KmsFailure {
         failure: failure.into(),
         code: shown.unwrap_or_else(|| known_code.to_owned()).into(),
