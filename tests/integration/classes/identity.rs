@@ -68,6 +68,19 @@ async fn assert_names_no_role(team: &Team, name: &str) {
     }
 }
 
+/// Waits for an event about the class of a team. Users who read events in the namespace default do not learn the role by it.
+async fn assert_event_of_class(team: &Team, reason: &str) {
+    let of_class = format!("involvedObject.name={},reason={reason}", team.test.namespace);
+    let command = ["get", "events", "-n", "default", "-o", "json", "--field-selector", &of_class];
+    let mut events = String::new();
+    eventually(SOON, "an event of the class", async || {
+        events = team.test.plane.kubectl(&command).await.unwrap();
+        events.contains(reason)
+    })
+    .await;
+    assert!(!events.contains("arn:aws:iam") && !events.contains(&team.account), "{events}");
+}
+
 /// Waits until an object is not ready, with a message that contains this text.
 async fn fails_with(team: &Team, name: &str, words: &str) {
     eventually(SOON, &format!("{name} fails with {words}"), async || {
@@ -144,6 +157,7 @@ async fn operator_never_takes_the_place_of_a_role() {
         assert!(log.iter().any(|line| names(&line)), "the log names the role and the code");
     }
     assert_eq!(accounts.proxy.calls(), calls, "no role, no call");
+    assert_event_of_class(&trust, "RoleRefused").await;
 
     // The owner of the account repairs the trust policy; the platform team repairs the classes.
     accounts.put_trust_policy(&trust, &accounts.operator, &trust.external_id).await;
@@ -155,6 +169,7 @@ async fn operator_never_takes_the_place_of_a_role() {
         eventually(Duration::from_mins(3), "the DataKey is ready", is_ready).await;
         assert!(team.test.role_becomes_assumed("True").await.contains(&team.role_arn));
     }
+    assert_event_of_class(&trust, "RoleAssumed").await;
     assert_eq!(accounts.proxy.calls(), calls + 3);
     for call in &accounts.proxy.requests()[calls..] {
         assert_ne!(call.access_key_id, accounts.credentials.access_key_id());
