@@ -108,8 +108,9 @@ pub(in crate::api) fn pairs() -> Rule {
 pub(in crate::api) fn aws() -> Rule {
     rule_of_values(&[
         Demand {
-            holds: "self.roleArn.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]*/)?[A-Za-z0-9_+=,.@-]+$')"
-                .to_owned(),
+            holds:
+                "self.roleArn.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]{0,510}/)?[A-Za-z0-9_+=,.@-]{1,64}$')"
+                    .to_owned(),
             message: "roleArn must be the ARN of an IAM role: arn:aws:iam::ACCOUNT:role/NAME".to_owned(),
         },
         Demand {
