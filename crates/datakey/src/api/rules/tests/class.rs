@@ -4,7 +4,9 @@ use kube_cel::{Validator, compile_schema};
 use serde_json::{Value, json};
 
 use super::{Edit, edited, evaluator::rewrite};
-use crate::{api::class_crd, fixtures::ARN};
+use crate::{api::class_crd, class::Class, fixtures::ARN};
+
+const ROLE: &str = "arn:aws:iam::111122223333:role/shop";
 
 #[test]
 fn definition_of_classes_refuses_what_the_operator_cannot_use() {
@@ -13,7 +15,10 @@ fn definition_of_classes_refuses_what_the_operator_cannot_use() {
     let (validator, schema) = (Validator::new(), compile_schema(&schema));
     let class = json!({ "spec": { "namespaces": ["shop"], "allow": [{ "keyIds": ["alias/orders"] }] } });
     let pair = |pair: Value| ("/spec/encryptionContext", json!({ "pairs": [{ "key": "a", "mode": "Require" }, pair] }));
-    let cases: [(Edit, Edit, &str); 12] = [
+    let role = |name: &str| ("/spec/aws", json!({ "roleArn": format!("arn:aws:iam::111122223333:role/{name}") }));
+    let aws = |field: &str, value: Value| ("/spec/aws", json!({ "roleArn": ROLE, field: value }));
+    let tag = |tag: Value| aws("sessionTags", json!([{ "key": "team", "value": "shop" }, tag]));
+    let cases: [(Edit, Edit, &str); 22] = [
         (
             ("/spec/namespaces", json!(["Shop"])),
             ("/spec/namespaces", json!(["*", "shop-*", "a"])),
@@ -70,6 +75,32 @@ fn definition_of_classes_refuses_what_the_operator_cannot_use() {
             pair(json!({ "key": "b", "valueFrom": "Name", "mode": "Inject" })),
             "remove one of them",
         ),
+        (("/spec/aws", json!({ "roleArn": "shop" })), role("teams/shop/keys_+=,.@-1"), "roleArn must be"),
+        (role("a b"), role("a~b/c"), "roleArn must be"),
+        (role(&"n".repeat(65)), role(&"n".repeat(64)), "roleArn must be"),
+        (role(&format!("{}/n", "p".repeat(511))), role(&format!("{}/n", "p".repeat(510))), "roleArn must be"),
+        (aws("externalId", json!("a b")), aws("externalId", json!("a+=,.@:/-_1")), "externalId may have"),
+        (tag(json!({ "key": "a" })), tag(json!({ "key": "a", "value": "" })), "needs either value or valueFrom"),
+        (
+            tag(json!({ "key": "a", "value": "b", "valueFrom": "Namespace" })),
+            tag(json!({ "key": "a", "valueFrom": "Namespace" })),
+            "needs either value or valueFrom",
+        ),
+        (
+            tag(json!({ "key": "a*", "value": "b" })),
+            tag(json!({ "key": "\u{e4} 1_.:/=+-@", "value": "\u{e4} 1_.:/=+-@" })),
+            "keys and values of session tags",
+        ),
+        (
+            tag(json!({ "key": "Aws:a", "value": "b" })),
+            tag(json!({ "key": "aws-a", "value": "b" })),
+            "keys that begin with aws:",
+        ),
+        (
+            tag(json!({ "key": "TEAM", "value": "b" })),
+            tag(json!({ "key": "team2", "value": "b" })),
+            "two session tags have keys",
+        ),
     ];
     for (refused, accepted, message) in cases {
         let errors = |edit: &Edit| {
@@ -78,6 +109,18 @@ fn definition_of_classes_refuses_what_the_operator_cannot_use() {
             errors.into_iter().map(|error| error.message).collect::<Vec<_>>()
         };
         assert_eq!(errors(&accepted), Vec::<String>::new(), "{accepted:?}");
+        // The operator judges by itself, because an older definition can let anything in.
+        let flaw = |edit: &Edit| {
+            let spec = edited(&class, std::slice::from_ref(edit))["spec"].take();
+            let spec = serde_json::from_value(spec).map_err(|error| error.to_string());
+            Class::new("shop", "u", 1, spec).flaw().map(str::to_owned)
+        };
+        assert!(flaw(&refused).is_some(), "{refused:?}");
+        assert!(
+            !accepted.0.starts_with("/spec/aws") || flaw(&accepted).is_none(),
+            "{accepted:?}: {:?}",
+            flaw(&accepted)
+        );
         let found = errors(&refused);
         assert!(found.len() == 1 && found[0].contains(message), "{refused:?}: {found:?}");
     }
