@@ -386,6 +386,9 @@ async fn missing_credentials_are_reported_once() {
     let csv = table(&test, "plugin-no-credentials.csv", &names).await;
     let folder = test.plane.workdir().file("plugin-no-credentials").display().to_string();
     let report = text(&user.ends(1, &["import", "--from-csv", &csv, "--to", &folder]).await);
-    assert!(report.contains("  40 DataKeys: AWS KMS could not be called: no AWS credentials were found; "), "{report}");
+    assert!(
+        report.contains("  40 DataKeys: AWS credentials could not be obtained: no AWS credentials were found; "),
+        "{report}"
+    );
     assert_eq!(report.lines().count(), 3, "{report}");
 }

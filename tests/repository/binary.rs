@@ -69,12 +69,12 @@ fn packages_depend_on_nothing_beyond_their_walls() {
     const AWS: &[&str] = &["aws-config", "aws-sdk-kms", "tokio"];
     const PROGRAMS: &[&str] = &["datakey-operator", "kubectl-datakey", "testbed"];
     for (package, walls) in [
-        ("datakey", &[KUBERNETES, AWS, PROGRAMS, &["datakey-aws", "datakey-unwrap"]][..]),
-        ("datakey-aws", &[&["kube-client", "kube-runtime", "aws-sdk-kms", "datakey-unwrap"], PROGRAMS]),
-        ("datakey-unwrap", &[&["kube-client", "kube-runtime", "datakey-dry-run"], PROGRAMS]),
-        ("datakey-dry-run", &[&["kube-client", "kube-runtime", "datakey-unwrap"], PROGRAMS]),
+        ("datakey", &[KUBERNETES, AWS, PROGRAMS, &["datakey-aws", "datakey-decrypt"]][..]),
+        ("datakey-aws", &[&["kube-client", "kube-runtime", "aws-sdk-kms", "datakey-decrypt"], PROGRAMS]),
+        ("datakey-decrypt", &[&["kube-client", "kube-runtime", "datakey-dry-run"], PROGRAMS]),
+        ("datakey-dry-run", &[&["kube-client", "kube-runtime", "datakey-decrypt"], PROGRAMS]),
         ("kubectl-datakey", &[&["kube-runtime", "datakey-operator", "testbed"]]),
-        ("datakey-operator", &[&["datakey-unwrap", "datakey-dry-run", "kubectl-datakey", "testbed", "aws-sdk-sso"]]),
+        ("datakey-operator", &[&["datakey-decrypt", "datakey-dry-run", "kubectl-datakey", "testbed", "aws-sdk-sso"]]),
     ] {
         let found = dependencies(package);
         assert!(found.contains(package) && found.contains("serde"), "{package}: {found:?}");

@@ -17,9 +17,11 @@ use aws_smithy_runtime_api::client::{
         HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
         http_client_fn,
     },
-    orchestrator::HttpRequest,
+    orchestrator::{HttpRequest, HttpResponse},
     runtime_components::RuntimeComponents,
 };
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
 
 /// Instance metadata, task roles of ECS, Pod Identity of EKS (AWS SDKs and Tools Reference Guide, "IMDS credential provider"
 /// and "Container credential provider").
@@ -27,6 +29,9 @@ const ON_THE_NODE: [&str; 5] = ["169.254.169.254", "fd00:ec2::254", "169.254.170
 
 /// Variables that name other addresses of such servers.
 const NAMED_BY: [&str; 2] = ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
+
+/// The longest answer that is read, in bytes. Those of AWS KMS and AWS STS have some thousands; an endless one would take all memory.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// Calls the servers on the node directly, and all others as the environment says.
 struct ByHost {
@@ -81,7 +86,8 @@ fn host(url: &str) -> Option<String> {
 impl HttpConnector for ByHost {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let is_on_the_node = host(request.uri()).is_some_and(|host| self.on_the_node.contains(&host));
-        if is_on_the_node { self.direct.call(request) } else { self.through_proxy.call(request) }
+        let answer = if is_on_the_node { self.direct.call(request) } else { self.through_proxy.call(request) };
+        HttpConnectorFuture::new(async move { answer.await.map(bounded) })
     }
 }
 
@@ -91,9 +97,25 @@ impl fmt::Debug for ByHost {
     }
 }
 
+/// The same answer, whose reading fails after [`LONGEST_ANSWER`].
+fn bounded(answer: HttpResponse) -> HttpResponse {
+    answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, LONGEST_ANSWER)))
+}
+
 #[cfg(test)]
 mod tests {
+    use aws_smithy_runtime_api::http::StatusCode;
+    use http_body_util::BodyExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn answer_without_an_end_is_not_read() {
+        for (length, is_read) in [(LONGEST_ANSWER, true), (LONGEST_ANSWER + 1, false)] {
+            let answer = HttpResponse::new(StatusCode::try_from(200).unwrap(), SdkBody::from(vec![b' '; length]));
+            assert_eq!(bounded(answer).into_body().collect().await.is_ok(), is_read, "{length}");
+        }
+    }
 
     #[test]
     fn servers_on_the_node_are_recognized_by_their_host() {

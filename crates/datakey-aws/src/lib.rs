@@ -23,13 +23,14 @@ use credentials::{Account, Checked};
 pub use overrides::Overrides;
 use settings::AwsSettings;
 use sources::Sources;
-pub use unsent::{lacks_credentials, why_unsent};
+pub use unsent::{is_unreachable, lacks_credentials, why_unsent};
 
 mod certificates;
 mod credentials;
 mod forms;
 mod http;
 mod overrides;
+pub mod parameters;
 mod settings;
 mod sources;
 mod unsent;
@@ -39,6 +40,8 @@ mod unsent;
 pub enum User {
     /// A service: nothing is asked of a person, and no other program is run.
     Service,
+    /// A workload that gets plaintext keys: the same, and AWS KMS is not called without TLS.
+    Workload,
     /// A person at a terminal, with IAM Identity Center, `aws login` or a credential process.
     Person,
 }
@@ -81,6 +84,10 @@ impl Aws {
         let sources = Sources { variables: &variables, profiles: &profiles };
         let AwsSettings { retry, ca_bundle } =
             settings::check(&sources, user).map_err(|error| overrides.with_flags(&error))?;
+        // A flag is in the manifest, which is reviewed; the environment can come from elsewhere.
+        if user == User::Workload && overrides.endpoint_url.is_none() {
+            settings::refuse_cleartext(&sources)?;
+        }
         let trust =
             certificates::trust(ca_bundle.as_ref(), &variables).map_err(|error| overrides.with_flags(&error))?;
         Ok(Self {
@@ -119,12 +126,13 @@ impl Aws {
         profile.build().region().await
     }
 
-    /// Loads the configuration for a person at a terminal. Calls no service.
+    /// Loads the configuration for a command that a person or a workload runs. Calls no service.
     ///
     /// A profile of the command line goes before access keys in the environment, as with the AWS CLI. Where no Region is
-    /// known, AWS STS is called in us-east-1, if a role must be assumed.
-    pub async fn load_for_person(&self) -> SdkConfig {
-        let region = self.own_region().await.unwrap_or(Region::from_static("us-east-1"));
+    /// known, AWS STS is called in the fallback, else in us-east-1, if a role must be assumed.
+    pub async fn load_for_command(&self, fallback: Option<&str>) -> SdkConfig {
+        let fallback = || Region::new(fallback.unwrap_or("us-east-1").to_owned());
+        let region = self.own_region().await.unwrap_or_else(fallback);
         let mut loader = self.loader().region(region.clone());
         if let Some(name) = &self.overrides.profile {
             let provider = ProviderConfig::without_region()

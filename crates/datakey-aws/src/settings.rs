@@ -1,10 +1,11 @@
 //! Checks which settings of the environment and the profile files are refused. Pure. The AWS SDK panics on some of them; for
 //! others it logs a line and continues without the setting.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aws_config::retry::{RetryConfig, RetryMode};
 use aws_runtime::env_config::property::PropertiesKey;
+use http::Uri;
 
 use super::{
     User,
@@ -105,10 +106,27 @@ pub fn check(sources: &Sources<'_>, user: User) -> Result<AwsSettings, String> {
     }
     let retry = sources.retry()?;
     sources.endpoint_goes_with_its_variants()?;
-    if user == User::Service {
+    if user != User::Person {
         sources.need_no_person()?;
     }
     Ok(AwsSettings { retry, ca_bundle: sources.first("AWS_CA_BUNDLE", "ca_bundle") })
+}
+
+/// Refuses an endpoint of KMS without TLS, unless it is on this machine: the answers have plaintext keys.
+///
+/// # Errors
+/// One line about the setting.
+pub fn refuse_cleartext(sources: &Sources<'_>) -> Result<(), String> {
+    let Some(found) = sources.kms_endpoint()? else { return Ok(()) };
+    let url = found.value.parse::<Uri>().ok();
+    let host = url.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase());
+    let is_loopback = host
+        .is_some_and(|host| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()));
+    let has_tls = url.as_ref().and_then(Uri::scheme_str) == Some("https");
+    if has_tls || is_loopback {
+        return Ok(());
+    }
+    Err(wrong(&found, "the key would be readable on the network: use https, or name the endpoint in --endpoint-url"))
 }
 
 // === impl Sources ===
@@ -235,7 +253,7 @@ impl Sources<'_> {
             return match FOR_PEOPLE.iter().find(|name| found_in(profile, name).is_some()) {
                 None => Ok(()),
                 Some(property) => Err(format!(
-                    "the profile {:?} has {property}, which only people at a terminal can use: give the operator a role (IRSA, \
+                    "the profile {:?} has {property}, which only people at a terminal can use: give the pod a role (IRSA, \
                      EKS Pod Identity, instance profile), or access keys in the environment or in the profile",
                     profile.name()
                 )),

@@ -3,11 +3,22 @@
 use std::{error::Error, iter::successors};
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use datakey::text::clause;
 
 /// Whether a call was not sent because there are no credentials.
 pub fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<CredentialsError>)
+}
+
+/// Whether the service that hands out credentials was not reached: they can be there later.
+pub fn is_unreachable(error: &(dyn Error + 'static)) -> bool {
+    // A connector is around the provider of credentials, too.
+    let mut below = causes(error).skip_while(|cause| !cause.is::<CredentialsError>());
+    below.any(|cause| {
+        let is_timeout = || matches!(cause.downcast_ref(), Some(CredentialsError::ProviderTimedOut(_)));
+        cause.is::<ConnectorError>() || is_timeout()
+    })
 }
 
 /// Why a call was not sent, on one line with invisible characters escaped. The texts of the AWS SDK name its own layers first
@@ -43,6 +54,9 @@ mod tests {
         let broken = unsent("line 3 of the file\n  has no =");
         assert_eq!(why_unsent(&broken), "line 3 of the file has no =");
         assert!(!lacks_credentials(&broken));
+        assert!(!is_unreachable(&broken) && !is_unreachable(&missing));
+        let refused = ConnectorError::io("connection refused".into());
+        assert!(is_unreachable(&unsent(CredentialsError::provider_error(refused))));
         assert!(lacks_credentials(&unsent(CredentialsError::provider_error("the session has expired"))));
     }
 }

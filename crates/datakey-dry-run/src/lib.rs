@@ -74,7 +74,7 @@ pub async fn dry_run(
     let Some(region) = named.map(|region| Region::new(region.to_owned())).or(aws.own_region().await) else {
         return Err(NO_REGION.to_owned());
     };
-    let mut config = aws_sdk_kms::config::Builder::from(&aws.load_for_person().await)
+    let mut config = aws_sdk_kms::config::Builder::from(&aws.load_for_command(None).await)
         .region(region)
         .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build());
     if let Some(url) = &overrides.endpoint_url {

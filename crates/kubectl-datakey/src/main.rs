@@ -2,7 +2,7 @@
 //! Secrets, shows which classes they may use, checks the installation, and prints the policies that DataKeys need and the public keys of DataKeyPairs.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
-//! [`datakey_unwrap`] only, and `GenerateDataKeyWithoutPlaintext` through [`datakey_dry_run`] only, which keeps no data
+//! [`datakey_decrypt`] only, and `GenerateDataKeyWithoutPlaintext` through [`datakey_dry_run`] only, which keeps no data
 //! key. It never prints a plaintext key.
 //!
 //! A command reads from the [`cluster`], computes a [`view`] of what it read, and returns an [`output::Output`]. `main`

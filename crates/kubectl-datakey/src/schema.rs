@@ -121,8 +121,8 @@ mod tests {
         assert_valid("ClassSummaryList", &json!(Items { items: [&classes[..], &[open]].concat() }));
         assert_valid("ClassSummaryList", &json!(Items::<ClassSummary> { items: Vec::new() }));
         let mut check = KeyCheck::of(&key, SecretCheck::from_secret(&key, None));
-        check.versions[0].decrypt = Some(datakey_unwrap::Decryption::Unwrapped { length: 8, plaintext_sha256: None });
-        check.versions[1].decrypt = Some(datakey_unwrap::Decryption::Unknown { why: "no credentials".into() });
+        check.versions[0].decrypt = Some(datakey_decrypt::Decryption::Unwrapped { length: 8, plaintext_sha256: None });
+        check.versions[1].decrypt = Some(datakey_decrypt::Decryption::Unknown { why: "no credentials".into() });
         assert_valid("KeyCheck", &json!(check));
         assert_valid("KeyCheckList", &json!(Items { items: vec![check] }));
         for fetched in [ready(&[1]), pair(&[1])] {

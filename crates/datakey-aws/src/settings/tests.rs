@@ -8,13 +8,17 @@ use super::*;
 const KEYS: &str = "aws_access_key_id = AKIA\naws_secret_access_key = s\n";
 
 async fn checked(variables: &[(&str, &str)], config: &str, user: User) -> Result<AwsSettings, String> {
+    with_sources(variables, config, |sources| check(sources, user)).await
+}
+
+async fn with_sources<T>(variables: &[(&str, &str)], config: &str, use_: impl FnOnce(&Sources<'_>) -> T) -> T {
     let files = [("AWS_CONFIG_FILE", "/config"), ("AWS_SHARED_CREDENTIALS_FILE", "/none")];
     let all = [variables, &files].concat();
     let fs = Fs::from_slice(&[("/config", config)]);
     let (env, files) = (Env::from_slice(&all), EnvConfigFiles::default());
     let profiles = aws_config::profile::load(&fs, &env, &files, None).await.unwrap();
     let variables = all.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(*value))).collect();
-    check(&Sources { variables: &variables, profiles: &profiles }, user)
+    use_(&Sources { variables: &variables, profiles: &profiles })
 }
 
 #[tokio::test]
@@ -158,4 +162,27 @@ async fn environment_has_priority_over_the_profile() {
     let settings = checked(&variables, config, User::Service).await.unwrap();
     assert_eq!(settings.ca_bundle.unwrap().value, "/variable.pem");
     assert_eq!(settings.retry.max_attempts(), 2);
+}
+
+#[tokio::test]
+async fn workload_does_not_call_kms_without_tls() {
+    const FLAG: &str = "--endpoint-url";
+    let services = "[default]\nservices = local\n[services local]\nkms =\n  endpoint_url = http://kms.example.com\n";
+    for (variables, config, is_refused) in [
+        (&[][..], "", false),
+        (&[("AWS_ENDPOINT_URL_KMS", "https://kms.example.com")], "", false),
+        (&[("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:4566/")], "", false),
+        (&[("AWS_ENDPOINT_URL_KMS", "http://localhost")], "", false),
+        (&[("AWS_ENDPOINT_URL_KMS", "http://[::1]:4566")], "", false),
+        (&[("AWS_ENDPOINT_URL_KMS", "http://kms.example.com")], "", true),
+        (&[("AWS_ENDPOINT_URL", "HTTP://10.0.0.1:4566")], "", true),
+        (&[("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1.example.com")], "", true),
+        (&[], "[default]\nendpoint_url = http://kms.example.com\n", true),
+        (&[], services, true),
+        (&[("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")], services, false),
+    ] {
+        let result = with_sources(variables, config, refuse_cleartext).await;
+        assert_eq!(result.is_err(), is_refused, "{variables:?} {config}: {result:?}");
+        assert!(result.is_ok() || result.is_err_and(|error| error.contains(FLAG)));
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use datakey::api::{DataKey, KeyKind as _};
-use datakey_unwrap::Decrypter;
+use datakey_decrypt::{Caller, Decrypter};
 use k8s_openapi::jiff::Timestamp;
 use zeroize::Zeroizing;
 
@@ -77,7 +77,8 @@ impl<'a> Importer<'a> {
         let decrypter = if args.no_verify {
             None
         } else {
-            Some(Decrypter::with_overrides(APP, &args.aws.overrides()).await.map_err(CommandError::Usage)?)
+            let caller = Caller::person(APP).with_overrides(args.aws.overrides());
+            Some(Decrypter::new(&caller).await.map_err(CommandError::Usage)?)
         };
         Ok(Self { namespace: connection.namespace.as_deref(), decrypter, now: Timestamp::now() })
     }

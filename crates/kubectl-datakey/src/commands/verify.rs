@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use datakey::secret::sha256;
-use datakey_unwrap::{Decrypter, Decryption, PublicHalf};
+use datakey_decrypt::{Caller, Decrypter, Decryption, PublicHalf};
 use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -58,7 +58,7 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
     let checked = listing.keys.iter().zip(checked);
     let mut checks: Vec<_> = checked.map(|(fetched, check)| KeyCheck::of(&fetched.key, check)).collect();
     if args.decrypt {
-        let decrypter = Decrypter::from_env(APP).await.map_err(CommandError::Usage)?;
+        let decrypter = Decrypter::new(&Caller::person(APP)).await.map_err(CommandError::Usage)?;
         for (fetched, check) in listing.keys.iter().zip(&mut checks) {
             for (issued, version) in fetched.key.record().iter().zip(&mut check.versions) {
                 version.decrypt = Some(decrypter.decrypt(issued).await);

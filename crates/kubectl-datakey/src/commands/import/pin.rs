@@ -8,7 +8,7 @@ use datakey::{
     arn::{self, KmsArn},
     protocol::pins,
 };
-use datakey_unwrap::{Decrypter, Identity, Refusal, WrappedKey};
+use datakey_decrypt::{Decrypter, Identity, WrappedKey};
 use k8s_openapi::{ByteString, jiff::Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -63,14 +63,14 @@ impl Found {
         };
         match decrypter.identify(&wrapped).await {
             Ok(identity) => Self::identified(candidate, &identity),
-            Err(Refusal::Unknown { why }) => Err(why),
-            Err(Refusal::Failed { why }) => Err(match given.filter(|given| Some(*given) != in_json) {
+            Err(refusal) if !refusal.is_final() => Err(refusal.why),
+            Err(refusal) => Err(match given.filter(|given| Some(*given) != in_json) {
                 // KMS does not say which key would unwrap it.
                 Some(given) => match decrypter.identify(&WrappedKey { key_id: in_json, ..wrapped }).await {
-                    Ok(other) => other_key(given, &other.key_arn, &why),
-                    Err(_) => why,
+                    Ok(other) => other_key(given, &other.key_arn, &refusal.why),
+                    Err(_) => refusal.why,
                 },
-                None => why,
+                None => refusal.why,
             }),
         }
     }

@@ -152,8 +152,8 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
         candidate.key_id = Some(key_id.to_owned());
     }
     if let Some(context) = cell("encryption_context") {
-        candidate.encryption_context =
-            aws_cli::encryption_context_of_table(context).map_err(|error| format!("encryption_context: {error}"))?;
+        candidate.encryption_context = aws_cli::encryption_context_without_files(context)
+            .map_err(|error| format!("encryption_context: {error}"))?;
     }
     let given = (cell("key_spec"), cell("number_of_bytes"));
     if given != (None, None) {

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn files_are_read_as_text_or_as_bytes() {
-        let file = std::env::temp_dir().join(format!("kubectl-datakey-param-{}", std::process::id()));
+        let file = std::env::temp_dir().join(format!("datakey-aws-param-{}", std::process::id()));
         std::fs::write(&file, b"a\r\nb\n").unwrap();
         let path = file.display();
         assert_eq!(text(&format!("file://{path}")).as_deref(), Ok("a\nb\n"));
