@@ -9,6 +9,7 @@ TOOLS := $(TARGET)/tools
 export DATAKEY_TOOLS := $(TOOLS)
 export DATAKEY_OPERATOR := $(TARGET)/operator/datakey-operator
 export DATAKEY_PLUGIN := $(TARGET)/operator/kubectl-datakey
+export DATAKEY_UNWRAP := $(TARGET)/operator/datakey-unwrap
 # Server tests wait more than they work.
 export RUST_TEST_THREADS ?= 6
 

@@ -3,7 +3,6 @@
 
 mod iam;
 mod key_pairs;
-mod mount;
 mod samples;
 
 use std::{path::PathBuf, sync::Mutex};
@@ -12,11 +11,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use testbed::{commands, kms, repository, tools};
+use testbed::{commands, kms, mount::Mount, repository, tools};
 use tokio::process::Command;
 
-use self::mount::Mount;
-use crate::harness::{Data, Operator, TestNamespace};
+use crate::harness::{Operator, TestNamespace};
 
 /// The data key that the samples are written for, and two wrong ones of the same KMS key: with another encryption context, and
 /// with another length.

@@ -72,6 +72,7 @@ impl Reader {
             ("helm", tools().join("bin/helm")),
             ("aws", tools().join("consumers/bin/aws")),
             ("kubectl-datakey", testbed::plugin()),
+            ("datakey-unwrap", testbed::unwrap()),
         ] {
             symlink(program, folder.join("bin").join(name)).unwrap();
         }

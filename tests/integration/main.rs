@@ -56,6 +56,8 @@ mod tenant;
 mod texts;
 mod tls;
 mod unreadable;
+#[cfg(target_os = "linux")]
+mod unwrap;
 mod upgrade;
 mod use_policy;
 mod velero;

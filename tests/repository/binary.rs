@@ -14,6 +14,10 @@ fn path() -> String {
     std::env::var("DATAKEY_BINARY").unwrap_or_else(|_| testbed::operator().display().to_string())
 }
 
+fn path_of_unwrap() -> String {
+    testbed::unwrap().display().to_string()
+}
+
 /// The features of every crate in the operator, as a target of the Makefile builds it.
 fn features(target: &str) -> BTreeSet<String> {
     let root = env!("CARGO_MANIFEST_DIR");
@@ -71,10 +75,14 @@ fn packages_depend_on_nothing_beyond_their_walls() {
     for (package, walls) in [
         ("datakey", &[KUBERNETES, AWS, PROGRAMS, &["datakey-aws", "datakey-decrypt"]][..]),
         ("datakey-aws", &[&["kube-client", "kube-runtime", "aws-sdk-kms", "datakey-decrypt"], PROGRAMS]),
-        ("datakey-decrypt", &[&["kube-client", "kube-runtime", "datakey-dry-run"], PROGRAMS]),
+        ("datakey-decrypt", &[&["kube-client", "kube-runtime", "datakey-dry-run", "datakey-unwrap"], PROGRAMS]),
+        ("datakey-unwrap", &[&["kube-client", "kube-runtime", "datakey-dry-run", "aws-sdk-sso"], PROGRAMS]),
         ("datakey-dry-run", &[&["kube-client", "kube-runtime", "datakey-decrypt"], PROGRAMS]),
-        ("kubectl-datakey", &[&["kube-runtime", "datakey-operator", "testbed"]]),
-        ("datakey-operator", &[&["datakey-decrypt", "datakey-dry-run", "kubectl-datakey", "testbed", "aws-sdk-sso"]]),
+        ("kubectl-datakey", &[&["kube-runtime", "datakey-operator", "datakey-unwrap", "testbed"]]),
+        (
+            "datakey-operator",
+            &[&["datakey-decrypt", "datakey-dry-run", "datakey-unwrap", "kubectl-datakey", "testbed", "aws-sdk-sso"]],
+        ),
     ] {
         let found = dependencies(package);
         assert!(found.contains(package) && found.contains("serde"), "{package}: {found:?}");
@@ -86,8 +94,14 @@ fn packages_depend_on_nothing_beyond_their_walls() {
 
 #[test]
 #[ignore = "the binary of the image: make dist"]
-fn static_binary_names_no_build_folder_and_lists_its_crates() {
-    let binary = std::fs::read(path()).unwrap();
+fn static_binaries_name_no_build_folder_and_list_their_crates() {
+    for (path, program) in [(path(), "datakey-operator"), (path_of_unwrap(), "datakey-unwrap")] {
+        assert_static(&path, program);
+    }
+}
+
+fn assert_static(path: &str, program: &str) {
+    let binary = std::fs::read(path).unwrap();
     let holds = |words: &str| binary.windows(words.len()).any(|bytes| bytes == words.as_bytes());
     // Without an interpreter nothing of the system is linked: the program header PT_INTERP names one.
     assert!(!holds("/lib64/ld-linux") && !holds("/lib/ld-musl"), "it is not static");
@@ -95,11 +109,8 @@ fn static_binary_names_no_build_folder_and_lists_its_crates() {
         assert!(!holds(&format!("{folder}/")), "it names {folder}");
     }
     assert!(holds(".dep-v0"), "it has no list of its crates (cargo auditable)");
-    let version = Command::new(path()).arg("--version").env_clear().output().unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&version.stdout).trim(),
-        concat!("datakey-operator ", env!("CARGO_PKG_VERSION"))
-    );
+    let version = Command::new(path).arg("--version").env_clear().output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&version.stdout).trim(), format!("{program} {}", env!("CARGO_PKG_VERSION")));
 }
 
 /// Fails unless the KMS operations that a binary holds are exactly these.
@@ -120,6 +131,13 @@ fn assert_operations(path: &str, operations: &[&str]) {
 fn the_binary_holds_no_operations_of_kms_but_the_two() {
     // Without a plaintext: the operations of these names without the suffix answer with one.
     assert_operations(&path(), &["GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPairWithoutPlaintext"]);
+}
+
+// Elsewhere the program says so, and does nothing.
+#[test]
+#[cfg(target_os = "linux")]
+fn helper_of_workloads_can_unwrap_only() {
+    assert_operations(&path_of_unwrap(), &["Decrypt"]);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 use datakey::names::{RESTORED_ANNOTATION, RETRY_AT_ANNOTATION, VELERO_RESTORE_LABEL};
 
 mod links;
+mod samples;
 mod tenancy;
+mod unwrap;
 mod versions;
 
 /// All files below a folder with this extension.
@@ -102,31 +104,6 @@ fn every_json_and_yaml_block_of_the_documentation_can_be_read() {
         }
     }
     assert!(read > 5, "{read} blocks");
-}
-
-/// So what it shows is what runs: tests/integration/consumers runs the files.
-#[test]
-fn every_documented_sample_is_cut_out_of_its_file() {
-    const SAMPLES: &str = "../deploy/samples/consumers/";
-
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/consume.md")).unwrap();
-    let mut shown = BTreeSet::new();
-    let mut parts = text.split("\n```");
-    while let (Some(before), Some(block)) = (parts.next(), parts.next()) {
-        let (_, body) = block.split_once('\n').unwrap();
-        // Commands are no samples: tests/integration/documented.rs runs them.
-        if body.starts_with("kubectl ") {
-            continue;
-        }
-        let file = before.rsplit_once(SAMPLES).and_then(|(_, link)| link.split_once(')'));
-        let (file, after) = file.unwrap_or_else(|| panic!("no link to a file before:\n{body}"));
-        assert!(after.trim().is_empty(), "the link to {file} does not stand right before its block");
-        let whole = fs::read_to_string(root.join("docs").join(SAMPLES).join(file)).unwrap();
-        assert!(format!("\n{whole}").contains(&format!("\n{body}\n")), "{file} does not have this any more:\n{body}");
-        shown.insert(file);
-    }
-    assert!(shown.len() > 7, "{shown:?}");
 }
 
 #[test]

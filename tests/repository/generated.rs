@@ -7,6 +7,7 @@ use testbed::{assert_fresh, repository};
 
 mod help;
 mod reference;
+mod unwrap;
 
 #[test]
 fn committed_crds_match_the_binary() {

@@ -11,7 +11,7 @@ use aws_sdk_kms::{
 };
 use serde_json::{Value, json};
 use testbed::{
-    commands,
+    commands::{self, Ended},
     kms::{self, Key, KmsServer},
     repository,
 };
@@ -101,6 +101,12 @@ impl Account {
         sample(workload).seal(b"data".to_vec()).await.unwrap();
         let refused = sample(operator).seal(b"data".to_vec()).await;
         assert_failed(refused.map_err(|error| format!("{error:?}")), DENIED);
+        // The program runs on Linux only.
+        let roles = [(workload, 0), (operator, 3)];
+        for (role, code) in roles.into_iter().filter(|_| cfg!(target_os = "linux")) {
+            let ended = self.unwrap_as(role, &keys).await;
+            assert_eq!(ended.code, code, "{ended:?}");
+        }
 
         // IAM refuses before KMS looks at the data key: else the code would be InvalidCiphertextException.
         // It ignores the case of a pair's name, as that is part of a condition key's name; KMS does not.
@@ -123,6 +129,23 @@ impl Account {
             let issue = issue.key_spec(DataKeySpec::Aes256).encryption_context("purpose", ORDERS);
             assert_eq!(issue.send().await.unwrap_err().code(), Some(DENIED));
         }
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Runs `datakey-unwrap` under a role.
+    async fn unwrap_as(&self, role: &Role, keys: &Mount) -> Ended {
+        let mut command = Command::new(testbed::unwrap());
+        command.env_clear().envs(kms::environment(&format!("http://{}", self.server.address()))).envs([
+            ("AWS_ACCESS_KEY_ID", role.credentials.access_key_id()),
+            ("AWS_SECRET_ACCESS_KEY", role.credentials.secret_access_key()),
+            ("AWS_SESSION_TOKEN", role.credentials.session_token().unwrap()),
+        ]);
+        let trust = format!("{} purpose={ORDERS}", self.key.arn);
+        command.args(["check", "--key-spec=AES_256", "--trust", &trust, "--from"]).arg(keys.path());
+        commands::end_of(command).await
     }
 }
 

@@ -2,12 +2,13 @@
 //! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
-pub const FILES: [&str; 19] = [
+pub const FILES: [&str; 20] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
     "docs/reference.md",
     "docs/consume.md",
+    "docs/datakey-unwrap.md",
     "docs/key-pairs.md",
     "docs/kubectl-datakey.md",
     "docs/disaster-recovery.md",
@@ -85,13 +86,14 @@ pub const SUBSTITUTED: [(&str, &str, &str); 20] = [
 ];
 
 /// Beginnings of commands that are not run, and the reason. For `make`, the test checks that the target exists.
-pub const NOT_RUN: [(&str, &str); 12] = [
+pub const NOT_RUN: [(&str, &str); 13] = [
     ("make ", "they build, or test: CI runs them"),
     ("velero restore create", "needs Velero in the cluster; tests/integration/restored.rs has what it restores"),
     ("kubectl krew install", "needs a published release; tests/repository/krew.rs checks the manifest"),
     ("install target/plugin", "make plugin is not run; the plugin of the tests is in place"),
     ("kubectl get pod POD", "there are no nodes, so no pods"),
     ("kubectl rollout restart deployment/orders", "there are no nodes, so no pods"),
+    ("restic ", "tests/programs/restic.rs runs them"),
     ("git ", "a maintainer releases"),
     ("cosign verify", "needs a published release"),
     ("gh attestation verify", "needs a published release"),
@@ -101,7 +103,7 @@ pub const NOT_RUN: [(&str, &str); 12] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 23] = [
+pub const MENTIONED: [&str; 26] = [
     "helm --wait",
     "helm install",
     "helm template",
@@ -115,6 +117,9 @@ pub const MENTIONED: [&str; 23] = [
     "kubectl create -f",
     // Without a command it prints its help and fails.
     "kubectl datakey",
+    "kubectl datakey export -o json",
+    "kubectl datakey export -o manifest",
+    "kubectl datakey inject",
     "kubectl datakey keep",
     "kubectl datakey public-key",
     "kubectl datakey retry",

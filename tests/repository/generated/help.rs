@@ -1,11 +1,11 @@
-//! The help of both programs as text files, so that a review shows what a user reads. `make generate` writes them.
+//! The help of the programs as text files, so that a review shows what a user reads. `make generate` writes them.
 
 use std::{path::Path, process::Command};
 
-use testbed::{assert_fresh, operator, plugin};
+use testbed::{assert_fresh, operator, plugin, unwrap};
 
 /// The help of a command and of its subcommands, in their order, each after its command line.
-fn help(program: &Path, command: &[&str]) -> String {
+pub fn help(program: &Path, command: &[&str]) -> String {
     let shown = Command::new(program).args(command).arg("--help").env("COLUMNS", "100").output().unwrap();
     assert!(shown.status.success(), "{command:?}");
     let text = String::from_utf8(shown.stdout).unwrap();
@@ -40,4 +40,11 @@ fn help_of_the_plugin_is_as_recorded() {
     let text = help(&plugin(), &[]);
     assert!(text.contains("$ kubectl-datakey status --help"), "the help of each command is in it");
     assert_fresh("tests/repository/help/kubectl-datakey.txt", &text);
+}
+
+#[test]
+fn help_of_datakey_unwrap_is_as_recorded() {
+    let text = help(&unwrap(), &[]);
+    assert!(text.contains("$ datakey-unwrap ready --help"), "the help of each command is in it");
+    assert_fresh("tests/repository/help/datakey-unwrap.txt", &text);
 }

@@ -20,16 +20,16 @@ mod fields;
 /// The file with the tables.
 const FILE: &str = "docs/reference.md";
 
-/// The table `part` in the place that the file has for it.
-fn with_part(text: &str, name: &str, part: &str) -> String {
+/// The table `part` in the place that a page has for it.
+pub fn with_part(text: &str, name: &str, part: &str) -> String {
     let (begin, end) = (format!("<!-- generated: {name} -->\n"), format!("<!-- end: {name} -->\n"));
-    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{FILE} has no {begin}"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{FILE} has no {end}"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("the page has no {begin}"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("the page has no {end}"));
     format!("{before}{begin}\n{part}\n{end}{after}")
 }
 
 /// A table of Markdown.
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let line = |cells: &[String]| {
         let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
         format!("| {} |\n", cells.join(" | "))
@@ -39,11 +39,11 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     rows.into_iter().fold(line(&head) + &line(&rule), |table, row| table + &line(&row))
 }
 
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     format!("{}.", text.trim_end_matches('.'))
 }
 

@@ -57,7 +57,7 @@ pub async fn plugin(program: &Path, environment: &[(&str, String)], arguments: &
     let kubectl = asset("kubectl").unwrap_or_else(|| "kubectl".into());
     let mut command = with_path(kubectl, program.parent().map(Path::to_owned));
     command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-    ended(command).await
+    end_of(command).await
 }
 
 /// Runs a line of a shell in the folder of the repository, with the programs of these folders on the PATH.
@@ -65,7 +65,7 @@ pub async fn shell(folders: &[PathBuf], environment: &[(&str, String)], line: &s
     let mut command = with_path("/bin/sh", folders.iter().cloned());
     command.args(["-c", line]).envs(environment.iter().map(|(name, value)| (name, value)));
     command.current_dir(repository());
-    ended(command).await
+    end_of(command).await
 }
 
 fn with_path(program: impl AsRef<OsStr>, first: impl IntoIterator<Item = PathBuf>) -> Command {
@@ -77,7 +77,8 @@ fn with_path(program: impl AsRef<OsStr>, first: impl IntoIterator<Item = PathBuf
     command
 }
 
-async fn ended(mut command: Command) -> Ended {
+/// Runs a command to its end, with nothing on standard input.
+pub async fn end_of(mut command: Command) -> Ended {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));

@@ -16,6 +16,7 @@ pub mod iam;
 pub mod key_pairs;
 pub mod kms;
 pub mod kubernetes;
+pub mod mount;
 pub mod node;
 mod pki;
 pub mod process;
@@ -53,6 +54,19 @@ pub fn operator() -> PathBuf {
         "target/operator/datakey-operator",
         "operator",
         &["src", "crates/datakey", "crates/datakey-aws"],
+    )
+}
+
+/// The helper of workloads under test, built by `make operator` in one build with the operator, as it is shipped.
+///
+/// # Panics
+/// It is not there, or older than its sources.
+pub fn unwrap() -> PathBuf {
+    built(
+        "DATAKEY_UNWRAP",
+        "target/operator/datakey-unwrap",
+        "operator",
+        &["crates/datakey", "crates/datakey-aws", "crates/datakey-decrypt", "crates/datakey-unwrap"],
     )
 }
 

@@ -3,8 +3,9 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{File, Permissions},
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -128,6 +129,13 @@ impl Workdir {
     /// A new folder in memory, on Linux.
     pub fn in_memory(purpose: &str) -> Self {
         Self::below(Path::new("/dev/shm"), purpose)
+    }
+
+    /// A new folder that programs of another user can reach: the target folder may be in the home directory of root.
+    pub fn for_other_users(purpose: &str) -> Self {
+        let folder = Self::below(&std::env::temp_dir(), purpose);
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("open a folder to others");
+        folder
     }
 
     fn below(parent: &Path, purpose: &str) -> Self {

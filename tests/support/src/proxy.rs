@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::{
-    answers::{json_answer, made_up},
+    answers::{json_answer, made_up, made_up_plaintext},
     quota::Quota,
 };
 use crate::{
@@ -43,6 +43,9 @@ pub const ISSUE: &str = "GenerateDataKeyWithoutPlaintext";
 
 /// The operation that the operator calls for key pairs.
 pub const ISSUE_PAIR: &str = "GenerateDataKeyPairWithoutPlaintext";
+
+/// The operation that workloads call.
+pub const DECRYPT: &str = "Decrypt";
 
 /// What stands before the error code in the aliases of keys that fail, where the proxy answers by itself.
 pub const FAILING: &str = "alias/failing/";
@@ -83,6 +86,8 @@ struct State {
     rule: Option<Rule>,
     /// What becomes of the calls of STS.
     sts_rule: Option<Rule>,
+    /// What becomes of the calls of `Decrypt`.
+    decrypt_rule: Option<Rule>,
     /// The sessions that STS issued, in the order of its answers.
     sessions: Vec<Session>,
     /// What becomes of the calls of a Region, whatever the rule.
@@ -182,6 +187,11 @@ impl KmsProxy {
         self.lock().calls.get(operation).map_or(0, Vec::len)
     }
 
+    /// All calls of an operation.
+    pub fn requests_of(&self, operation: &str) -> Vec<Call> {
+        self.lock().calls.get(operation).cloned().unwrap_or_default()
+    }
+
     /// The operations that were called.
     pub fn operations(&self) -> Vec<String> {
         self.lock().calls.keys().cloned().collect()
@@ -207,6 +217,11 @@ impl KmsProxy {
         self.lock().sts_rule = Some(Rule { fault, left: Some(calls) });
     }
 
+    /// Makes every call of `Decrypt` meet this fault, until [`clear_faults`](Self::clear_faults).
+    pub fn fail_decrypt_always(&self, fault: Fault) {
+        self.lock().decrypt_rule = Some(Rule { fault, left: None });
+    }
+
     /// Makes every call for a data key in these Regions meet this fault, besides any other rule.
     pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
         let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
@@ -224,6 +239,7 @@ impl KmsProxy {
         let mut state = self.lock();
         state.rule = None;
         state.sts_rule = None;
+        state.decrypt_rule = None;
         state.regional.clear();
     }
 
@@ -294,6 +310,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
             state.lock().expect("the state").sessions.extend(Session::of(&call.body, answer.as_bytes()));
             return Ok(sts::xml(StatusCode::OK, &answer));
         }
+        if operation == DECRYPT {
+            return Ok(json_answer(StatusCode::OK, &made_up_plaintext(&call)));
+        }
         let key = call.body["KeyId"].as_str().unwrap_or_default();
         return Ok(match key.strip_prefix(FAILING) {
             Some(code) => {
@@ -359,7 +378,10 @@ fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
     if operation == ASSUME_ROLE {
         fault = Rule::take(&mut state.sts_rule);
     }
-    if operation == "Decrypt" && state.incorrect_key.as_deref().is_some_and(|key_id| call.body["KeyId"] == key_id) {
+    if operation == DECRYPT {
+        fault = Rule::take(&mut state.decrypt_rule);
+    }
+    if operation == DECRYPT && state.incorrect_key.as_deref().is_some_and(|key_id| call.body["KeyId"] == key_id) {
         fault = Some(Fault::code("IncorrectKeyException"));
     }
     state.calls.entry(operation.to_owned()).or_default().push(call);

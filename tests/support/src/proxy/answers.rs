@@ -34,6 +34,13 @@ pub(super) fn made_up(call: &Call, pair: Option<&DataKeyPairSpec>) -> Value {
     })
 }
 
+/// 32 bytes that belong to the blob. Nothing was wrapped.
+pub(super) fn made_up_plaintext(call: &Call) -> Value {
+    let digest = datakey::secret::sha256(call.body["CiphertextBlob"].as_str().unwrap_or_default().as_bytes());
+    let plaintext = BASE64_STANDARD.encode(&digest.as_bytes()[..32]);
+    json!({ "KeyId": call.body["KeyId"], "Plaintext": plaintext, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT" })
+}
+
 /// An answer of KMS.
 pub(super) fn json_answer(status: StatusCode, body: &Value) -> Answer {
     let mut id = String::new();

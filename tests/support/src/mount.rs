@@ -1,12 +1,14 @@
 //! A Secret as the kubelet mounts it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
-use super::Data;
+/// The entries of a Secret.
+type Data = BTreeMap<String, Vec<u8>>;
 
 /// A folder with a link for each entry, to `..data/ENTRY`; `..data` is a link to the folder with the current content and is
 /// replaced as one (Kubernetes: pkg/volume/util/atomic_writer.go).
