@@ -20,7 +20,7 @@ RARE_GC := GOGC=400
 include tests/tools/tools.mk deploy/dist.mk
 
 .PHONY: help demo dev demo-parts dev-parts demo-build dev-build build-debug test test-build test-crates fmt lint unit model chart alerts \
-	servers servers-core servers-oldest chaos upgrade velero bench status gitops fuzz e2e e2e-node e2e-cluster licenses advisories generate \
+	servers servers-core servers-oldest chaos upgrade velero bench status gitops e2e-programs fuzz e2e e2e-node e2e-cluster licenses advisories generate \
 	book
 
 help: ## List the targets
@@ -170,6 +170,10 @@ gitops: operator tools flux-tools ## Flux's own controller at work with DataKeys
 	cd tests/gitops/argocd && GOTOOLCHAIN=auto go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o $(TOOLS)/bin/argocd-sync ./sync
 	@$(STEP) gitops 'tests with Flux and Argo CD: compiled' $(CARGO_TEST) --no-run --test gitops
 	$(RARE_GC) $(CARGO_TEST) --test gitops
+
+e2e-programs: operator $(TOOLS)/kms/installed $(TOOLS)/programs/installed $(TOOLS)/bin/restic ## restic, SQLCipher, PostgreSQL and Java with keys that datakey-unwrap wrote (Linux on amd64); two minutes to build, once
+	@$(STEP) programs 'tests with other programs: compiled' $(CARGO_TEST) --no-run --test programs
+	$(CARGO_TEST) --test programs
 
 # Where links of the book lead that leave the book, for example https://github.com/OWNER/REPOSITORY/blob/main
 BOOK_SOURCE ?= file://$(CURDIR)

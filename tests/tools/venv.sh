@@ -1,8 +1,9 @@
 #!/bin/sh
-# Installs Python packages into an environment of their own: venv.sh REQUIREMENTS FOLDER
+# Installs Python packages into an environment of their own: venv.sh REQUIREMENTS FOLDER [OPTIONS OF PIP]
 set -eu
 requirements=$1
 folder=$2
+shift 2
 command -v python3 >/dev/null || {
 	echo "Python 3 is missing: install Python 3.11 or newer" >&2
 	exit 1
@@ -13,4 +14,4 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || {
 }
 # Its programs name the Python of the place where they were installed: what is there may have been copied.
 python3 -m venv --clear "$folder"
-"$folder/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"
+"$folder/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$requirements" "$@"
