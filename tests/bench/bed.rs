@@ -269,7 +269,7 @@ pub struct Memory {
 
 impl Memory {
     /// Of a process: now, and at its peak (Linux, `/proc/PID/status`).
-    fn of(pid: u32) -> Self {
+    pub fn of(pid: u32) -> Self {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let bytes = |field: &str| {
             let line = status.lines().find(|line| line.starts_with(field)).unwrap();

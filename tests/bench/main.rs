@@ -31,7 +31,7 @@ use report::Report;
 use scenarios::{
     bursts, classes,
     growth::{self, Growth},
-    latency, quota, repair, restart, rules,
+    latency, quota, repair, restart, rules, unwrap,
 };
 
 /// What is run: all, or the scenarios that the arguments name.
@@ -66,6 +66,7 @@ async fn main() {
         mut cost,
         mut classes,
         mut growth,
+        mut helper,
     ] = std::array::from_fn(|_| Report::default());
 
     let mut first = Bed::new(Best { connections: 1, concurrency: 32 }).await;
@@ -130,6 +131,13 @@ async fn main() {
         classes.section("Classes", "What a changed DataKeyClass costs the operator.");
         classes::run(&Bed::new(best).await, scaled(10_000), &mut classes).await;
     }
+    if wanted("unwrap") {
+        helper.section(
+            "datakey-unwrap",
+            "From the start of `datakey-unwrap file` to its end, with all key files written, beside the time of KMS for one call.",
+        );
+        unwrap::run(scaled(100), &mut helper).await;
+    }
     if wanted("growth") {
         let window = std::env::var("BENCH_REST").map_or(scaled(300), |rest| rest.parse().expect("BENCH_REST: seconds"));
         let mut cluster = Growth::start(best, scaled(3000)).await;
@@ -143,7 +151,7 @@ async fn main() {
         cluster.summary(measured, &mut summary);
     }
 
-    write(&[summary, limit, bursts, latency, growth, restart, repair, quota, cost, classes], begun, &folder);
+    write(&[summary, limit, bursts, latency, growth, restart, repair, quota, cost, classes, helper], begun, &folder);
 }
 
 /// Writes the page.

@@ -8,3 +8,4 @@ pub mod quota;
 pub mod repair;
 pub mod restart;
 pub mod rules;
+pub mod unwrap;
