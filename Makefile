@@ -209,5 +209,5 @@ advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Security advisories of all crat
 
 generate: operator build-debug tools ## Write the generated files: definitions, help texts, docs/reference.md, deploy/operator.yaml, the chart's README, recorded DataKeys, the Regions of AWS
 	UPDATE=1 $(CARGO_TEST) --test repository -- generated::
-	UPDATE=1 $(CARGO_TEST) --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme
+	UPDATE=1 $(CARGO_TEST) --test repository -- chart::the_manifests_in_deploy_are_the_chart chart::the_charts_readme chart::unwrap::readme
 	UPDATE=1 $(CARGO_TEST) --test integration -- health_states:: known_regions
