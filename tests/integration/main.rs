@@ -38,6 +38,7 @@ mod plugin;
 mod plugin_classes;
 mod plugin_create;
 mod plugin_import;
+mod plugin_inject;
 mod plugin_pairs;
 mod plugin_policy;
 mod privilege;
@@ -58,6 +59,7 @@ mod tls;
 mod unreadable;
 #[cfg(target_os = "linux")]
 mod unwrap;
+mod unwrap_manifests;
 mod upgrade;
 mod use_policy;
 mod velero;

@@ -14,12 +14,14 @@ pub mod create;
 mod examples;
 mod flags;
 pub mod import;
+pub mod inject;
 pub mod public_key;
 mod values;
 
 use create::Create;
 pub use flags::{Check, Classes, Export, Keep, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
 use import::Import;
+use inject::Inject;
 use public_key::PublicKey;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
@@ -128,6 +130,13 @@ pub enum Command {
     /// The key comes from the record in the status. No Secret is read, and AWS KMS is not called.
     #[command(after_help = public_key::EXAMPLES)]
     PublicKey(PublicKey),
+    /// Print a manifest with datakey-unwrap added to its pods, so that a container gets the plaintext of a data key or key pair.
+    ///
+    /// What the helper may trust comes from the record in the status: the KMS keys with their encryption contexts. Nothing in the
+    /// cluster changes, and AWS KMS is not called. All else of the manifest stays as it is written, with its comments. Injecting again
+    /// replaces what was added.
+    #[command(after_help = inject::EXAMPLES)]
+    Inject(Inject),
     /// Compare Secrets with what their DataKeys and DataKeyPairs record; with --decrypt also ask AWS KMS to unwrap them.
     ///
     /// Without a name it verifies all of the namespace. Exit code 2 says that something differs.

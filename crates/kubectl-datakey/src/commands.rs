@@ -26,6 +26,7 @@ pub mod classes;
 pub mod create;
 pub mod export;
 pub mod import;
+pub mod inject;
 pub mod keep;
 pub mod list;
 pub mod orphans;

@@ -1,5 +1,6 @@
 //! The kubectl plugin `kubectl datakey`: it creates, imports, lists, verifies, exports, retries and rotates DataKeys, keeps their
-//! Secrets, shows which classes they may use, checks the installation, and prints the policies that DataKeys need and the public keys of DataKeyPairs.
+//! Secrets, shows which classes they may use, checks the installation, prints the policies that DataKeys need and the public keys of
+//! DataKeyPairs, and adds datakey-unwrap to manifests.
 //!
 //! Every request to the API server uses the user's own credentials. The plugin calls `Decrypt` of AWS KMS through
 //! [`datakey_decrypt`] only, and `GenerateDataKeyWithoutPlaintext` through [`datakey_dry_run`] only, which keeps no data
@@ -93,6 +94,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::Status(args) => commands::status::run(&cluster().await?, &args).await,
         Command::Export(args) => commands::export::run(&cluster().await?, terminal, &args).await,
         Command::PublicKey(args) => commands::public_key::run(&cluster().await?, terminal, &args).await,
+        Command::Inject(args) => commands::inject::run(&cluster().await?, &args).await,
         Command::Verify(args) => commands::verify::run(&cluster().await?, &args).await,
         Command::Retry(args) => commands::retry::run(&cluster().await?, terminal, &args).await,
         Command::Rotate(args) => commands::rotate::run(&cluster().await?, terminal, &args).await,

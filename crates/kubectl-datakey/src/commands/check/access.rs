@@ -32,7 +32,7 @@ const fn on_core(verb: &'static str, resource: &'static str, commands: &'static 
 
 /// All of them. Server-side apply needs `patch`, and `create` for a DataKey that is not there.
 pub const RIGHTS: [NeededRight; 9] = [
-    on_keys("get", "status, verify, export, policy, retry, rotate, keep, create --apply, import --apply"),
+    on_keys("get", "status, verify, export, inject, policy, retry, rotate, keep, create --apply, import --apply"),
     on_keys("list", "list, orphans, status, verify and retry of several, import --apply of many"),
     on_keys("patch", "retry, rotate, create --apply, import --apply"),
     on_keys("create", "create --apply, import --apply, keep"),
@@ -45,7 +45,7 @@ pub const RIGHTS: [NeededRight; 9] = [
 
 /// Those on `DataKeyPair`s.
 pub const PAIR_RIGHTS: [NeededRight; 5] = [
-    on_pairs("get", "status, verify, export, public-key, policy, retry, rotate, keep, create --apply"),
+    on_pairs("get", "status, verify, export, inject, public-key, policy, retry, rotate, keep, create --apply"),
     on_pairs("list", "list, orphans, status, verify and retry of several"),
     on_pairs("patch", "retry, rotate, create --apply"),
     on_pairs("create", "create --apply, keep"),
