@@ -11,19 +11,19 @@ use std::{
 use datakey::api::DataKey;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, Client, ResourceExt, api::ListParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::{
     asset, commands,
     control_plane::{ControlPlane, client_from},
     eventually,
-    kms::{self, KmsServer},
+    kms::{self, Key, KmsServer},
     node::{self, Node},
     process::Workdir,
     proxy::KmsProxy,
     repository,
 };
 
-use crate::{SOON, step};
+use crate::{SOON, step, unwrap};
 
 /// The release, its namespace, and the name of its Deployment.
 pub const OPERATOR: &str = "datakey-operator";
@@ -35,10 +35,16 @@ pub const SHOP: &str = "datakey-e2e";
 pub struct Cluster {
     pub client: Client,
     pub kms: KmsServer,
+    /// The KMS key of `alias/e2e`.
+    pub key: Key,
     pub proxy: KmsProxy,
     /// The image of the consumer.
     pub consumer: String,
+    /// The image of `datakey-unwrap`.
+    pub helper: String,
     operator: String,
+    /// Where pods reach this process.
+    address: IpAddr,
     kubeconfig: PathBuf,
     place: Place,
 }
@@ -55,6 +61,7 @@ impl Cluster {
     pub async fn start() -> Self {
         let operator = variable("E2E_OPERATOR_IMAGE", "localhost/datakey-operator:e2e");
         let consumer = variable("E2E_CONSUMER_IMAGE", "localhost/datakey-consumer:e2e");
+        let helper = variable("E2E_UNWRAP_IMAGE", "localhost/datakey-unwrap:e2e");
         let (place, kubeconfig, address) = if variable("E2E_CLUSTER", "").is_empty() {
             step(
                 "etcd, the API server, its controllers, the scheduler, containerd and the kubelet start: a node is ready",
@@ -62,7 +69,7 @@ impl Cluster {
             let plane = ControlPlane::for_node().await;
             let archives = repository().join("target/e2e");
             let archives = std::env::var_os("E2E_ARCHIVES").map_or(archives, PathBuf::from);
-            let archives = ["datakey-operator.tar", "datakey-consumer.tar"].map(|name| archives.join(name));
+            let archives = ["operator", "unwrap", "consumer"].map(|name| archives.join(format!("datakey-{name}.tar")));
             let node = Node::start(&plane, &archives, &consumer).await;
             let kubeconfig = plane.admin_kubeconfig();
             let own = Place::Own { plane: Box::new(plane), node: Box::new(node) };
@@ -74,10 +81,10 @@ impl Cluster {
             (Place::Users { workdir: Workdir::new("e2e") }, PathBuf::from(kubeconfig), address)
         };
         let kms = KmsServer::start(place.workdir()).await;
-        kms.key_with_alias("e2e").await;
+        let key = kms.key_with_alias("e2e").await;
         let proxy = KmsProxy::start_on(address, kms.address()).await;
         let client = client_from(&kubeconfig).await;
-        let cluster = Self { client, kms, proxy, consumer, operator, kubeconfig, place };
+        let cluster = Self { client, kms, key, proxy, consumer, helper, operator, address, kubeconfig, place };
         println!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"]).await.unwrap().trim_end());
         let taken = cluster.kubectl(&["get", "crd", "datakeys.datakey.dev"]).await.is_ok();
         assert!(!taken, "the cluster has DataKeys already: take another one");
@@ -88,9 +95,20 @@ impl Cluster {
     pub async fn end(&self) {
         if matches!(self.place, Place::Users { .. }) {
             self.helm(&["uninstall", OPERATOR, "-n", OPERATOR, "--wait", "--timeout=2m"]).await;
-            self.kubectl(&["delete", "namespace", SHOP, OPERATOR, "--timeout=2m"]).await.unwrap();
+            let arguments = ["delete", "namespace", "--timeout=2m"];
+            self.kubectl(&arguments.into_iter().chain(namespaces()).collect::<Vec<_>>()).await.unwrap();
             self.kubectl(&["delete", "crd", "datakeys.datakey.dev"]).await.unwrap();
         }
+    }
+
+    /// Where files of the test lie.
+    pub fn workdir(&self) -> &Workdir {
+        self.place.workdir()
+    }
+
+    /// A proxy of its own before a KMS server, which pods reach.
+    pub async fn proxy_before(&self, server: &KmsServer) -> KmsProxy {
+        KmsProxy::start_on(self.address, server.address()).await
     }
 
     /// Runs kubectl as a cluster admin.
@@ -100,7 +118,7 @@ impl Cluster {
 
     /// Runs Helm as a cluster admin.
     pub async fn helm(&self, arguments: &[&str]) {
-        let home = self.place.workdir().file("helm");
+        let home = self.workdir().file("helm");
         commands::helm(&self.kubeconfig, &home, arguments).await.unwrap();
     }
 
@@ -109,6 +127,14 @@ impl Cluster {
         let enforce = "pod-security.kubernetes.io/enforce=restricted";
         self.kubectl(&["create", "namespace", name]).await.unwrap();
         self.kubectl(&["label", "namespace", name, enforce]).await.unwrap();
+    }
+
+    /// Creates objects in a namespace.
+    pub async fn create(&self, namespace: &str, objects: &[Value]) {
+        let file = self.workdir().file(&format!("{namespace}.json"));
+        fs::write(&file, json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string()).unwrap();
+        let file = file.display().to_string();
+        self.kubectl(&["create", "-n", namespace, "-f", &file, "--validate=strict"]).await.unwrap();
     }
 
     /// Installs or upgrades the release, and waits until its pods are ready.
@@ -123,7 +149,7 @@ impl Cluster {
                 { "name": "AWS_SECRET_ACCESS_KEY", "value": "test" },
             ],
         });
-        let file = self.place.workdir().file("values.json");
+        let file = self.workdir().file("values.json");
         fs::write(&file, settings.to_string()).unwrap();
         let chart = repository().join("charts/datakey-operator").display().to_string();
         let file = file.display().to_string();
@@ -141,7 +167,7 @@ impl Cluster {
     /// The IDs of all containers of the test that are ready.
     async fn containers(&self) -> BTreeSet<String> {
         let mut containers = BTreeSet::new();
-        for namespace in [OPERATOR, SHOP] {
+        for namespace in namespaces() {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
             let pods = pods.list(&ListParams::default()).await.unwrap().items.into_iter();
             let statuses = pods.filter_map(|pod| pod.status?.container_statuses).flatten();
@@ -156,7 +182,7 @@ impl Cluster {
         match &self.place {
             Place::Own { node, .. } => node.restart().await,
             Place::Users { .. } => {
-                for namespace in [OPERATOR, SHOP] {
+                for namespace in namespaces() {
                     self.kubectl(&["delete", "pods", "--all", "-n", namespace, "--force"]).await.unwrap();
                 }
             }
@@ -194,8 +220,9 @@ impl Cluster {
         };
         print(&["get", "pods", "--all-namespaces", "-o", "wide"]);
         print(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]);
-        print(&["get", "datakeys", "-n", SHOP, "-o", "wide"]);
-        for (namespace, label) in [(OPERATOR, "app.kubernetes.io/name=datakey-operator"), (SHOP, "app=orders")] {
+        print(&["get", "datakeys", "--all-namespaces", "-o", "wide"]);
+        for namespace in namespaces() {
+            let label = if namespace == OPERATOR { "app.kubernetes.io/name=datakey-operator" } else { "app=orders" };
             print(&["logs", "-n", namespace, "-l", label, "--all-containers", "--prefix", "--tail=25"]);
         }
         if let Place::Own { plane, .. } = &self.place {
@@ -238,6 +265,11 @@ fn keep_logs(folder: &Path) {
         fs::copy(&path, kept.join(entry.file_name())).unwrap();
     }
     println!("\nAll of the logs: {}", kept.display());
+}
+
+/// All namespaces of the test.
+fn namespaces() -> impl Iterator<Item = &'static str> {
+    [OPERATOR, SHOP].into_iter().chain(unwrap::NAMESPACES)
 }
 
 fn variable(name: &str, default: &str) -> String {

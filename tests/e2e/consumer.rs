@@ -4,11 +4,12 @@
 use std::{collections::BTreeMap, fs};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
+use aws_sdk_kms::Client;
 use k8s_openapi::{
     ByteString,
     api::{
         apps::v1::Deployment,
-        core::v1::{ConfigMap, Pod, ServiceAccount},
+        core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
     },
 };
 use kube::{
@@ -23,7 +24,8 @@ use crate::{
     cluster::{Cluster, SHOP},
 };
 
-const DATA: &str = "Three apples and a pear, for Ada.";
+/// What the data says.
+pub const DATA: &str = "Three apples and a pear, for Ada.";
 
 /// A Deployment that decrypts data with the data key of the DataKey `orders`.
 pub struct Consumer;
@@ -33,7 +35,8 @@ pub struct Consumer;
 impl Consumer {
     /// Encrypts data, and starts the Deployment.
     pub async fn start(cluster: &Cluster) -> Self {
-        let data = encrypted(cluster).await;
+        let secret = cluster.secrets().await.remove("orders").unwrap();
+        let data = encrypted(&cluster.kms.client(), &secret, 1).await;
         let sample = repository().join("deploy/samples/consumers/aws-cli");
         let configs: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), SHOP);
         let script = fs::read(sample.join("unwrap.sh")).unwrap();
@@ -75,12 +78,12 @@ impl Consumer {
     }
 }
 
-/// Unwraps the data key as a workload does, and encrypts the data under it: the nonce, and what AES-GCM made.
-async fn encrypted(cluster: &Cluster) -> Vec<u8> {
-    let held = cluster.secrets().await.remove("orders").unwrap().data.unwrap();
-    let context: BTreeMap<String, String> = serde_json::from_slice(&held["encryptionContext"].0).unwrap();
-    let arn = String::from_utf8(held["keyId"].0.clone()).unwrap();
-    let key = kms::unwrap_key(&cluster.kms.client(), &arn, &held["ciphertextBlob"].0, &context).await.unwrap();
+/// Unwraps a version of the data key as a workload does, and encrypts the data under it: the nonce, and what AES-GCM made.
+pub async fn encrypted(kms: &Client, secret: &Secret, version: i32) -> Vec<u8> {
+    let entry = |name: &str| &secret.data.as_ref().unwrap()[&format!("{name}.v{version}")].0;
+    let context: BTreeMap<String, String> = serde_json::from_slice(entry("encryptionContext")).unwrap();
+    let arn = String::from_utf8(entry("keyId").clone()).unwrap();
+    let key = kms::unwrap_key(kms, &arn, entry("ciphertextBlob"), &context).await.unwrap();
     let key = RandomizedNonceKey::new(&AES_256_GCM, &key).unwrap();
     let mut sealed = DATA.as_bytes().to_vec();
     let nonce = key.seal_in_place_append_tag(Aad::empty(), &mut sealed).unwrap();

@@ -115,6 +115,8 @@ SystemdCgroup = false
             // Disk and memory are other people's, too.
             "evictionHard": { "memory.available": "10Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
             "imageGCHighThresholdPercent": 100,
+            // A container that fails is started again soon: tests wait for that. The default is 5 minutes.
+            "crashLoopBackOff": { "maxContainerRestartPeriod": "5s" },
         });
         fs::write(workdir.file("kubelet.json"), settings.to_string()).expect("write the settings");
         let kubelet = Server::start(
