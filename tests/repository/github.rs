@@ -1,6 +1,9 @@
 //! What GitHub runs and updates: actions are pinned, and no folder with dependencies is forgotten.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -88,4 +91,29 @@ fn dependabot_covers_every_folder_with_dependencies() {
             assert!(has_files, "{folder}");
         }
     }
+}
+
+#[test]
+fn release_publishes_every_image_with_its_own_list_of_parts() {
+    let texts = texts();
+    let workflow: Value = serde_saphyr::from_str(&texts[".github/workflows/release.yml"]).unwrap();
+    let images = workflow["jobs"]["image"]["strategy"]["matrix"]["include"].as_array().unwrap();
+    let field = |image: &Value, name: &str| image[name].as_str().unwrap().to_owned();
+    let built: BTreeSet<_> = images.iter().map(|image| field(image, "file")).collect();
+    let there = texts.keys().filter(|path| path.starts_with("deploy/") && path.ends_with("Dockerfile"));
+    assert_eq!(built, there.cloned().collect());
+    let makefile = &texts["deploy/dist.mk"];
+    for image in images {
+        let program = field(image, "program");
+        let copies = format!("/{program} /{program}\n");
+        assert!(texts[&field(image, "file")].contains(&copies), "{image}");
+        // Those of the other architecture and of the other program have other names.
+        let listed = format!(
+            "{program}_bin_$(MUSL).cdx.json $(TARGET)/dist/{}",
+            field(image, "sbom").replace("amd64", "$(GOARCH)")
+        );
+        assert!(makefile.contains(&listed), "{image}: {listed}");
+    }
+    let repositories: BTreeSet<_> = images.iter().map(|image| field(image, "repository")).collect();
+    assert_eq!(repositories.len(), images.len(), "{repositories:?}");
 }
