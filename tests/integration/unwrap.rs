@@ -107,10 +107,16 @@ impl Workload {
 
     /// Starts `watch`.
     fn watch(&self, more: &[&str]) -> Process {
-        let command = self.command("watch", more);
+        self.start("watch", more)
+    }
+
+    /// Starts a command that does not end by itself. All of one test share a log.
+    fn start(&self, name: &str, more: &[&str]) -> Process {
+        let mut command = self.command(name, more);
+        command.env("PATH", "/usr/bin:/bin");
+        let log = self.test.plane.workdir().file(&format!("{}-{name}.log", self.test.namespace));
+        let variables: Vec<_> = variables(&command).collect();
         let command = command.as_std();
-        let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        let log = self.test.plane.workdir().file(&format!("{}-watch.log", self.test.namespace));
         Process::start(Path::new(command.get_program()), command.get_args(), variables, &log)
     }
 
@@ -133,6 +139,11 @@ impl Workload {
     fn calls(&self) -> usize {
         self.test.proxy.calls_of(DECRYPT)
     }
+}
+
+/// The variables that a command sets.
+fn variables(command: &Command) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    command.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// Asserts that a command ended with this exit code, and with one line on standard error that has these words.

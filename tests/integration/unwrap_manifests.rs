@@ -217,14 +217,13 @@ async fn manifests_are_admitted_under_the_restricted_standard() {
 async fn each_way_unwraps_the_same() {
     let test = TestNamespace::new("unwrap-same").await;
     let settings = |arguments: &[String]| -> BTreeSet<String> {
-        let flags = ["--from=", "--trust=", "--key-spec=", "--region="];
+        let flags = ["--from=", "--trust=", "--key-spec="];
         arguments.iter().filter(|argument| flags.iter().any(|flag| argument.starts_with(flag))).cloned().collect()
     };
     let expected: BTreeSet<_> = [
         "--from=/keys",
         "--trust=arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab purpose=orders",
         "--key-spec=AES_256",
-        "--region=eu-west-1",
     ]
     .map(str::to_owned)
     .into();

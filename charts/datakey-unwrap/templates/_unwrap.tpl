@@ -75,8 +75,8 @@ Templates for the pods of another chart. Each takes the settings of values.yaml,
   {{- with $settings.format }}
   - --format={{ . }}
   {{- end }}
-  {{- if $settings.roleArn }}
-  - --region={{ $settings.region | default (index (splitList ":" (first $settings.trust).keyArn) 3) }}
+  {{- with $settings.region }}
+  - --region={{ . }}
   {{- end }}
   - --to={{ $settings.mountPath }}
   - --mode={{ $settings.mode }}

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use testbed::{commands::end_of, eventually, process::Process};
+use testbed::{commands::end_of, eventually};
 
 use super::{Workload, assert_ended, assert_without};
 use crate::harness::SOON;
@@ -46,7 +46,7 @@ async fn exit_code_is_that_of_the_command() {
         assert_ended(&end_of(workload.command("exec", &["--", program])).await, code, words);
     }
     // Nothing is run without the keys.
-    workload.mount.show(&std::collections::BTreeMap::new());
+    workload.mount.show(&BTreeMap::new());
     assert_ended(&workload.script(&[], "echo ran").await, 75, "no entry ciphertextBlob.v1");
 }
 
@@ -62,12 +62,7 @@ async fn keys_are_sealed_and_not_in_the_environment() {
         ulimit -c
         sleep 60
     "#;
-    let command = workload.command("exec", &["--", "/bin/sh", "-c", script]);
-    let command = command.as_std();
-    let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    let variables: BTreeMap<_, _> = variables.chain([("PATH".as_ref(), "/usr/bin:/bin".as_ref())]).collect();
-    let log = workload.test.plane.workdir().file("unwrap-sealed.log");
-    let process = Process::start(command.get_program().as_ref(), command.get_args(), variables, &log);
+    let process = workload.start("exec", &["--", "/bin/sh", "-c", script]);
     // The script got to its end, and nothing of it succeeded; it makes no core dumps.
     eventually(SOON, "the script has run", async || process.log().ends_with("0\n")).await;
     assert_eq!(process.log(), "0\n");

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 use testbed::{commands::end_of, proxy::Fault};
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
-use super::{Workload, answer, assert_ended, assert_without};
+use super::{Workload, answer, assert_ended, assert_without, variables};
+use crate::harness::SOON;
 
 #[tokio::test]
 async fn each_kind_of_failure_has_its_exit_code() {
@@ -103,14 +105,39 @@ async fn sts_that_is_not_reached_can_come_later() {
 }
 
 #[tokio::test]
+async fn sts_is_called_in_the_region_of_the_kms_key() {
+    let workload = Workload::new("unwrap-sts-region").await;
+    let token = workload.test.plane.workdir().file("unwrap-sts-region-token");
+    std::fs::write(&token, "token").unwrap();
+    let proxy = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    for (more, host) in
+        [(&[][..], "sts.eu-west-1.amazonaws.com"), (&["--region=us-west-2"], "sts.us-west-2.amazonaws.com")]
+    {
+        let mut command = workload.command("check", more);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL_STS"] {
+            command.env_remove(name);
+        }
+        command.env("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/orders");
+        command.env("AWS_WEB_IDENTITY_TOKEN_FILE", &token).env("HTTPS_PROXY", &url);
+        let child = command.kill_on_drop(true).spawn().unwrap();
+        let (mut connection, _) = timeout(SOON, proxy.accept()).await.unwrap().unwrap();
+        let mut line = vec![0; 256];
+        let length = timeout(SOON, connection.read(&mut line)).await.unwrap().unwrap();
+        let line = String::from_utf8_lossy(&line[..length]).into_owned();
+        assert!(line.starts_with(&format!("CONNECT {host}:443 ")), "{line}");
+        drop(child);
+    }
+}
+
+#[tokio::test]
 async fn full_standard_error_changes_no_exit_code() {
     let workload = Workload::new("unwrap-full").await;
     for (more, code) in [("", 0), ("--min-version=2", 2)] {
         let inner = workload.command("file", &[]);
-        let inner = inner.as_std();
         let mut command = tokio::process::Command::new("/bin/sh");
-        command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let script = format!(r#""$@" {more} 2>/dev/full"#);
+        command.env_clear().envs(variables(&inner));
+        let (inner, script) = (inner.as_std(), format!(r#""$@" {more} 2>/dev/full"#));
         command.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
         assert_eq!(end_of(command).await.code, code);
     }

@@ -6,10 +6,10 @@ use std::{
     process::Stdio,
 };
 
-use testbed::{commands::end_of, eventually, http::Stop, process::Process, proxy::Fault};
+use testbed::{commands::end_of, eventually, http::Stop, proxy::Fault};
 use tokio::process::Command;
 
-use super::{Workload, assert_ended};
+use super::{Workload, assert_ended, variables};
 use crate::harness::SOON;
 
 /// The capability IPC_LOCK, with which memory can be locked beyond the limit (capabilities(7)).
@@ -109,14 +109,14 @@ async fn memory_is_locked_where_the_limit_allows_it() {
         // The limit counts for processes without the capability.
         let wrapped = |more: &[&str]| {
             let inner = workload.command("check", more);
-            let inner = inner.as_std();
             let limit = format!("ulimit -l {kibibytes} && exec \"$@\"");
             let mut command = Command::new(if has_capability { "setpriv" } else { "env" });
-            command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command.env_clear().envs(variables(&inner));
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
             if has_capability {
                 command.args(["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]);
             }
+            let inner = inner.as_std();
             command.args(["/bin/sh", "-c", &limit, "sh"]).arg(inner.get_program()).args(inner.get_args());
             command
         };
@@ -138,12 +138,7 @@ async fn memory_is_locked_where_the_limit_allows_it() {
 async fn memory_of_a_command_of_exec_has_no_copy_of_the_key() {
     let workload = Workload::new("unwrap-copies").await;
     let key = workload.plaintext(1).await;
-    let command = workload.command("exec", &["--", "sleep", "60"]);
-    let command = command.as_std();
-    let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    let variables: Vec<_> = variables.chain([("PATH".as_ref(), "/usr/bin:/bin".as_ref())]).collect();
-    let log = workload.test.plane.workdir().file("unwrap-copies.log");
-    let process = Process::start(command.get_program().as_ref(), command.get_args(), variables, &log);
+    let process = workload.start("exec", &["--", "sleep", "60"]);
     eventually(SOON, "the command runs", async || {
         std::fs::read(format!("/proc/{}/cmdline", process.pid())).is_ok_and(|line| line.starts_with(b"sleep"))
     })

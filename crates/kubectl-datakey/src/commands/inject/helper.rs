@@ -209,10 +209,6 @@ impl Helper<'_> {
     fn unwrap_args(&self) -> Vec<String> {
         let mut args = vec![format!("--from={KEYS_FOLDER}")];
         args.extend(self.unwrapping.args.iter().cloned());
-        // STS is called in a Region, too.
-        if self.args.role_arn.is_some() {
-            args.extend(self.unwrapping.region.iter().map(|region| format!("--region={region}")));
-        }
         args
     }
 }
