@@ -4,7 +4,11 @@
 pub mod param_file;
 mod shorthand;
 
-use datakey::{api::EncryptionContext, text::printable_json};
+use datakey::{
+    api::{EncryptionContext, KeySpec},
+    arn::is_region_field,
+    text::printable_json,
+};
 
 /// Reads an encryption context of the command line as the AWS CLI does: shorthand, JSON, or either from `file://`.
 pub fn encryption_context(text: &str) -> Result<EncryptionContext, String> {
@@ -57,6 +61,20 @@ pub fn key_id(text: &str) -> Result<String, String> {
     param_file::document(text).map(|text| text.trim().to_owned())
 }
 
+/// Reads the code of an AWS Region.
+pub fn region(text: &str) -> Result<String, String> {
+    let is_region = is_region_field(text);
+    is_region
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write the code of an AWS Region, for example eu-west-1".to_owned())
+}
+
+/// Reads a key spec by its name in the KMS API.
+pub fn key_spec(text: &str) -> Result<KeySpec, String> {
+    let spec = [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| spec.as_str() == text);
+    spec.ok_or_else(|| "write AES_256 or AES_128; for another length use --number-of-bytes".to_owned())
+}
+
 /// Reads grant tokens as the AWS CLI does: several parameters, or a JSON list in one. No message has a token.
 pub fn grant_tokens(parameters: &[String]) -> Result<Vec<String>, String> {
     let texts: Vec<_> = parameters.iter().map(|parameter| param_file::document(parameter)).collect::<Result<_, _>>()?;
@@ -105,6 +123,13 @@ mod tests {
         let expected = Ok(pairs(&[("purpose", "file://orders"), ("stage", "prod")]));
         assert_eq!(encryption_context_without_files("purpose=file://orders,stage=prod"), expected);
         assert_eq!(encryption_context_without_files(r#"{"purpose": "file://orders", "stage": "prod"}"#), expected);
+    }
+
+    #[test]
+    fn key_specs_have_their_names_in_the_kms_api() {
+        assert_eq!(key_spec("AES_128"), Ok(KeySpec::Aes128));
+        assert!(key_spec("aes_128").unwrap_err().contains("--number-of-bytes"));
+        assert!(region("eu-west-1").is_ok() && region("Paris").is_err());
     }
 
     #[test]

@@ -6,12 +6,14 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use datakey::{
     api::{KeyPairSpec, KeySpec, Material},
+    key_format::KeyFormat,
     text::on_one_line,
 };
+use datakey_aws::parameters;
 
 use crate::ended::Failure;
 use crate::folder::Access;
-use values::{BlobPin, FileName, Format, Trusted, Versions};
+use values::{BlobPin, FileName, Trusted, Versions};
 
 pub mod values;
 
@@ -102,7 +104,7 @@ pub struct KeyArgs {
 #[group(required = true, multiple = false)]
 struct MaterialArgs {
     /// The kind of the data key: `AES_256` or `AES_128`.
-    #[arg(long, value_parser = values::key_spec)]
+    #[arg(long, value_parser = parameters::key_spec)]
     key_spec: Option<KeySpec>,
 
     /// The length of the data key, 1 to 1024 bytes.
@@ -119,7 +121,7 @@ struct MaterialArgs {
 #[command(next_help_heading = "AWS")]
 pub struct AwsArgs {
     /// The Region of AWS STS, if the credentials come from there. AWS KMS is called in the Region of the KMS key.
-    #[arg(long, value_parser = values::region)]
+    #[arg(long, value_parser = parameters::region)]
     pub region: Option<String>,
 
     /// The profile of the AWS configuration. It goes before access keys in the environment.
@@ -168,7 +170,7 @@ pub struct FileArgs {
 pub struct OutputArgs {
     /// The format: raw, hex, base64 or jwk for a data key; pem, der or jwk for a key pair, the first two in PKCS #8. [default: raw, pem]
     #[arg(long, value_name = "FORMAT")]
-    format: Option<Format>,
+    format: Option<KeyFormat>,
 
     /// The permissions of the files, in octal digits.
     #[arg(long, default_value = "0400", value_name = "OCTAL", value_parser = values::mode)]
@@ -287,8 +289,8 @@ impl OutputArgs {
     ///
     /// # Errors
     /// The format is none of the material.
-    pub fn access_and_format(&self, material: Material) -> Result<(Access, Format), Failure> {
-        let format = self.format.unwrap_or_else(|| Format::default_of(material));
+    pub fn access_and_format(&self, material: Material) -> Result<(Access, KeyFormat), Failure> {
+        let format = self.format.unwrap_or_else(|| KeyFormat::default_of(material));
         format.check_for(material).map_err(|why| Failure::usage(format!("--format: {why}")))?;
         // With --uid, the files simply have that user's group.
         if self.gid.is_some() && self.uid.is_none() && self.mode & 0o040 == 0 {

@@ -27,6 +27,7 @@
 //! | [`class`] | what a `DataKeyClass` allows, and what it fills in |
 //! | [`protocol`] | every decision, as the next step of an attempt |
 //! | [`public_key`] | the public half of a key pair: its check, and the forms that other programs read |
+//! | [`key_format`] | the formats of a plaintext key, for the programs that write one |
 //! | [`secret`] | the Secret from the record, its comparison, its adoption, its template |
 //! | [`reason`], [`condition`] | why an object is not ready, and what its conditions say |
 //! | [`decode`] | each object of a list by itself; what is reported of one that cannot be decoded |
@@ -72,6 +73,7 @@ pub mod decode;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 pub mod identity;
+pub mod key_format;
 pub mod names;
 pub mod protocol;
 pub mod public_key;

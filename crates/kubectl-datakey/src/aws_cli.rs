@@ -3,5 +3,5 @@
 pub mod cli_input;
 
 pub use datakey_aws::parameters::{
-    encryption_context, encryption_context_without_files, grant_tokens, key_id, param_file,
+    encryption_context, encryption_context_without_files, grant_tokens, key_id, key_spec, param_file, region,
 };

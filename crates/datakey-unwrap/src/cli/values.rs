@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use clap::ValueEnum;
 use datakey::{
-    api::{EncryptionContext, KeyPairSpec, KeySpec, Material},
-    arn::{KmsArn, is_region_field},
+    api::{EncryptionContext, KeyPairSpec},
+    arn::KmsArn,
     text::clause,
 };
 use datakey_aws::parameters;
@@ -48,23 +47,6 @@ pub struct BlobPin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileName(String);
 
-/// The format of a key file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// The bytes of a data key.
-    Raw,
-    /// A data key in lower-case hexadecimal digits, without a line end.
-    Hex,
-    /// A data key in base64, without a line end.
-    Base64,
-    /// A JSON Web Key.
-    Jwk,
-    /// A private key in PKCS #8, as PEM.
-    Pem,
-    /// A private key in PKCS #8, as DER.
-    Der,
-}
-
 const VERSION: &str = "{version}";
 
 /// Reads a KMS key and its encryption context.
@@ -85,12 +67,6 @@ pub fn trusted(text: &str) -> Result<Trusted, String> {
     Ok(Trusted { key_arn: arn.to_owned(), context })
 }
 
-/// Reads a key spec by its name in the KMS API.
-pub fn key_spec(text: &str) -> Result<KeySpec, String> {
-    let spec = [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| spec.as_str() == text);
-    spec.ok_or_else(|| "write AES_256 or AES_128; for another length use --number-of-bytes".to_owned())
-}
-
 /// Reads the kind of a key pair by its name in the KMS API.
 pub fn key_pair_spec(text: &str) -> Result<KeyPairSpec, String> {
     let spec = KeyPairSpec::ALL.iter().find(|spec| spec.as_str() == text);
@@ -98,14 +74,6 @@ pub fn key_pair_spec(text: &str) -> Result<KeyPairSpec, String> {
         let names: Vec<_> = KeyPairSpec::ALL.iter().map(|spec| spec.as_str()).collect();
         format!("write one of {}", names.join(", "))
     })
-}
-
-/// Reads the code of an AWS Region.
-pub fn region(text: &str) -> Result<String, String> {
-    let is_region = is_region_field(text);
-    is_region
-        .then(|| text.to_owned())
-        .ok_or_else(|| "write the code of an AWS Region, for example eu-west-1".to_owned())
 }
 
 /// Reads the versions to unwrap.
@@ -190,27 +158,5 @@ impl FileName {
 impl fmt::Display for FileName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
-    }
-}
-
-// === impl Format ===
-
-impl Format {
-    /// The format where none is named.
-    pub fn default_of(material: Material) -> Self {
-        if matches!(material, Material::Pair(_)) { Self::Pem } else { Self::Raw }
-    }
-
-    /// Refuses a format that the material does not have.
-    pub fn check_for(self, material: Material) -> Result<(), String> {
-        match (self, material) {
-            (Self::Jwk, Material::Pair(spec)) if !spec.has_jwk() => {
-                Err(format!("a private key of {} has no JSON Web Key: write pem or der", spec.as_str()))
-            }
-            (Self::Pem | Self::Der | Self::Jwk, Material::Pair(_))
-            | (Self::Raw | Self::Hex | Self::Base64 | Self::Jwk, Material::Spec(_) | Material::Bytes(_)) => Ok(()),
-            (_, Material::Pair(_)) => Err("a private key is written as pem, der or jwk".to_owned()),
-            _ => Err("a data key is written as raw, hex, base64 or jwk".to_owned()),
-        }
     }
 }

@@ -114,11 +114,6 @@ impl KeyPairSpec {
         self.into()
     }
 
-    /// Whether its keys have a registered form as JSON Web Key (RFC 7518, section 6; RFC 8037; RFC 8812).
-    pub const fn has_jwk(self) -> bool {
-        !matches!(self, Self::MlKem512 | Self::MlKem768 | Self::MlKem1024 | Self::Sm2)
-    }
-
     /// The quota that KMS counts a call for this kind against.
     pub const fn quota_class(self) -> QuotaClass {
         match self {

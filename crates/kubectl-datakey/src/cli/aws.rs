@@ -5,10 +5,12 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use datakey::{
-    api::{KeyPairSpec, KeySpec},
+    api::KeyPairSpec,
     names::{MAX_LABEL, is_subdomain},
 };
 use datakey_aws::Overrides;
+
+use crate::aws_cli;
 
 /// Options of `aws kms generate-data-key-without-plaintext`, `aws kms generate-data-key-pair-without-plaintext` and `aws kms decrypt` that have no use here (AWS CLI Command
 /// Reference, global options).
@@ -36,7 +38,7 @@ pub const WITHOUT_USE: [&str; 16] = [
 #[command(next_help_heading = "AWS")]
 pub struct AwsArgs {
     /// The AWS Region of the KMS key, if --key-id is no ARN.
-    #[arg(long, value_parser = region)]
+    #[arg(long, value_parser = aws_cli::region)]
     pub region: Option<String>,
 
     /// The profile of your AWS configuration. It goes before access keys in the environment.
@@ -63,24 +65,6 @@ impl AwsArgs {
             endpoint_url: self.endpoint_url.clone(),
             ca_bundle: self.ca_bundle.clone(),
         }
-    }
-}
-
-/// Reads the code of an AWS Region.
-pub fn region(text: &str) -> Result<String, String> {
-    let is_region = datakey::arn::is_region_field(text);
-    if is_region {
-        Ok(text.to_owned())
-    } else {
-        Err("write the code of an AWS Region, for example eu-west-1".to_owned())
-    }
-}
-
-/// Reads a key spec by its name in the KMS API.
-pub fn key_spec(text: &str) -> Result<KeySpec, String> {
-    match [KeySpec::Aes256, KeySpec::Aes128].into_iter().find(|spec| spec.as_str() == text) {
-        Some(spec) => Ok(spec),
-        None => Err("write AES_256 or AES_128; for another length use --number-of-bytes".to_owned()),
     }
 }
 
@@ -114,12 +98,5 @@ mod tests {
         for name in ["", "-a", "a-", "A", "a..b", ".a", "a_b", "ä", &"a".repeat(64)] {
             assert!(data_key_name(name).is_err(), "{name}");
         }
-    }
-
-    #[test]
-    fn key_specs_have_their_names_in_the_kms_api() {
-        assert_eq!(key_spec("AES_128"), Ok(KeySpec::Aes128));
-        assert!(key_spec("aes_128").unwrap_err().contains("--number-of-bytes"));
-        assert!(region("eu-west-1").is_ok() && region("Paris").is_err());
     }
 }

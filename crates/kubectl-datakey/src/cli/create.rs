@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use datakey::api::{EncryptionContext, KeyPairSpec, KeySpec};
 
-use super::aws::{AwsArgs, data_key_name, key_pair_spec, key_spec};
+use super::aws::{AwsArgs, data_key_name, key_pair_spec};
 use crate::{aws_cli, reference::class_name};
 
 const EXAMPLES: &str = "\
@@ -52,7 +52,7 @@ pub struct Create {
     pub class_name: Option<String>,
 
     /// The kind of the data key: AES_256 (32 bytes) or AES_128 (16 bytes).
-    #[arg(long, value_parser = key_spec)]
+    #[arg(long, value_parser = aws_cli::key_spec)]
     pub key_spec: Option<KeySpec>,
 
     /// The length of the data key in bytes, from 1 to 1024, in place of --key-spec.

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use datakey::api::{EncryptionContext, KeySpec};
 use k8s_openapi::jiff::Timestamp;
 
-use super::aws::{AwsArgs, data_key_name, key_spec};
+use super::aws::{AwsArgs, data_key_name};
 use crate::aws_cli;
 
 const EXAMPLES: &str = "\
@@ -77,7 +77,7 @@ pub struct Import {
     pub encryption_context: Option<EncryptionContext>,
 
     /// The kind of the data key: AES_256 or AES_128. AWS KMS is asked for the length if this is not given.
-    #[arg(long, value_parser = key_spec, conflicts_with = "number_of_bytes")]
+    #[arg(long, value_parser = aws_cli::key_spec, conflicts_with = "number_of_bytes")]
     pub key_spec: Option<KeySpec>,
 
     /// The length of the data key in bytes.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use datakey::{api::KeyPairSpec, names::MAX_LABEL};
+use datakey::{key_format::KeyFormat, names::MAX_LABEL};
 
 use super::{public_key::Versions, values::role_arn};
 use crate::reference::Reference;
@@ -53,7 +53,7 @@ pub struct Inject {
 
     /// How the plaintext is written: raw (the default), hex, base64 or jwk for a data key, pem (the default), der or jwk for a key pair.
     #[arg(long)]
-    pub format: Option<PlaintextFormat>,
+    pub format: Option<KeyFormat>,
 
     /// The folder of the plaintext in the container, in memory. For the modes file and watch.
     #[arg(long, value_name = "PATH", default_value = "/plaintext", value_parser = folder)]
@@ -76,23 +76,6 @@ pub enum InjectMode {
     Exec,
 }
 
-/// How a plaintext is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PlaintextFormat {
-    /// The bytes of a data key.
-    Raw,
-    /// Hexadecimal digits.
-    Hex,
-    /// Base64.
-    Base64,
-    /// A JSON Web Key.
-    Jwk,
-    /// PKCS #8 in PEM.
-    Pem,
-    /// PKCS #8 in DER.
-    Der,
-}
-
 /// Which versions are unwrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
@@ -100,24 +83,6 @@ pub enum Selection {
     Current,
     /// All, or some.
     Versions(Versions),
-}
-
-// === impl PlaintextFormat ===
-
-impl PlaintextFormat {
-    /// Whether a key pair of a kind can be written so; `None` is a data key.
-    pub fn fits(self, pair: Option<KeyPairSpec>) -> bool {
-        match self {
-            Self::Raw | Self::Hex | Self::Base64 => pair.is_none(),
-            Self::Pem | Self::Der => pair.is_some(),
-            Self::Jwk => pair.is_none_or(KeyPairSpec::has_jwk),
-        }
-    }
-
-    /// The name on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
 }
 
 // === impl Selection ===
@@ -206,11 +171,5 @@ mod tests {
         for wrong in ["", "0600", "0040", "0500", "8", "rw"] {
             assert!(file_mode(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn formats_are_those_of_a_kind() {
-        let of = |pair| PlaintextFormat::value_variants().iter().filter(|format| format.fits(pair)).count();
-        assert_eq!((of(None), of(Some(KeyPairSpec::Rsa2048)), of(Some(KeyPairSpec::MlKem768))), (4, 3, 2));
     }
 }

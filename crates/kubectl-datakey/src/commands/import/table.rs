@@ -12,10 +12,7 @@ use super::{
 };
 use crate::{
     aws_cli::{self, param_file},
-    cli::{
-        aws::{data_key_name, key_spec, region},
-        import::Import,
-    },
+    cli::{aws::data_key_name, import::Import},
     output::CommandError,
 };
 
@@ -157,7 +154,7 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
     }
     let given = (cell("key_spec"), cell("number_of_bytes"));
     if given != (None, None) {
-        candidate.key_spec = given.0.map(key_spec).transpose()?;
+        candidate.key_spec = given.0.map(aws_cli::key_spec).transpose()?;
         candidate.number_of_bytes =
             given.1.map(|bytes| bytes.parse().map_err(|_| "number_of_bytes is no number")).transpose()?;
         if candidate.material().is_none() {
@@ -165,7 +162,7 @@ fn of_cells<'a>(cell: &impl Fn(&str) -> Option<&'a str>, args: &Import, place: &
         }
     }
     if let Some(named) = cell("region") {
-        candidate.region = Some(region(named)?);
+        candidate.region = Some(aws_cli::region(named)?);
     }
     if let Some(time) = cell("issued_at") {
         candidate.issued_at = Some(time.parse().map_err(|_| "issued_at is no time such as 2026-11-24T01:02:03Z")?);

@@ -1,9 +1,6 @@
 //! The arguments by which `datakey-unwrap` unwraps the versions of an object: what it trusts comes from the record.
 
-use datakey::{
-    api::{EncryptionContext, IssuedVersion, KeyPairSpec},
-    arn::KmsArn,
-};
+use datakey::api::{EncryptionContext, IssuedVersion};
 use datakey_aws::parameters::encryption_context_argument;
 
 use crate::{
@@ -25,8 +22,6 @@ pub struct Unwrapping {
     pub secret: String,
     /// The arguments, without those about places and AWS.
     pub args: Vec<String>,
-    /// The Region of all KMS keys, if it is one.
-    pub region: Option<String>,
     /// What the helper trusts, for the user to check.
     pub notes: Vec<String>,
 }
@@ -59,10 +54,10 @@ impl Unwrapping {
                 other.version, chosen[0].version
             )));
         }
-        let pair = chosen[0].request.key_pair_spec;
-        if let Some(format) = args.format.filter(|format| !format.fits(pair)) {
-            let what = pair.map_or("a data key", KeyPairSpec::as_str);
-            return Err(CommandError::Usage(format!("{what} has no --format {}", format.name())));
+        if let (Some(format), Some(material)) = (args.format, chosen[0].request.material()) {
+            format
+                .check_for(material)
+                .map_err(|why| CommandError::Usage(format!("--format {}: {why}", format.as_str())))?;
         }
         // With `current`, any recorded version can become the current one, so the KMS keys of all versions are trusted.
         let trusted = if args.versions == Some(Selection::Current) { object.record().iter().collect() } else { chosen };
@@ -79,17 +74,8 @@ impl Unwrapping {
         trust.push(material);
         trust.extend(args.versions.as_ref().map(|versions| format!("--versions={versions}")));
         trust.extend(args.min_version.map(|least| format!("--min-version={least}")));
-        trust.extend(args.format.map(|format| format!("--format={}", format.name())));
-        let region = |issued: &&IssuedVersion| KmsArn::parse(&issued.key_id).map(|arn| arn.region.to_owned());
-        let mut regions: Vec<_> = trusted.iter().map(region).collect();
-        regions.dedup();
-        Ok(Self {
-            namespace: fetched.namespace(),
-            secret: fetched.key.secret_name().to_owned(),
-            args: trust,
-            region: if regions.len() == 1 { regions.remove(0) } else { None },
-            notes,
-        })
+        trust.extend(args.format.map(|format| format!("--format={}", format.as_str())));
+        Ok(Self { namespace: fetched.namespace(), secret: fetched.key.secret_name().to_owned(), args: trust, notes })
     }
 }
 
@@ -174,7 +160,6 @@ mod tests {
             args(&fetched, &["--versions=current", "--min-version=2", "--format=hex"]),
             [&first, &third, "--key-spec=AES_256", "--versions=current", "--min-version=2", "--format=hex"]
         );
-        assert_eq!(unwrapping(&fetched, &[]).unwrap().region.as_deref(), Some("eu-west-1"));
     }
 
     #[test]
@@ -199,7 +184,12 @@ mod tests {
     #[test]
     fn pair_is_named_by_its_kind() {
         assert_eq!(args(&pair(&[1]), &["--format=jwk"])[1..], ["--key-pair-spec=ECC_NIST_P256", "--format=jwk"]);
-        assert!(unwrapping(&pair(&[1]), &["--format=hex"]).unwrap_err().to_string().contains("has no --format hex"));
+        assert!(
+            unwrapping(&pair(&[1]), &["--format=hex"])
+                .unwrap_err()
+                .to_string()
+                .contains("--format hex: a private key is written as pem, der or jwk")
+        );
         assert!(unwrapping(&ready(&[1]), &["--format=pem"]).is_err());
     }
 
