@@ -119,6 +119,7 @@ fn ready(number: usize) -> DataKey {
         issued_at: datakey::api::truncate_to_seconds(Timestamp::UNIX_EPOCH),
         request_id: Some(uid(number)),
         as_written: None,
+        rewrap_of: None,
         class: None,
         rest: Rest::new(),
     };

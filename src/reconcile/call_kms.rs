@@ -96,6 +96,7 @@ impl<K: KeyKind> Reconciler<'_, K> {
             request_id: generated.request_id,
             as_written,
             class,
+            rewrap_of: None,
             rest: Rest::new(),
         };
         self.learn(Answer::Issued(Unrecorded { version: issued, identity }))

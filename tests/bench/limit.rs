@@ -51,6 +51,7 @@ impl Work {
             issued_at: datakey::api::truncate_to_seconds(now),
             request_id: Some(format!("{:032x}", fastrand::u128(..))),
             as_written: None,
+            rewrap_of: None,
             class: None,
             rest: Rest::new(),
         };

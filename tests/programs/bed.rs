@@ -99,6 +99,7 @@ impl Bed {
             version,
             request: self.request.clone(),
             as_written: None,
+            rewrap_of: None,
             class: None,
             ciphertext_blob: ByteString(blob.into_inner()),
             public_key: public_key.map(|key| ByteString(key.into_inner())),

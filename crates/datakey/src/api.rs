@@ -34,5 +34,5 @@ pub use lenient::Rest;
 pub use material::{KeySpec, Material};
 pub use request::{EncryptionContext, KeyRequest, RequestView, WrittenRequest};
 pub(crate) use rules::issued::a_key_or_a_class;
-pub use status::{ClassRef, IssuedVersion, KeyStatus, VerifiedSecret, initial_status, truncate_to_seconds};
+pub use status::{ClassRef, IssuedVersion, KeyStatus, RewrapOf, VerifiedSecret, initial_status, truncate_to_seconds};
 pub use template::{DeletionPolicy, SecretTemplate, TemplateMetadata};

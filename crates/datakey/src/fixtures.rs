@@ -84,6 +84,7 @@ pub fn issued(version: i32) -> IssuedVersion {
         issued_at: truncate_to_seconds(at(i64::from(version))),
         request_id: Some(format!("request-{version}")),
         as_written: None,
+        rewrap_of: None,
         class: None,
         rest: Rest::new(),
     }

@@ -32,6 +32,7 @@
 //! | [`reason`], [`condition`] | why an object is not ready, and what its conditions say |
 //! | [`decode`] | each object of a list by itself; what is reported of one that cannot be decoded |
 //! | [`identity`] | which state of an object is older |
+//! | [`rewraps`] | which versions have the same data key |
 //! | [`text`] | text of users and servers as it may be shown |
 //!
 //! # Example
@@ -78,5 +79,6 @@ pub mod names;
 pub mod protocol;
 pub mod public_key;
 pub mod reason;
+pub mod rewraps;
 pub mod secret;
 pub mod text;

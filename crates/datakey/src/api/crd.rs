@@ -102,7 +102,7 @@ mod tests {
         let spec: Vec<_> = spec.into_iter().chain(["deletionPolicy", "wrappedKeys", "className"]).collect();
         let request = vec!["keyId", "encryptionContext", "region"];
         let entry = ["version", "request", "ciphertextBlob", "keyId", "keyMaterialId", "issuedAt", "requestId"];
-        let entry: Vec<_> = entry.into_iter().chain(["asWritten", "class"]).collect();
+        let entry: Vec<_> = entry.into_iter().chain(["asWritten", "class", "rewrapOf"]).collect();
         let status = ["observedGeneration", "conditions", "version", "keyId", "issuedAt", "secretName", "adopted"];
         let status: Vec<_> = status.into_iter().chain(["secret", "versions"]).collect();
         let expected = |all: &[&str], more: &[&str]| {

@@ -40,6 +40,16 @@ pub fn flaw(kind: &Kind, issued: &IssuedVersion) -> Option<&'static str> {
     if issued.request_id.as_deref().is_some_and(|id| !arn::is_request_id(id)) {
         return Some("requestId may have letters, digits and '+', '/', '=', '.', '_', ':', '-', at most 256");
     }
+    if let Some(rewrap_of) = &issued.rewrap_of {
+        if rewrap_of.request_id.as_deref().is_some_and(|id| !arn::is_request_id(id)) {
+            return Some(
+                "rewrapOf.requestId may have letters, digits and '+', '/', '=', '.', '_', ':', '-', at most 256",
+            );
+        }
+        if !(1..issued.version).contains(&rewrap_of.version) {
+            return Some("rewrapOf.version must be at least 1 and smaller than its own version");
+        }
+    }
     let written = issued.as_written.as_ref().and_then(|written| flaw_of_the_written_request(kind, written));
     RequestFlaw::of(kind, &issued.request)
         .map(RequestFlaw::in_record)
@@ -201,7 +211,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        api::{DataKey, DataKeyPair, KeyKind as _, KeyPairSpec, MAX_BLOB},
+        api::{DataKey, DataKeyPair, KeyKind as _, KeyPairSpec, MAX_BLOB, Rest, RewrapOf},
         fixtures::{ARN, Edit, Sample as _, issued, public_key_of},
     };
 
@@ -210,8 +220,13 @@ pub(crate) mod tests {
         version.request.encryption_context = Some(pairs.collect());
     }
 
+    fn rewrap(version: &mut IssuedVersion, of: i32, request_id: Option<&str>) {
+        let request_id = request_id.map(str::to_owned);
+        version.rewrap_of = Some(RewrapOf { version: of, request_id, rest: Rest::new() });
+    }
+
     /// Edits that each make a version unrecordable, with a part of the message.
-    pub(crate) const FLAWS: [(Edit<IssuedVersion>, &str); 25] = [
+    pub(crate) const FLAWS: [(Edit<IssuedVersion>, &str); 29] = [
         (|version| version.version = 0, "version must"),
         (|version| version.key_id = "alias/orders".into(), "keyId is not the ARN of a KMS key"),
         (|version| version.key_id = ARN.replace("key/", "alias/"), "keyId is not the ARN of a KMS key"),
@@ -224,6 +239,10 @@ pub(crate) mod tests {
         (|version| version.ciphertext_blob = ByteString(vec![0; MAX_BLOB + 1]), "1 to 6144 bytes"),
         (|version| version.key_material_id = Some("\u{7}".into()), "keyMaterialId"),
         (|version| version.request_id = Some("a\r\nb".into()), "requestId"),
+        (|version| rewrap(version, 1, None), "rewrapOf.version must be at least 1"),
+        (|version| rewrap(version, i32::MAX, None), "smaller than its own version"),
+        (|version| rewrap(version, 0, None), "rewrapOf.version must be at least 1"),
+        (|version| rewrap(version, 1, Some("a\r\nb")), "rewrapOf.requestId may have"),
         (|version| version.request.key_spec = None, "exactly one"),
         (|version| version.request.number_of_bytes = Some(32), "exactly one"),
         (|version| (version.request.key_spec, version.request.number_of_bytes) = (None, Some(1025)), "exactly one"),

@@ -199,7 +199,7 @@ pub fn add_rules_of_entries(root: &mut JSONSchemaProps, kind: &Kind) {
         add_rule(Some(&mut *request), record::request_of_new_versions(kind));
         add_rule(Some(request), record::recorded_request_stays(kind));
     }
-    for name in ["asWritten", "class"] {
+    for name in ["asWritten", "class", "rewrapOf"] {
         add_rule(property(entry, name), record::recorded_part_stays(kind));
     }
     add_rule(property(entry, "asWritten"), record::request_of_new_versions(kind));

@@ -141,7 +141,34 @@ pub struct IssuedVersion {
     #[schemars(schema_with = "schema::whole_seconds")]
     pub issued_at: Time,
 
-    /// The request ID of the KMS call, for AWS CloudTrail.
+    /// The request ID of the KMS call that issued it, for AWS CloudTrail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
+    pub request_id: Option<String>,
+
+    /// The version whose data key this is, if AWS KMS wrapped that data key once more (`ReEncrypt`): both versions then unwrap to the
+    /// same data key, under different KMS keys or encryption contexts. It is what the pin says. `kubectl datakey verify --decrypt`
+    /// proves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrap_of: Option<RewrapOf>,
+
+    /// Fields that only a newer release knows.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Rest,
+}
+
+/// The version that was wrapped once more.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct RewrapOf {
+    /// Its number, smaller than that of the version that says so.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    #[x_kube(validation = rules::version_is_an_integer())]
+    pub version: i32,
+
+    /// The request ID of the `ReEncrypt` call, for AWS CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = "^[0-9A-Za-z+/=._:-]*$"))]
     pub request_id: Option<String>,
@@ -204,11 +231,18 @@ impl IssuedVersion {
         self.as_written.as_ref().map_or_else(|| self.request.view(), WrittenRequest::view)
     }
 
+    /// The request ID of the KMS call that wrapped it: the one that issued it, or `ReEncrypt`.
+    pub fn kms_request_id(&self) -> Option<&str> {
+        self.request_id.as_deref().or_else(|| self.rewrap_of.as_ref()?.request_id.as_deref())
+    }
+
     /// The fields, by the place where they are, that this release does not know.
     pub fn rests(&self) -> impl Iterator<Item = (&'static str, &Rest)> {
         let of_the_written = self.as_written.iter().map(|written| ("asWritten.", &written.rest));
         let of_the_class = self.class.iter().map(|class| ("class.", &class.rest));
-        [("", &self.rest), ("request.", &self.request.rest)].into_iter().chain(of_the_written).chain(of_the_class)
+        let of_the_rewrap = self.rewrap_of.iter().map(|rewrap_of| ("rewrapOf.", &rewrap_of.rest));
+        let of_all = [("", &self.rest), ("request.", &self.request.rest)].into_iter();
+        of_all.chain(of_the_written).chain(of_the_class).chain(of_the_rewrap)
     }
 
     /// The paths, within the entry, of fields that this release does not know. Only a newer release knows what they mean for the

@@ -34,7 +34,7 @@ pub const MAX_STORED: usize = (3 << 19) - 1024;
 const FEW: usize = 6;
 
 /// The failure if the Secret or the object would be too large with these versions in the record.
-pub(super) fn excess(object: Object<'_>, versions: &[IssuedVersion]) -> Option<Failure> {
+pub fn excess(object: Object<'_>, versions: &[IssuedVersion]) -> Option<Failure> {
     let count = object.record().len() + object.spec.pins.len() + versions.len();
     let mut entries = object.record().iter().chain(object.spec.pins).chain(versions);
     // A class can make a second copy of the encryption context.
@@ -73,6 +73,7 @@ pub fn largest<'a>(object: impl Into<Object<'a>>, ask: &Ask, own_region: Option<
         request: request.clone(),
         as_written: as_written.clone(),
         class: class.clone(),
+        rewrap_of: None,
     }
 }
 

@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{EncryptionContext, flaws::tests::FLAWS},
+        api::{EncryptionContext, Rest, RewrapOf, flaws::tests::FLAWS},
         fixtures::{Edit, OTHER_REQUESTS, data_key, issued, recorded},
         names::{NAME_LABEL, VERSION_ANNOTATION_PREFIX},
         secret::Projection,
@@ -157,6 +157,25 @@ mod tests {
                 ["keyId", "ciphertextBlob"].map(|field| format!("{field} of version 1 is missing or was changed"));
             assert!(refusal.contains(words) || earlier.contains(&refusal), "{words}: {refusal}");
             assert!(!refusal.chars().any(char::is_control), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn rewrap_of_survives_adoption() {
+        let mut key = recorded(&[1, 2]);
+        let rewrap_of = RewrapOf { version: 1, request_id: Some("request".to_owned()), rest: Rest::new() };
+        key.status.as_mut().unwrap().versions[1].rewrap_of = Some(rewrap_of);
+        let secret = || Projection::of(&key, 2).unwrap().into_secret(&key);
+        assert_eq!(secret().data.unwrap()["rewrapOf.v2"], bytes("1"));
+        assert_eq!(secret().data.unwrap()["rewrapOf"], bytes("1"));
+        let mut created = data_key();
+        created.spec.version = Some(2);
+        assert_eq!(adopt(&created, &secret()), Ok(key.record().to_vec()));
+        for other in [None, Some("2"), Some("x")] {
+            let mut changed = secret();
+            data(&mut changed).remove("rewrapOf.v2");
+            data(&mut changed).extend(other.map(|other| ("rewrapOf.v2".to_owned(), bytes(other))));
+            assert_eq!(adopt(&created, &changed).unwrap_err().why, "rewrapOf of version 2 is missing or was changed");
         }
     }
 

@@ -14,7 +14,9 @@ use super::{
     template::{self, Applied, Reserved, Wanted},
 };
 use crate::{
-    api::{ClassRef, DeletionPolicy, EncryptionContext, IssuedVersion, Material, Object, Rest, WrittenRequest},
+    api::{
+        ClassRef, DeletionPolicy, EncryptionContext, IssuedVersion, Material, Object, Rest, RewrapOf, WrittenRequest,
+    },
     names::{
         CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, OWN_PREFIX, VERSION_ANNOTATION_PREFIX,
     },
@@ -50,6 +52,9 @@ pub struct VersionAnnotation {
     /// The class that allowed the version, from the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassRef>,
+    /// The version whose data key this is, from the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrap_of: Option<RewrapOf>,
     /// Fields of the request that only a newer release knows.
     #[serde(default, skip_serializing_if = "Rest::is_empty")]
     pub request: Rest,
@@ -103,8 +108,8 @@ pub(super) fn entries(issued: &IssuedVersion, suffix: &str) -> BTreeMap<String, 
     entries
 }
 
-/// The entries of a Secret that say how to unwrap a version, and its public key, by their plain names: all except
-/// `ciphertextBlob`, whose value is binary, and `version`.
+/// The entries of a Secret that say how to unwrap a version, whose data key it is, and its public key, by their plain names: all
+/// except `ciphertextBlob`, whose value is binary, and `version`.
 pub fn text_entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let request = &issued.request;
     let material = request.material();
@@ -116,7 +121,8 @@ pub fn text_entries(issued: &IssuedVersion) -> BTreeMap<&'static str, String> {
     let public_key = public_key.map(|pem| ("publicKey", pem));
     let context = ("encryptionContext", json::<EncryptionContext>(request.context()));
     let always = [("keyId", issued.key_id.clone()), context];
-    always.into_iter().chain(material.map(Material::entry)).chain(public_key).collect()
+    let rewrap_of = issued.rewrap_of.as_ref().map(|rewrap_of| ("rewrapOf", rewrap_of.version.to_string()));
+    always.into_iter().chain(material.map(Material::entry)).chain(public_key).chain(rewrap_of).collect()
 }
 
 fn text(value: String) -> ByteString {
@@ -142,6 +148,7 @@ impl VersionAnnotation {
             request_id: issued.request_id.clone(),
             as_written: issued.as_written.clone(),
             class: issued.class.clone(),
+            rewrap_of: issued.rewrap_of.clone(),
             request: issued.request.rest.clone(),
             rest: issued.rest.clone(),
         }

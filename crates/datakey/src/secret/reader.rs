@@ -79,6 +79,10 @@ pub(crate) fn parse_version(kind: &Kind, secret: &Secret, version: i32) -> Resul
     let context: EncryptionContext = text("encryptionContext")
         .and_then(|context| serde_json::from_str(context).ok())
         .ok_or_else(|| wrong("encryptionContext"))?;
+    // Consumers read the entry, and the record is rebuilt from the annotation.
+    if text("rewrapOf") != provenance.rewrap_of.as_ref().map(|rewrap_of| rewrap_of.version.to_string()).as_deref() {
+        return Err(wrong("rewrapOf"));
+    }
     let found = IssuedVersion {
         version,
         request: KeyRequest {
@@ -98,6 +102,7 @@ pub(crate) fn parse_version(kind: &Kind, secret: &Secret, version: i32) -> Resul
         request_id: provenance.request_id,
         as_written: provenance.as_written,
         class: provenance.class,
+        rewrap_of: provenance.rewrap_of,
         rest: provenance.rest,
     };
     if names_fields_twice(&found) {

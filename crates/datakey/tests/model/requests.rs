@@ -190,6 +190,7 @@ impl DataKeyAt {
             key_material_id: None,
             issued_at,
             request_id: None,
+            rewrap_of: None,
             as_written: as_written.map(|written| Key::view(&spec(written)).request.to_written()),
             class: class.map(ClassAt::reference),
             rest: Rest::new(),

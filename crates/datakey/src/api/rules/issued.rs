@@ -105,7 +105,12 @@ pub(super) fn demands_on_the_status(kind: &Kind) -> Vec<Demand> {
 pub(super) fn demands_on_a_new_spec(kind: &Kind) -> Vec<Demand> {
     // The schema demands the kind of a key pair.
     let length = (kind.id == KindId::DataKey).then(one_length);
-    let others = [a_key_or_a_class(), no_region_beside_an_arn("spec"), pin_of_the_version_answers_the_spec(kind)];
+    let others = [
+        a_key_or_a_class(),
+        no_region_beside_an_arn("spec"),
+        pin_of_the_version_answers_the_spec(kind),
+        pins_rewrap_earlier_versions(),
+    ];
     length.into_iter().chain(others).collect()
 }
 
@@ -122,6 +127,7 @@ pub(super) fn demands_on_the_spec(kind: &Kind) -> Vec<Demand> {
         spec_answers_the_record(kind),
         secret_name_is_fixed_once_issued(kind),
         deletion_policy_is_fixed_once_issued(kind),
+        recorded_versions_rewrap_earlier_ones(),
     ]
 }
 
@@ -159,6 +165,26 @@ pub(super) fn pin_of_the_version_answers_the_spec(kind: &Kind) -> Demand {
             kind.noun,
             fixed_fields(kind)
         ),
+    }
+}
+
+/// So no chain of rewraps has a circle.
+pub(super) fn pins_rewrap_earlier_versions() -> Demand {
+    rewraps_are_of_earlier_versions("has(spec.wrappedKeys)", "self.spec.wrappedKeys")
+}
+
+pub(super) fn recorded_versions_rewrap_earlier_ones() -> Demand {
+    rewraps_are_of_earlier_versions("size(record) > 0", "self.status.versions")
+}
+
+fn rewraps_are_of_earlier_versions(is_there: &str, list: &str) -> Demand {
+    Demand {
+        holds: format!(
+            "!({is_there}) || {list}.all(entry, !has(entry.rewrapOf) || entry.rewrapOf.version < entry.version)"
+        ),
+        message: "rewrapOf.version must be smaller than the version that has it: a version can only be a rewrap of an earlier one. \
+                  Copy the entry from status.versions, or from what kubectl datakey rewrap wrote, as it is"
+            .to_owned(),
     }
 }
 

@@ -35,7 +35,7 @@ pub(in crate::api) fn of_a_version(kind: &Kind) -> Fields {
         KindId::DataKey => &["version", "request", "ciphertextBlob", "keyId", "issuedAt"],
         KindId::DataKeyPair => &["version", "request", "ciphertextBlob", "publicKey", "keyId", "issuedAt"],
     };
-    Fields { required, optional: &["requestId", "keyMaterialId", "class", "asWritten"] }
+    Fields { required, optional: &["requestId", "keyMaterialId", "class", "asWritten", "rewrapOf"] }
 }
 
 /// The fields of its request.

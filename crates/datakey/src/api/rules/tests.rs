@@ -15,8 +15,9 @@ use super::{
         a_key_or_a_class, deletion_policy_is_fixed_once_issued, demands_on_a_new_spec, demands_on_pins,
         demands_on_the_spec, demands_on_the_status, issued_settings_stay, new_spec_agrees_with_itself, one_length,
         pin_of_the_version_answers_the_spec, pins_agree_with_the_record, pins_are_not_other_recorded_versions,
-        record_is_not_removed, recorded_versions_are_different_data_keys, secret_name_is_fixed_once_issued,
-        secret_name_stays, spec_answers_the_record,
+        pins_rewrap_earlier_versions, record_is_not_removed, recorded_versions_are_different_data_keys,
+        recorded_versions_rewrap_earlier_ones, secret_name_is_fixed_once_issued, secret_name_stays,
+        spec_answers_the_record,
     },
     record::{
         of_a_request, of_a_version, recorded_part_stays, recorded_request_stays, recorded_value_stays,
@@ -238,7 +239,17 @@ fn of_the_whole_object(kind: &Kind) -> Vec<Case> {
         case!(deletion_policy_is_fixed_once_issued(kind) of issued_settings_stay(kind), of(kind, &recorded(&[1])),
             refused: [("/spec/deletionPolicy", json!("Delete"))],
             accepted: [("/spec/deletionPolicy", json!("Retain"))]),
+        case!(recorded_versions_rewrap_earlier_ones() of issued_settings_stay(kind), of(kind, &recorded(&[1])),
+            refused: [("/status/versions/1", rewrap_of(kind, 2))],
+            accepted: [("/status/versions/1", rewrap_of(kind, 1))]),
     ]
+}
+
+/// Version 2 as a rewrap of a version.
+fn rewrap_of(kind: &Kind, version: i32) -> Value {
+    let mut rewrapped = entry(kind, &issued(2));
+    rewrapped["rewrapOf"] = json!({ "version": version });
+    rewrapped
 }
 
 /// The object as the API server creates it.
@@ -260,6 +271,10 @@ fn of_a_changed_spec(kind: &Kind) -> Vec<Case> {
         case!(pin_of_the_version_answers_the_spec(kind) of issued_settings_stay(kind), of(kind, &unissued(pinned(&[1]))),
             refused: [other_material(kind)],
             accepted: [other_material(kind), ("/spec/version", json!(2))]),
+        case!("rewraps_are_of_earlier_versions", in_rule(&issued_settings_stay(kind), &pins_rewrap_earlier_versions()),
+            of(kind, &unissued(pinned(&[1, 2]))),
+            refused: [("/spec/wrappedKeys/1/rewrapOf", json!({ "version": 2 }))],
+            accepted: [("/spec/wrappedKeys/1/rewrapOf", json!({ "version": 1 }))]),
     ];
     // The schema demands the kind of a key pair.
     all.retain(|case| kind.id == KindId::DataKey || case.name != "one_length");

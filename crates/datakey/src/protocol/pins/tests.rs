@@ -2,7 +2,7 @@ use k8s_openapi::ByteString;
 
 use super::*;
 use crate::{
-    api::{DataKey, flaws::tests::FLAWS},
+    api::{DataKey, Rest, RewrapOf, flaws::tests::FLAWS},
     fixtures::{ARN, Edit, OTHER_REQUESTS, at, data_key, issued, pinned, recorded},
     secret::Projection,
 };
@@ -93,6 +93,19 @@ fn time_and_request_id_do_not_make_another_data_key() {
         ..issued(1)
     };
     key.spec.wrapped_keys = Some(vec![same]);
+    assert_eq!(unrecorded(&key, None), Ok(vec![]));
+}
+
+#[test]
+fn rewrap_of_does_not_make_another_data_key() {
+    let rewrap_of = || Some(RewrapOf { version: 1, request_id: None, rest: Rest::new() });
+    let mut key = recorded(&[1, 2]);
+    let mut pin = issued(2);
+    pin.rewrap_of = rewrap_of();
+    key.spec.wrapped_keys = Some(vec![pin]);
+    assert_eq!(unrecorded(&key, None), Ok(vec![]));
+    key.status.as_mut().unwrap().versions[1].rewrap_of = rewrap_of();
+    *pins(&mut key) = vec![issued(2)];
     assert_eq!(unrecorded(&key, None), Ok(vec![]));
 }
 

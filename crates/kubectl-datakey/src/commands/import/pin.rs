@@ -133,6 +133,7 @@ impl Found {
             issued_at: truncate_to_seconds(candidate.issued_at.unwrap_or(now)),
             request_id: None,
             as_written: None,
+            rewrap_of: None,
             class: None,
             rest: Rest::new(),
         })
