@@ -45,6 +45,7 @@ mod privilege;
 mod process;
 mod protection;
 mod public_key;
+mod reencrypt;
 mod regions;
 mod released_servers;
 mod releases;

@@ -7,15 +7,19 @@ evaluates the policies.
 * policies for a KMS key also where a request names an alias of it
 * no sts:ExternalId in the trust policy for sts:TagSession: it is a condition key of sts:AssumeRole only
 * KMS keys of other accounts, by key ARN and alias ARN. The server looks for a KMS key only in the account of the caller.
+* ReEncrypt, by kms:ReEncryptFrom for the source and kms:ReEncryptTo for the destination: each with the encryption context of its
+  side, and with kms:ReEncryptOnSameKey
 
 Not modeled: the root of an account that calls a KMS key of another one (it finds none), transitive tags, and roles whose trust
 policy alone lets a caller of the same account assume them."""
 
-import contextlib
+import contextvars
 import dataclasses
 import json
 import re
 
+import kms_with_reencrypt
+from kms_with_reencrypt import OPERATION, reencrypt, sides
 from ministack.app import main
 from ministack.core import iam_actions, iam_evaluator, responses
 from ministack.services import kms
@@ -32,6 +36,10 @@ ACROSS_ACCOUNTS = {
     "GenerateDataKeyWithoutPlaintext",
 }
 
+# The permission of ReEncrypt that the caller lacks, for the error message.
+denied_permission = contextvars.ContextVar("denied_permission", default="")
+
+access_denied = iam_actions.access_denied_response
 conditions = iam_actions.request_tag_context
 conditions_met = iam_evaluator._conditions_met
 enforce = iam_evaluator.enforce
@@ -45,13 +53,30 @@ def with_conditions_of_kms(service, action, body, parameters):
     found = conditions(service, action, body, parameters)
     if service == "kms":
         request = json.loads(body or b"{}")
-        pairs = request.get("EncryptionContext") or {}
-        found |= {f"kms:EncryptionContext:{name}": value for name, value in pairs.items()}
-        if pairs:
-            found["kms:EncryptionContextKeys"] = list(pairs)
+        found |= of_encryption_context(request)
         if "GenerateDataKeyPair" in action:
             found["kms:DataKeyPairSpec"] = request.get("KeyPairSpec", "")
+        if action == f"kms:{OPERATION}":
+            found["sides"] = permissions(body)
     return found
+
+
+def of_encryption_context(request):
+    pairs = request.get("EncryptionContext") or {}
+    found = {f"kms:EncryptionContext:{name}": value for name, value in pairs.items()}
+    if pairs:
+        found["kms:EncryptionContextKeys"] = list(pairs)
+    return found
+
+
+def permissions(body):
+    """What ReEncrypt needs: a permission, on a KMS key, under condition keys (KMS developer guide, "kms:ReEncryptOnSameKey")."""
+    requests = sides(body)
+    scope = (responses.get_region(), responses.get_account_id())
+    arns = [with_key_of_alias("kms", "POST", "/", {}, json.dumps(request).encode(), {}, *scope) for request in requests]
+    on_same_key = {"kms:ReEncryptOnSameKey": str(arns[0] == arns[1]).lower()}
+    names = ("kms:ReEncryptFrom", "kms:ReEncryptTo")
+    return [(name, arn, of_encryption_context(request) | on_same_key) for name, arn, request in zip(names, arns, requests)]
 
 
 def with_variables(block, context):
@@ -79,6 +104,21 @@ def with_tag_session(access_key, action, service, region, resource_arn="*", serv
     return denied
 
 
+def with_both_sides(access_key, action, service, region, resource_arn="*", service_context=None):
+    if action != f"kms:{OPERATION}":
+        return with_tag_session(access_key, action, service, region, resource_arn, service_context)
+    for permission, arn, context in service_context["sides"]:
+        if denied := enforce(access_key, permission, service, region, arn, context):
+            denied_permission.set(permission)
+            return denied
+    return None
+
+
+def with_denied_permission(service, action, *arguments, **named):
+    permission = denied_permission.get() if action == f"kms:{OPERATION}" else ""
+    return access_denied(service, permission or action, *arguments, **named)
+
+
 def trusts_by_own_keys(document, principal, context):
     if context.action == "sts:TagSession":
         own = {key: value for key, value in context.service_context.items() if key != "sts:externalid"}
@@ -86,17 +126,10 @@ def trusts_by_own_keys(document, principal, context):
     return trusts(document, principal, context)
 
 
-@contextlib.contextmanager
 def account_of(arn):
-    """The server looks for a KMS key in the account and the Region of the request: here in the account of the ARN."""
-    caller = responses.get_account_id()
-    account = arn.split(":")[4] if arn.startswith("arn:aws:kms:") and arn.count(":") == 5 else caller
-    root = f"arn:aws:iam::{caller}:root"
-    responses.set_request_account_id(caller if iam_evaluator.caller_arn() == root else account)
-    try:
-        yield
-    finally:
-        responses.set_request_account_id(caller)
+    """The root of an account calls as that account."""
+    root = f"arn:aws:iam::{responses.get_account_id()}:root"
+    return kms_with_reencrypt.account_of("" if iam_evaluator.caller_arn() == root else arn)
 
 
 def with_key_of_alias(service, *request):
@@ -116,15 +149,18 @@ def with_owner(arn):
 
 async def with_keys_of_accounts(method, path, headers, body, parameters):
     operation = headers.get("x-amz-target", "").split(".")[-1]
+    if operation == OPERATION:
+        return reencrypt(body, account_of)
     arn = str(json.loads(body or b"{}").get("KeyId") or "") if operation in ACROSS_ACCOUNTS else ""
     with account_of(arn):
         return await handle_kms(method, path, headers, body, parameters)
 
 
+iam_actions.access_denied_response = with_denied_permission
 iam_actions.request_tag_context = with_conditions_of_kms
 iam_actions.extract_resource_arn = with_key_of_alias
 iam_evaluator._conditions_met = with_variables
-iam_evaluator.enforce = with_tag_session
+iam_evaluator.enforce = with_both_sides
 iam_evaluator.evaluate_trust_policy = trusts_by_own_keys
 kms.handle_request = with_keys_of_accounts
 kms.key_policy_for_arn = with_owner

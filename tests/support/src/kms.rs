@@ -1,6 +1,6 @@
 //! A local KMS server, and what a workload does with its keys.
 
-use std::{ffi::OsStr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kms::{
@@ -22,7 +22,8 @@ pub const REGION: &str = "eu-west-1";
 /// The access key ID selects the account.
 pub const ACCOUNT: &str = "111122223333";
 
-/// ministack: decrypts for real, checks the encryption context, knows disabled and deleted keys.
+/// ministack: decrypts for real, checks the encryption context, knows disabled and deleted keys. It has ReEncrypt from
+/// `kms_with_reencrypt.py`.
 pub struct KmsServer {
     _process: Process,
     port: u16,
@@ -42,23 +43,16 @@ pub struct Key {
 impl KmsServer {
     /// Starts one.
     pub async fn start(workdir: &Workdir) -> Self {
-        let nothing: [&str; 0] = [];
-        Self::run("ministack", nothing, "false", workdir.file("kms.log")).await
+        Self::run("kms_with_reencrypt.py", "false", workdir.file("kms.log")).await
     }
 
     /// Starts one that asks IAM before each request: of its account's root, `ACCOUNT`, and of roles and users made there.
     pub async fn start_with_iam(workdir: &Workdir) -> Self {
-        let script = repository().join("tests/support/kms_with_iam.py");
-        Self::run("python", [script], "true", workdir.file("kms-with-iam.log")).await
+        Self::run("kms_with_iam.py", "true", workdir.file("kms-with-iam.log")).await
     }
 
-    async fn run(
-        program: &str,
-        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-        auth: &str,
-        log: PathBuf,
-    ) -> Self {
-        let program = tools().join("kms/bin").join(program);
+    async fn run(script: &str, auth: &str, log: PathBuf) -> Self {
+        let program = tools().join("kms/bin/python");
         assert!(program.exists(), "the KMS server is missing: run `make tools`");
         let port = free_port();
         let settings = [
@@ -66,10 +60,12 @@ impl KmsServer {
             ("BIND_HOST", "127.0.0.1".into()),
             ("LOG_LEVEL", "WARNING".into()),
             ("AUTH", auth.into()),
+            // The folder of the scripts stays as it is.
+            ("PYTHONDONTWRITEBYTECODE", "1".into()),
             // It leaves a file with its process ID there.
             ("TMPDIR", log.parent().expect("a folder of the log").display().to_string()),
         ];
-        let mut process = Process::start(&program, arguments, settings, &log);
+        let mut process = Process::start(&program, [repository().join("tests/support").join(script)], settings, &log);
         eventually(Duration::from_mins(1), "the KMS server is ready", async || {
             assert!(process.is_running(), "the KMS server ended:\n{}", process.log());
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()

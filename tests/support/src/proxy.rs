@@ -2,6 +2,7 @@
 //! tests throttles or breaks.
 
 mod answers;
+mod faults;
 mod quota;
 
 use std::{
@@ -28,12 +29,14 @@ use hyper_util::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+pub use self::faults::Fault;
 use self::{
-    answers::{json_answer, made_up, made_up_plaintext},
+    answers::{json_answer, made_up, made_up_plaintext, made_up_rewrap},
+    faults::{Rule, take},
     quota::Quota,
 };
 use crate::{
-    http::{Answer, Reset, Server, Stop, whole},
+    http::{Answer, Reset, Server, whole},
     key_pairs::KeyPair,
     sts::{self, ASSUME_ROLE, Session},
 };
@@ -47,38 +50,11 @@ pub const ISSUE_PAIR: &str = "GenerateDataKeyPairWithoutPlaintext";
 /// The operation that workloads call.
 pub const DECRYPT: &str = "Decrypt";
 
+/// The operation that the plugin calls for a rewrap.
+pub const REENCRYPT: &str = "ReEncrypt";
+
 /// What stands before the error code in the aliases of keys that fail, where the proxy answers by itself.
 pub const FAILING: &str = "alias/failing/";
-
-/// What becomes of a call instead of its answer.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// An error of KMS or STS: HTTP status, code, message.
-    Error(u16, String, String),
-    /// This answer, with HTTP status 200.
-    Answer(Value),
-    /// The first half of the answer, then the end of the connection.
-    Truncate,
-    /// The end of the connection before any answer.
-    Reset,
-    /// No answer.
-    Hang,
-    /// The answer, later.
-    Delay(Duration),
-    /// The answer of another account: the call is sent on with that account's credentials.
-    AsAccount(String),
-    /// The call stands still before KMS has it.
-    StopBefore(Stop),
-    /// KMS answers, and the answer stands still.
-    StopAfter(Stop),
-}
-
-#[derive(Debug)]
-struct Rule {
-    fault: Fault,
-    /// How many more calls it is for; `None` for all.
-    left: Option<usize>,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -88,6 +64,8 @@ struct State {
     sts_rule: Option<Rule>,
     /// What becomes of the calls of `Decrypt`.
     decrypt_rule: Option<Rule>,
+    /// What becomes of the calls of `ReEncrypt`.
+    rewrap_rule: Option<Rule>,
     /// The sessions that STS issued, in the order of its answers.
     sessions: Vec<Session>,
     /// What becomes of the calls of a Region, whatever the rule.
@@ -197,52 +175,6 @@ impl KmsProxy {
         self.lock().calls.keys().cloned().collect()
     }
 
-    /// Makes every call for a data key meet this fault, until [`clear_faults`](Self::clear_faults).
-    pub fn fail_always(&self, fault: Fault) {
-        self.lock().rule = Some(Rule { fault, left: None });
-    }
-
-    /// Makes the next calls for a data key meet this fault.
-    pub fn fail_next(&self, calls: usize, fault: Fault) {
-        self.lock().rule = Some(Rule { fault, left: Some(calls) });
-    }
-
-    /// Makes every call for a session meet this fault, until [`clear_faults`](Self::clear_faults).
-    pub fn fail_sessions_always(&self, fault: Fault) {
-        self.lock().sts_rule = Some(Rule { fault, left: None });
-    }
-
-    /// Makes the next calls for a session meet this fault.
-    pub fn fail_next_sessions(&self, calls: usize, fault: Fault) {
-        self.lock().sts_rule = Some(Rule { fault, left: Some(calls) });
-    }
-
-    /// Makes every call of `Decrypt` meet this fault, until [`clear_faults`](Self::clear_faults).
-    pub fn fail_decrypt_always(&self, fault: Fault) {
-        self.lock().decrypt_rule = Some(Rule { fault, left: None });
-    }
-
-    /// Makes every call for a data key in these Regions meet this fault, besides any other rule.
-    pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
-        let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
-        self.lock().regional.extend(faults);
-    }
-
-    /// From now on `Decrypt` with this key ID is refused, as KMS refuses another key than that of the data key. The server
-    /// decrypts with any key.
-    pub fn refuse_decrypt_with(&self, key_id: &str) {
-        self.lock().incorrect_key = Some(key_id.to_owned());
-    }
-
-    /// Ends all faults. The quota stays.
-    pub fn clear_faults(&self) {
-        let mut state = self.lock();
-        state.rule = None;
-        state.sts_rule = None;
-        state.decrypt_rule = None;
-        state.regional.clear();
-    }
-
     /// From now on more calls a second than this are throttled; none are without a number.
     pub fn quota(&self, per_second: Option<NonZeroU32>) {
         self.lock().quota = per_second.map(Quota::new);
@@ -250,15 +182,6 @@ impl KmsProxy {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the state")
-    }
-}
-
-// === impl Fault ===
-
-impl Fault {
-    /// An error of KMS by its code, with HTTP status 400.
-    pub fn code(code: &str) -> Self {
-        Self::Error(400, code.to_owned(), format!("the proxy says {code}"))
     }
 }
 
@@ -313,11 +236,13 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
         if operation == DECRYPT {
             return Ok(json_answer(StatusCode::OK, &made_up_plaintext(&call)));
         }
-        let key = call.body["KeyId"].as_str().unwrap_or_default();
+        let is_rewrap = operation == REENCRYPT;
+        let key = call.body[if is_rewrap { "DestinationKeyId" } else { "KeyId" }].as_str().unwrap_or_default();
         return Ok(match key.strip_prefix(FAILING) {
             Some(code) => {
                 json_answer(StatusCode::BAD_REQUEST, &json!({ "__type": code, "message": "as the key says" }))
             }
+            None if is_rewrap => json_answer(StatusCode::OK, &made_up_rewrap(&call)),
             None => json_answer(StatusCode::OK, &made_up(&call, pair.as_ref())),
         });
     };
@@ -364,41 +289,4 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
         return Ok(Response::from_parts(parts, BodyExt::boxed_unsync(broken)));
     }
     Ok(Response::from_parts(parts, whole(body)))
-}
-
-/// Keeps a call. Returns the fault that it meets, if any.
-fn take(state: &mut State, operation: &str, mut call: Call) -> Option<Fault> {
-    let mut fault = None;
-    if [ISSUE, ISSUE_PAIR].contains(&operation) {
-        call.is_throttled = !state.quota.as_mut().is_none_or(Quota::take);
-        let throttled = call.is_throttled.then(|| Fault::code("ThrottlingException"));
-        let regional = state.regional.get(&call.region).cloned();
-        fault = throttled.or(regional).or_else(|| Rule::take(&mut state.rule));
-    }
-    if operation == ASSUME_ROLE {
-        fault = Rule::take(&mut state.sts_rule);
-    }
-    if operation == DECRYPT {
-        fault = Rule::take(&mut state.decrypt_rule);
-    }
-    if operation == DECRYPT && state.incorrect_key.as_deref().is_some_and(|key_id| call.body["KeyId"] == key_id) {
-        fault = Some(Fault::code("IncorrectKeyException"));
-    }
-    state.calls.entry(operation.to_owned()).or_default().push(call);
-    fault
-}
-
-// === impl Rule ===
-
-impl Rule {
-    /// The fault that a call meets, if any. A rule that is used up is removed.
-    fn take(rule: &mut Option<Self>) -> Option<Fault> {
-        let Self { fault, left } = rule.as_mut()?;
-        let fault = fault.clone();
-        if let Some(left) = left {
-            *left = left.checked_sub(1)?;
-        }
-        rule.take_if(|rule| rule.left == Some(0));
-        Some(fault)
-    }
 }

@@ -16,14 +16,7 @@ use crate::{
 
 /// A blob of the usual size that no other call is answered with; the public keys of a kind are the same in each answer.
 pub(super) fn made_up(call: &Call, pair: Option<&DataKeyPairSpec>) -> Value {
-    let key = call.body["KeyId"].as_str().unwrap_or_default();
-    let arn = if key.starts_with("arn:") && key.contains(":key/") {
-        key.to_owned()
-    } else {
-        format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
-    };
-    let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
-    let blob = BASE64_STANDARD.encode(&blob);
+    let (arn, blob) = (arn_of(call, "KeyId"), made_up_blob());
     let Some(spec) = pair else { return json!({ "KeyId": arn, "CiphertextBlob": blob }) };
     let public_key = serde_json::from_value(json!(spec.as_str())).map(fixtures::public_key).unwrap_or_default();
     json!({
@@ -32,6 +25,31 @@ pub(super) fn made_up(call: &Call, pair: Option<&DataKeyPairSpec>) -> Value {
         "PrivateKeyCiphertextBlob": blob,
         "PublicKey": BASE64_STANDARD.encode(public_key),
     })
+}
+
+/// Such a blob with the KMS keys of both sides. Nothing was wrapped, so it is not the plaintext of the blob in the call.
+pub(super) fn made_up_rewrap(call: &Call) -> Value {
+    json!({
+        "CiphertextBlob": made_up_blob(),
+        "SourceKeyId": arn_of(call, "SourceKeyId"),
+        "KeyId": arn_of(call, "DestinationKeyId"),
+        "SourceEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+        "DestinationEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+    })
+}
+
+/// The key ARN that a field of the call names; for an alias, always the same one.
+fn arn_of(call: &Call, field: &str) -> String {
+    let key = call.body[field].as_str().unwrap_or_default();
+    if key.starts_with("arn:") && key.contains(":key/") {
+        return key.to_owned();
+    }
+    format!("arn:aws:kms:{}:{}:key/1234abcd-12ab-34cd-56ef-1234567890ab", call.region, kms::ACCOUNT)
+}
+
+fn made_up_blob() -> String {
+    let blob: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(184).collect();
+    BASE64_STANDARD.encode(&blob)
 }
 
 /// 32 bytes that belong to the blob. Nothing was wrapped.
