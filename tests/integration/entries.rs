@@ -3,14 +3,19 @@
 use serde_json::{Map, Value, json};
 use testbed::repository;
 
-use crate::harness::{TestNamespace, assert_refused, to_json};
+use crate::harness::{TestKind, TestNamespace, assert_refused, to_json};
+
+for_each_kind! {
+    a_rewrap_names_an_earlier_version: new("entry-rewraps"),
+    unknown_fields_of_a_rewrap_are_kept: new("entry-rewrap-fields"),
+}
 
 const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const KEY_ARN: &str = "keyId must be the ARN of a KMS key";
 
 /// Asserts that an entry with these changes is refused as a pin and as a recorded version, and that the server
 /// names the field. Null takes a field away.
-async fn refuses_entry(test: &TestNamespace, name: &str, changes: &Value, words: &str) {
+async fn refuses_entry<K: TestKind>(test: &TestNamespace<K>, name: &str, changes: &Value, words: &str) {
     let mut entry = test.pin(2);
     merge(&mut entry, changes);
     let pinned = test.try_patch(name, &json!({ "spec": { "wrappedKeys": [entry] } })).await;
@@ -98,6 +103,61 @@ async fn ids_and_times_of_entries_are_plain() {
     for odd in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z"] {
         refuses_entry(&test, "orders", &json!({ "issuedAt": odd }), "issuedAt").await;
     }
+}
+
+async fn a_rewrap_names_an_earlier_version<K: TestKind>(test: TestNamespace<K>) {
+    let rewrap_of = |rewrap_of: Value| json!({ "rewrapOf": rewrap_of });
+    let entry = |rewrap_of: &Value| {
+        let mut entry = test.pin(2);
+        entry["rewrapOf"] = rewrap_of.clone();
+        entry
+    };
+    test.create("orders", &json!({})).await;
+    let words = "rewrapOf.version must be smaller than the version that has it";
+    for later in [2, 3, i32::MAX] {
+        let later = json!({ "version": later });
+        refuses_entry(&test, "orders", &rewrap_of(later.clone()), words).await;
+        let manifest = test.manifest("created", &json!({ "wrappedKeys": [test.pin(1), entry(&later)] }));
+        assert_refused(test.try_create(&manifest).await, words);
+    }
+    for (malformed, words) in [
+        (json!({ "version": 0 }), "rewrapOf.version"),
+        (json!({ "version": -1 }), "rewrapOf.version"),
+        (json!({ "version": "1" }), "rewrapOf.version"),
+        (json!({ "version": 1.0 }), "version must be an integer of at least 1, without a decimal point"),
+        (json!({ "requestId": "r" }), "rewrapOf.version: Required value"),
+        (json!({ "version": 1, "requestId": "a b" }), "rewrapOf.requestId"),
+        (json!({ "version": 1, "requestId": "\u{1b}[2J" }), "rewrapOf.requestId"),
+        (json!({ "version": 1, "requestId": "r".repeat(257) }), "rewrapOf.requestId"),
+        (json!(1), "rewrapOf"),
+    ] {
+        refuses_entry(&test, "orders", &rewrap_of(malformed), words).await;
+    }
+    // The earlier one need not be there: a pin of it can be left out.
+    for (number, accepted) in
+        [json!({ "version": 1 }), json!({ "version": 1, "requestId": "0a1b-2C" })].iter().enumerate()
+    {
+        for pins in [json!([test.pin(1), entry(accepted)]), json!([entry(accepted)])] {
+            test.patch("orders", &json!({ "spec": { "wrappedKeys": pins } })).await;
+        }
+        let name = format!("recorded-{number}");
+        test.create(&name, &json!({ "wrappedKeys": [entry(accepted)], "version": 3 })).await;
+        let status = json!({ "secretName": name, "versions": [test.pin(1), entry(accepted)] });
+        test.try_patch_status(&name, &status).await.unwrap();
+        assert_eq!(to_json(&test.get(&name).await.as_object().record()[1].rewrap_of), *accepted);
+    }
+}
+
+async fn unknown_fields_of_a_rewrap_are_kept<K: TestKind>(test: TestNamespace<K>) {
+    let rewrap_of = json!({ "version": 1, "requestId": "r", "invented": { "by": ["a newer release", 1] } });
+    let mut entry = test.pin(2);
+    entry["rewrapOf"] = rewrap_of.clone();
+    test.create("orders", &json!({ "wrappedKeys": [entry], "version": 3 })).await;
+    let status = json!({ "secretName": "orders", "versions": [test.pin(1), entry] });
+    test.try_patch_status("orders", &status).await.unwrap();
+    let stored: Value = test.send("GET", "/orders", &Value::Null).await.unwrap();
+    assert_eq!(stored["spec"]["wrappedKeys"][0]["rewrapOf"], rewrap_of);
+    assert_eq!(stored["status"]["versions"][1]["rewrapOf"], rewrap_of);
 }
 
 #[tokio::test]

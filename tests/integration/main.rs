@@ -41,6 +41,7 @@ mod plugin_import;
 mod plugin_inject;
 mod plugin_pairs;
 mod plugin_policy;
+mod plugin_rewrap;
 mod privilege;
 mod process;
 mod protection;

@@ -78,7 +78,12 @@ impl<'a> User<'a> {
 
     /// The same with JSON as output, parsed.
     pub async fn json(&self, code: i32, words: &[&str]) -> Value {
-        let ended = self.ends(code, &[words, &["-o", "json"]].concat()).await;
+        self.prints_json(code, &[words, &["-o", "json"]].concat()).await
+    }
+
+    /// The same of words that ask for JSON themselves.
+    pub async fn prints_json(&self, code: i32, words: &[&str]) -> Value {
+        let ended = self.ends(code, words).await;
         let read = serde_json::from_slice(&ended.out);
         let read = read.unwrap_or_else(|error| panic!("{words:?}: {error}:\n{}", text(&ended)));
         assert!(SCHEMA.is_valid(&read), "{words:?}: the documented schema has no such output: {read}");

@@ -3,7 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{TestNamespace, assert_refused, to_json};
+use crate::harness::{TestKind, TestNamespace, assert_refused, to_json};
+
+for_each_kind! {
+    a_recorded_rewrap_is_fixed: new("write-once-rewrap"),
+}
 
 const FIXED: &str = "this version's data key is issued";
 const WRITE_ONCE: &str = "status.versions is write-once";
@@ -192,6 +196,53 @@ async fn a_recorded_field_cannot_take_the_place_of_another() {
         fields.insert(added.to_owned(), value);
         assert_refused(test.try_patch_status("orders", &json!({ "versions": [other] })).await, WRITE_ONCE);
     }
+}
+
+async fn a_recorded_rewrap_is_fixed<K: TestKind>(test: TestNamespace<K>) {
+    test.create("orders", &json!({ "version": 5 })).await;
+    let rewrap_of = json!({ "version": 2, "requestId": "r", "invented": 1 });
+    let mut entry = test.pin(4);
+    entry["rewrapOf"] = rewrap_of.clone();
+    let versions = |third: &Value, fourth: &Value| json!({ "secretName": "orders", "versions": [test.pin(1), test.pin(2), third, fourth] });
+    test.try_patch_status("orders", &versions(&test.pin(3), &entry)).await.unwrap();
+    let mut others = vec![];
+    for (field, value) in [
+        ("version", json!(1)),
+        ("version", json!(3)),
+        ("requestId", json!("other")),
+        ("requestId", Value::Null),
+        ("invented", json!(2)),
+        ("invented", Value::Null),
+        ("more", json!("x")),
+    ] {
+        let mut other = entry.clone();
+        let fields = other["rewrapOf"].as_object_mut().unwrap();
+        match value {
+            Value::Null => drop(fields.remove(field).unwrap()),
+            value => drop(fields.insert(field.to_owned(), value)),
+        }
+        others.push((test.pin(3), other));
+    }
+    let mut without = entry.clone();
+    without.as_object_mut().unwrap().remove("rewrapOf");
+    for field in ["requestId", "keyMaterialId", "invented"] {
+        let mut other = without.clone();
+        other[field] = "x".into();
+        others.push((test.pin(3), other));
+    }
+    others.push((test.pin(3), without));
+    let mut third = test.pin(3);
+    third["rewrapOf"] = json!({ "version": 1 });
+    others.push((third, entry.clone()));
+    for (third, fourth) in others {
+        assert_refused(test.try_patch_status("orders", &versions(&third, &fourth)).await, WRITE_ONCE);
+    }
+    // As it is, it stays, and so does what is written beside it.
+    let mut more = versions(&test.pin(3), &entry);
+    more["version"] = json!(4);
+    test.try_patch_status("orders", &more).await.unwrap();
+    let stored: Value = test.send("GET", "/orders", &Value::Null).await.unwrap();
+    assert_eq!(stored["status"]["versions"][3]["rewrapOf"], rewrap_of);
 }
 
 #[tokio::test]

@@ -141,8 +141,8 @@ fn helper_of_workloads_can_unwrap_only() {
 }
 
 #[test]
-fn kubectl_plugin_can_unwrap_and_ask_by_dry_runs_only() {
-    let operations = ["Decrypt", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext"];
+fn kubectl_plugin_can_unwrap_rewrap_and_ask_by_dry_runs() {
+    let operations = ["Decrypt", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext", "ReEncrypt"];
     assert_operations(&testbed::plugin().display().to_string(), &operations);
     // Only the crate of dry runs has the other operations, and each has one call.
     let texts = crate::words::texts();

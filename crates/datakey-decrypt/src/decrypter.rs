@@ -1,23 +1,24 @@
 //! The calls of `Decrypt`.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
-
-use aws_config::{Region, SdkConfig, retry::RetryConfig};
-use aws_sdk_kms::{Client, config::timeout::TimeoutConfig, primitives::Blob};
+use aws_sdk_kms::primitives::Blob;
 use datakey::{
     api::{EncryptionContext, IssuedVersion},
     arn::{self, KmsArn},
     text::clause,
 };
-use datakey_aws::{Aws, NO_REGION, lacks_credentials};
-use parking_lot::Mutex;
+use datakey_aws::NO_REGION;
 use zeroize::Zeroizing;
 
 use crate::{
     caller::Caller,
+    clients::Clients,
+    comparison::{Comparison, PlaintextTag},
     decryption::{self, Decryption},
     refusal::{Cause, Refusal},
 };
+
+/// What a caller needs.
+const PERMISSIONS: &str = "kms:Decrypt, as kubectl datakey policy prints it";
 
 /// A wrapped data key from outside the cluster, with what is known about it.
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +42,20 @@ pub struct Identity {
     pub length: usize,
 }
 
+/// The result of asking KMS to unwrap a version, and what it is compared with other versions by.
+pub struct Comparable {
+    /// The result.
+    pub decryption: Decryption,
+    /// Equal for equal plaintexts; `None` unless KMS unwrapped the version to what was asked for.
+    pub tag: Option<PlaintextTag>,
+    /// Whether the KMS key is disabled, deleted or about to be deleted, or not for encryption.
+    pub is_key_unusable: bool,
+}
+
 /// A client of KMS for all Regions, with the credentials of the caller.
 pub struct Decrypter {
-    shared: SdkConfig,
-    own_region: Option<String>,
-    endpoint_url: Option<String>,
-    timeout: Duration,
-    retries: Option<u32>,
-    regions: Mutex<BTreeMap<String, Client>>,
-    /// The first failure to get credentials. Later calls end with it.
-    without_credentials: OnceLock<Refusal>,
+    clients: Clients,
+    comparison: Comparison,
 }
 
 // === impl Decrypter ===
@@ -64,27 +69,32 @@ impl Decrypter {
     /// # Errors
     /// Returns a message if a setting cannot be used.
     pub async fn new(caller: &Caller) -> Result<Self, String> {
-        let aws = Aws::with_overrides(caller.app, caller.user, &caller.overrides).await?;
-        Ok(Self {
-            shared: aws.load_for_command(caller.fallback_region.as_deref()).await,
-            own_region: aws.own_region().await.map(|region| region.to_string()),
-            endpoint_url: caller.overrides.endpoint_url.clone(),
-            timeout: caller.timeout,
-            retries: caller.retries,
-            regions: Mutex::default(),
-            without_credentials: OnceLock::new(),
-        })
+        Ok(Self { clients: Clients::new(caller).await?, comparison: Comparison::new()? })
     }
 
     /// Asks KMS to unwrap a recorded data key, with the recorded key ARN and encryption context.
     pub async fn decrypt(&self, issued: &IssuedVersion) -> Decryption {
+        self.decrypt_comparably(issued).await.decryption
+    }
+
+    /// Asks the same, and returns what several versions are compared by.
+    pub async fn decrypt_comparably(&self, issued: &IssuedVersion) -> Comparable {
+        let without_tag = |decryption, is_key_unusable| Comparable { decryption, tag: None, is_key_unusable };
         let Some(arn) = KmsArn::parse(&issued.key_id) else {
-            return Decryption::Failed { why: format!("its keyId is no ARN of a KMS key: {}", clause(&issued.key_id)) };
+            let why = format!("its keyId is no ARN of a KMS key: {}", clause(&issued.key_id));
+            return without_tag(Decryption::Failed { why }, false);
         };
         let blob = &issued.ciphertext_blob.0;
         match self.call(arn.region, Some(&issued.key_id), blob, issued.request.context()).await {
-            Ok((plaintext, _)) => decryption::inspect(&plaintext, issued),
-            Err(refusal) => refusal.into(),
+            Ok((plaintext, _)) => {
+                let decryption = decryption::inspect(&plaintext, issued);
+                let tag = decryption.is_unwrapped().then(|| self.comparison.tag(&plaintext));
+                Comparable { decryption, tag, is_key_unusable: false }
+            }
+            Err(refusal) => {
+                let is_key_unusable = refusal.cause == Cause::KeyUnusable;
+                without_tag(refusal.into(), is_key_unusable)
+            }
         }
     }
 
@@ -94,7 +104,7 @@ impl Decrypter {
     /// Returns a [`Refusal`] if it does not unwrap, or if that is not known.
     pub async fn identify(&self, wrapped: &WrappedKey<'_>) -> Result<Identity, Refusal> {
         let WrappedKey { key_id, region, ciphertext_blob, encryption_context } = *wrapped;
-        let named = arn::resolve_region(key_id.unwrap_or_default(), region, self.own_region.as_deref());
+        let named = arn::resolve_region(key_id.unwrap_or_default(), region, self.clients.own_region.as_deref());
         let region = named.ok_or_else(|| Refusal::new(Cause::Unavailable, NO_REGION))?;
         let (plaintext, key_arn) = self.call(region, key_id, ciphertext_blob, encryption_context).await?;
         if !KmsArn::parse(&key_arn).is_some_and(|arn| arn.is_key()) {
@@ -135,24 +145,18 @@ impl Decrypter {
         ciphertext_blob: &[u8],
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, String), Refusal> {
-        // To look for credentials again takes seconds, where instance metadata do not answer, for each of many data keys.
-        if let Some(known) = self.without_credentials.get() {
-            return Err(known.clone());
-        }
         // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
         let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
         let answer = self
-            .regional(region)
+            .clients
+            .of(region)?
             .decrypt()
             .set_key_id(key_id.map(str::to_owned))
             .ciphertext_blob(Blob::new(ciphertext_blob))
             .set_encryption_context(context)
             .send()
             .await;
-        let mut answer = answer.map_err(|error| {
-            let refusal = Refusal::from(&error);
-            if lacks_credentials(&error) { self.without_credentials.get_or_init(|| refusal).clone() } else { refusal }
-        })?;
+        let mut answer = answer.map_err(|error| self.clients.refusal(&error, PERMISSIONS))?;
         // The bytes are moved out of the answer, not copied, so that overwriting them leaves no copy in memory.
         let plaintext = Zeroizing::new(answer.plaintext.take().map(Blob::into_inner).unwrap_or_default());
         let key_id = answer.key_id.take().unwrap_or_default();
@@ -161,21 +165,5 @@ impl Decrypter {
             return Err(Refusal::no_answer_of_kms());
         }
         Ok((plaintext, key_id))
-    }
-
-    fn regional(&self, region: &str) -> Client {
-        let create = || {
-            let mut config = aws_sdk_kms::config::Builder::from(&self.shared)
-                .region(Region::new(region.to_owned()))
-                .timeout_config(TimeoutConfig::builder().operation_timeout(self.timeout).build());
-            if let Some(retries) = self.retries {
-                config = config.retry_config(RetryConfig::standard().with_max_attempts(retries.saturating_add(1)));
-            }
-            if let Some(url) = &self.endpoint_url {
-                config = config.endpoint_url(url);
-            }
-            Client::from_conf(config.build())
-        };
-        self.regions.lock().entry(region.to_owned()).or_insert_with(create).clone()
     }
 }

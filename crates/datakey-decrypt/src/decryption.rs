@@ -51,6 +51,13 @@ pub enum Decryption {
 
 // === impl Decryption ===
 
+impl Decryption {
+    /// Whether KMS unwrapped it to what was asked for.
+    pub const fn is_unwrapped(&self) -> bool {
+        matches!(self, Self::Unwrapped { .. } | Self::UnwrappedPair { .. })
+    }
+}
+
 impl From<Refusal> for Decryption {
     fn from(refusal: Refusal) -> Self {
         let is_final = refusal.is_final();

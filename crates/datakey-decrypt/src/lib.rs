@@ -1,6 +1,6 @@
 //! Unwraps data keys and key pairs with `Decrypt` of AWS KMS.
 //!
-//! This is the only crate of the workspace that calls `Decrypt`; the operator does not depend on it. A [`Decrypter`]
+//! This is the only crate of the workspace that calls `Decrypt` and `ReEncrypt`; the operator does not depend on it. A [`Decrypter`]
 //! uses the credentials of the user or the workload that runs the program.
 //!
 //! | item | purpose |
@@ -12,7 +12,8 @@
 //!
 //! Of a plaintext these report its length and, if it is too long to be guessed, its SHA-256; of a private key, whether it
 //! belongs to the recorded public key. The plaintext is overwritten. Only with the feature `plaintext`, which the program
-//! `datakey-unwrap` uses, there is `Decrypter::unwrap_key`, which returns the plaintext.
+//! `datakey-unwrap` uses, there is `Decrypter::unwrap_key`, which returns the plaintext. Only with the feature `rewrap`, which
+//! `kubectl datakey` uses, there is `Rewrapper`, which has KMS wrap a data key once more.
 //!
 //! # Example
 //!
@@ -37,13 +38,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod caller;
+mod clients;
+mod comparison;
 mod decrypter;
 mod decryption;
 mod key_pair;
 mod refusal;
+#[cfg(feature = "rewrap")]
+mod rewrapper;
 
 pub use caller::Caller;
-pub use decrypter::{Decrypter, Identity, WrappedKey};
+pub use comparison::PlaintextTag;
+pub use decrypter::{Comparable, Decrypter, Identity, WrappedKey};
 pub use decryption::{Decryption, check_plaintext};
 pub use key_pair::PublicHalf;
 pub use refusal::{Cause, Refusal};
+#[cfg(feature = "rewrap")]
+pub use rewrapper::{Destination, Rewrapped, Rewrapper};

@@ -1,9 +1,8 @@
 //! Why a wrapped data key was not unwrapped.
 
-use aws_sdk_kms::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::decrypt::DecryptError,
-};
+use std::error::Error;
+
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use datakey::text::{on_one_line, printable};
 use datakey_aws::{is_unreachable, lacks_credentials, why_unsent};
 
@@ -53,9 +52,10 @@ impl Refusal {
     }
 
     /// Converts an error code of KMS: some concern the data key and its KMS key, the others concern the caller (AWS KMS API
-    /// reference, `Decrypt`, errors, and "Common errors").
-    fn by_code(code: &str, message: &str) -> Self {
+    /// reference, `Decrypt` and `ReEncrypt`, errors, and "Common errors").
+    fn by_code(code: &str, message: &str, permissions: &str) -> Self {
         let why = format!("AWS KMS refuses: {code}{message}");
+        let needs = format!("your AWS identity needs {permissions}");
         let (cause, advice) = match code {
             "InvalidCiphertextException" => {
                 (Cause::Mismatch, "what is wrapped, its KMS key and its encryption context don't belong together")
@@ -67,9 +67,7 @@ impl Refusal {
             "KMSInvalidStateException" => (Cause::KeyUnusable, "cancel the deletion of the KMS key, or enable it"),
             "NotFoundException" => (Cause::KeyUnusable, "check the ARN of the KMS key, and whether it was deleted"),
             "InvalidKeyUsageException" => (Cause::KeyUnusable, "the KMS key is not for encryption"),
-            "AccessDeniedException" => {
-                (Cause::AccessDenied, "your AWS identity needs kms:Decrypt, as kubectl datakey policy prints it")
-            }
+            "AccessDeniedException" => (Cause::AccessDenied, needs.as_str()),
             "ExpiredTokenException"
             | "IncompleteSignature"
             | "InvalidClientTokenId"
@@ -83,17 +81,19 @@ impl Refusal {
         };
         Self::new(cause, &if advice.is_empty() { why } else { format!("{why}; {advice}") })
     }
-}
 
-impl From<&SdkError<DecryptError>> for Refusal {
-    fn from(error: &SdkError<DecryptError>) -> Self {
+    /// Converts the error of a call that needs these permissions.
+    pub(crate) fn of<E>(error: &SdkError<E>, permissions: &str) -> Self
+    where
+        E: Error + ProvideErrorMetadata + 'static,
+    {
         match error {
             SdkError::ServiceError(service) => {
                 // Each error of KMS has one.
                 let Some(code) = service.err().code() else { return Self::no_answer_of_kms() };
                 let message = service.err().message();
                 let message = message.map(|message| format!(": {}", printable(&on_one_line(message), LONGEST_MESSAGE)));
-                Self::by_code(code, &message.unwrap_or_default())
+                Self::by_code(code, &message.unwrap_or_default(), permissions)
             }
             SdkError::TimeoutError(_) => {
                 Self::new(Cause::Unavailable, "AWS KMS did not answer in time: check the network")
@@ -136,7 +136,7 @@ mod tests {
             ("KMSInternalException", Cause::Unavailable),
             ("", Cause::Unavailable),
         ] {
-            let refusal = Refusal::by_code(code, ": as it says");
+            let refusal = Refusal::by_code(code, ": as it says", "kms:Decrypt");
             assert_eq!(refusal.cause, cause, "{code}");
             assert!(refusal.why.contains(code) && refusal.why.contains("as it says"), "{}", refusal.why);
             assert!(!refusal.why.contains("; ;") && !refusal.why.contains("; :"), "{}", refusal.why);

@@ -16,6 +16,7 @@ mod flags;
 pub mod import;
 pub mod inject;
 pub mod public_key;
+pub mod rewrap;
 mod values;
 
 use create::Create;
@@ -23,6 +24,7 @@ pub use flags::{Check, Classes, Export, Keep, List, Orphans, Policy, Retry, Rota
 use import::Import;
 use inject::Inject;
 use public_key::PublicKey;
+use rewrap::Rewrap;
 pub use values::{CompletionTarget, Document, ExportFormat, PolicyFormat};
 
 const EXIT_CODES: &str = "\
@@ -151,6 +153,13 @@ pub enum Command {
     /// datakey.dev/retry-at, which ends the wait. One that is Ready stays as it is.
     #[command(after_help = examples::RETRY)]
     Retry(Retry),
+    /// Move data keys and key pairs to another KMS key, account or encryption context, with the same plaintexts: AWS KMS wraps them
+    /// once more (ReEncrypt), under your own AWS credentials. Prints the plan, unless --output or --apply is given.
+    ///
+    /// Each recorded version gets a new number, as an entry of spec.wrappedKeys, and stays under its old one, too. Then a new data key
+    /// or key pair is issued under the new KMS key and becomes current; --no-rotate leaves that out. What is moved already is not
+    /// moved again, so an interrupted command can be repeated. To undo a move, move back: a version that is there already is used.
+    Rewrap(Rewrap),
     /// Keep the Secret of a DataKey or DataKeyPair under deletionPolicy Delete: create it again under Retain, with the same data
     /// keys or key pairs and the same Secret.
     ///
@@ -167,7 +176,7 @@ pub enum Command {
     #[command(after_help = examples::ORPHANS)]
     Orphans(Orphans),
     /// Print the IAM and key policies that a DataKey or DataKeyPair needs, for the operator and for the workload; with --class those
-    /// that a DataKeyClass needs, with the trust policy of its AWS role.
+    /// that a DataKeyClass needs, with the trust policy of its AWS role; with --rewrap those for a move to another KMS key.
     #[command(after_help = examples::POLICY)]
     Policy(Policy),
     /// Print a completion script for a shell, or for kubectl itself.
@@ -195,6 +204,9 @@ pub enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::ARN;
+
+    const ROLE: &str = "arn:aws:iam::111122223333:role/x";
 
     fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from([&["kubectl-datakey"], words].concat())
@@ -324,6 +336,16 @@ mod tests {
             &["policy", "orders", "--class", "shop"],
             &["policy", "--class", "Shop"],
             &["policy", "--class", "shop", "--only", "assumeRole"],
+            &["policy", "orders", "--rewrap"],
+            &["policy", "orders", "--rewrap", "--to-key-id", "alias/orders"],
+            &["policy", "orders", "--to-key-id", ARN],
+            &["policy", "orders", "--to-context", "a=b"],
+            &["policy", "orders", "--rewrap-role-arn", ROLE],
+            &["policy", "--rewrap", "--to-key-id", ARN],
+            &["policy", "--class", "shop", "--rewrap", "--to-key-id", ARN],
+            &["policy", "orders", "--rewrap", "--to-key-id", ARN, "--to-context", "a"],
+            &["policy", "orders", "--rewrap", "--to-key-id", ARN, "--role-arn", ROLE],
+            &["policy", "orders", "--rewrap", "--to-key-id", ARN, "--operator-role-arn", ROLE],
             &["export"],
             &["list", "-o", "xml"],
             &["import", "k", "--apply", "--from-csv=x", "--to=y"],
@@ -332,6 +354,14 @@ mod tests {
             &[],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn policies_of_a_rewrap_need_its_destination_alone() {
+        let destination = ["policy", "orders", "--rewrap", "--to-key-id", ARN];
+        for more in [&[][..], &["--to-context", "{}"], &["--rewrap-role-arn", ROLE, "--only", "rewrap"]] {
+            assert!(parse(&[&destination[..], more].concat()).is_ok(), "{more:?}");
         }
     }
 }

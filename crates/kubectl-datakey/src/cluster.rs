@@ -77,15 +77,27 @@ impl Cluster {
     ///
     /// `patch` has `metadata.resourceVersion`, so the API server refuses it if another client changed the object.
     pub async fn patch(&self, before: &FetchedKey, patch: &Value, dry_run: bool) -> Result<FetchedKey, CommandError> {
-        let (kind, name) = (before.kind(), before.name());
-        let params = PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.send(self.own(kind).patch(&name, &params, &Patch::Merge(patch))).await {
-            Ok(answer) => FetchedKey::decode(kind, &answer),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Err(CommandError::Failed(format!(
+        self.patch_unless_changed(before, patch, dry_run).await?.ok_or_else(|| {
+            CommandError::Failed(format!(
                 "{} was changed meanwhile, and nothing was done: look at it, and try again",
                 before.titled()
-            ))),
-            Err(error) => Err(explain(&error, &self.what(kind, &name))),
+            ))
+        })
+    }
+
+    /// Applies a merge patch like [`patch`](Self::patch). Returns `None` if another client changed the object.
+    pub async fn patch_unless_changed(
+        &self,
+        before: &FetchedKey,
+        patch: &Value,
+        dry_run: bool,
+    ) -> Result<Option<FetchedKey>, CommandError> {
+        let (kind, name, namespace) = (before.kind(), before.name(), before.namespace());
+        let params = PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match self.send(objects_of(kind, Some(&namespace)).patch(&name, &params, &Patch::Merge(patch))).await {
+            Ok(answer) => FetchedKey::decode(kind, &answer).map(Some),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(None),
+            Err(error) => Err(explain(&error, &format!("{} in namespace {namespace}", before.titled()))),
         }
     }
 

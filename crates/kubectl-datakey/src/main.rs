@@ -98,6 +98,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::Verify(args) => commands::verify::run(&cluster().await?, &args).await,
         Command::Retry(args) => commands::retry::run(&cluster().await?, terminal, &args).await,
         Command::Rotate(args) => commands::rotate::run(&cluster().await?, terminal, &args).await,
+        Command::Rewrap(args) => commands::rewrap::run(&cluster().await?, terminal, &args).await,
         Command::Keep(args) => commands::keep::run(&cluster().await?, terminal, &args).await,
         Command::Check(args) => commands::check::run(&cluster().await?, &args).await,
         Command::Orphans(args) => commands::orphans::run(&cluster().await?, &args).await,

@@ -1,4 +1,4 @@
-//! The progress of a command that works on many DataKeys.
+//! The progress of a command that works on many objects.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ const WIDTH: usize = 30;
 pub struct ProgressBar<'a> {
     terminal: &'a Terminal,
     total: usize,
+    nouns: &'a str,
     shown: Option<Instant>,
     is_drawn: bool,
 }
@@ -26,9 +27,9 @@ pub struct ProgressBar<'a> {
 // === impl ProgressBar ===
 
 impl<'a> ProgressBar<'a> {
-    /// The progress of this many steps.
-    pub fn of(terminal: &'a Terminal, total: usize) -> Self {
-        Self { terminal, total, shown: None, is_drawn: false }
+    /// The progress of this many objects; `nouns` names them.
+    pub fn of(terminal: &'a Terminal, total: usize, nouns: &'a str) -> Self {
+        Self { terminal, total, nouns, shown: None, is_drawn: false }
     }
 
     /// Shows how many steps are done, and what more there is to say. Short work shows nothing.
@@ -40,10 +41,10 @@ impl<'a> ProgressBar<'a> {
         }
         self.shown = Some(Instant::now());
         if self.terminal.shows_progress() {
-            self.terminal.redraw(&format!("{} {}", bar(done, self.total), line(done, self.total, more)));
+            self.terminal.redraw(&format!("{} {}", bar(done, self.total), line(done, self.total, self.nouns, more)));
             self.is_drawn = true;
         } else {
-            self.terminal.notes([line(done, self.total, more)]);
+            self.terminal.notes([line(done, self.total, self.nouns, more)]);
         }
     }
 }
@@ -57,8 +58,8 @@ impl Drop for ProgressBar<'_> {
     }
 }
 
-fn line(done: usize, total: usize, more: &str) -> String {
-    format!("{done} of {total} DataKeys{more}")
+fn line(done: usize, total: usize, nouns: &str, more: &str) -> String {
+    format!("{done} of {total} {nouns}{more}")
 }
 
 fn bar(done: usize, total: usize) -> String {
@@ -77,6 +78,6 @@ mod tests {
         for (done, total) in [(500, 500), (501, 500), (0, 0)] {
             assert_eq!(bar(done, total), format!("[{}]", "#".repeat(30)));
         }
-        assert_eq!(line(3, 5, ": 1 failed"), "3 of 5 DataKeys: 1 failed");
+        assert_eq!(line(3, 5, "DataKeys", ": 1 failed"), "3 of 5 DataKeys: 1 failed");
     }
 }

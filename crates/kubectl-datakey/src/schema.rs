@@ -13,8 +13,10 @@ use crate::{
         policy::{
             document::{KeyPolicyStatements, PolicyDocument},
             of_class::ClassPolicies,
+            rewrap::RewrapPolicies,
             statements::Policies,
         },
+        rewrap::view::MovePlan,
         verify::KeyCheck,
         version::Versions,
     },
@@ -35,6 +37,8 @@ fn schema() -> Value {
         output::<Items<Orphan>>(&mut generator),
         output::<Policies>(&mut generator),
         output::<ClassPolicies>(&mut generator),
+        output::<RewrapPolicies>(&mut generator),
+        output::<MovePlan>(&mut generator),
         output::<PolicyDocument>(&mut generator),
         output::<KeyPolicyStatements>(&mut generator),
         output::<Versions>(&mut generator),
@@ -55,8 +59,12 @@ mod tests {
     use super::*;
     use crate::{
         cluster::ListedSecret,
-        commands::{check::CheckResult, policy::statements::Roles, version::OperatorVersion},
-        fixtures::{class, edited, pair, ready, recorded, secret},
+        commands::{
+            check::CheckResult,
+            policy::{rewrap::Destination, statements::Roles},
+            version::OperatorVersion,
+        },
+        fixtures::{ARN, class, edited, pair, ready, recorded, secret},
         output::json as to_json,
         view::{class_summary::Place, secret_check::SecretCheck},
     };
@@ -157,6 +165,12 @@ mod tests {
         for fetched in [with_role, class("shop", |_| {})] {
             let policies = ClassPolicies::of(&fetched.class, &Roles { operator: None, workload: None }).unwrap();
             assert_valid("ClassPolicies", &json!(policies));
+        }
+        let destination = Destination { key_id: &ARN.replace("1234abcd", "99999999"), context: None };
+        for fetched in [ready(&[1, 2]), pair(&[1])] {
+            let policies = RewrapPolicies::of(&fetched.key, &destination, None).unwrap();
+            assert_valid("RewrapPolicies", &json!(policies));
+            assert_valid("PolicyDocument", &json!(policies.rewrap));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Secrets of a test: what they hold, how other clients change them, and how a workload decrypts them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use aws_sdk_kms::primitives::Blob;
 use datakey::secret::Projection;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -9,7 +10,10 @@ use kube::{
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::Value;
-use testbed::{eventually, kms};
+use testbed::{
+    eventually,
+    kms::{self, Key},
+};
 
 use super::{SOON, TestKind, TestNamespace};
 
@@ -97,6 +101,27 @@ impl<K: TestKind> TestNamespace<K> {
         let account = arn.split(':').nth(4).unwrap();
         let client = self.kms.client_in(region, account);
         kms::unwrap_key(&client, &arn, &data[&format!("ciphertextBlob{suffix}")], context).await
+    }
+
+    /// A Secret after its version 1 was moved to another KMS key, with the same encryption context: version 2 is a rewrap of
+    /// version 1, and the current version.
+    pub async fn rewrapped(&self, data: &Data, key: &Key) -> Data {
+        let context: HashMap<String, String> = serde_json::from_slice(&data["encryptionContext.v1"]).unwrap();
+        let plaintext = Blob::new(self.decrypt(data, ".v1").await);
+        let encrypt = self.kms.client().encrypt().key_id(&key.arn).plaintext(plaintext);
+        let wrapped = encrypt.set_encryption_context(Some(context)).send().await.unwrap();
+        let mut of_second: Data = data
+            .iter()
+            .filter_map(|(entry, value)| Some((entry.strip_suffix(".v1")?.to_owned(), value.clone())))
+            .collect();
+        of_second.insert("ciphertextBlob".to_owned(), wrapped.ciphertext_blob.unwrap().into_inner());
+        of_second.insert("keyId".to_owned(), key.arn.clone().into());
+        of_second.insert("rewrapOf".to_owned(), b"1".to_vec());
+        let mut both = data.clone();
+        both.extend(of_second.iter().map(|(entry, value)| (format!("{entry}.v2"), value.clone())));
+        both.extend(of_second);
+        both.insert("version".to_owned(), b"2".to_vec());
+        both
     }
 }
 

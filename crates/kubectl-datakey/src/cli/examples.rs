@@ -60,7 +60,9 @@ Examples:
   kubectl datakey policy orders
   kubectl datakey policy orders --only workload -o yaml
   kubectl datakey policy --class shop
-  kubectl datakey policy --class shop --only trust";
+  kubectl datakey policy --class shop --only trust
+  kubectl datakey policy orders --rewrap --to-key-id \\
+    arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 pub const VERSION: &str = "\
 Examples:

@@ -3,9 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
+use datakey::api::EncryptionContext;
 
-use super::values::{Document, ExportFormat, PolicyFormat, role_arn};
+use super::values::{Document, ExportFormat, PolicyFormat, key_arn, role_arn};
 use crate::{
+    aws_cli,
     output::{Format, ListFormat},
     reference::{Reference, class_name},
 };
@@ -247,6 +249,24 @@ pub struct Policy {
     /// The operator's IAM role, for the key policy and the trust policy.
     #[arg(long, value_parser = role_arn, value_name = "ARN")]
     pub operator_role_arn: Option<String>,
+
+    /// Instead of the policies of the operator and the workload those of a role that moves every recorded version to another KMS key
+    /// or encryption context by KMS ReEncrypt, for the time of the move.
+    #[arg(long, requires = "to_key_id", conflicts_with_all = ["class", "role_arn", "operator_role_arn"])]
+    pub rewrap: bool,
+
+    /// The KMS key to move to, by its ARN; the present one if only the encryption context changes.
+    #[arg(long, value_parser = key_arn, value_name = "ARN", requires = "rewrap")]
+    pub to_key_id: Option<String>,
+
+    /// The encryption context to move to, as for aws kms: purpose=orders, JSON, or file://NAME; {} for none. Without it each version
+    /// keeps its own.
+    #[arg(long, value_parser = aws_cli::encryption_context, value_name = "CONTEXT", requires = "rewrap")]
+    pub to_context: Option<EncryptionContext>,
+
+    /// The IAM role that rewraps, for the key policies.
+    #[arg(long, value_parser = role_arn, value_name = "ARN", requires = "rewrap")]
+    pub rewrap_role_arn: Option<String>,
 
     /// Only one of the documents, to be copied as it is.
     #[arg(long, value_name = "DOCUMENT")]

@@ -5,7 +5,10 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use clap::{Args, ValueEnum};
 use datakey::{key_format::KeyFormat, names::MAX_LABEL};
 
-use super::{public_key::Versions, values::role_arn};
+use super::{
+    public_key::Versions,
+    values::{key_arn, role_arn},
+};
 use crate::reference::Reference;
 
 /// The examples below the help.
@@ -34,6 +37,10 @@ pub struct Inject {
     /// kubectl.kubernetes.io/default-container names, else the first.
     #[arg(long, value_name = "CONTAINER")]
     pub container: Vec<String>,
+
+    /// Another KMS key that is trusted, with each encryption context of the record: before the data keys are moved there (rewrap).
+    #[arg(long, value_name = "ARN", value_parser = key_arn)]
+    pub also_key_id: Vec<String>,
 
     /// The image of datakey-unwrap. Without it the image is named datakey-unwrap, for "images" in a kustomization.
     #[arg(long, value_parser = image)]

@@ -1,7 +1,12 @@
 //! The values of flags and arguments. clap prints the doc comments of the variants as help.
 
 use clap::ValueEnum;
-use datakey::arn::RoleArn;
+use datakey::{
+    api::FIRST_VERSION,
+    arn::{KmsArn, RoleArn},
+};
+
+use crate::commands::rewrap::plan::Versions;
 
 /// What a completion script is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,10 +51,12 @@ pub enum ExportFormat {
 /// One of the policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Document {
-    /// Without --class: the IAM policy of the operator's role.
+    /// Without --class and --rewrap: the IAM policy of the operator's role.
     Operator,
-    /// Without --class: the IAM policy of the workload's role.
+    /// Without --class and --rewrap: the IAM policy of the workload's role.
     Workload,
+    /// With --rewrap: the IAM policy of the role that rewraps.
+    Rewrap,
     /// The statements of the KMS key's policy.
     Key,
     /// With --class: the IAM policy of the operator's role, by which it may assume the role of the class.
@@ -69,15 +76,54 @@ impl Document {
     }
 }
 
+/// Reads which versions are meant: all, current, or numbers.
+pub fn versions(text: &str) -> Result<Versions, String> {
+    match text {
+        "all" => return Ok(Versions::All),
+        "current" => return Ok(Versions::Current),
+        _ => {}
+    }
+    let numbers = text.split(',').map(|number| number.parse().ok().filter(|number| *number >= FIRST_VERSION));
+    numbers
+        .collect::<Option<_>>()
+        .map(Versions::Only)
+        .ok_or_else(|| "write all, current, or the numbers of versions, for example 1,3".to_owned())
+}
+
 /// Checks the ARN of an IAM role.
 pub fn role_arn(text: &str) -> Result<String, String> {
     let wrong = || "write it as arn:aws:iam::111122223333:role/NAME".to_owned();
     RoleArn::parse(text).map(|_| text.to_owned()).ok_or_else(wrong)
 }
 
+/// Checks the ARN of a KMS key. An alias is refused: it can name another key when AWS KMS is called.
+///
+/// # Errors
+/// Returns a message that says how to get the ARN.
+pub fn key_arn(text: &str) -> Result<String, String> {
+    let wrong = || {
+        "write the ARN of the KMS key, as aws kms describe-key --key-id KEY --query KeyMetadata.Arn --output text prints it".to_owned()
+    };
+    KmsArn::parse(text).filter(KmsArn::is_key).map(|_| text.to_owned()).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::ARN;
+
+    #[test]
+    fn only_the_arn_of_a_kms_key_is_accepted() {
+        let multi_region = format!("arn:aws-cn:kms:cn-north-1:111122223333:key/mrk-{}", "0a".repeat(16));
+        for arn in [ARN, &multi_region] {
+            assert_eq!(key_arn(arn).as_deref(), Ok(arn));
+        }
+        let (_, key_id) = ARN.rsplit_once('/').unwrap();
+        let alias = ARN.replace(&format!("key/{key_id}"), "alias/orders");
+        for other in ["", key_id, "alias/orders", &alias, &ARN.replace(key_id, "*"), &ARN.replace(":kms:", ":s3:")] {
+            assert!(key_arn(other).unwrap_err().contains("--query KeyMetadata.Arn"), "{other}");
+        }
+    }
 
     #[test]
     fn role_arns_may_have_any_partition_and_a_path() {

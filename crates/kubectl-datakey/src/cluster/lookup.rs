@@ -30,6 +30,16 @@ impl Cluster {
         }
     }
 
+    /// Gets the present state of an object, in whatever namespace it is.
+    pub async fn refreshed(&self, fetched: &FetchedKey) -> Result<FetchedKey, CommandError> {
+        let (kind, namespace) = (fetched.kind(), fetched.namespace());
+        let request = objects_of(kind, Some(&namespace)).get(&fetched.name(), &GetParams::default());
+        match self.send(request).await {
+            Ok(answer) => FetchedKey::decode(kind, &answer),
+            Err(error) => Err(explain(&error, &format!("{} in namespace {namespace}", fetched.titled()))),
+        }
+    }
+
     /// Gets an object of the namespace, or `None` if it does not exist.
     pub async fn find(&self, kind: &'static Kind, name: &str) -> Result<Option<FetchedKey>, CommandError> {
         match self.answer(kind, name).await {

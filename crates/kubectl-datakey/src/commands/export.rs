@@ -79,6 +79,9 @@ pub struct Exported<'a> {
     key_material_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    /// The version whose data key or private key this is, if it is a rewrap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewrap_of: Option<i32>,
 }
 
 // === impl Exported ===
@@ -100,7 +103,8 @@ impl<'a> Exported<'a> {
             encryption_context: issued.request.context(),
             issued_at: &issued.issued_at,
             key_material_id: issued.key_material_id.as_deref(),
-            request_id: issued.request_id.as_deref(),
+            request_id: issued.kms_request_id(),
+            rewrap_of: issued.rewrap_of.as_ref().map(|rewrap_of| rewrap_of.version),
         }
     }
 }

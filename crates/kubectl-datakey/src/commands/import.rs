@@ -19,7 +19,6 @@ use crate::{
 mod batch;
 mod candidate;
 mod pin;
-mod report;
 mod rollout;
 mod table;
 mod wrapped;

@@ -12,19 +12,22 @@ use crate::{
 pub mod document;
 mod kms_key;
 pub mod of_class;
+pub mod rewrap;
 pub mod statements;
 mod trust;
 
 use document::{OPERATOR_ROLE, WORKLOAD_ROLE};
 use of_class::ClassPolicies;
+use rewrap::{Destination, REWRAP_ROLE, RewrapPolicies};
 use statements::{Policies, Roles};
 
-/// Prints the policies of a `DataKey` or `DataKeyPair`, or of a class.
+/// Prints the policies of a `DataKey` or `DataKeyPair`, for its use or for a rewrap, or of a class.
 pub async fn run(cluster: &Cluster, args: &Policy) -> Result<Output, CommandError> {
-    match (&args.name, &args.class) {
-        (Some(name), _) => of_object(cluster, name, args).await,
-        (None, Some(class)) => of_class(cluster, class, args).await,
-        (None, None) => Err(CommandError::Usage("name a DataKey or DataKeyPair, or a class by --class".to_owned())),
+    match (&args.name, &args.class, &args.to_key_id) {
+        (Some(name), _, Some(key_id)) => of_rewrap(cluster, name, key_id, args).await,
+        (Some(name), _, None) => of_object(cluster, name, args).await,
+        (None, Some(class), _) => of_class(cluster, class, args).await,
+        (None, None, _) => Err(CommandError::Usage("name a DataKey or DataKeyPair, or a class by --class".to_owned())),
     }
 }
 
@@ -32,6 +35,9 @@ async fn of_object(cluster: &Cluster, name: &Reference, args: &Policy) -> Result
     let only = match args.only {
         Some(document @ (Document::AssumeRole | Document::Trust | Document::Role)) => {
             return Err(no_such_document(document, "is a policy of a class (--class)", "operator, workload and key"));
+        }
+        Some(document @ Document::Rewrap) => {
+            return Err(no_such_document(document, "is a policy of a rewrap (--rewrap)", "operator, workload and key"));
         }
         only => only,
     };
@@ -49,8 +55,28 @@ async fn of_object(cluster: &Cluster, name: &Reference, args: &Policy) -> Result
     Ok(Output { notes: policies.notes, ..Output::text(out) })
 }
 
+async fn of_rewrap(cluster: &Cluster, name: &Reference, key_id: &str, args: &Policy) -> Result<Output, CommandError> {
+    if let Some(document) = args.only
+        && !matches!(document, Document::Rewrap | Document::Key)
+    {
+        return Err(no_such_document(document, "is no policy of a rewrap", "rewrap and key"));
+    }
+    let fetched = cluster.resolve(name).await?;
+    let destination = Destination { key_id, context: args.to_context.as_ref() };
+    let role = args.rewrap_role_arn.as_deref();
+    let mut policies = RewrapPolicies::of(&fetched.key, &destination, role).map_err(CommandError::NotReady)?;
+    let names_the_role = matches!(args.only, None | Some(Document::Key));
+    policies.notes.extend(missing(&[(role, names_the_role, REWRAP_ROLE, "--rewrap-role-arn")]));
+    let out = match args.only {
+        Some(Document::Rewrap) => encode(args.output, &policies.rewrap)?,
+        Some(Document::Key) => encode(args.output, &policies.key_policy_statements)?,
+        _ => encode(args.output, &policies)?,
+    };
+    Ok(Output { notes: policies.notes, ..Output::text(out) })
+}
+
 async fn of_class(cluster: &Cluster, name: &str, args: &Policy) -> Result<Output, CommandError> {
-    if let Some(document @ (Document::Operator | Document::Workload)) = args.only {
+    if let Some(document @ (Document::Operator | Document::Workload | Document::Rewrap)) = args.only {
         return Err(no_such_document(document, "is a policy of one DataKey", "assume-role, trust, role and key"));
     }
     let missing = || CommandError::Failed(super::classes::NO_DEFINITION.to_owned());
@@ -116,13 +142,18 @@ fn encode(format: PolicyFormat, document: &impl Serialize) -> Result<String, Com
     }
 }
 
-/// Returns a note for each role that is not given where the output names it. An IAM policy names none: it is attached to its role.
+/// Returns a note for each role that is not given where the output names it.
 fn missing_roles(roles: &Roles<'_>, names_the_operator: bool, names_the_workload: bool) -> Vec<String> {
-    let roles = [
+    missing(&[
         (roles.operator, names_the_operator, OPERATOR_ROLE, "--operator-role-arn"),
         (roles.workload, names_the_workload, WORKLOAD_ROLE, "--role-arn"),
-    ];
-    let missing = roles.into_iter().filter(|(role, is_named, ..)| role.is_none() && *is_named);
+    ])
+}
+
+/// Returns a note for each role that is not given where the output names it, with its placeholder and its flag. An IAM policy names
+/// none: it is attached to its role.
+fn missing(roles: &[(Option<&str>, bool, &str, &str)]) -> Vec<String> {
+    let missing = roles.iter().filter(|(role, is_named, ..)| role.is_none() && *is_named);
     missing.map(|(.., placeholder, flag)| format!("note: fill in {placeholder}, or name the role by {flag}")).collect()
 }
 

@@ -144,10 +144,16 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
 }
 
 fn version_table(summary: &KeySummary) -> String {
-    let headers = ["VERSION", "CURRENT", "ISSUED", "SPEC", "KEY", "CONTEXT", "REQUEST", "CLASS"];
-    // Most clusters have no classes.
+    let headers = ["VERSION", "CURRENT", "ISSUED", "SPEC", "KEY", "CONTEXT", "REQUEST", "CLASS", "REWRAP OF"];
+    // Most clusters have no classes, and most objects were never moved.
     let has_classes = summary.versions.iter().any(|version| version.class.is_some());
-    let shown = if has_classes { headers.len() } else { headers.len() - 1 };
+    let has_rewraps = summary.versions.iter().any(|version| version.rewrap_of.is_some());
+    let is_shown = |header: &str| match header {
+        "CLASS" => has_classes,
+        "REWRAP OF" => has_rewraps,
+        _ => true,
+    };
+    let shown: Vec<_> = headers.into_iter().filter(|header| is_shown(header)).collect();
     let rows: Vec<_> = summary
         .versions
         .iter()
@@ -161,11 +167,13 @@ fn version_table(summary: &KeySummary) -> String {
                 pairs(&version.encryption_context),
                 version.request_id.clone().unwrap_or_default(),
                 version.class.as_ref().map(|class| class.name.clone()).unwrap_or_default(),
+                version.rewrap_of.map(|rewrap_of| rewrap_of.to_string()).unwrap_or_default(),
             ];
-            row[..shown].to_vec()
+            let cells = headers.into_iter().zip(row).filter(|(header, _)| is_shown(header));
+            cells.map(|(_, cell)| cell).collect()
         })
         .collect();
-    table(&headers[..shown], &rows)
+    table(&shown, &rows)
 }
 
 fn event_table(summary: &KeySummary, now: Timestamp) -> String {

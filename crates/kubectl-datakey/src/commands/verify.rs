@@ -1,10 +1,13 @@
 //! `kubectl datakey verify`: checks whether Secrets hold what is recorded and, with `--decrypt`, whether that unwraps; of a key pair
 //! also whether both halves belong together.
 
-use std::fmt::Write;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
-use datakey::secret::sha256;
-use datakey_decrypt::{Caller, Decrypter, Decryption, PublicHalf};
+use datakey::{rewraps::Rewraps, secret::sha256};
+use datakey_decrypt::{Caller, Comparable, Decrypter, Decryption, PublicHalf};
 use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -48,6 +51,37 @@ pub struct VersionCheck {
     /// The result of the call to KMS, with `--decrypt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decrypt: Option<Decryption>,
+    /// Another version that has the same data key or private key, by what the record says, and that KMS unwraps, where the KMS key of
+    /// this one cannot be used. Then nothing is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    covered_by: Option<i32>,
+    /// What is said and known of a rewrap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewrap: Option<RewrapCheck>,
+}
+
+/// What `verify` found out about a version that says that it is a rewrap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct RewrapCheck {
+    /// The version whose data key or private key it is, as the record says.
+    of: i32,
+    /// Whether that is true.
+    plaintext: SamePlaintext,
+    /// The version whose plaintext it was compared with. If it is another one than `of`, both can be false: `of` was not unwrapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_with: Option<i32>,
+}
+
+/// Whether a rewrap has the plaintext that it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+enum SamePlaintext {
+    /// It has, compared with another version of the same data key or private key.
+    Equal,
+    /// It has another one.
+    Different,
+    /// They were not both unwrapped.
+    NotCompared,
 }
 
 /// Verifies one object, or all.
@@ -60,9 +94,14 @@ pub async fn run(cluster: &Cluster, args: &Verify) -> Result<Output, CommandErro
     if args.decrypt {
         let decrypter = Decrypter::new(&Caller::person(APP)).await.map_err(CommandError::Usage)?;
         for (fetched, check) in listing.keys.iter().zip(&mut checks) {
+            let (mut tags, mut unusable) = (BTreeMap::new(), BTreeSet::new());
             for (issued, version) in fetched.key.record().iter().zip(&mut check.versions) {
-                version.decrypt = Some(decrypter.decrypt(issued).await);
+                let Comparable { decryption, tag, is_key_unusable } = decrypter.decrypt_comparably(issued).await;
+                version.decrypt = Some(decryption);
+                tags.extend(tag.map(|tag| (issued.version, tag)));
+                unusable.extend(is_key_unusable.then_some(issued.version));
             }
+            check.compare(&Rewraps::of(fetched.key.record()), &tags, &unusable);
             check.verified = check.health() == Health::Healthy;
         }
     }
@@ -96,6 +135,12 @@ impl KeyCheck {
             ciphertext_sha256: sha256(&issued.ciphertext_blob.0),
             public_key_sha256: issued.public_key.as_ref().map(|key| sha256(&key.0)),
             decrypt: None,
+            covered_by: None,
+            rewrap: issued.rewrap_of.as_ref().map(|rewrap_of| RewrapCheck {
+                of: rewrap_of.version,
+                plaintext: SamePlaintext::NotCompared,
+                compared_with: None,
+            }),
         });
         let mut check = Self {
             kind: key.kind().name.to_owned(),
@@ -110,6 +155,29 @@ impl KeyCheck {
         check
     }
 
+    /// Compares each rewrap with a version that should have the same plaintext, by what their plaintexts are marked with: with the one
+    /// that it names if that was unwrapped, because the KMS key of that one may be gone.
+    ///
+    /// A version of these, whose KMS keys cannot be used, is covered by another one that was unwrapped.
+    fn compare<T: PartialEq>(&mut self, rewraps: &Rewraps, tags: &BTreeMap<i32, T>, unusable: &BTreeSet<i32>) {
+        for version in &mut self.versions {
+            let number = version.version;
+            let mut others = rewraps.same_as(number).filter(|other| tags.contains_key(other));
+            if unusable.contains(&number) {
+                version.covered_by = others.next();
+                continue;
+            }
+            let Some((rewrap, tag)) = version.rewrap.as_mut().zip(tags.get(&number)) else { continue };
+            let named = Some(rewrap.of).filter(|of| tags.contains_key(of));
+            rewrap.compared_with = named.or_else(|| others.next());
+            rewrap.plaintext = match rewrap.compared_with.and_then(|other| tags.get(&other)) {
+                Some(other) if other == tag => SamePlaintext::Equal,
+                Some(_) => SamePlaintext::Different,
+                None => SamePlaintext::NotCompared,
+            };
+        }
+    }
+
     /// Returns the worst health of the Secret and of each version.
     fn health(&self) -> Health {
         let secret = match self.secret.state {
@@ -121,8 +189,37 @@ impl KeyCheck {
             | SecretVerdict::NotIssued
             | SecretVerdict::Adoptable => Health::Unhealthy,
         };
-        let decrypted = self.versions.iter().filter_map(|version| version.decrypt.as_ref());
-        decrypted.map(health_of).fold(secret, Health::max)
+        let uncovered = self.versions.iter().filter(|version| version.covered_by.is_none());
+        let decrypted = uncovered.filter_map(|version| version.decrypt.as_ref());
+        let rewraps = self.versions.iter().filter_map(|version| version.rewrap.as_ref());
+        let is_other = |rewrap: &RewrapCheck| rewrap.plaintext == SamePlaintext::Different;
+        let rewrapped = if rewraps.into_iter().any(is_other) { Health::Unhealthy } else { Health::Healthy };
+        decrypted.map(health_of).fold(secret.max(rewrapped), Health::max)
+    }
+}
+
+// === impl RewrapCheck ===
+
+impl RewrapCheck {
+    fn line(&self) -> String {
+        let Self { of, plaintext, compared_with } = self;
+        let other = compared_with.filter(|other| other != of);
+        match (plaintext, other) {
+            (SamePlaintext::Equal, None) => format!("a rewrap of version {of}: both have the same plaintext"),
+            (SamePlaintext::Equal, Some(other)) => format!(
+                "a rewrap of version {of}, as it says; version {other}, which says the same, has the same plaintext, and version {of} \
+                 was not unwrapped"
+            ),
+            (SamePlaintext::Different, None) => {
+                format!("NOT a rewrap of version {of}, as it says: the plaintexts differ")
+            }
+            (SamePlaintext::Different, Some(other)) => format!(
+                "a rewrap of version {of}, as it says, but version {other}, which says the same, has another plaintext: one of them is NOT"
+            ),
+            (SamePlaintext::NotCompared, _) => {
+                format!("a rewrap of version {of}, as it says; whether both have the same plaintext was not checked")
+            }
+        }
     }
 }
 
@@ -164,6 +261,9 @@ fn describe(check: &KeyCheck) -> String {
         if let Some(sha256) = &version.public_key_sha256 {
             line("", &format!("public key with SHA-256 {sha256}"));
         }
+        if let Some(rewrap) = &version.rewrap {
+            line("", &rewrap.line());
+        }
         match &version.decrypt {
             None => {}
             Some(Decryption::Unwrapped { length, plaintext_sha256: Some(sha256) }) => {
@@ -181,7 +281,15 @@ fn describe(check: &KeyCheck) -> String {
                 };
                 line("", &format!("unwraps to a private key of {}, {belongs}", key_pair_spec.as_str()));
             }
-            Some(Decryption::Failed { why }) => line("", &format!("does NOT unwrap: {why}")),
+            Some(Decryption::Failed { why }) => match version.covered_by {
+                None => line("", &format!("does NOT unwrap: {why}")),
+                Some(other) => line(
+                    "",
+                    &format!(
+                        "does not unwrap any more ({why}); version {other}, by the record with the same plaintext, does"
+                    ),
+                ),
+            },
             Some(Decryption::Unknown { why }) => line("", &format!("not known whether it unwraps: {why}")),
         }
     }
@@ -194,7 +302,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{pair, ready, recorded, secret};
+    use crate::fixtures::{edited, pair, ready, recorded, secret};
 
     /// The check of a `DataKey` with two versions and these results of `--decrypt`.
     fn check(decrypted: &[Decryption]) -> KeyCheck {
@@ -242,6 +350,66 @@ mod tests {
         assert!(text.starts_with("orders in namespace shop: not issued yet\n"), "{text}");
         let text = describe(&check(&[]));
         assert!(text.starts_with("orders in namespace shop: verified\n") && !text.contains("unwrap"), "{text}");
+    }
+
+    #[test]
+    fn rewrap_is_compared_with_what_it_names() {
+        let key = edited(ready(&[1, 2, 3]), |value| {
+            for index in [1, 2] {
+                value["status"]["versions"][index]["rewrapOf"] = json!({ "version": 1 });
+            }
+        });
+        let check = |tags: &[(i32, &str)]| {
+            let mut check = KeyCheck::of(&key.key, SecretCheck::from_secret(&key.key, Some(&secret(&key.key, 3))));
+            check.compare(&Rewraps::of(key.key.record()), &tags.iter().copied().collect(), &BTreeSet::new());
+            let found = check.versions.iter().filter_map(|version| Some(version.rewrap.as_ref()?.plaintext));
+            (found.collect::<Vec<_>>(), check.health(), describe(&check))
+        };
+        let (found, health, text) = check(&[(1, "a"), (2, "a"), (3, "b")]);
+        assert_eq!((&*found, health), (&[SamePlaintext::Equal, SamePlaintext::Different][..], Health::Unhealthy));
+        assert!(text.contains("a rewrap of version 1: both have the same plaintext"), "{text}");
+        assert!(text.contains("NOT a rewrap of version 1, as it says: the plaintexts differ"), "{text}");
+        // The KMS key of version 1 is gone.
+        let (found, _, text) = check(&[(2, "a"), (3, "a")]);
+        assert_eq!(found, [SamePlaintext::Equal, SamePlaintext::Equal]);
+        assert!(
+            text.contains("version 3, which says the same, has the same plaintext, and version 1 was not"),
+            "{text}"
+        );
+        let (found, health, text) = check(&[(2, "a"), (3, "b")]);
+        assert_eq!((&*found, health), (&[SamePlaintext::Different, SamePlaintext::Different][..], Health::Unhealthy));
+        assert!(text.contains("version 3, which says the same, has another plaintext: one of them is NOT"), "{text}");
+        let (found, health, text) = check(&[(2, "a")]);
+        assert_eq!((&*found, health), (&[SamePlaintext::NotCompared, SamePlaintext::NotCompared][..], Health::Healthy));
+        assert!(text.contains("whether both have the same plaintext was not checked"), "{text}");
+    }
+
+    #[test]
+    fn version_of_an_unusable_kms_key_is_covered_by_its_rewrap() {
+        let key = edited(ready(&[1, 2]), |value| {
+            value["status"]["versions"][1]["rewrapOf"] = json!({ "version": 1 });
+        });
+        let check = |tags: &[(i32, &str)], unusable: &[i32]| {
+            let mut check = KeyCheck::of(&key.key, SecretCheck::from_secret(&key.key, Some(&secret(&key.key, 2))));
+            check.versions[0].decrypt = Some(failed());
+            check.versions[1].decrypt = Some(unwrapped());
+            check.compare(
+                &Rewraps::of(key.key.record()),
+                &tags.iter().copied().collect(),
+                &unusable.iter().copied().collect(),
+            );
+            (check.health(), describe(&check))
+        };
+        let (health, text) = check(&[(2, "a")], &[1]);
+        assert_eq!(health, Health::Healthy);
+        assert!(
+            text.contains(
+                "does not unwrap any more (AWS KMS refuses); version 2, by the record with the same plaintext, does"
+            ),
+            "{text}"
+        );
+        assert_eq!(check(&[(2, "a")], &[]).0, Health::Unhealthy, "what is wrapped may be damaged");
+        assert_eq!(check(&[], &[1]).0, Health::Unhealthy, "the other one does not unwrap either");
     }
 
     #[test]

@@ -97,12 +97,15 @@ pub struct VersionSummary {
     pub encryption_context: EncryptionContext,
     /// When KMS issued the version.
     pub issued_at: Time,
-    /// The request ID of the KMS call.
+    /// The request ID of the KMS call: that of `ReEncrypt` for a rewrap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     /// The class that allowed the version, as it was then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassOfVersion>,
+    /// The version whose data key or private key this is, if it is a rewrap. `verify --decrypt` proves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrap_of: Option<i32>,
 }
 
 /// One state of a class.
@@ -274,12 +277,13 @@ impl VersionSummary {
             public_key_sha256: issued.public_key.as_ref().map(|key| sha256(&key.0)),
             encryption_context: issued.request.context().clone(),
             issued_at: issued.issued_at.clone(),
-            request_id: issued.request_id.clone(),
+            request_id: issued.kms_request_id().map(str::to_owned),
             class: issued.class.as_ref().map(|class| ClassOfVersion {
                 name: class.name.clone(),
                 uid: class.uid.clone(),
                 generation: class.generation,
             }),
+            rewrap_of: issued.rewrap_of.as_ref().map(|rewrap_of| rewrap_of.version),
         }
     }
 

@@ -32,9 +32,12 @@ const fn on_core(verb: &'static str, resource: &'static str, commands: &'static 
 
 /// All of them. Server-side apply needs `patch`, and `create` for a DataKey that is not there.
 pub const RIGHTS: [NeededRight; 9] = [
-    on_keys("get", "status, verify, export, inject, policy, retry, rotate, keep, create --apply, import --apply"),
-    on_keys("list", "list, orphans, status, verify and retry of several, import --apply of many"),
-    on_keys("patch", "retry, rotate, create --apply, import --apply"),
+    on_keys(
+        "get",
+        "status, verify, export, inject, policy, retry, rotate, rewrap, keep, create --apply, import --apply",
+    ),
+    on_keys("list", "list, orphans, status, verify, retry and rewrap of several, import --apply of many"),
+    on_keys("patch", "retry, rotate, rewrap --apply, create --apply, import --apply"),
     on_keys("create", "create --apply, import --apply, keep"),
     on_keys("delete", "keep"),
     on_core("get", "secrets", "status, verify, keep, import --from-secret"),
@@ -45,9 +48,9 @@ pub const RIGHTS: [NeededRight; 9] = [
 
 /// Those on `DataKeyPair`s.
 pub const PAIR_RIGHTS: [NeededRight; 5] = [
-    on_pairs("get", "status, verify, export, inject, public-key, policy, retry, rotate, keep, create --apply"),
-    on_pairs("list", "list, orphans, status, verify and retry of several"),
-    on_pairs("patch", "retry, rotate, create --apply"),
+    on_pairs("get", "status, verify, export, inject, public-key, policy, retry, rotate, rewrap, keep, create --apply"),
+    on_pairs("list", "list, orphans, status, verify, retry and rewrap of several"),
+    on_pairs("patch", "retry, rotate, rewrap --apply, create --apply"),
     on_pairs("create", "create --apply, keep"),
     on_pairs("delete", "keep"),
 ];
@@ -130,7 +133,10 @@ mod tests {
     fn missing_right_names_the_commands_that_need_it() {
         let refused = check(&RIGHTS[2], Some("shop"), Ok(false));
         assert_eq!((refused.check.as_str(), refused.result), ("patch datakeys", CheckResult::Failed));
-        assert_eq!(refused.detail, "you may not in namespace shop; for retry, rotate, create --apply, import --apply");
+        assert_eq!(
+            refused.detail,
+            "you may not in namespace shop; for retry, rotate, rewrap --apply, create --apply, import --apply"
+        );
         assert_eq!(check(&RIGHTS[2], None, Ok(true)).result, CheckResult::Ok);
         let unknown = check(&RIGHTS[2], None, Err(CommandError::Failed(String::new())));
         assert_eq!(unknown.result, CheckResult::NotChecked);

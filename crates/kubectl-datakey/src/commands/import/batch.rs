@@ -16,14 +16,18 @@ use super::{
     Importer, TIME_OF_IMPORT,
     candidate::Candidate,
     pin::manifest,
-    report::{Failure, Failures},
-    rollout::{self, Rollout},
+    rollout,
     table::{self, Row},
 };
 use crate::{
     cli::import::Import,
     cluster::Cluster,
-    commands::{of_all, write_new},
+    commands::{
+        of_all,
+        report::{Failure, Failures},
+        rollout::Rollout,
+        write_new,
+    },
     output::{CommandError, Health, Output, Terminal, printable, yaml},
     progress::ProgressBar,
 };
@@ -82,7 +86,7 @@ pub async fn run(
     let mut report = Report::default();
     let mut manifests = Vec::new();
     let mut has_time_of_import = false;
-    let mut bar = ProgressBar::of(terminal, count);
+    let mut bar = ProgressBar::of(terminal, count, "DataKeys");
     while let Some((group, outcome)) = outcomes.next().await {
         has_time_of_import |= matches!(outcome, Ok(Outcome::Imported(_))) && group.is_undated();
         // What was compared is applied, whatever is in the file later.
@@ -101,10 +105,10 @@ pub async fn run(
         terminal.print(&output)?;
         manifests.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let count = manifests.len();
-        let Rollout { ready, failures, health } = rollout::run(cluster, terminal, manifests, args.timeout).await;
+        let Rollout { ready, failures, health, .. } = rollout::run(cluster, terminal, manifests, args.timeout).await;
         let namespace = &cluster.namespace;
         let text = format!("{} applied and Ready in namespace {namespace}\n", of_all(ready, count, "DataKeys"));
-        output = Output::text(text + &failures.text()).with(output.health.max(health));
+        output = Output::text(text + &failures.text("DataKeys")).with(output.health.max(health));
     }
     Ok(output)
 }
@@ -250,7 +254,7 @@ impl Report {
             printable(&folder.display().to_string()),
             self.present,
             self.failures.len(),
-            self.failures.text()
+            self.failures.text("DataKeys")
         )
     }
 }

@@ -7,12 +7,12 @@ use zeroize::Zeroizing;
 
 use super::{
     candidate::Candidate,
-    report::Failure,
     wrapped::{Wrapped, plaintext_is_there},
 };
 use crate::{
     aws_cli::{self, param_file},
     cli::{aws::data_key_name, import::Import},
+    commands::report::Failure,
     output::CommandError,
 };
 

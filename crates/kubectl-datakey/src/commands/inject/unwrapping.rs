@@ -1,6 +1,11 @@
 //! The arguments by which `datakey-unwrap` unwraps the versions of an object: what it trusts comes from the record.
 
-use datakey::api::{EncryptionContext, IssuedVersion};
+use std::collections::BTreeSet;
+
+use datakey::{
+    api::{EncryptionContext, IssuedVersion},
+    rewraps::Rewraps,
+};
 use datakey_aws::parameters::encryption_context_argument;
 
 use crate::{
@@ -60,10 +65,16 @@ impl Unwrapping {
                 .map_err(|why| CommandError::Usage(format!("--format {}: {why}", format.as_str())))?;
         }
         // With `current`, any recorded version can become the current one, so the KMS keys of all versions are trusted.
-        let trusted = if args.versions == Some(Selection::Current) { object.record().iter().collect() } else { chosen };
+        let trusted = if args.versions == Some(Selection::Current) {
+            object.record().iter().collect()
+        } else {
+            with_rewraps(object.record(), chosen)
+        };
         let mut trust: Vec<String> = Vec::new();
-        for issued in &trusted {
-            let flag = format!("--trust={} {}", issued.key_id, context(issued.request.context()));
+        let of_record = trusted.iter().map(|issued| (&issued.key_id, issued));
+        let others = args.also_key_id.iter().flat_map(|key_id| trusted.iter().map(move |issued| (key_id, issued)));
+        for (key_id, issued) in of_record.chain(others) {
+            let flag = format!("--trust={key_id} {}", context(issued.request.context()));
             if !trust.contains(&flag) {
                 trust.push(flag);
             }
@@ -92,6 +103,17 @@ fn note_about_pins(fetched: &FetchedKey, trusted: &[&IssuedVersion]) -> Option<S
             pinned.join(", ")
         )
     })
+}
+
+/// Versions, and those that are unwrapped in their place when their KMS keys are gone.
+fn with_rewraps<'a>(record: &'a [IssuedVersion], chosen: Vec<&'a IssuedVersion>) -> Vec<&'a IssuedVersion> {
+    let rewraps = Rewraps::of(record);
+    let others = chosen.iter().flat_map(|issued| rewraps.same_as(issued.version)).collect::<BTreeSet<_>>();
+    let is_more = |issued: &&IssuedVersion| {
+        others.contains(&issued.version) && chosen.iter().all(|chosen| chosen.version != issued.version)
+    };
+    let more: Vec<_> = record.iter().filter(is_more).collect();
+    chosen.into_iter().chain(more).collect()
 }
 
 /// The versions that are unwrapped, at least one.
@@ -160,6 +182,45 @@ mod tests {
             args(&fetched, &["--versions=current", "--min-version=2", "--format=hex"]),
             [&first, &third, "--key-spec=AES_256", "--versions=current", "--min-version=2", "--format=hex"]
         );
+    }
+
+    #[test]
+    fn keys_of_rewraps_are_trusted_with_those_of_their_version() {
+        let (other, third) = (ARN.replace("1234abcd", "4321abcd"), ARN.replace("1234abcd", "3333abcd"));
+        let fetched = edited(ready(&[1, 2, 3, 4]), |value| {
+            let versions = &mut value["status"]["versions"];
+            versions[1]["keyId"] = json!(third);
+            versions[2]["keyId"] = json!(other);
+            versions[2]["rewrapOf"] = json!({ "version": 1, "requestId": "request" });
+            versions[3]["rewrapOf"] = json!({ "version": 2 });
+            versions[3]["request"]["encryptionContext"] = json!({});
+        });
+        let [first, second, of_first, of_second] = [
+            format!("--trust={ARN} purpose=orders"),
+            format!("--trust={third} purpose=orders"),
+            format!("--trust={other} purpose=orders"),
+            format!("--trust={ARN} none"),
+        ];
+        let spec = "--key-spec=AES_256";
+        assert_eq!(args(&fetched, &[]), [&first, &second, &of_first, &of_second, spec]);
+        assert_eq!(args(&fetched, &["--versions=1"]), [&first, &of_first, spec, "--versions=1"]);
+        assert_eq!(args(&fetched, &["--versions=4"]), [&of_second, &second, spec, "--versions=4"]);
+        assert_eq!(args(&fetched, &["--versions=1,3"]), [&first, &of_first, spec, "--versions=1,3"]);
+        let current = args(&fetched, &["--versions=current"]);
+        assert_eq!(current[..4], [first, second, of_first, of_second]);
+    }
+
+    #[test]
+    fn kms_key_of_a_move_is_trusted_before_it() {
+        let other = ARN.replace("1234abcd", "4321abcd");
+        let fetched = edited(ready(&[1, 2]), |value| {
+            value["status"]["versions"][1]["request"]["encryptionContext"] = json!({});
+        });
+        let trusts = |arn: &str| [format!("--trust={arn} purpose=orders"), format!("--trust={arn} none")];
+        let [before, after] = [trusts(ARN), trusts(&other)];
+        let wanted = [&before[..], &after, &["--key-spec=AES_256".to_owned()]].concat();
+        assert_eq!(args(&fetched, &["--also-key-id", &other]), wanted);
+        assert_eq!(args(&fetched, &["--also-key-id", ARN]), args(&fetched, &[]));
     }
 
     #[test]

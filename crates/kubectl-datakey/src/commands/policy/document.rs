@@ -167,6 +167,17 @@ impl Condition {
         })
     }
 
+    /// Returns the condition that a request has this encryption context: each pair, and no other one. It also compares the case of the
+    /// keys, which a condition on a pair alone ignores.
+    pub fn of_whole_context(context: &EncryptionContext) -> Self {
+        let keys = context.keys().map(|key| escape_policy_variables(key));
+        let no_other = |condition: Self| {
+            condition.with("ForAllValues:StringEquals", "kms:EncryptionContextKeys", keys.collect::<Values>())
+        };
+        let of_pairs = Self::of_context(context);
+        if context.is_empty() { of_pairs } else { no_other(of_pairs) }
+    }
+
     /// Returns the condition that a request has no encryption context.
     pub fn without_context() -> Self {
         Self::default().with("Null", "kms:EncryptionContextKeys", "true")
@@ -222,6 +233,20 @@ mod tests {
             json!(Condition::of_context(&context)),
             json!({ "StringEquals": { "kms:EncryptionContext:a": "${$}{aws:username}", "kms:EncryptionContext:b": "$x {y} *" } })
         );
+    }
+
+    #[test]
+    fn whole_context_has_no_other_pair() {
+        let context = [("a", "1"), ("${b}", "2")].map(|(key, value)| (key.into(), value.into())).into();
+        assert_eq!(
+            json!(Condition::of_whole_context(&context)),
+            json!({
+                "StringEquals": { "kms:EncryptionContext:a": "1", "kms:EncryptionContext:${b}": "2" },
+                "ForAllValues:StringEquals": { "kms:EncryptionContextKeys": ["${$}{b}", "a"] },
+            })
+        );
+        let none = json!(Condition::of_whole_context(&EncryptionContext::default()));
+        assert_eq!(none, json!({ "Null": { "kms:EncryptionContextKeys": "true" } }));
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! What became of many imports: counts, and each cause of a failure once. Pure.
+//! What became of many objects: counts, and each cause of a failure once. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::output::printable;
 
-/// Why a `DataKey` failed.
+/// Why an object failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failure {
-    /// The line or file; the name of the `DataKey` where it has no line.
+    /// The line or file; the name of the object where it has no line.
     pub place: String,
     /// The cause.
     pub why: String,
 }
 
-/// Failures, each with the name of its `DataKey`.
+/// Failures, each with the name of its object.
 #[derive(Debug, Default)]
 pub struct Failures(Vec<(String, Failure)>);
 
@@ -42,13 +42,14 @@ impl Failures {
         self.0.len()
     }
 
-    /// What a progress bar shows beside the number of DataKeys that are through: how many are done, and how many failed.
+    /// What a progress bar shows beside the number of objects that are through: how many are done, and how many failed.
     pub fn progress(&self, done: usize, what: &str) -> String {
         format!(": {done} {what}, {} failed", self.len())
     }
 
-    /// Returns a line for each cause, with the names that it concerns: a missing right or credentials fail all DataKeys alike.
-    pub fn text(&self) -> String {
+    /// Returns a line for each cause, with the names that it concerns: a missing right or credentials fail all objects alike.
+    /// `nouns` names several of them.
+    pub fn text(&self, nouns: &str) -> String {
         let mut causes = BTreeMap::<&str, Vec<(&str, &str)>>::new();
         for (name, Failure { place, why }) in &self.0 {
             causes.entry(why).or_default().push((name, place));
@@ -58,11 +59,11 @@ impl Failures {
             concerned.sort_unstable();
         }
         causes.sort_unstable_by_key(|(_, concerned)| concerned.first().copied());
-        causes.into_iter().map(|(why, concerned)| cause_text(why, &concerned)).collect()
+        causes.into_iter().map(|(why, concerned)| cause_text(why, &concerned, nouns)).collect()
     }
 }
 
-fn cause_text(why: &str, concerned: &[(&str, &str)]) -> String {
+fn cause_text(why: &str, concerned: &[(&str, &str)], nouns: &str) -> String {
     if let [(name, place)] = concerned {
         let name = if name == place { String::new() } else { format!("{name}: ") };
         return format!("  {}\n", printable(&format!("{name}{place}: {why}")));
@@ -71,7 +72,7 @@ fn cause_text(why: &str, concerned: &[(&str, &str)]) -> String {
         if name == place { (*name).to_owned() } else { format!("{name} ({place})") }
     };
     let names = concerned.iter().map(label).collect::<Vec<_>>().join(", ");
-    format!("  {} DataKeys: {}\n    {}\n", concerned.len(), printable(why), printable(&names))
+    format!("  {} {nouns}: {}\n    {}\n", concerned.len(), printable(why), printable(&names))
 }
 
 #[cfg(test)]
@@ -91,7 +92,7 @@ mod tests {
         }
         assert_eq!(failures.progress(1, "Ready"), ": 1 Ready, 4 failed");
         assert_eq!(
-            failures.text(),
+            failures.text("DataKeys"),
             "  2 DataKeys: you may not\n    a, b (line 3)\n  c: line 4: AWS KMS refuses\\u{1b}\n  line 9: name is empty\n"
         );
     }

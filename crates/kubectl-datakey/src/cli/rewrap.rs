@@ -1,0 +1,135 @@
+//! The flags of `rewrap`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args};
+use datakey::api::EncryptionContext;
+use datakey_aws::Overrides;
+
+use super::values::{key_arn, versions};
+use crate::{aws_cli, commands::rewrap::plan::Versions, output::Format, reference::Reference};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  # The plan: calls nothing, changes nothing
+  kubectl datakey rewrap orders --to-key-id \\
+    arn:aws:kms:eu-west-1:999999999999:key/1234abcd-12ab-34cd-56ef-1234567890ab
+
+  # Do it, and write the manifest for Git
+  kubectl datakey rewrap orders --output orders.yaml --to-key-id \\
+    arn:aws:kms:eu-west-1:999999999999:key/1234abcd-12ab-34cd-56ef-1234567890ab
+
+  # All that a KMS key wrapped, in all namespaces: into files for Git, and in
+  # the cluster. Run it again to go on after an interruption
+  kubectl datakey rewrap -A --output moved --apply --to-key-id \\
+   arn:aws:kms:eu-west-1:999999999999:key/1234abcd-12ab-34cd-56ef-1234567890ab \\
+    --from-key-id \\
+    arn:aws:kms:eu-west-1:111122223333:key/0987dcba-09fe-87dc-65ba-ab0987654321
+
+  # Another encryption context alone, without a new data key
+  kubectl datakey rewrap orders --to-context purpose=orders,stage=prod \\
+    --no-rotate --apply --to-key-id \\
+    arn:aws:kms:eu-west-1:111122223333:key/0987dcba-09fe-87dc-65ba-ab0987654321";
+
+/// Flags of `rewrap`.
+#[derive(Debug, Args)]
+// Each bool is an independent flag; clap checks which of them conflict.
+#[allow(clippy::struct_excessive_bools)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true))]
+pub struct Rewrap {
+    /// The DataKey or DataKeyPair, as NAME, datakey/NAME or datakeypair/NAME.
+    #[arg(group = "which", value_parser = Reference::parse)]
+    pub name: Option<Reference>,
+
+    /// DataKeys and DataKeyPairs with these labels, as for kubectl get.
+    #[arg(short = 'l', long, value_name = "SELECTOR", group = "which", conflicts_with = "name")]
+    pub selector: Option<String>,
+
+    /// DataKeys and DataKeyPairs of all namespaces.
+    #[arg(short = 'A', long, group = "which", conflicts_with = "name")]
+    pub all_namespaces: bool,
+
+    /// Only what this KMS key wrapped: its key ARN. Needed to move several objects; the plan does without it.
+    #[arg(long, value_name = "ARN", group = "which", value_parser = key_arn)]
+    pub from_key_id: Option<String>,
+
+    /// The KMS key that is moved to: its key ARN.
+    #[arg(long, value_name = "ARN", value_parser = key_arn)]
+    pub to_key_id: String,
+
+    /// The encryption context that is moved to: purpose=orders,stage=prod, or JSON, or file://FILE with either; {} for none.
+    /// Without it, each version keeps its own. Not with -A, because the namespaces could then unwrap the data keys of one another.
+    #[arg(long, value_parser = aws_cli::encryption_context, value_name = "CONTEXT", conflicts_with = "all_namespaces")]
+    pub to_context: Option<EncryptionContext>,
+
+    /// How spec.keyId names the KMS key: an alias or a key ID, for example mrk-..., in place of its ARN.
+    #[arg(long, value_parser = aws_cli::key_id, value_name = "KEY")]
+    pub spec_key_id: Option<String>,
+
+    /// Which versions are moved: all, current, or numbers, for example 1,3.
+    #[arg(long, default_value = "all", value_parser = versions, value_name = "VERSIONS")]
+    pub versions: Versions,
+
+    /// Do not have a new data key or key pair issued under the KMS key: the current one stays current, wrapped by that KMS key.
+    #[arg(long)]
+    pub no_rotate: bool,
+
+    /// Also move objects with versions that came from spec.wrappedKeys or from a Secret (status.adopted), as after an earlier move or
+    /// a restore. Before that, check that each of them is their own: a user of the namespace can have put the wrapped data key of
+    /// another team there, and a move could open it.
+    #[arg(long)]
+    pub include_adopted: bool,
+
+    /// Do it, and write the manifest for Git, with all versions as spec.wrappedKeys: a file for one object, a folder for several. A
+    /// file of an earlier run is used, and AWS KMS is not called again for it.
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
+    pub output: Option<PathBuf>,
+
+    /// Do it, change the object in the cluster, and wait until it is Ready.
+    #[arg(long)]
+    pub apply: bool,
+
+    /// How long to wait; for several, how long while none becomes Ready.
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration, value_name = "DURATION", requires = "apply")]
+    pub timeout: Duration,
+
+    /// How the plan is printed.
+    #[arg(long, default_value = "table", conflicts_with_all = ["output", "apply"])]
+    pub format: Format,
+
+    /// How AWS KMS is called.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// How AWS KMS is called under the user's own credentials, in the Region of the KMS key that is moved to.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "AWS")]
+pub struct AwsArgs {
+    /// The profile of your AWS configuration. It goes before access keys in the environment.
+    #[arg(long)]
+    pub profile: Option<String>,
+
+    /// The endpoint of AWS KMS that is called, if it is not that of AWS.
+    #[arg(long, value_name = "URL")]
+    pub endpoint_url: Option<String>,
+
+    /// A file of PEM certificates to trust when AWS KMS is called, in place of those of the system.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
+    pub ca_bundle: Option<String>,
+}
+
+// === impl AwsArgs ===
+
+impl AwsArgs {
+    /// The settings that go before those of the environment.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            region: None,
+            profile: self.profile.clone(),
+            endpoint_url: self.endpoint_url.clone(),
+            ca_bundle: self.ca_bundle.clone(),
+        }
+    }
+}
