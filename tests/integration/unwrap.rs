@@ -5,6 +5,7 @@ mod failures;
 mod files;
 mod memory;
 mod pairs;
+mod rewraps;
 mod sources;
 mod tampering;
 mod watch;

@@ -71,7 +71,8 @@ pub struct KeyArgs {
     pub from: PathBuf,
 
     /// A KMS key that may have wrapped the keys: its key ARN, a space, and the encryption context, as the AWS CLI reads it
-    /// (`purpose=orders,stage=prod`, or JSON), or `none`. Repeat it for several.
+    /// (`purpose=orders,stage=prod`, or JSON), or `none`. Repeat it for several. If the KMS key of a version
+    /// cannot be used, or access to it is denied, a rewrap of the version under another one of them is unwrapped.
     #[arg(long, value_name = "ARN CONTEXT", required = true, value_parser = values::trusted)]
     pub trust: Vec<Trusted>,
 
@@ -87,7 +88,8 @@ pub struct KeyArgs {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..), help_heading = "Selection")]
     pub min_version: Option<i32>,
 
-    /// The SHA-256 of a wrapped key, as 1=HEX for version 1: no other key is accepted. Repeat it for each version that is unwrapped.
+    /// The SHA-256 of a wrapped key, as 1=HEX for version 1: no other key is accepted. Repeat it for each version that is unwrapped,
+    /// and for each rewrap that can be unwrapped in its place: 1=HEX of the rewrap.
     #[arg(long, value_name = "VERSION=HEX", value_parser = values::blob_pin, help_heading = "Selection")]
     pub blob_sha256: Vec<BlobPin>,
 

@@ -1,6 +1,6 @@
 //! The commands. What several of them need is here.
 
-use datakey::secret::sha256;
+use datakey::{rewraps::Rewraps, secret::sha256};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -56,6 +56,11 @@ fn plan(args: &KeyArgs) -> Result<Plan, Failure> {
     Plan::new(args, Source::read(&args.from)?)
 }
 
+/// Decides the same, where each version is unwrapped by its own wrapped key or not at all.
+fn plan_without_rewraps(args: &KeyArgs) -> Result<Plan, Failure> {
+    Plan::new(args, Source { rewraps: Rewraps::default(), ..Source::read(&args.from)? })
+}
+
 /// Unwraps the keys of a plan, in a process whose memory is protected.
 fn unwrap(args: &KeyArgs, plan: Plan) -> Result<Vec<UnwrappedKey>, Failure> {
     memory::forbid_dumps()?;
@@ -97,6 +102,7 @@ fn origin(args: &FileArgs, plan: &Plan) -> Result<Origin, Failure> {
         name: args.name.of(call.version),
         sha256: call.wrapped.sha256(),
         public_key_sha256: sha256(&call.wrapped.public_key),
+        candidates_sha256: call.candidates_sha256(),
     };
     Ok(Origin {
         // Another release can print these in another way; the keys are unwrapped once more then.

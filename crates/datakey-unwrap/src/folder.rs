@@ -78,6 +78,9 @@ pub struct FileOrigin {
     pub sha256: String,
     /// SHA-256 of the public key that was compared; that of nothing for a data key.
     pub public_key_sha256: String,
+    /// SHA-256 of the wrapped keys from which the file can have been written, if it can be another one than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates_sha256: Option<String>,
 }
 
 /// Who may read a key file.

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use crate::{
     APP,
     cli::KeyArgs,
-    ended::Failure,
-    plan::{Call, Plan},
+    ended::{Failure, note},
+    plan::{Call, Candidate, Plan},
 };
 
 /// The most calls at the same time. Each has a connection of its own, and so a TLS handshake.
@@ -51,7 +51,12 @@ pub async fn unwrap(args: &KeyArgs, plan: Plan) -> Result<Vec<UnwrappedKey>, Fai
             Err(failure) => failures.push(failure),
         }
     }
-    most_severe(&failures, count).map_or(Ok(keys), Err)
+    if let Some(failure) = most_severe(&failures, count) {
+        return Err(failure);
+    }
+    // Which wrapped key a key came from can matter: that two versions have the same one is a claim of the Secret.
+    keys.iter().filter_map(|(_, instead)| instead.as_deref()).for_each(note);
+    Ok(keys.into_iter().map(|(key, _)| key).collect())
 }
 
 /// The failure that is reported of several ones of this many versions; `None` if there is none.
@@ -78,35 +83,93 @@ fn caller(args: &KeyArgs) -> Caller {
     Caller { overrides, timeout: aws.timeout, retries: aws.retries, fallback_region, ..Caller::workload(APP) }
 }
 
-/// Unwraps one version. Wrapped bytes that nothing names are tried under each trusted KMS key.
-async fn one(decrypter: &Decrypter, call: Call, material: Material) -> Result<UnwrappedKey, Failure> {
-    let Call { version, wrapped, trusted } = call;
-    let mut refused = None::<Refusal>;
-    for trusted in &trusted {
-        match decrypter.unwrap_key(&trusted.key_arn, &wrapped.blob, &trusted.context).await {
+/// Unwraps one version. Also returns what to print if another version was unwrapped in its place.
+async fn one(decrypter: &Decrypter, call: Call, material: Material) -> Result<(UnwrappedKey, Option<String>), Failure> {
+    let mut refused = Vec::new();
+    for candidate in &call.candidates {
+        match decrypt(decrypter, candidate).await {
             Ok(plaintext) => {
+                let instead = instead(&call, candidate.version, &refused);
+                let from = from(&call, candidate);
+                let Call { version, wrapped, .. } = call;
                 check_plaintext(&plaintext, material, &wrapped.public_key)
-                    .map_err(|why| Failure::mismatch(format!("version {version}: {why}")))?;
-                return Ok(UnwrappedKey { version, plaintext, public_key: wrapped.public_key });
+                    .map_err(|why| Failure::mismatch(format!("{from}: {why}")))?;
+                return Ok((UnwrappedKey { version, plaintext, public_key: wrapped.public_key }, instead));
             }
+            Err(refusal) => {
+                let is_last = !is_gone(refusal.cause);
+                refused.push(refusal);
+                if is_last {
+                    break;
+                }
+            }
+        }
+    }
+    Err(failure(&call, &refused))
+}
+
+/// Unwraps a wrapped key. Wrapped bytes that nothing names are tried under each trusted KMS key.
+async fn decrypt(decrypter: &Decrypter, candidate: &Candidate) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let mut mismatch = None;
+    for trusted in &candidate.trusted {
+        match decrypter.unwrap_key(&trusted.key_arn, &candidate.blob, &trusted.context).await {
             Err(refusal) if refusal.cause == Cause::Mismatch => {
-                refused.get_or_insert(refusal);
+                mismatch.get_or_insert(refusal);
             }
-            Err(refusal) => return Err(failure(version, &refusal)),
+            other => return other,
         }
     }
     // clap demands at least one.
-    Err(refused.map_or_else(|| Failure::usage("--trust is missing"), |refusal| failure(version, &refusal)))
+    Err(mismatch.unwrap_or_else(|| Refusal { cause: Cause::Mismatch, why: "--trust is missing".to_owned() }))
 }
 
-fn failure(version: i32, refusal: &Refusal) -> Failure {
-    Failure { ended: refusal.cause.into(), why: format!("version {version}: {}", refusal.why) }
+/// Whether a KMS key may be gone for good, so that another wrapped key of the same key is tried. An outage ends, and what does not
+/// belong together must be seen. Access is denied where the account of the KMS key was closed, or the permission was removed.
+fn is_gone(cause: Cause) -> bool {
+    matches!(cause, Cause::KeyUnusable | Cause::AccessDenied)
+}
+
+/// The version, and the one whose wrapped key was tried.
+fn from(call: &Call, candidate: &Candidate) -> String {
+    if candidate.version == call.version {
+        return format!("version {}", call.version);
+    }
+    format!("version {}, unwrapped as version {}", call.version, candidate.version)
+}
+
+/// What to print of a version whose key came from the wrapped key of another one.
+fn instead(call: &Call, from: i32, refused: &[Refusal]) -> Option<String> {
+    let version = call.version;
+    if from == version {
+        return None;
+    }
+    let why = call.own_refused.as_deref().or_else(|| refused.first().map(|refusal| refusal.why.as_str()));
+    let why = why.unwrap_or_default();
+    Some(format!("version {version} was unwrapped as version {from}, which has the same key by rewrapOf: {why}"))
+}
+
+/// The failure of a version after these refusals, one for each candidate that was tried: that of the first one, which is its own if
+/// that is accepted, unless the last one shows more than that its KMS key is gone.
+fn failure(call: &Call, refused: &[Refusal]) -> Failure {
+    let version = call.version;
+    let mut tried = refused.iter().zip(&call.candidates);
+    let shows_more = tried.clone().find(|(refusal, _)| !is_gone(refusal.cause));
+    let more = match (&shows_more, refused.len()) {
+        (Some(_), _) | (None, 0 | 1) => String::new(),
+        (None, 2) => "; 1 rewrap was tried, too".to_owned(),
+        (None, count) => format!("; {} rewraps were tried, too", count - 1),
+    };
+    let Some((refusal, candidate)) = shows_more.or_else(|| tried.next()) else {
+        // A plan has at least one candidate for each version.
+        return Failure::mismatch(format!("version {version} has no wrapped key that is accepted"));
+    };
+    Failure { ended: refusal.cause.into(), why: format!("{}: {}{more}", from(call, candidate), refusal.why) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ended::Ended;
+    use crate::{ended::Ended, source::Wrapped};
 
     #[test]
     fn possible_tampering_is_reported_before_an_outage() {
@@ -123,5 +186,73 @@ mod tests {
                 "{reported:?}"
             );
         }
+    }
+
+    /// A version with these candidates.
+    fn call(candidates: &[i32], own_refused: Option<&str>) -> Call {
+        let candidate = |version: &i32| Candidate { version: *version, blob: Vec::new(), trusted: Vec::new() };
+        Call {
+            version: 1,
+            wrapped: Wrapped { blob: Vec::new(), claim: None, public_key: Vec::new() },
+            candidates: candidates.iter().map(candidate).collect(),
+            own_refused: own_refused.map(str::to_owned),
+        }
+    }
+
+    fn refusals(causes: &[Cause]) -> Vec<Refusal> {
+        let refusal = |(number, cause): (usize, &Cause)| Refusal { cause: *cause, why: format!("refusal {number}") };
+        causes.iter().enumerate().map(refusal).collect()
+    }
+
+    #[test]
+    fn another_wrapped_key_is_tried_only_if_a_kms_key_is_gone() {
+        for (cause, expected) in [
+            (Cause::KeyUnusable, true),
+            (Cause::AccessDenied, true),
+            (Cause::Mismatch, false),
+            (Cause::Unavailable, false),
+        ] {
+            assert_eq!(is_gone(cause), expected, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn failure_of_the_own_wrapped_key_is_reported() {
+        use Cause::{AccessDenied, KeyUnusable, Mismatch, Unavailable};
+        for (candidates, causes, ended, why) in [
+            (&[1][..], &[KeyUnusable][..], Ended::KeyUnusable, "version 1: refusal 0"),
+            (&[1, 3], &[Unavailable], Ended::TryAgain, "version 1: refusal 0"),
+            (&[1, 3], &[Mismatch], Ended::Mismatch, "version 1: refusal 0"),
+            (
+                &[1, 3],
+                &[KeyUnusable, AccessDenied],
+                Ended::KeyUnusable,
+                "version 1: refusal 0; 1 rewrap was tried, too",
+            ),
+            (
+                &[1, 3, 2],
+                &[AccessDenied, KeyUnusable, KeyUnusable],
+                Ended::AccessDenied,
+                "version 1: refusal 0; 2 rewraps were tried, too",
+            ),
+            // The first one that is trusted.
+            (&[3], &[KeyUnusable], Ended::KeyUnusable, "version 1, unwrapped as version 3: refusal 0"),
+            // An outage can end, and what was changed must be seen.
+            (&[1, 3], &[KeyUnusable, Unavailable], Ended::TryAgain, "version 1, unwrapped as version 3: refusal 1"),
+            (&[1, 3], &[KeyUnusable, Mismatch], Ended::Mismatch, "version 1, unwrapped as version 3: refusal 1"),
+        ] {
+            let failure = failure(&call(candidates, None), &refusals(causes));
+            assert_eq!((failure.ended, failure.why.as_str()), (ended, why));
+        }
+    }
+
+    #[test]
+    fn key_of_another_wrapped_key_is_reported() {
+        let refused = refusals(&[Cause::KeyUnusable]);
+        assert_eq!(instead(&call(&[1, 3], None), 1, &[]), None);
+        let why = "version 1 was unwrapped as version 3, which has the same key by rewrapOf: ";
+        assert_eq!(instead(&call(&[1, 3], None), 3, &refused), Some(format!("{why}refusal 0")));
+        let not_trusted = call(&[2, 3], Some("not trusted"));
+        assert_eq!(instead(&not_trusted, 3, &refused), Some(format!("{why}not trusted")));
     }
 }

@@ -3,9 +3,13 @@
 //! The Secret names a KMS key and an encryption context for each version, and the arguments name those that are trusted. What the
 //! Secret names chooses among the trusted ones and nothing else: a user who can write the Secret cannot have a key unwrapped that
 //! the manifest of the workload does not accept.
+//!
+//! A version can have its key under several KMS keys: AWS KMS wrapped it once more, as another version (`rewrapOf`). The wrapped
+//! key of the version itself comes first; the others are for the time when its KMS key cannot be used any more.
 
 use datakey::{
     api::{EncryptionContext, FIRST_VERSION, Material},
+    secret::sha256,
     text::{clause, printable_json},
 };
 
@@ -34,8 +38,22 @@ pub struct Plan {
 pub struct Call {
     /// The version.
     pub version: i32,
-    /// The wrapped key.
+    /// Its own wrapped key, and the public key that must belong to the plaintext.
     pub wrapped: Wrapped,
+    /// The wrapped keys to try, in this order, at least one: its own, then those of the versions that have the same key. There is
+    /// one for each KMS key and encryption context, because AWS KMS refuses a second one for the same reason.
+    pub candidates: Vec<Candidate>,
+    /// Why its own wrapped key is not among them.
+    pub own_refused: Option<String>,
+}
+
+/// A wrapped key that gives the key of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The version of which it is the wrapped key.
+    pub version: i32,
+    /// What KMS unwraps.
+    pub blob: Vec<u8>,
     /// The KMS keys to try, in this order: one, unless nothing names it.
     pub trusted: Vec<Trusted>,
 }
@@ -75,8 +93,9 @@ impl Plan {
             )));
         }
         check_pins(args, &source, is_selected)?;
-        let calls = source.versions.into_iter().filter(|(version, _)| is_selected(version));
-        let calls = calls.map(|(version, wrapped)| Call::new(args, version, wrapped)).collect::<Result<Vec<_>, _>>()?;
+        let selected = source.versions.iter().filter(|(version, _)| is_selected(version));
+        let calls = selected.map(|(version, own)| Call::new(args, &source, *version, own));
+        let calls = calls.collect::<Result<Vec<_>, _>>()?;
         // What the arguments name alone is what the program uses; it must not lose its key where the Secret goes on.
         let current = if is_selected(&current) { Some(current) } else { calls.last().map(|call| call.version) };
         let current = current.ok_or_else(|| Failure::mismatch("no version is selected"))?;
@@ -125,31 +144,100 @@ fn numbered(args: &KeyArgs, mut source: Source) -> Result<Source, Failure> {
 // === impl Call ===
 
 impl Call {
-    fn new(args: &KeyArgs, version: i32, wrapped: Wrapped) -> Result<Self, Failure> {
-        if let Some(pin) = args.blob_sha256.iter().find(|pin| pin.version == version) {
-            let found = wrapped.sha256();
-            if found != pin.sha256 {
-                return Err(Failure::mismatch(format!(
-                    "the wrapped key of version {version} has the SHA-256 {found}, and --blob-sha256 is {}: it was replaced",
-                    pin.sha256
-                )));
+    fn new(args: &KeyArgs, source: &Source, version: i32, own: &Wrapped) -> Result<Self, Failure> {
+        let mut candidates = Vec::new();
+        let own_refused = match accepted(args, version, version, own) {
+            Ok(trusted) => {
+                candidates.push(Candidate { version, blob: own.blob.clone(), trusted });
+                None
+            }
+            Err(refusal) => Some(refusal),
+        };
+        let mut refused = Vec::new();
+        for other in source.rewraps.same_as(version) {
+            // Only the versions that are there have links.
+            let Some(wrapped) = source.versions.get(&other) else { continue };
+            match accepted(args, version, other, wrapped) {
+                Ok(trusted) if candidates.iter().any(|candidate| candidate.trusted == trusted) => {}
+                Ok(trusted) => candidates.push(Candidate { version: other, blob: wrapped.blob.clone(), trusted }),
+                Err(refusal) => refused.push((other, refusal)),
             }
         }
-        let trusted = match &wrapped.claim {
-            None => args.trust.clone(),
-            Some(claim) => vec![chosen(&args.trust, version, claim)?.clone()],
-        };
-        Ok(Self { version, wrapped, trusted })
+        match own_refused {
+            Some(refusal) if candidates.is_empty() => Err(none_accepted(version, &refusal, &refused)),
+            refusal => {
+                Ok(Self { version, wrapped: own.clone(), candidates, own_refused: refusal.map(|refusal| refusal.why) })
+            }
+        }
+    }
+
+    /// SHA-256 of what can give the key, and in which order; nothing if that is its own wrapped key alone.
+    pub fn candidates_sha256(&self) -> Option<String> {
+        if self.own_refused.is_none() && self.candidates.len() == 1 {
+            return None;
+        }
+        let all: Vec<_> = self.candidates.iter().map(|one| (one.version, sha256(&one.blob), &one.trusted)).collect();
+        Some(sha256(format!("{all:?}").as_bytes()))
     }
 }
 
+/// Why a wrapped key is not accepted.
+struct Refusal {
+    /// Whether another one has its place. Otherwise no argument trusts it.
+    is_pin: bool,
+    why: String,
+}
+
+/// The KMS keys under which the wrapped key `of` is accepted as that of `version`.
+fn accepted(args: &KeyArgs, version: i32, of: i32, wrapped: &Wrapped) -> Result<Vec<Trusted>, Refusal> {
+    let pins: Vec<_> = args.blob_sha256.iter().filter(|pin| pin.version == version).collect();
+    let found = wrapped.sha256();
+    // A rewrap has the key of the version by a claim of the Secret alone, so a pin of its own version does not count here.
+    if !pins.is_empty() && pins.iter().all(|pin| pin.sha256 != found) {
+        let pins: Vec<_> = pins.iter().map(|pin| pin.sha256.as_str()).collect();
+        let why = format!(
+            "the wrapped key of version {of} has the SHA-256 {found}, and --blob-sha256 is {}: it was replaced",
+            pins.join(" or ")
+        );
+        return Err(Refusal { is_pin: true, why });
+    }
+    match &wrapped.claim {
+        None => Ok(args.trust.clone()),
+        Some(claim) => match chosen(&args.trust, of, claim) {
+            Ok(trusted) => Ok(vec![trusted.clone()]),
+            Err(why) => Err(Refusal { is_pin: false, why }),
+        },
+    }
+}
+
+/// The failure of a version of which no wrapped key is accepted.
+fn none_accepted(version: i32, own: &Refusal, others: &[(i32, Refusal)]) -> Failure {
+    let of = |is_pin: bool| -> Vec<_> {
+        let those = others.iter().filter(|(_, refusal)| refusal.is_pin == is_pin);
+        those.map(|(other, _)| other.to_string()).collect()
+    };
+    let mut why = vec![own.why.clone()];
+    let (unpinned, untrusted) = (of(true), of(false));
+    if !untrusted.is_empty() {
+        let those = untrusted.join(", ");
+        why.push(format!(
+            "no --trust names the KMS key and encryption context of its rewraps (version {those}) either"
+        ));
+    }
+    if !unpinned.is_empty() {
+        let those = unpinned.join(", ");
+        why.push(format!("no --blob-sha256 of version {version} names one of its rewraps (version {those})"));
+    }
+    Failure::mismatch(why.join("; "))
+}
+
 /// The trusted KMS key and encryption context that the Secret names.
-fn chosen<'a>(trust: &'a [Trusted], version: i32, claim: &Claim) -> Result<&'a Trusted, Failure> {
+fn chosen<'a>(trust: &'a [Trusted], version: i32, claim: &Claim) -> Result<&'a Trusted, String> {
     let mut of_key = trust.iter().filter(|trusted| trusted.key_arn == claim.key_arn);
     if let Some(trusted) = of_key.clone().find(|trusted| trusted.context == claim.context) {
         return Ok(trusted);
     }
-    Err(Failure::mismatch(match of_key.next() {
+    Err(match of_key.next() {
         Some(trusted) => format!(
             "version {version} has the encryption context {}, and --trust of its KMS key names {}: the Secret was changed, or \
              the argument is wrong",
@@ -160,7 +248,7 @@ fn chosen<'a>(trust: &'a [Trusted], version: i32, claim: &Claim) -> Result<&'a T
             "version {version} is wrapped by {}, which no --trust names: the Secret was changed, or an argument is missing",
             clause(&claim.key_arn)
         ),
-    }))
+    })
 }
 
 fn shown(context: &EncryptionContext) -> String {

@@ -12,6 +12,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datakey::{
     api::{EncryptionContext, FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length},
     public_key::{MAX_PUBLIC_KEY, der_of_pem},
+    rewraps::Rewraps,
     secret::sha256,
 };
 use rustix::fs::{Mode, OFlags};
@@ -35,6 +36,8 @@ pub struct Source {
     pub current: Option<i32>,
     /// The versions.
     pub versions: BTreeMap<i32, Wrapped>,
+    /// Which of them have the same key, as the Secret claims.
+    pub rewraps: Rewraps,
 }
 
 /// A wrapped key, and what the Secret claims about it.
@@ -102,6 +105,7 @@ impl Source {
             return Ok(Self {
                 current: Some(exported.version),
                 versions: BTreeMap::from([(exported.version, wrapped)]),
+                rewraps: Rewraps::default(),
             });
         }
         if is_json {
@@ -111,7 +115,8 @@ impl Source {
             )));
         }
         let wrapped = Wrapped { blob: checked_blob(path, bytes)?, claim: None, public_key: Vec::new() };
-        Ok(Self { current: None, versions: BTreeMap::from([(FIRST_VERSION, wrapped)]) })
+        let versions = BTreeMap::from([(FIRST_VERSION, wrapped)]);
+        Ok(Self { current: None, versions, rewraps: Rewraps::default() })
     }
 }
 
@@ -169,9 +174,21 @@ impl Folder {
         }
         let current = self.text("version")?;
         let current = version(current.trim()).ok_or_else(|| mismatch(&self.0, "the entry version is no number"))?;
+        let rewraps = numbers.iter().map(|number| Ok((*number, self.rewrap_of(*number)?))).collect::<Result<_, _>>()?;
         let versions =
             numbers.into_iter().map(|number| Ok((number, self.version(number)?))).collect::<Result<_, _>>()?;
-        Ok(Source { current: Some(current), versions })
+        Ok(Source { current: Some(current), versions, rewraps })
+    }
+
+    /// The earlier version whose key this version has, if it is a rewrap.
+    fn rewrap_of(&self, number: i32) -> Result<Option<i32>, Failure> {
+        let entry = format!("rewrapOf.v{number}");
+        let path = self.0.join(&entry);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let earlier = version(&self.text(&entry)?).filter(|earlier| *earlier < number);
+        earlier.map(Some).ok_or_else(|| mismatch(&path, "it is no number of an earlier version"))
     }
 
     fn version(&self, number: i32) -> Result<Wrapped, Failure> {

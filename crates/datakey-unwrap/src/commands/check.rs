@@ -6,8 +6,11 @@ use crate::{
 };
 
 pub fn run(args: &CheckArgs) -> Result<Ended, Failure> {
-    let keys = super::unwrap(&args.keys, super::plan(&args.keys)?)?;
-    let Some([one, other]) = args.same.as_deref() else { return Ok(Ended::Success) };
+    let Some([one, other]) = args.same.as_deref() else {
+        return super::unwrap(&args.keys, super::plan(&args.keys)?).map(|_| Ended::Success);
+    };
+    // A wrapped key that stands for both versions would prove nothing.
+    let keys = super::unwrap(&args.keys, super::plan_without_rewraps(&args.keys)?)?;
     let find = |version: i32| {
         let key = keys.iter().find(|key| key.version == version);
         key.ok_or_else(|| Failure::usage(format!("--same: version {version} is not there, or not among --versions")))

@@ -12,6 +12,7 @@ fn origin(versions: &[i32]) -> Origin {
         name: format!("v{version}"),
         sha256: format!("sha256 of {version}"),
         public_key_sha256: String::new(),
+        candidates_sha256: None,
     };
     Origin {
         settings: "settings".to_owned(),

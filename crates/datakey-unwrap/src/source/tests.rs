@@ -24,6 +24,19 @@ fn mounted_secret_is_read_whole() {
 }
 
 #[test]
+fn rewraps_are_read() {
+    let folder = mounted(&[1, 2, 3]);
+    assert_eq!(Source::read(folder.path()).unwrap().rewraps.same_as(1).count(), 0);
+    set(&folder, "rewrapOf.v3", "1");
+    // The plain entry is of the current version, and one without its version is none.
+    set(&folder, "rewrapOf", "1");
+    set(&folder, "rewrapOf.v4", "2");
+    let rewraps = Source::read(folder.path()).unwrap().rewraps;
+    assert_eq!(rewraps.same_as(1).collect::<Vec<_>>(), [3]);
+    assert_eq!(rewraps.same_as(2).count(), 0);
+}
+
+#[test]
 fn entries_outside_the_link_are_read_where_there_is_none() {
     let folder = mounted(&[1]);
     assert_eq!(Source::read(&folder.path().join("..data")), Source::read(folder.path()));
@@ -48,7 +61,7 @@ fn file_has_wrapped_bytes_or_an_export() {
 #[test]
 fn changed_entries_are_a_mismatch() {
     type Change = fn(&TempDir);
-    let changes: [(Change, &str); 10] = [
+    let changes: [(Change, &str); 15] = [
         (|folder| remove(folder, "keyId.v1"), "keyId.v1: the Secret has no such entry"),
         (|folder| remove(folder, "version"), "version: the Secret has no such entry"),
         (|folder| set(folder, "version", "1.5"), "no number"),
@@ -59,9 +72,14 @@ fn changed_entries_are_a_mismatch() {
         (|folder| set(folder, "encryptionContext.v1", r#"{"purpose": 1}"#), "no JSON object of strings"),
         (|folder| set(folder, "keyId.v1", b"\xff"), "not text"),
         (|folder| set(folder, "publicKey.v1", "no PEM"), "not in PEM"),
+        (|folder| set(folder, "rewrapOf.v2", "2"), "rewrapOf.v2: it is no number of an earlier version"),
+        (|folder| set(folder, "rewrapOf.v2", "3"), "no number of an earlier version"),
+        (|folder| set(folder, "rewrapOf.v2", "01"), "no number of an earlier version"),
+        (|folder| set(folder, "rewrapOf.v2", "1\n"), "no number of an earlier version"),
+        (|folder| set(folder, "rewrapOf.v1", "0"), "no number of an earlier version"),
     ];
     for (change, part) in changes {
-        let folder = mounted(&[1]);
+        let folder = mounted(&[1, 2]);
         change(&folder);
         let failure = refused(&folder);
         assert_eq!(failure.ended, Ended::Mismatch, "{failure:?}");
