@@ -3,6 +3,7 @@
 
 mod iam;
 mod key_pairs;
+mod rewraps;
 mod samples;
 
 use std::{path::PathBuf, sync::Mutex};

@@ -35,7 +35,7 @@ const APART: &str = "the public key of version 1 belongs to another private key"
 
 impl Workload {
     /// Issues the key pair `secret` for this purpose and wrong ones, and mounts the right one.
-    async fn of_key_pair(namespace: &str, secret: &'static str, spec: &str, other: &str) -> Self {
+    pub async fn of_key_pair(namespace: &str, secret: &'static str, spec: &str, other: &str) -> Self {
         let test = TestNamespace::new(namespace).await;
         let operator = test.operator();
         for (name, purpose, spec) in
@@ -80,7 +80,7 @@ impl Workload {
     }
 
     /// A file with what `kubectl datakey public-key` prints of the right key pair.
-    async fn published(&self, file: &str, words: &[&str]) -> PathBuf {
+    pub async fn published(&self, file: &str, words: &[&str]) -> PathBuf {
         let path = self.file(file);
         let printed = User::of(&self.test).ends(0, &[&["public-key", self.secret], words].concat()).await;
         fs::write(&path, printed.out).unwrap();
@@ -88,7 +88,7 @@ impl Workload {
     }
 
     /// A folder with the entries of the ConfigMap that it prints, as the kubelet mounts them.
-    async fn published_folder(&self, versions: &[&str]) -> PathBuf {
+    pub async fn published_folder(&self, versions: &[&str]) -> PathBuf {
         let map = self.published("map.yaml", &[&["-o", "configmap"], versions].concat()).await;
         let map: ConfigMap = serde_saphyr::from_str(&fs::read_to_string(map).unwrap()).unwrap();
         let folder = self.file(&format!("published-{}", fastrand::u64(..)));
@@ -235,7 +235,7 @@ async fn go_signs_lines_through_a_rotation() {
 }
 
 /// Whether OpenSSH accepts a signature of these data by one of these keys.
-fn openssh_accepts(workload: &Workload, allowed: &str, signature: &str, data: &[u8]) -> bool {
+pub fn openssh_accepts(workload: &Workload, allowed: &str, signature: &str, data: &[u8]) -> bool {
     let [signers, signed, file] = ["allowed", "signature", "data"].map(|name| workload.file(name));
     // A line of allowed_signers has the name of the signer before the key.
     let allowed: String = allowed.lines().flat_map(|line| ["release ", line, "\n"]).collect();
@@ -249,7 +249,7 @@ fn openssh_accepts(workload: &Workload, allowed: &str, signature: &str, data: &[
 }
 
 /// The settings of a workload in Rust.
-fn settings(endpoint: &str) -> SdkConfig {
+pub fn settings(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new(kms::ACCOUNT, "test", None, None, "test");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

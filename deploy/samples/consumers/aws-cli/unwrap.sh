@@ -15,16 +15,26 @@ if [[ $(stat --file-system --format=%T "$plaintext") != tmpfs ]]; then
 fi
 trap 'rm -f "$plaintext/.new"' EXIT
 
-for blob in "$keys"/ciphertextBlob.v*; do
-  if [[ ! -e $blob ]]; then
-    echo "${KEYS:-/keys} is no mounted Secret of a DataKey: it has no ..data/ciphertextBlob.v1" >&2
-    exit 1
-  fi
-  version=${blob##*.v}
-  key_arn=$(<"$keys/keyId.v$version")
+# The version as which the data key of a version was issued: a rewrap names an earlier version, and no other does.
+root() {
+  local version=$1 earlier
+  while [[ -e $keys/rewrapOf.v$version ]]; do
+    earlier=$(<"$keys/rewrapOf.v$version")
+    if [[ ! $earlier =~ ^[1-9][0-9]{0,9}$ ]] || ((earlier >= version)); then
+      break
+    fi
+    version=$earlier
+  done
+  echo "$version"
+}
+
+# Has KMS unwrap one version.
+decrypt() {
+  local key_arn
+  key_arn=$(<"$keys/keyId.v$1") || return
   if [[ " $KMS_KEY_ARNS " != *" $key_arn "* ]]; then
-    echo "version $version is wrapped by $key_arn, which is not in KMS_KEY_ARNS" >&2
-    exit 1
+    echo "version $1 is wrapped by $key_arn, which is not in KMS_KEY_ARNS" >&2
+    return 1
   fi
   # The encryption context is set here, not read from the Secret: a user who changes the Secret cannot make the workload
   # unwrap another data key.
@@ -32,9 +42,37 @@ for blob in "$keys"/ciphertextBlob.v*; do
     --cli-connect-timeout 5 --cli-read-timeout 5 \
     --region "$(cut -d: -f4 <<<"$key_arn")" \
     --key-id "$key_arn" \
-    --ciphertext-blob "fileb://$blob" \
+    --ciphertext-blob "fileb://$keys/ciphertextBlob.v$1" \
     --encryption-context purpose=orders \
-    --query Plaintext --output text | base64 --decode >"$plaintext/.new"
+    --query Plaintext --output text | base64 --decode
+}
+
+# The KMS key is disabled or deleted, or this workload may not use it any more. Other errors can pass, or mean that the Secret
+# was changed.
+gone='which is not in KMS_KEY_ARNS|An error occurred \((AccessDenied|Disabled|KMSInvalidState|NotFound)Exception\)'
+
+# Has KMS unwrap a version; if its KMS key is gone, a version with the same data key, which another KMS key wrapped.
+unwrap() {
+  local why other of_other
+  why=$(decrypt "$1" 2>&1 >"$plaintext/.new") && return
+  # In ascending order: a later version that is falsely named a rewrap does not go first.
+  for other in $(cd "$keys" && printf '%s\n' ciphertextBlob.v* | sed 's/.*\.v//' | sort -n); do
+    if [[ $why =~ $gone && $other != "$1" && $(root "$other") == "$(root "$1")" ]]; then
+      of_other=$(decrypt "$other" 2>&1 >"$plaintext/.new") && return
+      [[ $of_other =~ $gone ]] || why=$of_other
+    fi
+  done
+  echo "$why" >&2
+  return 1
+}
+
+for blob in "$keys"/ciphertextBlob.v*; do
+  if [[ ! -e $blob ]]; then
+    echo "${KEYS:-/keys} is no mounted Secret of a DataKey: it has no ..data/ciphertextBlob.v1" >&2
+    exit 1
+  fi
+  version=${blob##*.v}
+  unwrap "$version"
   # The data key is AES_256.
   length=$(stat --format=%s "$plaintext/.new")
   if ((length != 32)); then

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"datakey.dev/operator/deploy/samples/consumers/go/unwrap"
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
 // Set here and in the settings of the workload, not read from the Secret: a user who changes the Secret cannot make the
@@ -65,39 +62,16 @@ func (k *DataKeys) Plaintext(ctx context.Context, version uint32) ([]byte, error
 	if plaintext, unwrapped := k.plaintexts[version]; unwrapped {
 		return plaintext, nil
 	}
-	keyID, err := os.ReadFile(filepath.Join(k.secret, fmt.Sprintf("keyId.v%d", version)))
+	plaintext, err := unwrap.Version(ctx, k.settings, k.secret, version, k.trusted, encryptionContext)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(k.trusted, string(keyID)) {
-		return nil, fmt.Errorf("version %d is wrapped by %s, which is not in KMS_KEY_ARNS", version, keyID)
+	if len(plaintext) != keyBytes {
+		defer clear(plaintext)
+		return nil, fmt.Errorf("the plaintext of version %d has %d bytes, not %d", version, len(plaintext), keyBytes)
 	}
-	blob, err := os.ReadFile(filepath.Join(k.secret, fmt.Sprintf("ciphertextBlob.v%d", version)))
-	if err != nil {
-		return nil, err
-	}
-	key, err := arn.Parse(string(keyID))
-	if err != nil {
-		return nil, err
-	}
-	client := kms.NewFromConfig(k.settings, func(options *kms.Options) { options.Region = key.Region })
-	// Without a deadline, a KMS endpoint that does not answer stops the workload for good.
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	answer, err := client.Decrypt(ctx, &kms.DecryptInput{
-		KeyId:             aws.String(string(keyID)),
-		CiphertextBlob:    blob,
-		EncryptionContext: encryptionContext,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(answer.Plaintext) != keyBytes {
-		defer clear(answer.Plaintext)
-		return nil, fmt.Errorf("the plaintext of version %d has %d bytes, not %d", version, len(answer.Plaintext), keyBytes)
-	}
-	k.plaintexts[version] = answer.Plaintext
-	return answer.Plaintext, nil
+	k.plaintexts[version] = plaintext
+	return plaintext, nil
 }
 
 func fromEnvironment(ctx context.Context) (*DataKeys, error) {

@@ -3,14 +3,9 @@
 import os
 import pathlib
 
-import boto3
-from botocore.config import Config
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_public_key
 
-# Set in the settings of the workload, not read from the Secret.
-KMS_KEY_ARNS = os.environ.get("KMS_KEY_ARNS", "").split()
-# Without these, a KMS endpoint that does not answer stops the workload for minutes.
-DEADLINES = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 2})
+from unwrap import unwrap
 
 
 class KeyPairs:
@@ -27,17 +22,7 @@ class KeyPairs:
     def private_key(self, version):
         """The private key of a version. The entries of a version never change, so a rotation cannot mix two versions."""
         if version not in self._private_keys:
-            key_arn = (self._secret / f"keyId.v{version}").read_text()
-            if key_arn not in KMS_KEY_ARNS:
-                raise PermissionError(f"version {version} is wrapped by {key_arn}, which is not in KMS_KEY_ARNS")
-            kms = boto3.client("kms", region_name=key_arn.split(":")[3], config=DEADLINES)
-            answer = kms.decrypt(
-                KeyId=key_arn,
-                CiphertextBlob=(self._secret / f"ciphertextBlob.v{version}").read_bytes(),
-                EncryptionContext=self._encryption_context,
-            )
-            # The objects that boto3 created from the answer are immutable: they can be dropped, but not overwritten.
-            plaintext = bytearray(answer.pop("Plaintext"))
+            plaintext = unwrap(self._secret, version, self._encryption_context)
             try:
                 private_key = load_der_private_key(plaintext, password=None)
             finally:

@@ -12,14 +12,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
+	"datakey.dev/operator/deploy/samples/consumers/go/unwrap"
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
 // Set here and in the settings of the workload, not read from the Secret: a user who changes the Secret cannot make the
@@ -62,7 +59,7 @@ func (k *KeyPairs) Private(ctx context.Context, version uint32) (crypto.Signer, 
 	if private, unwrapped := k.private[version]; unwrapped {
 		return private, nil
 	}
-	plaintext, err := k.unwrap(ctx, version)
+	plaintext, err := unwrap.Version(ctx, k.settings, k.secret, version, k.trusted, encryptionContext)
 	if err != nil {
 		return nil, err
 	}
@@ -84,38 +81,6 @@ func (k *KeyPairs) Private(ctx context.Context, version uint32) (crypto.Signer, 
 	}
 	k.private[version] = private
 	return private, nil
-}
-
-// unwrap has KMS decrypt the private key of a version: PKCS #8 in DER.
-func (k *KeyPairs) unwrap(ctx context.Context, version uint32) ([]byte, error) {
-	keyID, err := os.ReadFile(filepath.Join(k.secret, fmt.Sprintf("keyId.v%d", version)))
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(k.trusted, string(keyID)) {
-		return nil, fmt.Errorf("version %d is wrapped by %s, which is not in KMS_KEY_ARNS", version, keyID)
-	}
-	blob, err := os.ReadFile(filepath.Join(k.secret, fmt.Sprintf("ciphertextBlob.v%d", version)))
-	if err != nil {
-		return nil, err
-	}
-	key, err := arn.Parse(string(keyID))
-	if err != nil {
-		return nil, err
-	}
-	client := kms.NewFromConfig(k.settings, func(options *kms.Options) { options.Region = key.Region })
-	// Without a deadline, a KMS endpoint that does not answer stops the workload for good.
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	answer, err := client.Decrypt(ctx, &kms.DecryptInput{
-		KeyId:             aws.String(string(keyID)),
-		CiphertextBlob:    blob,
-		EncryptionContext: encryptionContext,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return answer.Plaintext, nil
 }
 
 // publicKey is the public key of a version in a folder: that of the Secret, or of a ConfigMap with the published keys.
