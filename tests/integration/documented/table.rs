@@ -2,7 +2,7 @@
 //! as it is.
 
 /// The files: the first steps, everything in between, and last what installs, moves and uninstalls.
-pub const FILES: [&str; 20] = [
+pub const FILES: [&str; 21] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -12,6 +12,7 @@ pub const FILES: [&str; 20] = [
     "docs/key-pairs.md",
     "docs/kubectl-datakey.md",
     "docs/disaster-recovery.md",
+    "docs/moving.md",
     "docs/tenancy.md",
     "docs/security.md",
     "docs/reliability.md",
@@ -25,8 +26,14 @@ pub const FILES: [&str; 20] = [
     "docs/operations.md",
 ];
 
+/// Why a variable is replaced.
+const OWN_SHELL: &str = "each command has a shell of its own, where the variable is not set";
+
+/// Why a flag is added.
+const MOVED_BEFORE: &str = "the reader has one of these moves, and the test has all, of one DataKey";
+
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 20] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 29] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -83,6 +90,35 @@ pub const SUBSTITUTED: [(&str, &str, &str); 20] = [
         "the reader's name; it needs garbage collection: tests/integration/keep.rs runs it",
     ),
     ("| grep SecretConflict", "| grep Issued", "no DataKey is in conflict here"),
+    (
+        r#""$old_key""#,
+        r#""$(aws kms describe-key --key-id alias/invoices --query KeyMetadata.Arn --output text)""#,
+        OWN_SHELL,
+    ),
+    (
+        r#""$new_key""#,
+        r#""$(aws kms describe-key --key-id alias/invoices-2027 --query KeyMetadata.Arn --output text)""#,
+        OWN_SHELL,
+    ),
+    (
+        r#""$their_key""#,
+        r#""$(aws --profile payroll kms describe-key --key-id alias/invoices --query KeyMetadata.Arn --output text)""#,
+        OWN_SHELL,
+    ),
+    (
+        r#""$multi_region_key""#,
+        r#""$(aws kms describe-key --key-id alias/invoices-all --query KeyMetadata.Arn --output text)""#,
+        OWN_SHELL,
+    ),
+    (r#""$same_key""#, r#""$(kubectl get datakey invoices -n billing -o jsonpath='{.status.keyId}')""#, OWN_SHELL),
+    ("--output invoices-other-account.yaml", "--include-adopted --output invoices-other-account.yaml", MOVED_BEFORE),
+    ("--output invoices-all-regions.yaml", "--include-adopted --output invoices-all-regions.yaml", MOVED_BEFORE),
+    ("stage=prod --no-rotate --apply", "stage=prod --no-rotate --include-adopted --apply", MOVED_BEFORE),
+    (
+        "--force-conflicts -f invoices-other-account.yaml",
+        "--force-conflicts --dry-run=server -f invoices-other-account.yaml",
+        "the KMS server without IAM lets no operator use a KMS key of another account",
+    ),
 ];
 
 /// Beginnings of commands that are not run, and the reason. For `make`, the test checks that the target exists.
@@ -103,7 +139,8 @@ pub const NOT_RUN: [(&str, &str); 13] = [
 ];
 
 /// Commands that the text only mentions: to run them takes more than what is written there.
-pub const MENTIONED: [&str; 26] = [
+pub const MENTIONED: [&str; 30] = [
+    "aws kms update-alias",
     "helm --wait",
     "helm install",
     "helm template",
@@ -120,9 +157,13 @@ pub const MENTIONED: [&str; 26] = [
     "kubectl datakey export -o json",
     "kubectl datakey export -o manifest",
     "kubectl datakey inject",
+    "kubectl datakey inject --also-key-id",
     "kubectl datakey keep",
+    "kubectl datakey policy --rewrap",
     "kubectl datakey public-key",
     "kubectl datakey retry",
+    // Without a name and a KMS key it prints an error.
+    "kubectl datakey rewrap",
     // It deletes all DataKeys, which the text warns of.
     "kubectl delete -k",
     "kubectl get datakeys -o yaml",
@@ -136,7 +177,7 @@ pub const MENTIONED: [&str; 26] = [
 ];
 
 /// Words before a command, what the test does before it, and the reason.
-pub const MEANWHILE: [(&str, &str, &str); 11] = [
+pub const MEANWHILE: [(&str, &str, &str); 12] = [
     (
         "## What is not Ready, and why",
         "kubectl config set-context --current --namespace=shop",
@@ -154,6 +195,17 @@ pub const MEANWHILE: [(&str, &str, &str); 11] = [
            'spec: {keyId: alias/orders, keyPairSpec: ECC_NIST_P256}' | kubectl apply -f -
          kubectl wait --for=condition=Ready datakeypair/tokens -n shop",
         "the key pair of docs/key-pairs.md is there",
+    ),
+    (
+        "The examples move the DataKey",
+        "kubectl create namespace billing
+         aws kms create-alias --alias-name alias/invoices \
+           --target-key-id \"$(aws kms create-key --query KeyMetadata.KeyId --output text)\"
+         printf '%s\\n' 'apiVersion: datakey.dev/v1alpha1' 'kind: DataKey' 'metadata: {name: invoices, namespace: billing}' \
+           'spec: {keyId: alias/invoices, keySpec: AES_256, encryptionContext: {purpose: invoices}}' | kubectl apply -f -
+         kubectl wait --for=condition=Ready datakey/invoices -n billing --timeout=60s
+         kubectl datakey rotate invoices -n billing --wait",
+        "the DataKey of the examples has two versions",
     ),
     (
         "Give it the script",
