@@ -41,6 +41,14 @@ pub struct AwsArgs {
     #[arg(long, value_parser = aws_cli::region)]
     pub region: Option<String>,
 
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+}
+
+/// The same, where the ARN of a KMS key names the Region.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "AWS")]
+pub struct EndpointArgs {
     /// The profile of your AWS configuration. It goes before access keys in the environment.
     #[arg(long)]
     pub profile: Option<String>,
@@ -59,8 +67,17 @@ pub struct AwsArgs {
 impl AwsArgs {
     /// The settings that go before those of the environment.
     pub fn overrides(&self) -> Overrides {
+        Overrides { region: self.region.clone(), ..self.endpoint.overrides() }
+    }
+}
+
+// === impl EndpointArgs ===
+
+impl EndpointArgs {
+    /// The settings that go before those of the environment.
+    pub fn overrides(&self) -> Overrides {
         Overrides {
-            region: self.region.clone(),
+            region: None,
             profile: self.profile.clone(),
             endpoint_url: self.endpoint_url.clone(),
             ca_bundle: self.ca_bundle.clone(),

@@ -4,9 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use datakey::api::EncryptionContext;
-use datakey_aws::Overrides;
 
-use super::values::{key_arn, versions};
+use super::{
+    aws::EndpointArgs,
+    values::{key_arn, versions},
+};
 use crate::{aws_cli, commands::rewrap::plan::Versions, output::Format, reference::Reference};
 
 pub const EXAMPLES: &str = "\
@@ -100,36 +102,5 @@ pub struct Rewrap {
 
     /// How AWS KMS is called.
     #[command(flatten)]
-    pub aws: AwsArgs,
-}
-
-/// How AWS KMS is called under the user's own credentials, in the Region of the KMS key that is moved to.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "AWS")]
-pub struct AwsArgs {
-    /// The profile of your AWS configuration. It goes before access keys in the environment.
-    #[arg(long)]
-    pub profile: Option<String>,
-
-    /// The endpoint of AWS KMS that is called, if it is not that of AWS.
-    #[arg(long, value_name = "URL")]
-    pub endpoint_url: Option<String>,
-
-    /// A file of PEM certificates to trust when AWS KMS is called, in place of those of the system.
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
-    pub ca_bundle: Option<String>,
-}
-
-// === impl AwsArgs ===
-
-impl AwsArgs {
-    /// The settings that go before those of the environment.
-    pub fn overrides(&self) -> Overrides {
-        Overrides {
-            region: None,
-            profile: self.profile.clone(),
-            endpoint_url: self.endpoint_url.clone(),
-            ca_bundle: self.ca_bundle.clone(),
-        }
-    }
+    pub aws: EndpointArgs,
 }
