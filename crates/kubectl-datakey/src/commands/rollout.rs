@@ -13,6 +13,7 @@ use crate::{
     cluster::{FetchedKey, Listing},
     output::{CommandError, Health, Terminal},
     progress::ProgressBar,
+    reference::Reference,
 };
 
 /// The place of an object.
@@ -118,7 +119,12 @@ impl Rollout {
                 self.fail(place, why.clone(), Health::Unknown);
                 return false;
             }
-            let gone = || Progress::Failed("it was deleted meanwhile".to_owned());
+            let is_of_kind = |kind| Reference::parse(&place.shown).is_ok_and(|one| one.is_of(kind));
+            let gone = || match listing.unlisted.iter().find(|unlisted| is_of_kind(unlisted.kind)) {
+                // That says nothing about the object.
+                Some(unlisted) => Progress::Pending(unlisted.note.clone()),
+                None => Progress::Failed("it was deleted meanwhile".to_owned()),
+            };
             match found.get(place).map_or_else(gone, |fetched| wait::progress(fetched, *version)) {
                 Progress::Done => {
                     self.ready += 1;
@@ -140,14 +146,34 @@ impl Rollout {
 
 #[cfg(test)]
 mod tests {
-    use datakey::{condition::failed, reason::Reason};
+    use datakey::{
+        api::{DataKeyPair, KeyKind as _},
+        condition::failed,
+        reason::Reason,
+    };
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{at, edited, ready, recorded, with_status};
+    use crate::{
+        cluster::Unlisted,
+        fixtures::{at, edited, ready, recorded, with_status},
+    };
 
     fn place(shown: &str) -> Place {
         Place { namespace: "shop".to_owned(), shown: shown.to_owned() }
+    }
+
+    #[test]
+    fn kind_that_is_not_listed_is_waited_for() {
+        let note = "DataKeyPairs are left out".to_owned();
+        let unlisted = vec![Unlisted { kind: DataKeyPair::KIND, has_no_definition: false, note }];
+        let listing = Listing { unlisted, ..Listing::default() };
+        let mut waiting = ["orders", "datakeypair/orders"].map(|shown| (place(shown), 1)).into();
+        let mut rollout = Rollout::default();
+        let causes = rollout.settle(&mut waiting, &listing);
+        assert_eq!(waiting.into_keys().collect::<Vec<_>>(), [place("datakeypair/orders")]);
+        assert_eq!(causes[&place("datakeypair/orders")], "DataKeyPairs are left out");
+        assert!(rollout.failures.text("DataKeys").contains("orders: it was deleted meanwhile"));
     }
 
     #[test]
