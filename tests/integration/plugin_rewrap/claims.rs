@@ -39,7 +39,7 @@ async fn false_claim_of_a_rewrap_is_found() {
 
     let found = text(&user.ends(2, &["verify", "false", "--decrypt"]).await);
     assert!(found.starts_with("false in namespace rewrap-false: NOT as recorded\n"), "{found}");
-    assert!(found.contains("NOT a rewrap of version 1, as it says: the plaintexts differ"), "{found}");
+    assert!(found.contains("a rewrap of version 1. It is NOT: the plaintexts differ"), "{found}");
     let found = user.json(2, &["verify", "false", "--decrypt"]).await;
     assert_eq!(found["versions"][1]["rewrap"], json!({ "of": 1, "plaintext": "Different", "comparedWith": 1 }));
     assert_eq!(found["verified"], json!(false));
@@ -49,7 +49,7 @@ async fn false_claim_of_a_rewrap_is_found() {
     }
     // Without a call it is a claim.
     let claimed = text(&user.ends(0, &["verify", "false"]).await);
-    assert!(claimed.contains("whether both have the same plaintext was not checked"), "{claimed}");
+    assert!(claimed.contains("a rewrap of version 1; the plaintexts were not compared"), "{claimed}");
 }
 
 async fn restored_secret_brings_the_rewraps_back<K: TestKind>(test: TestNamespace<K>) {

@@ -207,17 +207,18 @@ impl RewrapCheck {
         match (plaintext, other) {
             (SamePlaintext::Equal, None) => format!("a rewrap of version {of}: both have the same plaintext"),
             (SamePlaintext::Equal, Some(other)) => format!(
-                "a rewrap of version {of}, as it says; version {other}, which says the same, has the same plaintext, and version {of} \
-                 was not unwrapped"
+                "the record says that it is a rewrap of version {of}, which was not unwrapped; version {other}, of which the record says \
+                 the same, has the same plaintext"
             ),
             (SamePlaintext::Different, None) => {
-                format!("NOT a rewrap of version {of}, as it says: the plaintexts differ")
+                format!("the record says that it is a rewrap of version {of}. It is NOT: the plaintexts differ")
             }
             (SamePlaintext::Different, Some(other)) => format!(
-                "a rewrap of version {of}, as it says, but version {other}, which says the same, has another plaintext: one of them is NOT"
+                "the record says that this version and version {other} are rewraps of version {of}. At least one is NOT: their plaintexts \
+                 differ"
             ),
             (SamePlaintext::NotCompared, _) => {
-                format!("a rewrap of version {of}, as it says; whether both have the same plaintext was not checked")
+                format!("the record says that it is a rewrap of version {of}; the plaintexts were not compared")
             }
         }
     }
@@ -236,13 +237,25 @@ fn conclusion(checks: &[KeyCheck], nouns: &str, none: &str) -> String {
     let verified = checks.iter().filter(|check| check.verified).count();
     match checks.len() {
         0 => none.to_owned(),
-        all => format!("{} verified.", of_all(verified, all, nouns)),
+        all => {
+            let is_covered = |check: &&KeyCheck| check.versions.iter().any(|version| version.covered_by.is_some());
+            let by_rewraps = match checks.iter().filter(is_covered).count() {
+                0 => String::new(),
+                covered => format!(
+                    " {covered} of them with versions that no longer unwrap, and for which the record names another version."
+                ),
+            };
+            format!("{} verified.{by_rewraps}", of_all(verified, all, nouns))
+        }
     }
 }
 
 fn describe(check: &KeyCheck) -> String {
     let verdict = match check.health() {
         _ if check.versions.is_empty() => "not issued yet",
+        Health::Healthy if check.versions.iter().any(|version| version.covered_by.is_some()) => {
+            "verified, but some versions only by their rewraps"
+        }
         Health::Healthy => "verified",
         Health::Unhealthy => "NOT as recorded",
         Health::Unknown => "could not be verified in full",
@@ -286,7 +299,7 @@ fn describe(check: &KeyCheck) -> String {
                 Some(other) => line(
                     "",
                     &format!(
-                        "does not unwrap any more ({why}); version {other}, by the record with the same plaintext, does"
+                        "does not unwrap any more: {why}. Version {other} unwraps, and the record says that it has the same plaintext"
                     ),
                 ),
             },
@@ -368,20 +381,22 @@ mod tests {
         let (found, health, text) = check(&[(1, "a"), (2, "a"), (3, "b")]);
         assert_eq!((&*found, health), (&[SamePlaintext::Equal, SamePlaintext::Different][..], Health::Unhealthy));
         assert!(text.contains("a rewrap of version 1: both have the same plaintext"), "{text}");
-        assert!(text.contains("NOT a rewrap of version 1, as it says: the plaintexts differ"), "{text}");
+        assert!(text.contains("a rewrap of version 1. It is NOT: the plaintexts differ"), "{text}");
         // The KMS key of version 1 is gone.
         let (found, _, text) = check(&[(2, "a"), (3, "a")]);
         assert_eq!(found, [SamePlaintext::Equal, SamePlaintext::Equal]);
         assert!(
-            text.contains("version 3, which says the same, has the same plaintext, and version 1 was not"),
+            text.contains(
+                "version 1, which was not unwrapped; version 3, of which the record says the same, has the same"
+            ),
             "{text}"
         );
         let (found, health, text) = check(&[(2, "a"), (3, "b")]);
         assert_eq!((&*found, health), (&[SamePlaintext::Different, SamePlaintext::Different][..], Health::Unhealthy));
-        assert!(text.contains("version 3, which says the same, has another plaintext: one of them is NOT"), "{text}");
+        assert!(text.contains("version 3 are rewraps of version 1. At least one is NOT: their"), "{text}");
         let (found, health, text) = check(&[(2, "a")]);
         assert_eq!((&*found, health), (&[SamePlaintext::NotCompared, SamePlaintext::NotCompared][..], Health::Healthy));
-        assert!(text.contains("whether both have the same plaintext was not checked"), "{text}");
+        assert!(text.contains("a rewrap of version 1; the plaintexts were not compared"), "{text}");
     }
 
     #[test]
@@ -402,9 +417,10 @@ mod tests {
         };
         let (health, text) = check(&[(2, "a")], &[1]);
         assert_eq!(health, Health::Healthy);
+        assert!(text.contains(": verified, but some versions only by their rewraps\n"), "{text}");
         assert!(
             text.contains(
-                "does not unwrap any more (AWS KMS refuses); version 2, by the record with the same plaintext, does"
+                "does not unwrap any more: AWS KMS refuses. Version 2 unwraps, and the record says that it has the same plaintext"
             ),
             "{text}"
         );
