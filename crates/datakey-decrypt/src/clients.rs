@@ -1,6 +1,10 @@
 //! The clients of AWS KMS, one for each Region, with the credentials of the caller.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use aws_config::{Region, SdkConfig, retry::RetryConfig};
 use aws_sdk_kms::{
@@ -8,6 +12,7 @@ use aws_sdk_kms::{
     config::timeout::TimeoutConfig,
     error::{ProvideErrorMetadata, SdkError},
 };
+use datakey::api::EncryptionContext;
 use datakey_aws::{Aws, lacks_credentials};
 use parking_lot::Mutex;
 
@@ -24,6 +29,12 @@ pub struct Clients {
     regions: Mutex<BTreeMap<String, Client>>,
     /// The first failure to get credentials. Later calls end with it.
     without_credentials: OnceLock<Refusal>,
+}
+
+/// An encryption context as a parameter of an operation. Policies can distinguish an empty one from an absent one, so an empty one is
+/// not sent.
+pub fn sent_context(context: &EncryptionContext) -> Option<HashMap<String, String>> {
+    (!context.is_empty()).then(|| context.clone().into_iter().collect())
 }
 
 // === impl Clients ===

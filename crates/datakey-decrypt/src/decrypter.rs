@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     caller::Caller,
-    clients::Clients,
+    clients::{Clients, sent_context},
     comparison::{Comparison, PlaintextTag},
     decryption::{self, Decryption},
     refusal::{Cause, Refusal},
@@ -145,15 +145,13 @@ impl Decrypter {
         ciphertext_blob: &[u8],
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, String), Refusal> {
-        // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
-        let context = (!context.is_empty()).then(|| context.clone().into_iter().collect());
         let answer = self
             .clients
             .of(region)?
             .decrypt()
             .set_key_id(key_id.map(str::to_owned))
             .ciphertext_blob(Blob::new(ciphertext_blob))
-            .set_encryption_context(context)
+            .set_encryption_context(sent_context(context))
             .send()
             .await;
         let mut answer = answer.map_err(|error| self.clients.refusal(&error, PERMISSIONS))?;

@@ -1,4 +1,4 @@
-//! Unwraps data keys and key pairs with `Decrypt` of AWS KMS.
+//! Unwraps data keys and key pairs with `Decrypt` of AWS KMS, and rewraps them with `ReEncrypt`.
 //!
 //! This is the only crate of the workspace that calls `Decrypt` and `ReEncrypt`; the operator does not depend on it. A [`Decrypter`]
 //! uses the credentials of the user or the workload that runs the program.
@@ -8,7 +8,8 @@
 //! | [`Decrypter::new`] | reads the AWS configuration, as the AWS CLI does |
 //! | [`Decrypter::decrypt`] | asks KMS to unwrap one recorded version |
 //! | [`Decryption`] | the result: it unwraps, it does not, or that is not known |
-//! | [`Refusal`] | why a wrapped data key was not unwrapped |
+//! | [`Decrypter::decrypt_comparably`] | the same, with a [`PlaintextTag`] by which the plaintexts of several versions are compared |
+//! | [`Refusal`] | why a wrapped data key was neither unwrapped nor rewrapped |
 //!
 //! Of a plaintext these report its length and, if it is too long to be guessed, its SHA-256; of a private key, whether it
 //! belongs to the recorded public key. The plaintext is overwritten. Only with the feature `plaintext`, which the program

@@ -1,4 +1,4 @@
-//! Why a wrapped data key was not unwrapped.
+//! Why a wrapped data key was neither unwrapped nor rewrapped.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ const CHECK_CREDENTIALS: &str = "check AWS credentials (aws sts get-caller-ident
 /// The most characters of a message of KMS that are shown.
 const LONGEST_MESSAGE: usize = 500;
 
-/// Why a wrapped data key was not unwrapped.
+/// Why a wrapped data key was neither unwrapped nor rewrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What kind of cause.

@@ -9,7 +9,7 @@ use datakey::{
 
 use crate::{
     caller::Caller,
-    clients::Clients,
+    clients::{Clients, sent_context},
     refusal::{Cause, Refusal},
 };
 
@@ -53,16 +53,6 @@ impl Rewrapper {
         Clients::new(caller).await.map(Self)
     }
 
-    /// The ARN of the KMS key that unwraps what `source` wrapped in the Region of `destination`: itself, or its replica. KMS uses
-    /// both keys in the Region that is called (AWS KMS API reference, `ReEncrypt`). `None` if there is none.
-    pub fn source_beside(source: &str, destination: &str) -> Option<String> {
-        let (from, to) = (KmsArn::parse(source)?, KmsArn::parse(destination)?);
-        let is_possible = from.partition == to.partition;
-        let there =
-            || if from.region == to.region { Some(source.to_owned()) } else { arn::replica_in(source, to.region) };
-        is_possible.then(there).flatten()
-    }
-
     /// Has KMS wrap a recorded data key once more. Its plaintext stays in KMS.
     ///
     /// # Errors
@@ -70,23 +60,21 @@ impl Rewrapper {
     pub async fn rewrap(&self, source: &IssuedVersion, to: &Destination<'_>) -> Result<Rewrapped, Refusal> {
         let Destination { key_arn, context } = *to;
         let region = KmsArn::parse(key_arn).filter(KmsArn::is_key).map(|arn| arn.region);
-        let source_key = Self::source_beside(&source.key_id, key_arn);
+        let source_key = arn::in_region_of(&source.key_id, key_arn);
         let (Some(region), Some(source_key)) = (region, source_key) else {
             let why =
                 format!("KMS keys of one Region are needed, and these are {} and {key_arn}", clause(&source.key_id));
             return Err(Refusal::new(Cause::Mismatch, &why));
         };
-        // Policies can distinguish an empty encryption context from an absent one, so an empty one is not sent.
-        let sent = |context: &EncryptionContext| (!context.is_empty()).then(|| context.clone().into_iter().collect());
         let answer = self
             .0
             .of(region)?
             .re_encrypt()
             .ciphertext_blob(Blob::new(source.ciphertext_blob.0.clone()))
             .source_key_id(&source_key)
-            .set_source_encryption_context(sent(source.request.context()))
+            .set_source_encryption_context(sent_context(source.request.context()))
             .destination_key_id(key_arn)
-            .set_destination_encryption_context(sent(context))
+            .set_destination_encryption_context(sent_context(context))
             .send()
             .await
             .map_err(|error| self.0.refusal(&error, PERMISSIONS))?;
@@ -96,28 +84,13 @@ impl Rewrapper {
         let (Some(from), Some(by), true) = (answer.source_key_id, answer.key_id, is_new) else {
             return Err(Refusal::no_answer_of_kms());
         };
-        if from != source_key || by != key_arn {
+        // Of a multi-Region key, the answer can name the replica that wrapped: AWS documents the key that decrypted as SourceKeyId, and which
+        // of the replicas that is was not seen on AWS.
+        if !arn::decrypts_for(&from, &source_key) || by != key_arn {
             let why = format!("AWS KMS answers with other KMS keys: {} and {}", clause(&from), clause(&by));
             return Err(Refusal::new(Cause::Mismatch, &why));
         }
         let key_material_id = answer.destination_key_material_id.filter(|id| arn::is_key_material_id(id));
         Ok(Rewrapped { ciphertext_blob: blob, key_arn: by, key_material_id, request_id })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn source_key_is_used_in_the_region_of_the_destination() {
-        let single = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-        let other = "arn:aws:kms:us-east-1:999999999999:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-        let multi = format!("arn:aws:kms:eu-west-1:111122223333:key/mrk-{}", "0a".repeat(16));
-        let beside = Rewrapper::source_beside;
-        assert_eq!(beside(single, &multi).as_deref(), Some(single));
-        assert_eq!(beside(single, other), None);
-        assert_eq!(beside(&multi, other), Some(multi.replace("eu-west-1", "us-east-1")));
-        assert_eq!(beside(single, "alias/orders"), None);
     }
 }

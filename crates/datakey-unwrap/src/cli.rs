@@ -7,13 +7,14 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use datakey::{
     api::{KeyPairSpec, KeySpec, Material},
     key_format::KeyFormat,
+    selection::Versions,
     text::on_one_line,
 };
 use datakey_aws::parameters;
 
 use crate::ended::Failure;
 use crate::folder::Access;
-use values::{BlobPin, FileName, Trusted, Versions};
+use values::{BlobPin, FileName, Trusted};
 
 pub mod values;
 
@@ -80,7 +81,7 @@ pub struct KeyArgs {
     material: MaterialArgs,
 
     /// The versions to unwrap: all, current, or numbers, for example 1,3.
-    #[arg(long, default_value = "all", value_name = "VERSIONS", value_parser = values::versions, help_heading = "Selection")]
+    #[arg(long, default_value = "all", value_name = "VERSIONS", help_heading = "Selection")]
     pub versions: Versions,
 
     /// The current version must be this one or a later one. A user who can write the Secret can still give an earlier wrapped key
@@ -207,7 +208,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub keys: KeyArgs,
 
-    /// Two versions that must have the same plaintext.
+    /// Two versions that must have the same plaintext. Only these are unwrapped, whatever --versions says.
     #[arg(long, num_args = 2, value_names = ["VERSION", "VERSION"], value_parser = clap::value_parser!(i32).range(1..))]
     pub same: Option<Vec<i32>>,
 }

@@ -1,6 +1,6 @@
 //! The commands. What several of them need is here.
 
-use datakey::{rewraps::Rewraps, secret::sha256};
+use datakey::secret::sha256;
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -54,11 +54,6 @@ fn runtime() -> Result<Runtime, Failure> {
 /// Decides what is unwrapped.
 fn plan(args: &KeyArgs) -> Result<Plan, Failure> {
     Plan::new(args, Source::read(&args.from)?)
-}
-
-/// Decides the same, where each version is unwrapped by its own wrapped key or not at all.
-fn plan_without_rewraps(args: &KeyArgs) -> Result<Plan, Failure> {
-    Plan::new(args, Source { rewraps: Rewraps::default(), ..Source::read(&args.from)? })
 }
 
 /// Unwraps the keys of a plan, in a process whose memory is protected.

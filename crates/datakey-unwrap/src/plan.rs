@@ -10,14 +10,12 @@
 use datakey::{
     api::{EncryptionContext, FIRST_VERSION, Material},
     secret::sha256,
+    selection::Versions,
     text::{clause, printable_json},
 };
 
 use crate::{
-    cli::{
-        KeyArgs,
-        values::{Trusted, Versions},
-    },
+    cli::{KeyArgs, values::Trusted},
     ended::Failure,
     source::{Claim, Source, Wrapped},
 };
@@ -80,11 +78,7 @@ impl Plan {
                  verify)"
             )));
         }
-        let is_selected = |version: &i32| match &args.versions {
-            Versions::All => true,
-            Versions::Current => *version == current,
-            Versions::Only(numbers) => numbers.contains(version),
-        };
+        let is_selected = |version: &i32| args.versions.includes(*version, current);
         if let Versions::Only(numbers) = &args.versions
             && let Some(missing) = numbers.iter().find(|number| !source.versions.contains_key(number))
         {

@@ -14,6 +14,7 @@ use datakey::{
     public_key::{MAX_PUBLIC_KEY, der_of_pem},
     rewraps::Rewraps,
     secret::sha256,
+    selection::version_number,
 };
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
@@ -161,7 +162,7 @@ impl Folder {
         for entry in entries {
             let entry = entry.map_err(|error| unreadable(&self.0, &error))?;
             let name = entry.file_name();
-            numbers.extend(name.to_str().and_then(|name| version(name.strip_prefix("ciphertextBlob.v")?)));
+            numbers.extend(name.to_str().and_then(|name| version_number(name.strip_prefix("ciphertextBlob.v")?)));
         }
         if numbers.is_empty() {
             return Err(Failure::try_again(format!(
@@ -173,7 +174,8 @@ impl Folder {
             return Err(mismatch(&self.0, &format!("it has more than {MAX_VERSIONS} versions")));
         }
         let current = self.text("version")?;
-        let current = version(current.trim()).ok_or_else(|| mismatch(&self.0, "the entry version is no number"))?;
+        let current =
+            version_number(current.trim()).ok_or_else(|| mismatch(&self.0, "the entry version is no number"))?;
         let rewraps = numbers.iter().map(|number| Ok((*number, self.rewrap_of(*number)?))).collect::<Result<_, _>>()?;
         let versions =
             numbers.into_iter().map(|number| Ok((number, self.version(number)?))).collect::<Result<_, _>>()?;
@@ -184,10 +186,10 @@ impl Folder {
     fn rewrap_of(&self, number: i32) -> Result<Option<i32>, Failure> {
         let entry = format!("rewrapOf.v{number}");
         let path = self.0.join(&entry);
-        if !path.exists() {
+        if !is_there(&path)? {
             return Ok(None);
         }
-        let earlier = version(&self.text(&entry)?).filter(|earlier| *earlier < number);
+        let earlier = version_number(&self.text(&entry)?).filter(|earlier| *earlier < number);
         earlier.map(Some).ok_or_else(|| mismatch(&path, "it is no number of an earlier version"))
     }
 
@@ -199,7 +201,7 @@ impl Folder {
         let json = self.text(&format!("encryptionContext.v{number}"))?;
         let context = serde_json::from_str(&json).map_err(|_| mismatch(&context, "it is no JSON object of strings"))?;
         let pem = path("publicKey");
-        let pem = if pem.exists() { Some(self.text(&format!("publicKey.v{number}"))?) } else { None };
+        let pem = if is_there(&pem)? { Some(self.text(&format!("publicKey.v{number}"))?) } else { None };
         let public_key = public_key(&path("publicKey"), pem.as_deref())?;
         let claim = Some(Claim { key_arn: self.text(&format!("keyId.v{number}"))?, context });
         Ok(Wrapped { blob, claim, public_key })
@@ -211,10 +213,10 @@ impl Folder {
     }
 
     fn entry(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-        match path.try_exists() {
-            Ok(false) => Err(mismatch(path, "the Secret has no such entry")),
-            _ => read(path, limit),
+        if !is_there(path)? {
+            return Err(mismatch(path, "the Secret has no such entry"));
         }
+        read(path, limit)
     }
 }
 
@@ -225,12 +227,6 @@ impl Wrapped {
     pub fn sha256(&self) -> String {
         sha256(&self.blob)
     }
-}
-
-/// Reads the number of a version, as the names of entries have it.
-pub fn version(text: &str) -> Option<i32> {
-    let is_canonical = text.starts_with(|first: char| first.is_ascii_digit() && first != '0');
-    is_canonical.then(|| text.parse().ok()).flatten()
 }
 
 /// What may change when the Secret does, cheap to ask for: where the kubelet's link points to, else when the folder or file
@@ -247,6 +243,11 @@ pub fn revision(path: &Path) -> String {
 
 fn modified(path: &Path) -> Option<std::time::SystemTime> {
     fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Whether there is such an entry. Where that cannot be found out, it is not taken for absent.
+fn is_there(path: &Path) -> Result<bool, Failure> {
+    path.try_exists().map_err(|error| unreadable(path, &error))
 }
 
 /// Reads a regular file of at most this many bytes.

@@ -53,6 +53,15 @@ pub fn decrypts_for(one: &str, other: &str) -> bool {
     one == other || there().as_deref() == Some(other)
 }
 
+/// The ARN by which the KMS key `arn` is used in the Region of `other`: itself, or its replica there, where both are in one partition.
+/// An operation on two KMS keys, such as `ReEncrypt`, uses both in the Region that is called (AWS KMS API reference). `None` if there
+/// is none.
+pub fn in_region_of(arn: &str, other: &str) -> Option<String> {
+    let (one, other) = (KmsArn::parse(arn)?, KmsArn::parse(other)?);
+    let there = || if one.region == other.region { Some(arn.to_owned()) } else { replica_in(arn, other.region) };
+    (one.partition == other.partition).then(there).flatten()
+}
+
 /// Whether this is the ID of a KMS key: a UUID, or `mrk-` and 32 hexadecimal digits for a multi-Region key.
 pub fn is_key_id(text: &str) -> bool {
     let hex =
@@ -311,6 +320,17 @@ mod tests {
         ] {
             assert!(!decrypts_for(&key, &other), "{other}");
         }
+    }
+
+    #[test]
+    fn kms_key_is_used_in_the_region_of_another_one() {
+        let key = format!("arn:aws:kms:eu-west-1:111122223333:key/mrk-{}", "0a".repeat(16));
+        let other = KEY.replace("eu-west-1", "us-east-1");
+        assert_eq!(in_region_of(KEY, &key).as_deref(), Some(KEY));
+        assert_eq!(in_region_of(KEY, &other), None);
+        assert_eq!(in_region_of(&key, &other), Some(key.replace("eu-west-1", "us-east-1")));
+        assert_eq!(in_region_of(KEY, &KEY.replace("arn:aws:", "arn:aws-cn:")), None, "another partition");
+        assert_eq!(in_region_of(KEY, "alias/orders"), None);
     }
 
     #[test]

@@ -81,4 +81,5 @@ pub mod public_key;
 pub mod reason;
 pub mod rewraps;
 pub mod secret;
+pub mod selection;
 pub mod text;

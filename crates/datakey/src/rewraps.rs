@@ -15,11 +15,19 @@ pub struct Rewraps(BTreeMap<i32, Option<i32>>);
 // === impl Rewraps ===
 
 impl Rewraps {
-    /// The versions of a record, or pins.
+    /// The versions of a record, or pins. One that names a version of another kind, length or public key contradicts itself: its name
+    /// counts for nothing.
     pub fn of<'a>(versions: impl IntoIterator<Item = &'a IssuedVersion>) -> Self {
-        let link =
-            |issued: &IssuedVersion| (issued.version, issued.rewrap_of.as_ref().map(|rewrap_of| rewrap_of.version));
-        versions.into_iter().map(link).collect()
+        let versions: BTreeMap<_, _> = versions.into_iter().map(|issued| (issued.version, issued)).collect();
+        let is_possible = |issued: &IssuedVersion, named: i32| {
+            let of = |issued: &IssuedVersion| (issued.request.material(), issued.public_key.clone());
+            versions.get(&named).is_none_or(|named| of(named) == of(issued))
+        };
+        let named = |issued: &IssuedVersion| {
+            let named = issued.rewrap_of.as_ref().map(|rewrap_of| rewrap_of.version);
+            named.filter(|named| is_possible(issued, *named))
+        };
+        versions.values().map(|issued| (issued.version, named(issued))).collect()
     }
 
     /// The version that the data key was issued as: the end of the chain of names. It may be one that these versions do not
@@ -49,7 +57,13 @@ impl FromIterator<(i32, Option<i32>)> for Rewraps {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
+
     use super::*;
+    use crate::{
+        api::{KeySpec, Rest, RewrapOf},
+        fixtures::issued,
+    };
 
     fn same_as(rewraps: &Rewraps, version: i32) -> Vec<i32> {
         rewraps.same_as(version).collect()
@@ -70,6 +84,19 @@ mod tests {
     fn rewraps_of_an_unknown_version_are_the_same() {
         let rewraps = Rewraps::from_iter([(2, Some(1)), (5, Some(1)), (6, Some(4))]);
         assert_eq!((same_as(&rewraps, 2), same_as(&rewraps, 6)), (vec![5], vec![]));
+    }
+
+    #[test]
+    fn name_of_a_version_of_another_kind_counts_for_nothing() {
+        let rewrap = |change: fn(&mut IssuedVersion)| {
+            let mut rewrap = issued(2);
+            rewrap.rewrap_of = Some(RewrapOf { version: 1, request_id: None, rest: Rest::new() });
+            change(&mut rewrap);
+            same_as(&Rewraps::of(&[issued(1), rewrap]), 1)
+        };
+        assert_eq!(rewrap(|_| {}), [2]);
+        assert_eq!(rewrap(|rewrap| rewrap.request.key_spec = Some(KeySpec::Aes128)), [0; 0]);
+        assert_eq!(rewrap(|rewrap| rewrap.public_key = Some(ByteString(vec![0]))), [0; 0]);
     }
 
     #[test]

@@ -56,12 +56,15 @@ fn output<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 }
 
 mod tests {
+    use datakey::selection;
+
     use super::*;
     use crate::{
         cluster::ListedSecret,
         commands::{
             check::CheckResult,
-            policy::{rewrap::Destination, statements::Roles},
+            policy::statements::Roles,
+            rewrap::plan::{Destination, Move},
             version::OperatorVersion,
         },
         fixtures::{ARN, class, edited, pair, ready, recorded, secret},
@@ -166,9 +169,11 @@ mod tests {
             let policies = ClassPolicies::of(&fetched.class, &Roles { operator: None, workload: None }).unwrap();
             assert_valid("ClassPolicies", &json!(policies));
         }
-        let destination = Destination { key_id: &ARN.replace("1234abcd", "99999999"), context: None };
+        let key_arn = ARN.replace("1234abcd", "99999999");
+        let to = Destination { key_id: key_arn.clone(), key_arn, context: None };
+        let wanted = Move { to, versions: selection::Versions::All, from: None, rotates: true, includes_adopted: true };
         for fetched in [ready(&[1, 2]), pair(&[1])] {
-            let policies = RewrapPolicies::of(&fetched.key, &destination, None).unwrap();
+            let policies = RewrapPolicies::of(&fetched.key, &wanted, None).unwrap();
             assert_valid("RewrapPolicies", &json!(policies));
             assert_valid("PolicyDocument", &json!(policies.rewrap));
         }

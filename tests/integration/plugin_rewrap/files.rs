@@ -154,7 +154,7 @@ async fn file_about_something_else_is_left_alone() {
             "makes version 1 current, and in the cluster it is version 2",
         ),
         ("orders", &to, &other_key, "does not fit DataKey orders as it is now"),
-        ("orders", &to, &"kind: [".to_owned(), "is no YAML"),
+        ("orders", &to, &"kind: [".to_owned(), "is not valid YAML"),
         ("orders", &to, &String::new(), "is not about DataKey orders"),
     ] {
         fs::write(&file, content).unwrap();

@@ -72,7 +72,9 @@ async fn plan_calls_nothing_and_changes_nothing<K: TestKind>(test: TestNamespace
     let there = reference::<K>("there");
     let none = user.ends(0, &["rewrap", &there, "--to-key-id", &to.arn]).await;
     let none_shown = text(&none);
-    for line in ["version 1 is there already", "the current version stays", "1 of 64 versions are used then"] {
+    for line in
+        ["version 1 is under the new KMS key already", "the current version stays", "1 of 64 versions are used then"]
+    {
         assert!(none_shown.contains(line), "{line}: {none_shown}");
     }
     assert!(!none_shown.contains("Rights:"), "{none_shown}");

@@ -42,12 +42,14 @@ async fn what_cannot_be_moved_is_refused_before_any_call() {
     let one = ["rewrap", "full", "--to-key-id", &to.arn, "--versions=1", "--include-adopted", "--apply"];
     let one = user.ends(2, &one).await;
     assert!((text(&one) + &one.err).contains("it has 64 of 64 versions, and 1 more are needed"), "{one:?}");
+    let unwritable = user.ends(1, &["rewrap", "orders", "--to-key-id", &to.arn, "--output=/proc/orders.yaml"]).await;
+    assert!(text(&unwritable).contains("cannot write /proc/orders.yaml"), "{unwritable:?}");
     let missing = user.ends(1, &["rewrap", "missing", "--to-key-id", &to.arn]).await;
     assert!(missing.err.contains("there is no DataKey missing"), "{missing:?}");
 
     // Of several, the others are moved, and what is not issued has nothing to move.
-    let plan = user.ends(1, &["rewrap", "--from-key-id", &test.key.arn, "--to-key-id", &there.arn]).await;
-    assert!(text(&plan).contains("it is NOT moved: version 1: its KMS key"), "{}", text(&plan));
+    let plan = user.ends(2, &["rewrap", "--from-key-id", &test.key.arn, "--to-key-id", &there.arn]).await;
+    assert!(text(&plan).contains("cannot be moved: version 1: its KMS key"), "{}", text(&plan));
     assert!(!text(&plan).contains("unissued"), "{plan:?}");
 
     let alias = to.arn.replace(&format!("key/{}", to.id), "alias/orders");
@@ -194,7 +196,7 @@ async fn wrapped_data_key_of_another_team_is_not_moved() {
     assert!(alone.contains("it has versions that came from spec.wrappedKeys or from a Secret"), "{alone}");
     assert_eq!(Asked::of(&test.proxy), asked);
     let both = types(2, &["-A", "-l", "theft=rewrap", "--include-adopted"]).await;
-    assert!(both.contains("which AWS KMS issued for that one: find out who put it there"), "{both}");
+    assert!(both.contains("find out who pinned it here"), "{both}");
     assert_eq!((Asked::of(&test.proxy), thief.get("copy").await.record().len()), (asked.and(0, 1), 1));
     assert_eq!(test.ready("orders").await.record().len(), 2, "the owner is moved");
     let all = ["datakey", "rewrap", "-A", "--to-key-id", &to.arn, "--to-context", "team=any"];

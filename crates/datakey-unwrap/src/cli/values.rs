@@ -1,18 +1,16 @@
 //! The values of arguments.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use datakey::{
     api::{EncryptionContext, KeyPairSpec},
     arn::KmsArn,
+    selection::{Versions, version_number},
     text::clause,
 };
 use datakey_aws::parameters;
 
-use crate::{
-    folder::{CURRENT, NUMBER, ORIGIN},
-    source::version,
-};
+use crate::folder::{CURRENT, NUMBER, ORIGIN};
 
 /// A KMS key that may have wrapped a key, with the encryption context that is used with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +19,6 @@ pub struct Trusted {
     pub key_arn: String,
     /// The encryption context; empty for none.
     pub context: EncryptionContext,
-}
-
-/// The versions to unwrap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Versions {
-    /// All that there are.
-    All,
-    /// The current one.
-    Current,
-    /// These.
-    Only(BTreeSet<i32>),
 }
 
 /// The SHA-256 that the wrapped key of a version must have.
@@ -76,23 +63,11 @@ pub fn key_pair_spec(text: &str) -> Result<KeyPairSpec, String> {
     })
 }
 
-/// Reads the versions to unwrap.
-pub fn versions(text: &str) -> Result<Versions, String> {
-    match text {
-        "all" => Ok(Versions::All),
-        "current" => Ok(Versions::Current),
-        numbers => {
-            let numbers: Option<BTreeSet<_>> = numbers.split(',').map(|number| version(number.trim())).collect();
-            numbers.map(Versions::Only).ok_or_else(|| "write all, current, or numbers, for example 1,3".to_owned())
-        }
-    }
-}
-
 /// Reads the SHA-256 of a version.
 pub fn blob_pin(text: &str) -> Result<BlobPin, String> {
     let (number, digits) = text.split_once('=').unwrap_or_default();
     let is_sha256 = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    match version(number).filter(|_| is_sha256) {
+    match version_number(number).filter(|_| is_sha256) {
         Some(version) => Ok(BlobPin { version, sha256: digits.to_ascii_lowercase() }),
         None => Err("write VERSION=SHA256, for example 1= and 64 hexadecimal digits".to_owned()),
     }

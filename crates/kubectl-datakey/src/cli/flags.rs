@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
-use datakey::api::EncryptionContext;
+use datakey::{api::EncryptionContext, selection::Versions};
 
 use super::values::{Document, ExportFormat, PolicyFormat, key_arn, role_arn};
 use crate::{
@@ -263,6 +263,14 @@ pub struct Policy {
     /// keeps its own.
     #[arg(long, value_parser = aws_cli::encryption_context, value_name = "CONTEXT", requires = "rewrap")]
     pub to_context: Option<EncryptionContext>,
+
+    /// Only for versions that this KMS key wrapped: its key ARN, as for kubectl datakey rewrap.
+    #[arg(long, value_parser = key_arn, value_name = "ARN", requires = "rewrap")]
+    pub from_key_id: Option<String>,
+
+    /// Only for these versions, as for kubectl datakey rewrap: all, current, or numbers with commas between them.
+    #[arg(long, value_name = "all|current|N,...", requires = "rewrap")]
+    pub versions: Option<Versions>,
 
     /// The IAM role that rewraps, for the key policies.
     #[arg(long, value_parser = role_arn, value_name = "ARN", requires = "rewrap")]

@@ -1,14 +1,11 @@
 //! The flags of `inject`. clap prints the doc comments as help.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use datakey::{key_format::KeyFormat, names::MAX_LABEL};
+use datakey::{key_format::KeyFormat, names::MAX_LABEL, selection::Versions};
 
-use super::{
-    public_key::Versions,
-    values::{key_arn, role_arn},
-};
+use super::values::{key_arn, role_arn};
 use crate::reference::Reference;
 
 /// The examples below the help.
@@ -38,7 +35,7 @@ pub struct Inject {
     #[arg(long, value_name = "CONTAINER")]
     pub container: Vec<String>,
 
-    /// Another KMS key that is trusted, with each encryption context of the record: before the data keys are moved there (rewrap).
+    /// A KMS key to trust as well, with each encryption context of the record: the one that the data keys are moved to next (rewrap).
     #[arg(long, value_name = "ARN", value_parser = key_arn)]
     pub also_key_id: Vec<String>,
 
@@ -52,7 +49,7 @@ pub struct Inject {
 
     /// Which versions are unwrapped: all, current, or numbers with commas between them. Without it all.
     #[arg(long, value_name = "all|current|N,...")]
-    pub versions: Option<Selection>,
+    pub versions: Option<Versions>,
 
     /// The helper refuses a Secret whose current version is less than this.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
@@ -81,43 +78,6 @@ pub enum InjectMode {
     Watch,
     /// Files that only the container's process has, by a command before its own.
     Exec,
-}
-
-/// Which versions are unwrapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// The current one alone.
-    Current,
-    /// All, or some.
-    Versions(Versions),
-}
-
-// === impl Selection ===
-
-impl FromStr for Selection {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "current" {
-            return Ok(Self::Current);
-        }
-        text.parse()
-            .map(Self::Versions)
-            .map_err(|_| "write all, current, or numbers from 1 with commas between them: 1,2".to_owned())
-    }
-}
-
-impl fmt::Display for Selection {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Current => to.write_str("current"),
-            Self::Versions(Versions::All) => to.write_str("all"),
-            Self::Versions(Versions::These(numbers)) => {
-                let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
-                to.write_str(&numbers.join(","))
-            }
-        }
-    }
 }
 
 /// Reads the name of an image.
@@ -149,16 +109,6 @@ fn file_mode(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn selections_are_read_and_written_the_same() {
-        for text in ["all", "current", "1", "1,3"] {
-            assert_eq!(text.parse::<Selection>().unwrap().to_string(), text);
-        }
-        for wrong in ["", "0", "latest", "1-2"] {
-            assert!(wrong.parse::<Selection>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn folders_are_absolute_and_plain() {

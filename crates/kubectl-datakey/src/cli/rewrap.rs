@@ -3,13 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
-use datakey::api::EncryptionContext;
+use datakey::{api::EncryptionContext, selection::Versions};
 
-use super::{
-    aws::EndpointArgs,
-    values::{key_arn, versions},
-};
-use crate::{aws_cli, commands::rewrap::plan::Versions, output::Format, reference::Reference};
+use super::{aws::EndpointArgs, values::key_arn};
+use crate::{aws_cli, output::Format, reference::Reference};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -52,7 +49,7 @@ pub struct Rewrap {
     #[arg(short = 'A', long, group = "which", conflicts_with = "name")]
     pub all_namespaces: bool,
 
-    /// Only what this KMS key wrapped: its key ARN. Needed to move several objects; the plan does without it.
+    /// Move only versions that this KMS key wrapped: its key ARN. Required to move several objects; the plan works without it.
     #[arg(long, value_name = "ARN", group = "which", value_parser = key_arn)]
     pub from_key_id: Option<String>,
 
@@ -69,11 +66,11 @@ pub struct Rewrap {
     #[arg(long, value_parser = aws_cli::key_id, value_name = "KEY")]
     pub spec_key_id: Option<String>,
 
-    /// Which versions are moved: all, current, or numbers, for example 1,3.
-    #[arg(long, default_value = "all", value_parser = versions, value_name = "VERSIONS")]
+    /// Which versions are moved: all, current, or numbers with commas between them.
+    #[arg(long, default_value = "all", value_name = "all|current|N,...")]
     pub versions: Versions,
 
-    /// Do not have a new data key or key pair issued under the KMS key: the current one stays current, wrapped by that KMS key.
+    /// Keep the current data key or key pair as the current one, under the new KMS key. Without this flag, the operator issues a new one.
     #[arg(long)]
     pub no_rotate: bool,
 

@@ -1,12 +1,7 @@
 //! The values of flags and arguments. clap prints the doc comments of the variants as help.
 
 use clap::ValueEnum;
-use datakey::{
-    api::FIRST_VERSION,
-    arn::{KmsArn, RoleArn},
-};
-
-use crate::commands::rewrap::plan::Versions;
+use datakey::arn::{KmsArn, RoleArn};
 
 /// What a completion script is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,20 +69,6 @@ impl Document {
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
-}
-
-/// Reads which versions are meant: all, current, or numbers.
-pub fn versions(text: &str) -> Result<Versions, String> {
-    match text {
-        "all" => return Ok(Versions::All),
-        "current" => return Ok(Versions::Current),
-        _ => {}
-    }
-    let numbers = text.split(',').map(|number| number.parse().ok().filter(|number| *number >= FIRST_VERSION));
-    numbers
-        .collect::<Option<_>>()
-        .map(Versions::Only)
-        .ok_or_else(|| "write all, current, or the numbers of versions, for example 1,3".to_owned())
 }
 
 /// Checks the ARN of an IAM role.

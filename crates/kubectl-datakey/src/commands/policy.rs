@@ -1,7 +1,9 @@
 //! `kubectl datakey policy`: prints the IAM and key policies that an object or a class needs, with no right beyond that.
 
+use datakey::selection::Versions;
 use serde::Serialize;
 
+use super::rewrap::plan::{Destination, Move};
 use crate::{
     cli::{Document, Policy, PolicyFormat},
     cluster::{Cluster, FetchedClass},
@@ -18,7 +20,7 @@ mod trust;
 
 use document::{OPERATOR_ROLE, WORKLOAD_ROLE};
 use of_class::ClassPolicies;
-use rewrap::{Destination, REWRAP_ROLE, RewrapPolicies};
+use rewrap::{REWRAP_ROLE, RewrapPolicies};
 use statements::{Policies, Roles};
 
 /// Prints the policies of a `DataKey` or `DataKeyPair`, for its use or for a rewrap, or of a class.
@@ -62,9 +64,15 @@ async fn of_rewrap(cluster: &Cluster, name: &Reference, key_id: &str, args: &Pol
         return Err(no_such_document(document, "is no policy of a rewrap", "rewrap and key"));
     }
     let fetched = cluster.resolve(name).await?;
-    let destination = Destination { key_id, context: args.to_context.as_ref() };
+    let wanted = Move {
+        to: Destination { key_arn: key_id.to_owned(), key_id: key_id.to_owned(), context: args.to_context.clone() },
+        versions: args.versions.clone().unwrap_or(Versions::All),
+        from: args.from_key_id.clone(),
+        rotates: true,
+        includes_adopted: true,
+    };
     let role = args.rewrap_role_arn.as_deref();
-    let mut policies = RewrapPolicies::of(&fetched.key, &destination, role).map_err(CommandError::NotReady)?;
+    let mut policies = RewrapPolicies::of(&fetched.key, &wanted, role).map_err(CommandError::NotReady)?;
     let names_the_role = matches!(args.only, None | Some(Document::Key));
     policies.notes.extend(missing(&[(role, names_the_role, REWRAP_ROLE, "--rewrap-role-arn")]));
     let out = match args.only {

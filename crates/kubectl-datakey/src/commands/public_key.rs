@@ -7,13 +7,14 @@ use clap::ValueEnum;
 use datakey::{
     api::{DataKeyPair, KeyKind as _, Object},
     public_key::{Jwk, PublicKey},
+    selection::Versions,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Content, deliver, selected::select_version};
 use crate::{
-    cli::public_key::{PublicKey as Args, PublicKeyFormat, Versions},
+    cli::public_key::{PublicKey as Args, PublicKeyFormat},
     cluster::Cluster,
     output::{CommandError, Output, Terminal, json as to_json, yaml},
     reference::titled,
@@ -89,8 +90,8 @@ fn note_of_a_pin(pair: Object<'_>, version: i32) -> Option<String> {
 fn select(pair: Object<'_>, versions: Option<&Versions>) -> Result<Vec<Issued>, CommandError> {
     let one = |asked| select_version(pair, asked);
     let mut selected = match versions {
-        None => vec![one(None)?],
-        Some(Versions::These(numbers)) => numbers.iter().map(|number| one(Some(*number))).collect::<Result<_, _>>()?,
+        None | Some(Versions::Current) => vec![one(None)?],
+        Some(Versions::Only(numbers)) => numbers.iter().map(|number| one(Some(*number))).collect::<Result<_, _>>()?,
         Some(Versions::All) if pair.record().is_empty() => vec![one(None)?],
         Some(Versions::All) => pair.record().iter().collect(),
     };

@@ -9,7 +9,7 @@ use datakey::{
     arn::{self, KmsArn},
 };
 
-use super::{create::parameters::by_flags, none_found, of_all};
+use super::{create::parameters::by_flags, none_found};
 use crate::{
     cli::rewrap::Rewrap as Args,
     cluster::{Cluster, FetchedKey, Listing},
@@ -60,10 +60,18 @@ pub async fn run(cluster: &Cluster, terminal: &Terminal, args: &Args) -> Result<
     if does && !concerned.is_empty() || args.format == Format::Table && concerned.iter().any(trusts_claims) {
         output.notes.push(PROVE.to_owned());
     }
+    let alias = args.spec_key_id.as_deref().filter(|key_id| key_id.contains("alias/"));
+    if let Some(alias) = alias.filter(|_| !concerned.is_empty() && args.format == Format::Table) {
+        output.notes.push(format!(
+            "note: the command does not ask AWS KMS which KMS key {alias} names, and the operator issues new versions under that one. Check \
+             that it is {}: aws kms describe-key --key-id {alias}",
+            args.to_key_id
+        ));
+    }
     if concerned.is_empty() {
         output.notes.push(match listing.keys.len() {
             0 => none_found(cluster, &listing, args.all_namespaces),
-            all => format!("Nothing to move: {} looked at.", of_all(all, all, &listing.nouns())),
+            all => format!("Nothing to move: this move concerns none of {all} {}.", listing.nouns()),
         });
     }
     output.notes.extend(listing.notes());
@@ -87,8 +95,9 @@ fn wanted(args: &Args) -> Result<Move, CommandError> {
     let does = args.output.is_some() || args.apply;
     if does && args.name.is_none() && args.from_key_id.is_none() {
         return Err(CommandError::Usage(
-            "name the KMS key to move from by --from-key-id: a user who writes a DataKey can pin what any KMS key wrapped, and would choose \
-             for which KMS keys your rights are used. Without --output and --apply, the plan shows which KMS keys there are"
+            "several objects need --from-key-id, the ARN of the KMS key to move from: users who may write a DataKey can pin data keys that \
+             any KMS key wrapped, and you would use your rights for KMS keys that they choose. The plan (without --output and --apply) \
+             lists the KMS keys"
                 .to_owned(),
         ));
     }
@@ -117,6 +126,9 @@ fn wanted(args: &Args) -> Result<Move, CommandError> {
 fn plan_of(fetched: &FetchedKey, wanted: &Move, owners: &Owners<'_>) -> Result<Plan, Obstacle> {
     let plan = Plan::of(fetched.key.object(), wanted)?;
     owners.check(fetched, &plan).map_err(Obstacle::Blocked)?;
+    if !plan.rewraps.is_empty() {
+        change::rehearse(fetched, &plan, &wanted.to).map_err(|error| Obstacle::Blocked(error.to_string()))?;
+    }
     Ok(plan)
 }
 
@@ -140,7 +152,7 @@ fn show(
         );
     }
     if plan.items.iter().any(|item| item.error.is_some()) {
-        output.health = Health::Unknown;
+        output.health = Health::Unhealthy;
     }
     Ok(output)
 }
@@ -152,8 +164,10 @@ fn cannot_be_moved(fetched: &FetchedKey, why: &Obstacle) -> CommandError {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use serde_json::json;
 
     use super::*;
+    use crate::fixtures::{edited, ready};
 
     const ARN: &str = "arn:aws:kms:eu-west-1:999999999999:key/99999999-12ab-34cd-56ef-1234567890ab";
 
@@ -166,6 +180,22 @@ mod tests {
     fn wanted_by(flags: &[&str]) -> Result<Move, CommandError> {
         let flags = ["rewrap", "--to-key-id", ARN].iter().chain(flags);
         wanted(&Cli::try_parse_from(flags).unwrap().args)
+    }
+
+    #[test]
+    fn what_the_operator_would_refuse_shows_in_the_plan() {
+        let wanted = wanted_by(&["orders"]).unwrap();
+        let with_contexts_of = |bytes: usize| {
+            let fetched = edited(ready(&(1..=30).collect::<Vec<_>>()), |value| {
+                for version in value["status"]["versions"].as_array_mut().unwrap() {
+                    version["request"]["encryptionContext"] = json!({ "purpose": "\"".repeat(bytes) });
+                }
+            });
+            plan_of(&fetched, &wanted, &Owners::default()).map(|plan| plan.rewraps.len())
+        };
+        assert_eq!(with_contexts_of(1), Ok(30));
+        let Err(Obstacle::Blocked(why)) = with_contexts_of(8000) else { panic!("it does not fit") };
+        assert!(why.contains("bytes; at most"), "{why}");
     }
 
     #[test]

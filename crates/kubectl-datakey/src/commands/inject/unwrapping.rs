@@ -5,18 +5,11 @@ use std::collections::BTreeSet;
 use datakey::{
     api::{EncryptionContext, IssuedVersion},
     rewraps::Rewraps,
+    selection::Versions,
 };
 use datakey_aws::parameters::encryption_context_argument;
 
-use crate::{
-    cli::{
-        inject::{Inject, Selection},
-        public_key::Versions,
-    },
-    cluster::FetchedKey,
-    commands::selected::select_version,
-    output::CommandError,
-};
+use crate::{cli::inject::Inject, cluster::FetchedKey, commands::selected::select_version, output::CommandError};
 
 /// How to unwrap an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +58,7 @@ impl Unwrapping {
                 .map_err(|why| CommandError::Usage(format!("--format {}: {why}", format.as_str())))?;
         }
         // With `current`, any recorded version can become the current one, so the KMS keys of all versions are trusted.
-        let trusted = if args.versions == Some(Selection::Current) {
+        let trusted = if args.versions == Some(Versions::Current) {
             object.record().iter().collect()
         } else {
             with_rewraps(object.record(), chosen)
@@ -119,16 +112,14 @@ fn with_rewraps<'a>(record: &'a [IssuedVersion], chosen: Vec<&'a IssuedVersion>)
 /// The versions that are unwrapped, at least one.
 fn chosen<'a>(
     fetched: &'a FetchedKey,
-    selection: Option<&Selection>,
+    selection: Option<&Versions>,
     current: &'a IssuedVersion,
 ) -> Result<Vec<&'a IssuedVersion>, CommandError> {
     let object = fetched.key.object();
     match selection {
-        Some(Selection::Current) => Ok(vec![current]),
-        Some(Selection::Versions(Versions::These(numbers))) => {
-            numbers.iter().map(|number| select_version(object, Some(*number))).collect()
-        }
-        None | Some(Selection::Versions(Versions::All)) => Ok(fetched.key.record().iter().collect()),
+        Some(Versions::Current) => Ok(vec![current]),
+        Some(Versions::Only(numbers)) => numbers.iter().map(|number| select_version(object, Some(*number))).collect(),
+        None | Some(Versions::All) => Ok(fetched.key.record().iter().collect()),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cluster::AnyKey,
-    commands::rewrap::plan::{self, Move, Obstacle, Plan, Rewrap, Versions},
+    commands::rewrap::plan::{self, Move, Obstacle, Plan, Rewrap},
 };
 
 /// The placeholder for the name of the role that rewraps.
@@ -52,15 +52,6 @@ pub struct RewrapPolicies {
     pub notes: Vec<String>,
 }
 
-/// What a rewrap moves to.
-#[derive(Clone, Copy, Debug)]
-pub struct Destination<'a> {
-    /// The ARN of the KMS key.
-    pub key_id: &'a str,
-    /// The encryption context; `None` if each version keeps its own.
-    pub context: Option<&'a EncryptionContext>,
-}
-
 /// What `ReEncrypt` calls of a move have in common.
 #[derive(PartialEq, Eq)]
 struct Call {
@@ -82,20 +73,21 @@ struct Calls {
 // === impl RewrapPolicies ===
 
 impl RewrapPolicies {
-    /// Returns the policies for moving every recorded version that is not there already.
+    /// Returns the policies for a move of an object.
     ///
     /// # Errors
     /// Why there are none: nothing is recorded, all is moved already, or nothing can be moved there.
-    pub fn of(key: &AnyKey, destination: &Destination<'_>, role: Option<&str>) -> Result<Self, String> {
-        let to = KmsArn::parse(destination.key_id)
+    pub fn of(key: &AnyKey, wanted: &Move, role: Option<&str>) -> Result<Self, String> {
+        let destination = &wanted.to.key_arn;
+        let to = KmsArn::parse(destination)
             .filter(KmsArn::is_key)
-            .ok_or_else(|| format!("{} is not the ARN of a KMS key", destination.key_id))?;
-        let calls = Calls::of(key, destination)?;
+            .ok_or_else(|| format!("{destination} is not the ARN of a KMS key"))?;
+        let calls = Calls::of(key, wanted)?;
         let accounts: BTreeSet<_> = calls.accounts().chain([to.account]).collect();
         let principal = role.map_or_else(|| placeholder(&to, &accounts), str::to_owned);
         let mut of_role = Vec::new();
         let mut of_keys = BTreeMap::<String, Vec<Statement>>::new();
-        for (arn, statement) in calls.statements(destination.key_id) {
+        for (arn, statement) in calls.statements(destination) {
             of_keys.entry(arn).or_default().push(statement.clone().for_key_policy(&principal));
             of_role.push(statement);
         }
@@ -114,13 +106,7 @@ fn placeholder(to: &KmsArn<'_>, accounts: &BTreeSet<&str>) -> String {
 }
 
 /// Returns what the user must know or fill in.
-fn notes(
-    key: &AnyKey,
-    destination: &Destination<'_>,
-    calls: &Calls,
-    accounts: &BTreeSet<&str>,
-    role: Option<&str>,
-) -> Vec<String> {
+fn notes(key: &AnyKey, destination: &str, calls: &Calls, accounts: &BTreeSet<&str>, role: Option<&str>) -> Vec<String> {
     let mut notes = vec![AS_GOOD_AS_DECRYPT.to_owned()];
     if plan::is_adopted(key.object()) {
         notes.push(OF_PINS.to_owned());
@@ -156,7 +142,7 @@ fn notes(
         "note: after the move the operator needs kms:{} on {} for the next version, and workloads need kms:Decrypt: print their policies \
          again then (kubectl datakey policy {} -n {})",
         key.kind().operation,
-        destination.key_id,
+        destination,
         key.shown(),
         key.namespace()
     ));
@@ -172,16 +158,10 @@ fn versions(numbers: &[i32]) -> String {
 // === impl Calls ===
 
 impl Calls {
-    /// Returns what `kubectl datakey rewrap` calls for all versions of an object.
-    fn of(key: &AnyKey, destination: &Destination<'_>) -> Result<Self, String> {
+    /// Returns what `kubectl datakey rewrap` calls for the selected versions of an object.
+    fn of(key: &AnyKey, wanted: &Move) -> Result<Self, String> {
         let name = key.shown();
-        let to = plan::Destination {
-            key_arn: destination.key_id.to_owned(),
-            key_id: destination.key_id.to_owned(),
-            context: destination.context.cloned(),
-        };
-        let wanted = Move { to, versions: Versions::All, from: None, rotates: true, includes_adopted: true };
-        let plan = Plan::of(key.object(), &wanted).map_err(|obstacle| match obstacle {
+        let plan = Plan::of(key.object(), wanted).map_err(|obstacle| match obstacle {
             Obstacle::NotIssued => format!(
                 "{name} has no issued version yet, so there is nothing to move: wait until it is Ready (kubectl datakey status \
                  {name} -n {}), or name the other KMS key in spec.keyId before a version is issued",
@@ -191,7 +171,7 @@ impl Calls {
         })?;
         if plan.rewraps.is_empty() {
             return Err(format!(
-                "every version of {name} is already under this KMS key with this encryption context, so a move needs no policies"
+                "every selected version of {name} is already under this KMS key with this encryption context, so a move needs no policies"
             ));
         }
         let mut calls = Self::default();

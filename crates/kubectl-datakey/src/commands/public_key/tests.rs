@@ -29,7 +29,7 @@ fn with_versions(pair: FetchedKey, edit: impl FnOnce(&mut [IssuedVersion])) -> F
 }
 
 fn these(numbers: &[i32]) -> Versions {
-    Versions::These(numbers.iter().copied().collect())
+    Versions::Only(numbers.iter().copied().collect())
 }
 
 fn text(pair: &FetchedKey, versions: Option<&Versions>, format: PublicKeyFormat) -> Result<String, CommandError> {

@@ -57,7 +57,7 @@ pub fn moved(
     }
     match plan.next {
         Next::Unchanged => {}
-        Next::Fresh(number) => {
+        Next::New(number) => {
             let region = to.region_of_spec(fetched.key.object().spec.request.region);
             spec["keyId"] = json!(to.key_id);
             set(spec, "region", region.map(|region| json!(region)));
@@ -66,7 +66,7 @@ pub fn moved(
             }
             spec["version"] = json!(number);
         }
-        Next::Rewrapped(number) => {
+        Next::Existing(number) => {
             // The spec of a recorded version is that of the record.
             let pinned = new_pins.iter().chain(fetched.key.record()).chain(fetched.key.pinned_versions());
             let current = pinned.into_iter().find(|pin| pin.version == number);
@@ -82,6 +82,27 @@ pub fn moved(
     let moved = FetchedKey::decode(fetched.kind(), &value.to_string())?;
     check(&moved)?;
     Ok(moved)
+}
+
+/// Makes the change with wrapped data keys as long as the present ones: what the operator would refuse shows before AWS KMS is called.
+///
+/// # Errors
+/// What the operator would refuse.
+pub fn rehearse(fetched: &FetchedKey, plan: &Plan, to: &Destination) -> Result<(), CommandError> {
+    let answer = |rewrap: &Rewrap| {
+        let blob = &rewrap.source.ciphertext_blob.0;
+        // Each is different, as those of KMS are.
+        let number = rewrap.number.to_be_bytes();
+        Rewrapped {
+            ciphertext_blob: number.into_iter().chain(std::iter::repeat(0)).take(blob.len()).collect(),
+            key_arn: to.key_arn.clone(),
+            key_material_id: Some("0".repeat(64)),
+            request_id: Some("00000000-0000-0000-0000-000000000000".to_owned()),
+        }
+    };
+    let pins: Vec<_> =
+        plan.rewraps.iter().map(|rewrap| rewrap.pin(answer(rewrap), rewrap.source.issued_at.0)).collect();
+    moved(fetched, plan, to, &pins).map(|_| ())
 }
 
 /// Checks what the operator would find when it records the pins.

@@ -4,7 +4,6 @@ use datakey::{
     api::{EncryptionContext, IssuedVersion, RequestView},
     arn::{self, KmsArn},
 };
-use datakey_decrypt::Rewrapper;
 
 /// What a move goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +84,7 @@ pub fn source_key(source: &str, destination: &str) -> Result<String, String> {
             from.partition, to.partition
         ));
     }
-    Rewrapper::source_beside(source, destination).ok_or_else(|| {
+    arn::in_region_of(source, destination).ok_or_else(|| {
         format!(
             "its KMS key {source} is no multi-Region key and not in {}, the Region of the destination, and ReEncrypt works within one \
              Region. To move to {}, name a multi-Region key in {} by --to-key-id, and replicate that one to {}",

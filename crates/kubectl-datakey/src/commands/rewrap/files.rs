@@ -44,27 +44,41 @@ impl Target {
     }
 }
 
-/// Returns the object as the file of an earlier run has it; `None` if there is no file.
+/// Returns the object as the file of an earlier run has it; `None` if there is not a regular file.
 ///
 /// # Errors
 /// The file is about something else, or cannot be read.
 pub fn saved(file: &Path, fetched: &FetchedKey) -> Result<Option<FetchedKey>, String> {
-    let other = |why: &str| {
-        format!("{} is there already and {why}: remove it, or name another one by --output", file.display())
-    };
+    let other = |why: &str| unusable(file, why);
     // Also a link that leads nowhere is there.
     let found = fs::symlink_metadata(file).and_then(|_| fs::metadata(file));
     match found {
         Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(file).is_err() => return Ok(None),
-        Err(error) => return Err(other(&format!("can't be read ({error})"))),
+        Err(error) => return Err(other(&format!("cannot be read ({error})"))),
         // Reading a pipe would wait, and a device may have no end.
-        Ok(found) if !found.is_file() => return Err(other("is no file")),
+        Ok(found) if !found.is_file() => return Err(other("is not a regular file")),
         Ok(found) if found.len() > LONGEST => return Err(other(&format!("has more than {LONGEST} bytes"))),
         Ok(_) => {}
     }
-    let text = fs::read_to_string(file).map_err(|error| other(&format!("can't be read ({error})")))?;
-    let manifest: Value = serde_saphyr::from_str(&text).map_err(|_| other("is no YAML"))?;
+    let text = fs::read_to_string(file).map_err(|error| other(&format!("cannot be read ({error})")))?;
+    let manifest: Value = serde_saphyr::from_str(&text).map_err(|_| other("is not valid YAML"))?;
     with_spec_of(fetched, &manifest).map(Some).map_err(|why| other(&why))
+}
+
+/// The message about a file of an earlier run that this run cannot use.
+pub fn unusable(file: &Path, why: &str) -> String {
+    format!("{} exists already and {why}: remove it, or name another one by --output", file.display())
+}
+
+/// Makes the folder of a file, and finds out whether a file can be written there: AWS KMS is called next, and what it answers would be
+/// lost.
+///
+/// # Errors
+/// No file can be written there.
+pub fn prepare(file: &Path) -> Result<(), String> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+    made.map(drop).map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
 
 /// Writes the manifest of an object.
@@ -72,11 +86,9 @@ pub fn saved(file: &Path, fetched: &FetchedKey) -> Result<Option<FetchedKey>, St
 /// # Errors
 /// It cannot be written. A file that is there stays as it is.
 pub fn write(file: &Path, fetched: &FetchedKey, manifest: &Value) -> Result<(), String> {
-    let failed = |why: &str| format!("can't write {}: {why}", file.display());
+    let failed = |why: &str| format!("cannot write {}: {why}", file.display());
     let text = yaml(manifest).map_err(|error| failed(&error.to_string()))?;
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| failed(&error.to_string()))?;
-    }
+    prepare(file)?;
     // Grant tokens are secret. The umask of the user decides who may read other manifests.
     let mode = if has_grant_tokens(fetched) { 0o600 } else { 0o666 };
     write_new(file, text.as_bytes(), mode).map_err(|error| match error.kind() {
@@ -103,14 +115,14 @@ mod tests {
         symlink("/dev/zero", path("device")).unwrap();
         fs::File::create(path("huge")).unwrap().set_len(LONGEST + 1).unwrap();
         for (name, why) in [
-            ("folder", "is no file"),
-            ("link", "can't be read"),
-            ("pipe", "is no file"),
-            ("device", "is no file"),
+            ("folder", "is not a regular file"),
+            ("link", "cannot be read"),
+            ("pipe", "is not a regular file"),
+            ("device", "is not a regular file"),
             ("huge", "has more than 16777216 bytes"),
         ] {
             let refused = saved(&path(name), &ready(&[1])).unwrap_err();
-            assert!(refused.contains(why) && refused.contains("is there already"), "{refused}");
+            assert!(refused.contains(why) && refused.contains("exists already"), "{refused}");
         }
     }
 }

@@ -157,15 +157,13 @@ impl<'a> Mover<'a> {
             let fits = change::check_saved(fetched, &self.plan(fetched)?, saved, &self.wanted);
             let fits = fits
                 .and_then(|()| if plan.is_done() { Ok(()) } else { Err("does not have all of this move".to_owned()) });
-            fits.map_err(|why| {
-                CommandError::Failed(format!(
-                    "{} is there already and {why}: remove it, or name another one by --output",
-                    file.display()
-                ))
-            })?;
+            fits.map_err(|why| CommandError::Failed(files::unusable(file, &why)))?;
         }
         if self.args.apply && !plan.is_done() {
             self.rights.check(fetched).await?;
+        }
+        if let Some(file) = file.as_ref().filter(|_| is_written) {
+            files::prepare(file).map_err(CommandError::Failed)?;
         }
         let pins = self.rewrapped(&plan).await?;
         let moved = change::moved(before, &plan, &self.wanted.to, &pins)?;

@@ -35,12 +35,13 @@ impl<'a> Owners<'a> {
             let owner = self.0.get(rewrap.source.ciphertext_blob.0.as_slice());
             if let Some(owner) = owner.filter(|owner| uid(owner) != uid(fetched)) {
                 return Err(format!(
-                    "its version {} is the wrapped {} of {} in namespace {}, which AWS KMS issued for that one: find out who put it \
-                     there",
+                    "its version {} has the wrapped {} that AWS KMS issued for {} in namespace {}: find out who pinned it here. It is \
+                     moved with {} only",
                     rewrap.source.version,
                     owner.kind().noun,
                     owner.shown(),
-                    owner.namespace()
+                    owner.namespace(),
+                    owner.shown()
                 ));
             }
         }
@@ -50,11 +51,12 @@ impl<'a> Owners<'a> {
 
 #[cfg(test)]
 mod tests {
+    use datakey::selection::Versions;
     use serde_json::json;
 
     use super::*;
     use crate::{
-        commands::rewrap::plan::{Destination, Move, Versions},
+        commands::rewrap::plan::{Destination, Move},
         fixtures::{edited, ready},
     };
 
@@ -76,7 +78,10 @@ mod tests {
             owners.check(fetched, &plan)
         };
         let why = check(&listed[0]).unwrap_err();
-        assert!(why.starts_with("its version 1 is the wrapped data key of orders in namespace shop"), "{why}");
+        assert!(
+            why.starts_with("its version 1 has the wrapped data key that AWS KMS issued for orders in namespace shop"),
+            "{why}"
+        );
         assert_eq!(check(&listed[1]), Ok(()), "a copy does not stop its owner");
         assert_eq!(
             Owners::among(&listed[..1]).check(&listed[0], &Plan::of(listed[0].key.object(), &wanted).unwrap()),

@@ -9,23 +9,13 @@ use datakey::{
     api::{EncryptionContext, IssuedVersion, KeyRequest, MAX_VERSIONS, Object, RequestView, WrittenRequest},
     arn,
     rewraps::Rewraps,
+    selection::Versions,
 };
 use thiserror::Error;
 
 use super::destination::{changed_context, source_key};
 
 pub use super::destination::Destination;
-
-/// Which versions are moved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Versions {
-    /// All.
-    All,
-    /// The one that the spec makes current.
-    Current,
-    /// These.
-    Only(Vec<i32>),
-}
 
 /// What a user asks for.
 #[derive(Clone, Debug)]
@@ -82,9 +72,9 @@ pub enum Next {
     /// The version that is current now.
     Unchanged,
     /// A version with the same data key, or one that was issued under the destination before.
-    Rewrapped(i32),
+    Existing(i32),
     /// A new data key, which the operator issues under the destination.
-    Fresh(i32),
+    New(i32),
 }
 
 /// Why an object cannot be moved.
@@ -136,9 +126,9 @@ impl Plan {
         plan.next = plan.next(object, &all, wanted, number)?;
         let is_new = |number: &i32| !all.versions.contains_key(number);
         let fresh = match plan.next {
-            Next::Fresh(number) => usize::from(is_new(&number)),
+            Next::New(number) => usize::from(is_new(&number)),
             // A version that is not issued yet takes a number, too.
-            Next::Rewrapped(_) | Next::Unchanged => usize::from(is_new(&object.wanted_version())),
+            Next::Existing(_) | Next::Unchanged => usize::from(is_new(&object.wanted_version())),
         };
         plan.used = all.versions.len() + plan.rewraps.len() + fresh;
         if plan.used > MAX_VERSIONS {
@@ -168,9 +158,9 @@ impl Plan {
         let Some(issued) = all.versions.get(&current) else {
             // Nothing binds a version that is not issued: it is issued under the destination instead.
             let asks_there = wanted.to.is_asked_by(object.spec.request);
-            let is_from = wanted.from.as_deref().is_none_or(|from| object.spec.request.key_id == Some(from));
+            let is_from = wanted.from.as_deref().is_none_or(|from| is_asked_from(object, from));
             let is_selected = is_from && !matches!(wanted.versions, Versions::Only(_));
-            return Ok(if asks_there || !is_selected { Next::Unchanged } else { Next::Fresh(current) });
+            return Ok(if asks_there || !is_selected { Next::Unchanged } else { Next::New(current) });
         };
         if !wanted.selects(object, issued) {
             return Ok(Next::Unchanged);
@@ -188,7 +178,7 @@ impl Plan {
                 issued.version > current && is_fresh(issued) && issued.request.material() == material
             };
             let later = object.record().iter().filter(is_later).map(|issued| issued.version).max();
-            return later.map(Next::Rewrapped).map_or_else(|| following(last).map(Next::Fresh), Ok);
+            return later.map(Next::Existing).map_or_else(|| following(last).map(Next::New), Ok);
         }
         if wanted.to.has(issued) {
             return Ok(Next::Unchanged);
@@ -196,8 +186,19 @@ impl Plan {
         let root = all.rewraps.root(current);
         let planned = self.rewraps.iter().find(|rewrap| rewrap.root == root).map(|rewrap| rewrap.number);
         let there = planned.or_else(|| all.at(&wanted.to, root));
-        Ok(there.map_or(Next::Unchanged, Next::Rewrapped))
+        Ok(there.map_or(Next::Unchanged, Next::Existing))
     }
+}
+
+/// Whether the spec names this KMS key: by its ARN, or by an alias or ID that was this KMS key when a version was issued.
+fn is_asked_from(object: Object<'_>, from: &str) -> bool {
+    let request = object.spec.request;
+    let is_same = |issued: &&IssuedVersion| {
+        let written = issued.written();
+        (written.key_id, written.region) == (request.key_id, request.region)
+    };
+    let issued = object.record().iter().filter(is_same).max_by_key(|issued| issued.version);
+    request.key_id == Some(from) || issued.is_some_and(|issued| arn::decrypts_for(from, &issued.key_id))
 }
 
 /// Whether a version came from pins or from a Secret, and not from KMS.
@@ -272,11 +273,7 @@ impl<'a> All<'a> {
 impl Move {
     /// Whether a version is moved.
     fn selects(&self, object: Object<'_>, issued: &IssuedVersion) -> bool {
-        let is_named = match &self.versions {
-            Versions::All => true,
-            Versions::Current => issued.version == object.wanted_version(),
-            Versions::Only(numbers) => numbers.contains(&issued.version),
-        };
+        let is_named = self.versions.includes(issued.version, object.wanted_version());
         is_named && self.from.as_ref().is_none_or(|from| arn::decrypts_for(from, &issued.key_id))
     }
 }

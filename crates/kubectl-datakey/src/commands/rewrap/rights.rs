@@ -19,6 +19,7 @@ pub struct Rights<'a> {
 // === impl Rights ===
 
 impl<'a> Rights<'a> {
+    /// Asks nothing yet.
     pub fn new(cluster: &'a Cluster) -> Self {
         Self { cluster, known: RefCell::default() }
     }

@@ -95,6 +95,8 @@ struct Present {
     version: i32,
     /// The version that is.
     as_version: i32,
+    /// Whether the operator has recorded that one. Else the spec pins it, and the operator records it next.
+    is_recorded: bool,
 }
 
 /// The version that becomes current.
@@ -121,14 +123,22 @@ impl MovePlan {
 
     /// The plan as text.
     pub fn text(&self) -> String {
+        let sources: BTreeSet<_> =
+            self.items.iter().flat_map(|item| &item.rewraps).map(|rewrap| rewrap.key_id.as_str()).collect();
         let rows: Vec<_> = self
             .census
             .iter()
             .map(|count| {
+                let is_source = sources.contains(count.key_id.as_str());
                 let is_there = arn::decrypts_for(&count.key_id, &self.to_key_id);
+                let side = match (is_source, is_there) {
+                    (true, true) => "from, to",
+                    (true, false) => "from",
+                    (false, true) => "to",
+                    (false, false) => "",
+                };
                 let numbers = [count.versions, count.objects, count.namespaces].map(|number| number.to_string());
-                let key = [count.key_id.clone(), if is_there { "to" } else { "from" }.to_owned()];
-                [key.to_vec(), numbers.to_vec()].concat()
+                [&[count.key_id.clone(), side.to_owned()][..], &numbers].concat()
             })
             .collect();
         let mut out = table(&["KMS KEY", "MOVE", "VERSIONS", "OBJECTS", "NAMESPACES"], &rows);
@@ -144,11 +154,9 @@ impl MovePlan {
     fn rights(&self) -> Option<String> {
         let sources: BTreeSet<_> =
             self.items.iter().flat_map(|item| &item.rewraps).map(|rewrap| rewrap.source_key_id.as_str()).collect();
-        let becomes = |is_new: bool| {
-            let mut current = self.items.iter().filter_map(|item| item.becomes_current.as_ref());
-            current.any(|current| current.is_new == is_new)
-        };
-        if sources.is_empty() && !becomes(true) && !becomes(false) {
+        let changed: Vec<_> =
+            self.items.iter().filter_map(|item| Some((&item.kind, item.becomes_current.as_ref()?))).collect();
+        if sources.is_empty() && changed.is_empty() {
             return None;
         }
         let mut out = String::from("Rights:\n");
@@ -161,13 +169,11 @@ impl MovePlan {
             line(&format!("and kms:ReEncryptTo on\n  {}", self.to_key_id));
             line("(kubectl datakey policy NAME --rewrap prints the policies)");
         }
-        if becomes(true) {
-            let issues = |kind: &&Kind| {
-                let mut of_kind = self.items.iter().filter(|item| item.kind == kind.name);
-                of_kind.any(|item| item.becomes_current.as_ref().is_some_and(|current| current.is_new))
-            };
-            let operations = KINDS.into_iter().filter(issues).map(|kind| format!("kms:{}", kind.operation));
-            line(&format!("the operator: {} on the new KMS key", operations.collect::<Vec<_>>().join(" and ")));
+        let is_issued = |kind: &&Kind| changed.iter().any(|(name, current)| *name == kind.name && current.is_new);
+        let operations = KINDS.into_iter().filter(is_issued).map(|kind| format!("kms:{}", kind.operation));
+        let operations: Vec<_> = operations.collect();
+        if !operations.is_empty() {
+            line(&format!("the operator: {} on the new KMS key", operations.join(" and ")));
         }
         line("workloads: kms:Decrypt on the new KMS key, before they meet the new versions");
         Some(out)
@@ -228,12 +234,18 @@ impl ObjectPlan {
                     })
                     .collect();
                 let present = plan.present.iter();
-                item.done = present.map(|(&version, &as_version)| Present { version, as_version }).collect();
+                let is_recorded = |version| fetched.key.recorded_version(version).is_some();
+                let done = present.map(|(&version, &as_version)| Present {
+                    version,
+                    as_version,
+                    is_recorded: is_recorded(as_version),
+                });
+                item.done = done.collect();
                 item.used_versions = plan.used;
                 item.becomes_current = match plan.next {
                     Next::Unchanged => None,
-                    Next::Rewrapped(version) => Some(BecomesCurrent { version, is_new: false }),
-                    Next::Fresh(version) => Some(BecomesCurrent { version, is_new: true }),
+                    Next::Existing(version) => Some(BecomesCurrent { version, is_new: false }),
+                    Next::New(version) => Some(BecomesCurrent { version, is_new: true }),
                 };
             }
         }
@@ -243,7 +255,7 @@ impl ObjectPlan {
     fn text(&self) -> String {
         let mut out = format!("{} in namespace {}:\n", self.shown, self.namespace);
         if let Some(why) = &self.error {
-            let _ = writeln!(out, "  it is NOT moved: {}", printable(why));
+            let _ = writeln!(out, "  cannot be moved: {}", printable(why));
             return out;
         }
         for PlannedRewrap {
@@ -255,9 +267,10 @@ impl ObjectPlan {
             let _ = writeln!(out, "    from {key_id}");
             let _ = writeln!(out, "    encryption context: {context}");
         }
-        for Present { version, as_version } in &self.done {
+        for Present { version, as_version, is_recorded } in &self.done {
             let name = if version == as_version { String::new() } else { format!(", as version {as_version}") };
-            let _ = writeln!(out, "  version {version} is there already{name}");
+            let waits = if *is_recorded { "" } else { " (pinned, not recorded yet)" };
+            let _ = writeln!(out, "  version {version} is under the new KMS key already{name}{waits}");
         }
         match &self.becomes_current {
             Some(BecomesCurrent { version, is_new: true }) => {

@@ -1,3 +1,4 @@
+use datakey::selection::Versions;
 use serde_json::{Value, json};
 
 use super::*;
@@ -22,12 +23,17 @@ fn context(pairs: &[(&str, &str)]) -> EncryptionContext {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
+fn wanted(key_arn: &str, context: Option<&EncryptionContext>) -> Move {
+    let to = plan::Destination { key_arn: key_arn.to_owned(), key_id: key_arn.to_owned(), context: context.cloned() };
+    Move { to, versions: Versions::All, from: None, rotates: true, includes_adopted: true }
+}
+
 fn of(fetched: &FetchedKey, key_id: &str, context: Option<&EncryptionContext>) -> RewrapPolicies {
-    RewrapPolicies::of(&fetched.key, &Destination { key_id, context }, Some(ROLE)).unwrap()
+    RewrapPolicies::of(&fetched.key, &wanted(key_id, context), Some(ROLE)).unwrap()
 }
 
 fn refusal(fetched: &FetchedKey, key_id: &str) -> String {
-    RewrapPolicies::of(&fetched.key, &Destination { key_id, context: None }, None).unwrap_err()
+    RewrapPolicies::of(&fetched.key, &wanted(key_id, None), None).unwrap_err()
 }
 
 /// The version at this index under another KMS key.
@@ -60,6 +66,22 @@ fn of_pair(key: &str, value: &str, is_same_key: bool) -> Value {
 
 fn right(action: &str, resource: &str, condition: Value) -> (String, String, Value) {
     (format!("kms:{action}"), resource.to_owned(), condition)
+}
+
+#[test]
+fn policies_are_about_the_selected_versions() {
+    let key = under(ready(&[1, 2]), 1, &other());
+    let third = ARN.replace("1234abcd", "77777777");
+    let sources = |narrow: fn(&mut Move)| {
+        let mut wanted = wanted(&third, None);
+        narrow(&mut wanted);
+        let policies = RewrapPolicies::of(&key.key, &wanted, Some(ROLE)).unwrap();
+        let from = rights(&policies).into_iter().filter(|(action, ..)| action == "kms:ReEncryptFrom");
+        from.map(|(_, arn, _)| arn).collect::<Vec<_>>()
+    };
+    assert_eq!(sources(|_| {}), [ARN.to_owned(), other()]);
+    assert_eq!(sources(|wanted| wanted.versions = Versions::Only([2].into())), [other()]);
+    assert_eq!(sources(|wanted| wanted.from = Some(ARN.to_owned())), [ARN]);
 }
 
 #[test]
@@ -150,9 +172,9 @@ fn what_is_there_already_needs_no_statement() {
     let moved = under(ready(&[1, 2]), 1, &other());
     assert_eq!(rights(&of(&moved, &other(), None)).len(), 2, "version 1 alone");
     let all = refusal(&ready(&[1, 2]), ARN);
-    assert!(all.contains("every version of orders is already under this KMS key"), "{all}");
+    assert!(all.contains("every selected version of orders is already under this KMS key"), "{all}");
     let orders = context(&[("purpose", "orders")]);
-    let destination = Destination { key_id: ARN, context: Some(&orders) };
+    let destination = wanted(ARN, Some(&orders));
     assert!(RewrapPolicies::of(&ready(&[1]).key, &destination, None).is_err(), "the same context by name");
 }
 
@@ -201,7 +223,7 @@ fn key_of_another_region_cannot_be_moved() {
 fn keys_and_role_of_several_accounts_need_both_sides() {
     let abroad = other().replace("111122223333", "444455556666");
     let notes = |key_id: &str, role| {
-        let destination = Destination { key_id, context: None };
+        let destination = wanted(key_id, None);
         let policies = RewrapPolicies::of(&ready(&[1]).key, &destination, role).unwrap();
         let principal = json!(policies.key_policy_statements.0[ARN][0])["Principal"]["AWS"].take();
         let both = policies.notes.into_iter().filter(|note| note.contains("key policies") && note.contains("account"));
@@ -236,7 +258,7 @@ fn policies_of_a_rewrap_are_printed_as_recorded() {
     let moved = under(ready(&[1, 2]), 0, &multi_region("us-east-1"));
     let abroad = other().replace("111122223333", "444455556666");
     let context = context(&[("namespace", "shop"), ("purpose", "orders")]);
-    let destination = Destination { key_id: &abroad, context: Some(&context) };
+    let destination = wanted(&abroad, Some(&context));
     let policies = RewrapPolicies::of(&moved.key, &destination, None).unwrap();
     insta::assert_snapshot!("policy-rewrap", to_json(&policies).unwrap());
     insta::assert_snapshot!("policy-rewrap-notes", policies.notes.join("\n"));

@@ -1,10 +1,8 @@
+use datakey::selection::Versions;
 use serde_json::json;
 
 use super::*;
-use crate::{
-    commands::rewrap::plan::Versions,
-    fixtures::{at, edited, pair_of, ready},
-};
+use crate::fixtures::{at, edited, pair_of, ready};
 
 const NEW: &str = "arn:aws:kms:eu-west-1:999999999999:key/99999999-12ab-34cd-56ef-1234567890ab";
 

@@ -59,13 +59,13 @@ fn moved(is_issued: bool) -> FetchedKey {
 #[test]
 fn each_version_is_rewrapped_and_a_new_one_is_issued() {
     for fetched in [ready(&[1, 2]), pair_of(&ready(&[1, 2]))] {
-        assert_eq!(planned(&fetched, &all()), (vec![(1, 3), (2, 4)], vec![], Next::Fresh(5)));
+        assert_eq!(planned(&fetched, &all()), (vec![(1, 3), (2, 4)], vec![], Next::New(5)));
         let stays = Move { rotates: false, ..all() };
-        assert_eq!(planned(&fetched, &stays), (vec![(1, 3), (2, 4)], vec![], Next::Rewrapped(4)));
+        assert_eq!(planned(&fetched, &stays), (vec![(1, 3), (2, 4)], vec![], Next::Existing(4)));
         let only = |versions| Move { versions, ..all() };
-        assert_eq!(planned(&fetched, &only(Versions::Current)), (vec![(2, 3)], vec![], Next::Fresh(4)));
-        assert_eq!(planned(&fetched, &only(Versions::Only(vec![1]))), (vec![(1, 3)], vec![], Next::Unchanged));
-        assert!(refusal(&fetched, &only(Versions::Only(vec![1, 7]))).ends_with("no version 7: it has 1, 2"));
+        assert_eq!(planned(&fetched, &only(Versions::Current)), (vec![(2, 3)], vec![], Next::New(4)));
+        assert_eq!(planned(&fetched, &only(Versions::Only([1].into()))), (vec![(1, 3)], vec![], Next::Unchanged));
+        assert!(refusal(&fetched, &only(Versions::Only([1, 7].into()))).ends_with("no version 7: it has 1, 2"));
     }
 }
 
@@ -74,7 +74,7 @@ fn what_is_moved_is_not_moved_again() {
     for is_issued in [true, false] {
         let (rewraps, present, next) = planned(&moved(is_issued), &all());
         assert_eq!((rewraps, next), (vec![], Next::Unchanged));
-        assert_eq!(present[..2], [(1, 4 - 1), (2, 4)]);
+        assert_eq!(present[..2], [(1, 3), (2, 4)]);
         assert!(Plan::of(moved(is_issued).key.object(), &all()).unwrap().is_done());
     }
     // The pins are not recorded yet.
@@ -95,11 +95,11 @@ fn spec_that_was_set_back_needs_no_further_version() {
         value["spec"]["version"] = json!(2);
         value["spec"]["keyId"] = json!(ARN);
     });
-    assert_eq!(planned(&back, &all()), (vec![], vec![(1, 3), (2, 4), (3, 3), (4, 4), (5, 5)], Next::Rewrapped(5)));
+    assert_eq!(planned(&back, &all()), (vec![], vec![(1, 3), (2, 4), (3, 3), (4, 4), (5, 5)], Next::Existing(5)));
     let shorter = edited(back.clone(), |value| value["status"]["versions"][4]["request"]["keySpec"] = json!("AES_128"));
-    assert_eq!(planned(&shorter, &all()).2, Next::Fresh(6));
+    assert_eq!(planned(&shorter, &all()).2, Next::New(6));
     let by_another = edited(back, |value| value["status"]["versions"][4]["keyId"] = json!(ARN));
-    assert_eq!(planned(&by_another, &all()).2, Next::Fresh(7));
+    assert_eq!(planned(&by_another, &all()).2, Next::New(7));
 }
 
 #[test]
@@ -107,16 +107,16 @@ fn way_back_uses_what_is_there() {
     let back =
         Move { to: Destination { key_arn: ARN.to_owned(), key_id: "alias/orders".to_owned(), context: None }, ..all() };
     let (rewraps, present, next) = planned(&moved(true), &back);
-    assert_eq!((rewraps, next), (vec![(5, 6)], Next::Fresh(7)));
+    assert_eq!((rewraps, next), (vec![(5, 6)], Next::New(7)));
     assert_eq!(present, [(1, 1), (2, 2), (3, 1), (4, 2)]);
     let stays = Move { rotates: false, ..back };
-    assert_eq!(planned(&moved(true), &stays).2, Next::Rewrapped(6));
+    assert_eq!(planned(&moved(true), &stays).2, Next::Existing(6));
     let current = edited(moved(true), |value| {
         value["spec"]["version"] = json!(4);
     });
     assert_eq!(
         planned(&current, &Move { versions: Versions::Current, ..stays }),
-        (vec![], vec![(4, 2)], Next::Rewrapped(2))
+        (vec![], vec![(4, 2)], Next::Existing(2))
     );
 }
 
@@ -182,9 +182,14 @@ fn version_of_a_newer_release_is_not_rewrapped() {
 #[test]
 fn version_that_is_not_issued_is_issued_there() {
     let waiting = edited(ready(&[1]), |value| value["spec"]["version"] = json!(2));
-    assert_eq!(planned(&waiting, &all()), (vec![(1, 3)], vec![], Next::Fresh(2)));
+    assert_eq!(planned(&waiting, &all()), (vec![(1, 3)], vec![], Next::New(2)));
     let plan = Plan::of(waiting.key.object(), &all()).unwrap();
     assert_eq!(plan.used, 3);
+    // The alias of the spec was this KMS key when version 1 was issued.
+    let from = |arn: &str| Move { from: Some(arn.to_owned()), ..all() };
+    assert_eq!(planned(&waiting, &from(ARN)).2, Next::New(2));
+    let elsewhere = edited(waiting, |value| value["spec"]["keyId"] = json!("alias/elsewhere"));
+    assert_eq!(planned(&elsewhere, &from(ARN)).2, Next::Unchanged);
 }
 
 #[test]

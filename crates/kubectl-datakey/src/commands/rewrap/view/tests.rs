@@ -1,8 +1,9 @@
+use datakey::selection::Versions;
 use serde_json::json;
 
 use super::*;
 use crate::{
-    commands::rewrap::plan::{Destination, Versions},
+    commands::rewrap::plan::Destination,
     fixtures::{ARN, edited, pair_of, ready, recorded},
     output::json as to_json,
 };
@@ -47,6 +48,35 @@ fn census_counts_versions_objects_and_namespaces() {
         namespaces,
     };
     assert_eq!(plan.census, [count(ARN, 4, 3, 2), count(NEW, 1, 1, 1)]);
+}
+
+#[test]
+fn census_names_the_kms_keys_that_the_move_uses() {
+    let third = NEW.replace("99999999-", "77777777-");
+    let fetched = edited(ready(&[1, 2, 3]), |value| {
+        value["status"]["versions"][1]["keyId"] = json!(NEW);
+        value["status"]["versions"][2]["keyId"] = json!(third);
+    });
+    let text = plan_of(&[fetched], &Move { from: Some(ARN.to_owned()), ..wanted(true) }).text();
+    let side = |arn: &str| {
+        let line = text.lines().find(|line| line.starts_with(arn)).unwrap();
+        line.split_whitespace().nth(1).unwrap()
+    };
+    assert_eq!([side(ARN), side(NEW), side(&third)], ["from", "to", "<none>"], "{text}");
+}
+
+#[test]
+fn pinned_rewrap_is_not_said_to_be_recorded() {
+    let pinned = edited(ready(&[1, 2]), |value| {
+        let pin = &mut value["status"]["versions"].as_array_mut().unwrap().pop().unwrap();
+        pin["keyId"] = json!(NEW);
+        pin["rewrapOf"] = json!({ "version": 1 });
+        value["spec"]["wrappedKeys"] = json!([pin]);
+        value["spec"]["version"] = json!(1);
+    });
+    let text = plan_of(&[pinned], &wanted(false)).text();
+    let line = "version 1 is under the new KMS key already, as version 2 (pinned, not recorded yet)";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
