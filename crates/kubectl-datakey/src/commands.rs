@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod apply;
+pub mod census;
 pub mod check;
 pub mod classes;
 pub mod create;

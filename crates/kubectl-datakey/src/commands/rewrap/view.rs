@@ -1,9 +1,6 @@
 //! The plan as it is printed: a census of the KMS keys, each object, and the rights that are needed. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use datakey::{
     api::{EncryptionContext, KINDS, Kind, MAX_VERSIONS},
@@ -16,6 +13,7 @@ use serde::Serialize;
 use super::plan::{Move, Next, Obstacle, Plan};
 use crate::{
     cluster::FetchedKey,
+    commands::census::{KmsKeyCount, census},
     output::printable,
     view::table::{indented, table},
 };
@@ -30,20 +28,6 @@ pub struct MovePlan {
     census: Vec<KmsKeyCount>,
     /// The objects that the move concerns.
     pub items: Vec<ObjectPlan>,
-}
-
-/// What a KMS key wrapped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-struct KmsKeyCount {
-    /// Its ARN.
-    key_id: String,
-    /// How many versions it wrapped.
-    versions: usize,
-    /// How many objects have such a version.
-    objects: usize,
-    /// How many namespaces have such an object.
-    namespaces: usize,
 }
 
 /// The plan of one object.
@@ -178,29 +162,6 @@ impl MovePlan {
         line("workloads: kms:Decrypt on the new KMS key, before they meet the new versions");
         Some(out)
     }
-}
-
-/// Counts what each KMS key wrapped.
-fn census<'a>(listed: impl IntoIterator<Item = &'a FetchedKey>) -> Vec<KmsKeyCount> {
-    let mut keys = BTreeMap::<&str, (usize, usize, BTreeSet<String>)>::new();
-    for fetched in listed {
-        let mut of_object = BTreeSet::new();
-        for issued in fetched.key.record() {
-            let (versions, objects, namespaces) = keys.entry(&issued.key_id).or_default();
-            *versions += 1;
-            if of_object.insert(&issued.key_id) {
-                *objects += 1;
-                namespaces.insert(fetched.namespace());
-            }
-        }
-    }
-    let count = |(key_id, (versions, objects, namespaces)): (&str, (usize, usize, BTreeSet<_>))| KmsKeyCount {
-        key_id: key_id.to_owned(),
-        versions,
-        objects,
-        namespaces: namespaces.len(),
-    };
-    keys.into_iter().map(count).collect()
 }
 
 // === impl ObjectPlan ===

@@ -39,18 +39,6 @@ fn plan_is_printed_as_recorded() {
 }
 
 #[test]
-fn census_counts_versions_objects_and_namespaces() {
-    let plan = plan_of(&listed(), &wanted(true));
-    let count = |key_id: &str, versions, objects, namespaces| KmsKeyCount {
-        key_id: key_id.to_owned(),
-        versions,
-        objects,
-        namespaces,
-    };
-    assert_eq!(plan.census, [count(ARN, 4, 3, 2), count(NEW, 1, 1, 1)]);
-}
-
-#[test]
 fn census_names_the_kms_keys_that_the_move_uses() {
     let third = NEW.replace("99999999-", "77777777-");
     let fetched = edited(ready(&[1, 2, 3]), |value| {
