@@ -12,6 +12,7 @@
 //! * a reader who saw a version's bytes never sees other bytes under that version;
 //! * the same holds for a pinned version in a cluster that is built again;
 //! * a recorded data key is never changed or dropped, matches the spec that it was recorded for, and agrees with its pin;
+//! * what a pin says of a rewrap (`rewrapOf`) is recorded with it, and is not compared with what is recorded;
 //! * a foreign Secret is never written, and no write of an operator takes a data key out of a Secret;
 //! * Ready is written only after the Secret was seen to hold the recorded bytes;
 //! * when an operator with current caches has nothing to do, Ready means that the Secret holds the recorded bytes;

@@ -2,7 +2,7 @@
 //! the model catches it.
 
 use datakey::{
-    api::{KeyKind as _, KeyStatus, VerifiedSecret},
+    api::{IssuedVersion, KeyKind as _, KeyStatus, VerifiedSecret},
     condition,
     protocol::{Answer, SecretState, Source, Step},
     reason::Reason,
@@ -46,6 +46,10 @@ pub enum Mutant {
     PinsOverSecret,
     /// Pins are recorded without the other versions in the Secret.
     PinsOnly,
+    /// A pin is compared with the record by what it is a rewrap of, too.
+    RewrapOfCompared,
+    /// Pins are recorded without what they are rewraps of.
+    RewrapOfForgotten,
 
     // === the record ===
     /// The record is written over a changed object, and the server does not guard it.
@@ -152,6 +156,8 @@ pub const MUTANTS: &[(Mutant, Budget)] = &[
     (Mutant::PinsIgnored, Budget { pin: 1, ..NOTHING }),
     (Mutant::PinsOverSecret, Budget { pin: 1, recreate: 1, ..NOTHING }),
     (Mutant::PinsOnly, Budget { pin: 1, recreate: 1, ..NOTHING }),
+    (Mutant::RewrapOfCompared, Budget { pin: 1, version: 1, ..NOTHING }),
+    (Mutant::RewrapOfForgotten, Budget { pin: 1, ..NOTHING }),
     (Mutant::RecordUnconditionally, NOTHING),
     (Mutant::RecordOnNamesake, Budget { recreate: 1, ..NOTHING }),
     (Mutant::RecordReplaced, Budget { version: 1, ..NOTHING }),
@@ -209,6 +215,13 @@ impl Model {
         }
         if self.mutant == Mutant::PinsIgnored {
             taken.spec.wrapped_keys = None;
+        }
+        if self.mutant == Mutant::RewrapOfCompared {
+            let recorded = |pin: &IssuedVersion| key.as_object().recorded_version(pin.version);
+            let differs =
+                |pin: &&mut IssuedVersion| recorded(pin).is_some_and(|issued| issued.rewrap_of != pin.rewrap_of);
+            // The protocol then takes it for the pin of another data key.
+            taken.spec.wrapped_keys.iter_mut().flatten().filter(differs).for_each(|pin| pin.ciphertext_blob.0.push(0));
         }
         if let (Mutant::RevisionWithoutUid | Mutant::RevisionWithoutDigest, View::Watched(_)) = (self.mutant, view)
             && let Some(saved) = taken.status.as_mut().and_then(|status| status.secret.as_mut())
@@ -315,6 +328,9 @@ impl Model {
         }
         if source == Source::Kms {
             status.versions.iter_mut().rev().take(1).for_each(|issued| self.misrecord(issued));
+        }
+        if self.mutant == Mutant::RewrapOfForgotten && source == Source::Pins {
+            status.versions.iter_mut().for_each(|issued| issued.rewrap_of = None);
         }
         status
     }

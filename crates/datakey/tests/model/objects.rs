@@ -47,6 +47,8 @@ pub struct KeySummary {
     /// Whether the rules of the definition hold that every pin agrees with the record, and that the pin of the wanted version
     /// matches the spec.
     pub pins_agree: bool,
+    /// Whether exactly what came from pins is recorded as a rewrap of what they name.
+    pub rewraps_are_as_pinned: bool,
 }
 
 /// Objects by number, each with its summary.
@@ -103,7 +105,15 @@ pub fn summarize_key(key: &Key) -> KeySummary {
             .recorded_version(spec.version)
             .is_none_or(|issued| issued.written().is_same_request(request)),
         pins_agree: answers && spec.pins.data_keys().iter().all(agrees),
+        rewraps_are_as_pinned: object.record().iter().all(is_rewrap_as_pinned),
     }
+}
+
+/// Whether a recorded version is a rewrap of what its pin says, if it came from one: from the spec, or by a Secret that was written
+/// for another `DataKey` with that pin. What KMS issued is no rewrap, also if it is pinned as one later.
+fn is_rewrap_as_pinned(issued: &IssuedVersion) -> bool {
+    let pin = DataKeyAt::of(issued).pin();
+    issued.rewrap_of == pin.rewrap_of.filter(|_| issued.issued_at == pin.issued_at)
 }
 
 pub fn uid_number(uid: &str) -> u16 {
@@ -164,9 +174,9 @@ impl Pins {
         DataKeys(self.0.map(|pin| pin.map(|pin| pin.number)))
     }
 
-    /// The entries of the spec. Their times are older than every `DataKey`.
+    /// The entries of the spec.
     fn whole(self) -> Vec<IssuedVersion> {
-        self.iter().map(|pin| pin.issued_at(Time(Timestamp::UNIX_EPOCH))).collect()
+        self.iter().map(DataKeyAt::pin).collect()
     }
 
     /// A number that no other pin of this version has.

@@ -1,11 +1,11 @@
 //! What KMS is asked, in parts that are compared, and the data keys that it answers with.
 
 use datakey::{
-    api::{EncryptionContext, IssuedVersion, KeyKind as _, RequestView, Rest},
+    api::{EncryptionContext, IssuedVersion, KeyKind as _, RequestView, Rest, RewrapOf},
     class::{Ask, Identity},
     protocol::{Record, Source, Unrecorded},
 };
-use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     Model,
@@ -175,6 +175,13 @@ impl DataKeyAt {
     /// The same data key as a pin has it, which may say anything of the class.
     pub fn without_class(self) -> Self {
         Self { ask: AskAt { class: None, ..self.ask }, ..self }
+    }
+
+    /// The entry of the spec. Its time is older than every `DataKey`. Each pin of the second version says that it is a rewrap of the
+    /// first one, also if KMS issued it, whatever the record says.
+    pub fn pin(self) -> IssuedVersion {
+        let rewrap_of = (self.version == 2).then(|| RewrapOf { version: 1, request_id: None, rest: Rest::new() });
+        IssuedVersion { rewrap_of, ..self.issued_at(Time(Timestamp::UNIX_EPOCH)) }
     }
 
     /// The entry of a record.

@@ -94,6 +94,9 @@ impl Model {
         if !self.key_summary(new).pins_agree {
             return Err("another data key was recorded than is pinned".to_owned());
         }
+        if !self.key_summary(new).rewraps_are_as_pinned {
+            return Err("a rewrap is not recorded as it is pinned".to_owned());
+        }
         if (new, saved) != (at.object, at.saved) {
             state.key = KeyAt { object: new, revision: state.new_revision(), saved };
         }
