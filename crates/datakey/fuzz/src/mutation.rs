@@ -2,7 +2,7 @@
 //! such an input never passes the first checks.
 
 use datakey::{
-    api::{DataKey, IssuedVersion, KeyStatus, with_recorded},
+    api::{DataKey, IssuedVersion, KeyStatus, Rest, RewrapOf, with_recorded},
     names::{CURRENT_VERSION_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, NAME_LABEL, SECRET_TYPE},
     secret::{self, Projection, sha256},
 };
@@ -162,6 +162,16 @@ impl Mutator<'_> {
         }
     }
 
+    /// Lets a pin or a recorded version be a rewrap, mostly of an earlier one.
+    fn rewrap(&mut self, key: &mut DataKey) {
+        let pins = key.spec.wrapped_keys.iter_mut().flatten();
+        let recorded = key.status.iter_mut().flat_map(|status| &mut status.versions);
+        if let Some(issued) = self.rng.choice(pins.chain(recorded).collect::<Vec<_>>()) {
+            let version = self.rng.i32(0..4).min(issued.version.saturating_sub(i32::from(!self.one_in(8))));
+            issued.rewrap_of = Some(RewrapOf { version, request_id: None, rest: Rest::new() });
+        }
+    }
+
     /// Lets the class allow what the object asks for, in some respects.
     fn fit(&mut self, key: &mut DataKey, class: &mut Value) {
         let edits = [
@@ -180,6 +190,9 @@ impl Mutator<'_> {
 
     /// Repairs relations that random edits hardly ever keep: checksums, copies, and matching names.
     fn repair(&mut self, objects: &mut Objects) {
+        if self.one_in(8) {
+            self.rewrap(&mut objects.key);
+        }
         if self.one_in(8)
             && let Some(wanted) = Projection::of(&objects.key, objects.key.wanted_version())
         {

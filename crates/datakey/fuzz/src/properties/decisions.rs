@@ -30,6 +30,7 @@ pub fn data_key(data: &[u8]) -> Reached {
     let created = wanted.clone().map(|wanted| wanted.into_secret(&key)).unwrap_or_default();
     let published = key.status.as_ref().and_then(|status| Projection::of(&key, status.version?));
     let secret = secret.unwrap_or_else(|| created.clone());
+    rewraps_are_not_compared(&key);
 
     let metadata = SecretMetadata::of(&secret.metadata);
     let foreign = SecretMetadata { is_managed: false, ..metadata.clone() };
@@ -136,6 +137,20 @@ fn keeps_the_protocol(key: &DataKey, observed: &Observed<'_>, step: Step) {
         }
         Step::PutStatus(_) => is_reported_once(key, view, None),
     }
+}
+
+/// What is pinned or recorded as a rewrap is the same data key without that.
+fn rewraps_are_not_compared(key: &DataKey) {
+    let Ok(unrecorded) = pins::unrecorded(key, None) else { return };
+    let without = |issued: &mut IssuedVersion| issued.rewrap_of = None;
+    let mut of_pins = key.clone();
+    of_pins.spec.wrapped_keys.iter_mut().flatten().for_each(without);
+    let mut of_the_record = key.clone();
+    of_the_record.status.iter_mut().flat_map(|status| &mut status.versions).for_each(without);
+    assert_eq!(pins::unrecorded(&of_the_record, None).as_ref(), Ok(&unrecorded), "the record is compared by rewrapOf");
+    let mut wanted = unrecorded;
+    wanted.iter_mut().for_each(without);
+    assert_eq!(pins::unrecorded(&of_pins, None), Ok(wanted), "pins are compared by rewrapOf");
 }
 
 /// Each pin is recorded once and unchanged, and in addition only versions that only the Secret holds. The following steps keep

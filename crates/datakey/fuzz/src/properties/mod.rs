@@ -15,7 +15,7 @@ use datakey::{
     protocol::{Observed, SecretState, Step, plan},
     secret::{VersionAnnotation, sha256},
 };
-use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -98,9 +98,19 @@ fn is_whole(issued: &IssuedVersion, secret: &Secret) {
     let provenance: VersionAnnotation = serde_json::from_str(annotation).unwrap();
     assert_eq!(provenance.sha256, sha256(&issued.ciphertext_blob.0));
     assert_eq!(provenance.key_id, issued.request.key_id);
+    if let Some(rewrap_of) = &issued.rewrap_of {
+        assert!((1..issued.version).contains(&rewrap_of.version), "a rewrap of a later version");
+    }
+    let entry = secret.data.as_ref().unwrap().get(&format!("rewrapOf.v{}", issued.version));
+    assert_eq!(entry, rewrap_entry(issued).as_ref(), "workloads read the entry");
     let arn = KmsArn::parse(&issued.key_id).expect("an ARN");
     let region = arn::resolve_region(&issued.request.key_id, issued.request.region.as_deref(), Some(arn.region));
     assert!(arn::may_answer(&issued.request.key_id, region.unwrap(), &issued.key_id));
+}
+
+/// The entry of the Secret that says whose data key the version is.
+fn rewrap_entry(issued: &IssuedVersion) -> Option<ByteString> {
+    issued.rewrap_of.as_ref().map(|rewrap_of| ByteString(rewrap_of.version.to_string().into_bytes()))
 }
 
 fn holds_the_record(key: &DataKey, secret: &Secret) {
@@ -108,6 +118,7 @@ fn holds_the_record(key: &DataKey, secret: &Secret) {
     for issued in key.record() {
         assert_eq!(data[&format!("ciphertextBlob.v{}", issued.version)], issued.ciphertext_blob);
         assert_eq!(data[&format!("keyId.v{}", issued.version)].0, issued.key_id.as_bytes());
+        assert_eq!(data.get(&format!("rewrapOf.v{}", issued.version)), rewrap_entry(issued).as_ref());
     }
     let current = key.recorded_version(key.wanted_version()).unwrap();
     assert_eq!(data["version"].0, current.version.to_string().as_bytes());
