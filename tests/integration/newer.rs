@@ -51,6 +51,7 @@ fn newer_version(test: &TestNamespace, key: &DataKey) -> Value {
     version["request"] = to_json(&key.spec.request());
     version["request"]["origin"] = json!("EXTERNAL");
     version["madeBy"] = invented();
+    version["rewrapOf"] = json!({ "version": 1, "proof": { "by": "KMS" } });
     version
 }
 
@@ -96,7 +97,11 @@ async fn a_record_survives_one_release_down_and_up_again() {
         for version in [3, 1, 2] {
             test.patch("orders", &json!({ "spec": { "version": version } })).await;
             let key = test.failed("orders", "RecordNewer").await;
-            assert!(message(&key).contains("version 2 has madeBy, request.origin"), "{}", message(&key));
+            assert!(
+                message(&key).contains("version 2 has madeBy, request.origin, rewrapOf.proof"),
+                "{}",
+                message(&key)
+            );
             assert_eq!(to_json(&key.record()), record);
             let status = to_json(&key.status);
             assert!(status["conditions"].as_array().unwrap().contains(&foreign), "{status}");

@@ -117,6 +117,44 @@ async fn the_definition_of_0_1_0_is_enough_to_issue_and_to_restore() {
     drop(operator);
 }
 
+/// Publishes a `DataKey` whose second version is pinned as a rewrap of the first one.
+async fn publish_rewrap(test: &TestNamespace) -> Held {
+    let mut rewrap = test.pin(2);
+    rewrap["rewrapOf"] = json!({ "version": 1, "requestId": "example" });
+    test.issue("moved", &json!({ "version": 2, "wrappedKeys": [test.pin(1), rewrap] })).await;
+    let held = Held::of(test, "moved").await;
+    assert_eq!((&held.record[1]["rewrapOf"]["version"], &*held.data["rewrapOf.v2"]), (&json!(1), &b"1"[..]));
+    held
+}
+
+/// The definition of 0.1.0 drops `rewrapOf`, which is newer, and keeps no unknown fields of a version. The data keys stay as they are.
+#[tokio::test]
+async fn the_definition_of_0_1_0_drops_only_what_is_a_rewrap() {
+    let test = TestNamespace::with_own_control_plane("skew-rewrap").await;
+    let operator = test.operator();
+    let before = publish_rewrap(&test).await;
+    drop(operator);
+    let mut held = Held { name: before.name, record: before.record.clone(), data: before.data.clone() };
+    held.record[1].as_object_mut().unwrap().remove("rewrapOf");
+    for entry in ["rewrapOf", "rewrapOf.v2"] {
+        held.data.remove(entry).unwrap();
+    }
+    let older = format!("{FOLDER}/crd.yaml");
+    for (definition, has_revision) in [(older.as_str(), false), ("deploy/crd.yaml", true)] {
+        install_definition(&test, definition, has_revision).await;
+        let _operator = test.operator();
+        test.barrier().await;
+        held.is_held(&test).await;
+    }
+    // What is recorded stays without it. From the pins it is recorded again.
+    let _operator = test.operator();
+    test.delete(held.name).await;
+    test.delete_secret(held.name).await;
+    let again = publish_rewrap(&test).await;
+    assert_eq!((again.record, again.data), (before.record, before.data));
+    assert_eq!(test.proxy.calls(), 2, "the DataKeys that show that all is settled");
+}
+
 /// Ends an operator, which releases its Lease.
 async fn stop(mut operator: Operator) {
     operator.process.signal("TERM");
@@ -199,4 +237,25 @@ async fn replicas_of_two_releases_record_one_data_key_per_version() {
         let same = after.iter().find(|it| it.metadata.name == key.metadata.name).unwrap();
         assert_eq!(key.record(), same.record());
     }
+}
+
+/// 0.1.0 does not know `rewrapOf`: it takes the entries out of the Secret, and cannot change what is recorded.
+#[tokio::test]
+#[ignore = "needs a 0.1.0 binary: make upgrade"]
+async fn rewrap_is_back_in_the_secret_after_0_1_0() {
+    let test = TestNamespace::with_stub_kms("skew-rewrap-back").await;
+    let operator = test.operator();
+    let held = publish_rewrap(&test).await;
+    drop(operator);
+    let kubeconfig = test.plane.admin_kubeconfig().display().to_string();
+    let old = test.operator_of(&binary_of_0_1_0(), &[], &[("KUBECONFIG", &kubeconfig)]);
+    let mut without = held.data.clone();
+    without.retain(|entry, _| !entry.starts_with("rewrapOf"));
+    test.secret_becomes("moved", &without).await;
+    test.issue("orders", &json!({})).await;
+    assert_eq!(to_json(&test.get("moved").await.record()), held.record);
+    drop(old);
+    let _operator = test.operator();
+    held.is_held(&test).await;
+    assert_eq!(test.proxy.calls(), 1, "the DataKey that 0.1.0 issued meanwhile");
 }
