@@ -12,7 +12,10 @@ use aws_sdk_kms::{
     types::{DataKeyPairSpec, DataKeySpec},
 };
 use datakey::{
-    api::{DataKey, DataKeyPair, IssuedVersion, KeyKind, KeyPairSpec, KeyRequest, KeySpec, Rest, truncate_to_seconds},
+    api::{
+        DataKey, DataKeyPair, IssuedVersion, KeyKind, KeyPairSpec, KeyRequest, KeySpec, Rest, RewrapOf,
+        truncate_to_seconds,
+    },
     secret::Projection,
 };
 use k8s_openapi::{ByteString, jiff::Timestamp};
@@ -39,6 +42,8 @@ pub struct Bed {
     kms: KmsServer,
     proxy: KmsProxy,
     request: KeyRequest,
+    /// The KMS keys that may have wrapped a version.
+    trusted: Vec<String>,
     versions: Vec<IssuedVersion>,
     secret: Mount,
 }
@@ -65,15 +70,49 @@ impl Bed {
             rest: Rest::new(),
         };
         let secret = Mount::new(&workdir.file("secret"));
-        let mut bed = Self { workdir, memory, kms, proxy, request, versions: Vec::new(), secret };
+        let trusted = vec![request.key_id.clone()];
+        let mut bed = Self { workdir, memory, kms, proxy, request, trusted, versions: Vec::new(), secret };
         bed.rotate().await;
         bed
     }
 
     /// Issues the next version, and shows it in the mounted Secret.
     pub async fn rotate(&mut self) {
-        let version = i32::try_from(self.versions.len()).unwrap() + 1;
-        let issued = self.issue(version).await;
+        let issued = self.issue(self.next_version()).await;
+        self.show(issued);
+    }
+
+    /// Has KMS wrap the key of version 1 once more, under another KMS key, shows it as the next version, and disables the first KMS key.
+    pub async fn move_away(&mut self) {
+        let (client, first) = (self.kms.client(), self.versions[0].clone());
+        let to = self.kms.key().await;
+        let context = self.request.encryption_context.clone().map(|context| context.into_iter().collect());
+        let call =
+            client.re_encrypt().ciphertext_blob(Blob::new(&*first.ciphertext_blob.0)).source_key_id(&first.key_id);
+        let call =
+            call.set_source_encryption_context(Clone::clone(&context)).set_destination_encryption_context(context);
+        let answer = call.destination_key_id(&to.arn).send().await.unwrap();
+        self.request.key_id.clone_from(&to.arn);
+        self.trusted.push(to.arn.clone());
+        let rewrap = IssuedVersion {
+            version: self.next_version(),
+            request: self.request.clone(),
+            rewrap_of: Some(RewrapOf { version: 1, request_id: None, rest: Rest::new() }),
+            ciphertext_blob: ByteString(answer.ciphertext_blob.unwrap().into_inner()),
+            key_id: to.arn,
+            ..first.clone()
+        };
+        self.show(rewrap);
+        client.disable_key().key_id(first.key_id).send().await.unwrap();
+    }
+
+    fn next_version(&self) -> i32 {
+        i32::try_from(self.versions.len()).unwrap() + 1
+    }
+
+    /// Shows one more version in the mounted Secret, as the current one.
+    fn show(&mut self, issued: IssuedVersion) {
+        let version = issued.version;
         self.versions.push(issued);
         let data = match self.request.key_pair_spec {
             Some(_) => self.project::<DataKeyPair>(version),
@@ -145,14 +184,14 @@ impl Bed {
     /// The arguments that each command begins with.
     fn arguments(&self, command: &str) -> Vec<String> {
         let context = &self.request.encryption_context.as_ref().unwrap()["purpose"];
-        let trust = format!("{} purpose={context}", self.request.key_id);
+        let trust = self.trusted.iter().map(|arn| format!("--trust={arn} purpose={context}"));
         let material = match self.request.key_pair_spec {
             Some(pair) => ["--key-pair-spec", pair.into()],
             None => ["--key-spec", "AES_256"],
         };
         let secret = self.secret.path().display().to_string();
-        let first = [command, "--from", &secret, "--trust", &trust, "--endpoint-url", &self.proxy.url()];
-        first.into_iter().chain(material).map(str::to_owned).collect()
+        let first = [command, "--from", &secret, "--endpoint-url", &self.proxy.url()];
+        first.into_iter().chain(material).map(str::to_owned).chain(trust).collect()
     }
 
     fn environment(&self) -> impl Iterator<Item = (&'static str, String)> {

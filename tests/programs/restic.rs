@@ -100,3 +100,20 @@ async fn restic_gets_its_keys_by_exec_without_a_file() {
     let files = fs::read_dir(repository.bed.keys()).unwrap().count();
     assert_eq!(files, 0, "no key was written");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restic_reads_a_backup_when_the_first_kms_key_is_gone() {
+    let mut repository = Repository::new("restic-moved").await;
+    repository.bed.file(&["--format", "base64"]).await;
+    repository.run("current", &["init"]).await.unwrap();
+    repository.run("current", &["backup", repository.orders()]).await.unwrap();
+
+    // Version 2 is the same data key under another KMS key, and the first one is disabled.
+    repository.bed.move_away().await;
+    repository.bed.file(&["--format", "base64"]).await;
+    assert_eq!(fs::read_to_string(repository.bed.key("version")).unwrap().trim(), "2");
+    for key in ["v1", "current"] {
+        let dumped = repository.run(key, &["dump", "latest", repository.orders()]).await.unwrap();
+        assert_eq!(dumped, ORDERS, "{key}");
+    }
+}
