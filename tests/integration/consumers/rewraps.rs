@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use aws_config::SdkConfig;
-use testbed::{commands, kms::Key};
+use testbed::{commands, kms::Key, proxy::Fault};
 use tokio::process::Command;
 
 use super::{
@@ -19,7 +19,16 @@ use crate::{
 const DATA: &[u8] = b"Three apples and a pear, for Ada.";
 
 const GONE: &str = "DisabledException";
-const REFUSED: &str = "InvalidCiphertextException";
+
+/// The other codes after which a rewrap is unwrapped.
+const ALSO_GONE: [&str; 3] = ["AccessDeniedException", "KMSInvalidStateException", "NotFoundException"];
+
+/// Codes after which none is. The last one is no code of AWS KMS today.
+const REFUSED: [&str; 4] =
+    ["InvalidCiphertextException", "IncorrectKeyException", "InvalidGrantTokenException", "AnotherException"];
+
+/// A code after which the SDKs try again, up to three times.
+const THROTTLED: &str = "ThrottlingException";
 
 /// A workload whose key was moved to another KMS key.
 struct Moved {
@@ -48,17 +57,53 @@ impl Moved {
         [first.clone(), format!("{first} {}", self.other.arn)]
     }
 
+    /// The Secret with a third version. The first two are wrapped by the first KMS key, and the others are rewraps of version 1.
+    fn three(&self) -> Data {
+        let mut three = self.data.clone();
+        for (from, to) in [(".v1", ".v2"), (".v2", ".v3")] {
+            let entries = self.data.iter().filter_map(|(entry, value)| Some((entry.strip_suffix(from)?, value)));
+            three.extend(entries.map(|(entry, value)| (format!("{entry}{to}"), value.clone())));
+        }
+        three.insert("version".to_owned(), b"3".to_vec());
+        three
+    }
+
+    /// How often a run calls KMS.
+    async fn calls<T>(&self, run: impl Future<Output = T>) -> (usize, T) {
+        let proxy = &self.workload.test.proxy;
+        let before = proxy.calls_of("Decrypt");
+        let ended = run.await;
+        (proxy.calls_of("Decrypt") - before, ended)
+    }
+
+    /// Checks which errors of KMS let a sample, which trusts both KMS keys, unwrap version 2 in place of version 1.
+    async fn only_errors_of_the_key_count<T: std::fmt::Debug>(&self, sample: impl AsyncFn(&str) -> Result<T, String>) {
+        let (proxy, [_, both]) = (&self.workload.test.proxy, self.arns());
+        for code in ALSO_GONE {
+            proxy.fail_next_decrypts(1, Fault::code(code));
+            let (calls, ended) = self.calls(sample(&both)).await;
+            ended.unwrap_or_else(|error| panic!("{code}: {error}"));
+            assert_eq!(calls, 2, "{code}");
+        }
+        for code in REFUSED {
+            proxy.fail_next_decrypts(1, Fault::code(code));
+            let (calls, ended) = self.calls(sample(&both)).await;
+            assert_failed(ended, code);
+            assert_eq!(calls, 1, "{code}");
+        }
+        proxy.fail_decrypt_always(Fault::code(THROTTLED));
+        let (calls, ended) = self.calls(sample(&both)).await;
+        assert_failed(ended, THROTTLED);
+        assert!(calls <= 3, "{calls} calls, so it tried version 2");
+        proxy.clear_faults();
+    }
+
     /// Runs a sample, with the KMS keys that it trusts: version 1 is unwrapped if they include that of version 2, and if no other error
     /// than that of the KMS key occurs.
     async fn unwraps_the_rewrap<T: std::fmt::Debug>(&self, sample: impl AsyncFn(&str) -> Result<T, String>) -> T {
         let [first, both] = self.arns();
         assert_failed(sample(&first).await, GONE);
-        // What AWS KMS refuses for another reason is not gone.
-        let proxy = &self.workload.test.proxy;
-        let calls = proxy.calls_of("Decrypt");
-        proxy.fail_next_decrypts(1, testbed::proxy::Fault::code(REFUSED));
-        assert_failed(sample(&both).await, REFUSED);
-        assert_eq!(proxy.calls_of("Decrypt"), calls + 1);
+        self.only_errors_of_the_key_count(&sample).await;
         let mut other = self.data.clone();
         other.remove("rewrapOf.v2");
         self.workload.keys.show(&other);
@@ -90,8 +135,11 @@ async fn python_reads_old_files_after_a_move() {
         if sample == "envelope.py" {
             moved.unwraps_the_rewrap(decrypt).await;
         } else {
-            // It unwraps both versions.
-            decrypt(&moved.arns()[1]).await.unwrap();
+            // It unwraps all versions. Version 2 is not tried again for itself.
+            moved.workload.keys.show(&moved.three());
+            let (calls, ended) = moved.calls(decrypt(&moved.arns()[1])).await;
+            ended.unwrap();
+            assert_eq!(calls, 3 + 1 + 1);
         }
         assert_eq!(fs::read(&opened).unwrap(), DATA, "{sample}");
         fs::remove_file(&opened).unwrap();
@@ -153,23 +201,37 @@ async fn aws_cli_unwraps_both_versions_after_a_move() {
         moved.workload.run(&mut command).await
     };
     let [first, both] = moved.arns();
-    let proxy = &moved.workload.test.proxy;
     assert_failed(unwrap(&first).await, GONE);
-    proxy.fail_next_decrypts(1, testbed::proxy::Fault::code(REFUSED));
-    assert_failed(unwrap(&both).await, REFUSED);
+    moved.only_errors_of_the_key_count(unwrap).await;
+    for file in ["v1", "v2"] {
+        fs::remove_file(memory.file(file)).unwrap();
+    }
     let mut other = moved.data.clone();
     other.remove("rewrapOf.v2");
     moved.workload.keys.show(&other);
     assert_failed(unwrap(&both).await, GONE);
     assert!(!memory.file("v1").exists(), "nothing is written of version 1");
-    moved.workload.keys.show(&moved.data);
-    for arns in [&both, &moved.other.arn] {
-        unwrap(arns).await.unwrap();
-        for file in ["v1", "v2"] {
-            assert_eq!(fs::read(memory.file(file)).unwrap(), key, "{file}");
-            fs::remove_file(memory.file(file)).unwrap();
+    for (data, arns, expected) in
+        [(&moved.data, &both, 2), (&moved.data, &moved.other.arn, 1), (&moved.three(), &both, 3)]
+    {
+        moved.workload.keys.show(data);
+        let (calls, ended) = moved.calls(unwrap(arns)).await;
+        ended.unwrap();
+        assert_eq!(calls, expected, "each version is a call at most");
+        for file in fs::read_dir(memory.path()).unwrap().map(|file| file.unwrap().path()) {
+            let is_key = !file.ends_with("version");
+            assert!(!is_key || fs::read(&file).unwrap() == key, "{file:?}");
+            fs::remove_file(&file).unwrap();
         }
     }
+    // With no KMS key left, the versions of one data key are not tried for each other.
+    moved.workload.keys.show(&moved.three());
+    let other = &moved.other.id;
+    moved.workload.test.kms.client().disable_key().key_id(other).send().await.unwrap();
+    let (calls, ended) = moved.calls(unwrap(&both)).await;
+    assert_failed(ended, GONE);
+    assert_eq!(calls, 3);
+    assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 0, "nothing is written");
 }
 
 #[tokio::test]

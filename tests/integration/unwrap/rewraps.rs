@@ -83,7 +83,7 @@ async fn rewrap_is_unwrapped_when_the_kms_key_is_gone() {
 async fn deleted_and_denied_kms_keys_are_gone_and_others_are_not() {
     let moved = Moved::new("unwrap-rewrap-causes").await;
     let (workload, v1) = (&moved.workload, &[moved.trust.as_str(), "--versions=1"]);
-    for code in ["NotFoundException", "KMSInvalidStateException", "AccessDeniedException"] {
+    for code in ["NotFoundException", "KMSInvalidStateException", "AccessDeniedException", "InvalidKeyUsageException"] {
         workload.test.proxy.clear_faults();
         workload.test.proxy.fail_next_decrypts(1, Fault::code(code));
         let ended = workload.run("check", v1).await;
@@ -95,6 +95,8 @@ async fn deleted_and_denied_kms_keys_are_gone_and_others_are_not() {
         ("IncorrectKeyException", 2),
         ("ThrottlingException", 75),
         ("KMSInternalException", 75),
+        // No code of AWS KMS today.
+        ("AnotherException", 75),
     ] {
         let calls = workload.calls();
         workload.test.proxy.clear_faults();

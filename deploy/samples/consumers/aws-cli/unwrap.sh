@@ -13,20 +13,30 @@ if [[ $(stat --file-system --format=%T "$plaintext") != tmpfs ]]; then
   echo "$plaintext is not in memory: make it an emptyDir with medium: Memory" >&2
   exit 1
 fi
-trap 'rm -f "$plaintext/.new"' EXIT
+# Where plaintexts are until they are checked.
+new=$plaintext/.new
+rm -rf "$new"
+mkdir "$new"
+trap 'rm -rf "$new"' EXIT
 
-# The version as which the data key of a version was issued: a rewrap names an earlier version, and no other does.
-root() {
-  local version=$1 earlier
-  while [[ -e $keys/rewrapOf.v$version ]]; do
+# In ascending order: a later version that is falsely named a rewrap does not go first.
+versions=$(cd "$keys" && printf '%s\n' ciphertextBlob.v* | sed 's/.*\.v//' | sort -n)
+if [[ $versions == '*' ]]; then
+  echo "${KEYS:-/keys} is no mounted Secret of a DataKey: it has no ..data/ciphertextBlob.v1" >&2
+  exit 1
+fi
+# By version: the one as which its data key was issued, and why it was not unwrapped.
+declare -A root refused
+for version in $versions; do
+  root[$version]=$version
+  if [[ -e $keys/rewrapOf.v$version ]]; then
     earlier=$(<"$keys/rewrapOf.v$version")
-    if [[ ! $earlier =~ ^[1-9][0-9]{0,9}$ ]] || ((earlier >= version)); then
-      break
+    # A rewrap names an earlier version, and no other does.
+    if [[ $earlier =~ ^[1-9][0-9]{0,9}$ ]] && ((earlier < version)); then
+      root[$version]=${root[$earlier]:-$earlier}
     fi
-    version=$earlier
-  done
-  echo "$version"
-}
+  fi
+done
 
 # Has KMS unwrap one version.
 decrypt() {
@@ -51,40 +61,52 @@ decrypt() {
 # was changed.
 gone='which is not in KMS_KEY_ARNS|An error occurred \((AccessDenied|Disabled|KMSInvalidState|NotFound)Exception\)'
 
-# Has KMS unwrap a version; if its KMS key is gone, a version with the same data key, which another KMS key wrapped.
+# Has KMS unwrap a version, unless that was tried before: other versions can need the same answer.
+try() {
+  local why
+  if [[ ! -e $new/v$1 && ! -v refused[$1] ]]; then
+    if why=$(decrypt "$1" 2>&1 >"$new/part"); then
+      mv "$new/part" "$new/v$1"
+    else
+      refused[$1]=$why
+    fi
+  fi
+  [[ -e $new/v$1 ]]
+}
+
+# Has KMS unwrap a version; if its KMS key is gone, a version with the same data key, which another KMS key wrapped. The
+# plaintext is then that of the version "$from".
 unwrap() {
-  local why other of_other
-  why=$(decrypt "$1" 2>&1 >"$plaintext/.new") && return
-  # In ascending order: a later version that is falsely named a rewrap does not go first.
-  for other in $(cd "$keys" && printf '%s\n' ciphertextBlob.v* | sed 's/.*\.v//' | sort -n); do
-    if [[ $why =~ $gone && $other != "$1" && $(root "$other") == "$(root "$1")" ]]; then
-      of_other=$(decrypt "$other" 2>&1 >"$plaintext/.new") && return
-      [[ $of_other =~ $gone ]] || why=$of_other
+  local why other
+  from=$1
+  try "$1" && return
+  why=${refused[$1]}
+  for other in $versions; do
+    if [[ $why =~ $gone && ${root[$other]} == "${root[$1]}" ]]; then
+      from=$other
+      try "$other" && return
+      [[ ${refused[$other]} =~ $gone ]] || why=${refused[$other]}
     fi
   done
   echo "$why" >&2
   return 1
 }
 
-for blob in "$keys"/ciphertextBlob.v*; do
-  if [[ ! -e $blob ]]; then
-    echo "${KEYS:-/keys} is no mounted Secret of a DataKey: it has no ..data/ciphertextBlob.v1" >&2
-    exit 1
-  fi
-  version=${blob##*.v}
+for version in $versions; do
   unwrap "$version"
   # The data key is AES_256.
-  length=$(stat --format=%s "$plaintext/.new")
+  length=$(stat --format=%s "$new/v$from")
   if ((length != 32)); then
     echo "the plaintext of version $version has $length bytes, not 32" >&2
     exit 1
   fi
-  mv "$plaintext/.new" "$plaintext/v$version"
+  cp "$new/v$from" "$new/part"
+  mv "$new/part" "$plaintext/v$version"
 done
 # A version that the Secret does not hold would leave the workload without a key to encrypt under.
 if [[ ! -e $plaintext/v$(<"$keys/version") ]]; then
   echo "the Secret says that version $(<"$keys/version") is current, and does not hold it" >&2
   exit 1
 fi
-cp "$keys/version" "$plaintext/.new"
-mv "$plaintext/.new" "$plaintext/version"
+cp "$keys/version" "$new/part"
+mv "$new/part" "$plaintext/version"

@@ -19,6 +19,7 @@ class DataKeys:
         # The kubelet replaces all entries at once by this link. The links beside it follow, so a new entry is here first.
         self._secret = pathlib.Path(secret, "..data")
         self._plaintexts = {}
+        self._gone = set()
 
     def current(self):
         """The version to encrypt under. Read each time, so that a rotation needs no restart."""
@@ -31,7 +32,7 @@ class DataKeys:
     def plaintext(self, version):
         """The plaintext of a version. The entries of a version never change, so a rotation cannot mix two versions."""
         if version not in self._plaintexts:
-            plaintext = unwrap(self._secret, version, ENCRYPTION_CONTEXT)
+            plaintext = unwrap(self._secret, version, ENCRYPTION_CONTEXT, self._gone)
             if len(plaintext) != KEY_BYTES:
                 plaintext[:] = bytes(len(plaintext))
                 raise ValueError(f"the plaintext of version {version} has {len(plaintext)} bytes, not {KEY_BYTES}")

@@ -18,11 +18,12 @@ class KeyPairs:
         # The kubelet replaces all entries at once by this link. The links beside it follow, so a new entry is here first.
         self._secret = pathlib.Path(secret, "..data")
         self._private_keys = {}
+        self._gone = set()
 
     def private_key(self, version):
         """The private key of a version. The entries of a version never change, so a rotation cannot mix two versions."""
         if version not in self._private_keys:
-            plaintext = unwrap(self._secret, version, self._encryption_context)
+            plaintext = unwrap(self._secret, version, self._encryption_context, self._gone)
             try:
                 private_key = load_der_private_key(plaintext, password=None)
             finally:

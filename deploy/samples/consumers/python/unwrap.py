@@ -15,13 +15,18 @@ DEADLINES = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attemp
 KEY_IS_GONE = {"AccessDeniedException", "DisabledException", "KMSInvalidStateException", "NotFoundException"}
 
 
-def unwrap(secret, version, encryption_context):
-    """The plaintext of a version. If its KMS key is gone, that of a version with the same one, which another KMS key wrapped."""
-    refusals = []
-    for number in [version, *same_key(secret, version)]:
+def unwrap(secret, version, encryption_context, gone):
+    """The plaintext of a version. If its KMS key is gone, that of a version with the same one, which another KMS key wrapped.
+
+    The set `gone` is for all calls: where another version was unwrapped, those before it are not tried again.
+    """
+    refusals = {}
+    numbers = [version, *same_key(secret, version)]
+    for number in [number for number in numbers if number not in gone] or numbers:
         key_arn = (secret / f"keyId.v{number}").read_text()
         if key_arn not in KMS_KEY_ARNS:
-            refusals.append(PermissionError(f"version {number} is wrapped by {key_arn}, which is not in KMS_KEY_ARNS"))
+            why = f"version {number} is wrapped by {key_arn}, which is not in KMS_KEY_ARNS"
+            refusals[number] = PermissionError(why)
             continue
         kms = boto3.client("kms", region_name=key_arn.split(":")[3], config=DEADLINES)
         blob = (secret / f"ciphertextBlob.v{number}").read_bytes()
@@ -30,11 +35,12 @@ def unwrap(secret, version, encryption_context):
         except ClientError as error:
             if error.response["Error"]["Code"] not in KEY_IS_GONE:
                 raise
-            refusals.append(error)
+            refusals[number] = error
             continue
+        gone.update(refusals)
         # The objects that boto3 created from the answer are immutable: they can be dropped, but not overwritten.
         return bytearray(answer.pop("Plaintext"))
-    raise refusals[0]
+    raise next(iter(refusals.values()))
 
 
 def versions(secret):
