@@ -8,6 +8,8 @@ mod guard;
 mod plan;
 mod policies;
 mod refusals;
+mod regions;
+mod roles;
 
 use std::{collections::BTreeMap, process::Stdio};
 
@@ -22,7 +24,7 @@ use testbed::{
 };
 
 use crate::{
-    harness::{SOON, TestKind, TestNamespace},
+    harness::{Operator, SOON, TestKind, TestNamespace},
     plugin::User,
 };
 
@@ -83,6 +85,48 @@ async fn plaintexts<K: TestKind>(test: &TestNamespace<K>, key: &K) -> Plaintexts
 /// An object of this name as words name it.
 fn reference<K: TestKind>(name: &str) -> String {
     format!("{}/{name}", K::KIND.name.to_lowercase())
+}
+
+/// A namespace with two versions of `orders`, as a move finds it.
+struct Orders<K: TestKind> {
+    test: TestNamespace<K>,
+    namespace: TestNamespace<DataKey>,
+    _operator: Operator,
+    /// The object before the move.
+    before: K,
+    /// What its versions unwrap to.
+    old: Plaintexts,
+    /// How often AWS KMS was asked before the move.
+    asked: Asked,
+    /// The object as words name it.
+    name: String,
+}
+
+// === impl Orders ===
+
+impl<K: TestKind> Orders<K> {
+    async fn issue(test: TestNamespace<K>) -> Self {
+        let operator = test.operator();
+        let before = issue_two_versions(&test, "orders").await;
+        let old = plaintexts(&test, &before).await;
+        let (asked, name) = (Asked::of(&test.proxy), reference::<K>("orders"));
+        Self { namespace: of_data_keys(&test), test, _operator: operator, before, old, asked, name }
+    }
+
+    fn user(&self) -> User<'_> {
+        User::of(&self.namespace)
+    }
+
+    /// A new KMS key of the other account, which can also issue.
+    async fn key_elsewhere(&self) -> Key {
+        issue_elsewhere(&self.test);
+        key_elsewhere(self.test.kms).await
+    }
+
+    /// What the versions of the object unwrap to once it is ready.
+    async fn plaintexts(&self) -> Plaintexts {
+        plaintexts(&self.test, &self.test.ready("orders").await).await
+    }
 }
 
 /// Issues an object with two versions.

@@ -5,8 +5,7 @@ use serde_json::json;
 use testbed::kms;
 
 use super::{
-    Asked, OTHER_ACCOUNT, issue_elsewhere, issue_two_versions, key_elsewhere, of_data_keys, plaintexts, reference,
-    resource_versions,
+    Asked, OTHER_ACCOUNT, Orders, issue_elsewhere, issue_two_versions, key_elsewhere, plaintexts, resource_versions,
 };
 use crate::{
     harness::{InvariantWatch, TestKind, TestNamespace, recorded_version, text as entry, to_json},
@@ -22,15 +21,10 @@ for_each_kind! {
 
 async fn every_version_is_moved_and_a_new_one_is_current<K: TestKind>(test: TestNamespace<K>) {
     let watch = InvariantWatch::of(&test);
-    let namespace = of_data_keys(&test);
-    let user = User::of(&namespace);
-    let _operator = test.operator();
-    let before = issue_two_versions(&test, "orders").await;
-    let old = plaintexts(&test, &before).await;
-    let to = key_elsewhere(test.kms).await;
-    issue_elsewhere(&test);
-    let (asked, name, kind) = (Asked::of(&test.proxy), reference::<K>("orders"), K::KIND.name);
-    let words = ["rewrap", &name, "--to-key-id", &to.arn, "--apply"];
+    let orders = Orders::issue(test).await;
+    let (Orders { test, before, old, asked, name, .. }, user) = (&orders, orders.user());
+    let (to, kind) = (orders.key_elsewhere().await, K::KIND.name);
+    let words = ["rewrap", name, "--to-key-id", &to.arn, "--apply"];
     let moved = user.ends(0, &words).await;
     let done =
         format!("2 versions rewrapped by AWS KMS, 1 of 1 {kind}s changed in the cluster\n1 of 1 {kind}s is Ready\n");
@@ -55,7 +49,7 @@ async fn every_version_is_moved_and_a_new_one_is_current<K: TestKind>(test: Test
     }
     let fresh = recorded_version(&key, 5);
     assert_eq!((&fresh.rewrap_of, &fresh.key_id), (&None, &to.arn));
-    let new = plaintexts(&test, &key).await;
+    let new = plaintexts(test, &key).await;
     assert_eq!([&new[&1], &new[&2], &new[&3], &new[&4]], [&old[&1], &old[&2], &old[&1], &old[&2]]);
     assert!(!old.values().any(|plaintext| *plaintext == new[&5]));
 
@@ -71,25 +65,20 @@ async fn every_version_is_moved_and_a_new_one_is_current<K: TestKind>(test: Test
     assert_eq!(test.decrypt(&data, "").await, new[&5]);
     test.secrets_hold_the_record(&[key]).await;
 
-    let written = resource_versions(&test, "orders").await;
+    let written = resource_versions(test, "orders").await;
     let again = user.ends(0, &words).await;
     assert!(text(&again).starts_with("0 versions rewrapped by AWS KMS, 0 of 1 "), "{again:?}");
-    assert_eq!((Asked::of(&test.proxy), resource_versions(&test, "orders").await), (asked.and(1, 2), written));
+    assert_eq!((Asked::of(&test.proxy), resource_versions(test, "orders").await), (asked.and(1, 2), written));
     assert!(new.values().all(|plaintext| !user.saw(plaintext)));
     watch.assert_held();
 }
 
 async fn current_version_is_moved_without_a_new_one<K: TestKind>(test: TestNamespace<K>) {
-    let namespace = of_data_keys(&test);
-    let user = User::of(&namespace);
-    let _operator = test.operator();
-    let before = issue_two_versions(&test, "orders").await;
-    let old = plaintexts(&test, &before).await;
-    let to = key_elsewhere(test.kms).await;
-    issue_elsewhere(&test);
-    let (asked, name) = (Asked::of(&test.proxy), reference::<K>("orders"));
+    let orders = Orders::issue(test).await;
+    let (Orders { test, old, asked, name, .. }, user) = (&orders, orders.user());
+    let to = orders.key_elsewhere().await;
     // In two steps: the first one moves what is current, and the second one the rest.
-    let words = ["rewrap", &name, "--to-key-id", &to.arn, "--no-rotate", "--apply"];
+    let words = ["rewrap", name, "--to-key-id", &to.arn, "--no-rotate", "--apply"];
     user.ends(0, &[&words[..], &["--versions=current"]].concat()).await;
     assert_eq!(Asked::of(&test.proxy), asked.and(0, 1));
     let key = test.ready("orders").await;
@@ -107,33 +96,29 @@ async fn current_version_is_moved_without_a_new_one<K: TestKind>(test: TestNames
     assert!(text(&rest).starts_with("1 version rewrapped by AWS KMS, 1 of 1 "), "{rest:?}");
     let key = test.ready("orders").await;
     assert_eq!(key.as_object().wanted_version(), 3);
-    let new = plaintexts(&test, &key).await;
+    let new = plaintexts(test, &key).await;
     assert_eq!([&new[&3], &new[&4]], [&old[&2], &old[&1]]);
     assert_eq!(Asked::of(&test.proxy), asked.and(0, 2));
 
     // What a rewrap of a rewrap has is the data key of the first one.
     let further = key_elsewhere(test.kms).await;
-    user.ends(0, &["rewrap", &name, "--to-key-id", &further.arn, "--no-rotate", "--apply", "--include-adopted"]).await;
+    user.ends(0, &["rewrap", name, "--to-key-id", &further.arn, "--no-rotate", "--apply", "--include-adopted"]).await;
     let key = test.ready("orders").await;
-    let new = plaintexts(&test, &key).await;
+    let new = plaintexts(test, &key).await;
     assert_eq!([&new[&5], &new[&6]], [&old[&1], &old[&2]]);
     let rewraps = Rewraps::of(key.as_object().record());
     assert_eq!((rewraps.root(5), rewraps.root(6), key.as_object().wanted_version()), (1, 2, 6));
     // The way back finds both there, so nothing is rewrapped and nothing asked.
-    user.ends(0, &["rewrap", &name, "--to-key-id", &test.key.arn, "--no-rotate", "--apply"]).await;
+    user.ends(0, &["rewrap", name, "--to-key-id", &test.key.arn, "--no-rotate", "--apply"]).await;
     assert_eq!(Asked::of(&test.proxy), asked.and(0, 4));
     let key = test.ready("orders").await;
     assert_eq!((key.as_object().wanted_version(), key.as_object().record().len()), (2, 6));
 }
 
 async fn context_alone_is_moved_under_the_same_key<K: TestKind>(test: TestNamespace<K>) {
-    let namespace = of_data_keys(&test);
-    let user = User::of(&namespace);
-    let _operator = test.operator();
-    let before = issue_two_versions(&test, "orders").await;
-    let old = plaintexts(&test, &before).await;
-    let (asked, name) = (Asked::of(&test.proxy), reference::<K>("orders"));
-    let words = ["rewrap", &name, "--to-key-id", &test.key.arn, "--to-context", "stage=prod,purpose=moved"];
+    let orders = Orders::issue(test).await;
+    let (Orders { test, old, asked, name, .. }, user) = (&orders, orders.user());
+    let words = ["rewrap", name, "--to-key-id", &test.key.arn, "--to-context", "stage=prod,purpose=moved"];
     let alias = test.alias();
     let words = [&words[..], &["--spec-key-id", &alias, "--no-rotate", "--apply"]].concat();
     for _ in 0..2 {
@@ -141,7 +126,7 @@ async fn context_alone_is_moved_under_the_same_key<K: TestKind>(test: TestNamesp
         assert_eq!(Asked::of(&test.proxy), asked.and(0, 2));
     }
     let key = test.ready("orders").await;
-    let new = plaintexts(&test, &key).await;
+    let new = plaintexts(test, &key).await;
     assert_eq!([&new[&3], &new[&4]], [&old[&1], &old[&2]]);
     let spec = to_json(&key)["spec"].take();
     assert_eq!(spec["encryptionContext"], json!({ "stage": "prod", "purpose": "moved" }));
@@ -149,7 +134,7 @@ async fn context_alone_is_moved_under_the_same_key<K: TestKind>(test: TestNamesp
     assert_eq!(recorded_version(&key, 4).request.key_id, alias);
 
     // No context at all, with a new version under it.
-    let none = ["rewrap", &name, "--to-key-id", &test.key.arn, "--to-context={}", "--apply", "--include-adopted"];
+    let none = ["rewrap", name, "--to-key-id", &test.key.arn, "--to-context={}", "--apply", "--include-adopted"];
     user.ends(0, &none).await;
     let key = test.ready("orders").await;
     let record = key.as_object().record();
@@ -159,30 +144,25 @@ async fn context_alone_is_moved_under_the_same_key<K: TestKind>(test: TestNamesp
 }
 
 async fn one_version_is_moved_and_the_current_one_stays<K: TestKind>(test: TestNamespace<K>) {
-    let namespace = of_data_keys(&test);
-    let user = User::of(&namespace);
-    let _operator = test.operator();
-    let before = issue_two_versions(&test, "orders").await;
-    let old = plaintexts(&test, &before).await;
-    let to = key_elsewhere(test.kms).await;
-    issue_elsewhere(&test);
-    let (asked, name) = (Asked::of(&test.proxy), reference::<K>("orders"));
-    let one = ["rewrap", &name, "--to-key-id", &to.arn, "--versions=1", "--apply"];
+    let orders = Orders::issue(test).await;
+    let (Orders { test, before, old, asked, name, .. }, user) = (&orders, orders.user());
+    let to = orders.key_elsewhere().await;
+    let one = ["rewrap", name, "--to-key-id", &to.arn, "--versions=1", "--apply"];
     user.ends(0, &one).await;
     let key = test.ready("orders").await;
-    let (spec, spec_before) = (to_json(&key)["spec"].take(), to_json(&before)["spec"].take());
+    let (spec, spec_before) = (to_json(&key)["spec"].take(), to_json(before)["spec"].take());
     for field in ["keyId", "version", "encryptionContext"] {
         assert_eq!(spec[field], spec_before[field], "{field}");
     }
-    assert_eq!(plaintexts(&test, &key).await[&3], old[&1]);
+    assert_eq!(plaintexts(test, &key).await[&3], old[&1]);
     assert_eq!((Asked::of(&test.proxy), key.as_object().record().len()), (asked.and(0, 1), 3));
-    let missing = user.ends(2, &["rewrap", &name, "--to-key-id", &to.arn, "--versions=1,9"]).await;
+    let missing = user.ends(2, &["rewrap", name, "--to-key-id", &to.arn, "--versions=1,9"]).await;
     assert!(missing.err.contains("it has no version 9: it has 1, 2, 3"), "{missing:?}");
 
     // What is missing comes by a later move of all, and a new version as well.
-    user.ends(0, &["rewrap", &name, "--to-key-id", &to.arn, "--include-adopted", "--apply"]).await;
+    user.ends(0, &["rewrap", name, "--to-key-id", &to.arn, "--include-adopted", "--apply"]).await;
     assert_eq!(Asked::of(&test.proxy), asked.and(1, 2));
-    assert_eq!(plaintexts(&test, &test.ready("orders").await).await[&4], old[&2]);
+    assert_eq!(orders.plaintexts().await[&4], old[&2]);
 }
 
 #[tokio::test]

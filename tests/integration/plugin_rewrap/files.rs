@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testbed::{api_proxy::Fault as ApiFault, http::Stop, proxy::Fault};
 
 use super::{
-    Asked, api_proxy, issue_elsewhere, issue_two_versions, key_elsewhere, kill_once, lose, of_data_keys, path,
+    Asked, Orders, api_proxy, issue_elsewhere, issue_two_versions, key_elsewhere, kill_once, lose, of_data_keys, path,
     plaintexts, reference, resource_versions,
 };
 use crate::{
@@ -24,16 +24,11 @@ fn manifest(path: &str) -> Value {
 }
 
 async fn written_manifest_is_all_that_a_lost_cluster_needs<K: TestKind>(test: TestNamespace<K>) {
-    let namespace = of_data_keys(&test);
-    let user = User::of(&namespace);
-    let _operator = test.operator();
-    let before = issue_two_versions(&test, "orders").await;
-    let old = plaintexts(&test, &before).await;
-    let to = key_elsewhere(test.kms).await;
-    issue_elsewhere(&test);
-    let (asked, name, file) = (Asked::of(&test.proxy), reference::<K>("orders"), path(&test, "orders.yaml"));
-    let written = resource_versions(&test, "orders").await;
-    let words = ["rewrap", &name, "--to-key-id", &to.arn, "--output", &file];
+    let orders = Orders::issue(test).await;
+    let (Orders { test, old, asked, name, .. }, user) = (&orders, orders.user());
+    let (to, file) = (orders.key_elsewhere().await, path(test, "orders.yaml"));
+    let written = resource_versions(test, "orders").await;
+    let words = ["rewrap", name, "--to-key-id", &to.arn, "--output", &file];
     let output = user.ends(0, &words).await;
     assert_eq!(text(&output), format!("2 versions rewrapped by AWS KMS, 1 manifest written to {file}\n"));
     let made = manifest(&file);
@@ -46,15 +41,15 @@ async fn written_manifest_is_all_that_a_lost_cluster_needs<K: TestKind>(test: Te
     let again = user.ends(0, &words).await;
     assert_eq!(text(&again), format!("0 versions rewrapped by AWS KMS, every manifest is in {file} already\n"));
     assert_eq!(Asked::of(&test.proxy), asked.and(0, 2));
-    assert_eq!((resource_versions(&test, "orders").await, manifest(&file)), (written, made.clone()));
+    assert_eq!((resource_versions(test, "orders").await, manifest(&file)), (written, made.clone()));
 
     // The cluster is lost, and Git is applied: only the new version is issued.
-    lose(&test, "orders").await;
+    lose(test, "orders").await;
     test.plane.kubectl(&["apply", "-f", &file]).await.unwrap();
     let key = test.ready("orders").await;
     let record = to_json(&key.as_object().record().to_vec());
     assert_eq!(record.as_array().unwrap()[..4], made["spec"]["wrappedKeys"].as_array().unwrap()[..]);
-    let new = plaintexts(&test, &key).await;
+    let new = plaintexts(test, &key).await;
     assert_eq!([&new[&1], &new[&2], &new[&3], &new[&4]], [&old[&1], &old[&2], &old[&1], &old[&2]]);
     assert_eq!(Asked::of(&test.proxy), asked.and(1, 2));
 
@@ -65,12 +60,12 @@ async fn written_manifest_is_all_that_a_lost_cluster_needs<K: TestKind>(test: Te
     assert_eq!(Asked::of(&test.proxy), asked.and(1, 2));
 
     // And without a new version, nothing at all is asked when the cluster is lost.
-    let (back, file) = (&test.key.arn, path(&test, "back.yaml"));
-    let words = ["rewrap", &name, "--to-key-id", back, "--no-rotate", "--output", &file, "--apply"];
+    let (back, file) = (&test.key.arn, path(test, "back.yaml"));
+    let words = ["rewrap", name, "--to-key-id", back, "--no-rotate", "--output", &file, "--apply"];
     user.ends(0, &[&words[..], &["--include-adopted"]].concat()).await;
     let key = test.ready("orders").await;
     let (asked, data) = (Asked::of(&test.proxy), test.data("orders").await);
-    lose(&test, "orders").await;
+    lose(test, "orders").await;
     test.plane.kubectl(&["apply", "-f", &file]).await.unwrap();
     let rebuilt = test.ready("orders").await;
     assert_eq!(to_json(&rebuilt.as_object().record().to_vec()), to_json(&key.as_object().record().to_vec()));

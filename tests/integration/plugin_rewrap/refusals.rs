@@ -6,7 +6,9 @@ use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use testbed::{eventually, kms, proxy::Fault};
 
-use super::{Asked, OTHER_ACCOUNT, issue_elsewhere, issue_two_versions, key_elsewhere, path, resource_versions};
+use super::{
+    Asked, OTHER_ACCOUNT, issue_elsewhere, issue_two_versions, key_elsewhere, path, plaintexts, resource_versions,
+};
 use crate::{
     harness::{NO_RETRY, SOON, TestNamespace, to_json},
     plugin::{User, text},
@@ -85,18 +87,19 @@ async fn refusals_of_kms_name_the_version_and_change_nothing() {
     let (written, file) = (resource_versions(&test, "orders").await, path(&test, "orders.yaml"));
     let words = ["rewrap", "orders", "--to-key-id", &to.arn, "--output", &file, "--apply"];
     let refused = async |says: &[&str]| {
+        let asked = Asked::of(&test.proxy);
         let ended = user.ends(1, &words).await;
+        assert_eq!(Asked::of(&test.proxy), asked.and(0, 1), "version 2 is not tried");
         let said = text(&ended) + &ended.err;
         for words in says {
             assert!(said.contains(words), "{words}: {said}");
         }
         assert_eq!(resource_versions(&test, "orders").await, written);
-        assert!(!std::fs::exists(&file).unwrap(), "all of an object or none");
+        assert!(!std::fs::exists(&file).unwrap());
     };
     let denial = format!("User is not authorized to perform: kms:ReEncryptFrom with {token}");
     test.proxy.fail_rewraps_always(Fault::Error(400, "AccessDeniedException".to_owned(), denial));
     refused(&["version 1: ", "AccessDeniedException", "kms:ReEncryptFrom on the KMS key", "policy --rewrap"]).await;
-    // The second call of an object fails: the first one changed nothing.
     test.proxy.clear_faults();
     own.disable_key().key_id(&test.key.id).send().await.unwrap();
     refused(&["version 1: ", "DisabledException"]).await;
@@ -131,6 +134,55 @@ async fn refusals_of_kms_name_the_version_and_change_nothing() {
     assert!(made.contains(&token) && std::fs::metadata(&file).unwrap().permissions().mode() & 0o777 == 0o600);
     user.ends(0, &["rewrap", "orders", "--to-key-id", &to.arn, "--format=json"]).await;
     assert!(!user.saw(token.as_bytes()));
+}
+
+/// Version 2 is wrapped by another KMS key, which is disabled: AWS KMS rewraps version 1, and refuses version 2.
+#[tokio::test]
+async fn object_is_moved_whole_or_not_at_all() {
+    let test = TestNamespace::new("rewrap-whole").await;
+    let user = User::of(&test);
+    let _operator = test.operator();
+    let (second, to) = (test.kms.key().await, test.kms.key().await);
+    for name in ["orders", "invoices"] {
+        test.issue(name, &json!({})).await;
+    }
+    test.patch("orders", &json!({ "spec": { "keyId": second.arn, "version": 2 } })).await;
+    let before = test.ready("orders").await;
+    let old = plaintexts(&test, &before).await;
+    let client = test.kms.client();
+    client.disable_key().key_id(&second.id).send().await.unwrap();
+    let (asked, written) = (Asked::of(&test.proxy), resource_versions(&test, "orders").await);
+    let (file, folder) = (path(&test, "orders.yaml"), path(&test, "moved"));
+    let one = ["rewrap", "orders", "--to-key-id", &to.arn, "--no-rotate"];
+    let mut calls = 0;
+    for does in [&["--apply"][..], &["--output", &file], &["--output", &file, "--apply"]] {
+        let refused = user.ends(1, &[&one[..], does].concat()).await;
+        let said = text(&refused) + &refused.err;
+        assert!(said.contains("version 2: ") && said.contains("DisabledException"), "{does:?}: {said}");
+        assert!(said.contains("0 versions rewrapped by AWS KMS"), "{does:?}: {said}");
+        calls += 2;
+        assert_eq!(Asked::of(&test.proxy), asked.and(0, calls), "{does:?}");
+        assert_eq!(resource_versions(&test, "orders").await, written, "{does:?}");
+        assert!(!std::fs::exists(&file).unwrap(), "{does:?}");
+    }
+
+    // What each KMS key wrapped can be moved alone, here of two objects at once.
+    client.enable_key().key_id(&second.id).send().await.unwrap();
+    client.disable_key().key_id(&test.key.id).send().await.unwrap();
+    test.issue("receipts", &json!({ "keyId": second.arn })).await;
+    let all = ["rewrap", "--from-key-id", &second.arn, "--to-key-id", &to.arn, "--no-rotate"];
+    let all = [&all[..], &["--output", &folder, "--apply"]].concat();
+    let moved = text(&user.ends(0, &all).await);
+    assert!(moved.starts_with("2 versions rewrapped by AWS KMS, 2 manifests written to "), "{moved}");
+    assert_eq!(Asked::of(&test.proxy), asked.and(1, calls + 2));
+    client.enable_key().key_id(&test.key.id).send().await.unwrap();
+    let all = ["rewrap", "--from-key-id", &test.key.arn, "--to-key-id", &to.arn, "--no-rotate", "--include-adopted"];
+    let moved = text(&user.ends(0, &[&all[..], &["--apply"]].concat()).await);
+    assert!(moved.starts_with("2 versions rewrapped by AWS KMS, 2 of 2 DataKeys changed"), "{moved}");
+    let key = test.ready("orders").await;
+    let new = plaintexts(&test, &key).await;
+    assert_eq!([&new[&1], &new[&2], &new[&3], &new[&4]], [&old[&1], &old[&2], &old[&2], &old[&1]]);
+    assert_eq!(Asked::of(&test.proxy), asked.and(1, calls + 4));
 }
 
 #[tokio::test]

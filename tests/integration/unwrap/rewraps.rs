@@ -6,6 +6,8 @@ use super::{ORDERS, Workload, assert_ended};
 use crate::{
     harness::{Data, SOON},
     key_pairs::pairs,
+    plugin::{User, text},
+    unwrap_manifests::{arguments, objects, pods},
 };
 
 /// What is printed of version 1 when version 2 was unwrapped.
@@ -241,4 +243,52 @@ async fn private_key_of_a_rewrap_must_fit_the_public_key() {
     workload.mount.show(&forged);
     assert_ended(&file().await, 2, "version 1, unwrapped as version 2: ");
     assert_eq!(workload.read("v1"), written);
+}
+
+const MANIFEST: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: app
+spec:
+  containers:
+  - name: app
+    image: app
+    command: [/app]
+";
+
+/// The arguments that `inject` gives `datakey-unwrap`, without the command and the folders of the pod.
+async fn injected(workload: &Workload, flags: &[&str]) -> Vec<String> {
+    let file = workload.test.plane.workdir().file(&format!("{}-app.yaml", workload.test.namespace));
+    std::fs::write(&file, MANIFEST).unwrap();
+    let file = file.display().to_string();
+    let words = [&["inject", ORDERS, "-f", &file, "--image=registry.example.com/datakey-unwrap:1"], flags].concat();
+    let printed = User::of(&workload.test).ends(0, &words).await;
+    let [(_, pod)] = &pods(&objects(&text(&printed)))[..] else { panic!("one pod: {printed:?}") };
+    let [list] = &arguments(pod)[..] else { panic!("one container: {pod}") };
+    let is_elsewhere = |argument: &&String| ["file", "--from", "--to"].iter().any(|other| argument.starts_with(other));
+    list.iter().filter(|argument| !is_elsewhere(argument)).cloned().collect()
+}
+
+#[tokio::test]
+async fn injected_arguments_unwrap_before_and_after_a_move() {
+    let workload = Workload::new("unwrap-rewrap-injected").await;
+    let (other, key) = (workload.test.kms.key().await, workload.plaintext(1).await);
+    let moved = workload.test.rewrapped(&workload.test.data(ORDERS).await, &other).await;
+    let file = async |arguments: &[String]| {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        end_of(workload.command_with("file", &arguments)).await
+    };
+    let [without, with] = [injected(&workload, &[]).await, injected(&workload, &["--also-key-id", &other.arn]).await];
+    for arguments in [&without, &with] {
+        assert_ended(&file(arguments).await, 0, "wrote the keys of version 1 to ");
+    }
+    workload.mount.show(&moved);
+    assert_ended(&file(&with).await, 0, "wrote the keys of version 1, 2");
+    workload.test.kms.client().disable_key().key_id(&workload.test.key.id).send().await.unwrap();
+    let ended = file(&with).await;
+    assert!(ended.code == 0 && ended.err.contains(INSTEAD), "{ended:?}");
+    assert_eq!((workload.read("v1").as_ref(), workload.read("v2").as_ref()), (Some(&key), Some(&key)));
+    // Without the flag the new KMS key is not trusted, and the first one is disabled.
+    assert_ended(&file(&without).await, 4, "DisabledException");
 }
