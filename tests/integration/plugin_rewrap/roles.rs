@@ -88,7 +88,7 @@ async fn note_names_the_tools_that_set_the_spec_back() {
         match tool {
             Some(tool) => assert!(said.contains(&format!("note: {tool} {sets_back}")), "{name}: {said}"),
             None => {
-                assert!(said.contains("if you keep manifests of these objects") && !said.contains(sets_back), "{said}")
+                assert!(said.contains("if you keep manifests of these objects") && !said.contains(sets_back), "{said}");
             }
         }
     }
