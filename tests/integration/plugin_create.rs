@@ -134,26 +134,26 @@ async fn dry_run_of_kms_reports_its_answer_and_keeps_no_key() {
     let alias = test.alias();
     let words = ["create", "k", "--key-id", &alias, "--key-spec=AES_256", "--encryption-context=a=b", "--dry-run"];
 
-    // The local server ignores DryRun and issues a data key.
-    let dropped = user.ends(1, &words).await;
-    assert!(dropped.out.is_empty() && dropped.err.contains("this endpoint does not support dry runs"), "{dropped:?}");
-    let body = test.proxy.requests()[0].body.clone();
+    let success = user.ends(0, &words).await;
+    assert!(success.err.contains("AWS KMS would issue this data key"), "{success:?}");
+    let body = test.proxy.dry_runs()[0].body.clone();
     assert_eq!((&body["DryRun"], &body["EncryptionContext"]), (&json!(true), &json!({ "a": "b" })));
     let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     let blob = b"a wrapped data key that is not kept";
     let answer = json!({ "KeyId": arn, "CiphertextBlob": k8s_openapi::ByteString(blob.to_vec()) });
-    test.proxy.fail_next(1, Fault::Answer(answer));
-    user.ends(1, &[&words[..], &["--apply"]].concat()).await;
+    // As a server answers that ignores DryRun.
+    test.proxy.fail_next_dry_runs(1, Fault::Answer(answer));
+    let dropped = user.ends(1, &[&words[..], &["--apply"]].concat()).await;
+    assert!(dropped.out.is_empty() && dropped.err.contains("this endpoint does not support dry runs"), "{dropped:?}");
     assert!(!user.saw(blob));
 
-    test.proxy.fail_next(1, Fault::Error(412, "DryRunOperationException".into(), "it would have succeeded".into()));
     let success = user.ends(0, &[&words[..], &["--apply"]].concat()).await;
     assert!(success.err.contains("AWS KMS would issue this data key"), "{success:?}");
     assert!(success.err.contains("nothing was applied"), "{success:?}");
     assert_eq!(manifest(&success)["spec"]["keyId"], json!(alias));
     assert!(test.keys().get_opt("k").await.unwrap().is_none());
 
-    test.proxy.fail_next(1, Fault::code("AccessDeniedException"));
+    test.proxy.fail_next_dry_runs(1, Fault::code("AccessDeniedException"));
     let refused = user.ends(1, &words).await;
     assert!(refused.err.contains("needs kms:GenerateDataKeyWithoutPlaintext") && refused.out.is_empty(), "{refused:?}");
     let missing = user.ends(1, &["create", "k", "--key-id=alias/none", "--key-spec=AES_128", "--dry-run"]).await;
@@ -161,11 +161,11 @@ async fn dry_run_of_kms_reports_its_answer_and_keeps_no_key() {
 
     // The flags of the AWS CLI for a call go before the environment.
     let elsewhere = User::of(&test).with("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9").with("AWS_REGION", "us-east-1");
-    let before = test.proxy.calls();
+    let before = test.proxy.dry_runs().len();
     let url = test.proxy.url();
     let flags = ["--endpoint-url", &url, "--region=eu-north-1"];
     elsewhere.ends(1, &[&words[..], &flags].concat()).await;
-    let calls = test.proxy.requests();
+    let calls = test.proxy.dry_runs();
     assert_eq!((calls.len(), calls[before].region.as_str()), (before + 1, "eu-north-1"));
     let profile = elsewhere.ends(64, &[&words[..], &["--profile=none"]].concat()).await;
     assert!(profile.err.contains("--profile is \"none\""), "{profile:?}");
@@ -186,7 +186,7 @@ async fn profile_of_the_command_goes_before_the_environment() {
     let alias = test.alias();
     let words = ["create", "k", "--key-id", &alias, "--key-spec=AES_256", "--dry-run", "--profile=team"];
     user.ends(1, &words).await;
-    let call = test.proxy.requests().pop().unwrap();
+    let call = test.proxy.dry_runs().pop().unwrap();
     assert_eq!((call.access_key_id.as_str(), call.region.as_str()), ("444455556666", "eu-central-1"));
 }
 

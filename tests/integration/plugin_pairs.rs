@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::{
     eventually,
-    proxy::{Fault, ISSUE_PAIR},
+    proxy::{DRY_RUN, Fault, ISSUE_PAIR},
 };
 
 use crate::{
@@ -200,17 +200,18 @@ async fn dry_run_asks_kms_for_a_pair_and_keeps_none() {
     let user = User::of(&test);
     let alias = test.alias();
     let words = [&create("tokens", &alias)[..], &["--dry-run"]].concat();
+    let answer = json!({ "KeyId": test.key.arn, "PrivateKeyCiphertextBlob": "AQID", "PublicKey": "AQID" });
+    test.proxy.fail_next_dry_runs(1, Fault::Answer(answer));
     let dropped = user.ends(1, &words).await;
     assert!(dropped.err.contains("it issued a key pair, which was dropped"), "{dropped:?}");
-    let request = test.proxy.pair_requests().pop().unwrap();
+    let request = test.proxy.dry_runs().pop().unwrap();
     assert_eq!((&request.body["DryRun"], &request.body["KeyPairSpec"]), (&json!(true), &json!("ECC_NIST_P256")));
-    assert_eq!(test.proxy.operations(), [ISSUE_PAIR]);
-    test.proxy.fail_next(1, Fault::Error(412, "DryRunOperationException".into(), "it would have succeeded".into()));
+    assert_eq!(test.proxy.operations(), [DRY_RUN]);
     let success = user.ends(0, &words).await;
     assert!(success.err.contains("AWS KMS would issue this key pair"), "{success:?}");
     let manifest: Value = serde_saphyr::from_str(&text(&success)).unwrap();
     assert_eq!((&manifest["kind"], &manifest["spec"]["keyPairSpec"]), (&json!("DataKeyPair"), &json!("ECC_NIST_P256")));
-    test.proxy.fail_next(1, Fault::code("AccessDeniedException"));
+    test.proxy.fail_next_dry_runs(1, Fault::code("AccessDeniedException"));
     let refused = user.ends(1, &words).await;
     assert!(refused.err.contains("needs kms:GenerateDataKeyPairWithoutPlaintext"), "{refused:?}");
 }

@@ -19,7 +19,7 @@ import json
 import re
 
 import kms_with_reencrypt
-from kms_with_reencrypt import OPERATION, reencrypt, sides
+from kms_with_reencrypt import OPERATION, reencrypt, sides, without_dry_run
 from ministack.app import main
 from ministack.core import iam_actions, iam_evaluator, responses
 from ministack.services import kms
@@ -153,7 +153,7 @@ async def with_keys_of_accounts(method, path, headers, body, parameters):
         return reencrypt(body, account_of)
     arn = str(json.loads(body or b"{}").get("KeyId") or "") if operation in ACROSS_ACCOUNTS else ""
     with account_of(arn):
-        return await handle_kms(method, path, headers, body, parameters)
+        return without_dry_run(headers, body, await handle_kms(method, path, headers, body, parameters))
 
 
 iam_actions.access_denied_response = with_denied_permission

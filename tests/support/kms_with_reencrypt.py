@@ -1,4 +1,5 @@
-"""The KMS server with ReEncrypt, which it lacks: Decrypt and Encrypt of the server itself, each in the account of its KMS key.
+"""The KMS server with what it lacks. DryRun: the server carries the operation out, and what it generates is dropped; what it refuses, it
+refuses as a dry run, too. ReEncrypt: Decrypt and Encrypt of the server itself, each in the account of its KMS key.
 
 Answers and errors are those that AWS documents (KMS API reference, "ReEncrypt"); the plaintext stays in the server. Without IAM any
 account may use the KMS keys of all accounts, by key ARN and alias ARN. `kms_with_iam.py` asks IAM first.
@@ -15,6 +16,7 @@ from ministack.core import responses
 from ministack.services import kms
 
 OPERATION = "ReEncrypt"
+DRY_RUNS = ["GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPairWithoutPlaintext"]
 handle_kms = kms.handle_request
 
 
@@ -106,10 +108,20 @@ def reencrypt(body, account_of):
     return responses.json_response(found)
 
 
+def without_dry_run(headers, body, answer):
+    """The answer to a call, or what AWS answers to a dry run that would succeed (KMS developer guide, "Testing your permissions")."""
+    operation = headers.get("x-amz-target", "").split(".")[-1]
+    is_dry_run = operation in DRY_RUNS and json.loads(body or b"{}").get("DryRun") is True
+    if is_dry_run and answer[0] == 200:
+        message = "The request would have succeeded, but the DryRun option is set."
+        return responses.error_response_json("DryRunOperationException", message, 412)
+    return answer
+
+
 async def with_reencrypt(method, path, headers, body, parameters):
     if headers.get("x-amz-target", "").split(".")[-1] == OPERATION:
         return reencrypt(body, account_of)
-    return await handle_kms(method, path, headers, body, parameters)
+    return without_dry_run(headers, body, await handle_kms(method, path, headers, body, parameters))
 
 
 if __name__ == "__main__":

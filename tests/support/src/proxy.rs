@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use self::faults::Fault;
 use self::{
-    answers::{json_answer, made_up, made_up_plaintext, made_up_rewrap},
+    answers::{json_answer, made_up, made_up_plaintext, made_up_rewrap, would_succeed},
     faults::{Rule, take},
     quota::Quota,
 };
@@ -56,6 +56,9 @@ pub const REENCRYPT: &str = "ReEncrypt";
 /// What stands before the error code in the aliases of keys that fail, where the proxy answers by itself.
 pub const FAILING: &str = "alias/failing/";
 
+/// What the calls with `DryRun` are counted as, whatever the operation.
+pub const DRY_RUN: &str = "DryRun";
+
 #[derive(Debug, Default)]
 struct State {
     calls: BTreeMap<String, Vec<Call>>,
@@ -66,6 +69,8 @@ struct State {
     decrypt_rule: Option<Rule>,
     /// What becomes of the calls of `ReEncrypt`.
     rewrap_rule: Option<Rule>,
+    /// What becomes of the dry runs.
+    dry_run_rule: Option<Rule>,
     /// The sessions that STS issued, in the order of its answers.
     sessions: Vec<Session>,
     /// What becomes of the calls of a Region, whatever the rule.
@@ -102,6 +107,14 @@ enum Upstream {
     Server(Box<Client<HttpConnector, Full<Bytes>>>, String),
     /// None: the proxy itself makes up a blob.
     Stub,
+}
+
+// === impl Call ===
+
+impl Call {
+    fn is_dry_run(&self) -> bool {
+        self.body["DryRun"] == true
+    }
 }
 
 // === impl KmsProxy ===
@@ -160,6 +173,11 @@ impl KmsProxy {
         self.lock().sessions.clone()
     }
 
+    /// The dry runs, in their order. No other number counts them.
+    pub fn dry_runs(&self) -> Vec<Call> {
+        self.requests_of(DRY_RUN)
+    }
+
     /// How many calls of another operation there were.
     pub fn calls_of(&self, operation: &str) -> usize {
         self.lock().calls.get(operation).map_or(0, Vec::len)
@@ -200,7 +218,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     let operation = operation.unwrap_or_default().to_owned();
     let call =
         Call { at: Instant::now(), is_throttled: false, body: body_json, region: part(3), access_key_id: part(1) };
-    let fault = take(&mut state.lock().expect("the state"), &operation, call.clone());
+    let is_dry_run = call.is_dry_run();
+    let counted = if is_dry_run { DRY_RUN } else { &operation };
+    let fault = take(&mut state.lock().expect("the state"), counted, call.clone());
 
     let mut truncate = false;
     let mut stop = None;
@@ -228,23 +248,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     let pair =
         (operation == ISSUE_PAIR).then(|| DataKeyPairSpec::from(call.body["KeyPairSpec"].as_str().unwrap_or_default()));
     let Upstream::Server(client, upstream) = upstream else {
-        if operation == ASSUME_ROLE {
-            let answer = sts::made_up();
-            state.lock().expect("the state").sessions.extend(Session::of(&call.body, answer.as_bytes()));
-            return Ok(sts::xml(StatusCode::OK, &answer));
-        }
-        if operation == DECRYPT {
-            return Ok(json_answer(StatusCode::OK, &made_up_plaintext(&call)));
-        }
-        let is_rewrap = operation == REENCRYPT;
-        let key = call.body[if is_rewrap { "DestinationKeyId" } else { "KeyId" }].as_str().unwrap_or_default();
-        return Ok(match key.strip_prefix(FAILING) {
-            Some(code) => {
-                json_answer(StatusCode::BAD_REQUEST, &json!({ "__type": code, "message": "as the key says" }))
-            }
-            None if is_rewrap => json_answer(StatusCode::OK, &made_up_rewrap(&call)),
-            None => json_answer(StatusCode::OK, &made_up(&call, pair.as_ref())),
-        });
+        return Ok(made_up_answer(&operation, &call, pair.as_ref(), &state));
     };
     let lacking = pair.and_then(|spec| Some((KeyPair::generate(&spec)?, spec)));
     let mut body = body;
@@ -263,6 +267,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
     let mut body = body.collect().await.map_err(|_| Reset)?.to_bytes();
     if operation == ASSUME_ROLE {
         state.lock().expect("the state").sessions.extend(Session::of(&call.body, &body));
+    }
+    if lacking.is_some() && is_dry_run && parts.status == StatusCode::OK {
+        return Ok(would_succeed());
     }
     if let (Some((pair, spec)), StatusCode::OK) = (lacking, parts.status) {
         let encrypted: Value = serde_json::from_slice(&body).map_err(|_| Reset)?;
@@ -289,4 +296,26 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, upstream: 
         return Ok(Response::from_parts(parts, BodyExt::boxed_unsync(broken)));
     }
     Ok(Response::from_parts(parts, whole(body)))
+}
+
+/// The answer where no server is behind the proxy.
+fn made_up_answer(operation: &str, call: &Call, pair: Option<&DataKeyPairSpec>, state: &Mutex<State>) -> Answer {
+    if operation == ASSUME_ROLE {
+        let answer = sts::made_up();
+        state.lock().expect("the state").sessions.extend(Session::of(&call.body, answer.as_bytes()));
+        return sts::xml(StatusCode::OK, &answer);
+    }
+    if operation == DECRYPT {
+        return json_answer(StatusCode::OK, &made_up_plaintext(call));
+    }
+    let is_rewrap = operation == REENCRYPT;
+    let key = call.body[if is_rewrap { "DestinationKeyId" } else { "KeyId" }].as_str().unwrap_or_default();
+    if call.is_dry_run() {
+        return would_succeed();
+    }
+    match key.strip_prefix(FAILING) {
+        Some(code) => json_answer(StatusCode::BAD_REQUEST, &json!({ "__type": code, "message": "as the key says" })),
+        None if is_rewrap => json_answer(StatusCode::OK, &made_up_rewrap(call)),
+        None => json_answer(StatusCode::OK, &made_up(call, pair)),
+    }
 }

@@ -59,6 +59,12 @@ pub(super) fn made_up_plaintext(call: &Call) -> Value {
     json!({ "KeyId": call.body["KeyId"], "Plaintext": plaintext, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT" })
 }
 
+/// The answer to a dry run that would succeed (AWS KMS developer guide, "Testing your permissions").
+pub(super) fn would_succeed() -> Answer {
+    let message = "The request would have succeeded, but the DryRun option is set.";
+    json_answer(StatusCode::PRECONDITION_FAILED, &json!({ "__type": "DryRunOperationException", "message": message }))
+}
+
 /// An answer of KMS.
 pub(super) fn json_answer(status: StatusCode, body: &Value) -> Answer {
     let mut id = String::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Call, DECRYPT, ISSUE, ISSUE_PAIR, KmsProxy, REENCRYPT, State, quota::Quota};
+use super::{Call, DECRYPT, DRY_RUN, ISSUE, ISSUE_PAIR, KmsProxy, REENCRYPT, State, quota::Quota};
 use crate::{http::Stop, sts::ASSUME_ROLE};
 
 /// What becomes of a call instead of its answer.
@@ -81,6 +81,16 @@ impl KmsProxy {
         self.lock().rewrap_rule = Some(Rule { fault, left: Some(calls) });
     }
 
+    /// Makes every dry run meet this fault, until [`clear_faults`](Self::clear_faults).
+    pub fn fail_dry_runs_always(&self, fault: Fault) {
+        self.lock().dry_run_rule = Some(Rule { fault, left: None });
+    }
+
+    /// Makes the next dry runs meet this fault.
+    pub fn fail_next_dry_runs(&self, calls: usize, fault: Fault) {
+        self.lock().dry_run_rule = Some(Rule { fault, left: Some(calls) });
+    }
+
     /// Makes every call for a data key in these Regions meet this fault, besides any other rule.
     pub fn fail_in_regions<'a>(&self, regions: impl IntoIterator<Item = &'a str>, fault: &Fault) {
         let faults = regions.into_iter().map(|region| (region.to_owned(), fault.clone()));
@@ -100,6 +110,7 @@ impl KmsProxy {
         state.sts_rule = None;
         state.decrypt_rule = None;
         state.rewrap_rule = None;
+        state.dry_run_rule = None;
         state.regional.clear();
     }
 }
@@ -130,6 +141,9 @@ pub(super) fn take(state: &mut State, operation: &str, mut call: Call) -> Option
     }
     if operation == REENCRYPT {
         fault = Rule::take(&mut state.rewrap_rule);
+    }
+    if operation == DRY_RUN {
+        fault = Rule::take(&mut state.dry_run_rule);
     }
     if operation == DECRYPT && state.incorrect_key.as_deref().is_some_and(|key_id| call.body["KeyId"] == key_id) {
         fault = Some(Fault::code("IncorrectKeyException"));
