@@ -19,7 +19,7 @@ mod status;
 mod template;
 
 pub use bounds::{FIRST_VERSION, MAX_BLOB, MAX_VERSIONS, has_blob_length};
-pub use conditions::{Conditions, PENDING, READY, STALLED};
+pub use conditions::{Conditions, KEY_USABLE, PENDING, READY, STALLED};
 pub use crd::{KINDS, class_crd, crd, crds};
 pub use data_key::{DataKey, DataKeySpec};
 pub use data_key_class::{

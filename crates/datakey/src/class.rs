@@ -255,6 +255,21 @@ impl<'a> Tenancy<'a> {
         checks::judge(&case).map_err(|failed| class.refusal(failed))
     }
 
+    /// With which identity KMS is asked about the KMS key of a recorded version.
+    ///
+    /// # Errors
+    /// Why it may not be asked: the class that the object has now does not allow it.
+    pub fn identity_for(
+        &self,
+        object: Object<'_>,
+        own_region: Option<&str>,
+        issued: &IssuedVersion,
+    ) -> Result<Identity, Refusal> {
+        let Some(class) = self.class_of(object)? else { return Ok(Identity::Operator) };
+        self.judge_answer(object, own_region, issued)?;
+        Ok(class.identity(object.metadata.namespace.as_deref().unwrap_or_default()))
+    }
+
     /// Versions of pins or of a Secret as they may be recorded: with the class that allows them. What they say of themselves is a
     /// claim of the tenant, so nothing is filled in.
     ///

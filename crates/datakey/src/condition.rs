@@ -1,4 +1,4 @@
-//! The conditions `Ready` and `Stalled`.
+//! The conditions `Ready` and `Stalled`, and [`key_usable`] beside them.
 //!
 //! `Ready` is always present. `Stalled` is present, as True, only when a user must act, so that kstatus reads
 //! `InProgress` while a retry can help and `Failed` otherwise. `status.observedGeneration` and the conditions' own are
@@ -15,6 +15,8 @@ use crate::{
     secret::sha256,
     text::{capitalized, printable},
 };
+
+pub mod key_usable;
 
 /// The reason of `Ready=True`.
 pub const ISSUED: &str = "Issued";

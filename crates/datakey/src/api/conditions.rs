@@ -4,13 +4,19 @@ use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The type of the condition for whether the Secret holds the data key of the spec.
 pub const READY: &str = "Ready";
 
 /// The type of the condition that asks a user to act.
 pub const STALLED: &str = "Stalled";
+
+/// The type of the condition that AWS KMS does not use a KMS key any more that wrapped a recorded version.
+pub const KEY_USABLE: &str = "KeyUsable";
+
+/// The most conditions of a status (the definition, `status.conditions`).
+pub(super) const MAX_CONDITIONS: usize = 8;
 
 /// The reason of `Ready=Unknown`: the operator has not seen the object yet.
 pub const PENDING: &str = "Pending";
@@ -21,7 +27,8 @@ pub const PENDING: &str = "Pending";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
     own: Vec<Condition>,
-    /// Conditions of other controllers, as JSON: they may have fields or values that this operator cannot decode.
+    /// Conditions that a reconcile does not decide on, as JSON: `KeyUsable`, and those of other controllers, which may have fields or
+    /// values that this operator cannot decode.
     others: Vec<Value>,
 }
 
@@ -33,6 +40,27 @@ impl Conditions {
         Self { own, others: old.others }
     }
 
+    /// The condition `KeyUsable`, if it is there and can be decoded.
+    pub fn key_usable(&self) -> Option<Condition> {
+        let found = self.others.iter().find(|condition| is_key_usable(condition))?;
+        serde_json::from_value(found.clone()).ok()
+    }
+
+    /// Whether `KeyUsable` can stand beside the conditions of other controllers, `Ready` and `Stalled`: a status with more conditions
+    /// than the definition allows is refused as a whole.
+    pub fn have_room_for_key_usable(&self) -> bool {
+        let others = self.others.iter().filter(|condition| !is_key_usable(condition)).count();
+        others + 3 <= MAX_CONDITIONS
+    }
+
+    /// The same conditions with this one as `KeyUsable`, or without it.
+    #[must_use]
+    pub fn with_key_usable(mut self, condition: Option<&Condition>) -> Self {
+        self.others.retain(|condition| !is_key_usable(condition));
+        self.others.extend(condition.map(|condition| json!(condition)));
+        self
+    }
+
     /// Whether there is no condition at all.
     pub fn is_absent(&self) -> bool {
         self.own.is_empty() && self.others.is_empty()
@@ -42,6 +70,10 @@ impl Conditions {
     pub fn is_own(type_: &str) -> bool {
         [READY, STALLED].contains(&type_)
     }
+}
+
+fn is_key_usable(condition: &Value) -> bool {
+    condition["type"].as_str() == Some(KEY_USABLE)
 }
 
 impl From<Vec<Condition>> for Conditions {

@@ -24,7 +24,8 @@ pub struct KeyStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready` is always present. It is True when the Secret holds the data key of the spec. `Stalled` is present, as True,
-    /// only when a user must act. Its message says how.
+    /// only when a user must act. Its message says how. `KeyUsable` is present, as False, only while AWS KMS does not use a KMS key of
+    /// the record.
     #[serde(default, skip_serializing_if = "Conditions::is_absent")]
     #[schemars(with = "Vec<Condition>", length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

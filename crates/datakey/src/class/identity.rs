@@ -69,7 +69,7 @@ impl Role {
 
 impl Class {
     /// With which identity KMS is called for the objects of a namespace.
-    pub(super) fn identity(&self, namespace: &str) -> Identity {
+    pub fn identity(&self, namespace: &str) -> Identity {
         let Some(ClassAws { role_arn, external_id, session_tags, .. }) = &self.spec().aws else {
             return Identity::Operator;
         };
