@@ -20,7 +20,7 @@ pub mod rewrap;
 mod values;
 
 use create::Create;
-pub use flags::{Check, Classes, Export, Keep, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
+pub use flags::{Check, Classes, Export, Keep, KmsKeys, List, Orphans, Policy, Retry, Rotate, Status, Verify, Version};
 use import::Import;
 use inject::Inject;
 use public_key::PublicKey;
@@ -172,6 +172,10 @@ pub enum Command {
     /// should be.
     #[command(after_help = examples::CHECK)]
     Check(Check),
+    /// List the KMS keys that wrapped the recorded data keys and key pairs, how many of them, and which AWS KMS does not use any more.
+    /// Exit code 2 says that there is such a KMS key.
+    #[command(after_help = examples::KMS_KEYS)]
+    KmsKeys(KmsKeys),
     /// List Secrets with data keys or key pairs that were kept when their DataKey or DataKeyPair was deleted.
     #[command(after_help = examples::ORPHANS)]
     Orphans(Orphans),

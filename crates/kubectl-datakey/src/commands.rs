@@ -29,6 +29,7 @@ pub mod export;
 pub mod import;
 pub mod inject;
 pub mod keep;
+pub mod kms_keys;
 pub mod list;
 pub mod orphans;
 pub mod policy;

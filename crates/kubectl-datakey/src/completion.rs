@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn commands_are_completed() {
         assert_eq!(found("st"), ["status"]);
-        assert_eq!(found("").len(), 19, "without the hidden one");
+        assert_eq!(found("").len(), 20, "without the hidden one");
         assert_eq!(found("-n shop st"), ["status"]);
     }
 

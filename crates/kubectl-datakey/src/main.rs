@@ -101,6 +101,7 @@ async fn dispatch(Cli { connection, command }: Cli, terminal: &Terminal) -> Resu
         Command::Rewrap(args) => commands::rewrap::run(&cluster().await?, terminal, &args).await,
         Command::Keep(args) => commands::keep::run(&cluster().await?, terminal, &args).await,
         Command::Check(args) => commands::check::run(&cluster().await?, &args).await,
+        Command::KmsKeys(args) => commands::kms_keys::run(&cluster().await?, &args).await,
         Command::Orphans(args) => commands::orphans::run(&cluster().await?, &args).await,
         Command::Version(args) => commands::version::run(&cluster().await?, &args).await,
         Command::Policy(args) => commands::policy::run(&cluster().await?, &args).await,

@@ -9,6 +9,7 @@ use crate::{
         Items,
         check::Finding,
         export::Exported,
+        kms_keys::KmsKey,
         orphans::Orphan,
         policy::{
             document::{KeyPolicyStatements, PolicyDocument},
@@ -34,6 +35,7 @@ fn schema() -> Value {
         output::<KeyCheck>(&mut generator),
         output::<Exported<'_>>(&mut generator),
         output::<Items<Finding>>(&mut generator),
+        output::<Items<KmsKey>>(&mut generator),
         output::<Items<Orphan>>(&mut generator),
         output::<Policies>(&mut generator),
         output::<ClassPolicies>(&mut generator),

@@ -50,6 +50,11 @@ Examples:
   kubectl datakey check
   kubectl datakey check --operator-namespace data-keys -o json";
 
+pub const KMS_KEYS: &str = "\
+Examples:
+  kubectl datakey kms-keys -A
+  kubectl datakey kms-keys -A -o json";
+
 pub const ORPHANS: &str = "\
 Examples:
   kubectl datakey orphans -A

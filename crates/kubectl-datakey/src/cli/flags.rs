@@ -205,6 +205,22 @@ pub struct Check {
     pub output: Format,
 }
 
+/// Flags of `kms-keys`.
+#[derive(Debug, Args)]
+pub struct KmsKeys {
+    /// KMS keys of the DataKeys and DataKeyPairs of all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+
+    /// Of DataKeys and DataKeyPairs with these labels, as for kubectl get.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `orphans`.
 #[derive(Debug, Args)]
 pub struct Orphans {

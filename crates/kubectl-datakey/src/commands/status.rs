@@ -120,6 +120,9 @@ fn describe(summary: &KeySummary, now: Timestamp) -> String {
         line("Next", advice);
     }
     line("Key", &summary.key());
+    if let Some(why) = &summary.key_unusable {
+        line("Unusable", why);
+    }
     if let Some(class) = &summary.class_name {
         line("Class", class);
     }
@@ -204,14 +207,17 @@ fn pairs(context: &EncryptionContext) -> String {
 #[cfg(test)]
 mod tests {
     use datakey::{
-        condition::failed,
+        condition::{
+            failed,
+            key_usable::{Cause, Verdict, wanted},
+        },
         reason::{Failure, Reason},
     };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
     use serde_json::json;
 
     use super::*;
-    use crate::fixtures::{at, edited, pair, ready, recorded, secret, with_status};
+    use crate::fixtures::{at, edited, issued, pair, ready, recorded, secret, with_status};
 
     #[test]
     fn failure_has_its_cause_and_the_next_steps() {
@@ -229,6 +235,26 @@ mod tests {
              Secret    orders: nothing is issued yet that it could hold\n  \
              Version   none is current yet; the spec wants 1\n"
         );
+    }
+
+    #[test]
+    fn kms_key_that_aws_does_not_use_needs_attention() {
+        let verdict = Verdict::Unusable(Cause::KMSInvalidStateException, at(30));
+        let wanted = |fetched: &FetchedKey| wanted(fetched.key.object(), |_| Some(verdict), at(60)).unwrap();
+        let fetched = ready(&[1]);
+        let conditions = json!(wanted(&fetched).conditions);
+        let fetched = edited(fetched, |value| value["status"]["conditions"] = conditions);
+        let key = &fetched.key;
+        let summary = KeySummary::of(key).with_secret(SecretCheck::from_secret(key, Some(&secret(key, 1))));
+        assert!(summary.is_ready() && summary.needs_attention());
+        let text = describe(&summary, at(90));
+        assert!(text.starts_with("orders in namespace shop: Ready (Issued)"), "{text}");
+        let line = format!(
+            "  Unusable  AWS KMS does not use {} (KMSInvalidStateException since {})",
+            issued(1).key_id,
+            at(30)
+        );
+        assert!(text.contains(&line), "{text}");
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct KeySummary {
     pub since: Option<Time>,
     /// Whether a user must act before it can become Ready.
     pub stalled: bool,
+    /// The message of the condition `KeyUsable`, if AWS KMS does not use a KMS key of a recorded version any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_unusable: Option<String>,
     /// What to do next.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub advice: Vec<String>,
@@ -146,6 +149,7 @@ impl KeySummary {
         let stalled =
             ready.is_current && condition::find(key, api::STALLED).is_some_and(|found| found.status == "True");
         let created = key.metadata().creation_timestamp.clone();
+        let key_unusable = key.status().and_then(|status| status.conditions.key_usable());
         let known = key.status().and_then(|status| status.key_id.clone());
         Self {
             advice: advice(&ready.reason, &namespace, &shown),
@@ -154,6 +158,7 @@ impl KeySummary {
             message: ready.message,
             since: ready.since.or_else(|| created.clone().filter(|_| ready.is_unobserved)),
             stalled,
+            key_unusable: key_unusable.map(|condition| condition.message),
             deleting: key.metadata().deletion_timestamp.is_some(),
             wanted_version: key.wanted_version(),
             version: published,
@@ -186,9 +191,11 @@ impl KeySummary {
         self.ready == "True"
     }
 
-    /// Returns whether it is not Ready, or its Secret is known to differ from the record.
+    /// Returns whether it is not Ready, its Secret is known to differ from the record, or AWS KMS does not use one of its KMS keys.
     pub fn needs_attention(&self) -> bool {
-        !self.is_ready() || self.secret.as_ref().is_some_and(|secret| secret.state.needs_attention())
+        !self.is_ready()
+            || self.key_unusable.is_some()
+            || self.secret.as_ref().is_some_and(|secret| secret.state.needs_attention())
     }
 
     /// Returns what is known about the object and its Secret.

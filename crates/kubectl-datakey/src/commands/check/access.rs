@@ -36,7 +36,7 @@ pub const RIGHTS: [NeededRight; 9] = [
         "get",
         "status, verify, export, inject, policy, retry, rotate, rewrap, keep, create --apply, import --apply",
     ),
-    on_keys("list", "list, orphans, status, verify, retry and rewrap of several, import --apply of many"),
+    on_keys("list", "list, kms-keys, orphans, status, verify, retry and rewrap of several, import --apply of many"),
     on_keys("patch", "retry, rotate, rewrap --apply, create --apply, import --apply"),
     on_keys("create", "create --apply, import --apply, keep"),
     on_keys("delete", "keep"),
@@ -49,7 +49,7 @@ pub const RIGHTS: [NeededRight; 9] = [
 /// Those on `DataKeyPair`s.
 pub const PAIR_RIGHTS: [NeededRight; 5] = [
     on_pairs("get", "status, verify, export, inject, public-key, policy, retry, rotate, rewrap, keep, create --apply"),
-    on_pairs("list", "list, orphans, status, verify, retry and rewrap of several"),
+    on_pairs("list", "list, kms-keys, orphans, status, verify, retry and rewrap of several"),
     on_pairs("patch", "retry, rotate, rewrap --apply, create --apply"),
     on_pairs("create", "create --apply, keep"),
     on_pairs("delete", "keep"),
