@@ -103,11 +103,14 @@ async fn readyz(State((_, readiness)): State<Shared>) -> impl IntoResponse {
 
 async fn scrape(State((metrics, readiness)): State<Shared>) -> impl IntoResponse {
     let (states, unreadable) = readiness.states();
+    let (kms_keys, unusable) = readiness.kms_keys();
     let gauges = Gauges {
         states,
         unreadable,
         kms_queue_length: readiness.kms_queue_length(),
         role_sessions: readiness.role_sessions(),
+        kms_keys,
+        unusable,
         leads: readiness.leads(),
     };
     match metrics.render(gauges) {

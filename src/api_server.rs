@@ -10,6 +10,7 @@ pub mod errors;
 pub mod events;
 mod initial_events;
 pub mod keys;
+pub mod namespaces;
 pub mod outage;
 pub mod outcome;
 mod redaction;

@@ -230,6 +230,17 @@ pub struct RunArgs {
     )]
     pub resync: Duration,
 
+    /// How often each KMS key that wrapped a recorded version is asked about, by a dry run that generates nothing; 0 for never. A KMS
+    /// key that AWS KMS does not use any more shows in the condition KeyUsable and in metrics.
+    #[arg(
+        long,
+        env = "DATAKEY_KEY_CHECK_INTERVAL",
+        default_value = "12h",
+        value_parser = values::key_check_interval,
+        value_name = "DURATION"
+    )]
+    pub key_check_interval: Duration,
+
     /// How long reconciles that are running may go on after SIGTERM. Keep it below the pod's
     /// terminationGracePeriodSeconds.
     #[arg(

@@ -7,7 +7,7 @@ use std::{
 
 use datakey::{
     api::{DataKeyClassStatus, Object},
-    class::{Class, Lookup, Tenancy, class_name},
+    class::{Class, DEFAULT_CLASS, Lookup, Tenancy, class_name},
     decode::Encoded,
 };
 use parking_lot::RwLock;
@@ -74,7 +74,16 @@ impl Classes {
 
     /// The class of an object.
     pub fn of<'a>(&self, object: impl Into<Object<'a>>) -> ClassInView {
-        let Some(name) = class_name(object, self.is_required) else { return ClassInView::None };
+        self.named(class_name(object, self.is_required))
+    }
+
+    /// The class of the objects whose spec has this as the name of their class.
+    pub fn of_name(&self, in_the_spec: Option<&str>) -> ClassInView {
+        self.named(in_the_spec.or_else(|| self.is_required.then_some(DEFAULT_CLASS)))
+    }
+
+    fn named(&self, name: Option<&str>) -> ClassInView {
+        let Some(name) = name else { return ClassInView::None };
         let known = self.known.read();
         match (known.by_name.get(name), &known.listing) {
             (Some(entry), _) => ClassInView::Found(Arc::clone(&entry.class)),

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    key_check,
     kms::{queue::Requeue, shares::Shares},
     place::Place,
     reconcile::{self, Context, Error, Loaded, Next, load, reconcile},
@@ -74,6 +75,7 @@ pub async fn run(
     let begun = targets.into_iter().map(|target| start_scope(target, &readiness, &context, settings, stop.clone()));
     let (scopes, runs): (Vec<_>, Vec<_>) = begun.unzip();
     let (scopes, of_classes): (Vec<_>, Vec<_>) = scopes.into_iter().unzip();
+    let stores: Vec<_> = of_classes.iter().map(|scope: &ScopeOfClasses| Arc::clone(&scope.store)).collect();
     readiness.set_watches(scopes, Arc::clone(&context));
 
     let mut work = Box::pin(future::join_all(runs));
@@ -83,7 +85,8 @@ pub async fn run(
             let events = context.events.run(context.kube_timeout);
             // An operator of some namespaces does not know all objects of a class.
             let classes = classes::run(&context, &of_classes, is_cluster_wide);
-            future::join4(context.kms.run(), context.reads.queue.run(), events, classes).await
+            let key_checks = Box::pin(key_check::run(&context, &stores));
+            future::join5(context.kms.run(), context.reads.queue.run(), events, classes, key_checks).await
         }
     });
     tokio::select! {

@@ -31,12 +31,14 @@ use shares::Shares;
 
 pub use answer::GeneratedKey;
 pub use clients::TimeLimits;
+pub use dry_run::DryRun;
 pub use errors::KmsFailure;
 use errors::{Called, CalledBy};
 use sdk_request::Call;
 
 mod answer;
 mod clients;
+mod dry_run;
 mod error_codes;
 mod errors;
 pub mod lane_id;
@@ -56,6 +58,15 @@ pub struct KmsSettings {
     pub rates: Rates,
     /// The longest times of one call.
     pub time_limits: TimeLimits,
+}
+
+/// What KMS is asked.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    caller: &'a Caller,
+    request: &'a KeyRequest,
+    grant_tokens: &'a [String],
+    is_dry_run: bool,
 }
 
 /// The calls to KMS in all Regions.
@@ -185,6 +196,31 @@ impl Kms {
         request: &KeyRequest,
         grant_tokens: &[String],
     ) -> Result<GeneratedKey, KmsFailure> {
+        let asked = Asked { caller, request, grant_tokens, is_dry_run: false };
+        self.call(permit, asked, |output, region| answer::validate_answer(output, request, region)).await
+    }
+
+    /// Asks KMS whether it uses the KMS key of a request, as a dry run: KMS checks everything and generates nothing. What a server
+    /// answers that does not know dry runs, and generates a data key, is dropped here.
+    pub async fn dry_run(
+        &self,
+        permit: Permit,
+        caller: &Caller,
+        request: &KeyRequest,
+        grant_tokens: &[String],
+    ) -> DryRun {
+        let asked = Asked { caller, request, grant_tokens, is_dry_run: true };
+        DryRun::of(self.call(permit, asked, |_, _| Ok(())).await)
+    }
+
+    /// Calls KMS in the Region of the permit. `check` takes from an answer what is usable.
+    async fn call<T>(
+        &self,
+        permit: Permit,
+        asked: Asked<'_>,
+        check: impl FnOnce(answer::Output, &str) -> Result<T, KmsFailure>,
+    ) -> Result<T, KmsFailure> {
+        let Asked { caller, request, grant_tokens, is_dry_run } = asked;
         let material = sdk_request::checked_material(request).map_err(KmsFailure::not_called)?;
         let call = permit.start_call().await;
         let LaneId { region, class, .. } = call.lane();
@@ -192,10 +228,11 @@ impl Kms {
 
         let begun = Instant::now();
         let limits = self.clients.time_limits(*class);
-        let answer = Call::new(&client, request, material, grant_tokens).send(caller.credentials(), limits).await;
+        let request_to_send = Call::new(&client, request, material, grant_tokens, is_dry_run);
+        let answer = request_to_send.send(caller.credentials(), limits).await;
         call.complete(!matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_))));
         let result = match answer {
-            Ok(output) => answer::validate_answer(output, request, region),
+            Ok(output) => check(output, region),
             Err(error) => {
                 let account = self.clients.account();
                 let by = match caller {
@@ -216,8 +253,11 @@ impl Kms {
                 _ => {}
             }
         }
-        let code = result.as_ref().map_or_else(|failed| failed.known_code, |_| "OK");
-        self.metrics.kms_call(label, code, begun.elapsed());
+        // The answer to a dry run is always an error, so it would spoil the share of failed calls.
+        if !is_dry_run {
+            let code = result.as_ref().map_or_else(|failed| failed.known_code, |_| "OK");
+            self.metrics.kms_call(label, code, begun.elapsed());
+        }
         result
     }
 

@@ -31,6 +31,7 @@ pub mod args;
 pub mod classes;
 pub mod controller;
 pub mod exit_code;
+pub mod key_check;
 pub mod kms;
 pub mod leader;
 pub mod logging;

@@ -18,7 +18,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use datakey::{api::KindId, condition::ReadyState};
+use crate::kms::DryRun;
+use datakey::{
+    api::KindId,
+    condition::{ReadyState, key_usable::Cause},
+};
 
 #[cfg(target_os = "linux")]
 mod process;
@@ -42,6 +46,10 @@ pub struct Metrics {
     kms_queue_length: Gauge,
     role_assumptions: Family<RoleAssumption, Counter>,
     role_sessions: Gauge,
+    kms_key_checks: Family<CheckedKmsKey, Counter>,
+    kms_keys: Family<KmsKeyState, Gauge>,
+    data_keys_unusable: Family<UnusableKmsKey, Gauge>,
+    namespaces_unusable: Family<UnusableKmsKey, Gauge>,
     leader: Gauge,
 }
 
@@ -56,8 +64,36 @@ pub struct Gauges {
     pub kms_queue_length: usize,
     /// How many sessions of roles are open.
     pub role_sessions: usize,
+    /// The KMS keys that wrapped recorded versions.
+    pub kms_keys: KmsKeyStates,
+    /// For each object whose condition `KeyUsable` is False: the worst cause, and its namespace.
+    pub unusable: Vec<(Cause, String)>,
     /// Whether this replica leads.
     pub leads: bool,
+}
+
+/// How many KMS keys are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KmsKeyStates {
+    /// AWS KMS uses them.
+    pub usable: usize,
+    /// AWS KMS does not use them.
+    pub unusable: usize,
+    /// They were not asked about yet, or the answer said nothing.
+    pub unknown: usize,
+}
+
+/// What the answer to a dry run said about a KMS key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum KeyCheck {
+    /// AWS KMS uses it.
+    Usable,
+    /// AWS KMS does not use it.
+    Unusable,
+    /// Nothing: the call was denied, throttled or not answered.
+    Nothing,
+    /// The server does not know dry runs.
+    NoDryRun,
 }
 
 /// How one reconcile ended.
@@ -92,6 +128,21 @@ struct KmsRegion {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RoleAssumption {
     code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckedKmsKey {
+    result: KeyCheck,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KmsKeyState {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnusableKmsKey {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,6 +182,10 @@ impl Default for Metrics {
             kms_queue_length: Gauge::default(),
             role_assumptions: Family::default(),
             role_sessions: Gauge::default(),
+            kms_key_checks: Family::default(),
+            kms_keys: Family::default(),
+            data_keys_unusable: Family::default(),
+            namespaces_unusable: Family::default(),
             leader: Gauge::default(),
             registry: Mutex::default(),
         };
@@ -183,6 +238,26 @@ impl Default for Metrics {
             "Open sessions of the roles of DataKeyClasses",
             metrics.role_sessions.clone(),
         );
+        registry.register(
+            "kms_key_checks",
+            "Dry runs by which KMS keys are asked about, by what the answer said",
+            metrics.kms_key_checks.clone(),
+        );
+        registry.register(
+            "kms_keys",
+            "KMS keys that wrapped recorded versions, by what the last dry runs said",
+            metrics.kms_keys.clone(),
+        );
+        registry.register(
+            "datakeys_key_unusable",
+            "DataKeys and DataKeyPairs whose condition KeyUsable is False, by its reason",
+            metrics.data_keys_unusable.clone(),
+        );
+        registry.register(
+            "namespaces_key_unusable",
+            "Namespaces with a DataKey or DataKeyPair whose condition KeyUsable is False, by its reason",
+            metrics.namespaces_unusable.clone(),
+        );
         registry.register("leader", "1 where this replica does the work, 0 where it stands by", metrics.leader.clone());
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         *metrics.registry.lock() = all;
@@ -211,6 +286,11 @@ impl Metrics {
     /// Counts a call of `AssumeRole`.
     pub fn role_assumption(&self, code: &'static str) {
         self.role_assumptions.get_or_create(&RoleAssumption { code }).inc();
+    }
+
+    /// Counts a dry run by which a KMS key was asked about.
+    pub fn kms_key_checked(&self, result: KeyCheck) {
+        self.kms_key_checks.get_or_create(&CheckedKmsKey { result }).inc();
     }
 
     /// Counts a reconcile.
@@ -243,9 +323,43 @@ impl Metrics {
         for (kind, state) in gauges.states {
             self.data_keys.get_or_create(&DataKeyState { reason: state.reason(), kind: kind.kind().name }).inc();
         }
+        let KmsKeyStates { usable, unusable, unknown } = gauges.kms_keys;
+        for (state, count) in [("usable", usable), ("unusable", unusable), ("unknown", unknown)] {
+            self.kms_keys.get_or_create(&KmsKeyState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.count_unusable(gauges.unusable);
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
+    }
+}
+
+impl Metrics {
+    fn count_unusable(&self, unusable: Vec<(Cause, String)>) {
+        self.data_keys_unusable.clear();
+        self.namespaces_unusable.clear();
+        let reason = |cause: Cause| UnusableKmsKey { reason: cause.reason().as_str() };
+        let mut namespaces = BTreeSet::new();
+        for (cause, namespace) in unusable {
+            self.data_keys_unusable.get_or_create(&reason(cause)).inc();
+            if namespaces.insert((cause, namespace)) {
+                self.namespaces_unusable.get_or_create(&reason(cause)).inc();
+            }
+        }
+    }
+}
+
+// === impl KeyCheck ===
+
+impl KeyCheck {
+    /// What this answer said.
+    pub fn of(answer: DryRun) -> Self {
+        match answer {
+            DryRun::Usable => Self::Usable,
+            DryRun::Unusable(_) => Self::Unusable,
+            DryRun::Nothing(_) => Self::Nothing,
+            DryRun::NotKnown => Self::NoDryRun,
+        }
     }
 }
 
@@ -263,13 +377,28 @@ mod tests {
         metrics.secret_written(SecretWrite::Create);
         metrics.resynced();
         metrics.role_assumption("AccessDenied");
+        metrics.kms_key_checked(KeyCheck::Unusable);
         let states = vec![
             (KindId::DataKey, ReadyState::Issued),
             (KindId::DataKey, ReadyState::Issued),
             (KindId::DataKeyPair, ReadyState::Failed(Reason::KeyDisabled)),
         ];
         let text = metrics
-            .render(Gauges { states, unreadable: 2, kms_queue_length: 3, role_sessions: 4, leads: true })
+            .render(Gauges {
+                states,
+                unreadable: 2,
+                kms_queue_length: 3,
+                role_sessions: 4,
+                kms_keys: KmsKeyStates { usable: 5, unusable: 1, unknown: 2 },
+                unusable: [
+                    ("a", Cause::DisabledException),
+                    ("a", Cause::DisabledException),
+                    ("b", Cause::NotFoundException),
+                ]
+                .map(|(namespace, cause)| (cause, namespace.to_owned()))
+                .to_vec(),
+                leads: true,
+            })
             .unwrap();
         for line in [
             r#"datakey_kms_requests_total{region="eu-west-1",code="OK"} 1"#,
@@ -284,6 +413,12 @@ mod tests {
             "datakey_kms_queue_length 3",
             r#"datakey_role_assumptions_total{code="AccessDenied"} 1"#,
             "datakey_role_sessions 4",
+            r#"datakey_kms_key_checks_total{result="Unusable"} 1"#,
+            r#"datakey_kms_keys{state="usable"} 5"#,
+            r#"datakey_kms_keys{state="unusable"} 1"#,
+            r#"datakey_datakeys_key_unusable{reason="KeyDisabled"} 2"#,
+            r#"datakey_namespaces_key_unusable{reason="KeyDisabled"} 1"#,
+            r#"datakey_namespaces_key_unusable{reason="KeyNotFound"} 1"#,
             "datakey_leader 1",
             "datakey_build_info",
         ] {

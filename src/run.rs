@@ -13,6 +13,7 @@ use crate::{
     classes::Classes,
     controller::store::WorkingSet,
     controller::{self, ControllerSettings, Readiness, WatchTarget},
+    key_check::KeyChecks,
     kms::{Kms, KmsSettings, TimeLimits, rates::Rates},
     leader::{self, Election},
     metrics::Metrics,
@@ -91,6 +92,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         retry_min,
         retry_max,
         resync,
+        key_check_interval,
         shutdown_grace,
         leader_elect,
         lease_namespace,
@@ -102,10 +104,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     } = args;
     let aws = Aws::from_env(concat!("datakey-operator-", env!("CARGO_PKG_VERSION")), User::Service);
     let aws = aws.await.map_err(StartError::Settings)?;
-    info!(version = env!("CARGO_PKG_VERSION"), ?namespaces, "datakey-operator starts");
-    if !issue {
-        info!("no data key is issued (--issue=false): what is recorded, pinned or in a Secret is published");
-    }
+    log_start(&namespaces, issue);
     let stop = shutdown::on_signal().map_err(StartError::Signals)?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Readiness::default();
@@ -129,8 +128,10 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     tokio::spawn(readiness.connectivity.clone().run(new_client()?));
     // Load the AWS configuration before the Lease is acquired: an instance metadata service that does not answer delays the
     // operator for longer than a Lease may stay without a renewal.
-    let time_limits = TimeLimits { usual: kms_timeout, rsa: kms_rsa_timeout };
-    let kms_settings = KmsSettings { rates: Rates::new(kms_rate.into(), kms_pair_rates), time_limits };
+    let kms_settings = KmsSettings {
+        rates: Rates::new(kms_rate.into(), kms_pair_rates),
+        time_limits: TimeLimits { usual: kms_timeout, rsa: kms_rsa_timeout },
+    };
     let kms = Kms::from_env(aws, kms_settings, extra_regions, Arc::clone(&metrics));
     let Some(kms) = stop.run_until_cancelled(Box::pin(kms)).await else { return Ok(()) };
     let leadership = if leader_elect {
@@ -147,17 +148,17 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     } else {
         None
     };
-    let retry_bounds = RetryBounds { min: retry_min, max: retry_max };
     let context = Arc::new(Context {
         kube_timeout,
         resync,
         classes: Classes::new(classes == ClassRequirement::Required),
+        key_checks: KeyChecks::new(key_check_interval),
         may_issue: issue,
         connectivity: readiness.connectivity.clone(),
         conflicts: ConflictWatches::new(new_client()?),
         working_set: Arc::new(WorkingSet::of_mebibytes(working_set)),
         reserved: Reserved::with(reserved_template_keys),
-        ..Context::new(client, kms, metrics, retry_bounds)
+        ..Context::new(client, kms, metrics, RetryBounds { min: retry_min, max: retry_max })
     });
     let settings = ControllerSettings { concurrency, pairs: key_pairs, grace: shutdown_grace };
     let watched = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
@@ -176,6 +177,13 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     info!("datakey-operator stopped");
     Ok(())
+}
+
+fn log_start(namespaces: &[String], issue: bool) {
+    info!(version = env!("CARGO_PKG_VERSION"), ?namespaces, "datakey-operator starts");
+    if !issue {
+        info!("no data key is issued (--issue=false): what is recorded, pinned or in a Secret is published");
+    }
 }
 
 /// The identity of this process among the replicas. No two processes have the same one, not even in one pod.

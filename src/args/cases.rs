@@ -22,6 +22,9 @@ macro_rules! no_durations {
     };
 }
 
+/// Zero turns the checks off.
+const NO_KEY_CHECK_INTERVALS: &[&str] =
+    &["", "soon", "10", "0s", "00", "-0", "1ns", "-1s", "10M", "1y", "999ms", "721h"];
 const SWITCH: &[&str] = &["", "no", "0", "1", "TRUE", "true,false"];
 const NUMBERS: &[&str] = &["", "0", "-1", "1.5", "10k", "many", "5000000000", "99999999999999999999"];
 const DURATION: &str = "write a duration from ";
@@ -233,6 +236,18 @@ pub const ROWS: &[FlagCases] = &[
         chart: Some("config.resync"),
         accepted: &[("100ms", "resync: 100ms"), ("720h", "resync: 2592000s")],
         refused: no_durations!["99ms", "721h"],
+        write: DURATION,
+    },
+    FlagCases {
+        flag: "--key-check-interval",
+        variable: "DATAKEY_KEY_CHECK_INTERVAL",
+        chart: Some("config.keyCheckInterval"),
+        accepted: &[
+            ("0", "key_check_interval: 0ns"),
+            ("1s", "key_check_interval: 1s"),
+            ("720h", "key_check_interval: 2592000s"),
+        ],
+        refused: NO_KEY_CHECK_INTERVALS,
         write: DURATION,
     },
     FlagCases {

@@ -21,6 +21,9 @@ pub const RETRY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// The accepted intervals of the periodic comparison. A shorter interval would keep a processor busy.
 pub const RESYNC: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(720);
 
+/// The accepted intervals between two questions about a KMS key, besides 0. The quota of KMS bounds the shortest one in practice.
+pub const KEY_CHECK: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(720);
+
 /// How long running reconciles may go on after SIGTERM.
 pub const GRACE: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
 
@@ -45,6 +48,14 @@ pub fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Dur
         let duration = humantime::parse_duration(text).ok().filter(|duration| bounds.contains(duration));
         duration.ok_or_else(|| format!("write a duration from {least} to {most}, for example 500ms, 10s or 2m"))
     }
+}
+
+/// An interval between two questions about a KMS key; 0 for never.
+pub fn key_check_interval(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    duration(KEY_CHECK)(text).map_err(|why| format!("{why}, or 0 for no checks"))
 }
 
 /// A duration that a Lease can hold.
@@ -170,7 +181,7 @@ mod tests {
 
     #[test]
     fn no_accepted_duration_overflows_an_instant() {
-        for bounds in [TIMEOUT, RETRY, RESYNC, GRACE, LEASE] {
+        for bounds in [TIMEOUT, RETRY, RESYNC, KEY_CHECK, GRACE, LEASE] {
             // The operator waits 30 times as long for what a person must change.
             assert!(std::time::Instant::now().checked_add(*bounds.end() * 30).is_some());
         }

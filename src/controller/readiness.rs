@@ -5,9 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::scope::WatchScope;
-use crate::{api_server::connectivity::Connectivity, reconcile::Context};
-use datakey::{api::KindId, condition::ReadyState};
+use super::{scope::WatchScope, store::Store};
+use crate::{api_server::connectivity::Connectivity, metrics::KmsKeyStates, reconcile::Context};
+use datakey::{
+    api::KindId,
+    condition::{ReadyState, key_usable::Cause},
+};
 
 /// What probes and scrapes see of the watches, once this replica has begun to watch.
 #[derive(Clone, Default)]
@@ -62,6 +65,15 @@ impl Readiness {
             return self.stands_by.load(Ordering::Relaxed);
         };
         scopes.iter().all(|scope| scope.store.is_listed())
+    }
+
+    /// How many KMS keys wrapped recorded versions, by state; and a cause and namespace for each object whose condition `KeyUsable` is
+    /// False.
+    pub fn kms_keys(&self) -> (KmsKeyStates, Vec<(Cause, String)>) {
+        let Some(watches) = self.watches.get() else { return Default::default() };
+        let stores = || watches.scopes.iter().map(|scope| &*scope.store);
+        let unusable = stores().flat_map(Store::unusable).collect();
+        (watches.context.key_checks.states(stores()), unusable)
     }
 
     /// What the `Ready` conditions say, by kind, and how many objects cannot be decoded.

@@ -32,9 +32,11 @@ use row::{ByKind, KeyRow, List, Rows, Settlement, Source, revision_of};
 pub use claim::Claim;
 pub use facts::Facts;
 pub use working_set::WorkingSet;
+pub use wrapped::Member;
 
 mod claim;
 mod compact;
+mod counts;
 mod facts;
 mod listed;
 mod row;
@@ -42,6 +44,8 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod working_set;
+mod wrapped;
+mod wrapping;
 
 /// What is known of the objects of all kinds and the Secrets of one scope.
 pub struct Store {
@@ -191,9 +195,9 @@ impl Store {
             self.working_set.remove(&uid);
         }
         let list = rows.key_list[kind];
-        let Facts { row: facts, class } = facts;
+        let Facts { row: facts, class, key_arns } = facts;
         let row = KeyRow { uid, version, facts, settlement, expects, source: Source::Watch, list };
-        rows.set_key(&place, row, class);
+        rows.set_key(&place, row, class, &key_arns);
         Some(Stored { is_open, replaced })
     }
 
@@ -261,8 +265,9 @@ impl Store {
         self.working_set.put(&uid, Arc::clone(object));
         let list = row.list;
         let (settlement, expects, source) = (Settlement::Open, None, Source::Answer(rows.key_list[kind]));
-        let Facts { row: facts, class } = facts;
-        rows.set_key(&place, KeyRow { uid, version, facts, settlement, expects, source, list }, class);
+        let Facts { row: facts, class, key_arns } = facts;
+        let row = KeyRow { uid, version, facts, settlement, expects, source, list };
+        rows.set_key(&place, row, class, &key_arns);
     }
 
     /// Records that there is nothing to do for this state of an object beside this Secret, unless one of them has changed.
@@ -369,15 +374,6 @@ impl Store {
         let secret = Place::of(key.kind.id, key.metadata).beside(key.secret_name());
         let has_record = |place: &Place| rows.key(place).is_some_and(|row| row.uid != uid && row.facts.has_record);
         rows.wanting_name(&secret).into_iter().find(has_record)
-    }
-
-    // === for metrics ===
-
-    /// What the `Ready` conditions say, by kind, and how many objects cannot be decoded.
-    pub fn states(&self) -> (Vec<(KindId, ReadyState)>, usize) {
-        let rows = self.rows.lock();
-        let unreadable = rows.keys().filter(|(_, key)| !key.facts.is_readable).count();
-        (rows.keys().map(|(place, key)| (place.kind(), key.facts.state)).collect(), unreadable)
     }
 }
 

@@ -78,29 +78,47 @@ impl RateQueue {
     ///
     /// The object gives up its place in other lanes: its spec does not name those any more, and an offer there would not be taken.
     pub fn acquire_or_enqueue(&self, id: &LaneId, uid: &str, object: &Place, requeue: &Requeue) -> Option<Permit> {
-        let now = Instant::now();
         let mut lanes = self.lanes.lock();
-        if !lanes.contains_key(id) {
-            let is_answering = lanes.iter().any(|(of, lane)| of.is_of_the_group(id) && lane.is_answering());
-            lanes.insert(id.clone(), Lane::new(self.rates.of(id), is_answering, now));
-        }
         for (_, lane) in lanes.iter_mut().filter(|(of, _)| *of != id) {
             if lane.release(uid) {
                 self.lanes.changed.notify_one();
             }
         }
-        let in_use = self.shares.in_use(groups(&lanes).into_iter().map(|group| group.calls));
-        let of_the_group =
-            lanes.iter().filter(|(of, _)| of.is_of_the_group(id)).map(|(_, lane)| lane.in_flight()).sum();
-        // Inserted above if it was missing.
-        let lane = lanes.get_mut(id)?;
-        if lane.acquire(uid, self.shares, (in_use, of_the_group), now) {
+        if self.try_acquire(&mut lanes, id, Some(uid)) {
             return Some(Permit::new(id.clone(), Arc::clone(&self.lanes)));
         }
+        let lane = lanes.get_mut(id)?;
         if lane.enqueue(uid, Waiter { object: object.clone(), requeue: requeue.clone() }) {
             self.lanes.changed.notify_one();
         }
         None
+    }
+
+    /// Returns a permit for a call that no object waits for, if one is free and no object waits for its lane.
+    pub fn acquire_if_idle(&self, id: &LaneId) -> Option<Permit> {
+        let mut lanes = self.lanes.lock();
+        let acquired = self.try_acquire(&mut lanes, id, None);
+        acquired.then(|| Permit::new(id.clone(), Arc::clone(&self.lanes)))
+    }
+
+    /// Counts one more held permit of a lane, which is made if it is missing. `uid`: of the object that asks; `None` for a call that no
+    /// object waits for.
+    fn try_acquire(&self, lanes: &mut BTreeMap<LaneId, Lane>, id: &LaneId, uid: Option<&str>) -> bool {
+        let now = Instant::now();
+        if !lanes.contains_key(id) {
+            let is_answering = lanes.iter().any(|(of, lane)| of.is_of_the_group(id) && lane.is_answering());
+            lanes.insert(id.clone(), Lane::new(self.rates.of(id), is_answering, now));
+        }
+        let in_use = self.shares.in_use(groups(lanes).into_iter().map(|group| group.calls));
+        let of_the_group =
+            lanes.iter().filter(|(of, _)| of.is_of_the_group(id)).map(|(_, lane)| lane.in_flight()).sum();
+        let calls = (in_use, of_the_group);
+        // Inserted above if it was missing.
+        let Some(lane) = lanes.get_mut(id) else { return false };
+        match uid {
+            Some(uid) => lane.acquire(uid, self.shares, calls, now),
+            None => lane.acquire_if_idle(self.shares, calls, now),
+        }
     }
 
     /// Removes an object that is deleted or does not need a permit any more, so that an offer to it goes to the next object.
@@ -343,6 +361,32 @@ mod tests {
         );
         queue.offer_permits(Instant::now());
         assert!((10..20).filter(|number| queue.has_offer(&object("shop", *number).0)).count() > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_for_no_object_goes_after_all_objects() {
+        let queue = RateQueue::new(limit(20), Shares::UNLIMITED);
+        let (requeue, mut requeued) = mpsc::unbounded();
+        let acquire = |number| {
+            let (uid, object) = object("shop", number);
+            queue.acquire_or_enqueue(&lane("r"), &uid, &object, &requeue)
+        };
+        let idle = queue.acquire_if_idle(&lane("r")).unwrap();
+        assert!(queue.acquire_if_idle(&lane("r")).is_none(), "one at a time");
+        assert!(queue.acquire_if_idle(&lane("other")).is_some());
+        drop(idle.start_call().await);
+        let held: Vec<_> = (0..).map_while(acquire).collect();
+        assert!(queue.acquire_if_idle(&lane("r")).is_none(), "objects hold permits");
+        drop(held);
+        assert!(queue.acquire_if_idle(&lane("r")).is_none(), "an object waits");
+        advance(Duration::from_secs(2)).await;
+        queue.offer_permits(Instant::now());
+        assert!(queue.acquire_if_idle(&lane("r")).is_none(), "an object was offered a permit");
+        let waited = requeued.next().await.unwrap();
+        let permit = queue.acquire_or_enqueue(&lane("r"), waited.name(), &waited, &requeue).unwrap();
+        drop(permit.start_call().await);
+        advance(Duration::from_secs(2)).await;
+        assert!(queue.acquire_if_idle(&lane("r")).is_some());
     }
 
     #[tokio::test(start_paused = true)]

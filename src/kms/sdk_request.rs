@@ -40,8 +40,16 @@ pub enum Call {
 // === impl Call ===
 
 impl Call {
-    /// The call for a request.
-    pub fn new(client: &Client, request: &KeyRequest, material: Material, grant_tokens: &[String]) -> Self {
+    /// The call for a request. As a dry run, KMS checks it and generates nothing.
+    pub fn new(
+        client: &Client,
+        request: &KeyRequest,
+        material: Material,
+        grant_tokens: &[String],
+        is_dry_run: bool,
+    ) -> Self {
+        // Absent and false are the same for KMS, and policies do not see it.
+        let dry_run = is_dry_run.then_some(true);
         let context: Option<HashMap<_, _>> =
             request.encryption_context.as_ref().map(|context| context.clone().into_iter().collect());
         let tokens = (!grant_tokens.is_empty()).then(|| grant_tokens.to_vec());
@@ -54,10 +62,10 @@ impl Call {
                 let call = client.generate_data_key_pair_without_plaintext().key_id(&request.key_id);
                 let call = call.key_pair_spec(SdkKeyPairSpec::from(spec.as_str()));
                 let call = call.set_encryption_context(context).set_grant_tokens(tokens);
-                return Self::Pair(call);
+                return Self::Pair(call.set_dry_run(dry_run));
             }
         };
-        Self::Key(key.set_encryption_context(context).set_grant_tokens(tokens))
+        Self::Key(key.set_encryption_context(context).set_grant_tokens(tokens).set_dry_run(dry_run))
     }
 
     /// Sends the call with these credentials and time limits, where they are not those of the client.

@@ -5,11 +5,12 @@ use datakey::{
     class::{Ask, Identity},
     reason::{Failure, Reason},
 };
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, core::PartialObjectMeta};
 
 use super::{error::Error, reconciler::Reconciler};
-use crate::{api_server::secrets::RequestError, kms::roles::Caller};
+use crate::{
+    api_server::{namespaces, secrets::RequestError},
+    kms::roles::Caller,
+};
 
 impl<K: KeyKind> Reconciler<'_, K> {
     /// The credentials for a call; `None` if a session must be opened first. A role never gives way to the operator's own credentials.
@@ -53,10 +54,9 @@ impl<K: KeyKind> Reconciler<'_, K> {
     /// The uid of the namespace, as it is now. It is read for each call: only that shows that no other namespace has the name since the
     /// session was opened. Fails the attempt if the operator may not read it.
     async fn namespace_uid(&mut self) -> Result<Option<String>, Error> {
-        let api: Api<PartialObjectMeta<Namespace>> = Api::all(self.context.client.clone());
-        let read = self.with_timeout(api.get_metadata(&self.namespace)).await?;
+        let read = self.with_timeout(namespaces::uid(&self.context.client, &self.namespace)).await?;
         match read {
-            Ok(found) => Ok(Some(found.metadata.uid.unwrap_or_default())),
+            Ok(uid) => Ok(Some(uid)),
             Err(kube::Error::Api(status)) if status.is_not_found() => Err(Error::Gone),
             Err(kube::Error::Api(status)) if status.code == 403 => {
                 let failure = Failure::new(Reason::ClassesUnavailable, status.message)

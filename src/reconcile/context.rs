@@ -26,6 +26,7 @@ use crate::{
     api_server::{connectivity::Connectivity, events::Events},
     classes::Classes,
     controller::store::WorkingSet,
+    key_check::KeyChecks,
     kms::Kms,
     metrics::Metrics,
 };
@@ -58,6 +59,8 @@ pub struct Context {
     pub resync: Duration,
     /// What is known of the classes.
     pub classes: Classes,
+    /// What is known of the KMS keys.
+    pub key_checks: KeyChecks,
     /// Whether data keys may be issued.
     pub may_issue: bool,
     /// Keys that the template of a Secret may not have.
@@ -84,6 +87,7 @@ impl Context {
             kube_timeout: Duration::from_secs(10),
             resync: Duration::from_hours(10),
             classes: Classes::new(false),
+            key_checks: KeyChecks::default(),
             may_issue: true,
             reserved: Reserved::default(),
         }

@@ -27,6 +27,7 @@ mod harness;
 mod health_states;
 mod issuance;
 mod keep;
+mod key_check;
 mod key_pairs;
 mod kms_server;
 mod kubernetes;

@@ -463,7 +463,8 @@ fn alerts_and_dashboard_name_real_metrics_and_runbooks() {
     metrics.secret_written(datakey_operator::metrics::SecretWrite::Create);
     metrics.role_assumption("AccessDenied");
     let states = vec![(datakey::api::KindId::DataKey, datakey::condition::ReadyState::Issued)];
-    let gauges = datakey_operator::metrics::Gauges { states, ..<_>::default() };
+    let unusable = vec![(datakey::condition::key_usable::Cause::DisabledException, "shop".to_owned())];
+    let gauges = datakey_operator::metrics::Gauges { states, unusable, ..<_>::default() };
     let shown = metrics.render(gauges).unwrap();
     let runbooks = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
     for file in ["alerts.yaml", "dashboard.json"] {

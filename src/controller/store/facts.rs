@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::compact::Text;
+use super::{compact::Text, wrapping::SetId};
 use crate::place::Place;
 use datakey::{
     api::Object,
-    condition::ReadyState,
+    condition::{
+        ReadyState,
+        key_usable::{self, Cause},
+    },
     decode::{Encoded, Remains},
     reason::Reason,
 };
@@ -18,6 +21,8 @@ pub struct Facts {
     pub row: RowFacts,
     /// The name of its class in the spec. It is beside the row, because objects without a class take no memory for it.
     pub class: Option<Arc<str>>,
+    /// The ARNs of the KMS keys on which it depends, in ascending order. The store keeps each set of them once.
+    pub key_arns: Vec<Arc<str>>,
 }
 
 /// What the row of each object has.
@@ -31,6 +36,11 @@ pub struct RowFacts {
     pub has_record: bool,
     /// Whether it can be decoded.
     pub is_readable: bool,
+    /// The worst cause that its condition `KeyUsable` reports, if it has that.
+    pub unusable: Option<Cause>,
+    /// On which KMS keys it depends. The store sets it, by [`Facts::key_arns`]. It is here because the bytes around it are
+    /// free here.
+    pub(super) wrapped_by: Option<SetId>,
 }
 
 // === impl Facts ===
@@ -45,8 +55,11 @@ impl Facts {
             state: ReadyState::of(key.status),
             has_record: !key.record().is_empty(),
             is_readable: true,
+            unusable: key_usable::worst(key),
+            wrapped_by: None,
         };
-        Self { row, class: key.spec.class_name.map(Arc::from) }
+        let key_arns = key_usable::dependencies(key).into_keys().map(Arc::from).collect();
+        Self { row, class: key.spec.class_name.map(Arc::from), key_arns }
     }
 
     /// What is known of an object that cannot be decoded. It keeps the name of its Secret reserved, as any other.
@@ -60,8 +73,10 @@ impl Facts {
             state: ReadyState::Failed(Reason::SpecInvalid),
             has_record: may_have_record,
             is_readable: false,
+            unusable: None,
+            wrapped_by: None,
         };
-        Self { row, class: None }
+        Self { row, class: None, key_arns: Vec::new() }
     }
 }
 

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::{
     compact::{Text, Uid, Version},
     facts::RowFacts,
+    wrapping::Sets,
 };
 use crate::place::Place;
 use datakey::{
@@ -32,6 +33,8 @@ pub(super) struct Rows {
     pub classes: HashMap<Arc<str>, i64>,
     /// The class of each object that names one. They share the names.
     pub class_of: HashMap<Place, Arc<str>>,
+    /// Which KMS keys wrapped the recorded versions.
+    pub sets: Sets,
 }
 
 /// A value for each kind.
@@ -243,7 +246,12 @@ impl Rows {
     }
 
     /// Stores an object in place of an earlier state of it or of another one.
-    pub fn set_key(&mut self, place: &Place, key: KeyRow, class: Option<Arc<str>>) {
+    pub fn set_key(&mut self, place: &Place, mut key: KeyRow, class: Option<Arc<str>>, key_arns: &[Arc<str>]) {
+        let before = self.key(place).and_then(|row| row.facts.wrapped_by);
+        key.facts.wrapped_by = self.sets.add(key_arns);
+        if let Some(before) = before {
+            self.sets.remove(before);
+        }
         let (before, now) = (self.wanted_elsewhere(place), key.facts.other_place(place));
         self.set_class(place, class);
         self.row(place).key = Some(key);
@@ -262,6 +270,9 @@ impl Rows {
         self.forget_wish(place, wanted);
         self.set_class(place, None);
         let gone = self.by_place.get_mut(place)?.key.take();
+        if let Some(set) = gone.as_ref().and_then(|row| row.facts.wrapped_by) {
+            self.sets.remove(set);
+        }
         self.prune(place);
         gone
     }

@@ -821,3 +821,66 @@ fn states_follow_the_ready_condition() {
         .map(|state| (KindId::DataKey, state))
     );
 }
+
+// === KMS keys ===
+
+/// An object whose record has versions of these KMS keys.
+fn wrapped(name: &str, version: &str, arns: &[&str]) -> DataKey {
+    let mut key = named(name, name, version);
+    let of = |(number, arn): (usize, &&str)| {
+        let mut issued = issued(i32::try_from(number).unwrap() + 1);
+        issued.key_id = (*arn).to_owned();
+        issued
+    };
+    key.status = Some(datakey::api::KeyStatus {
+        versions: arns.iter().enumerate().map(of).collect(),
+        ..datakey::api::KeyStatus::default()
+    });
+    key
+}
+
+#[test]
+fn dependents_of_a_kms_key_are_those_of_its_record() {
+    let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
+    let names = |arn: &str| {
+        let mut names: Vec<_> = store.wrapped_by(arn).iter().map(|member| member.place.name().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let arns = || store.key_arns().iter().map(ToString::to_string).collect::<Vec<_>>();
+    deliver(&store, &wrapped("one", "1", &["a"]), Verdict::Open);
+    deliver(&store, &wrapped("both", "2", &["b", "a", "b"]), Verdict::Settled);
+    deliver(&store, &wrapped("unissued", "3", &[]), Verdict::Open);
+    assert_eq!(
+        (arns(), names("a"), names("b")),
+        (vec!["a".into(), "b".into()], vec!["both".into(), "one".into()], vec!["both".into()])
+    );
+    let has_others =
+        |name: &str| store.wrapped_by("a").iter().any(|member| member.place.name() == name && member.has_others);
+    assert!(has_others("both") && !has_others("one"));
+    // A further version, by an answer of our own.
+    answer(&store, &wrapped("one", "4", &["a", "c"]));
+    assert_eq!((arns().len(), names("c")), (3, vec!["one".to_owned()]));
+    store.remove(KindId::DataKey, &wrapped("both", "2", &[]).metadata);
+    assert_eq!((arns(), names("a")), (vec!["a".to_owned(), "c".to_owned()], vec!["one".to_owned()]));
+    store.key_list_begins(KindId::DataKey);
+    store.key_list_ends(KindId::DataKey);
+    assert!(arns().is_empty(), "a list lacks them");
+}
+
+#[test]
+fn reported_kms_keys_are_known_without_the_object() {
+    use datakey::condition::key_usable::{Cause, wanted};
+    let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
+    let arn = issued(1).key_id;
+    let mut key = wrapped("one", "1", &[&arn]);
+    let verdict = datakey::condition::key_usable::Verdict::Unusable(Cause::DisabledException, at(1));
+    key.status = wanted(&key, |_| Some(verdict), at(2));
+    deliver(&store, &key, Verdict::Settled);
+    deliver(&store, &wrapped("other", "2", &[&arn]), Verdict::Settled);
+    assert_eq!(store.unusable(), [(Cause::DisabledException, "shop".to_owned())]);
+    assert_eq!(store.reported_unusable(), [place("one")]);
+    assert_eq!(store.reported_arns(), [Arc::from(&*arn)].into());
+    deliver(&store, &wrapped("one", "3", &[&arn]), Verdict::Settled);
+    assert!(store.unusable().is_empty() && store.reported_arns().is_empty());
+}

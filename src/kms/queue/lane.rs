@@ -105,6 +105,14 @@ impl Lane {
         is_acquired
     }
 
+    /// Counts one more held permit for a call that no object waits for, if no object waits for its own or has one, and a permit is free.
+    pub fn acquire_if_idle(&mut self, shares: Shares, (in_use, group): (InUse, usize), now: Instant) -> bool {
+        let has_work = !self.waiting.is_empty() || !self.offers.is_empty() || self.held > 0;
+        let is_acquired = !has_work && self.can_offer(shares, in_use, group, now);
+        self.held += usize::from(is_acquired);
+        is_acquired
+    }
+
     /// Adds an object after those of its namespace; false if it waits already.
     pub fn enqueue(&mut self, uid: &str, waiter: Waiter) -> bool {
         let object = waiter.object.clone();

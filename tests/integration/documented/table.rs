@@ -33,7 +33,7 @@ const OWN_SHELL: &str = "each command has a shell of its own, where the variable
 const MOVED_BEFORE: &str = "the reader has one of these moves, and the test has all, of one DataKey";
 
 /// A part of a command, its replacement, and the reason.
-pub const SUBSTITUTED: [(&str, &str, &str); 29] = [
+pub const SUBSTITUTED: [(&str, &str, &str); 30] = [
     ("REGISTRY/", "registry.example.com/", "there are no nodes that pull: the name of each image is checked instead"),
     ("/usr/local/bin/", "bin/", "a folder of the test is on the PATH"),
     (
@@ -56,6 +56,7 @@ pub const SUBSTITUTED: [(&str, &str, &str); 29] = [
         "kms cancel-key-deletion --generate-cli-skeleton output",
         "no KMS key is pending deletion: the AWS CLI checks the parameters and calls nothing",
     ),
+    ("kms describe-key --key-id KEY_ARN", "kms describe-key --key-id alias/orders", "the reader's key"),
     (
         "kms enable-key",
         "kms enable-key --generate-cli-skeleton output",

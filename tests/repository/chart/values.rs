@@ -182,6 +182,9 @@ pub fn cases() -> Vec<Case> {
         flag("config.retryMin", json!("7s"), "--retry-min=7s", |flag| starts(flag, "--retry-min")),
         flag("config.retryMax", json!("7m"), "--retry-max=7m", |flag| starts(flag, "--retry-max")),
         flag("config.resync", json!("7h"), "--resync=7h", |flag| starts(flag, "--resync")),
+        flag("config.keyCheckInterval", json!("6h"), "--key-check-interval=6h", |flag| {
+            starts(flag, "--key-check-interval")
+        }),
         flag("config.shutdownGrace", json!("7s"), "--shutdown-grace=7s", |flag| starts(flag, "--shutdown-grace")),
         flag("config.logLevel", json!("debug"), "--log-level=debug", |flag| starts(flag, "--log-level")),
         flag("config.logFormat", json!("text"), "--log-format=text", |flag| starts(flag, "--log-format")),

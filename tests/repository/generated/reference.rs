@@ -5,13 +5,13 @@ use std::fs;
 use clap::CommandFactory;
 use datakey::{
     api::{DataKey, DataKeyPair, KeyKind as _, KindId, PENDING, class_crd, crd},
-    condition::{ISSUED, ReadyState},
+    condition::{ISSUED, ReadyState, key_usable::Cause},
     reason::{Failure, Reason, RetryPolicy},
 };
 use datakey_operator::{
     args::Cli,
     exit_code::Ended,
-    metrics::{Gauges, Metrics, ReconcileOutcome, SecretWrite},
+    metrics::{Gauges, KeyCheck, Metrics, ReconcileOutcome, SecretWrite},
 };
 use testbed::{assert_fresh, repository};
 
@@ -95,8 +95,10 @@ fn metrics() -> String {
     metrics.reconciled(ReconcileOutcome::Success, std::time::Duration::ZERO);
     metrics.secret_written(SecretWrite::Create);
     metrics.role_assumption("OK");
-    let scraped =
-        metrics.render(Gauges { states: vec![(KindId::DataKey, ReadyState::Issued)], ..Gauges::default() }).unwrap();
+    metrics.kms_key_checked(KeyCheck::Usable);
+    let (states, unusable) =
+        (vec![(KindId::DataKey, ReadyState::Issued)], vec![(Cause::DisabledException, "shop".to_owned())]);
+    let scraped = metrics.render(Gauges { states, unusable, ..Gauges::default() }).unwrap();
     let after = |keyword: &str| {
         let lines = scraped.lines().filter_map(move |line| line.strip_prefix(keyword)?.split_once(' '));
         lines.collect::<Vec<_>>()

@@ -1,0 +1,61 @@
+//! Which objects depend on a KMS key, and what their conditions say of it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use datakey::condition::key_usable::Cause;
+
+use super::Store;
+use crate::place::Place;
+
+/// An object that depends on a KMS key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The object.
+    pub place: Place,
+    /// The name of its class in the spec.
+    pub class: Option<Arc<str>>,
+    /// The worst cause that its condition `KeyUsable` reports, if it has that.
+    pub unusable: Option<Cause>,
+    /// Whether it depends on other KMS keys, too.
+    pub has_others: bool,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// The ARNs of all KMS keys on which objects depend.
+    pub fn key_arns(&self) -> BTreeSet<Arc<str>> {
+        self.rows.lock().sets.arns().cloned().collect()
+    }
+
+    /// The objects that depend on this KMS key. It goes through all objects.
+    pub fn wrapped_by(&self, arn: &str) -> Vec<Member> {
+        let rows = self.rows.lock();
+        let members = rows.keys().filter_map(|(place, row)| {
+            let set = rows.sets.get(row.facts.wrapped_by?)?;
+            set.iter().any(|of| **of == *arn).then(|| Member {
+                place: place.clone(),
+                class: rows.class_of.get(place).cloned(),
+                unusable: row.facts.unusable,
+                has_others: set.len() > 1,
+            })
+        });
+        members.collect()
+    }
+
+    /// The objects with a condition `KeyUsable`.
+    pub fn reported_unusable(&self) -> Vec<Place> {
+        let rows = self.rows.lock();
+        rows.keys().filter(|(_, row)| row.facts.unusable.is_some()).map(|(place, _)| place.clone()).collect()
+    }
+
+    /// The ARNs of the KMS keys of these objects.
+    pub fn reported_arns(&self) -> BTreeSet<Arc<str>> {
+        let rows = self.rows.lock();
+        let reported = rows.keys().filter(|(_, row)| row.facts.unusable.is_some());
+        reported
+            .filter_map(|(_, row)| rows.sets.get(row.facts.wrapped_by?))
+            .flat_map(|set| set.iter().cloned())
+            .collect()
+    }
+}

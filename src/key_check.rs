@@ -1,0 +1,318 @@
+//! The watch over the KMS keys. Deleting a KMS key deletes every data key that it wrapped, AWS waits 7 to 30 days with it, and an operator
+//! that calls nothing while everything is settled would not notice. So each KMS key that wrapped a recorded version is asked about once in
+//! an interval, by a dry run that generates nothing, with each identity that the objects have.
+//!
+//! A KMS key that KMS refuses twice in a row shows in the condition `KeyUsable` of each object that depends on it
+//! ([`datakey::condition::key_usable`]), in events, and in metrics.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use datakey::{
+    api::Object,
+    class::{Identity, Tenancy},
+    condition::key_usable::Verdict,
+};
+use futures::{StreamExt, future, stream::FuturesUnordered};
+use k8s_openapi::jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::{
+    classes::{ClassInView, Classes},
+    controller::store::{Member, Store},
+    kms::DryRun,
+    metrics::{KeyCheck, KmsKeyStates},
+    place::Place,
+    reconcile::Context,
+};
+use announce::Announcements;
+use due::{Clock, Millis, millis};
+use question::{Outcome, Question};
+use state::State;
+
+mod announce;
+mod due;
+mod question;
+mod state;
+
+/// The longest time until a KMS key that KMS refused is asked about again.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// Bounds of the time between two looks at which KMS keys are due.
+const SHORTEST_TICK: Duration = Duration::from_millis(100);
+const LONGEST_TICK: Duration = Duration::from_mins(1);
+
+/// What is known of the KMS keys.
+#[derive(Default)]
+pub struct KeyChecks {
+    /// `None`: nothing is asked.
+    interval: Option<Duration>,
+    known: Mutex<HashMap<(Asker, Arc<str>), State>>,
+    /// The Regions whose server does not know dry runs.
+    without_dry_runs: Mutex<BTreeSet<String>>,
+}
+
+/// When KMS keys are due.
+struct Clocks {
+    /// Of each KMS key.
+    usual: Clock,
+    /// Of those that a condition reports.
+    reported: Clock,
+}
+
+/// Who asks KMS: the operator, or a role of classes by its ARN and external ID. The sessions of one role for several namespaces are the
+/// same identity for KMS, except for their tags.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Asker {
+    Operator,
+    Role(String, Option<String>),
+}
+
+// === impl Clocks ===
+
+impl Clocks {
+    fn new(interval: Duration, now: Millis) -> Self {
+        Self { usual: Clock::new(interval, now), reported: Clock::new(wait(interval), now) }
+    }
+}
+
+// === impl Asker ===
+
+impl Asker {
+    fn of(identity: &Identity) -> Self {
+        match identity.role() {
+            None => Self::Operator,
+            Some(role) => Self::Role(role.arn.clone(), role.external_id.clone()),
+        }
+    }
+
+    /// Who asks about the KMS keys of the objects of a class in a namespace; `None` if the class does not allow it there.
+    fn for_objects(classes: &Classes, class: Option<&str>, namespace: &str) -> Option<Self> {
+        match classes.of_name(class) {
+            ClassInView::None => Some(Self::Operator),
+            ClassInView::Found(class) if class.admits(namespace) => Some(Self::of(&class.identity(namespace))),
+            ClassInView::Found(_) | ClassInView::Unlisted | ClassInView::Unavailable(_) | ClassInView::Absent => None,
+        }
+    }
+}
+
+// === impl KeyChecks ===
+
+impl KeyChecks {
+    /// Asks about each KMS key once in this interval; never, if it is zero.
+    pub fn new(interval: Duration) -> Self {
+        Self { interval: Some(interval).filter(|interval| !interval.is_zero()), ..Self::default() }
+    }
+
+    /// How many of the KMS keys that these objects depend on are in which state.
+    pub fn states<'a>(&self, stores: impl IntoIterator<Item = &'a Store>) -> KmsKeyStates {
+        let arns: BTreeSet<_> = stores.into_iter().flat_map(Store::key_arns).collect();
+        let mut by_arn = BTreeMap::<Arc<str>, bool>::new();
+        for ((_, arn), state) in &*self.known.lock() {
+            match state {
+                State::Unusable(_) => _ = by_arn.insert(Arc::clone(arn), false),
+                State::Usable => _ = by_arn.entry(Arc::clone(arn)).or_insert(true),
+                State::Suspected(_) => {}
+            }
+        }
+        let count = |is_usable| arns.iter().filter(|arn| by_arn.get(*arn) == is_usable).count();
+        KmsKeyStates { usable: count(Some(&true)), unusable: count(Some(&false)), unknown: count(None) }
+    }
+
+    /// What is known of a KMS key in the record of an object; `None` where its class does not allow to ask.
+    fn verdict(
+        &self,
+        tenancy: &Tenancy<'_>,
+        own_region: Option<&str>,
+        object: Object<'_>,
+        arn: &str,
+    ) -> Option<Verdict> {
+        if self.interval.is_none() {
+            // No answer keeps the conditions true.
+            return Some(Verdict::Usable);
+        }
+        let mut of_the_key = object.record().iter().filter(|issued| issued.key_id == arn);
+        let identity = of_the_key.find_map(|issued| tenancy.identity_for(object, own_region, issued).ok())?;
+        self.known.lock().get(&(Asker::of(&identity), Arc::from(arn)))?.verdict()
+    }
+
+    /// What is asked now.
+    fn questions(&self, clocks: &mut Clocks, now: Millis, classes: &Classes, stores: &[Arc<Store>]) -> Vec<Question> {
+        let arns: BTreeSet<_> = stores.iter().flat_map(|store| store.key_arns()).collect();
+        // Also where another process found it out: the condition must not outlive its cause for long.
+        let reported: BTreeSet<_> = stores.iter().flat_map(|store| store.reported_arns()).collect();
+        let wait = self.interval.map_or(Millis::MAX, |interval| millis(wait(interval)));
+        let mut again = HashSet::new();
+        self.known.lock().retain(|(asker, arn), state| {
+            if state.is_due(now, wait) {
+                again.insert((asker.clone(), Arc::clone(arn)));
+            }
+            arns.contains(arn)
+        });
+        let (is_due, is_due_if_reported) = (clocks.usual.advance(now), clocks.reported.advance(now));
+        let mut questions = Vec::new();
+        for arn in arns {
+            let (is_due, is_reported) = (is_due(&arn), reported.contains(&arn) && is_due_if_reported(&arn));
+            if !is_due && !is_reported && !again.iter().any(|(_, of)| *of == arn) {
+                continue;
+            }
+            let mut members = BTreeMap::<Asker, Vec<Place>>::new();
+            for (asker, member) in members_of(&arn, classes, stores) {
+                members.entry(asker).or_default().push(member.place);
+            }
+            // A class has changed: another identity is asked with, or none.
+            self.known.lock().retain(|(asker, of), _| *of != arn || members.contains_key(asker));
+            members.retain(|asker, _| {
+                let key = (asker.clone(), Arc::clone(&arn));
+                // An object can also depend on KMS keys that are usable.
+                let is_usable = || self.known.lock().get(&key) == Some(&State::Usable);
+                is_due || again.contains(&key) || is_reported && !is_usable()
+            });
+            let question = |(asker, members)| Question::new(asker, Arc::clone(&arn), members);
+            questions.extend(members.into_iter().map(question));
+        }
+        questions
+    }
+
+    /// Learns an answer. Returns the objects whose conditions it changes.
+    fn learn(
+        &self,
+        question: &Question,
+        answer: DryRun,
+        now: Millis,
+        classes: &Classes,
+        stores: &[Arc<Store>],
+    ) -> Vec<Place> {
+        let Some(interval) = self.interval else { return Vec::new() };
+        let Question { asker, arn, .. } = question;
+        let key = (asker.clone(), Arc::clone(arn));
+        let (before, after) = {
+            let mut known = self.known.lock();
+            let before = known.get(&key).copied();
+            let after = State::after(before, answer, now, millis(wait(interval)));
+            if let Some(after) = after {
+                known.insert(key, after);
+            }
+            (before, after)
+        };
+        if matches!(answer, DryRun::Nothing(_) | DryRun::NotKnown) {
+            return Vec::new();
+        }
+        let is_news = before.and_then(|state| state.verdict()) != after.and_then(|state| state.verdict());
+        let concerns = |member: &Member| match after {
+            Some(State::Usable) => member.unusable.is_some(),
+            // A new object, or one that depends on the KMS key only recently.
+            Some(State::Unusable(_)) if !is_news => member.unusable.is_none() || member.has_others,
+            // After a restart, nearly all have the condition already.
+            Some(State::Unusable(refused)) => member.unusable != Some(refused.cause) || member.has_others,
+            Some(State::Suspected(_)) | None => false,
+        };
+        let of_the_asker = members_of(arn, classes, stores).filter(|(of, _)| of == asker).map(|(_, member)| member);
+        let concerned: Vec<_> = of_the_asker.filter(concerns).map(|member| member.place).collect();
+        match (before, after) {
+            (_, Some(State::Unusable(refused))) if is_news => warn!(
+                key = &**arn,
+                code = refused.cause.code(),
+                "AWS KMS does not use a KMS key that wrapped data keys: cancel its deletion, enable it, or rewrap the data keys"
+            ),
+            (Some(State::Unusable(_)), Some(State::Usable)) => info!(key = &**arn, "AWS KMS uses the KMS key again"),
+            _ => {}
+        }
+        concerned
+    }
+
+    /// Notes that the server of a Region does not know dry runs.
+    fn give_up(&self, region: &str) {
+        if self.without_dry_runs.lock().insert(region.to_owned()) {
+            warn!(
+                region,
+                "the KMS server does not know DryRun and generated a data key, which is dropped: the KMS keys of this Region are not \
+                 asked about any more"
+            );
+        }
+    }
+
+    fn is_without_dry_runs(&self, region: &str) -> bool {
+        self.without_dry_runs.lock().contains(region)
+    }
+}
+
+/// The objects that depend on a KMS key, each with who asks about it.
+fn members_of<'a>(
+    arn: &'a str,
+    classes: &'a Classes,
+    stores: &'a [Arc<Store>],
+) -> impl Iterator<Item = (Asker, Member)> + use<'a> {
+    let all = stores.iter().flat_map(move |store| store.wrapped_by(arn));
+    all.filter_map(move |member| {
+        let asker = Asker::for_objects(classes, member.class.as_deref(), member.place.namespace())?;
+        Some((asker, member))
+    })
+}
+
+/// How long a KMS key that KMS refused waits for the next question.
+fn wait(interval: Duration) -> Duration {
+    LONGEST_WAIT.min(interval / 2)
+}
+
+fn now() -> Millis {
+    Timestamp::now().as_millisecond()
+}
+
+/// Asks about the KMS keys of these objects, and keeps their conditions, until it is dropped.
+pub async fn run(context: &Context, stores: &[Arc<Store>]) {
+    for store in stores {
+        store.wait_until_listed().await;
+    }
+    let (announce, announced) = announce::queue();
+    let announcing = announce::run(context, announced);
+    if let Some(interval) = context.key_checks.interval {
+        future::join(ask(context, stores, interval, announce), announcing).await;
+        return;
+    }
+    // What an earlier process reported.
+    for place in stores.iter().flat_map(|store| store.reported_unusable()) {
+        announce.send(place);
+    }
+    drop(announce);
+    announcing.await;
+}
+
+async fn ask(context: &Context, stores: &[Arc<Store>], interval: Duration, announce: Announcements) {
+    let checks = &context.key_checks;
+    let tick = (interval / 720).clamp(SHORTEST_TICK, LONGEST_TICK);
+    let mut clocks = Clocks::new(interval, now());
+    let (mut asked, mut under_way) = (FuturesUnordered::new(), BTreeSet::new());
+    loop {
+        tokio::select! {
+            () = sleep(tick) => {
+                for question in checks.questions(&mut clocks, now(), &context.classes, stores) {
+                    if under_way.insert(question.id()) {
+                        asked.push(async { (question.ask(context).await, question) });
+                    }
+                }
+            }
+            Some((outcome, question)) = asked.next(), if !asked.is_empty() => {
+                under_way.remove(&question.id());
+                let answer = match outcome {
+                    Outcome::Answered(answer) => {
+                        context.metrics.kms_key_checked(KeyCheck::of(answer));
+                        answer
+                    }
+                    Outcome::NotAsked => DryRun::Nothing("NotAsked"),
+                };
+                for place in checks.learn(&question, answer, now(), &context.classes, stores) {
+                    announce.send(place);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
