@@ -9,6 +9,7 @@ use datakey::{
     fixtures::PUBLIC_KEYS,
     reason::{Reason, RetryPolicy},
 };
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use testbed::{api_proxy, assert_fresh, eventually, http::Stop, proxy::Fault, repository};
@@ -123,6 +124,10 @@ fn normalize(value: &mut Value) {
                     {
                         TIME
                     }
+                    "message" => {
+                        with_fixed_time(value);
+                        continue;
+                    }
                     _ => {
                         normalize(value);
                         continue;
@@ -132,6 +137,15 @@ fn normalize(value: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Replaces the time in the message of `KeyUsable`.
+fn with_fixed_time(message: &mut Value) {
+    let text = message.as_str().unwrap_or_default();
+    let time = text.split_once(" since ").and_then(|(_, rest)| rest.split_once(')')).map(|(time, _)| time.to_owned());
+    if let Some(time) = time.filter(|time| time.parse::<Timestamp>().is_ok()) {
+        *message = text.replace(&time, TIME).into();
     }
 }
 
@@ -184,6 +198,22 @@ async fn a_life<K: TestKind>(test: TestNamespace<K>) -> States {
     states.add(&test, "spec-changed", &key, Health::NotSeen);
     let key = test.patch("spec-corrected", &json!({ "spec": { "keyId": "alias/another" } })).await;
     states.add(&test, "spec-corrected", &key, Health::NotSeen);
+    states
+}
+
+/// An object that is Ready, with a KMS key that AWS KMS does not use any more.
+async fn unusable_kms_key<K: TestKind>(test: &TestNamespace<K>) -> States {
+    let mut states = States::default();
+    let _operator = test.operator_with(&["--key-check-interval=2s"], &[]);
+    let name = "ready-key-unusable";
+    test.issue(name, &json!({})).await;
+    test.proxy.fail_dry_runs_always(Fault::code("KMSInvalidStateException"));
+    eventually(SOON, "KeyUsable is False", async || {
+        let key = test.get(name).await;
+        key.as_object().status.is_some_and(|of| of.conditions.key_usable().is_some())
+    })
+    .await;
+    states.add(test, name, &test.get(name).await, Health::Healthy);
     states
 }
 
@@ -435,8 +465,9 @@ async fn failures_of_an_outdated_definition() -> States {
 #[tokio::test]
 async fn the_recorded_states_are_what_the_operator_leaves_today() {
     let kms = TestNamespace::new("recorded-kms").await;
-    let (life, kms, tls, settings, restores, classes, cluster, around, pins, definition) = tokio::join!(
+    let (life, unusable, kms, tls, settings, restores, classes, cluster, around, pins, definition) = tokio::join!(
         async { a_life(TestNamespace::new("recorded-life").await).await },
+        async { unusable_kms_key(&TestNamespace::new("recorded-usable").await).await },
         failures_of_kms(&kms),
         failure_of_tls(),
         failures_of_the_settings(),
@@ -447,10 +478,11 @@ async fn the_recorded_states_are_what_the_operator_leaves_today() {
         failures_of_pins(),
         failures_of_an_outdated_definition(),
     );
-    let states: BTreeMap<_, _> = [life, kms, tls, settings, restores, classes, cluster, around, pins, definition]
-        .into_iter()
-        .flat_map(|part| part.0)
-        .collect();
+    let states: BTreeMap<_, _> =
+        [life, unusable, kms, tls, settings, restores, classes, cluster, around, pins, definition]
+            .into_iter()
+            .flat_map(|part| part.0)
+            .collect();
     for &reason in Reason::ALL {
         assert!(states.contains_key(&file_name(reason)), "{reason:?} is not recorded");
     }
@@ -459,11 +491,13 @@ async fn the_recorded_states_are_what_the_operator_leaves_today() {
 
 #[tokio::test]
 async fn the_recorded_states_of_pairs_are_those_of_today() {
-    let (life, kms) = tokio::join!(
+    let (life, kms, unusable) = tokio::join!(
         async { a_life(TestNamespace::new("recorded-pair-life").await.of_kind::<DataKeyPair>()).await },
         async { failures_of_kms(&TestNamespace::new("recorded-pair-kms").await.of_kind::<DataKeyPair>()).await },
+        async { unusable_kms_key(&TestNamespace::new("recorded-pair-usable").await.of_kind::<DataKeyPair>()).await },
     );
     let States(mut states) = life;
     states.extend(kms.0);
+    states.extend(unusable.0);
     States(states).are_as_recorded(DataKeyPair::KIND);
 }

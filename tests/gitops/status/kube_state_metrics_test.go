@@ -153,6 +153,13 @@ func TestKubeStateMetricsReadsDataKeys(t *testing.T) {
 			`kube_datakey_status_issued_time_seconds{name="ready-version-2",namespace="shop"} 1767323045`,
 			`kube_datakey_info{kms_key="` + arn + `",name="ready-version-2",namespace="shop",secret="ready-version-2"} 1`,
 		},
+		"ready-key-unusable": {
+			`kube_datakey_status_condition{name="ready-key-unusable",namespace="shop",reason="Issued",type="Ready"} 1`,
+			`kube_datakey_status_condition{name="ready-key-unusable",namespace="shop",reason="KeyStateInvalid",type="KeyUsable"} 0`,
+			`kube_datakey_status_version{name="ready-key-unusable",namespace="shop"} 1`,
+			`kube_datakey_status_issued_time_seconds{name="ready-key-unusable",namespace="shop"} 1767323045`,
+			`kube_datakey_info{kms_key="` + arn + `",name="ready-key-unusable",namespace="shop",secret="ready-key-unusable"} 1`,
+		},
 	} {
 		if shown := metricsOf(t, objects[name].Object); !slices.Equal(shown, expected) {
 			t.Errorf("%s:\n%s\ninstead of\n%s", name, strings.Join(shown, "\n"), strings.Join(expected, "\n"))

@@ -23,15 +23,17 @@ var kinds = []string{"DataKey", "DataKeyPair"}
 
 // What kstatus must read in each recorded DataKey.
 var expected = map[string]flux.Status{
-	"created":           flux.InProgressStatus,
-	"recorded":          flux.InProgressStatus,
-	"ready":             flux.CurrentStatus,
-	"ready-version-2":   flux.CurrentStatus,
-	"spec-changed":      flux.InProgressStatus,
-	"failing-version-2": flux.FailedStatus,
-	"waiting-version-2": flux.InProgressStatus,
-	"spec-corrected":    flux.InProgressStatus,
-	"deleting":          flux.TerminatingStatus,
+	"created":         flux.InProgressStatus,
+	"recorded":        flux.InProgressStatus,
+	"ready":           flux.CurrentStatus,
+	"ready-version-2": flux.CurrentStatus,
+	// KeyUsable is False beside Ready. Its Secret is what it must be, and a failed Kustomization restores no KMS key.
+	"ready-key-unusable": flux.CurrentStatus,
+	"spec-changed":       flux.InProgressStatus,
+	"failing-version-2":  flux.FailedStatus,
+	"waiting-version-2":  flux.InProgressStatus,
+	"spec-corrected":     flux.InProgressStatus,
+	"deleting":           flux.TerminatingStatus,
 
 	// A person must act: Stalled.
 	"access-denied":        flux.FailedStatus,
