@@ -31,7 +31,7 @@ use report::Report;
 use scenarios::{
     bursts, classes,
     growth::{self, Growth},
-    latency, quota, repair, restart, rules, unwrap,
+    key_check, latency, quota, repair, restart, rules, unwrap,
 };
 
 /// What is run: all, or the scenarios that the arguments name.
@@ -65,6 +65,7 @@ async fn main() {
         mut quota,
         mut cost,
         mut classes,
+        mut kms_keys,
         mut growth,
         mut helper,
     ] = std::array::from_fn(|_| Report::default());
@@ -127,17 +128,7 @@ async fn main() {
         rules::run(&bed, scaled(1500), 6, &mut cost).await;
     }
     drop(bed);
-    if wanted("classes") {
-        classes.section("Classes", "What a changed DataKeyClass costs the operator.");
-        classes::run(&Bed::new(best).await, scaled(10_000), &mut classes).await;
-    }
-    if wanted("unwrap") {
-        helper.section(
-            "datakey-unwrap",
-            "From the start of `datakey-unwrap file` to its end, with all key files written, beside the time of KMS for one call.",
-        );
-        unwrap::run(scaled(100), &mut helper).await;
-    }
+    on_clusters_of_their_own(best, [&mut classes, &mut kms_keys, &mut helper]).await;
     if wanted("growth") {
         let window = std::env::var("BENCH_REST").map_or(scaled(300), |rest| rest.parse().expect("BENCH_REST: seconds"));
         let mut cluster = Growth::start(best, scaled(3000)).await;
@@ -151,7 +142,33 @@ async fn main() {
         cluster.summary(measured, &mut summary);
     }
 
-    write(&[summary, limit, bursts, latency, growth, restart, repair, quota, cost, classes, helper], begun, &folder);
+    write(
+        &[summary, limit, bursts, latency, growth, restart, repair, quota, cost, classes, kms_keys, helper],
+        begun,
+        &folder,
+    );
+}
+
+/// Runs the scenarios that need other clusters than the rest, or none.
+async fn on_clusters_of_their_own(best: Best, [classes, kms_keys, helper]: [&mut Report; 3]) {
+    if wanted("classes") {
+        classes.section("Classes", "What a changed DataKeyClass costs the operator.");
+        classes::run(&Bed::new(best).await, scaled(10_000), classes).await;
+    }
+    if wanted("key_check") {
+        kms_keys.section(
+            "A KMS key turns bad",
+            "One KMS key wrapped all data keys of the cluster, and AWS KMS does not use it any more.",
+        );
+        key_check::run(&Bed::new(best).await, scaled(10_000), scaled(200), kms_keys).await;
+    }
+    if wanted("unwrap") {
+        helper.section(
+            "datakey-unwrap",
+            "From the start of `datakey-unwrap file` to its end, with all key files written, beside the time of KMS for one call.",
+        );
+        unwrap::run(scaled(100), helper).await;
+    }
 }
 
 /// Writes the page.

@@ -3,6 +3,7 @@
 pub mod bursts;
 pub mod classes;
 pub mod growth;
+pub mod key_check;
 pub mod latency;
 pub mod quota;
 pub mod repair;

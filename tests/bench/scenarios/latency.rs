@@ -84,7 +84,8 @@ async fn let_regions_hang(bed: &Bed, namespace: &str) -> usize {
     regions.len()
 }
 
-async fn one_by_one(bed: &Bed, namespace: &str, prefix: &str, count: usize) -> Vec<Duration> {
+/// How long each of so many DataKeys takes, one after the other.
+pub async fn one_by_one(bed: &Bed, namespace: &str, prefix: &str, count: usize) -> Vec<Duration> {
     let mut observer = Observer::keys(&bed.bare, namespace, 1).await;
     let mut took = Vec::with_capacity(count);
     for number in 0..count {
