@@ -53,7 +53,7 @@ pub struct KeyChecks {
     /// `None`: nothing is asked.
     interval: Option<Duration>,
     known: Mutex<HashMap<(Asker, Arc<str>), State>>,
-    /// The Regions whose server does not know dry runs.
+    /// The servers that do not know dry runs ([`crate::kms::Kms::server`]).
     without_dry_runs: Mutex<BTreeSet<String>>,
 }
 
@@ -226,19 +226,19 @@ impl KeyChecks {
         concerned
     }
 
-    /// Notes that the server of a Region does not know dry runs.
-    fn give_up(&self, region: &str) {
-        if self.without_dry_runs.lock().insert(region.to_owned()) {
+    /// Notes that a server does not know dry runs.
+    fn give_up(&self, server: &str) {
+        if self.without_dry_runs.lock().insert(server.to_owned()) {
             warn!(
-                region,
-                "the KMS server does not know DryRun and generated a data key, which is dropped: the KMS keys of this Region are not \
-                 asked about any more"
+                server,
+                "the KMS server does not know DryRun and generated a data key, which is dropped: the operator does not ask this server \
+                 about KMS keys again"
             );
         }
     }
 
-    fn is_without_dry_runs(&self, region: &str) -> bool {
-        self.without_dry_runs.lock().contains(region)
+    fn is_without_dry_runs(&self, server: &str) -> bool {
+        self.without_dry_runs.lock().contains(server)
     }
 }
 

@@ -72,6 +72,8 @@ struct Asked<'a> {
 /// The calls to KMS in all Regions.
 pub struct Kms {
     own_region: Option<String>,
+    /// The endpoint of all Regions, where the configuration names one.
+    endpoint: Option<String>,
     metrics: Arc<Metrics>,
     regions: Regions,
     clients: Clients,
@@ -113,14 +115,22 @@ impl Kms {
         // A variable such as AWS_REGION can have an empty value.
         let own_region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
         let regions = Regions::new(extra_regions, own_region.as_deref());
+        let endpoint = std::env::var("AWS_ENDPOINT_URL_KMS").ok().filter(|url| !url.is_empty());
+        let endpoint = endpoint.or_else(|| config.endpoint_url().map(str::to_owned));
         let clients = Clients::new(aws, config, time_limits);
         let queue = RateQueue::new(rates, Shares::DEFAULT);
-        Self { own_region, metrics, regions, clients, queue, roles: Roles::default() }
+        Self { own_region, endpoint, metrics, regions, clients, queue, roles: Roles::default() }
     }
 
     /// The operator's own Region.
     pub fn own_region(&self) -> Option<&str> {
         self.own_region.as_deref()
+    }
+
+    /// The server that is called for a Region: the endpoint that the configuration names for all of them, or the Region itself. An endpoint
+    /// that only a profile names for KMS counts for each Region apart.
+    pub fn server<'a>(&'a self, region: &'a str) -> &'a str {
+        self.endpoint.as_deref().unwrap_or(region)
     }
 
     /// The lane of the call for a request that counts against a quota of this class, by this identity.

@@ -80,7 +80,8 @@ impl Question {
     /// Asks KMS, once no object waits for the lane of the call.
     pub async fn ask(&self, context: &Context) -> Outcome {
         let Some(region) = KmsArn::parse(&self.arn).map(|arn| arn.region) else { return Outcome::NotAsked };
-        if context.key_checks.is_without_dry_runs(region) {
+        let server = context.kms.server(region);
+        if context.key_checks.is_without_dry_runs(server) {
             return Outcome::NotAsked;
         }
         let Some(mut asked) = self.prepared(context).await else { return Outcome::NotAsked };
@@ -97,12 +98,12 @@ impl Question {
             asked = now;
             permit
         };
-        if context.key_checks.is_without_dry_runs(region) {
+        if context.key_checks.is_without_dry_runs(server) {
             return Outcome::NotAsked;
         }
         let answer = context.kms.dry_run(permit, &asked.caller, &asked.request, &asked.grant_tokens).await;
         match answer {
-            DryRun::NotKnown => context.key_checks.give_up(region),
+            DryRun::NotKnown => context.key_checks.give_up(server),
             DryRun::Nothing(code) => debug!(key = &*self.arn, code, "a dry run says nothing about the KMS key"),
             DryRun::Usable | DryRun::Unusable(_) => {}
         }
