@@ -169,9 +169,8 @@ impl KeyChecks {
             self.known.lock().retain(|(asker, of), _| *of != arn || members.contains_key(asker));
             members.retain(|asker, _| {
                 let key = (asker.clone(), Arc::clone(&arn));
-                // An object can also depend on KMS keys that are usable.
-                let is_usable = || self.known.lock().get(&key) == Some(&State::Usable);
-                is_due || again.contains(&key) || is_reported && !is_usable()
+                // What this process knows has its own time, and an object can also depend on KMS keys that are usable.
+                is_due || again.contains(&key) || is_reported && !self.known.lock().contains_key(&key)
             });
             let question = |(asker, members)| Question::new(asker, Arc::clone(&arn), members);
             questions.extend(members.into_iter().map(question));
@@ -218,7 +217,7 @@ impl KeyChecks {
             (_, Some(State::Unusable(refused))) if is_news => warn!(
                 key = &**arn,
                 code = refused.cause.code(),
-                "AWS KMS does not use a KMS key that wrapped data keys: cancel its deletion, enable it, or rewrap the data keys"
+                "AWS KMS does not use a KMS key that wrapped data keys: cancel its deletion, and enable it"
             ),
             (Some(State::Unusable(_)), Some(State::Usable)) => info!(key = &**arn, "AWS KMS uses the KMS key again"),
             _ => {}

@@ -104,6 +104,13 @@ fn reported_key_is_asked_about_within_an_hour_of_a_restart() {
             .flat_map(|minute| checks.questions(&mut clocks, start + minute * 60_000, &classes, &stores))
             .collect();
         assert_eq!(asked.iter().filter(|question| *question.arn == *arn(1)).count(), 1, "{start}");
+        // From the first answer on, the process has its own time for it.
+        checks.learn(&Question::new(Asker::Operator, arn(1).into(), Vec::new()), BAD, start + HOUR, &classes, &stores);
+        let more = (61..120)
+            .flat_map(|minute| checks.questions(&mut clocks, start + minute * 60_000, &classes, &stores))
+            .filter(|question| *question.arn == *arn(1));
+        let is_usual = Clock::new(INTERVAL, start + HOUR).advance(start + 2 * HOUR - 60_000)(&arn(1));
+        assert_eq!(more.count(), usize::from(is_usual), "{start}");
     }
 }
 
