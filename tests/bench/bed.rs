@@ -7,7 +7,7 @@ use std::{
 };
 
 use datakey::api::DataKey;
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, body::Bytes};
 use serde_json::json;
 use testbed::{control_plane::ControlPlane, free_port, kms, process::Process, proxy::KmsProxy};
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    bare::Bare,
+    bare::{Bare, JSON},
     limit::{self, Work},
     observer::{self, Drain, Observer},
     stats::per_second,
@@ -115,6 +115,7 @@ impl Bed {
         let _watches = Drain::open(&self.bare, namespace).await;
         let mut observer = Observer::keys(&self.bare, namespace, 1).await;
         let bare = self.bare.clone();
+        self.apiserver_is_idle().await;
         let (begun, cpu) = (Instant::now(), self.apiserver_cpu());
         limit::each(work, self.best.concurrency, move |work: Work| {
             let bare = bare.clone();
@@ -156,6 +157,22 @@ impl Bed {
 
     fn apiserver_cpu(&self) -> Duration {
         processor_time(self.plane.apiserver_pid())
+    }
+
+    /// Waits until the API server has nothing left of what was done before: a definition that changes makes it build its
+    /// OpenAPI documents again, after it has answered, and objects that were created leave it garbage.
+    async fn apiserver_is_idle(&self) {
+        // Its profiler collects the garbage before it answers (Go, net/http/pprof).
+        let answer = self.admin.ask(Method::GET, "/debug/pprof/heap?gc=1", JSON, Bytes::new()).await;
+        answer.must_be(StatusCode::OK);
+        let second = Duration::from_secs(1);
+        loop {
+            let before = self.apiserver_cpu();
+            sleep(second).await;
+            if self.apiserver_cpu() - before <= second / 20 {
+                return;
+            }
+        }
     }
 
     /// The size of etcd's database, in bytes.

@@ -119,16 +119,8 @@ async fn main() {
         quota.section("The quota of KMS", "The calls as they arrive at KMS.");
         quota::run(&bed, 100, scaled(20).max(3) as u32, &mut quota).await;
     }
-    if wanted("rules") {
-        cost.section(
-            "The validation rules",
-            "The requests of the bare loop, on one API server in turn with the definition and with the same definition \
-             without any x-kubernetes-validations.",
-        );
-        rules::run(&bed, scaled(1500), 6, &mut cost).await;
-    }
     drop(bed);
-    on_clusters_of_their_own(best, [&mut classes, &mut kms_keys, &mut helper]).await;
+    on_clusters_of_their_own(best, [&mut cost, &mut classes, &mut kms_keys, &mut helper]).await;
     if wanted("growth") {
         let window = std::env::var("BENCH_REST").map_or(scaled(300), |rest| rest.parse().expect("BENCH_REST: seconds"));
         let mut cluster = Growth::start(best, scaled(3000)).await;
@@ -150,7 +142,15 @@ async fn main() {
 }
 
 /// Runs the scenarios that need other clusters than the rest, or none.
-async fn on_clusters_of_their_own(best: Best, [classes, kms_keys, helper]: [&mut Report; 3]) {
+async fn on_clusters_of_their_own(best: Best, [cost, classes, kms_keys, helper]: [&mut Report; 4]) {
+    if wanted("rules") {
+        cost.section(
+            "The validation rules",
+            "The requests of the bare loop, in turn on an API server with the definition and on another one with the same \
+             definition without any x-kubernetes-validations.",
+        );
+        rules::run(best, scaled(1500), 6, cost).await;
+    }
     if wanted("classes") {
         classes.section("Classes", "What a changed DataKeyClass costs the operator.");
         classes::run(&Bed::new(best).await, scaled(10_000), classes).await;
