@@ -148,7 +148,7 @@ fn has_one_length(object: &str) -> String {
 
 pub(super) fn no_region_beside_an_arn(object: &str) -> Demand {
     Demand {
-        holds: format!("!has({object}.region) || !has({object}.keyId) || !{object}.keyId.startsWith('arn:')"),
+        holds: format!("!has({object}.region) || !{object}.?keyId.orValue('').startsWith('arn:')"),
         message: "remove region: the ARN in keyId names the Region".to_owned(),
     }
 }

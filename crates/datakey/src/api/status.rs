@@ -53,7 +53,7 @@ pub struct KeyStatus {
     /// The name of the Secret. The operator sets it with the first issued version, and it never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::secret_name())]
+    // Its form needs no rule: the rule of the whole object compares it with the spec, or with the name of the object.
     pub secret_name: Option<String>,
 
     /// True if a version came from the Secret or from `wrappedKeys`. It may be the last copy of a data key of an earlier

@@ -39,7 +39,8 @@ pub(in crate::api) fn new_spec_agrees_with_itself(kind: &Kind) -> ValidationRule
 ///
 /// A write of the status that records nothing needs no look at the spec. The API server changes spec and status in different
 /// writes (Kubernetes API conventions, "Spec and Status"), and the earlier writes were checked. The rule recognizes such a write
-/// by a change of `status.secret`, and a write that records something by the number of versions; other writes are checked in full.
+/// by the number of fields of the status, which costs nothing to read, or by a change of `status.secret`, and a write that records
+/// something by the number of versions; other writes are checked in full.
 ///
 /// Three other rules make "records nothing" true: those of the list and of its entries, and the one that makes versions integers,
 /// so that no two entries have the same one. Without them a write could change an entry and keep the number of entries.
@@ -47,7 +48,8 @@ pub(in crate::api) fn new_spec_agrees_with_itself(kind: &Kind) -> ValidationRule
 /// Where the API server cannot evaluate the rule, it refuses the write with `message`.
 pub(in crate::api) fn issued_settings_stay(kind: &Kind) -> ValidationRule {
     let records_nothing = "size(record) == size(oldRecord) && [secretName] == [oldSecretName] && \
-                           [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')]";
+                           (size(dyn(status)) != size(dyn(oldStatus)) || \
+                           [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')])";
     let (of_status, of_issued, of_pins) =
         (demands_on_the_status(kind), demands_on_the_spec(kind), demands_on_pins(kind));
     let agrees_or_is_unchanged = format!("({} || {UNCHANGED})", all_hold(&demands_on_a_new_spec(kind)));
@@ -55,7 +57,7 @@ pub(in crate::api) fn issued_settings_stay(kind: &Kind) -> ValidationRule {
         "{} && ({records_nothing} || [self.spec].all(spec, {} && (!has(spec.wrappedKeys) || {}) && \
          (size(record) != size(oldRecord) || {agrees_or_is_unchanged})))",
         all_hold(&of_status),
-        all_hold(&of_issued),
+        all_hold(&in_one_pass(kind)),
         all_hold(&of_pins)
     );
     // Without a status before, nothing was issued: then the names have no values, and an error is true where the alternative is.
@@ -122,12 +124,28 @@ fn demands_on_a_changed_spec(kind: &Kind) -> Vec<Demand> {
 
 /// Demands on the spec that compare it with the record.
 pub(super) fn demands_on_the_spec(kind: &Kind) -> Vec<Demand> {
+    let [different, secret_name, deletion_policy] = demands_on_the_whole_record(kind);
     vec![
-        recorded_versions_are_different_data_keys(kind),
+        different,
         spec_answers_the_record(kind),
+        secret_name,
+        deletion_policy,
+        recorded_versions_rewrap_earlier_ones(),
+    ]
+}
+
+/// The same as [`demands_on_the_spec`], with one pass over the record for all demands on its versions. In a message they are apart.
+fn in_one_pass(kind: &Kind) -> Vec<Demand> {
+    let of_each_version = [entry_rewraps_an_earlier_version(), entry_is_answered_by_the_spec(kind)];
+    let together = Demand { holds: all_hold(&of_each_version), message: String::new() };
+    demands_on_the_whole_record(kind).into_iter().chain([of_each_recorded_version(together)]).collect()
+}
+
+fn demands_on_the_whole_record(kind: &Kind) -> [Demand; 3] {
+    [
+        recorded_versions_are_different_data_keys(kind),
         secret_name_is_fixed_once_issued(kind),
         deletion_policy_is_fixed_once_issued(kind),
-        recorded_versions_rewrap_earlier_ones(),
     ]
 }
 
@@ -170,18 +188,31 @@ pub(super) fn pin_of_the_version_answers_the_spec(kind: &Kind) -> Demand {
 
 /// So no chain of rewraps has a circle.
 pub(super) fn pins_rewrap_earlier_versions() -> Demand {
-    rewraps_are_of_earlier_versions("has(spec.wrappedKeys)", "self.spec.wrappedKeys")
+    let of_a_pin = entry_rewraps_an_earlier_version();
+    Demand {
+        holds: format!("!has(spec.wrappedKeys) || self.spec.wrappedKeys.all(entry, {})", of_a_pin.holds),
+        ..of_a_pin
+    }
 }
 
 pub(super) fn recorded_versions_rewrap_earlier_ones() -> Demand {
-    rewraps_are_of_earlier_versions("size(record) > 0", "self.status.versions")
+    of_each_recorded_version(entry_rewraps_an_earlier_version())
 }
 
-fn rewraps_are_of_earlier_versions(is_there: &str, list: &str) -> Demand {
+/// A demand on `entry` and `wanted`, the version that the spec asks for, as a demand on each recorded version.
+///
+/// The estimate knows how many versions `record` has, but not how long their strings are, so no other demand iterates over it.
+fn of_each_recorded_version(demand: Demand) -> Demand {
+    let Demand { holds, message } = demand;
     Demand {
-        holds: format!(
-            "!({is_there}) || {list}.all(entry, !has(entry.rewrapOf) || entry.rewrapOf.version < entry.version)"
-        ),
+        holds: format!("size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, {holds}))"),
+        message,
+    }
+}
+
+fn entry_rewraps_an_earlier_version() -> Demand {
+    Demand {
+        holds: "!has(entry.rewrapOf) || entry.rewrapOf.version < entry.version".to_owned(),
         message: "rewrapOf.version must be smaller than the version that has it: a version can only be a rewrap of an earlier one. \
                   Copy the entry from status.versions, or from what kubectl datakey rewrap wrote, as it is"
             .to_owned(),
@@ -215,11 +246,15 @@ pub(super) fn recorded_versions_are_different_data_keys(kind: &Kind) -> Demand {
     }
 }
 
-/// The estimate knows how many versions `record` has, but not how long their strings are, so no other demand iterates over it.
 pub(super) fn spec_answers_the_record(kind: &Kind) -> Demand {
+    of_each_recorded_version(entry_is_answered_by_the_spec(kind))
+}
+
+/// Most versions have the request of the spec, so that is compared first.
+fn entry_is_answered_by_the_spec(kind: &Kind) -> Demand {
     Demand {
         holds: format!(
-            "size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, entry.version != wanted || [{}].all(request, {})))",
+            "[{}].all(request, {}) || entry.version != wanted",
             written("entry"),
             is_same_request(kind, "request", "spec")
         ),
