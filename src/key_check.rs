@@ -155,27 +155,21 @@ impl KeyChecks {
             arns.contains(arn)
         });
         let (is_due, is_due_if_reported) = (clocks.usual.advance(now), clocks.reported.advance(now));
-        let mut questions = Vec::new();
-        for arn in arns {
-            let (is_due, is_reported) = (is_due(&arn), reported.contains(&arn) && is_due_if_reported(&arn));
-            if !is_due && !is_reported && !again.iter().any(|(_, of)| *of == arn) {
-                continue;
-            }
-            let mut members = BTreeMap::<Asker, Vec<Place>>::new();
-            for (asker, member) in members_of(&arn, classes, stores) {
-                members.entry(asker).or_default().push(member.place);
-            }
-            // A class has changed: another identity is asked with, or none.
-            self.known.lock().retain(|(asker, of), _| *of != arn || members.contains_key(asker));
-            members.retain(|asker, _| {
-                let key = (asker.clone(), Arc::clone(&arn));
-                // What this process knows has its own time, and an object can also depend on KMS keys that are usable.
-                is_due || again.contains(&key) || is_reported && !self.known.lock().contains_key(&key)
-            });
-            let question = |(asker, members)| Question::new(asker, Arc::clone(&arn), members);
-            questions.extend(members.into_iter().map(question));
+        let again_arns: HashSet<_> = again.iter().map(|(_, arn)| Arc::clone(arn)).collect();
+        let is_due_again = |arn: &Arc<str>| reported.contains(arn) && is_due_if_reported(arn);
+        let concerned = |arn: &Arc<str>| is_due(arn) || is_due_again(arn) || again_arns.contains(arn);
+        let arns: BTreeSet<_> = arns.into_iter().filter(concerned).collect();
+        let mut members = BTreeMap::<(Asker, Arc<str>), Vec<Place>>::new();
+        for (asker, arn, member) in members_of(&arns, classes, stores) {
+            members.entry((asker, arn)).or_default().push(member.place);
         }
-        questions
+        let mut known = self.known.lock();
+        // A class has changed: another identity is asked with, or none.
+        known.retain(|key, _| !arns.contains(&key.1) || members.contains_key(key));
+        // What this process knows has its own time, and an object can also depend on KMS keys that are usable.
+        members
+            .retain(|key, _| is_due(&key.1) || again.contains(key) || is_due_again(&key.1) && !known.contains_key(key));
+        members.into_iter().map(|((asker, arn), members)| Question::new(asker, arn, members)).collect()
     }
 
     /// Learns an answer. Returns the objects whose conditions it changes.
@@ -211,7 +205,8 @@ impl KeyChecks {
             Some(State::Unusable(refused)) => member.unusable != Some(refused.cause) || member.has_others,
             Some(State::Suspected(_)) | None => false,
         };
-        let of_the_asker = members_of(arn, classes, stores).filter(|(of, _)| of == asker).map(|(_, member)| member);
+        let all = members_of(&BTreeSet::from([Arc::clone(arn)]), classes, stores);
+        let of_the_asker = all.into_iter().filter(|(of, ..)| of == asker).map(|(.., member)| member);
         let concerned: Vec<_> = of_the_asker.filter(concerns).map(|member| member.place).collect();
         match (before, after) {
             (_, Some(State::Unusable(refused))) if is_news => warn!(
@@ -241,17 +236,14 @@ impl KeyChecks {
     }
 }
 
-/// The objects that depend on a KMS key, each with who asks about it.
-fn members_of<'a>(
-    arn: &'a str,
-    classes: &'a Classes,
-    stores: &'a [Arc<Store>],
-) -> impl Iterator<Item = (Asker, Member)> + use<'a> {
-    let all = stores.iter().flat_map(move |store| store.wrapped_by(arn));
-    all.filter_map(move |member| {
+/// The objects that depend on one of these KMS keys, each with the KMS key and who asks about it.
+fn members_of(arns: &BTreeSet<Arc<str>>, classes: &Classes, stores: &[Arc<Store>]) -> Vec<(Asker, Arc<str>, Member)> {
+    let all = stores.iter().flat_map(|store| store.wrapped_by(arns));
+    let with_asker = all.filter_map(|(arn, member)| {
         let asker = Asker::for_objects(classes, member.class.as_deref(), member.place.namespace())?;
-        Some((asker, member))
-    })
+        Some((asker, arn, member))
+    });
+    with_asker.collect()
 }
 
 /// How long a KMS key that KMS refused waits for the next question.

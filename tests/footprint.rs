@@ -67,6 +67,39 @@ fn settled_data_key_and_secret_take_the_documented_memory() {
 
 const _: () = assert!(BOTH <= BOUND);
 
+/// What a KMS key takes on which one `DataKey` alone depends, in bytes, at most: as if a tenant pins versions of many.
+const PRIVATE_KMS_KEY: usize = 170;
+
+#[test]
+fn kms_key_of_one_data_key_takes_the_documented_memory() {
+    const COUNT: usize = 2000;
+    const VERSIONS: usize = 64;
+    let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
+    let measured = measure(|| {
+        for number in 0..COUNT {
+            let mut key = ready(number);
+            let status = key.status.as_mut().unwrap();
+            let version = |version: usize| {
+                let mut issued = status.versions[0].clone();
+                issued.version = i32::try_from(version).unwrap() + 1;
+                let id = number * VERSIONS + version;
+                issued.key_id = format!("arn:aws:kms:eu-west-1:111122223333:key/{id:08}-12ab-34cd-56ef-1234567890ab");
+                issued
+            };
+            status.versions = (0..VERSIONS).map(version).collect();
+            let Watched::<DataKey>(object, _) = read(&wire(&key));
+            store.put_watched(KindId::DataKey, object, Delivery::List, Facts::of(&key), Verdict::Settled);
+        }
+    });
+    assert_eq!(store.key_arns().len(), COUNT * VERSIONS);
+    let found = usize::try_from(measured.bytes_current).unwrap() / COUNT / VERSIONS;
+    println!("{found} bytes of a KMS key of one DataKey");
+    assert!(
+        (PRIVATE_KMS_KEY * 9 / 10..=PRIVATE_KMS_KEY).contains(&found),
+        "{found}, {PRIVATE_KMS_KEY} are written down"
+    );
+}
+
 fn object_version(number: usize) -> String {
     (2_000_000 + number).to_string()
 }

@@ -167,7 +167,7 @@ fn identity_is_that_of_the_present_class() {
         key("shop", "absent", &[arn(1)], Some("absent")),
     ]);
     let mut askers = BTreeMap::<_, Vec<String>>::new();
-    for (asker, member) in members_of(&arn(1), &classes, &stores) {
+    for (asker, _, member) in members_of(&BTreeSet::from([Arc::from(arn(1))]), &classes, &stores) {
         askers.entry(asker).or_default().push(member.place.name().to_owned());
     }
     for names in askers.values_mut() {

@@ -843,7 +843,11 @@ fn wrapped(name: &str, version: &str, arns: &[&str]) -> DataKey {
 fn dependents_of_a_kms_key_are_those_of_its_record() {
     let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
     let names = |arn: &str| {
-        let mut names: Vec<_> = store.wrapped_by(arn).iter().map(|member| member.place.name().to_owned()).collect();
+        let mut names: Vec<_> = store
+            .wrapped_by(&[Arc::from(arn)].into())
+            .iter()
+            .map(|(_, member)| member.place.name().to_owned())
+            .collect();
         names.sort();
         names
     };
@@ -855,9 +859,17 @@ fn dependents_of_a_kms_key_are_those_of_its_record() {
         (arns(), names("a"), names("b")),
         (vec!["a".into(), "b".into()], vec!["both".into(), "one".into()], vec!["both".into()])
     );
-    let has_others =
-        |name: &str| store.wrapped_by("a").iter().any(|member| member.place.name() == name && member.has_others);
+    let has_others = |name: &str| {
+        store
+            .wrapped_by(&[Arc::from("a")].into())
+            .iter()
+            .any(|(_, member)| member.place.name() == name && member.has_others)
+    };
     assert!(has_others("both") && !has_others("one"));
+    let of_both = store.wrapped_by(&[Arc::from("a"), Arc::from("b")].into());
+    let mut of_both: Vec<_> = of_both.iter().map(|(arn, member)| (&**arn, member.place.name())).collect();
+    of_both.sort_unstable();
+    assert_eq!(of_both, [("a", "both"), ("a", "one"), ("b", "both")], "once for each KMS key");
     // A further version, by an answer of our own.
     answer(&store, &wrapped("one", "4", &["a", "c"]));
     assert_eq!((arns().len(), names("c")), (3, vec!["one".to_owned()]));

@@ -28,19 +28,23 @@ impl Store {
         self.rows.lock().sets.arns().cloned().collect()
     }
 
-    /// The objects that depend on this KMS key. It goes through all objects.
-    pub fn wrapped_by(&self, arn: &str) -> Vec<Member> {
+    /// The objects that depend on one of these KMS keys, once for each of them. It goes through all objects once.
+    pub fn wrapped_by(&self, arns: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, Member)> {
+        if arns.is_empty() {
+            return Vec::new();
+        }
         let rows = self.rows.lock();
-        let members = rows.keys().filter_map(|(place, row)| {
-            let set = rows.sets.get(row.facts.wrapped_by?)?;
-            set.iter().any(|of| **of == *arn).then(|| Member {
+        let members = rows.keys().filter_map(|(place, row)| Some((place, row, rows.sets.get(row.facts.wrapped_by?)?)));
+        let of_arns = members.flat_map(|(place, row, set)| {
+            let member = || Member {
                 place: place.clone(),
                 class: rows.class_of.get(place).cloned(),
                 unusable: row.facts.unusable,
                 has_others: set.len() > 1,
-            })
+            };
+            set.iter().filter(|arn| arns.contains(*arn)).map(move |arn| (Arc::clone(arn), member()))
         });
-        members.collect()
+        of_arns.collect()
     }
 
     /// The objects with a condition `KeyUsable`.
