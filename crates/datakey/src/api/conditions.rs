@@ -12,7 +12,7 @@ pub const READY: &str = "Ready";
 /// The type of the condition that asks a user to act.
 pub const STALLED: &str = "Stalled";
 
-/// The type of the condition that AWS KMS does not use a KMS key any more that wrapped a recorded version.
+/// The type of the condition that AWS KMS no longer uses a KMS key that wrapped a recorded version.
 pub const KEY_USABLE: &str = "KeyUsable";
 
 /// The most conditions of a status (the definition, `status.conditions`).
