@@ -24,7 +24,7 @@ macro_rules! no_durations {
 
 /// Zero turns the checks off.
 const NO_KEY_CHECK_INTERVALS: &[&str] =
-    &["", "soon", "10", "0s", "00", "-0", "1ns", "-1s", "10M", "1y", "999ms", "721h"];
+    &["", "soon", "10", "0s", "00", "-0", "1ns", "-1s", "10M", "1y", "999ms", "73h"];
 const SWITCH: &[&str] = &["", "no", "0", "1", "TRUE", "true,false"];
 const NUMBERS: &[&str] = &["", "0", "-1", "1.5", "10k", "many", "5000000000", "99999999999999999999"];
 const DURATION: &str = "write a duration from ";
@@ -245,7 +245,7 @@ pub const ROWS: &[FlagCases] = &[
         accepted: &[
             ("0", "key_check_interval: 0ns"),
             ("1s", "key_check_interval: 1s"),
-            ("720h", "key_check_interval: 2592000s"),
+            ("72h", "key_check_interval: 259200s"),
         ],
         refused: NO_KEY_CHECK_INTERVALS,
         write: DURATION,

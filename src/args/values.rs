@@ -21,8 +21,9 @@ pub const RETRY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// The accepted intervals of the periodic comparison. A shorter interval would keep a processor busy.
 pub const RESYNC: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(720);
 
-/// The accepted intervals between two questions about a KMS key, besides 0. The quota of KMS bounds the shortest one in practice.
-pub const KEY_CHECK: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(720);
+/// The accepted intervals between two questions about a KMS key, besides 0. The quota of KMS bounds the shortest one in practice. With the
+/// longest one there are two questions in the 7 days that AWS KMS waits at least before it deletes a KMS key.
+pub const KEY_CHECK: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(72);
 
 /// How long running reconciles may go on after SIGTERM.
 pub const GRACE: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;

@@ -173,7 +173,7 @@ async fn restart_asks_nothing_and_keeps_what_was_reported() {
     drop(operator);
     let asked = test.proxy.dry_runs().len();
     for _ in 0..5 {
-        let operator = test.operator_with(&["--key-check-interval=720h"], &[]);
+        let operator = test.operator_with(&["--key-check-interval=72h"], &[]);
         operator.is_ready().await;
         let line = r#"datakey_datakeys_key_unusable{reason="KeyStateInvalid"}"#;
         assert_eq!(metric(&operator, line).await, Some(1), "the alert goes on");

@@ -9,7 +9,7 @@
 {{- include "datakey.checkDuration" (list "config.retryMax" $config.retryMax "1ms" "24h") -}}
 {{- include "datakey.checkDuration" (list "config.resync" $config.resync "100ms" "720h") -}}
 {{- if ne $config.keyCheckInterval "0" -}}
-{{- include "datakey.checkDuration" (list "config.keyCheckInterval" $config.keyCheckInterval "1s" "720h") -}}
+{{- include "datakey.checkDuration" (list "config.keyCheckInterval" $config.keyCheckInterval "1s" "72h") -}}
 {{- end -}}
 {{- include "datakey.checkDuration" (list "config.shutdownGrace" $config.shutdownGrace "1ms" "1h") -}}
 {{- include "datakey.checkDuration" (list "leaderElection.duration" .Values.leaderElection.duration "1s" "1h") -}}

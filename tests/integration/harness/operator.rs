@@ -80,7 +80,7 @@ impl<K: TestKind> TestNamespace<K> {
         let mut variables: BTreeMap<_, _> = kms::environment(&self.proxy.url()).into();
         variables.insert("KUBECONFIG", self.operator.display().to_string());
         // A dry run is due at a moment of the wall clock. It would be one more request in a test that counts them, once in a while.
-        variables.insert("DATAKEY_KEY_CHECK_INTERVAL", "720h".to_owned());
+        variables.insert("DATAKEY_KEY_CHECK_INTERVAL", "72h".to_owned());
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
         variables.retain(|_, value| value != UNSET);
         Operator::run(program, flags, variables, &self.log_file(1))
