@@ -14,26 +14,26 @@ use std::{
 use datakey::{
     api::Object,
     class::{Identity, Tenancy},
-    condition::key_usable::Verdict,
+    condition::key_usable::{Said, Verdict},
 };
 use futures::{StreamExt, future, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 use tracing::{info, warn};
 
 use crate::{
     classes::{ClassInView, Classes},
-    controller::store::{Member, Store},
+    controller::store::{Member, Reported, Store},
     kms::DryRun,
-    metrics::{KeyCheck, KmsKeyStates},
+    metrics::KmsKeyStates,
     place::Place,
     reconcile::Context,
 };
 use announce::Announcements;
 use due::{Clock, Millis, millis};
 use question::{Outcome, Question};
-use state::State;
+use state::{Found, State};
 
 mod announce;
 mod due;
@@ -47,14 +47,28 @@ const LONGEST_WAIT: Duration = Duration::from_hours(1);
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 const LONGEST_TICK: Duration = Duration::from_mins(1);
 
+/// How many questions read objects at the same time.
+const READS: usize = 8;
+
 /// What is known of the KMS keys.
-#[derive(Default)]
 pub struct KeyChecks {
-    /// `None`: nothing is asked.
-    interval: Option<Duration>,
+    watch: Watch,
     known: Mutex<HashMap<(Asker, Arc<str>), State>>,
     /// The servers that do not know dry runs ([`crate::kms::Kms::server`]).
     without_dry_runs: Mutex<BTreeSet<String>>,
+    /// Turns to read objects.
+    reads: Semaphore,
+}
+
+/// What the operator does about the KMS keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// It asks about each of them once in this interval.
+    Every(Duration),
+    /// It asks nothing, and removes the conditions of earlier processes: no answer keeps them true.
+    Off,
+    /// It asks nothing and writes nothing: the conditions stay, as in a restored cluster.
+    Silent,
 }
 
 /// When KMS keys are due.
@@ -104,9 +118,26 @@ impl Asker {
 // === impl KeyChecks ===
 
 impl KeyChecks {
-    /// Asks about each KMS key once in this interval; never, if it is zero.
-    pub fn new(interval: Duration) -> Self {
-        Self { interval: Some(interval).filter(|interval| !interval.is_zero()), ..Self::default() }
+    /// Asks about each KMS key once in this interval; never, if it is zero, or if the operator may not call KMS.
+    pub fn new(interval: Duration, may_call: bool) -> Self {
+        let watch = match interval {
+            _ if !may_call => Watch::Silent,
+            Duration::ZERO => Watch::Off,
+            interval => Watch::Every(interval),
+        };
+        Self { watch, known: Mutex::default(), without_dry_runs: Mutex::default(), reads: Semaphore::new(READS) }
+    }
+
+    /// Whether the operator asks about KMS keys.
+    fn is_asking(&self) -> bool {
+        self.interval().is_some()
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        match self.watch {
+            Watch::Every(interval) => Some(interval),
+            Watch::Off | Watch::Silent => None,
+        }
     }
 
     /// How many of the KMS keys that these objects depend on are in which state.
@@ -114,10 +145,10 @@ impl KeyChecks {
         let arns: BTreeSet<_> = stores.into_iter().flat_map(Store::key_arns).collect();
         let mut by_arn = BTreeMap::<Arc<str>, bool>::new();
         for ((_, arn), state) in &*self.known.lock() {
-            match state {
-                State::Unusable(_) => _ = by_arn.insert(Arc::clone(arn), false),
-                State::Usable => _ = by_arn.entry(Arc::clone(arn)).or_insert(true),
-                State::Suspected(_) => {}
+            match state.found {
+                Found::Unusable(_) => _ = by_arn.insert(Arc::clone(arn), false),
+                Found::Usable => _ = by_arn.entry(Arc::clone(arn)).or_insert(true),
+                Found::Nothing | Found::Suspected(_) => {}
             }
         }
         let count = |is_usable| arns.iter().filter(|arn| by_arn.get(*arn) == is_usable).count();
@@ -132,8 +163,7 @@ impl KeyChecks {
         object: Object<'_>,
         arn: &str,
     ) -> Option<Verdict> {
-        if self.interval.is_none() {
-            // No answer keeps the conditions true.
+        if self.watch == Watch::Off {
             return Some(Verdict::Usable);
         }
         let mut of_the_key = object.record().iter().filter(|issued| issued.key_id == arn);
@@ -145,8 +175,9 @@ impl KeyChecks {
     fn questions(&self, clocks: &mut Clocks, now: Millis, classes: &Classes, stores: &[Arc<Store>]) -> Vec<Question> {
         let arns: BTreeSet<_> = stores.iter().flat_map(|store| store.key_arns()).collect();
         // Also where another process found it out: the condition must not outlive its cause for long.
-        let reported: BTreeSet<_> = stores.iter().flat_map(|store| store.reported_arns()).collect();
-        let wait = self.interval.map_or(Millis::MAX, |interval| millis(wait(interval)));
+        let reported: BTreeSet<_> =
+            reported(stores).filter_map(|object| object.arns).flat_map(|arns| arns.to_vec()).collect();
+        let wait = self.interval().map_or(Millis::MAX, |interval| millis(wait(interval)));
         let mut again = HashSet::new();
         self.known.lock().retain(|(asker, arn), state| {
             if state.is_due(now, wait) {
@@ -159,9 +190,9 @@ impl KeyChecks {
         let is_due_again = |arn: &Arc<str>| reported.contains(arn) && is_due_if_reported(arn);
         let concerned = |arn: &Arc<str>| is_due(arn) || is_due_again(arn) || again_arns.contains(arn);
         let arns: BTreeSet<_> = arns.into_iter().filter(concerned).collect();
-        let mut members = BTreeMap::<(Asker, Arc<str>), Vec<Place>>::new();
+        let mut members = BTreeMap::<_, Vec<_>>::new();
         for (asker, arn, member) in members_of(&arns, classes, stores) {
-            members.entry((asker, arn)).or_default().push(member.place);
+            members.entry((asker, arn)).or_default().push((member.class, member.place));
         }
         let mut known = self.known.lock();
         // A class has changed: another identity is asked with, or none.
@@ -181,43 +212,77 @@ impl KeyChecks {
         classes: &Classes,
         stores: &[Arc<Store>],
     ) -> Vec<Place> {
-        let Some(interval) = self.interval else { return Vec::new() };
+        let Some(interval) = self.interval() else { return Vec::new() };
         let Question { asker, arn, .. } = question;
         let key = (asker.clone(), Arc::clone(arn));
         let (before, after) = {
             let mut known = self.known.lock();
-            let before = known.get(&key).copied();
-            let after = State::after(before, answer, now, millis(wait(interval)));
-            if let Some(after) = after {
-                known.insert(key, after);
-            }
+            let before = known.get(&key).copied().unwrap_or_default();
+            let after = before.after(answer, now, millis(wait(interval)));
+            known.insert(key, after);
             (before, after)
         };
-        if matches!(answer, DryRun::Nothing(_) | DryRun::NotKnown) {
+        let is_news = before.verdict() != after.verdict();
+        let concerns = |member: &Member| match after.found {
+            Found::Usable => member.unusable.is_some(),
+            // A new object.
+            Found::Unusable(_) if !is_news => !matches!(member.unusable, Some(Said::Unusable(_))),
+            // After a restart, nearly all have the condition already.
+            Found::Unusable(refused) => member.unusable != Some(Said::Unusable(refused.cause)) || member.has_others,
+            Found::Nothing | Found::Suspected(_) => false,
+        };
+        let is_answer = matches!(answer, DryRun::Usable | DryRun::Unusable(_));
+        // An object whose KMS keys are all usable again is found by `outdated`.
+        if !is_answer || !is_news && !matches!(after.found, Found::Unusable(_)) {
             return Vec::new();
         }
-        let is_news = before.and_then(|state| state.verdict()) != after.and_then(|state| state.verdict());
-        let concerns = |member: &Member| match after {
-            Some(State::Usable) => member.unusable.is_some(),
-            // A new object, or one that depends on the KMS key only recently.
-            Some(State::Unusable(_)) if !is_news => member.unusable.is_none() || member.has_others,
-            // After a restart, nearly all have the condition already.
-            Some(State::Unusable(refused)) => member.unusable != Some(refused.cause) || member.has_others,
-            Some(State::Suspected(_)) | None => false,
-        };
         let all = members_of(&BTreeSet::from([Arc::clone(arn)]), classes, stores);
         let of_the_asker = all.into_iter().filter(|(of, ..)| of == asker).map(|(.., member)| member);
         let concerned: Vec<_> = of_the_asker.filter(concerns).map(|member| member.place).collect();
-        match (before, after) {
-            (_, Some(State::Unusable(refused))) if is_news => warn!(
+        match (before.found, after.found) {
+            (_, Found::Unusable(refused)) if is_news => warn!(
                 key = &**arn,
                 code = refused.cause.code(),
                 "AWS KMS does not use a KMS key that wrapped data keys: cancel its deletion, and enable it"
             ),
-            (Some(State::Unusable(_)), Some(State::Usable)) => info!(key = &**arn, "AWS KMS uses the KMS key again"),
+            (Found::Unusable(_), Found::Usable) => info!(key = &**arn, "AWS KMS uses the KMS key again"),
             _ => {}
         }
         concerned
+    }
+
+    /// The objects with a condition that reports nothing any more: after a rewrap they do not depend on the KMS key that it names, or KMS uses
+    /// each KMS key on which they depend. `named`: when each of them was named last; none is named twice in an hour, because a class can
+    /// forbid to judge it.
+    fn outdated(
+        &self,
+        named: &mut HashMap<Place, Millis>,
+        now: Millis,
+        classes: &Classes,
+        stores: &[Arc<Store>],
+    ) -> Vec<Place> {
+        let known = self.known.lock();
+        let is_outdated = |object: &Reported| {
+            if object.said == Said::Outdated {
+                return true;
+            }
+            let asker = Asker::for_objects(classes, object.class.as_deref(), object.place.namespace());
+            let is_usable = |asker: &Asker, arn| {
+                known.get(&(asker.clone(), Arc::clone(arn))).is_some_and(|state| state.found == Found::Usable)
+            };
+            asker.is_some_and(|asker| object.arns.iter().flat_map(|arns| arns.iter()).all(|arn| is_usable(&asker, arn)))
+        };
+        let outdated: HashSet<_> = reported(stores).filter(is_outdated).map(|object| object.place).collect();
+        named.retain(|place, _| outdated.contains(place));
+        let pause = millis(LONGEST_WAIT);
+        let mut is_named = |place: &Place| {
+            let is_due = named.get(place).is_none_or(|last| now >= last.saturating_add(pause) || now < *last);
+            if is_due {
+                named.insert(place.clone(), now);
+            }
+            is_due
+        };
+        outdated.into_iter().filter(|place| is_named(place)).collect()
     }
 
     /// Notes that a server does not know dry runs.
@@ -246,6 +311,11 @@ fn members_of(arns: &BTreeSet<Arc<str>>, classes: &Classes, stores: &[Arc<Store>
     with_asker.collect()
 }
 
+/// The objects with a condition.
+fn reported(stores: &[Arc<Store>]) -> impl Iterator<Item = Reported> {
+    stores.iter().flat_map(|store| store.reported())
+}
+
 /// How long a KMS key that KMS refused waits for the next question.
 fn wait(interval: Duration) -> Duration {
     LONGEST_WAIT.min(interval / 2)
@@ -262,16 +332,21 @@ pub async fn run(context: &Context, stores: &[Arc<Store>]) {
     }
     let (announce, announced) = announce::queue();
     let announcing = announce::run(context, announced);
-    if let Some(interval) = context.key_checks.interval {
-        future::join(ask(context, stores, interval, announce), announcing).await;
-        return;
+    match context.key_checks.watch {
+        Watch::Every(interval) => _ = future::join(ask(context, stores, interval, announce), announcing).await,
+        Watch::Off => _ = future::join(clear(stores, announce), announcing).await,
+        Watch::Silent => {}
     }
-    // What an earlier process reported.
-    for place in stores.iter().flat_map(|store| store.reported_unusable()) {
-        announce.send(place);
+}
+
+/// Removes what earlier processes reported, also what could not be removed the first time or comes back with a backup.
+async fn clear(stores: &[Arc<Store>], announce: Announcements) {
+    loop {
+        for Reported { place, .. } in reported(stores) {
+            announce.send(place);
+        }
+        sleep(LONGEST_WAIT).await;
     }
-    drop(announce);
-    announcing.await;
 }
 
 async fn ask(context: &Context, stores: &[Arc<Store>], interval: Duration, announce: Announcements) {
@@ -279,6 +354,7 @@ async fn ask(context: &Context, stores: &[Arc<Store>], interval: Duration, annou
     let tick = (interval / 720).clamp(SHORTEST_TICK, LONGEST_TICK);
     let mut clocks = Clocks::new(interval, now());
     let (mut asked, mut under_way) = (FuturesUnordered::new(), BTreeSet::new());
+    let mut outdated = HashMap::new();
     loop {
         tokio::select! {
             () = sleep(tick) => {
@@ -287,16 +363,21 @@ async fn ask(context: &Context, stores: &[Arc<Store>], interval: Duration, annou
                         asked.push(async { (question.ask(context).await, question) });
                     }
                 }
+                for place in checks.outdated(&mut outdated, now(), &context.classes, stores) {
+                    announce.send(place);
+                }
             }
             Some((outcome, question)) = asked.next(), if !asked.is_empty() => {
                 under_way.remove(&question.id());
                 let answer = match outcome {
-                    Outcome::Answered(answer) => {
-                        context.metrics.kms_key_checked(KeyCheck::of(answer));
-                        answer
-                    }
-                    Outcome::NotAsked => DryRun::Nothing("NotAsked"),
+                    Outcome::Answered(answer) => answer,
+                    Outcome::Forbidden => DryRun::Denied("NotAllowed"),
+                    Outcome::NotAsked => DryRun::NoAnswer("NotAsked"),
+                    Outcome::NoDryRuns => DryRun::NotKnown,
                 };
+                if let Some(result) = outcome.result() {
+                    context.metrics.kms_key_checked(result);
+                }
                 for place in checks.learn(&question, answer, now(), &context.classes, stores) {
                     announce.send(place);
                 }

@@ -4,11 +4,12 @@
 //! Each call generates a new data key or key pair, and KMS stores none of them. So a call has no effect by itself;
 //! [`crate::reconcile`] decides which data key is recorded.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
 use aws_sdk_kms::error::SdkError;
 use datakey_aws::Aws;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
@@ -81,7 +82,11 @@ pub struct Kms {
     pub queue: RateQueue,
     /// The roles of classes.
     pub roles: Roles,
+    renewed_by_dry_run: Mutex<Option<Instant>>,
 }
+
+/// The least time between two dry runs that make the operator read its credentials again.
+const DRY_RUN_RENEWALS: Duration = Duration::from_mins(10);
 
 // === impl Kms ===
 
@@ -119,7 +124,16 @@ impl Kms {
         let endpoint = endpoint.or_else(|| config.endpoint_url().map(str::to_owned));
         let clients = Clients::new(aws, config, time_limits);
         let queue = RateQueue::new(rates, Shares::DEFAULT);
-        Self { own_region, endpoint, metrics, regions, clients, queue, roles: Roles::default() }
+        Self {
+            own_region,
+            endpoint,
+            metrics,
+            regions,
+            clients,
+            queue,
+            roles: Roles::default(),
+            renewed_by_dry_run: Mutex::default(),
+        }
     }
 
     /// The operator's own Region.
@@ -212,14 +226,8 @@ impl Kms {
 
     /// Asks KMS whether it uses the KMS key of a request, as a dry run: KMS checks everything and generates nothing. What a server
     /// answers that does not know dry runs, and generates a data key, is dropped here.
-    pub async fn dry_run(
-        &self,
-        permit: Permit,
-        caller: &Caller,
-        request: &KeyRequest,
-        grant_tokens: &[String],
-    ) -> DryRun {
-        let asked = Asked { caller, request, grant_tokens, is_dry_run: true };
+    pub async fn dry_run(&self, permit: Permit, caller: &Caller, request: &KeyRequest) -> DryRun {
+        let asked = Asked { caller, request, grant_tokens: &[], is_dry_run: true };
         DryRun::of(self.call(permit, asked, |_, _| Ok(())).await)
     }
 
@@ -256,6 +264,7 @@ impl Kms {
         if let Err(failed) = &result {
             match (failed.failure.reason, caller) {
                 (Reason::Throttled, _) => self.queue.on_throttled(call.lane()),
+                (Reason::CredentialsRejected, _) if is_dry_run && !self.dry_run_may_renew() => {}
                 (Reason::CredentialsRejected | Reason::CredentialsMissing, Caller::Operator) => {
                     self.clients.renew_credentials(generation).await;
                 }
@@ -269,6 +278,17 @@ impl Kms {
             self.metrics.kms_call(label, code, begun.elapsed());
         }
         result
+    }
+
+    /// Whether a dry run may throw credentials away that were rejected. KMS rejects good ones, too, in a Region that the account does not
+    /// use, and anyone can name such a Region in a pin.
+    fn dry_run_may_renew(&self) -> bool {
+        let (mut last, now) = (self.renewed_by_dry_run.lock(), Instant::now());
+        let may = last.is_none_or(|last| now.saturating_duration_since(last) >= DRY_RUN_RENEWALS);
+        if may {
+            *last = Some(now);
+        }
+        may
     }
 
     /// Drops idle sessions, and the clients and metrics of idle Regions. Those of the operator's own Region stay: a counter that

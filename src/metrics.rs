@@ -94,6 +94,8 @@ pub enum KeyCheck {
     Nothing,
     /// The server does not know dry runs.
     NoDryRun,
+    /// AWS KMS was not asked: no class allows it, the objects could not be read, or others waited for AWS KMS all the time.
+    NotAsked,
 }
 
 /// How one reconcile ended.
@@ -357,7 +359,7 @@ impl KeyCheck {
         match answer {
             DryRun::Usable => Self::Usable,
             DryRun::Unusable(_) => Self::Unusable,
-            DryRun::Nothing(_) => Self::Nothing,
+            DryRun::Denied(_) | DryRun::NoAnswer(_) => Self::Nothing,
             DryRun::NotKnown => Self::NoDryRun,
         }
     }

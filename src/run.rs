@@ -152,7 +152,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         kube_timeout,
         resync,
         classes: Classes::new(classes == ClassRequirement::Required),
-        key_checks: KeyChecks::new(key_check_interval),
+        key_checks: KeyChecks::new(key_check_interval, issue),
         may_issue: issue,
         connectivity: readiness.connectivity.clone(),
         conflicts: ConflictWatches::new(new_client()?),

@@ -32,7 +32,7 @@ use row::{ByKind, KeyRow, List, Rows, Settlement, Source, revision_of};
 pub use claim::Claim;
 pub use facts::Facts;
 pub use working_set::WorkingSet;
-pub use wrapped::Member;
+pub use wrapped::{Member, Reported};
 
 mod claim;
 mod compact;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use datakey::{
     api::{DataKey, DataKeyPair, KeyKind, KindId},
-    condition::key_usable::{self, Unusable},
+    condition::key_usable::{self, Said, Unusable, Verdict},
 };
 use futures::{
     StreamExt,
@@ -115,7 +115,9 @@ async fn keep_once<K: KeyKind>(context: &Context, place: &Place) -> Result<(), O
     let write = timeout(context.kube_timeout, keys::put_status(&context.client, &sent, false)).await;
     match classify_write(write.map_err(too_late)?, object) {
         Ok(WriteOutcome::Accepted(stored)) => {
-            report(context, &key, &stored.key).await;
+            let is_proven = |arn: &str| context.key_checks.is_asking() && known(arn) == Some(Verdict::Usable);
+            let is_all_clear = key_usable::reported(object).iter().all(|unusable| is_proven(&unusable.key_arn));
+            report(context, &key, &stored.key, is_all_clear && key_usable::said(object) != Some(Said::Outdated)).await;
             Ok(())
         }
         Ok(WriteOutcome::Rejected(why)) => Err(Some(why)),
@@ -126,8 +128,9 @@ async fn keep_once<K: KeyKind>(context: &Context, place: &Place) -> Result<(), O
     }
 }
 
-/// Writes an event for what is new.
-async fn report<K: KeyKind>(context: &Context, before: &K, now: &K) {
+/// Writes an event for what is new. `is_all_clear`: whether AWS KMS has answered that it uses what was reported. The condition also ends
+/// after a rewrap, and where the watch is turned off.
+async fn report<K: KeyKind>(context: &Context, before: &K, now: &K, is_all_clear: bool) {
     let entries = |key: &K| -> Vec<_> {
         let reported = key_usable::reported(key.as_object()).into_iter();
         reported.map(|Unusable { key_arn, cause, .. }| (key_arn, cause)).collect()
@@ -140,7 +143,9 @@ async fn report<K: KeyKind>(context: &Context, before: &K, now: &K) {
         Some(condition) if is_new => {
             context.emit(&about, EventType::Warning, "KeyUnusable", &condition.message).await;
         }
-        None => context.emit(&about, EventType::Normal, "KeyUsable", "AWS KMS uses the KMS keys of all versions").await,
-        Some(_) => debug!(namespace = about.namespace, name = about.name, "the condition KeyUsable has changed"),
+        None if is_all_clear => {
+            context.emit(&about, EventType::Normal, "KeyUsable", "AWS KMS uses the reported KMS keys again").await;
+        }
+        Some(_) | None => debug!(namespace = about.namespace, name = about.name, "the condition KeyUsable has changed"),
     }
 }

@@ -1,6 +1,6 @@
 //! One question to KMS about a KMS key: which recorded version it is asked with, and with whose credentials.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use datakey::{
     api::{DataKey, DataKeyPair, IssuedVersion, KeyKind, KeyRequest, KindId, Material, QuotaClass},
@@ -14,6 +14,7 @@ use super::Asker;
 use crate::{
     api_server::{keys, namespaces},
     kms::{DryRun, lane_id::LaneId, queue::Permit, roles::Caller},
+    metrics::KeyCheck,
     place::Place,
     reconcile::Context,
 };
@@ -21,11 +22,17 @@ use crate::{
 /// How many of the objects are looked at for a version with which the class allows to ask.
 const CANDIDATES: usize = 8;
 
+/// How many of them KMS is asked with at most: it can deny the encryption context or the operation of one and allow that of another.
+const CALLS: usize = 3;
+
 /// How long a question waits at most while objects wait for its lane.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
+const LONGEST_TURN: Duration = Duration::from_mins(10);
 
 /// How long a question waits until it looks again whether objects wait for its lane.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a question may hold a permit before the call.
+const LONGEST_HOLD: Duration = Duration::from_secs(2);
 
 /// A question about a KMS key.
 pub struct Question {
@@ -38,17 +45,27 @@ pub struct Question {
 }
 
 /// How a question ended.
+#[derive(Clone, Copy, Debug)]
 pub enum Outcome {
     /// KMS answered, or the call failed.
     Answered(DryRun),
-    /// It was not asked.
+    /// No class of the objects allows to ask.
+    Forbidden,
+    /// The objects could not be read, or others waited for KMS all the time.
     NotAsked,
+    /// The server does not know dry runs.
+    NoDryRuns,
+}
+
+/// Why KMS is not asked with the version of an object.
+enum Why {
+    Forbidden,
+    Unread,
 }
 
 /// A recorded version with which KMS is asked.
 struct Version {
     issued: IssuedVersion,
-    grant_tokens: Vec<String>,
     identity: Identity,
     namespace: String,
 }
@@ -56,20 +73,42 @@ struct Version {
 /// What KMS is asked.
 struct Prepared {
     request: KeyRequest,
-    grant_tokens: Vec<String>,
     lane: LaneId,
     caller: Caller,
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// How it is counted; `None` if it is not.
+    pub fn result(self) -> Option<KeyCheck> {
+        match self {
+            Self::Answered(answer) => Some(KeyCheck::of(answer)),
+            Self::Forbidden | Self::NotAsked => Some(KeyCheck::NotAsked),
+            Self::NoDryRuns => None,
+        }
+    }
 }
 
 // === impl Question ===
 
 impl Question {
-    /// A question about a KMS key on which these objects depend.
-    pub fn new(asker: Asker, arn: Arc<str>, mut members: Vec<Place>) -> Self {
-        // Others each time: what one object asks for can be denied, and a class can allow the objects of one namespace only.
+    /// A question about a KMS key on which these objects depend, each with the name of its class.
+    pub fn new(asker: Asker, arn: Arc<str>, mut members: Vec<(Option<Arc<str>>, Place)>) -> Self {
+        // Others each time, and first one of each namespace and class: what one object asks for can be denied, and many objects of one
+        // namespace must not hide those of another.
         fastrand::shuffle(&mut members);
-        members.truncate(CANDIDATES);
-        Self { asker, arn, candidates: members }
+        let mut seen = HashSet::new();
+        let (first, others): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|(class, place)| seen.insert((place.namespace().to_owned(), class.clone())));
+        let candidates = first.into_iter().chain(others).map(|(_, place)| place).take(CANDIDATES).collect();
+        Self { asker, arn, candidates }
+    }
+
+    /// The objects that it is asked with, in their order.
+    #[cfg(test)]
+    pub fn candidates(&self) -> &[Place] {
+        &self.candidates
     }
 
     /// What it is about.
@@ -79,85 +118,100 @@ impl Question {
 
     /// Asks KMS, once no object waits for the lane of the call.
     pub async fn ask(&self, context: &Context) -> Outcome {
-        let Some(region) = KmsArn::parse(&self.arn).map(|arn| arn.region) else { return Outcome::NotAsked };
+        let Some(region) = KmsArn::parse(&self.arn).map(|arn| arn.region) else { return Outcome::Forbidden };
         let server = context.kms.server(region);
-        if context.key_checks.is_without_dry_runs(server) {
-            return Outcome::NotAsked;
+        let (mut outcome, mut calls) = (Outcome::Forbidden, 0);
+        for place in &self.candidates {
+            if context.key_checks.is_without_dry_runs(server) {
+                return Outcome::NoDryRuns;
+            }
+            match self.ask_with(place, server, context).await {
+                Ok(denied @ Outcome::Answered(DryRun::Denied(_))) => {
+                    (outcome, calls) = (denied, calls + 1);
+                    if calls == CALLS {
+                        break;
+                    }
+                }
+                Ok(ended) => return ended,
+                Err(Why::Unread) if calls == 0 => outcome = Outcome::NotAsked,
+                Err(Why::Unread | Why::Forbidden) => {}
+            }
         }
-        let Some(mut asked) = self.prepared(context).await else { return Outcome::NotAsked };
+        outcome
+    }
+
+    /// Asks KMS with a version of this object.
+    async fn ask_with(&self, place: &Place, server: &str, context: &Context) -> Result<Outcome, Why> {
+        let mut asked = {
+            let _turn = context.key_checks.reads.acquire().await;
+            self.prepared(place, context).await?
+        };
         let permit = if let Some(permit) = context.kms.queue.acquire_if_idle(&asked.lane) {
             permit
         } else {
-            let Ok(permit) = timeout(LONGEST_WAIT, acquire(context, &asked.lane)).await else {
-                return Outcome::NotAsked;
+            let Ok(permit) = timeout(LONGEST_TURN, acquire(context, &asked.lane)).await else {
+                return Ok(Outcome::NotAsked);
             };
             // Meanwhile the object can be gone, and its class can have changed.
-            let Some(now) = self.prepared(context).await.filter(|now| now.lane == asked.lane) else {
-                return Outcome::NotAsked;
-            };
-            asked = now;
+            match timeout(LONGEST_HOLD, self.prepared(place, context)).await {
+                Ok(Ok(now)) if now.lane == asked.lane => asked = now,
+                _ => return Ok(Outcome::NotAsked),
+            }
             permit
         };
         if context.key_checks.is_without_dry_runs(server) {
-            return Outcome::NotAsked;
+            return Ok(Outcome::NoDryRuns);
         }
-        let answer = context.kms.dry_run(permit, &asked.caller, &asked.request, &asked.grant_tokens).await;
+        let answer = context.kms.dry_run(permit, &asked.caller, &asked.request).await;
         match answer {
             DryRun::NotKnown => context.key_checks.give_up(server),
-            DryRun::Nothing(code) => debug!(key = &*self.arn, code, "a dry run says nothing about the KMS key"),
+            DryRun::Denied(code) | DryRun::NoAnswer(code) => {
+                debug!(key = &*self.arn, code, "a dry run says nothing about the KMS key");
+            }
             DryRun::Usable | DryRun::Unusable(_) => {}
         }
-        Outcome::Answered(answer)
+        Ok(Outcome::Answered(answer))
     }
 
-    /// What KMS is asked, and with whose credentials; `None` if no class allows to ask.
-    async fn prepared(&self, context: &Context) -> Option<Prepared> {
-        let mut found = None;
-        for place in &self.candidates {
-            found = match place.kind() {
-                KindId::DataKey => self.version_of::<DataKey>(place, context).await,
-                KindId::DataKeyPair => self.version_of::<DataKeyPair>(place, context).await,
-            };
-            if found.is_some() {
-                break;
-            }
-        }
-        let Version { issued, grant_tokens, identity, namespace } = found?;
+    /// What KMS is asked with this object, and with whose credentials.
+    async fn prepared(&self, place: &Place, context: &Context) -> Result<Prepared, Why> {
+        let found = match place.kind() {
+            KindId::DataKey => self.version_of::<DataKey>(place, context).await,
+            KindId::DataKeyPair => self.version_of::<DataKeyPair>(place, context).await,
+        };
+        let Version { issued, identity, namespace } = found?;
         let mut request = issued.request;
         // The record says which KMS key wrapped the version. An alias can name another one by now.
         (request.key_id, request.region) = (self.arn.to_string(), None);
         let class = request.material().map_or(QuotaClass::Symmetric, Material::quota_class);
-        let lane = context.kms.lane(&request, class, &identity).ok()?;
+        let lane = context.kms.lane(&request, class, &identity).map_err(|_| Why::Forbidden)?;
         let caller = match identity.role() {
             None => Caller::Operator,
-            Some(role) => session(context, role, &namespace).await?,
+            Some(role) => session(context, role, &namespace).await.ok_or(Why::Unread)?,
         };
-        Some(Prepared { request, grant_tokens, lane, caller })
+        Ok(Prepared { request, lane, caller })
     }
 
     /// The newest version of an object that this KMS key wrapped, if the class that the object has now allows to ask with it.
-    async fn version_of<K: KeyKind>(&self, place: &Place, context: &Context) -> Option<Version> {
+    async fn version_of<K: KeyKind>(&self, place: &Place, context: &Context) -> Result<Version, Why> {
         let read = keys::get::<K>(&context.client, place.namespace(), place.name());
-        let found = timeout(context.kube_timeout, read).await.ok()?.ok()??;
-        let key: K = found.decode().ok()?;
+        let Ok(Ok(found)) = timeout(context.kube_timeout, read).await else { return Err(Why::Unread) };
+        let key: K = found.and_then(|found| found.decode().ok()).ok_or(Why::Forbidden)?;
         let object = key.as_object();
         if object.metadata.deletion_timestamp.is_some() {
-            return None;
+            return Err(Why::Forbidden);
         }
         let class = context.classes.of(object);
         let tenancy = class.tenancy(context.classes.is_required());
-        let of_the_key = object.record().iter().filter(|issued| issued.key_id == *self.arn);
+        // A newer release can record a request that this one cannot send.
+        let of_the_key =
+            object.record().iter().filter(|issued| issued.key_id == *self.arn && issued.request.material().is_some());
         let allowed = of_the_key.filter_map(|issued| {
             let identity = tenancy.identity_for(object, context.kms.own_region(), issued).ok()?;
             (Asker::of(&identity) == self.asker).then_some((issued, identity))
         });
-        let (issued, identity) = allowed.max_by_key(|(issued, _)| issued.version)?;
-        Some(Version {
-            issued: issued.clone(),
-            grant_tokens: object.spec.grant_tokens.to_vec(),
-            identity,
-            namespace: place.namespace().to_owned(),
-        })
+        let (issued, identity) = allowed.max_by_key(|(issued, _)| issued.version).ok_or(Why::Forbidden)?;
+        Ok(Version { issued: issued.clone(), identity, namespace: place.namespace().to_owned() })
     }
 }
 

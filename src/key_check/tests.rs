@@ -53,7 +53,7 @@ fn asked(stores: &[Arc<Store>], starts: &[Millis], end: Millis, answer: DryRun) 
     let classes = Classes::new(false);
     let mut count = 0;
     for (number, start) in starts.iter().enumerate() {
-        let checks = KeyChecks::new(INTERVAL);
+        let checks = KeyChecks::new(INTERVAL, true);
         let mut clocks = Clocks::new(INTERVAL, *start);
         let mut now = *start;
         let stop = starts.get(number + 1).copied().unwrap_or(end);
@@ -98,7 +98,7 @@ fn reported_key_is_asked_about_within_an_hour_of_a_restart() {
     let stores = stores(&[reported, key("shop", "other", &[arn(2)], None)]);
     let classes = Classes::new(false);
     for start in [0, 5 * HOUR, 9 * HOUR] {
-        let checks = KeyChecks::new(INTERVAL);
+        let checks = KeyChecks::new(INTERVAL, true);
         let mut clocks = Clocks::new(INTERVAL, start);
         let asked: Vec<_> = (1..=60)
             .flat_map(|minute| checks.questions(&mut clocks, start + minute * 60_000, &classes, &stores))
@@ -115,6 +115,62 @@ fn reported_key_is_asked_about_within_an_hour_of_a_restart() {
 }
 
 #[test]
+fn condition_of_a_rewrapped_object_is_looked_at_again() {
+    let mut moved = key("shop", "moved", &[arn(1)], None);
+    let verdict = OfKey::Unusable(Cause::KMSInvalidStateException, at(1));
+    moved.status = wanted(&moved, |_| Some(verdict), at(2));
+    let status = moved.status.as_mut().unwrap();
+    let mut rewrap = issued(2);
+    rewrap.key_id = arn(2);
+    rewrap.rewrap_of = Some(serde_json::from_value(json!({ "version": 1 })).unwrap());
+    status.versions.push(rewrap);
+    let mut bad = key("shop", "bad", &[arn(1)], None);
+    bad.status = wanted(&bad, |_| Some(verdict), at(2));
+    let stores = stores(&[moved, bad, key("shop", "other", &[arn(2)], None)]);
+    let (checks, classes) = (KeyChecks::new(INTERVAL, true), Classes::new(false));
+    let mut named = HashMap::new();
+    let mut outdated = |checks: &KeyChecks, now| {
+        let places = checks.outdated(&mut named, now, &classes, &stores);
+        places.iter().map(|place| place.name().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(outdated(&checks, 0), ["moved"], "also where nothing is known of the new KMS key");
+    assert!(outdated(&checks, HOUR - 1).is_empty(), "once in an hour");
+    assert_eq!(outdated(&checks, HOUR), ["moved"]);
+    // The condition could not be removed when AWS KMS used the KMS key again.
+    let question = Question::new(Asker::Operator, arn(1).into(), Vec::new());
+    checks.learn(&question, DryRun::Usable, HOUR + 1, &classes, &stores);
+    assert_eq!(outdated(&checks, HOUR + 2), ["bad"]);
+}
+
+#[test]
+fn question_is_asked_with_objects_of_many_namespaces() {
+    let many = (0..1000).map(|number| (None, place_of("loud", number)));
+    let few = (0..5).map(|number| (Some(Arc::from("class")), place_of(&format!("quiet-{number}"), number)));
+    let question = Question::new(Asker::Operator, arn(1).into(), many.chain(few).collect());
+    let namespaces: BTreeSet<_> = question.candidates().iter().map(|place| place.namespace().to_owned()).collect();
+    assert_eq!((namespaces.len(), question.candidates().len()), (6, 8));
+}
+
+fn place_of(namespace: &str, number: usize) -> Place {
+    Place::new(KindId::DataKey, namespace, &number.to_string())
+}
+
+#[test]
+fn question_without_an_answer_is_asked_again_within_an_hour() {
+    let stores = stores(&[key("shop", "orders", &[arn(1)], None)]);
+    let answered = |answer| asked(&stores, &[0], 24 * HOUR, answer);
+    assert_eq!(answered(DryRun::Denied("AccessDeniedException")), 2, "in each interval");
+    assert!(answered(DryRun::NoAnswer("NotAsked")) > 10);
+}
+
+#[test]
+fn kms_key_that_does_not_exist_costs_three_calls_a_day() {
+    let stores = stores(&[key("shop", "orders", &[arn(1)], None)]);
+    assert_eq!(asked(&stores, &[0], 24 * HOUR, DryRun::Unusable(Cause::NotFoundException)), 3);
+    assert_eq!(asked(&stores, &[0], 48 * HOUR, DryRun::Unusable(Cause::NotFoundException)), 5);
+}
+
+#[test]
 fn only_objects_that_say_something_else_are_written() {
     let mut reported = key("shop", "reported", &[arn(1)], None);
     let verdict = OfKey::Unusable(Cause::KMSInvalidStateException, at(1));
@@ -125,7 +181,7 @@ fn only_objects_that_say_something_else_are_written() {
         key("shop", "other", &[arn(2)], None),
         reported,
     ]);
-    let (checks, classes) = (KeyChecks::new(INTERVAL), Classes::new(false));
+    let (checks, classes) = (KeyChecks::new(INTERVAL, true), Classes::new(false));
     let question = Question::new(Asker::Operator, arn(1).into(), Vec::new());
     let mut now = 0;
     let mut learn = |answer| {
@@ -141,7 +197,7 @@ fn only_objects_that_say_something_else_are_written() {
     assert!(learn(BAD).is_empty(), "once says little");
     assert_eq!(learn(BAD), ["both", "new"], "one has the condition already");
     assert_eq!(learn(BAD), ["both", "new"], "they have no condition yet");
-    assert!(learn(DryRun::Nothing("AccessDeniedException")).is_empty());
+    assert!(learn(DryRun::Denied("AccessDeniedException")).is_empty());
     assert_eq!(learn(DryRun::Unusable(Cause::NotFoundException)), ["both", "new", "reported"], "another cause");
     assert_eq!(learn(DryRun::Usable), ["reported"]);
     let states = checks.states(stores.iter().map(|store| &**store));

@@ -87,7 +87,7 @@ impl Context {
             kube_timeout: Duration::from_secs(10),
             resync: Duration::from_hours(10),
             classes: Classes::new(false),
-            key_checks: KeyChecks::default(),
+            key_checks: KeyChecks::new(Duration::ZERO, false),
             may_issue: true,
             reserved: Reserved::default(),
         }

@@ -126,7 +126,7 @@ async fn pending_deletion_is_reported_on_each_dependent_object() {
         becomes(&test, name, None).await;
     }
     becomes(&pairs, "tokens", None).await;
-    test.event_contains("orders", "KeyUsable", "uses the KMS keys of all versions").await;
+    test.event_contains("orders", "KeyUsable", "uses the reported KMS keys again").await;
     eventually(SOON, "no KMS key is unusable", async || {
         metric(&operator, r#"datakey_kms_keys{state="unusable"}"#).await == Some(0)
     })
@@ -197,12 +197,44 @@ async fn reports_are_removed_where_checks_are_turned_off() {
     test.issue("orders", &json!({})).await;
     test.kms.client().disable_key().key_id(&test.key.id).send().await.unwrap();
     let said = becomes(&test, "orders", Some("KeyDisabled")).await.unwrap();
-    assert!(said.message.contains("Enable the KMS key"), "{}", said.message);
+    assert!(said.message.contains("and enable it"), "{}", said.message);
     drop(operator);
     let asked = test.proxy.dry_runs().len();
+    {
+        // As after a restore: AWS KMS is never called, and what the status says stays.
+        let _operator = test.operator_with(&[OFTEN, "--issue=false"], &[]);
+        test.issue("pinned", &json!({ "wrappedKeys": [test.pin(1)] })).await;
+        assert_eq!(key_usable(&test, "orders").await, Some(said));
+    }
     let _operator = test.operator_with(&["--key-check-interval=0"], &[]);
     becomes(&test, "orders", None).await;
     assert_eq!(test.proxy.dry_runs().len(), asked);
+    assert!(test.events("orders", "KeyUsable").await.is_empty(), "AWS KMS still does not use it");
+}
+
+#[tokio::test]
+async fn report_of_a_kms_key_that_was_moved_from_ends() {
+    let test = TestNamespace::new("watch-moved").await;
+    let operator = test.operator_with(&[OFTEN], &[]);
+    test.issue("orders", &json!({})).await;
+    test.kms.client().disable_key().key_id(&test.key.id).send().await.unwrap();
+    becomes(&test, "orders", Some("KeyDisabled")).await;
+    // Only what the record says counts here: the rewrap is what another cluster made before.
+    let safe = kms::create_key(&test.kms.client()).await;
+    let mut pin = test.pin(2);
+    pin["keyId"] = json!(safe.arn);
+    pin["request"]["keyId"] = json!(safe.arn);
+    pin["rewrapOf"] = json!({ "version": 1 });
+    // Nothing is known of the other KMS key: AWS KMS denies the question.
+    test.proxy.fail_dry_runs_always(Fault::code("AccessDeniedException"));
+    test.patch("orders", &json!({ "spec": { "wrappedKeys": [pin] } })).await;
+    becomes(&test, "orders", None).await;
+    eventually(SOON, "no object is counted", async || {
+        let (_, metrics) = operator.admin("/metrics").await;
+        !metrics.contains("key_unusable{")
+    })
+    .await;
+    assert!(test.events("orders", "KeyUsable").await.is_empty(), "it is disabled");
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use datakey::{
     api::KindId,
-    condition::{ReadyState, key_usable::Cause},
+    condition::{
+        ReadyState,
+        key_usable::{Cause, Said},
+    },
 };
 
 use super::Store;
@@ -20,6 +23,10 @@ impl Store {
     /// What the conditions `KeyUsable` report: a cause for each object that has one, and its namespace.
     pub fn unusable(&self) -> Vec<(Cause, String)> {
         let rows = self.rows.lock();
-        rows.keys().filter_map(|(place, row)| Some((row.facts.unusable?, place.namespace().to_owned()))).collect()
+        let unusable = rows.keys().filter_map(|(place, row)| match row.facts.unusable {
+            Some(Said::Unusable(cause)) => Some((cause, place.namespace().to_owned())),
+            Some(Said::Outdated) | None => None,
+        });
+        unusable.collect()
     }
 }

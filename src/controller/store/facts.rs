@@ -8,7 +8,7 @@ use datakey::{
     api::Object,
     condition::{
         ReadyState,
-        key_usable::{self, Cause},
+        key_usable::{self, Said},
     },
     decode::{Encoded, Remains},
     reason::Reason,
@@ -36,8 +36,8 @@ pub struct RowFacts {
     pub has_record: bool,
     /// Whether it can be decoded.
     pub is_readable: bool,
-    /// The worst cause that its condition `KeyUsable` reports, if it has that.
-    pub unusable: Option<Cause>,
+    /// What its condition `KeyUsable` says, if it has that.
+    pub unusable: Option<Said>,
     /// On which KMS keys it depends. The store sets it, by [`Facts::key_arns`]. It is here because the bytes around it are
     /// free here.
     pub(super) wrapped_by: Option<SetId>,
@@ -55,7 +55,7 @@ impl Facts {
             state: ReadyState::of(key.status),
             has_record: !key.record().is_empty(),
             is_readable: true,
-            unusable: key_usable::worst(key),
+            unusable: key_usable::said(key),
             wrapped_by: None,
         };
         let key_arns = key_usable::dependencies(key).into_keys().map(Arc::from).collect();

@@ -882,7 +882,7 @@ fn dependents_of_a_kms_key_are_those_of_its_record() {
 
 #[test]
 fn reported_kms_keys_are_known_without_the_object() {
-    use datakey::condition::key_usable::{Cause, wanted};
+    use datakey::condition::key_usable::{Cause, Said, wanted};
     let store = Store::new(Arc::new(WorkingSet::new(1 << 20)), &[KindId::DataKey]);
     let arn = issued(1).key_id;
     let mut key = wrapped("one", "1", &[&arn]);
@@ -891,8 +891,13 @@ fn reported_kms_keys_are_known_without_the_object() {
     deliver(&store, &key, Verdict::Settled);
     deliver(&store, &wrapped("other", "2", &[&arn]), Verdict::Settled);
     assert_eq!(store.unusable(), [(Cause::DisabledException, "shop".to_owned())]);
-    assert_eq!(store.reported_unusable(), [place("one")]);
-    assert_eq!(store.reported_arns(), [Arc::from(&*arn)].into());
+    let reported = Reported {
+        place: place("one"),
+        class: None,
+        said: Said::Unusable(Cause::DisabledException),
+        arns: Some([Arc::from(&*arn)].into()),
+    };
+    assert_eq!(store.reported(), [reported]);
     deliver(&store, &wrapped("one", "3", &[&arn]), Verdict::Settled);
-    assert!(store.unusable().is_empty() && store.reported_arns().is_empty());
+    assert!(store.unusable().is_empty() && store.reported().is_empty());
 }

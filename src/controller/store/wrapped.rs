@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use datakey::condition::key_usable::Cause;
+use datakey::condition::key_usable::Said;
 
-use super::Store;
+use super::{Store, wrapping::KeyArns};
 use crate::place::Place;
 
 /// An object that depends on a KMS key.
@@ -14,10 +14,23 @@ pub struct Member {
     pub place: Place,
     /// The name of its class in the spec.
     pub class: Option<Arc<str>>,
-    /// The worst cause that its condition `KeyUsable` reports, if it has that.
-    pub unusable: Option<Cause>,
+    /// What its condition `KeyUsable` says, if it has that.
+    pub unusable: Option<Said>,
     /// Whether it depends on other KMS keys, too.
     pub has_others: bool,
+}
+
+/// An object with a condition `KeyUsable`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The object.
+    pub place: Place,
+    /// The name of its class in the spec.
+    pub class: Option<Arc<str>>,
+    /// What the condition says.
+    pub said: Said,
+    /// The KMS keys on which it depends; `None` if it has no record.
+    pub arns: Option<KeyArns>,
 }
 
 // === impl Store ===
@@ -48,18 +61,16 @@ impl Store {
     }
 
     /// The objects with a condition `KeyUsable`.
-    pub fn reported_unusable(&self) -> Vec<Place> {
+    pub fn reported(&self) -> Vec<Reported> {
         let rows = self.rows.lock();
-        rows.keys().filter(|(_, row)| row.facts.unusable.is_some()).map(|(place, _)| place.clone()).collect()
-    }
-
-    /// The ARNs of the KMS keys of these objects.
-    pub fn reported_arns(&self) -> BTreeSet<Arc<str>> {
-        let rows = self.rows.lock();
-        let reported = rows.keys().filter(|(_, row)| row.facts.unusable.is_some());
-        reported
-            .filter_map(|(_, row)| rows.sets.get(row.facts.wrapped_by?))
-            .flat_map(|set| set.iter().cloned())
-            .collect()
+        let reported = rows.keys().filter_map(|(place, row)| {
+            Some(Reported {
+                place: place.clone(),
+                class: rows.class_of.get(place).cloned(),
+                said: row.facts.unusable?,
+                arns: row.facts.wrapped_by.and_then(|set| rows.sets.get(set)).cloned(),
+            })
+        });
+        reported.collect()
     }
 }

@@ -40,10 +40,10 @@ impl Conditions {
         Self { own, others: old.others }
     }
 
-    /// The condition `KeyUsable`, if it is there and can be decoded.
+    /// The condition `KeyUsable`, if it is there, can be decoded and is False. A newer release can give it other values.
     pub fn key_usable(&self) -> Option<Condition> {
         let found = self.others.iter().find(|condition| is_key_usable(condition))?;
-        serde_json::from_value(found.clone()).ok()
+        serde_json::from_value(found.clone()).ok().filter(|condition: &Condition| condition.status == "False")
     }
 
     /// Whether `KeyUsable` can stand beside the conditions of other controllers, `Ready` and `Stalled`: a status with more conditions
@@ -137,6 +137,16 @@ mod tests {
         assert_eq!(conditions.iter().map(|own| own.type_.as_str()).collect::<Vec<_>>(), ["Ready"]);
         let written = Conditions::beside(Vec::new(), conditions);
         assert_eq!(serde_json::to_value(written).unwrap(), json!([foreign]));
+    }
+
+    #[test]
+    fn only_a_false_key_usable_is_a_report() {
+        let report = |status: &str| {
+            let mut condition = condition("KeyUsable", "2026-01-01T00:00:00Z");
+            condition["status"] = json!(status);
+            serde_json::from_value::<Conditions>(json!([condition])).unwrap().key_usable().is_some()
+        };
+        assert!(report("False") && !report("True") && !report("Unknown"), "a newer release can write the others");
     }
 
     #[test]

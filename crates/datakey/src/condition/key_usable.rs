@@ -36,6 +36,15 @@ pub struct Unusable {
     pub since: Timestamp,
 }
 
+/// What the condition of an object says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// AWS KMS does not use a KMS key on which the object depends. The worst cause.
+    Unusable(Cause),
+    /// It names only KMS keys on which the object does not depend any more, as after a rewrap.
+    Outdated,
+}
+
 /// What is known of a KMS key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -74,18 +83,28 @@ impl Cause {
 /// The KMS keys that the condition of an object reports, of those on which it depends.
 pub fn reported<'a>(object: impl Into<Object<'a>>) -> Vec<Unusable> {
     let object = object.into();
-    let Some(condition) = object.status.and_then(|status| status.conditions.key_usable()) else { return Vec::new() };
     let dependencies = dependencies(object);
     let is_one = |unusable: &Unusable| dependencies.contains_key(unusable.key_arn.as_str());
-    parse(&condition.message).into_iter().filter(is_one).collect()
+    written(object).into_iter().filter(is_one).collect()
 }
 
-/// The worst cause that the condition of an object reports, if it has that: a disabled KMS key where the condition cannot be read.
-pub fn worst<'a>(object: impl Into<Object<'a>>) -> Option<Cause> {
+/// The KMS keys in the condition, also those on which the object does not depend any more.
+fn written(object: Object<'_>) -> Vec<Unusable> {
+    let condition = object.status.and_then(|status| status.conditions.key_usable());
+    condition.map(|condition| parse(&condition.message)).unwrap_or_default()
+}
+
+/// What the condition of an object says, if it has that.
+pub fn said<'a>(object: impl Into<Object<'a>>) -> Option<Said> {
     let object = object.into();
     object.status?.conditions.key_usable()?;
-    let causes = reported(object).into_iter().map(|unusable| unusable.cause);
-    Some(causes.max().unwrap_or(Cause::DisabledException))
+    let worst = reported(object).into_iter().map(|unusable| unusable.cause).max();
+    Some(match worst {
+        Some(cause) => Said::Unusable(cause),
+        // It cannot be read. A newer release can write it otherwise.
+        None if written(object).is_empty() => Said::Unusable(Cause::DisabledException),
+        None => Said::Outdated,
+    })
 }
 
 /// The status that an object must have by what is known of the KMS keys on which it depends; `None` if it has that. Of a KMS key of which
@@ -106,14 +125,14 @@ pub fn wanted<'a>(
             Some(Verdict::Usable) => None,
             Some(Verdict::Unusable(cause, since)) => {
                 let since = truncate_to_seconds(since).0;
-                // Another process can have found it out before.
-                let earlier = said.filter(|said| said.cause == cause).map(|said| said.since.min(since));
+                // Another process can have found it out before, with another cause: one that is pending deletion can be disabled, too.
+                let earlier = said.map(|said| said.since.min(since));
                 Some(Unusable { key_arn: arn.to_owned(), cause, since: earlier.unwrap_or(since) })
             }
         });
     }
     let present = status.conditions.key_usable();
-    if before == after && present.is_some() != after.is_empty() {
+    if present.is_none() && after.is_empty() {
         return None;
     }
     if !after.is_empty() && !status.conditions.have_room_for_key_usable() {
@@ -126,9 +145,17 @@ pub fn wanted<'a>(
         reason: worst.reason().as_str().to_owned(),
         message: message(object, &after),
         // Kubernetes API conventions: the time of the last change of `status`, which is always False here.
-        last_transition_time: present.map_or_else(|| truncate_to_seconds(now), |present| present.last_transition_time),
+        last_transition_time: present
+            .as_ref()
+            .map_or_else(|| truncate_to_seconds(now), |present| present.last_transition_time.clone()),
         observed_generation: object.metadata.generation,
     });
+    let says = |condition: &Option<Condition>| {
+        condition.as_ref().map(|Condition { reason, message, .. }| (reason.clone(), message.clone()))
+    };
+    if says(&present) == says(&condition) {
+        return None;
+    }
     let conditions = status.conditions.clone().with_key_usable(condition.as_ref());
     Some(KeyStatus { conditions, ..status.clone() })
 }
@@ -171,7 +198,8 @@ fn advice(kind: &Kind, unusable: &[Unusable]) -> String {
     let noun = kind.noun;
     if unusable.iter().all(|unusable| unusable.cause == Cause::DisabledException) {
         return format!(
-            "Workloads cannot unwrap such a {noun}. Enable the KMS key; if it must go, move to another one after that (kubectl datakey rewrap)"
+            "Workloads cannot unwrap such a {noun}. Cancel the deletion of the KMS key if it is pending, and enable it; if it must go, move to \
+             another one after that (kubectl datakey rewrap)"
         );
     }
     format!(
@@ -249,7 +277,7 @@ mod tests {
         assert_eq!((&*found.status, &*found.reason, found.last_transition_time.0), ("False", "KeyStateInvalid", at(5)));
         let says = format!("{} (KMSInvalidStateException since {}), the KMS key of versions 1, 2. ", own(), at(4));
         assert!(found.message.starts_with(&format!("AWS KMS does not use {says}")), "{}", found.message);
-        assert_eq!(worst(&key), Some(BAD));
+        assert_eq!(said(&key), Some(Said::Unusable(BAD)));
         assert!(apply(&mut key, only(&own(), Verdict::Usable), 9));
         assert_eq!(key.status, before, "and Ready never changed");
     }
@@ -262,7 +290,7 @@ mod tests {
             apply(&mut key, known, 5);
             let entry = |arn: &str, cause| Unusable { key_arn: arn.to_owned(), cause, since: at(3) };
             assert_eq!(reported(&key), [entry(&own(), own_cause), entry(OTHER, other_cause)]);
-            assert_eq!(worst(&key), Some(own_cause.max(other_cause)));
+            assert_eq!(said(&key), Some(Said::Unusable(own_cause.max(other_cause))));
         }
         for odd in ["", "AWS KMS does not use ", "AWS KMS does not use x (y since z)", "refused"] {
             assert_eq!(parse(odd), [], "{odd}");
@@ -279,9 +307,9 @@ mod tests {
         assert!(apply(&mut key, only(OTHER, Verdict::Usable), 9));
         assert_eq!(reported(&key).iter().map(|of| of.key_arn.clone()).collect::<Vec<_>>(), [own()]);
         assert_eq!(condition(&key).unwrap().last_transition_time.0, at(5), "it was False all the time");
-        // Another cause begins at another time.
+        // Another cause is no new beginning.
         assert!(apply(&mut key, only(&own(), Verdict::Unusable(Cause::NotFoundException, at(8))), 9));
-        assert_eq!((reported(&key)[0].since, worst(&key)), (at(8), Some(Cause::NotFoundException)));
+        assert_eq!((reported(&key)[0].since, said(&key)), (at(3), Some(Said::Unusable(Cause::NotFoundException))));
     }
 
     #[test]
@@ -302,8 +330,26 @@ mod tests {
         record(&mut key, vec![issued(1), issued(2)]);
         apply(&mut key, only(&own(), Verdict::Unusable(BAD, at(4))), 5);
         record(&mut key, vec![issued(1), issued(2), rewrap(3, 1), rewrap(4, 2)]);
+        assert_eq!(said(&key), Some(Said::Outdated));
         assert!(apply(&mut key, |_| None, 6));
         assert_eq!(condition(&key), None);
+        // One of two reported KMS keys is moved from: the message does not name it any more.
+        let other = |key: &mut DataKey| {
+            key.status.as_mut().unwrap().versions.iter_mut().for_each(|issued| {
+                if issued.version == 2 {
+                    issued.key_id = OTHER.to_owned();
+                }
+            });
+        };
+        record(&mut key, vec![issued(1), issued(2)]);
+        other(&mut key);
+        apply(&mut key, |_| Some(Verdict::Unusable(BAD, at(4))), 5);
+        assert!(condition(&key).unwrap().message.contains(&own()));
+        record(&mut key, vec![issued(1), issued(2), rewrap(3, 1)]);
+        other(&mut key);
+        assert!(apply(&mut key, |_| None, 6));
+        let message = condition(&key).unwrap().message;
+        assert!(!message.contains(&own()) && message.contains(OTHER), "{message}");
     }
 
     #[test]

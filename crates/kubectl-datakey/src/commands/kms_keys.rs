@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datakey::condition::key_usable::{self, Unusable};
+use datakey::condition::key_usable::{self, Cause, Said, Unusable};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -48,16 +48,23 @@ pub async fn run(cluster: &Cluster, args: &KmsKeys) -> Result<Output, CommandErr
     let unusable = items.iter().filter(|key| key.unusable.is_some()).count();
     let (all, now) = (items.len(), Timestamp::now());
     let out = render(args.output, &Items { items }, |list| render_table(&list.items, now))?;
-    let found = if unusable > 0 { Health::Unhealthy } else { Health::Healthy };
+    let unread: Vec<_> =
+        listing.keys.iter().filter(|fetched| is_unread(fetched)).map(|fetched| fetched.key.shown()).collect();
+    let found = if unusable > 0 || !unread.is_empty() { Health::Unhealthy } else { Health::Healthy };
     let mut output = Output::text(out).with(listing.health().max(found));
     if args.output == Format::Table {
         output.notes.push(match (all, unusable) {
             (0, _) if listing.keys.is_empty() => none_found(cluster, &listing, args.all_namespaces),
             (0, _) => "Nothing is issued yet.".to_owned(),
-            (_, 0) => NO_REPORT.to_owned(),
+            (_, 0) if unread.is_empty() => NO_REPORT.to_owned(),
+            (_, 0) => String::new(),
             _ => ADVICE.to_owned(),
         });
     }
+    output.notes.retain(|note| !note.is_empty());
+    output.notes.extend(unread.into_iter().map(|shown| {
+        format!("The condition KeyUsable of {shown} is False, and this version of the plugin cannot read which KMS key it reports: see the condition")
+    }));
     output.notes.extend(listing.notes());
     Ok(output)
 }
@@ -71,18 +78,25 @@ const ADVICE: &str = "AWS deletes a KMS key 7 to 30 days after that is scheduled
                       deletion and enable the KMS key; if it must go, move its data keys to another one after that (kubectl datakey \
                       rewrap).";
 
+/// Whether an object reports something that this version cannot read, as a newer release can write it.
+fn is_unread(fetched: &FetchedKey) -> bool {
+    let object = fetched.key.object();
+    matches!(key_usable::said(object), Some(Said::Unusable(_))) && key_usable::reported(object).is_empty()
+}
+
 /// Returns the KMS keys, with those that AWS KMS does not use first.
 fn kms_keys(listed: &[FetchedKey]) -> Vec<KmsKey> {
-    let mut reports = BTreeMap::<String, Report>::new();
+    let mut reports = BTreeMap::<String, (Cause, Timestamp)>::new();
     let all = listed.iter().flat_map(|fetched| key_usable::reported(fetched.key.object()));
     for Unusable { key_arn, cause, since } in all {
-        let report = Report { code: cause.code().to_owned(), since: Time(since) };
-        // Objects can have found it out at different times.
-        let earliest = reports.entry(key_arn).or_insert_with(|| report.clone());
-        if report.since.0 < earliest.since.0 {
-            *earliest = report;
-        }
+        // The conditions of objects are written at different times: the worst cause is the newest, because a deleted KMS key stays deleted.
+        let (worst, earliest) = reports.entry(key_arn).or_insert((cause, since));
+        (*worst, *earliest) = ((*worst).max(cause), (*earliest).min(since));
     }
+    let reports: BTreeMap<_, _> = reports
+        .into_iter()
+        .map(|(arn, (cause, since))| (arn, Report { code: cause.code().to_owned(), since: Time(since) }))
+        .collect();
     let with_report = |count: KmsKeyCount| KmsKey { unusable: reports.get(&count.key_id).cloned(), count };
     let mut keys: Vec<_> = census(listed).into_iter().map(with_report).collect();
     keys.sort_by_key(|key| key.unusable.is_none());
@@ -141,6 +155,31 @@ mod tests {
         assert_eq!((&*count.key_id, count.versions, count.objects, count.namespaces), (ARN, 3, 2, 2));
         let report = unusable.as_ref().unwrap();
         assert_eq!((&*report.code, report.since.0), ("KMSInvalidStateException", at(5)), "the earliest");
+    }
+
+    #[test]
+    fn worst_cause_is_shown_since_the_earliest_report() {
+        let listed = [
+            reported(ready(&[1]), Cause::KMSInvalidStateException, 5),
+            reported(
+                edited(ready(&[1]), |value| value["metadata"]["name"] = json!("payments")),
+                Cause::NotFoundException,
+                9,
+            ),
+        ];
+        let report = kms_keys(&listed)[0].unusable.clone().unwrap();
+        assert_eq!((&*report.code, report.since.0), ("NotFoundException", at(5)));
+    }
+
+    #[test]
+    fn report_that_cannot_be_read_is_no_all_clear() {
+        let readable = reported(ready(&[1]), Cause::DisabledException, 5);
+        let newer = edited(reported(ready(&[1]), Cause::DisabledException, 5), |value| {
+            let conditions = value["status"]["conditions"].as_array_mut().unwrap();
+            let condition = conditions.iter_mut().find(|condition| condition["type"] == "KeyUsable").unwrap();
+            condition["message"] = json!("as a newer release writes it");
+        });
+        assert!(is_unread(&newer) && !is_unread(&readable) && !is_unread(&ready(&[1])));
     }
 
     #[test]

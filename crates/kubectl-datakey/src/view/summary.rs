@@ -2,7 +2,10 @@
 
 use datakey::{
     api::{self, EncryptionContext, IssuedVersion, KeyPairSpec, KeySpec, Material},
-    condition,
+    condition::{
+        self,
+        key_usable::{self, Said},
+    },
     secret::sha256,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -149,7 +152,9 @@ impl KeySummary {
         let stalled =
             ready.is_current && condition::find(key, api::STALLED).is_some_and(|found| found.status == "True");
         let created = key.metadata().creation_timestamp.clone();
-        let key_unusable = key.status().and_then(|status| status.conditions.key_usable());
+        // Not one that names only KMS keys on which the object does not depend any more: the operator removes it.
+        let is_unusable = matches!(key_usable::said(key.object()), Some(Said::Unusable(_)));
+        let key_unusable = key.status().filter(|_| is_unusable).and_then(|status| status.conditions.key_usable());
         let known = key.status().and_then(|status| status.key_id.clone());
         Self {
             advice: advice(&ready.reason, &namespace, &shown),
