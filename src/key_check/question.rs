@@ -7,13 +7,19 @@ use datakey::{
     arn::KmsArn,
     class::{Identity, Role},
 };
+use futures::{StreamExt, channel::mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Asker;
 use crate::{
     api_server::{keys, namespaces},
-    kms::{DryRun, lane_id::LaneId, queue::Permit, roles::Caller},
+    kms::{
+        DryRun,
+        lane_id::LaneId,
+        queue::{Permit, RateQueue},
+        roles::Caller,
+    },
     metrics::KeyCheck,
     place::Place,
     reconcile::Context,
@@ -25,7 +31,7 @@ const CANDIDATES: usize = 8;
 /// How many of them KMS is asked with at most: it can deny the encryption context or the operation of one and allow that of another.
 const CALLS: usize = 3;
 
-/// How long a question waits at most while objects wait for its lane.
+/// How long a question lets all objects that wait for its lane go first, and then how long it waits at most in turn with them.
 const LONGEST_TURN: Duration = Duration::from_mins(10);
 
 /// How long a question waits until it looks again whether objects wait for its lane.
@@ -149,7 +155,8 @@ impl Question {
         let permit = if let Some(permit) = context.kms.queue.acquire_if_idle(&asked.lane) {
             permit
         } else {
-            let Ok(permit) = timeout(LONGEST_TURN, acquire(context, &asked.lane)).await else {
+            let uid = format!("{:?}", self.id());
+            let Some(permit) = acquire(&context.kms.queue, &asked.lane, &uid, place).await else {
                 return Ok(Outcome::NotAsked);
             };
             // Meanwhile the object can be gone, and its class can have changed.
@@ -215,13 +222,34 @@ impl Question {
     }
 }
 
-/// Waits for a permit that no object waits for.
-async fn acquire(context: &Context, lane: &LaneId) -> Permit {
+/// Waits for a permit; `None` if there is none in time. A tenant whose objects never stop waiting must not hide what a dry run would find,
+/// so after a while the question waits in turn, as one object more of the namespace of `object`.
+async fn acquire(queue: &RateQueue, lane: &LaneId, uid: &str, object: &Place) -> Option<Permit> {
+    if let Ok(permit) = timeout(LONGEST_TURN, acquire_if_idle(queue, lane)).await {
+        return Some(permit);
+    }
+    let in_turn = timeout(LONGEST_TURN, acquire_in_turn(queue, lane, uid, object)).await;
+    queue.release(uid);
+    in_turn.ok()
+}
+
+async fn acquire_if_idle(queue: &RateQueue, lane: &LaneId) -> Permit {
     loop {
-        if let Some(permit) = context.kms.queue.acquire_if_idle(lane) {
+        if let Some(permit) = queue.acquire_if_idle(lane) {
             return permit;
         }
         sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn acquire_in_turn(queue: &RateQueue, lane: &LaneId, uid: &str, object: &Place) -> Permit {
+    let (requeue, mut offered) = mpsc::unbounded();
+    loop {
+        if let Some(permit) = queue.acquire_or_enqueue(lane, uid, object, &requeue) {
+            return permit;
+        }
+        // The other end is in this function.
+        let _ = offered.next().await;
     }
 }
 
@@ -233,4 +261,46 @@ async fn session(context: &Context, role: &Role, namespace: &str) -> Option<Call
         None => Box::pin(context.kms.open_session(role, &uid)).await,
     };
     session.ok().map(|session| Caller::Session(Box::new(session)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::kms::{rates::Rates, shares::Shares};
+
+    #[tokio::test(start_paused = true)]
+    async fn question_gets_its_turn_while_objects_wait_without_end() {
+        let queue = RateQueue::new(Rates::new(NonZeroU32::new(20).unwrap().into(), []), Shares::UNLIMITED);
+        let lane = LaneId::new("eu-west-1", QuotaClass::Symmetric);
+        let (requeue, mut requeued) = mpsc::unbounded();
+        let ask = |number: usize| {
+            let object = Place::new(KindId::DataKey, "flood", &number.to_string());
+            queue.acquire_or_enqueue(&lane, object.name(), &object, &requeue)
+        };
+        let mut held: Vec<_> = (0..30_000).filter_map(ask).collect();
+        let flood = async {
+            for permit in held.drain(..) {
+                permit.start_call().await;
+            }
+            while let Some(object) = requeued.next().await {
+                if let Some(permit) = queue.acquire_or_enqueue(&lane, object.name(), &object, &requeue) {
+                    permit.start_call().await;
+                }
+            }
+        };
+        let begun = Instant::now();
+        let orders = Place::new(KindId::DataKey, "shop", "orders");
+        let permit = tokio::select! {
+            permit = acquire(&queue, &lane, "question", &orders) => permit,
+            () = flood => panic!("the flood ended"),
+            () = queue.run() => unreachable!(),
+        };
+        assert!(permit.is_some() && queue.waiting() > 0);
+        let waited = begun.elapsed();
+        assert!(waited >= LONGEST_TURN && waited < LONGEST_TURN + Duration::from_secs(5), "{waited:?}");
+    }
 }
