@@ -32,7 +32,7 @@ use crate::{
 };
 use announce::Announcements;
 use due::{Clock, Millis, millis};
-use question::{Outcome, Question};
+use question::Question;
 use state::{Found, State};
 
 mod announce;
@@ -369,16 +369,10 @@ async fn ask(context: &Context, stores: &[Arc<Store>], interval: Duration, annou
             }
             Some((outcome, question)) = asked.next(), if !asked.is_empty() => {
                 under_way.remove(&question.id());
-                let answer = match outcome {
-                    Outcome::Answered(answer) => answer,
-                    Outcome::Forbidden => DryRun::Denied("NotAllowed"),
-                    Outcome::NotAsked => DryRun::NoAnswer("NotAsked"),
-                    Outcome::NoDryRuns => DryRun::NotKnown,
-                };
                 if let Some(result) = outcome.result() {
                     context.metrics.kms_key_checked(result);
                 }
-                for place in checks.learn(&question, answer, now(), &context.classes, stores) {
+                for place in checks.learn(&question, outcome.answer(), now(), &context.classes, stores) {
                     announce.send(place);
                 }
             }

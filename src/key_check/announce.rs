@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use datakey::{
     api::{DataKey, DataKeyPair, KeyKind, KindId},
-    condition::key_usable::{self, Said, Unusable, Verdict},
+    condition::key_usable::{self, Unusable, Verdict},
 };
 use futures::{
     StreamExt,
@@ -116,8 +116,8 @@ async fn keep_once<K: KeyKind>(context: &Context, place: &Place) -> Result<(), O
     match classify_write(write.map_err(too_late)?, object) {
         Ok(WriteOutcome::Accepted(stored)) => {
             let is_proven = |arn: &str| context.key_checks.is_asking() && known(arn) == Some(Verdict::Usable);
-            let is_all_clear = key_usable::reported(object).iter().all(|unusable| is_proven(&unusable.key_arn));
-            report(context, &key, &stored.key, is_all_clear && key_usable::said(object) != Some(Said::Outdated)).await;
+            let is_all_clear = is_all_clear(&key_usable::reported(object), is_proven);
+            report(context, &key, &stored.key, is_all_clear).await;
             Ok(())
         }
         Ok(WriteOutcome::Rejected(why)) => Err(Some(why)),
@@ -126,6 +126,12 @@ async fn keep_once<K: KeyKind>(context: &Context, place: &Place) -> Result<(), O
         Err(Undecided::Server(code, why)) => Err(Some(format!("the API server answers {code}: {why}"))),
         Err(Undecided::Request(error)) => Err(unanswered(error)),
     }
+}
+
+/// Whether each KMS key that a condition reported is proven to be usable again. A condition that cannot be read, or that reports only KMS
+/// keys on which the object does not depend any more, reports nothing that an answer could prove.
+fn is_all_clear(reported: &[Unusable], is_proven: impl Fn(&str) -> bool) -> bool {
+    !reported.is_empty() && reported.iter().all(|unusable| is_proven(&unusable.key_arn))
 }
 
 /// Writes an event for what is new. `is_all_clear`: whether AWS KMS has answered that it uses what was reported. The condition also ends
@@ -147,5 +153,21 @@ async fn report<K: KeyKind>(context: &Context, before: &K, now: &K, is_all_clear
             context.emit(&about, EventType::Normal, "KeyUsable", "AWS KMS uses the reported KMS keys again").await;
         }
         Some(_) | None => debug!(namespace = about.namespace, name = about.name, "the condition KeyUsable has changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datakey::{condition::key_usable::Cause, fixtures::at};
+
+    use super::*;
+
+    #[test]
+    fn all_clear_needs_an_answer_about_each_reported_key() {
+        let unusable = |arn: &str| Unusable { key_arn: arn.to_owned(), cause: Cause::DisabledException, since: at(1) };
+        let both = [unusable("a"), unusable("b")];
+        assert!(is_all_clear(&both, |_| true));
+        assert!(!is_all_clear(&both, |arn| arn == "a"));
+        assert!(!is_all_clear(&[], |_| true), "nothing was reported that this release can read");
     }
 }

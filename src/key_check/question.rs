@@ -86,6 +86,16 @@ struct Prepared {
 // === impl Outcome ===
 
 impl Outcome {
+    /// What is learned from it.
+    pub fn answer(self) -> DryRun {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Forbidden => DryRun::Denied("NotAllowed"),
+            Self::NotAsked => DryRun::NoAnswer("NotAsked"),
+            Self::NoDryRuns => DryRun::NotKnown,
+        }
+    }
+
     /// How it is counted; `None` if it is not.
     pub fn result(self) -> Option<KeyCheck> {
         match self {

@@ -53,15 +53,13 @@ pub async fn run(cluster: &Cluster, args: &KmsKeys) -> Result<Output, CommandErr
     let found = if unusable > 0 || !unread.is_empty() { Health::Unhealthy } else { Health::Healthy };
     let mut output = Output::text(out).with(listing.health().max(found));
     if args.output == Format::Table {
-        output.notes.push(match (all, unusable) {
-            (0, _) if listing.keys.is_empty() => none_found(cluster, &listing, args.all_namespaces),
-            (0, _) => "Nothing is issued yet.".to_owned(),
-            (_, 0) if unread.is_empty() => NO_REPORT.to_owned(),
-            (_, 0) => String::new(),
-            _ => ADVICE.to_owned(),
+        output.notes.extend(match (all, unusable) {
+            (0, _) if listing.keys.is_empty() => Some(none_found(cluster, &listing, args.all_namespaces)),
+            (0, _) => Some("Nothing is issued yet.".to_owned()),
+            (_, 0) => unread.is_empty().then(|| NO_REPORT.to_owned()),
+            _ => Some(ADVICE.to_owned()),
         });
     }
-    output.notes.retain(|note| !note.is_empty());
     output.notes.extend(unread.into_iter().map(|shown| {
         format!("The condition KeyUsable of {shown} is False, and this version of the plugin cannot read which KMS key it reports: see the condition")
     }));
@@ -89,7 +87,7 @@ fn kms_keys(listed: &[FetchedKey]) -> Vec<KmsKey> {
     let mut reports = BTreeMap::<String, (Cause, Timestamp)>::new();
     let all = listed.iter().flat_map(|fetched| key_usable::reported(fetched.key.object()));
     for Unusable { key_arn, cause, since } in all {
-        // The conditions of objects are written at different times: the worst cause is the newest, because a deleted KMS key stays deleted.
+        // The conditions of objects are written at different times, and a deleted KMS key stays deleted, so the worst cause is shown.
         let (worst, earliest) = reports.entry(key_arn).or_insert((cause, since));
         (*worst, *earliest) = ((*worst).max(cause), (*earliest).min(since));
     }
