@@ -47,7 +47,7 @@ pub fn crd<K: KeyKind + CustomResourceExt>() -> CustomResourceDefinition {
         schema::tidy(root);
         schema::keep_fields_of(root, K::KIND);
         schema::refuse_plaintext_in_pins(root, K::KIND);
-        schema::bound_name(root);
+        schema::add_fields_of_every_object(root);
         root.x_kubernetes_validations.get_or_insert_default().extend([
             rules::issued::new_spec_agrees_with_itself(K::KIND),
             rules::issued::issued_settings_stay(K::KIND),
@@ -119,6 +119,8 @@ mod tests {
                 KindId::DataKey => (&["keySpec", "numberOfBytes"], &[], &[]),
                 KindId::DataKeyPair => (&["keyPairSpec"], &["publicKey"], &["publicKeySha256"]),
             };
+            assert_eq!(fields(kind, &[]), ["apiVersion", "kind", "metadata", "spec", "status"]);
+            assert_eq!(fields(kind, &["metadata"]), ["generateName", "name"]);
             assert_eq!(fields(kind, &["spec"]), expected(&spec, of_the_request));
             assert_eq!(fields(kind, &["status"]), expected(&status, of_the_status));
             assert_eq!(fields(kind, &["status", "versions", "[]"]), expected(&entry, of_the_entry));

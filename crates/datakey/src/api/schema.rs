@@ -168,15 +168,18 @@ pub fn refuse_plaintext_in_pins(root: &mut JSONSchemaProps, kind: &Kind) {
     }
 }
 
-/// Bounds the name: the Secret carries it as a label.
-pub fn bound_name(root: &mut JSONSchemaProps) {
-    let name = JSONSchemaProps { type_: Some("string".to_owned()), max_length: Some(63), ..JSONSchemaProps::default() };
+/// Bounds the name: the Secret carries it as a label. Adds the other fields that every object has and rules can name: where one
+/// is absent, the API server makes a copy of the schema that has them, on every write.
+pub fn add_fields_of_every_object(root: &mut JSONSchemaProps) {
+    let string = || JSONSchemaProps { type_: Some("string".to_owned()), ..JSONSchemaProps::default() };
+    let name = JSONSchemaProps { max_length: Some(63), ..string() };
     let metadata = JSONSchemaProps {
         type_: Some("object".to_owned()),
-        properties: Some([("name".to_owned(), name)].into()),
+        properties: Some([("name".to_owned(), name), ("generateName".to_owned(), string())].into()),
         ..JSONSchemaProps::default()
     };
-    root.properties.get_or_insert_default().insert("metadata".to_owned(), metadata);
+    let fields = [("apiVersion", string()), ("kind", string()), ("metadata", metadata)];
+    root.properties.get_or_insert_default().extend(fields.map(|(name, schema)| (name.to_owned(), schema)));
 }
 
 /// Adds the rules of each pin and of each recorded version. Both are of the same type, but pins may change.

@@ -47,19 +47,20 @@ pub(in crate::api) fn new_spec_agrees_with_itself(kind: &Kind) -> ValidationRule
 ///
 /// Where the API server cannot evaluate the rule, it refuses the write with `message`.
 pub(in crate::api) fn issued_settings_stay(kind: &Kind) -> ValidationRule {
-    let records_nothing = "size(record) == size(oldRecord) && [secretName] == [oldSecretName] && \
-                           (size(dyn(status)) != size(dyn(oldStatus)) || \
-                           [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')])";
+    let records_nothing = "size(record) == size(oldRecord) && (size(dyn(status)) != size(dyn(oldStatus)) || \
+                           [status.?secret.?resourceVersion.orValue('')] != [oldStatus.?secret.?resourceVersion.orValue('')]) && \
+                           [status.?secretName.orValue('')] == [oldStatus.?secretName.orValue('')]";
     let (of_status, of_issued, of_pins) =
         (demands_on_the_status(kind), demands_on_the_spec(kind), demands_on_pins(kind));
     let agrees_or_is_unchanged = format!("({} || {UNCHANGED})", all_hold(&demands_on_a_new_spec(kind)));
-    let holds = format!(
-        "{} && ({records_nothing} || [self.spec].all(spec, {} && (!has(spec.wrappedKeys) || {}) && \
-         (size(record) != size(oldRecord) || {agrees_or_is_unchanged})))",
+    let agrees = format!(
+        "{} && [self.spec].all(spec, {} && (!has(spec.wrappedKeys) || {}) && \
+         (size(record) != size(oldRecord) || {agrees_or_is_unchanged}))",
         all_hold(&of_status),
         all_hold(&in_one_pass(kind)),
         all_hold(&of_pins)
     );
+    let holds = format!("{records_nothing} || {}", with_names(&SECRET_NAMES, "all", &agrees, ""));
     // Without a status before, nothing was issued: then the names have no values, and an error is true where the alternative is.
     // The definition's default replaces a status that a write removes.
     let nothing_issued = format!(
@@ -72,27 +73,38 @@ pub(in crate::api) fn issued_settings_stay(kind: &Kind) -> ValidationRule {
         &format!("[self.spec].map(spec, {})[0]", message_of_the_first_broken(&of_the_spec, "''")),
     );
     ValidationRule {
-        rule: format!("{} || {nothing_issued}", with_names(&holds, "all", "")),
+        rule: format!("{} || {nothing_issued}", with_names(&STATES, "all", &holds, "")),
         message: Some(
             "what is issued must stay as status.versions records it, and numbers must be integers without a decimal point"
                 .to_owned(),
         ),
-        message_expression: Some(with_names(&message, "map", "[0]")),
+        message_expression: Some(with_names(
+            &STATES,
+            "map",
+            &with_names(&SECRET_NAMES, "map", &message, "[0]"),
+            "[0]",
+        )),
         field_path: Some(".spec".to_owned()),
         ..ValidationRule::default()
     }
 }
 
-/// Gives the values their names, by a macro of CEL over lists of one element.
-fn with_names(expression: &str, each: &str, result: &str) -> String {
-    let names = [
-        ("self.status", "status"),
-        ("oldSelf.status", "oldStatus"),
-        ("status.?versions.orValue([])", "record"),
-        ("oldStatus.?versions.orValue([])", "oldRecord"),
-        ("status.?secretName.orValue('')", "secretName"),
-        ("oldStatus.?secretName.orValue('')", "oldSecretName"),
-    ];
+/// A value, and the name that demands use for it.
+type Name = (&'static str, &'static str);
+
+const STATES: [Name; 4] = [
+    ("self.status", "status"),
+    ("oldSelf.status", "oldStatus"),
+    ("status.?versions.orValue([])", "record"),
+    ("oldStatus.?versions.orValue([])", "oldRecord"),
+];
+
+/// These need those of [`STATES`].
+const SECRET_NAMES: [Name; 2] =
+    [("status.?secretName.orValue('')", "secretName"), ("oldStatus.?secretName.orValue('')", "oldSecretName")];
+
+/// Gives values their names in an expression, by a macro of CEL over lists of one element.
+fn with_names(names: &[Name], each: &str, expression: &str, result: &str) -> String {
     names
         .iter()
         .rev()
@@ -199,15 +211,12 @@ pub(super) fn recorded_versions_rewrap_earlier_ones() -> Demand {
     of_each_recorded_version(entry_rewraps_an_earlier_version())
 }
 
-/// A demand on `entry` and `wanted`, the version that the spec asks for, as a demand on each recorded version.
+/// A demand on `entry` as a demand on each recorded version.
 ///
 /// The estimate knows how many versions `record` has, but not how long their strings are, so no other demand iterates over it.
 fn of_each_recorded_version(demand: Demand) -> Demand {
     let Demand { holds, message } = demand;
-    Demand {
-        holds: format!("size(record) == 0 || [spec.?version.orValue(1)].all(wanted, record.all(entry, {holds}))"),
-        message,
-    }
+    Demand { holds: format!("record.all(entry, {holds})"), message }
 }
 
 fn entry_rewraps_an_earlier_version() -> Demand {
@@ -250,11 +259,11 @@ pub(super) fn spec_answers_the_record(kind: &Kind) -> Demand {
     of_each_recorded_version(entry_is_answered_by_the_spec(kind))
 }
 
-/// Most versions have the request of the spec, so that is compared first.
+/// Most versions have the request of the spec, so that is compared first, and the version that the spec asks for is not selected.
 fn entry_is_answered_by_the_spec(kind: &Kind) -> Demand {
     Demand {
         holds: format!(
-            "[{}].all(request, {}) || entry.version != wanted",
+            "[{}].all(request, {}) || entry.version != spec.?version.orValue(1)",
             written("entry"),
             is_same_request(kind, "request", "spec")
         ),
