@@ -50,6 +50,10 @@ fn scaled(full: usize) -> usize {
 #[tokio::main]
 async fn main() {
     let begun = Instant::now();
+    // The servers inherit these. With GOGC=400, which other tests set, they collect garbage less often.
+    for name in ["GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG"] {
+        assert!(std::env::var_os(name).is_none(), "unset {name}: the servers must run as they do in clusters");
+    }
     let folder = PathBuf::from(
         std::env::var_os("BENCH_RESULTS").expect("BENCH_RESULTS, the folder of the results: run make bench"),
     );

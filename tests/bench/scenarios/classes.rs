@@ -39,7 +39,8 @@ pub async fn run(bed: &Bed, count: usize, report: &mut Report) {
     })
     .await;
 
-    let operator = bed.operator_of_all(&[crate::bed::UNLIMITED]).await;
+    // Refused DataKeys are retried after half a minute by default, which would count for the changes.
+    let operator = bed.operator_of_all(&[crate::bed::UNLIMITED, "--retry-min=10m", "--retry-max=24h"]).await;
     operator.rest().await;
     let refused = measure(bed, &operator, &json!([])).await;
     for class in 0..CLASSES {
