@@ -48,7 +48,7 @@ pub enum Fault {
     StopAfter(Stop),
     /// A watch begins, and ends with this error in the stream: code, message.
     EndWatch(u16, &'static str),
-    /// A watch ends after its first event, without an error.
+    /// A watch that begins ends after its first event, without an error.
     EndAfterOne,
 }
 
@@ -309,7 +309,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, client: Cl
         }
     }
     let (parts, body) = response.into_parts();
-    if faults.iter().any(|fault| matches!(fault, Fault::EndAfterOne)) {
+    if parts.status.is_success() && faults.iter().any(|fault| matches!(fault, Fault::EndAfterOne)) {
         return Ok(Response::from_parts(parts, whole(first_line(body).await?)));
     }
     let late = BodyStream::new(body).then(move |frame| {
